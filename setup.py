@@ -1,0 +1,60 @@
+"""Builds and installs toolformer_jax. Tool settings are in pyproject.toml, tested versions in
+constraints.txt.
+"""
+
+import pathlib
+import re
+
+from setuptools import find_packages, setup
+
+HERE = pathlib.Path(__file__).parent
+VERSION = re.search(
+  r"^__version__ = '(.+)'$", (HERE / 'toolformer_jax/__init__.py').read_text(), re.MULTILINE
+)[1]
+
+setup(
+  name='toolformer_jax',
+  version=VERSION,
+  description='Language models that teach themselves to use tools (Toolformer), in JAX and Flax',
+  author='the toolformer_jax authors',
+  license='MIT',
+  license_files=['LICENSE'],
+  python_requires='>=3.11',
+  packages=[
+    *find_packages(include=['toolformer_jax', 'toolformer_jax.*']), 'toolformer_jax.configs'
+  ],
+  # The gin files stand at the top of the repository, where people look for them.
+  package_dir={'toolformer_jax.configs': 'configs'},
+  package_data={'toolformer_jax.configs': ['*.gin', '**/*.gin']},
+  entry_points={'console_scripts': ['toolformer = toolformer_jax.cli:main']},
+  install_requires=[
+    'bm25s>=0.2.13,<0.4',
+    'etils[epath]>=1.12,<2',
+    'flax>=0.12.8,<0.13',
+    'gguf>=0.17,<0.20',
+    'gin-config>=0.5,<0.6',
+    'huggingface_hub>=1.0,<3',
+    'jax>=0.10.2,<0.12',
+    'mwparserfromhell>=0.7,<0.8',
+    'numpy>=2.0,<3',
+    'optax>=0.2.8,<0.3',
+    'orbax-checkpoint>=0.12.8,<0.13',
+    'PyStemmer>=3.0,<4',
+    'safetensors>=0.6,<0.9',
+    'tokenizers>=0.22,<0.24',
+    'tqdm>=4.66,<5',
+  ],
+  extras_require={
+    'aot': ['libtpu==0.0.42.1'],  # compiles for TPUs without one: must fit jaxlib
+    'data': [
+      'seqio>=0.0.20,<0.1',
+      'tensorflow>=2.21,<2.22',
+      'tensorflow-datasets>=4.9.10,<5',
+    ],
+    'dev': ['build', 'hypothesis', 'pytest', 'ruff', 'setuptools>=77', 'zstandard'],
+    'gpu': ['jax[cuda12]'],
+    'parity': ['torch', 'transformers'],
+    'quickstart': ['reasoning-gym==0.1.25'],  # exactly: another one generates another corpus
+    'tpu': ['jax[tpu]'],
+  },
+)

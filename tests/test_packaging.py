@@ -1,0 +1,64 @@
+"""A wheel that is installed elsewhere is whole: the gin files come with it."""
+
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+REPOSITORY = pathlib.Path(__file__).parent.parent
+SCRIPT = '''
+import importlib.resources
+import pathlib
+import toolformer_jax
+configs = importlib.resources.files('toolformer_jax.configs')
+with importlib.resources.as_file(configs) as folder:
+  print(pathlib.Path(toolformer_jax.__file__).parent.parent)
+  for path in sorted(folder.rglob('*.gin')):
+    print(path.relative_to(folder).as_posix())
+'''
+
+
+def run(*command: object, cwd: pathlib.Path) -> str:
+  done = subprocess.run(
+    [sys.executable, *map(str, command)], cwd=cwd, capture_output=True, text=True, check=False
+  )
+  assert done.returncode == 0, done.stderr
+  return done.stdout
+
+
+def gin_files() -> list[str]:
+  configs = REPOSITORY / 'configs'
+  return [path.relative_to(configs).as_posix() for path in sorted(configs.rglob('*.gin'))]
+
+
+@pytest.fixture(scope='module')
+def installed(tmp_path_factory) -> pathlib.Path:
+  """A folder with the package, installed from a wheel that was built from the sources alone."""
+  folder = tmp_path_factory.mktemp('packaging')
+  source = folder / 'source'
+  ignored = shutil.ignore_patterns('__pycache__')
+  for name in ('toolformer_jax', 'configs'):
+    shutil.copytree(REPOSITORY / name, source / name, ignore=ignored)
+  for name in ('setup.py', 'pyproject.toml', 'LICENSE'):
+    shutil.copy(REPOSITORY / name, source)
+  pip = ('-m', 'pip', '--disable-pip-version-check')
+  offline = ('--no-deps', '--no-index')
+  run(*pip, 'wheel', *offline, '--no-build-isolation', '-w', folder, source, cwd=folder)
+  wheel, = folder.glob('*.whl')
+  run(*pip, 'install', *offline, '--target', folder / 'elsewhere', wheel, cwd=folder)
+  return folder / 'elsewhere'
+
+
+def test_installed_wheel_has_the_configs(installed):
+  # -I: neither the working directory nor the environment shows where the sources are.
+  script = f'import sys; sys.path.insert(0, {str(installed)!r})\n{SCRIPT}'
+  where, *names = run('-I', '-c', script, cwd=installed.parent).splitlines()
+  assert pathlib.Path(where).samefile(installed)
+  assert names == gin_files()
+
+
+def test_development_installation_has_the_configs(tmp_path):
+  _, *names = run('-c', SCRIPT, cwd=tmp_path).splitlines()
+  assert names == gin_files()

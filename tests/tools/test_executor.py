@@ -1,0 +1,211 @@
+"""Every call has an outcome, in order and in time, whatever its tool does."""
+
+import subprocess
+import sys
+import threading
+import time
+from concurrent import futures
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from toolformer_jax.calls import DEFAULT_SYNTAX, Call, CallSyntax
+from toolformer_jax.errors import UserError
+from toolformer_jax.tools.base import Context, ToolError
+from toolformer_jax.tools.executor import Executor, Request
+from toolformer_jax.tools.registry import tool
+
+WAIT_S = 30.0  # Far more than anything here needs.
+
+echo = tool(lambda argument: argument, name='Echo')
+
+
+def one(function, argument='x', **options):
+  """The outcome of one call of `function`, and the counts."""
+  with Executor([tool(function, name='One')], **options) as executor:
+    [outcome] = executor.run([Request('One', argument)])
+    return outcome, executor.counts['One']
+
+
+@given(st.lists(st.text()))
+@settings(max_examples=30)
+def test_outcomes_are_in_order_and_each_is_result_or_failure(arguments):
+  with Executor([echo], workers=3, max_result_chars=50) as executor:
+    outcomes = executor.run([Request('Echo', argument) for argument in arguments])
+  for argument, outcome in zip(arguments, outcomes, strict=True):
+    expected = DEFAULT_SYNTAX.clean_result(argument, 50)
+    assert outcome.result == (expected or None)
+    assert outcome.failure == (None if expected else 'Echo: empty result')
+  assert executor.counts['Echo'].calls == len(arguments)
+
+
+@given(st.text('[]->() Echo\n"', min_size=1))
+@settings(max_examples=50)
+def test_a_result_never_opens_or_closes_a_call(text):
+  outcome, _ = one(lambda argument: argument, text)
+  if outcome.result is not None:
+    call = Call('Echo', 'x', outcome.result)
+    linear = DEFAULT_SYNTAX.linearise(call)
+    assert [span.call for span in DEFAULT_SYNTAX.find(linear, {'Echo'})] == [call]
+
+
+def test_the_context_reaches_the_tool():
+  with Executor([tool(lambda a, context: context.date, name='Date')]) as executor:
+    [outcome] = executor.run([Request('Date', '', Context(date='2023-01-30'))])
+  assert outcome.result == '2023-01-30'
+
+
+def test_calls_run_concurrently():
+  barrier = threading.Barrier(4)
+  meet = tool(lambda argument: str(barrier.wait(WAIT_S) >= 0), name='Meet')
+  with Executor([meet], workers=4) as executor:
+    outcomes = executor.run([Request('Meet', '')] * 4)
+  assert [outcome.result for outcome in outcomes] == ['True'] * 4
+
+
+def test_a_hung_call_is_abandoned_and_its_worker_replaced():
+  release = threading.Event()
+  hang = tool(lambda argument: str(release.wait(WAIT_S)), name='Hang')
+  with Executor([hang, echo], time_limit_s=0.1, workers=1) as executor:
+    pairs = [('Hang', ''), ('Echo', 'a'), ('Hang', ''), ('Echo', 'b')]
+    running = [executor.submit(Request(*pair)) for pair in pairs]
+    outcomes = [future.result(WAIT_S) for future in running]
+    release.set()
+    counts = executor.counts['Hang']
+    assert [outcome.result for outcome in outcomes] == [None, 'a', None, 'b']
+    assert outcomes[0].failure == 'Hang: time limit: none within 0.1 seconds'
+    assert all(0.1 <= outcome.seconds < WAIT_S / 2 for outcome in outcomes[::2])
+    assert (counts.calls, counts.timeouts) == (2, 2)
+    # The late threads are gone, and one worker goes on.
+    assert executor.run([Request('Echo', 'c')])[0].result == 'c'
+
+
+def test_the_time_limit_counts_from_the_start_of_the_call():
+  nap = tool(lambda argument: time.sleep(0.2) or 'slept', name='Nap')
+  with Executor([nap], time_limit_s=0.7, workers=1) as executor:
+    outcomes = executor.run([Request('Nap', '')] * 4)
+  assert [outcome.result for outcome in outcomes] == ['slept'] * 4
+  assert executor.counts['Nap'].seconds == pytest.approx(sum(o.seconds for o in outcomes))
+
+
+class UnspeakableError(Exception):
+  def __str__(self):
+    raise RuntimeError
+
+
+@pytest.mark.parametrize('error, failure, kind', [
+  (ToolError('no page matches'), 'One: no page matches', 'no page matches'),
+  (ToolError('not a date: 1/2'), 'One: not a date: 1/2', 'not a date'),
+  (ToolError(), 'One: ToolError', 'ToolError'),
+  (ZeroDivisionError('by zero'), 'One: ZeroDivisionError: by zero', 'ZeroDivisionError'),
+  (ValueError('two\nlines'), 'One: ValueError: two lines', 'ValueError'),
+  (SystemExit(3), 'One: SystemExit: 3', 'SystemExit'),
+  (KeyboardInterrupt(), 'One: KeyboardInterrupt', 'KeyboardInterrupt'),
+])
+def test_every_exception_is_a_failure_with_its_kind(error, failure, kind):
+  def fail(argument):
+    raise error
+
+  outcome, counts = one(fail)
+  assert (outcome.result, outcome.failure) == (None, failure)
+  assert counts.failures == {kind: 1}
+
+
+def test_long_and_unspeakable_messages_are_failures_too():
+  def fail(argument):
+    raise ValueError('x' * 10**6) if argument == 'long' else UnspeakableError
+
+  assert len(one(fail, 'long')[0].failure) < 300
+  assert 'UnspeakableError' in one(fail)[0].failure
+
+
+@pytest.mark.parametrize('result, reason', [
+  (None, 'TypeError: returned NoneType, not a text'),
+  (35, 'TypeError: returned int, not a text'),
+  (b'35', 'TypeError: returned bytes, not a text'),
+  ('', 'empty result'),
+  (' \n ', 'empty result'),
+])
+def test_no_text_is_a_failure(result, reason):
+  assert one(lambda argument: result)[0].failure == f'One: {reason}'
+
+
+def test_megabytes_are_cut_before_they_are_cleaned():
+  lengths = []
+
+  class Spy(CallSyntax):
+    def clean_result(self, result, max_chars):
+      lengths.append(len(result))
+      return super().clean_result(result, max_chars)
+
+  long = '\n' * 10**6 + 'word ' * 10**6
+  outcome, _ = one(lambda argument: long, max_result_chars=12, syntax=Spy())
+  assert outcome.result == 'word word'
+  assert lengths[0] < 1000
+
+
+def test_an_unknown_tool_is_the_callers_mistake():
+  with Executor([echo]) as executor, pytest.raises(UserError, match="unknown tool 'Ecco'"):
+    executor.run([Request('Ecco', '')])
+
+
+def test_closing_cancels_what_waits_and_refuses_more():
+  release, begun = threading.Event(), threading.Event()
+  hold = tool(lambda a: begun.set() or str(release.wait(WAIT_S)), name='Hold')
+  with Executor([hold], workers=1, time_limit_s=WAIT_S) as executor:
+    running, waiting = executor.submit(Request('Hold', '')), executor.submit(Request('Hold', ''))
+    assert begun.wait(WAIT_S)
+  assert waiting.cancelled()
+  release.set()
+  assert running.result(WAIT_S).result == 'True'
+  with pytest.raises(RuntimeError, match='closed'):
+    executor.submit(Request('Hold', ''))
+
+
+def test_a_waiting_call_can_be_cancelled():
+  release, begun = threading.Event(), threading.Event()
+  hold = tool(lambda a: begun.set() or str(release.wait(WAIT_S)), name='Hold')
+  with Executor([hold, echo], workers=1, time_limit_s=WAIT_S) as executor:
+    executor.submit(Request('Hold', ''))
+    assert begun.wait(WAIT_S)
+    assert executor.submit(Request('Echo', 'a')).cancel()
+    release.set()
+    assert executor.run([Request('Echo', 'b')])[0].result == 'b'
+    assert executor.counts['Echo'].calls == 1
+
+
+def test_a_callback_may_submit_the_next_call():
+  chained: futures.Future = futures.Future()
+  with Executor([echo], workers=1) as executor:
+    first = executor.submit(Request('Echo', 'a'))
+    first.add_done_callback(
+      lambda done: chained.set_result(executor.submit(Request('Echo', done.result().result + 'b')))
+    )
+    assert chained.result(WAIT_S).result(WAIT_S).result == 'ab'
+
+
+def test_closing_lets_all_threads_go():
+  before = threading.active_count()
+  for _ in range(20):
+    one(lambda argument: argument, workers=4)
+  deadline = time.monotonic() + WAIT_S
+  while threading.active_count() > before and time.monotonic() < deadline:
+    time.sleep(0.01)
+  assert threading.active_count() <= before
+
+
+HANGING_PROGRAM = """
+import threading
+from toolformer_jax.tools.executor import Executor, Request
+from toolformer_jax.tools.registry import tool
+hang = tool(lambda argument: threading.Event().wait(), name='Hang')
+executor = Executor([hang], time_limit_s=0.1)
+print(executor.run([Request('Hang', '')])[0].failure)
+"""
+
+
+def test_a_hung_call_does_not_hang_the_exit():
+  command = [sys.executable, '-c', HANGING_PROGRAM]
+  done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S, check=True)
+  assert done.stdout.startswith('Hang: time limit')

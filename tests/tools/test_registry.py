@@ -1,0 +1,69 @@
+"""Tools are found by name in any case; a plain function is a tool."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from toolformer_jax.errors import UserError
+from toolformer_jax.tools.base import Context
+from toolformer_jax.tools.calculator import Calculator
+from toolformer_jax.tools.calendar import Calendar
+from toolformer_jax.tools.registry import named_tools, tool
+
+BUILDERS = {'calculator': Calculator, 'calendar': Calendar}
+
+
+spellings = st.sampled_from(['calculator', 'Calculator', 'CALENDAR', ' Calendar '])
+
+
+@given(st.lists(spellings, min_size=1))
+def test_names_in_any_case_give_each_tool_once_in_order(names):
+  expected = list(dict.fromkeys(name.strip().lower() for name in names))
+  assert [made.name.lower() for made in named_tools(names, BUILDERS)] == expected
+
+
+def test_unknown_name_offers_the_near_one():
+  with pytest.raises(UserError, match="unknown tool 'calculater': did you mean calculator"):
+    named_tools(['calendar', 'calculater'], BUILDERS)
+
+
+def test_only_the_named_tools_are_built():
+  def refuse():
+    raise AssertionError('built')
+
+  made = named_tools(['calendar'], {'calendar': Calendar, 'wikisearch': refuse})
+  assert [type(one) for one in made] == [Calendar]
+
+
+@given(st.text())
+def test_decorated_function_is_a_tool(argument):
+  @tool
+  def Reverse(argument):  # noqa: N802, the name is the call's
+    return argument[::-1]
+
+  assert (Reverse.name, Reverse.version) == ('Reverse', '1')
+  assert Reverse(argument, Context()) == argument[::-1]
+
+
+def test_decorator_takes_name_and_version_and_passes_the_context():
+  @tool(name='Title', version='2')
+  def page_title(argument, context):
+    return f'{argument}: {context.title}'
+
+  assert (page_title.name, page_title.version) == ('Title', '2')
+  assert page_title('page', Context(title='Song')) == 'page: Song'
+
+
+@pytest.mark.parametrize('name', ['no-dash', 'no blank', '1st', 'a(b'])
+def test_a_name_that_no_call_can_have_is_refused(name):
+  with pytest.raises(ValueError, match='can not be written'):
+    tool(str.upper, name=name)
+
+
+def test_what_the_function_raises_is_raised():
+  @tool
+  def broken(argument):
+    return {}[argument]
+
+  with pytest.raises(KeyError, match='x'):
+    broken('x', Context())

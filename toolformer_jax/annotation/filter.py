@@ -1,0 +1,55 @@
+"""Step 3: keep what helps to predict what comes next (paper, section 2, "Filtering API Calls")."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from toolformer_jax.annotation.records import Document, ExecutedCall, ScoredCall, from_json, to_json
+from toolformer_jax.calls import CallSyntax
+from toolformer_jax.inference.scoring import ScoreRequest, score
+from toolformer_jax.models.language_model import LanguageModel
+
+# The paper's weights (section 4.1): max(0, 1 - 0.2 t), normalised over all t. Five are not zero.
+WEIGHTS = np.array([5, 4, 3, 2, 1]) / 15
+
+
+def weighted_loss(logprobs: np.ndarray) -> float:
+  """Returns -sum of w_t log p(x_{i+t}), in nats, for the log-probabilities from position i on.
+
+  Near the end of a text there are fewer than five; the weights are not normalised again.
+  """
+  logprobs = logprobs[:len(WEIGHTS)]
+  return float(-(WEIGHTS[:len(logprobs)] * logprobs.astype(np.float64)).sum())
+
+
+def score_calls(
+    executed: Sequence[ExecutedCall], documents: Sequence[Document], *,
+    model: LanguageModel, syntax: CallSyntax,
+) -> tuple[list[ScoredCall], Counter]:
+  """Returns the calls that have a result with their three losses, and counts.
+
+  The losses are of the text from the call's position on, after three prefixes of the *whole*
+  text: nothing, the call with an empty response, the call with its result.
+  """
+  texts = {document.id: tuple(model.tokenizer.encode(document.text)) for document in documents}
+  calls = [call for call in executed if call.failure is None]
+  requests = []
+  for call in calls:
+    text = texts[call.document_id]
+    targets = tuple(range(call.position, min(call.position + len(WEIGHTS), len(text))))
+    for prefix in _prefixes(call, model.tokenizer.encode, syntax):
+      requests.append(ScoreRequest(prefix, text, targets))
+  losses = [weighted_loss(logprobs) for logprobs in score(model, requests)]
+  scored = []
+  for i, call in enumerate(calls):
+    names = ('loss_nothing', 'loss_call', 'loss_result')
+    three = dict(zip(names, losses[3 * i:3 * i + 3], strict=True))
+    scored.append(from_json(ScoredCall, {**to_json(call), **three}))
+  return scored, Counter(scored=len(scored))
+
+
+def _prefixes(call: ExecutedCall, encode, syntax: CallSyntax) -> list[tuple[int, ...]]:
+  """Returns the ids of the empty sequence, e(c, '') and e(c, r)."""
+  opening = encode(syntax.opening(call.call()))
+  return [(), (*opening, *encode(syntax.closing(''))), (*opening, *encode(syntax.closing(call.result)))]

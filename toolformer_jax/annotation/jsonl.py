@@ -1,0 +1,61 @@
+"""Reads JSON Lines that others wrote: plain, gzip or Zstandard."""
+
+import gzip
+import json
+import pathlib
+import zlib
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+from toolformer_jax.errors import UserError
+
+
+def read_objects(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
+  """Yields the JSON objects of a file with their line numbers, from 1; blank lines are passed over.
+
+  Raises:
+    UserError: the file can not be read, or a line of it is not a JSON object in UTF-8.
+  """
+  number = 0
+  try:
+    with _open_text(path) as file:
+      for number, line in enumerate(file, 1):
+        if line.strip():
+          yield number, _object(path, number, line)
+  except UnicodeDecodeError as error:
+    raise UserError(f'{path}: not UTF-8 after line {number} ({error.reason})') from error
+  except (OSError, EOFError, zlib.error, *_zstandard_errors(path)) as error:
+    raise UserError(f'can not read {path} after line {number}: {error}') from error
+
+
+def _object(path: pathlib.Path, number: int, line: str) -> dict[str, Any]:
+  try:
+    value = json.loads(line)
+  except (ValueError, RecursionError) as error:
+    raise UserError(f'{path}:{number}: not JSON ({error}); mend or remove the line') from error
+  if not isinstance(value, dict):
+    raise UserError(f'{path}:{number}: not a JSON object; each line must be one, {{"text": ...}}')
+  return value
+
+
+def _open_text(path: pathlib.Path) -> TextIO:
+  if path.suffix == '.gz':
+    return gzip.open(path, 'rt', encoding='utf-8')
+  if path.suffix == '.zst':
+    return _open_zstandard(path)
+  return open(path, encoding='utf-8')
+
+
+def _open_zstandard(path: pathlib.Path) -> TextIO:
+  try:
+    import zstandard  # an optional package: nothing else needs it
+  except ImportError as error:
+    raise UserError(f'reading {path} needs a package: pip install zstandard') from error
+  return zstandard.open(path, 'rt', encoding='utf-8')
+
+
+def _zstandard_errors(path: pathlib.Path) -> tuple[type[Exception], ...]:
+  if path.suffix != '.zst':
+    return ()
+  import zstandard
+  return (zstandard.ZstdError,)

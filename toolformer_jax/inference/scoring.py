@@ -1,0 +1,120 @@
+"""Log-probabilities of chosen tokens of many texts, each after a prefix of its own.
+
+A text's score never depends on what else is scored (law 3): sequences are packed into rows, and
+tokens see only their own sequence. Work is saved without changing a number: requests for the same
+sequence are computed once, a sequence ends before its last scored token, nothing is padded but the
+ends of rows, and only scored tokens are projected to the vocabulary.
+"""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from toolformer_jax import sharding
+from toolformer_jax.inference.batching import count_bucket, first_fit
+from toolformer_jax.models.decoder import Decoder
+from toolformer_jax.models.language_model import LanguageModel
+
+_ROW_TOKENS = 256  # shortest row; longer sequences get rows of the next power of two
+_BATCH_TOKENS = 2048
+
+
+@dataclass(frozen=True)
+class ScoreRequest:
+  """Asks for log p(text[j] | start token, prefix, text[:j]) for each j of `targets`."""
+
+  prefix: tuple[int, ...]
+  text: tuple[int, ...]
+  targets: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Sequence:
+  """One sequence to compute: tokens[at[i]] predicts wanted[i]."""
+
+  tokens: list[int]
+  at: list[int]
+  wanted: list[int]
+
+
+def score(model: LanguageModel, requests: Sequence[ScoreRequest]) -> list[np.ndarray]:
+  """Returns for each request the natural-log probabilities of its targets, float32.
+
+  Every sequence begins with the tokenizer's start token where it has one. Without one, a text's
+  very first token has no probability: NaN.
+  """
+  groups: dict[tuple, set[int]] = {}
+  for request in requests:
+    groups.setdefault((request.prefix, request.text), set()).update(request.targets)
+  sequences = [_sequence(model, *key, sorted(targets)) for key, targets in groups.items()]
+  logprobs = _score_sequences(model, sequences)
+  known = {key: dict(zip(sorted(targets), values, strict=True))
+           for (key, targets), values in zip(groups.items(), logprobs, strict=True)}
+  return [np.array([known[request.prefix, request.text][j] for j in request.targets], np.float32)
+          for request in requests]
+
+
+def _sequence(model, prefix, text, targets) -> _Sequence:
+  start = [] if model.tokenizer.start_id is None else [model.tokenizer.start_id]
+  before = len(start) + len(prefix)
+  tokens = [*start, *prefix, *text[:max(targets, default=0)]]
+  return _Sequence(tokens, [before + j - 1 for j in targets], [text[j] for j in targets])
+
+
+def _score_sequences(model: LanguageModel, sequences: list[_Sequence]) -> list[np.ndarray]:
+  """Packs the sequences into rows by length, and scores the rows in batches."""
+  scores = [np.full(len(s.at), np.nan, np.float32) for s in sequences]
+  by_length: dict[int, list[int]] = {}
+  for i, sequence in enumerate(sequences):
+    if sequence.at and sequence.tokens:
+      by_length.setdefault(count_bucket(len(sequence.tokens), _ROW_TOKENS), []).append(i)
+  for row_tokens, members in sorted(by_length.items()):
+    rows = first_fit([len(sequences[i].tokens) for i in members], row_tokens)
+    rows = [[members[i] for i in row] for row in rows]
+    batch_rows = max(1, _BATCH_TOKENS // row_tokens)
+    for first in range(0, len(rows), batch_rows):
+      _score_rows(model, sequences, rows[first:first + batch_rows], row_tokens, scores)
+  return scores
+
+
+def _score_rows(model, sequences, rows, row_tokens, scores) -> None:
+  """Scores one batch of packed rows and puts the results into `scores`."""
+  B = count_bucket(len(rows))
+  M = count_bucket(max(sum(len(sequences[i].at) for i in row) for row in rows), 16)
+  tokens_BT, positions_BT, segments_BT = np.zeros((3, B, row_tokens), np.int32)
+  at_BM, wanted_BM = np.zeros((2, B, M), np.int32)
+  places = []  # (sequence, index in it, row, column)
+  for r, row in enumerate(rows):
+    offset, column = 0, 0
+    for segment, i in enumerate(row, 1):
+      size = len(sequences[i].tokens)
+      tokens_BT[r, offset:offset + size] = sequences[i].tokens
+      positions_BT[r, offset:offset + size] = np.arange(size)
+      segments_BT[r, offset:offset + size] = segment
+      for n, (at, wanted) in enumerate(zip(sequences[i].at, sequences[i].wanted, strict=True)):
+        if at >= 0:  # else nothing comes before it
+          at_BM[r, column], wanted_BM[r, column] = offset + at, wanted
+          places.append((i, n, r, column))
+          column += 1
+      offset += size
+  arrays = [model.put_batch(x) for x in (tokens_BT, positions_BT, segments_BT, at_BM, wanted_BM)]
+  with sharding.on_mesh(model.mesh):
+    logprobs_BM = np.asarray(_target_logprobs(model.decoder, model.variables, *arrays))
+  for i, n, r, column in places:
+    scores[i][n] = logprobs_BM[r, column]
+
+
+@functools.partial(jax.jit, static_argnames='decoder')
+def _target_logprobs(
+    decoder: Decoder, variables, tokens_BT, positions_BT, segments_BT, at_BM, wanted_BM
+) -> jax.Array:
+  """Returns log p(wanted_BM | tokens of the same segment up to at_BM), [B, M], float32."""
+  logits_BMV, _ = decoder.apply(
+      variables, tokens_BT, positions_BT=positions_BT, segments_BT=segments_BT, logits_at_BM=at_BM)
+  logits_BMV = logits_BMV.astype(jnp.float32)
+  wanted_BM1 = jnp.take_along_axis(logits_BMV, wanted_BM[..., None], -1)
+  return wanted_BM1[..., 0] - jax.nn.logsumexp(logits_BMV, -1)

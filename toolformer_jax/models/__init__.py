@@ -1,0 +1,1 @@
+"""The decoder: one architecture, every family a setting of it."""

@@ -1,0 +1,196 @@
+"""The decoder: embedding, a scan over equal blocks, head."""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from toolformer_jax.models.cache import Cache, Prefix
+from toolformer_jax.models.config import DecoderConfig
+from toolformer_jax.models.layers import Einsum, Norm, attend, rotary_angles, rotate
+from toolformer_jax.sharding import constrain
+
+_ACTIVATIONS = {'silu': nn.silu, 'gelu_tanh': nn.gelu}
+
+
+class Attention(nn.Module):
+  """Causal self-attention with grouped key/value heads, an own cache and shared prefixes."""
+
+  config: DecoderConfig
+
+  @nn.compact
+  def __call__(self, x_BTD, cache, layer, prefixes, angles, masks):
+    c = self.config
+    def project(name, heads, axis):
+      x_BTNH = Einsum('btd,dnh->btnh', (c.embed_dim, heads, c.head_dim), ('embed', axis, None),
+                      c.qkv_bias, c, name=name)(x_BTD)
+      return constrain(x_BTNH, 'batch', None, axis, None)
+    q_BTNH = project('query', c.heads, 'heads')
+    k_BTKH = project('key', c.kv_heads, 'kv_heads')
+    v_BTKH = project('value', c.kv_heads, 'kv_heads')
+    if c.rotary_dim:
+      q_BTNH, k_BTKH = rotate(q_BTNH, angles, c), rotate(k_BTKH, angles, c)
+    own, cache = _write(cache, layer, k_BTKH, v_BTKH)
+    shared = [(prefix.k_LPKHS, prefix.v_LPKSH) for prefix in prefixes]
+    sources = [(k, v, mask) for (k, v), mask in zip([*shared, own], masks, strict=True)]
+    y_BTD = Einsum('btnh,nhd->btd', (c.heads, c.head_dim, c.embed_dim), ('heads', None, 'embed'),
+                   c.out_bias, c, name='out')(attend(q_BTNH, sources))
+    return y_BTD, cache
+
+
+def _write(cache: Cache | None, layer, k_BTKH, v_BTKH):
+  """Returns the keys and values to read, and the cache in which the new ones are written."""
+  if cache is None:
+    return (k_BTKH.transpose(0, 2, 3, 1), v_BTKH.swapaxes(1, 2)), None
+  B, T = k_BTKH.shape[:2]
+  rows_B1, slots_BT = jnp.arange(B)[:, None], cache.length_B[:, None] + jnp.arange(T)
+  # Written in place in the carried array: a scanned copy per layer costs twice the cache's memory.
+  k_LBKHS = cache.k_LBKHS.at[layer, rows_B1, :, :, slots_BT].set(k_BTKH, mode='drop')
+  v_LBKSH = cache.v_LBKSH.at[layer, rows_B1, :, slots_BT].set(v_BTKH, mode='drop')
+  own = tuple(jax.lax.dynamic_index_in_dim(x, layer, 0, False) for x in (k_LBKHS, v_LBKSH))
+  return own, Cache(k_LBKHS, v_LBKSH, cache.length_B)
+
+
+class Mlp(nn.Module):
+  """The feed-forward half of a block, plain or gated."""
+
+  config: DecoderConfig
+
+  @nn.compact
+  def __call__(self, x_BTD):
+    c = self.config
+    def up(name):
+      x_BTF = Einsum('btd,df->btf', (c.embed_dim, c.mlp_dim), ('embed', 'mlp'), c.mlp_bias, c,
+                     name=name)(x_BTD)
+      return constrain(x_BTF, 'batch', None, 'mlp')
+    activate = _ACTIVATIONS[c.activation]
+    hidden_BTF = activate(up('gate')) * up('up') if c.gated_mlp else activate(up('up'))
+    return Einsum('btf,fd->btd', (c.mlp_dim, c.embed_dim), ('mlp', 'embed'), c.mlp_bias, c,
+                  name='down')(hidden_BTF)
+
+
+class Block(nn.Module):
+  """One layer: attention and MLP, one after the other or side by side."""
+
+  config: DecoderConfig
+
+  @nn.compact
+  def __call__(self, carry, layer, prefixes, angles, masks):
+    x_BTD, cache = carry
+    attention, mlp = Attention(self.config, name='attention'), Mlp(self.config, name='mlp')
+    norm_BTD = Norm(self.config, name='attention_norm')(x_BTD)
+    y_BTD, cache = attention(norm_BTD, cache, layer, prefixes, angles, masks)
+    if self.config.parallel_block:
+      x_BTD = x_BTD + y_BTD + mlp(norm_BTD)
+    else:
+      x_BTD = x_BTD + y_BTD
+      x_BTD = x_BTD + mlp(Norm(self.config, name='mlp_norm')(x_BTD))
+    return (constrain(x_BTD, 'batch', None, None), cache), None
+
+
+class Decoder(nn.Module):
+  """A decoder-only transformer.
+
+  Attributes:
+    config: its sizes and switches.
+    remat: recompute each block's activations in the backward pass instead of keeping them.
+  """
+
+  config: DecoderConfig
+  remat: bool = False
+
+  @nn.compact
+  def __call__(
+      self,
+      tokens_BT: jax.Array,
+      *,
+      positions_BT: jax.Array | None = None,
+      segments_BT: jax.Array | None = None,
+      cache: Cache | None = None,
+      prefixes: Sequence[Prefix] = (),
+      logits_at_BM: jax.Array | None = None,
+  ) -> tuple[jax.Array, Cache | None]:
+    """Returns the logits of each next token, and the cache after `tokens_BT`.
+
+    Args:
+      tokens_BT: ids. A row may be shorter: what follows its last token is computed and never read,
+        if the caller sets the cache's length back.
+      positions_BT: position of each token; by default they go on where prefixes and cache end.
+      segments_BT: tokens see only tokens of their own segment (packed rows); not with a cache.
+      cache: earlier tokens of each row, extended in place.
+      prefixes: earlier tokens that rows share; they come before those of the cache.
+      logits_at_BM: project to the vocabulary only at these indices into T; by default at all.
+
+    Returns:
+      logits [B, T, V] ([B, M, V] with `logits_at_BM`) in the computation's dtype, and the cache
+      with length + T, or None.
+    """
+    c = self.config
+    B, T = tokens_BT.shape
+    start_B = sum((prefix.limit_B for prefix in prefixes), jnp.zeros(B, jnp.int32))
+    start_B = start_B if cache is None else start_B + cache.length_B
+    if positions_BT is None:
+      positions_BT = start_B[:, None] + jnp.arange(T)
+    embedding_VD = self.param(
+        'embedding', nn.with_logical_partitioning(nn.initializers.normal(0.02), ('vocab', 'embed')),
+        (c.vocab_size, c.embed_dim), jnp.float32)
+    x_BTD = self._embed(embedding_VD, tokens_BT, positions_BT)
+    angles = rotary_angles(positions_BT, c) if c.rotary_dim else None
+    masks = [*_prefix_masks(prefixes, B, T), _own_mask(cache, segments_BT, B, T)]
+    x_BTD, cache = self._blocks(x_BTD, cache, tuple(prefixes), angles, masks)
+    x_BTD = Norm(c, name='final_norm')(x_BTD)
+    if logits_at_BM is not None:
+      x_BTD = jnp.take_along_axis(x_BTD, logits_at_BM[..., None], 1)
+    if cache is not None:
+      cache = cache.with_length(cache.length_B + T)
+    return constrain(self._head(embedding_VD, x_BTD), 'batch', None, 'vocab'), cache
+
+  def _embed(self, embedding_VD, tokens_BT, positions_BT):
+    # Gathering from a table split over two mesh axes would make XLA rematerialise it per device.
+    table = constrain(embedding_VD, None, None)
+    x_BTD = jnp.take(table, tokens_BT, axis=0).astype(self.config.dtype)
+    if self.config.positions == 'learned':
+      init = nn.with_logical_partitioning(nn.initializers.normal(0.02), (None, 'embed'))
+      shape = (self.config.max_positions, self.config.embed_dim)
+      positions_table = self.param('position_embedding', init, shape, jnp.float32)
+      x_BTD += jnp.take(positions_table, positions_BT, axis=0).astype(x_BTD.dtype)
+    return constrain(x_BTD, 'batch', None, None)
+
+  def _blocks(self, x_BTD, cache, prefixes, angles, masks):
+    block = nn.remat(Block, prevent_cse=False) if self.remat else Block
+    stack = nn.scan(
+        block, variable_axes={'params': 0, 'lora': 0}, split_rngs={'params': True},
+        in_axes=(0, 0, nn.broadcast, nn.broadcast), length=self.config.layers,
+        metadata_params={nn.PARTITION_NAME: 'layers'})(self.config, name='blocks')
+    # Limits are per row, not per layer: the masks already hold them.
+    layered = [Prefix(prefix.k_LPKHS, prefix.v_LPKSH, None) for prefix in prefixes]
+    carry, _ = stack((x_BTD, cache), jnp.arange(self.config.layers), layered, angles, masks)
+    return carry
+
+  def _head(self, embedding_VD, x_BTD):
+    c = self.config
+    if not c.tied_head:
+      return Einsum('btd,dv->btv', (c.embed_dim, c.vocab_size), ('embed', 'vocab'), c.head_bias,
+                    c.replace(lora_rank=0), name='head')(x_BTD)
+    x_BTD, embedding_VD = nn.dtypes.promote_dtype(x_BTD, embedding_VD, dtype=c.dtype)
+    return jnp.einsum('btd,vd->btv', x_BTD, embedding_VD)
+
+
+def _prefix_masks(prefixes: Sequence[Prefix], B: int, T: int) -> list[jax.Array]:
+  """Returns for each prefix which of its slots each token sees, [B, T, S]."""
+  return [
+      jnp.broadcast_to((jnp.arange(prefix.slots) < prefix.limit_B[:, None])[:, None],
+                       (B, T, prefix.slots))
+      for prefix in prefixes]
+
+
+def _own_mask(cache: Cache | None, segments_BT, B: int, T: int) -> jax.Array:
+  """Returns which of its row's own slots (without a cache: tokens) each token sees, [B, T, S]."""
+  if cache is not None:
+    slots_S = jnp.arange(cache.slots)
+    return slots_S <= (cache.length_B[:, None] + jnp.arange(T))[..., None]
+  causal_BTT = jnp.broadcast_to(jnp.tril(jnp.ones((T, T), bool)), (B, T, T))
+  if segments_BT is None:
+    return causal_BTT
+  return causal_BTT & (segments_BT[:, :, None] == segments_BT[:, None])

@@ -1,0 +1,154 @@
+"""The parts of a block: contractions with adapters, norms, rotary embeddings, attention."""
+
+import functools
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from toolformer_jax.models.config import DecoderConfig
+
+_MASKED = -1e30  # not -inf: a row that sees nothing must stay finite
+
+
+def _named(init: nn.initializers.Initializer, axes: Sequence[str | None]):
+  return nn.with_logical_partitioning(init, tuple(axes))
+
+
+class Einsum(nn.Module):
+  """A contraction of the input with a kernel, with an optional bias and low-rank adapter.
+
+  Attributes:
+    equation: an einsum such as 'btd,dnh->btnh'; its second operand is the kernel.
+    shape: of the kernel.
+    axes: logical axis of each dimension of the kernel.
+    bias: whether to add one along the kernel's dimensions that are not contracted.
+    config: dtype, and rank and scale of the adapter (Hu et al. 2021).
+  """
+
+  equation: str
+  shape: tuple[int, ...]
+  axes: tuple[str | None, ...]
+  bias: bool
+  config: DecoderConfig
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    kernel = self.param('kernel', _named(nn.initializers.normal(0.02), self.axes), self.shape,
+                        jnp.float32)
+    x, kernel = nn.dtypes.promote_dtype(x, kernel, dtype=self.config.dtype)
+    y = jnp.einsum(self.equation, x, kernel)
+    if self.config.lora_rank:
+      y = y + self._adapter(x)
+    if self.bias:
+      free = [i for i, letter in enumerate(self._letters[1]) if letter not in self._letters[0]]
+      bias = self.param('bias', _named(nn.initializers.zeros, [self.axes[i] for i in free]),
+                        [self.shape[i] for i in free], jnp.float32)
+      y = y + bias.astype(y.dtype)
+    return y
+
+  @property
+  def _letters(self) -> list[str]:
+    return self.equation.split('->')[0].split(',')
+
+  def _adapter(self, x: jax.Array) -> jax.Array:
+    """Returns the adapter's share of the output, zero before any training."""
+    left, right = self._letters
+    inside = [i for i, letter in enumerate(right) if letter in left]
+    outside = [i for i, letter in enumerate(right) if letter not in left]
+    rank, names = self.config.lora_rank, lambda dims: ''.join(right[i] for i in dims)
+    def variable(name, init, dims, place):
+      shape, axes = [self.shape[i] for i in dims], [self.axes[i] for i in dims]
+      shape.insert(place, rank)
+      axes.insert(place, None)
+      boxed = lambda: _named(init, axes)(self.make_rng('params'), shape, jnp.float32)  # noqa: E731
+      return nn.unbox(self.variable('lora', name, boxed).value).astype(x.dtype)
+    down = variable('a', nn.initializers.normal(0.02), inside, len(inside))
+    up = variable('b', nn.initializers.zeros, outside, 0)
+    rows = ''.join(letter for letter in left if letter not in names(inside))
+    low = jnp.einsum(f'{left},{names(inside)}r->{rows}r', x, down)
+    scale = self.config.lora_alpha / rank
+    return scale * jnp.einsum(f'{rows}r,r{names(outside)}->{self.equation.split("->")[1]}', low, up)
+
+
+class Norm(nn.Module):
+  """Layer norm or root-mean-square norm over the last axis, in float32."""
+
+  config: DecoderConfig
+
+  @nn.compact
+  def __call__(self, x_BTD: jax.Array) -> jax.Array:
+    wide = x_BTD.astype(jnp.float32)
+    if self.config.norm == 'layer':
+      wide = wide - wide.mean(-1, keepdims=True)
+    wide = wide * jax.lax.rsqrt((wide * wide).mean(-1, keepdims=True) + self.config.norm_eps)
+    # The scale is small: splitting it would cost a gather for nothing.
+    size = [x_BTD.shape[-1]]
+    wide = wide * self.param('scale', _named(nn.initializers.ones, [None]), size, jnp.float32)
+    if self.config.norm == 'layer':
+      wide = wide + self.param('bias', _named(nn.initializers.zeros, [None]), size, jnp.float32)
+    return wide.astype(self.config.dtype)
+
+
+def rotary_angles(positions_BT: jax.Array, config: DecoderConfig) -> tuple[jax.Array, jax.Array]:
+  """Returns sine and cosine of each position and frequency, [B, T, rotary_dim / 2], float32."""
+  exponent = jnp.arange(0, config.rotary_dim, 2, dtype=jnp.float32) / config.rotary_dim
+  angle = positions_BT[..., None].astype(jnp.float32) * config.rotary_base**-exponent
+  return jnp.sin(angle), jnp.cos(angle)
+
+
+def rotate(
+    x_BTNH: jax.Array, angles: tuple[jax.Array, jax.Array], config: DecoderConfig
+) -> jax.Array:
+  """Turns the first `rotary_dim` dimensions of each head by the position's angles (Su et al. 2021)."""
+  sin, cos = (angle[:, :, None].astype(x_BTNH.dtype) for angle in angles)
+  turning, rest = jnp.split(x_BTNH, [config.rotary_dim], -1)
+  interleaved = config.positions == 'rotary_interleaved'
+  if interleaved:
+    first, second = turning[..., ::2], turning[..., 1::2]
+  else:
+    first, second = jnp.split(turning, 2, -1)
+  turned = [first * cos - second * sin, second * cos + first * sin]
+  turned = jnp.stack(turned, -1).reshape(turning.shape) if interleaved else jnp.concatenate(turned, -1)
+  return jnp.concatenate([turned, rest], -1)
+
+
+def attend(
+    q_BTNH: jax.Array, sources: Sequence[tuple[jax.Array, jax.Array, jax.Array]]
+) -> jax.Array:
+  """Returns softmax attention [B, T, N, H] over the union of several sources of keys and values.
+
+  Args:
+    q_BTNH: queries, not yet scaled.
+    sources: (k_PKHS, v_PKSH, mask_BTS) each. The batch's rows are divided evenly over the P rows
+      of a source, so that keys shared by many rows are stored and read once. Every token sees at
+      least one slot of the last source.
+  """
+  q_BTNH = q_BTNH * jnp.asarray(q_BTNH.shape[-1]**-0.5, q_BTNH.dtype)
+  parts = [_attend_one(q_BTNH, *source) for source in sources]
+  top_BTN = functools.reduce(jnp.maximum, [peak for _, _, peak in parts])
+  weights = [jnp.exp(peak - top_BTN) for _, _, peak in parts]
+  total_BTN = sum(w * mass for w, (_, mass, _) in zip(weights, parts, strict=True))
+  out_BTNH = sum(w[..., None] * out for w, (out, _, _) in zip(weights, parts, strict=True))
+  return (out_BTNH / total_BTN[..., None]).astype(q_BTNH.dtype)
+
+
+def _attend_one(q_BTNH, k_PKHS, v_PKSH, mask_BTS):
+  """Returns one source's share: the sum of values weighted by exp(score - peak), the sum of those
+  weights and the peak score, all float32. Shares of several sources add up once their peaks agree.
+  """
+  B, T, N, H = q_BTNH.shape
+  P, K, _, S = k_PKHS.shape
+  X, G = B // P * T, N // K
+  q_PKXGH = q_BTNH.reshape(P, X, K, G, H).swapaxes(1, 2)
+  score_PKXGS = jnp.einsum('pkxgh,pkhs->pkxgs', q_PKXGH, k_PKHS,
+                           preferred_element_type=jnp.float32)
+  score_PKXGS = jnp.where(mask_BTS.reshape(P, 1, X, 1, S), score_PKXGS, _MASKED)
+  peak_PKXG = score_PKXGS.max(-1)
+  weight_PKXGS = jnp.exp(score_PKXGS - peak_PKXG[..., None])
+  out_PKXGH = jnp.einsum('pkxgs,pksh->pkxgh', weight_PKXGS.astype(v_PKSH.dtype), v_PKSH,
+                         preferred_element_type=jnp.float32)
+  def by_row(x_PKXG):
+    return x_PKXG.swapaxes(1, 2).reshape(B, T, N, *x_PKXG.shape[4:])
+  return by_row(out_PKXGH), by_row(weight_PKXGS.sum(-1)), by_row(peak_PKXG)

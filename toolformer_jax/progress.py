@@ -1,0 +1,45 @@
+"""Tells a person how far a long run has come."""
+
+import logging
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+import tqdm
+
+log = logging.getLogger(__name__)
+
+_LOG_EVERY_S = 30.0
+
+
+class Progress:
+  """A bar with rate and time left on a terminal, and a log line now and then elsewhere."""
+
+  def __init__(self, description: str, total: int, unit: str, done: int = 0):
+    """`done` of `total` units were finished by an earlier run."""
+    self._description, self._total, self._unit = description, total, unit
+    self._done, self._first, self._start = done, done, time.monotonic()
+    self._logged = self._start
+    self._bar = tqdm.tqdm(desc=description, total=total, unit=unit, initial=done,
+                          disable=not sys.stderr.isatty())
+
+  def advance(self, units: int, note: str = '') -> None:
+    """Adds finished units; `note` is shown beside them."""
+    self._done += units
+    self._bar.set_postfix_str(note, refresh=False)
+    self._bar.update(units)
+    now = time.monotonic()
+    if self._bar.disable and (now - self._logged > _LOG_EVERY_S or self._done >= self._total):
+      self._logged = now
+      rate = (self._done - self._first) / max(now - self._start, 1e-9)
+      left = (self._total - self._done) / rate if rate else float('inf')
+      log.info('%s: %d of %d %s, %.2f a second, %.0f s left %s', self._description, self._done,
+               self._total, self._unit, rate, left, note)
+
+  def __enter__(self) -> Self:
+    return self
+
+  def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+               traceback: TracebackType | None) -> None:
+    self._bar.close()

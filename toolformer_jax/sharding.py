@@ -1,0 +1,111 @@
+"""The mesh, the one table of logical-axis rules, and the shardings of a whole state.
+
+Arrays name their dimensions with logical axes ('batch', 'heads', ...); `RULES` says which mesh axis
+each of them is split over. The mesh always has all three axes, with size 1 where unused, so no
+code asks how many devices there are. A dimension that its mesh axes do not divide (9 heads, a
+vocabulary of 50,257) stays whole, and the log says so once.
+"""
+
+import contextlib
+import functools
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+log = logging.getLogger(__name__)
+
+MESH_AXES = ('data', 'fsdp', 'tensor')
+
+RULES: dict[str, tuple[str, ...]] = {
+    'batch': ('data', 'fsdp'),
+    'embed': ('fsdp',),
+    'vocab': ('tensor',),
+    'heads': ('tensor',),
+    'kv_heads': ('tensor',),
+    'mlp': ('tensor',),
+}
+
+
+def make_mesh(
+    data: int = 1, fsdp: int = -1, tensor: int = 1, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
+  """Returns a mesh of `devices` (default: this process's); the axis of size -1 takes the rest.
+
+  Raises:
+    ValueError: the sizes do not multiply to the number of devices.
+  """
+  devices = jax.local_devices() if devices is None else devices
+  shape = [data, fsdp, tensor]
+  if -1 in shape:
+    known = math.prod(size for size in shape if size != -1)
+    shape[shape.index(-1)] = len(devices) // known
+  if math.prod(shape) != len(devices):
+    raise ValueError(f'a mesh of {data} x {fsdp} x {tensor} does not fit {len(devices)} devices')
+  return jax.make_mesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+
+
+@functools.cache
+def _log_unsharded(name: str, size: int, ways: int) -> None:
+  log.info('axis %s of size %d is not divisible by %d and stays unsharded', name, size, ways)
+
+
+def partition_spec(
+    shape: Sequence[int], names: Sequence[str | None], mesh_shape: dict[str, int]
+) -> PartitionSpec:
+  """Returns how an array of `shape`, its dimensions called `names`, is split over the mesh."""
+  axes = []
+  for size, name in zip(shape, names, strict=True):
+    mesh_axes = RULES.get(name, ()) if name else ()
+    ways = math.prod(mesh_shape[axis] for axis in mesh_axes)
+    if size % ways:
+      _log_unsharded(name, size, ways)
+      mesh_axes = ()
+    axes.append(mesh_axes or None)
+  return PartitionSpec(*axes)
+
+
+def constrain(x: jax.Array, *names: str | None) -> jax.Array:
+  """Asks the compiler to keep `x` split by its dimensions' `names`; nothing without a mesh."""
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty:
+    return x
+  return jax.lax.with_sharding_constraint(x, partition_spec(x.shape, names, dict(mesh.shape)))
+
+
+def batch_sharding(mesh: Mesh, shape: Sequence[int]) -> NamedSharding:
+  """Returns the sharding of an input array whose first dimension is the batch."""
+  names = ('batch', *[None] * (len(shape) - 1))
+  return NamedSharding(mesh, partition_spec(shape, names, dict(mesh.shape)))
+
+
+def state_shardings(abstract: Any, mesh: Mesh) -> Any:
+  """Returns the sharding of every array of `abstract`.
+
+  Args:
+    abstract: a boxed state from `jax.eval_shape`: parameters carry their axes' names, and so does
+      whatever an optimizer derives from them. Arrays without names are replicated.
+    mesh: the mesh to lay it out on.
+  """
+  def sharding(leaf):
+    names = leaf.names if isinstance(leaf, nn.LogicallyPartitioned) else ()
+    shape = leaf.value.shape if names else ()
+    return NamedSharding(mesh, partition_spec(shape, names, dict(mesh.shape)))
+  return jax.tree.map(sharding, abstract, is_leaf=lambda x: isinstance(x, nn.LogicallyPartitioned))
+
+
+def unbox(tree: Any) -> Any:
+  """Returns `tree` with plain arrays where it holds arrays with axis names."""
+  boxed = lambda x: isinstance(x, nn.LogicallyPartitioned)  # noqa: E731
+  return jax.tree.map(lambda x: x.value if boxed(x) else x, tree, is_leaf=boxed)
+
+
+@contextlib.contextmanager
+def on_mesh(mesh: Mesh) -> Iterator[None]:
+  """Makes `mesh` the one that `constrain` and jitted functions see."""
+  with jax.set_mesh(mesh):
+    yield

@@ -1,0 +1,115 @@
+"""Text to ids and back, without special tokens, and what a token spells.
+
+Ids of a text never hold special tokens; where a stage wants one (the start token before a scored
+sequence), it adds it visibly.
+"""
+
+import functools
+import json
+import pathlib
+
+import numpy as np
+import tokenizers
+from tokenizers import Tokenizer as HfTokenizer
+
+from toolformer_jax.errors import UserError
+
+_END_OF_TEXT = '<|endoftext|>'
+
+
+def _byte_of_character() -> dict[str, int]:
+  """Returns the byte that each character of a byte-level vocabulary stands for (GPT-2's table)."""
+  printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+  hidden = [byte for byte in range(256) if byte not in printable]
+  return {chr(byte): byte for byte in printable} | {
+      chr(256 + i): byte for i, byte in enumerate(hidden)}
+
+
+_BYTES = _byte_of_character()
+
+
+class Tokenizer:
+  """A byte-level tokenizer.
+
+  Attributes:
+    start_id: id that begins a scored sequence, so that a text's first token has a probability
+      too: end-of-text where the vocabulary has it (what separates documents in pretraining), else
+      the BOS token, else None.
+    end_ids: ids at which generation ends.
+    vocab_size: number of ids.
+  """
+
+  def __init__(self, hf: HfTokenizer, *, bos_id: int | None, eos_id: int | None):
+    """Wraps a tokenizer of the `tokenizers` library; ids that are None are unknown."""
+    self._hf = hf
+    self.bos_id, self.eos_id = bos_id, eos_id
+    self.vocab_size = hf.get_vocab_size(with_added_tokens=True)
+    end_of_text = hf.token_to_id(_END_OF_TEXT)
+    self.start_id = bos_id if end_of_text is None else end_of_text
+    self.end_ids = frozenset({eos_id, end_of_text} - {None})
+
+  @classmethod
+  def byte_level_bpe(
+      cls, tokens: list[str], merges: list[tuple[str, str]], special: list[str], *,
+      split_digits: bool, bos_id: int | None, eos_id: int | None,
+  ) -> 'Tokenizer':
+    """Builds a GPT-2 style tokenizer; with `split_digits` every digit is a token of its own."""
+    vocab = {token: i for i, token in enumerate(tokens)}
+    hf = HfTokenizer(tokenizers.models.BPE(vocab, merges))
+    byte_level = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    digits = [tokenizers.pre_tokenizers.Digits(individual_digits=True)] if split_digits else []
+    hf.pre_tokenizer = tokenizers.pre_tokenizers.Sequence([*digits, byte_level])
+    hf.decoder = tokenizers.decoders.ByteLevel()
+    hf.add_special_tokens([tokenizers.AddedToken(t, special=True, normalized=False) for t in special])
+    return cls(hf, bos_id=bos_id, eos_id=eos_id)
+
+  @classmethod
+  def load(cls, directory: pathlib.Path) -> 'Tokenizer':
+    """Reads what `save` wrote.
+
+    Raises:
+      UserError: a file is missing or broken.
+    """
+    try:
+      ids = json.loads((directory / 'tokenizer_ids.json').read_text('utf-8'))
+      text = (directory / 'tokenizer.json').read_text('utf-8')
+      return cls(HfTokenizer.from_str(text), bos_id=ids['bos_id'], eos_id=ids['eos_id'])
+    except (OSError, ValueError, KeyError) as error:
+      raise UserError(f'no usable tokenizer in {directory}: {error}') from error
+
+  def save(self, directory: pathlib.Path) -> None:
+    """Writes tokenizer.json (Hugging Face's format) and the ids of its special tokens."""
+    (directory / 'tokenizer.json').write_text(self._hf.to_str(), 'utf-8')
+    ids = {'bos_id': self.bos_id, 'eos_id': self.eos_id}
+    (directory / 'tokenizer_ids.json').write_text(json.dumps(ids), 'utf-8')
+
+  def encode(self, text: str) -> list[int]:
+    """Returns the ids of `text`; what looks like a special token in it is read as plain text."""
+    return self._plain.encode(text, add_special_tokens=False).ids
+
+  @functools.cached_property
+  def _plain(self) -> HfTokenizer:
+    """The tokenizer for text that nobody vouches for: `<|im_end|>` in a corpus is just letters."""
+    plain = HfTokenizer.from_str(self._hf.to_str())
+    plain.encode_special_tokens = True
+    return plain
+
+  def decode(self, ids: list[int] | np.ndarray) -> str:
+    """Returns the text of `ids`; bytes that are not UTF-8 become replacement characters."""
+    return b''.join(self.token_bytes[i] for i in ids).decode('utf-8', errors='replace')
+
+  @functools.cached_property
+  def token_bytes(self) -> list[bytes]:
+    """The bytes that each id spells; a text's tokens spell exactly its UTF-8 encoding."""
+    return [self._spelling(self._hf.id_to_token(i) or '') for i in range(self.vocab_size)]
+
+  @functools.cached_property
+  def starts_character(self) -> np.ndarray:
+    """Whether each id begins with a whole character: a call must not split one. [V], bool."""
+    return np.array([not token or token[0] & 0xC0 != 0x80 for token in self.token_bytes])
+
+  @staticmethod
+  def _spelling(token: str) -> bytes:
+    if all(character in _BYTES for character in token):
+      return bytes(_BYTES[character] for character in token)
+    return token.encode('utf-8')
