@@ -32,9 +32,8 @@ class Tokenizer:
   """A byte-level tokenizer.
 
   Attributes:
-    start_id: id that begins a scored sequence, so that a text's first token has a probability
-      too: end-of-text where the vocabulary has it (what separates documents in pretraining), else
-      the BOS token, else None.
+    start_id: id that begins every sequence, so that a text's first token has a probability too:
+      the BOS token where the model has one, else end-of-text, else None.
     end_ids: ids at which generation ends.
     vocab_size: number of ids.
   """
@@ -45,7 +44,7 @@ class Tokenizer:
     self.bos_id, self.eos_id = bos_id, eos_id
     self.vocab_size = hf.get_vocab_size(with_added_tokens=True)
     end_of_text = hf.token_to_id(_END_OF_TEXT)
-    self.start_id = bos_id if end_of_text is None else end_of_text
+    self.start_id = end_of_text if bos_id is None else bos_id
     self.end_ids = frozenset({eos_id, end_of_text} - {None})
 
   @classmethod
@@ -60,7 +59,8 @@ class Tokenizer:
     digits = [tokenizers.pre_tokenizers.Digits(individual_digits=True)] if split_digits else []
     hf.pre_tokenizer = tokenizers.pre_tokenizers.Sequence([*digits, byte_level])
     hf.decoder = tokenizers.decoders.ByteLevel()
-    hf.add_special_tokens([tokenizers.AddedToken(t, special=True, normalized=False) for t in special])
+    hf.add_special_tokens(
+        [tokenizers.AddedToken(token, special=True, normalized=False) for token in special])
     return cls(hf, bos_id=bos_id, eos_id=eos_id)
 
   @classmethod

@@ -52,4 +52,5 @@ def score_calls(
 def _prefixes(call: ExecutedCall, encode, syntax: CallSyntax) -> list[tuple[int, ...]]:
   """Returns the ids of the empty sequence, e(c, '') and e(c, r)."""
   opening = encode(syntax.opening(call.call()))
-  return [(), (*opening, *encode(syntax.closing(''))), (*opening, *encode(syntax.closing(call.result)))]
+  empty, result = (encode(syntax.closing(text)) for text in ('', call.result))
+  return [(), (*opening, *empty), (*opening, *result)]

@@ -52,7 +52,7 @@ class Annotation:
     """Returns what the results depend on, besides the corpus and the model's weights."""
     return {
         'settings': dataclasses.asdict(self.settings), 'syntax': dataclasses.asdict(self.syntax),
-        'tools': {plan.tool.name: {**dataclasses.asdict(plan.settings), 'version': plan.tool.version}
+        'tools': {plan.tool.name: dataclasses.asdict(plan.settings) | {'version': plan.tool.version}
                   for plan in self.plans}}
 
   def run(self, corpus: Callable[[], Iterable[Document]], folder: RunFolder,
@@ -113,7 +113,8 @@ class Annotation:
     chunks = folder.chunks(folders.DOCUMENTS)
     todo = [chunk for chunk in chunks if not folder.has(name, chunk)]
     done, size = len(chunks) - len(todo), self.settings.chunk_documents
-    with Progress(f'{plan.tool.name} {stage}', len(chunks) * size, 'texts', done * size) as progress:
+    title = f'{plan.tool.name} {stage}'
+    with Progress(title, len(chunks) * size, 'texts', done * size) as progress:
       work = self._worker(plan, stage) if todo else None
       for chunk in todo:
         documents = folder.read(folders.DOCUMENTS, chunk, Document)
@@ -136,7 +137,7 @@ class Annotation:
       def run_tool(folder, chunk, documents):
         candidates = folder.read(stage_name(tool, 'sample'), chunk, Candidate)
         with Executor([plan.tool], time_limit_s=settings.time_limit_s,
-                      max_result_chars=settings.max_result_chars) as executor:
+                      max_result_chars=settings.max_result_chars, syntax=self.syntax) as executor:
           return execute(candidates, documents, executor=executor, tokenizer=self.model.tokenizer,
                          number_guard=settings.number_guard)
       return run_tool
@@ -146,6 +147,8 @@ class Annotation:
     return score
 
   def _merge(self, folder: RunFolder) -> None:
+    if folder.is_complete(folders.MERGED):
+      return
     tau_f: Mapping[str, float] = {plan.tool.name: plan.settings.tau_f for plan in self.plans}
     sources = [stage_name(plan.tool.name, 'filter') for plan in self.plans]
     for source in sources:

@@ -53,25 +53,27 @@ def _respell(text: str, tool: str, syntax: CallSyntax) -> str:
 
 CALCULATOR = Prompt(
     'Calculator',
-    'Your task is to add calls to a Calculator to a piece of text. A call should work out a number '
-    'that the text is about to state. You make a call by writing [Calculator(expression)], where '
-    'expression is what to compute, built from the numbers that the text has already given. Here '
-    'are some examples of calls:',
+    'Your task is to add calls to a Calculator to a piece of text. You make a call by writing'
+    ' [Calculator(expression)] right before a number that follows from numbers earlier in the text;'
+    ' expression is how to compute it. Here are some examples:',
     (
-        'A bakery sells bread for 4 dollars and cakes for 12 dollars. On Monday it sold 18 loaves '
-        'of bread and 3 cakes. How much did it earn? The bread brought in [Calculator(18 * 4)] 72 '
-        'dollars. The cakes brought in [Calculator(3 * 12)] 36 dollars. So the bakery earned'
-        ' [Calculator(72 + 36)] 108 dollars on Monday.',
-        'A town has 8,400 inhabitants, and 15% of them are students. There are'
-        ' [Calculator(8,400 * 15%)] 1,260 students in the town. The other'
-        ' [Calculator(8,400 - 1,260)] 7,140 people are not students.',
-        'The pump filled 723 barrels in 252 hours, which is [Calculator(723 / 252)] 2.87 barrels an '
-        'hour. Then 20 barrels leaked, so that [Calculator(723 - 20)] 703 barrels were left.',
-        'Her first novel came out in 1994 and the second one in 2011. She had worked on it for'
-        ' [Calculator(2011 - 1994)] 17 years.',
-        'Four friends walked the dog for 30 minutes each, and then Ann walked it for 15 minutes. '
-        'How long did the dog walk? With the friends it walked for [Calculator(4 * 30)] 120 '
-        'minutes. With Ann that makes [Calculator(120 + 15)] 135 minutes.',
+        'Eva picks 145 plums in May. Then she picks 230 plums in June. In July, she picks 3 times '
+        'as many plums as in May. How many plums does she have? In May and June she picks'
+        ' [Calculator(145 + 230)] 375 plums. In July she picks [Calculator(145 * 3)] 435 plums. In '
+        'all she has [Calculator(375 + 435)] 810 plums.',
+        'Ben ran half of a 318 mile trail, and then all of a 140 mile trail in a month. How many '
+        'miles did Ben run that month? Ben ran [Calculator(318 / 2)] 159 miles. Ben ran'
+        ' [Calculator(159 + 140)] 299 miles.',
+        'Ann has 24 rows of roses. There are 15 roses per row. Ann can cut her roses every 2 '
+        'months. How many roses can Ann cut within a year? Ann has [Calculator(24 * 15)] 360 roses.'
+        ' Ann can cut her roses [Calculator(12 / 2)] 6 times per year. So Ann can cut'
+        ' [Calculator(360 * 6)] 2160 roses per year.',
+        'Paul has $46.50 and buys 31 pens. Each pen costs $0.50. How much money does Paul have '
+        'left? Paul paid [Calculator(31 * 0.50)] $15.50 for the pens. Paul has'
+        ' [Calculator(46.50 - 15.50)] $31 left.',
+        'Each box can hold 25 eggs. If Tim has 190 eggs and 7 boxes, how many eggs will not fit? '
+        'Tim can put a total of [Calculator(7 * 25)] 175 eggs into the boxes. So'
+        ' [Calculator(190 - 175)] 15 eggs will not fit.',
     ))
 
 WIKISEARCH = Prompt(

@@ -1,4 +1,4 @@
-"""How an annotation run is done: the paper's hyper-parameters (appendix A) and what it leaves open."""
+"""How a corpus is annotated: the paper's hyper-parameters (appendix A), and what it leaves open."""
 
 from dataclasses import dataclass
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-_LENGTH_STEP = 128
+_LENGTH_STEP = 64
 
 
 def length_bucket(tokens: int) -> int:
-  """Returns the length to which rows of up to `tokens` tokens are filled: a multiple of 128."""
+  """Returns the length to which rows of up to `tokens` tokens are filled: a multiple of 64."""
   return max(1, -(-tokens // _LENGTH_STEP)) * _LENGTH_STEP
 
 

@@ -211,7 +211,7 @@ class _Generation:
     tokens_BN, cache = _decode_rows(
         self.model.decoder, self.model.variables, cache,
         put(np.array([row.last for row in rows], np.int32)), put(may_call_B), self.api_id,
-        self.settings.top_k_api, self._tools_enabled or self.settings.disabled)
+        self.settings.top_k_api, bool(self.names) or self.settings.disabled)
     for place, new in enumerate(np.asarray(tokens_BN).tolist()):
       if active_B[place]:
         self._take_in(place, self.rows[place], new)

@@ -124,20 +124,22 @@ class _Row:
 
 
 class _BranchLoop:
-  """The host side of sampling: fills rows with branches, decodes, takes finished ones out."""
+  """The host side of sampling: fills rows with branches, decodes, takes finished ones out.
+
+  Every document has the same number of rows, `width`, side by side. When a few branches are left,
+  they move together into fewer rows.
+  """
 
   def __init__(self, model, prefilled, branches, settings):
     self.model, self.prefilled, self.branches, self.settings = model, prefilled, branches, settings
-    P = prefilled.documents.length_B.shape[0]
-    self.waiting = [deque() for _ in range(P)]
+    self.documents = prefilled.documents.length_B.shape[0]
+    self.waiting = [deque() for _ in range(self.documents)]
     for i, branch in enumerate(branches):
       self.waiting[branch.document].append(i)
     most = max(map(len, self.waiting), default=0)
-    self.width = count_bucket(min(most, max(1, _ROWS // P)))  # rows of each document
-    self.rows = [_Row() for _ in range(P * self.width)]
+    self.width = count_bucket(min(most, max(1, _ROWS // self.documents)))
+    self.rows = [_Row() for _ in range(self.documents * self.width)]
     self.results: list[str | None] = [None] * len(branches)
-    B = len(self.rows)
-    self.visible_B, self.seeds_B = np.zeros(B, np.int32), np.zeros(B, np.uint32)
 
   def run(self) -> list[str | None]:
     """Decodes until no branch is left."""
@@ -146,9 +148,8 @@ class _BranchLoop:
     with sharding.on_mesh(self.model.mesh):
       cache = Cache.empty(self.model.config, len(self.rows), slots)
       while self._fill():
-        done_B = np.array([len(row.tokens) for row in self.rows], np.int32)
-        last_B = np.array([row.tokens[-1] if row.tokens else 0 for row in self.rows], np.int32)
-        tokens_BN, cache = self._decode(cache, done_B, last_B)
+        cache = self._narrow(cache)
+        tokens_BN, cache = self._decode(cache)
         self._collect(np.asarray(tokens_BN), longest)
     return self.results
 
@@ -158,17 +159,33 @@ class _BranchLoop:
       queue = self.waiting[place // self.width]
       if row.branch is None and queue:
         row.branch, row.tokens = queue.popleft(), [self.settings.opening[0]]
-        branch = self.branches[row.branch]
-        self.visible_B[place], self.seeds_B[place] = branch.visible, branch.seed
     return any(row.branch is not None for row in self.rows)
 
-  def _decode(self, cache, done_B, last_B):
+  def _narrow(self, cache: Cache) -> Cache:
+    """Gives each document half of its rows (or less) where that is enough."""
+    places = [[place for place in range(d * self.width, (d + 1) * self.width)
+               if self.rows[place].branch is not None] for d in range(self.documents)]
+    width = count_bucket(max(map(len, places)))
+    if width == self.width:
+      return cache
+    self.width = width
+    places = [[*kept, *[None] * (self.width - len(kept))] for kept in places]
+    flat = [place for kept in places for place in kept]
+    self.rows = [_Row() if place is None else self.rows[place] for place in flat]
+    return _take_rows(cache, np.array([place or 0 for place in flat], np.int32))
+
+  def _decode(self, cache: Cache):
+    def column(value, dtype):
+      return self.model.put_batch(np.array([value(row) for row in self.rows], dtype))
+    def of_branch(name):
+      return lambda row: 0 if row.branch is None else getattr(self.branches[row.branch], name)
     # A row's cache holds all of its tokens but the last, which is fed next.
-    cache = cache.with_length(self.model.put_batch(np.maximum(done_B - 1, 0)))
-    put = self.model.put_batch
+    cache = cache.with_length(column(lambda row: max(len(row.tokens) - 1, 0), np.int32))
     return _decode_branches(
         self.model.decoder, self.model.variables, self.prefilled.prompt, self.prefilled.documents,
-        cache, put(self.visible_B), put(self.seeds_B), put(done_B), put(last_B),
+        cache, column(of_branch('visible'), np.int32), column(of_branch('seed'), np.uint32),
+        column(lambda row: len(row.tokens), np.int32),
+        column(lambda row: row.tokens[-1] if row.tokens else 0, np.int32),
         np.array(self.settings.opening, np.int32), self.settings.first_allowed,
         np.float32(self.settings.temperature))
 
@@ -213,6 +230,11 @@ def _prefill_documents(decoder: Decoder, variables, prompt, tokens_PT, at_PM, to
   return logits_PMV[..., token_id] - jax.nn.logsumexp(logits_PMV, -1), cache
 
 
+@jax.jit
+def _take_rows(cache: Cache, rows_B: jax.Array) -> Cache:
+  return cache.take(rows_B)
+
+
 @functools.partial(jax.jit, static_argnames='decoder', donate_argnames='cache')
 def _decode_branches(
     decoder: Decoder, variables, prompt: Cache, documents: Cache, cache: Cache,
@@ -222,7 +244,7 @@ def _decode_branches(
 
   A row that has done d tokens is forced to opening_O[d] while there is an opening left.
   """
-  B, O = visible_B.shape[0], opening_O.shape[0]
+  B, forced = visible_B.shape[0], opening_O.shape[0]
   prefixes = [Prefix.of(prompt, jnp.broadcast_to(prompt.length_B, (B,))),
               Prefix.of(documents, visible_B)]
   keys_B = jax.vmap(jax.random.key)(seeds_B)
@@ -230,11 +252,11 @@ def _decode_branches(
     cache, done_B, last_B = carry
     logits_B1V, cache = decoder.apply(variables, last_B[:, None], cache=cache, prefixes=prefixes)
     logits_BV = logits_B1V[:, 0].astype(jnp.float32)
-    first_B1 = (done_B == O)[:, None]
+    first_B1 = (done_B == forced)[:, None]
     logits_BV = jnp.where(first_B1 & ~first_allowed_V, -jnp.inf, logits_BV)
     step_keys_B = jax.vmap(jax.random.fold_in)(keys_B, done_B)
     drawn_B = jax.vmap(_draw, in_axes=(0, 0, None))(step_keys_B, logits_BV, temperature)
-    next_B = jnp.where(done_B < O, opening_O[jnp.minimum(done_B, O - 1)], drawn_B)
+    next_B = jnp.where(done_B < forced, opening_O[jnp.minimum(done_B, forced - 1)], drawn_B)
     return (cache, done_B + 1, next_B), next_B
   (cache, _, _), tokens_NB = jax.lax.scan(step, (cache, done_B, last_B), length=_STEPS)
   return tokens_NB.T, cache

@@ -1,8 +1,8 @@
 """Keys and values that later tokens read: a row's own, and those it shares with other rows.
 
-Letters of shapes, here and everywhere: B batch rows, T tokens, S cache slots, L layers, D embedding,
-N query heads, K key/value heads, G query heads of one key/value head, H head size, F MLP, V vocabulary,
-P rows of a shared prefix, M places where logits are asked for, R rank of an adapter.
+Letters of shapes, here and everywhere: B batch rows, T tokens, S cache slots, L layers, D
+embedding, N query heads, K key/value heads, G query heads of one key/value head, H head size, F
+MLP, V vocabulary, P rows of a shared prefix, M places where logits are asked for.
 """
 
 import dataclasses
@@ -58,7 +58,7 @@ class Cache:
     return Cache(self.k_LBKHS[:, rows_B], self.v_LBKSH[:, rows_B], self.length_B[rows_B])
 
   def put(self, rows_B: jax.Array, other: 'Cache') -> 'Cache':
-    """Returns this cache with `other`'s rows in the given places; places out of range are dropped."""
+    """Returns this cache with `other`'s rows in the given places; those out of range are dropped."""
     return Cache(
         self.k_LBKHS.at[:, rows_B].set(other.k_LBKHS, mode='drop'),
         self.v_LBKSH.at[:, rows_B].set(other.v_LBKSH, mode='drop'),

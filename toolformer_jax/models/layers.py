@@ -101,7 +101,7 @@ def rotary_angles(positions_BT: jax.Array, config: DecoderConfig) -> tuple[jax.A
 def rotate(
     x_BTNH: jax.Array, angles: tuple[jax.Array, jax.Array], config: DecoderConfig
 ) -> jax.Array:
-  """Turns the first `rotary_dim` dimensions of each head by the position's angles (Su et al. 2021)."""
+  """Turns the first `rotary_dim` dimensions of each head by its angles (Su et al. 2021)."""
   sin, cos = (angle[:, :, None].astype(x_BTNH.dtype) for angle in angles)
   turning, rest = jnp.split(x_BTNH, [config.rotary_dim], -1)
   interleaved = config.positions == 'rotary_interleaved'
@@ -110,8 +110,9 @@ def rotate(
   else:
     first, second = jnp.split(turning, 2, -1)
   turned = [first * cos - second * sin, second * cos + first * sin]
-  turned = jnp.stack(turned, -1).reshape(turning.shape) if interleaved else jnp.concatenate(turned, -1)
-  return jnp.concatenate([turned, rest], -1)
+  if interleaved:
+    turned = [jnp.stack(turned, -1).reshape(turning.shape)]
+  return jnp.concatenate([*turned, rest], -1)
 
 
 def attend(

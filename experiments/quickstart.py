@@ -1,0 +1,177 @@
+"""The whole way on two CPU cores in minutes: real model, real text, real tools.
+
+    make quickstart
+
+Fetches SmolLM2-135M-Instruct, word problems and a piece of Wikipedia; finds the calls to a
+calculator and to a Wikipedia search that help the model to predict them; fine-tunes the model on
+the texts with calls; lets it call the tools. Ends with a report, which is also in
+runs/quickstart/report.md. Started again, it goes on where it was.
+"""
+
+import argparse
+import hashlib
+import itertools
+import pathlib
+import re
+import sys
+import time
+from collections.abc import Iterator
+
+from toolformer_jax import cli, configuration
+from toolformer_jax.annotation import report
+from toolformer_jax.annotation.corpus import read_corpus
+from toolformer_jax.annotation.folder import MERGED, RunFolder
+from toolformer_jax.annotation.pipeline import Annotation, ToolPlan
+from toolformer_jax.annotation.records import AnnotatedDocument, Document
+from toolformer_jax.inference.generation import Generated, generate
+from toolformer_jax.models.language_model import LanguageModel
+from toolformer_jax.runtime import identity, load_model, versions
+from toolformer_jax.tokenizer import Tokenizer
+from toolformer_jax.toolbox import build_tools, call_runner
+from toolformer_jax.tools.base import Context, Tool
+from toolformer_jax.tools.executor import Executor
+from toolformer_jax.training.data import annotated_example
+from toolformer_jax.training.finetune import evaluate_loss, finetune
+from toolformer_jax.training.packing import Example
+
+MODEL = 'smollm2-135m'
+WORD_PROBLEMS, MAX_PROBLEM_TOKENS = 320, 82
+PARAGRAPHS, PARAGRAPH_TOKENS = 64, range(40, 97)
+HELD_OUT_EVERY = 8  # of the texts with calls, one in so many is not trained on
+PROMPTS = {
+    'Calculator': (
+        'Kate picks 152 cherries on Monday. Then she picks 274 cherries on Tuesday. How many '
+        'cherries does she have? Combining Monday and Tuesday, Kate has',
+        'There are 58 goats in the field. If there are 7 times the number of sheep in the field, '
+        'how many animals are in the field? There are',
+        'Each shelf can hold 46 books. If Nora has 400 books and 8 shelves, how many books does '
+        'she have to leave on the floor? Nora will be able to place a total of'),
+    'WikiSearch': (
+        'Abraham Lincoln, the 16th president of the United States, was born in',
+        'Alchemy is a tradition whose practitioners tried to',
+        'The philosopher Aristotle, who was a student of'),
+}
+
+
+def main() -> None:
+  """Runs everything that is still to do, and prints the report."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('--output_dir', type=pathlib.Path, default=pathlib.Path('runs/quickstart'))
+  output = parser.parse_args().output_dir
+  cli.log_to_stderr()
+  start = time.monotonic()
+  config = configuration.load(['quickstart.gin'])
+  model = load_model(MODEL, config.model)
+  tools = build_tools(['calculator', 'wikisearch'], config.search)
+  sections, records = [], []
+  for tool, (source, corpus) in zip(tools, corpora(model.tokenizer).items(), strict=True):
+    section, annotated = annotate(model, config, tool, source, corpus, output / tool.name.lower())
+    sections.append(section)
+    records += annotated
+  tuned, losses = train(model, config, records, output / 'model')
+  sections += [loss_table(losses), examples(MODEL, model, tuned, config, tools)]
+  minutes = (time.monotonic() - start) / 60
+  text = '\n\n'.join(['# Quickstart', *sections, f'This run took {minutes:.1f} minutes.']) + '\n'
+  (output / 'report.md').write_text(text, 'utf-8')
+  print(text)
+
+
+def corpora(tokenizer: Tokenizer) -> dict[str, list[Document]]:
+  """Returns the texts for each tool: generated problems, and paragraphs that people wrote."""
+  problems = (document for document in read_corpus('word-problems')
+              if len(tokenizer.encode(document.text)) <= MAX_PROBLEM_TOKENS
+              and has_large_derived_number(document.text))
+  paragraphs = sorted(
+      (document for document in read_corpus('wikipedia-sample')
+       if len(tokenizer.encode(document.text)) in PARAGRAPH_TOKENS),
+      key=lambda document: hashlib.sha256(document.id.encode()).digest())
+  return {'word-problems': list(itertools.islice(problems, WORD_PROBLEMS)),
+          'wikipedia-sample': paragraphs[:PARAGRAPHS]}
+
+
+def has_large_derived_number(problem: str) -> bool:
+  """Tells whether the solution states a number of three digits that the question does not have.
+
+  Smaller ones the model mostly guesses by itself, so that no call can lower its loss by much.
+  """
+  numbers = lambda text: {  # noqa: E731
+      number.replace(',', '').rstrip('.') for number in re.findall(r'\d[\d,.]*', text)}
+  question, _, solution = problem.rpartition('? ')
+  derived = numbers(solution) - numbers(question)
+  return any(len(re.sub(r'\D', '', number)) >= 3 for number in derived)
+
+
+def annotate(
+    model: LanguageModel, config: configuration.Configuration, tool: Tool, source: str,
+    corpus: list[Document], folder_path: pathlib.Path,
+) -> tuple[str, list[AnnotatedDocument]]:
+  """Annotates `corpus` with one tool; returns a section of the report and the texts with calls."""
+  plan = ToolPlan(tool, config.tool_settings(tool.name))
+  annotation = Annotation(model, (plan,), config.annotation, config.syntax)
+  described = {**annotation.configuration(), 'checkpoint': identity(MODEL),
+               'corpus': identity(source), 'texts': len(corpus)}
+  with RunFolder(folder_path, described, versions()) as folder:
+    annotation.run(lambda: corpus, folder)
+    rows = report.tool_rows(folder, annotation.plans)
+    kept, rejected = report.best_calls(folder, plan, 3)
+    tables = [f'### {title}\n\n{report.call_table(folder, calls, model.tokenizer, config.syntax)}'
+              for title, calls in (('Kept', kept), ('Rejected', rejected)) if calls]
+    section = [f'## {tool.name} on {source}', report.tool_table(rows), *report.notes(rows[0]),
+               *tables]
+    return '\n\n'.join(section), list(folder.read_all(MERGED, AnnotatedDocument))
+
+
+def train(
+    model: LanguageModel, config: configuration.Configuration, records: list[AnnotatedDocument],
+    folder_path: pathlib.Path,
+) -> tuple[LanguageModel, dict[str, tuple[float, float]]]:
+  """Fine-tunes on the texts with calls; returns the model, and losses before and after."""
+  def to_examples(chosen: Iterator[AnnotatedDocument]) -> list[Example]:
+    return [annotated_example(record, model.tokenizer, config.syntax) for record in chosen]
+  held_out = to_examples(records[::HELD_OUT_EVERY])
+  seen = to_examples(record for i, record in enumerate(records) if i % HELD_OUT_EVERY)
+  tuned = finetune(
+      model=model, examples=seen, settings=config.finetune, output_dir=folder_path,
+      configuration={'checkpoint': identity(MODEL)}, versions=versions())
+  sets = {f'{len(seen)} texts trained on': seen, f'{len(held_out)} texts held out': held_out}
+  return tuned, {name: tuple(evaluate_loss(which, examples, config.finetune)
+                             for which in (model, tuned)) for name, examples in sets.items()}
+
+
+def loss_table(losses: dict[str, tuple[float, float]]) -> str:
+  """Returns the losses on texts with calls in Markdown."""
+  lines = [f'| {name} | {before:.3f} | {after:.3f} |' for name, (before, after) in losses.items()]
+  return '\n'.join([
+      '## Fine-tuning', '', '| texts with calls | loss before (nats per token) | after |',
+      '| --- | --- | --- |', *lines])
+
+
+def examples(
+    name: str, untuned: LanguageModel, tuned: LanguageModel, config: configuration.Configuration,
+    tools: list[Tool],
+) -> str:
+  """Lets both models continue fresh prompts, with the same tools at hand."""
+  prompts = [prompt for group in PROMPTS.values() for prompt in group]
+  rows = {title: continue_all(model, config, tools, prompts)
+          for title, model in ((name, untuned), ('tuned', tuned))}
+  lines = ['## Fresh prompts']
+  for i, prompt in enumerate(prompts):
+    lines += ['', f'> {prompt}', '']
+    lines += [f'- {title}: {" ".join(rows[title][i].text.split())}' for title in rows]
+  return '\n'.join(lines)
+
+
+def continue_all(
+    model: LanguageModel, config: configuration.Configuration, tools: list[Tool],
+    prompts: list[str],
+) -> list[Generated]:
+  """Returns the continuations of `prompts` with calls to `tools`."""
+  with Executor(tools, syntax=config.syntax) as executor:
+    return generate(
+        model, [model.tokenizer.encode(prompt) for prompt in prompts], settings=config.generation,
+        tool_names=[tool.name for tool in tools], syntax=config.syntax,
+        run_call=call_runner(executor, [Context() for _ in prompts]))
+
+
+if __name__ == '__main__':
+  sys.exit(cli.guarded(main, resumable=True))

@@ -1,0 +1,57 @@
+"""The filter's losses, by the paper's formula."""
+
+import numpy as np
+import pytest
+
+from toolformer_jax.annotation.filter import WEIGHTS, score_calls, weighted_loss
+from toolformer_jax.annotation.records import Document, ExecutedCall
+from toolformer_jax.calls import DEFAULT_SYNTAX
+from toolformer_jax.inference.scoring import ScoreRequest, score
+
+TEXT = 'There are 48 and 36, which makes 84 in all.'
+
+
+def test_weights_are_the_papers():
+  raw = np.maximum(0, 1 - 0.2 * np.arange(50))
+  np.testing.assert_allclose(WEIGHTS, (raw / raw.sum())[:5])
+  assert WEIGHTS[0] == pytest.approx(1 / 3) and WEIGHTS.sum() == pytest.approx(1)
+
+
+def test_only_five_tokens_count_and_the_end_is_not_renormalised():
+  ones = -np.ones(9)
+  assert weighted_loss(ones) == pytest.approx(1)
+  assert weighted_loss(ones[:2]) == pytest.approx(1 / 3 + 4 / 15)
+  changed = ones.copy()
+  changed[5:] = -100
+  assert weighted_loss(changed) == weighted_loss(ones)
+
+
+def call(position, argument='48 + 36', result='84', failure=None):
+  return ExecutedCall('d', 'Calculator', argument, position, 0.1, result, failure)
+
+
+def test_losses_are_those_of_the_whole_text_after_a_prefix(make_model):
+  model = make_model(max_positions=512)
+  ids = tuple(model.tokenizer.encode(TEXT))
+  calls = [call(20), call(len(ids) - 2), call(0, '1 / 3', '0.33')]
+  scored, counts = score_calls(
+      calls, [Document('d', TEXT)], model=model, syntax=DEFAULT_SYNTAX)
+  assert counts['scored'] == 3
+  for made in scored:
+    texts = ('', f' [Calculator({made.argument}) -> ]',
+             f' [Calculator({made.argument}) -> {made.result}]')
+    for text, loss in zip(texts, (made.loss_nothing, made.loss_call, made.loss_result),
+                          strict=True):
+      opening, arrow, rest = text.partition(' ->')
+      prefix = model.tokenizer.encode(opening + arrow) + model.tokenizer.encode(rest)
+      everything = score(model, [ScoreRequest((), (*prefix, *ids),
+                                              tuple(range(len(prefix) + len(ids))))])[0]
+      from_position = everything[len(prefix) + made.position:]
+      assert loss == pytest.approx(weighted_loss(from_position), abs=1e-4)
+    assert made.gain == min(made.loss_nothing, made.loss_call) - made.loss_result
+
+
+def test_calls_without_a_result_are_not_scored(make_model):
+  scored, _ = score_calls([call(3, result=None, failure='no')], [Document('d', TEXT)],
+                          model=make_model(), syntax=DEFAULT_SYNTAX)
+  assert scored == []

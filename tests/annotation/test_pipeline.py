@@ -1,0 +1,126 @@
+"""A run that is killed and started again ends with the files of one that was not."""
+
+import pathlib
+
+import numpy as np
+import pytest
+
+from toolformer_jax.annotation.folder import MERGED, RunFolder
+from toolformer_jax.annotation.pipeline import Annotation, ToolPlan
+from toolformer_jax.annotation.records import AnnotatedDocument, Document, ScoredCall
+from toolformer_jax.annotation.settings import AnnotationSettings, ToolSettings
+from toolformer_jax.errors import UserError
+from toolformer_jax.tools.calculator import Calculator
+
+TEXTS = [f'There are {i} and {i + 7} ducks. In all there are {2 * i + 7} ducks.' for i in range(7)]
+DOCUMENTS = [Document(f'd{i}', text) for i, text in enumerate(TEXTS)]
+
+
+class Echo:
+  """Gives any argument back, cut: a random model writes nothing that a calculator could read."""
+
+  name, version = 'Calculator', 'echo'
+
+  def __call__(self, argument, context):
+    return f'<{argument[:5]}>'
+
+
+@pytest.fixture
+def annotation(make_model):
+  settings = AnnotationSettings(max_text_tokens=60, max_call_tokens=6, chunk_documents=2,
+                                temperature=3.0, preselect=False)
+  plan = ToolPlan(Echo(), ToolSettings(tau_s=0.0, k=3, m=4, tau_f=-1.0))
+  model = make_model(max_positions=2048, tied_head=False, head_bias=True)
+  # A random model that is eager to end calls writes whole ones now and then.
+  ids = np.array([model.tokenizer.encode(mark)[0] for mark in ')]'])
+  head = model.variables['params']['head']
+  head['bias'] = head['bias'].at[ids].set(15.0)
+  return Annotation(model, (plan,), settings)
+
+
+def files(folder: pathlib.Path) -> dict[str, bytes]:
+  return {path.relative_to(folder).as_posix(): path.read_bytes()
+          for path in sorted(folder.rglob('*')) if path.is_file()}
+
+
+def run(annotation, path, corpus=lambda: DOCUMENTS, **kwargs):
+  with RunFolder(path, annotation.configuration(), {}) as folder:
+    annotation.run(corpus, folder, **kwargs)
+    return list(folder.read_all(MERGED, AnnotatedDocument))
+
+
+class Killed(BaseException):
+  """Ends a run anywhere, like a signal."""
+
+
+@pytest.mark.parametrize('writes', [1, 4, 6, 9, 13])
+def test_resumed_equals_undisturbed(annotation, tmp_path, monkeypatch, writes):
+  records = run(annotation, tmp_path / 'whole')
+  assert sum(len(record.calls) for record in records) > 5
+  left, write = [writes], RunFolder.write
+  def dying_write(self, *args):
+    left[0] -= 1
+    if left[0] < 0:
+      raise Killed
+    write(self, *args)
+  monkeypatch.setattr(RunFolder, 'write', dying_write)
+  with pytest.raises(Killed):
+    run(annotation, tmp_path / 'killed')
+  monkeypatch.undo()
+  run(annotation, tmp_path / 'killed')
+  assert files(tmp_path / 'killed') == files(tmp_path / 'whole')
+
+
+def test_done_work_is_not_done_again(annotation, tmp_path):
+  run(annotation, tmp_path)
+  def corpus():
+    raise AssertionError('the corpus was read again')
+  before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*.jsonl')}
+  run(annotation, tmp_path, corpus)
+  assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*.jsonl')} == before
+
+
+def test_chunks_do_not_matter_to_a_document(annotation, tmp_path):
+  whole = run(annotation, tmp_path / 'all')
+  alone = run(annotation, tmp_path / 'one', lambda: DOCUMENTS[3:4])
+  same = [record for record in whole if record.document.id == 'd3']
+  assert [[(c.position, c.argument) for c in record.calls] for record in alone] == [
+      [(c.position, c.argument) for c in record.calls] for record in same]
+
+
+def test_stages_one_by_one(annotation, tmp_path):
+  with pytest.raises(UserError, match='run the stages before it first'):
+    run(annotation, tmp_path / 'steps', stages=('filter',))
+  for stage in ('sample', 'execute', 'filter', 'merge'):
+    run(annotation, tmp_path / 'steps', stages=(stage,))
+  run(annotation, tmp_path / 'whole')
+  assert files(tmp_path / 'steps') == files(tmp_path / 'whole')
+
+
+def test_another_configuration_is_refused_and_harms_nothing(annotation, tmp_path):
+  run(annotation, tmp_path)
+  before = files(tmp_path)
+  other = {**annotation.configuration(), 'settings': {'seed': 5}}
+  with pytest.raises(UserError, match=r'settings.seed \(0 then, 5 now\)'):
+    RunFolder(tmp_path, other, {})
+  assert files(tmp_path) == before
+
+
+def test_a_second_writer_is_refused(annotation, tmp_path):
+  with RunFolder(tmp_path, {}, {}), pytest.raises(UserError, match='another process'):
+    RunFolder(tmp_path, {}, {})
+
+
+def test_texts_with_calls_are_left_out_and_long_ones_split(annotation, tmp_path):
+  long = ' '.join(TEXTS)
+  corpus = [Document('call', 'It makes [Calculator(1 + 1) -> 2] 2.'), Document('long', long)]
+  with RunFolder(tmp_path, annotation.configuration(), {}) as folder:
+    annotation.run(lambda: corpus, folder, stages=('sample',))
+    counts = folder.counts('documents')
+  assert (counts['read'], counts['with a call already'], counts['split']) == (2, 1, 1)
+  assert counts['documents'] > 2
+
+
+def test_the_real_tool_has_the_same_interface(annotation):
+  assert Calculator.name == Echo.name
+  assert ScoredCall('d', 'Calculator', '1', 0, 0.5, '1', None, 2.0, 1.5, 1.0).gain == 0.5

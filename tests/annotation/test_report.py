@@ -1,0 +1,137 @@
+"""The report of an annotation run counts what is in its folder."""
+
+import re
+from collections import Counter
+
+import pytest
+import tokenizers
+
+from toolformer_jax.annotation import folder as folders
+from toolformer_jax.annotation import report
+from toolformer_jax.annotation.folder import RunFolder, stage_name
+from toolformer_jax.annotation.merge import merge
+from toolformer_jax.annotation.pipeline import ToolPlan
+from toolformer_jax.annotation.records import Candidate, Document, ScoredCall
+from toolformer_jax.annotation.settings import AnnotationSettings, ToolSettings
+from toolformer_jax.tokenizer import Tokenizer
+from toolformer_jax.tools.calculator import Calculator
+
+DOCUMENTS = [Document('a', 'One and two | make\nthree.'), Document('b', 'Four.')]
+PLAN = ToolPlan(Calculator(), ToolSettings(tau_s=0.25, k=2, m=3, tau_f=0.75))
+
+
+def scored(document_id: str, position: int, gain: float, argument: str = '1 + 2') -> ScoredCall:
+  return ScoredCall(document_id, 'Calculator', argument, position, 0.5, '3', None,
+                    loss_nothing=3.0, loss_call=4.0, loss_result=3.0 - gain)
+
+
+SCORED = [
+  scored('a', 3, 1.5), scored('a', 3, 2.5, '2 + 1'), scored('a', 8, 0.8),
+  scored('b', 0, 0.5), scored('b', 1, 0.25),
+]
+
+
+@pytest.fixture
+def folder(tmp_path):
+  with RunFolder(tmp_path / 'run', {}, {}) as opened:
+    counts = Counter({'read': 3, 'split': 1, 'documents': 2, 'with a call already': 1})
+    opened.write(folders.DOCUMENTS, 0, DOCUMENTS, counts)
+    opened.complete(folders.DOCUMENTS)
+    yield opened
+
+
+def write_stage(folder, stage, records, complete=True, **counts):
+  name = stage_name('Calculator', stage)
+  folder.write(name, 0, records, Counter(counts))
+  if complete:
+    folder.complete(name)
+
+
+def candidates(count: int) -> list[Candidate]:
+  return [Candidate('a', 'Calculator', f'{i} + 1', 0, 0.5) for i in range(count)]
+
+
+def write_whole_run(folder):
+  write_stage(folder, 'sample', candidates(7), documents=2, positions=4, samples=12, malformed=5)
+  write_stage(folder, 'execute', [], candidates=7, executed=5, **{
+    'failed: Calculator: division by zero': 1,
+    'failed: look-ahead: the argument has a number': 1,
+  })
+  write_stage(folder, 'filter', SCORED, scored=5)
+
+
+def test_row_counts_every_stage(folder):
+  write_whole_run(folder)
+  row, = report.tool_rows(folder, [PLAN])
+  assert (row.texts, row.preselected, row.positions, row.samples) == (2, 2, 4, 12)
+  assert (row.candidates, row.executed, row.scored, row.best) == (7, 5, 5, 2.5)
+  # A place that two calls pass counts once, and a gain of just the threshold passes.
+  assert row.kept == {0.5: 3, 0.75: 2, 1.0: 1, 2.0: 1}
+  assert row.failures == {'division by zero': 1, 'look-ahead': 1}
+  assert row.missing is None
+
+
+@pytest.mark.parametrize('tau_f', [0.0, 0.5, 0.75, 1.0, 2.0, 3.0])
+def test_kept_is_what_merging_keeps(folder, tau_f):
+  write_whole_run(folder)
+  row, = report.tool_rows(folder, [ToolPlan(Calculator(), ToolSettings(tau_f=tau_f))])
+  merged, _ = merge(DOCUMENTS, SCORED, {'Calculator': tau_f})
+  assert row.kept[tau_f] == sum(len(record.calls) for record in merged)
+
+
+def test_summary_has_a_line_for_the_tool_and_says_what_failed(folder):
+  write_whole_run(folder)
+  text = report.summary(folder, [PLAN], AnnotationSettings())
+  assert '3 documents were read; 1 of them are longer than 192 tokens and were split' in text
+  assert '1 texts have a call already and were left out. That makes 2 texts.' in text
+  assert '| Calculator | 2 | 2 | 4 | 12 | 7 | 5 | 5 | 0.75 | 2 | 3 | 1 | 1 |' in text.splitlines()
+  assert '2 of 7 candidates have no result: 1 x division by zero, 1 x look-ahead.' in text
+  assert 'nothing is kept' not in text
+
+
+# For each stage that drops everything: the stages' records and counts, and what the note says.
+LOSSES = {
+  'preselection': ([], {}, {}, [], 'sampling looked at none of 2 texts'),
+  'tau_s': ([], dict(documents=2), {}, [], 'nowhere in 2 texts .* above tau_s = 0.25'),
+  'grammar': ([], dict(documents=2, positions=4, samples=12), {}, [],
+              'all 12 samples are malformed'),
+  'execution': (candidates(7), dict(documents=2, positions=4, samples=12), {'candidates': 7}, [],
+                'execution dropped all 7 candidates'),
+  'filter': (candidates(7), dict(documents=2, positions=4, samples=12), {'executed': 2},
+             [scored('a', 0, 0.25), scored('a', 1, -1.0)],
+             'the filter dropped all 2 calls: the highest gain is 0.25, and tau_f = 0.75'),
+}
+
+
+@pytest.mark.parametrize('stage', LOSSES)
+def test_note_names_the_stage_that_drops_everything(folder, stage):
+  sampled, sample_counts, execute_counts, kept, message = LOSSES[stage]
+  write_stage(folder, 'sample', sampled, **sample_counts)
+  write_stage(folder, 'execute', [], **execute_counts)
+  write_stage(folder, 'filter', kept)
+  note, = report.notes(*report.tool_rows(folder, [PLAN]))
+  assert re.search(f'^Calculator: nothing is kept; .*{message}', note)
+
+
+def test_note_tells_an_unfinished_stage_from_an_empty_one(folder):
+  write_stage(folder, 'sample', candidates(7), documents=2, positions=4, samples=12)
+  write_stage(folder, 'execute', [], complete=False, candidates=7)
+  row, = report.tool_rows(folder, [PLAN])
+  assert report.notes(row) == ['Calculator: stage execute is not complete.']
+
+
+def test_best_calls_are_the_best_of_their_text_on_either_side_of_the_threshold(folder):
+  write_whole_run(folder)
+  kept, rejected = report.best_calls(folder, PLAN, 3)
+  assert kept == [SCORED[1]]  # of the two places in its text the one that gains more
+  assert rejected == [SCORED[3]]
+  assert report.best_calls(folder, PLAN, 0) == ([], [])
+
+
+def test_call_table_shows_the_call_in_its_text_with_its_losses(folder):
+  alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+  letters = Tokenizer.byte_level_bpe(alphabet, [], [], split_digits=True, bos_id=None, eos_id=None)
+  table = report.call_table(folder, [scored('a', 17, 1.5)], letters)
+  *_, line = table.splitlines()
+  assert line == ('| One and two \\| mak** [Calculator(1 + 2) -> 3]**e three. '
+                  '| 3.00 | 4.00 | 1.50 | 1.50 |')

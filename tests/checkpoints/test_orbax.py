@@ -1,0 +1,89 @@
+"""A saved model comes back the same, on any mesh, or not at all."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from toolformer_jax import sharding
+from toolformer_jax.checkpoints.orbax import load_model, save_model
+from toolformer_jax.checkpoints.pretrained import load_pretrained
+from toolformer_jax.errors import UserError
+
+TOKENS = np.arange(40).reshape(4, 10)
+
+
+def _logits(model):
+  with sharding.on_mesh(model.mesh):
+    apply = jax.jit(model.decoder.apply)
+    return np.asarray(apply(model.variables, model.put_batch(TOKENS))[0])
+
+
+@pytest.mark.parametrize('rank', [0, 4])
+def test_a_model_comes_back_the_same(make_model, rank, tmp_path):
+  model = make_model(lora_rank=rank)
+  save_model(tmp_path / 'saved', model)
+  loaded = load_pretrained(str(tmp_path / 'saved'), mesh=model.mesh)
+  assert loaded.config == model.config
+  assert loaded.variables.keys() == model.variables.keys()
+  jax.tree.map(np.testing.assert_array_equal, loaded.variables, model.variables)
+  assert loaded.tokenizer.encode('48 [x -> y]') == model.tokenizer.encode('48 [x -> y]')
+  assert loaded.tokenizer.start_id == model.tokenizer.start_id
+
+
+def test_a_model_goes_onto_another_mesh(make_model, tmp_path):
+  model = make_model(lora_rank=4)
+  save_model(tmp_path / 'saved', model)
+  loaded = load_model(tmp_path / 'saved', sharding.make_mesh(2, 2, 2))
+  kernel = loaded.variables['params']['blocks']['mlp']['up']['kernel']
+  assert kernel.sharding.shard_shape(kernel.shape) == (2, 16, 32)  # of 2, 32, 64
+  np.testing.assert_allclose(_logits(loaded), _logits(model), atol=1e-5)
+
+
+def test_the_dtype_of_the_computation_is_the_callers(make_model, tmp_path):
+  model = make_model()
+  save_model(tmp_path, model)
+  assert load_model(tmp_path, model.mesh, 'bfloat16').config.dtype == 'bfloat16'
+
+
+def test_saving_replaces_what_was_there(make_model, tmp_path):
+  save_model(tmp_path / 'saved', make_model(layers=1))
+  model = make_model()
+  save_model(tmp_path / 'saved', model)
+  assert load_model(tmp_path / 'saved', model.mesh).config.layers == 2
+  assert [path.name for path in tmp_path.iterdir()] == ['saved']
+
+
+def _without_variables(folder):
+  for file in (folder / 'variables').rglob('*'):
+    if file.is_file():
+      file.unlink()
+
+
+def _of_a_later_format(folder):
+  config = json.loads((folder / 'config.json').read_text())
+  (folder / 'config.json').write_text(json.dumps({**config, 'format': 99}))
+
+
+@pytest.mark.parametrize('damage', [
+  _without_variables,
+  _of_a_later_format,
+  lambda folder: (folder / 'config.json').unlink(),
+  lambda folder: (folder / 'config.json').write_text('{"format": 1, "decoder": {}}'),
+  lambda folder: (folder / 'config.json').write_text('half'),
+  lambda folder: (folder / 'tokenizer.json').write_text('{'),
+])
+def test_a_broken_model_is_named(make_model, damage, tmp_path):
+  model = make_model()
+  save_model(tmp_path / 'saved', model)
+  damage(tmp_path / 'saved')
+  with pytest.raises(UserError, match='saved') as error:
+    load_model(tmp_path / 'saved', model.mesh)
+  assert '\n' not in str(error.value)
+
+
+def test_a_run_that_has_not_ended_says_so(make_model, tmp_path):
+  (tmp_path / 'steps').mkdir()
+  with pytest.raises(UserError, match='has not ended'):
+    load_model(tmp_path, make_model().mesh)

@@ -1,0 +1,135 @@
+"""Generation with tools, on a tiny model that was taught to call one."""
+
+import functools
+import threading
+from concurrent import futures
+
+import jax
+import numpy as np
+import pytest
+
+from toolformer_jax.inference.generation import GenerationSettings, generate
+from toolformer_jax.training.finetune import finetune
+from toolformer_jax.training.packing import Example
+from toolformer_jax.training.settings import FinetuneSettings
+
+PROMPTS = ('ab is', 'cd is')
+ANSWERS = {'ab': 'XY', 'cd': 'ZW'}
+
+
+@pytest.fixture(scope='module')
+def taught(make_model, tmp_path_factory):
+  """A model that has learned ` [Up(ab) -> XY] XY.` by heart, for two arguments."""
+  model = make_model(embed_dim=64, mlp_dim=128)
+  encode = model.tokenizer.encode
+  ids = [[*encode(f'{word} is'), *encode(f' [Up({word}) ->'), *encode(f' {answer}]'),
+          *encode(f' {answer}.')] for word, answer in ANSWERS.items()]
+  settings = FinetuneSettings(steps=150, batch_rows=1, row_tokens=64, learning_rate=1e-2,
+                              save_every=150)
+  return finetune(model=model, examples=[Example(i, [1.0] * len(i)) for i in ids],
+                  settings=settings, output_dir=tmp_path_factory.mktemp('taught'),
+                  configuration={}, versions={})
+
+
+def immediately(answer):
+  """Returns a run_call that answers at once by answer(argument) -> (result, failure)."""
+  def run_call(call, request):
+    future = futures.Future()
+    future.set_result(answer(call.argument))
+    return future
+  return run_call
+
+
+def run(model, prompts=PROMPTS, answer=lambda argument: (ANSWERS[argument], None), run_call=None,
+        **settings):
+  settings = GenerationSettings(**{'max_tokens': 6, 'top_k_api': 1, **settings})
+  return generate(model, [model.tokenizer.encode(prompt) for prompt in prompts], settings=settings,
+                  tool_names=['Up'], run_call=run_call or immediately(answer))
+
+
+def test_a_call_is_made_and_its_result_used(taught):
+  for generated, (word, answer) in zip(run(taught), ANSWERS.items(), strict=True):
+    assert generated.text == f' [Up({word}) -> {answer}] {answer}.'
+    assert [(m.call.argument, m.call.result) for m in generated.calls] == [(word, answer)]
+
+
+def test_the_result_is_the_tools_not_the_models(taught):
+  generated = run(taught, answer=lambda argument: ('QQ', None))[0]
+  assert generated.text.startswith(' [Up(ab) -> QQ]')
+
+
+def test_what_is_decoded_is_what_was_trained_on(taught):
+  encode = taught.tokenizer.encode
+  expected = [*encode(' [Up(ab) ->'), *encode(' XY]'), *encode(' XY.')]
+  assert run(taught)[0].tokens == expected
+
+
+def test_a_failed_call_is_taken_back(taught):
+  generated = run(taught, answer=lambda argument: (None, 'broken'))[0]
+  assert '[' not in generated.text and generated.text
+  assert [(made.call.result, made.failure) for made in generated.calls] == [(None, 'broken')]
+
+
+@pytest.mark.parametrize('change', [{'disabled': True}, {'max_calls': 0}])
+def test_no_call_where_there_shall_be_none(taught, change):
+  asked = []
+  for generated in run(taught, answer=lambda a: asked.append(a) or ('XY', None), **change):
+    assert '[' not in generated.text and generated.calls == []
+  assert asked == []
+
+
+def test_one_call_an_input_at_most(taught):
+  # Any token may start a call here, so that a second one would, were it allowed.
+  for generated in run(taught, top_k_api=10**6, max_tokens=30):
+    assert len(generated.calls) <= 1
+
+
+def test_a_malformed_call_is_taken_back(make_model):
+  model = make_model()
+  generated = run(model, top_k_api=10**6, max_call_tokens=5, max_tokens=12)
+  plain = run(model, disabled=True, max_tokens=12)
+  assert [g.text for g in generated] == [p.text for p in plain]
+
+
+@pytest.mark.parametrize('slots', [1, 2, 8])
+def test_slots_change_nothing(taught, slots):
+  prompts = PROMPTS * 4
+  assert [g.text for g in run(taught, prompts, slots=slots)] == [
+      g.text for g in run(taught, PROMPTS)] * 4
+
+
+def test_a_waiting_row_does_not_stop_the_others(taught):
+  released, order = threading.Event(), []
+  def run_call(call, request):
+    future = futures.Future()
+    def answer():
+      if call.argument == 'ab':
+        assert released.wait(60)  # until the other text is through
+      else:
+        released.set()
+      order.append(call.argument)
+      future.set_result((ANSWERS[call.argument], None))
+    threading.Thread(target=answer, daemon=True).start()
+    return future
+  texts = [generated.text for generated in run(taught, run_call=run_call, slots=2)]
+  assert order == ['cd', 'ab']
+  assert texts == [f' [Up({word}) -> {answer}] {answer}.' for word, answer in ANSWERS.items()]
+
+
+def test_plain_decoding_is_greedy(make_model):
+  model = make_model()
+  prompt = [5, 9, 200, 31]
+  got = generate(model, [prompt], settings=GenerationSettings(max_tokens=10))[0].tokens
+  tokens = [model.tokenizer.start_id, *prompt]
+  for _ in range(10):
+    padded = np.zeros((1, 32), np.int32)
+    padded[0, :len(tokens)] = tokens
+    tokens.append(int(_argmax(model.decoder, model.variables, padded)[len(tokens) - 1]))
+  expected = tokens[5:]
+  ends = [i for i, token in enumerate(expected) if token in model.tokenizer.end_ids]
+  assert got == expected[:ends[0] if ends else None]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _argmax(decoder, variables, tokens_1T):
+  return decoder.apply(variables, tokens_1T)[0][0].argmax(-1)

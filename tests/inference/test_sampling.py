@@ -1,0 +1,105 @@
+"""Branches that share a prompt and documents are what plain decoding would give."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from toolformer_jax.inference import sampling
+
+RNG = np.random.default_rng(0)
+PROMPT = RNG.integers(0, 250, 21).tolist()
+DOCUMENTS = [RNG.integers(0, 250, size).tolist() for size in (9, 30, 17)]
+OPENING = (7, 11)
+WATCHED = [range(1, len(document)) for document in DOCUMENTS]
+
+
+@pytest.fixture(scope='module')
+def prefilled(make_model):
+  model = make_model(max_positions=512)
+  prompt = sampling.prefill_prompt(model, PROMPT)
+  return model, sampling.prefill_documents(model, prompt, DOCUMENTS, 5, WATCHED)
+
+
+def settings(model, temperature=0.0, max_tokens=10, finished=lambda text: False, first=None):
+  allowed = np.ones(model.config.vocab_size, bool) if first is None else first
+  return sampling.BranchSettings(OPENING, allowed, max_tokens, temperature, finished)
+
+
+def logits_after(model, tokens):
+  """Returns the next token's logits by one plain pass; causality hides the padding."""
+  tokens_1T = np.zeros((1, 96), np.int32)
+  tokens_1T[0, :len(tokens)] = tokens
+  return _logits(model.decoder, model.variables, tokens_1T)[len(tokens) - 1]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _logits(decoder, variables, tokens_1T):
+  return decoder.apply(variables, tokens_1T)[0][0]
+
+
+def test_watched_probabilities_are_those_of_a_plain_pass(prefilled):
+  model, computed = prefilled
+  for document, watched, logprobs in zip(DOCUMENTS, WATCHED, computed.logprobs, strict=True):
+    for i, logprob in zip(watched, logprobs, strict=True):
+      logits = logits_after(model, [model.tokenizer.start_id, *PROMPT, *document[:i]])
+      np.testing.assert_allclose(logprob, jax.nn.log_softmax(logits)[5], atol=1e-4)
+
+
+def test_greedy_branches_are_plain_greedy_decoding(prefilled):
+  model, computed = prefilled
+  branches = [sampling.Branch(d, visible, 0) for d, visible in ((0, 3), (1, 30), (1, 1), (2, 8))]
+  texts = sampling.sample_branches(
+      model, computed, branches, settings(model, finished=lambda text: len(text) >= 6))
+  for branch, text in zip(branches, texts, strict=True):
+    tokens = [model.tokenizer.start_id, *PROMPT, *DOCUMENTS[branch.document][:branch.visible],
+              *OPENING]
+    new = []
+    while len(model.tokenizer.decode(new)) < 6:
+      new.append(int(logits_after(model, [*tokens, *new]).argmax()))
+    assert text == model.tokenizer.decode(new)
+
+
+def test_a_branch_does_not_depend_on_the_others(prefilled):
+  model, computed = prefilled
+  how = settings(model, temperature=1.0, finished=lambda text: len(text) >= 8)
+  branches = [sampling.Branch(i % 3, 1 + i % 7, seed=i) for i in range(200)]
+  together = sampling.sample_branches(model, computed, branches, how)
+  for i in (0, 1, 50, 123, 199):
+    assert sampling.sample_branches(model, computed, [branches[i]], how) == [together[i]]
+
+
+def test_draws_follow_the_distribution(prefilled):
+  model, computed = prefilled
+  branches = [sampling.Branch(0, 4, seed=i) for i in range(3000)]
+  how = settings(model, temperature=0.3, max_tokens=1, finished=lambda text: bool(text))
+  drawn = sampling.sample_branches(model, computed, branches, how)
+  tokens = [model.tokenizer.start_id, *PROMPT, *DOCUMENTS[0][:4], *OPENING]
+  probabilities = np.asarray(jax.nn.softmax(logits_after(model, tokens) / 0.3))
+  texts = [model.tokenizer.decode([i]) for i in range(len(probabilities))]
+  expected, observed = {}, {}
+  for text, probability in zip(texts, probabilities, strict=True):
+    expected[text] = expected.get(text, 0) + probability
+  for text in drawn:
+    observed[text] = observed.get(text, 0) + 1 / len(drawn)
+  distance = sum(abs(expected[text] - observed.get(text, 0)) for text in expected) / 2
+  # Twice what 3,000 fair draws from this distribution are away from it on average.
+  fair = np.random.default_rng(0).multinomial(3000, probabilities / probabilities.sum()) / 3000
+  assert distance < 2 * np.abs(fair - probabilities).sum() / 2
+
+
+def test_only_allowed_ids_come_first(prefilled):
+  model, computed = prefilled
+  first = np.zeros(model.config.vocab_size, bool)
+  first[[40, 41]] = True
+  branches = [sampling.Branch(0, 4, seed=i) for i in range(40)]
+  how = settings(model, temperature=5.0, max_tokens=1, finished=lambda text: bool(text), first=first)
+  assert set(sampling.sample_branches(model, computed, branches, how)) == {
+      model.tokenizer.decode([40]), model.tokenizer.decode([41])}
+
+
+def test_unfinished_branches_have_no_text(prefilled):
+  model, computed = prefilled
+  assert sampling.sample_branches(
+      model, computed, [sampling.Branch(0, 2, 0)], settings(model)) == [None]

@@ -1,0 +1,374 @@
+"""Every command does what it says; bad input is one line and exit code 2, with what to do."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from tokenizers.pre_tokenizers import ByteLevel
+
+import toolformer_jax
+from toolformer_jax import cli, sharding
+from toolformer_jax.checkpoints.orbax import load_model, save_model
+from toolformer_jax.models.config import DecoderConfig
+from toolformer_jax.models.decoder import Decoder
+from toolformer_jax.models.language_model import LanguageModel
+from toolformer_jax.tokenizer import Tokenizer
+
+TEXTS = ['She has 48 + 36 equals 84 cats.', 'Of 7 and 5 the total of 12 is odd.']
+QUICK = ['--gin.ToolSettings.k=1', '--gin.ToolSettings.m=1', '--gin.calculator/ToolSettings.k=1',
+         '--gin.calculator/ToolSettings.m=1', '--gin.AnnotationSettings.max_call_tokens=8']
+SMALL_STEPS = ['--gin.FinetuneSettings.steps=2', '--gin.FinetuneSettings.batch_rows=8',
+               '--gin.FinetuneSettings.row_tokens=32', '--gin.FinetuneSettings.save_every=1']
+
+
+@pytest.fixture(scope='module')
+def checkpoint(tmp_path_factory):
+  """A random model of two layers, whose tokens are bytes."""
+  end = '<|endoftext|>'
+  tokens = [*sorted(ByteLevel.alphabet()), end]
+  tokenizer = Tokenizer.byte_level_bpe(tokens, [], [end], split_digits=True, bos_id=None,
+                                       eos_id=tokens.index(end))
+  config = DecoderConfig(vocab_size=len(tokens), layers=2, embed_dim=32, heads=4, kv_heads=2,
+                         head_dim=8, mlp_dim=64, max_positions=8192, rotary_dim=8)
+  init = jax.jit(Decoder(config).init)
+  variables = sharding.unbox(init(jax.random.key(0), np.zeros((1, 2), np.int32)))
+  path = tmp_path_factory.mktemp('checkpoint') / 'tiny'
+  save_model(path, LanguageModel.place(config, variables, tokenizer, sharding.make_mesh()))
+  return str(path)
+
+
+@pytest.fixture(autouse=True)
+def workplace(tmp_path, monkeypatch):
+  """A working directory and a cache of their own; JAX forgets the cache afterwards."""
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setenv('TOOLFORMER_CACHE', str(tmp_path / 'cache'))
+  yield tmp_path
+  jax.config.update('jax_compilation_cache_dir', None)
+
+
+@pytest.fixture
+def corpus(workplace):
+  lines = [json.dumps({'id': f'd{i}', 'text': text}) for i, text in enumerate(TEXTS)]
+  (workplace / 'corpus.jsonl').write_text('\n'.join(lines) + '\n')
+  return 'corpus.jsonl'
+
+
+@pytest.fixture
+def run(capsys):
+  """Runs a command in this process; returns its exit code, standard output and error."""
+  def run(*argv):
+    code = cli.main([str(arg) for arg in argv])
+    return code, *capsys.readouterr()
+  return run
+
+
+@pytest.fixture
+def fails(run):
+  """Runs a command that has to fail; returns its one line of error."""
+  def fails(*argv):
+    code, out, err = run(*argv)
+    assert (code, out) == (2, ''), err
+    *before, line = err.splitlines()
+    assert line.startswith('error: ')
+    assert not any(part.startswith(('Traceback', 'error')) for part in before)
+    return line
+  return fails
+
+
+def run_process(*argv, stdout=subprocess.PIPE):
+  script = 'import sys; from toolformer_jax.cli import main; sys.exit(main())'
+  return subprocess.run([sys.executable, '-c', script, *map(str, argv)], text=True, check=False,
+                        stdout=stdout, stderr=subprocess.PIPE)
+
+
+# Without a model
+
+
+def test_information_is_printed_and_every_command_is_in_it(run):
+  assert run('--version') == (0, f'{toolformer_jax.__version__}\n', '')
+  code, overview, _ = run('--help')
+  assert code == 0
+  assert run() == (0, overview, '')
+  for command in ('fetch', 'call', 'score', 'generate', 'annotate', 'finetune'):
+    assert f'\n  {command} ' in overview
+    code, text, _ = run(command, '--help')
+    assert code == 0 and text.startswith(f'usage: toolformer {command} ')
+
+
+@pytest.mark.parametrize('argv', [
+  ['--help'], ['annotate', '--help'], ['call', 'calculator', '1+1'],
+])
+def test_what_needs_no_model_does_not_wait_for_jax(argv):
+  script = f"""import sys
+from toolformer_jax.cli import main
+code = main({argv})
+sys.exit(code or 'jax' in sys.modules)"""
+  done = subprocess.run([sys.executable, '-c', script], capture_output=True, check=False)
+  assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize('argv, result', [
+  (['calculator', '27 + 4 * 2'], '35'),
+  (['CALCULATOR', '-(3 - 5)'], '2'),
+  (['calculator', '-3+5'], '2'),
+  (['calculator', '--3+5'], '8'),
+  (['calculator', '--', '-3+5'], '2'),
+  (['calculator', '--date', '2023-01-30', '-3*4'], '-12'),
+  (['calendar', '--date', '2023-01-30'], 'Today is Monday, January 30, 2023.'),
+])
+def test_call_prints_the_result_alone(run, argv, result):
+  assert run('call', *argv) == (0, f'{result}\n', '')
+
+
+def test_search_finds_in_the_corpus_of_its_settings(run, workplace):
+  (workplace / 'pages.jsonl').write_text('{"title": "Togo", "text": "Its capital is Lomé."}\n')
+  argv = ['call', 'wikisearch', 'capital', "--gin.SearchSettings.corpus='pages.jsonl'"]
+  assert run(*argv) == (0, 'Togo > Its capital is Lomé.\n', '')
+
+
+@pytest.mark.parametrize('argument, reason', [
+  ('1/0', 'division by zero'), ('', 'not an arithmetic expression'),
+  ('9**9**9**9', 'not an arithmetic expression'), ("__import__('os')", 'not an arithmetic'),
+])
+def test_call_without_a_result_is_an_error(fails, argument, reason):
+  assert f'no result: Calculator: {reason}' in fails('call', 'calculator', argument)
+
+
+@pytest.mark.parametrize('argv, message', [
+  (['anotate'], "unknown command 'anotate': did you mean annotate"),
+  (['--verbose'], 'unrecognized arguments: --verbose; see toolformer --help'),
+  (['call'], 'required: TOOL; see toolformer call --help'),
+  (['call', 'calculatr', '1+1'], "unknown tool 'calculatr': did you mean calculator"),
+  (['call', 'calculator', '1+1', '2'], 'unrecognized arguments: 2'),
+  (['call', 'calendar', '--date', '30.1.2023'], "'30.1.2023' is not a date"),
+  (['call', 'calculator', '1+1', '--gin.ToolSettings.kk=3'], "'kk': did you mean k"),
+  (['call', 'calculator', '1+1', '--gin_file', 'papr.gin'], 'did you mean paper.gin'),
+  (['fetch', 'smolm2'], "unknown model or corpus 'smolm2': did you mean smollm2-135m"),
+  (['fetch', 'smollm2-135m', '--gin.A.b=3'], 'nothing to configure'),
+  (['score', '--checkpoint', 'c'], 'required: --input, --output'),
+  (['generate', '--checkpoint', 'c', '--tools', 'calculator'], '--prompt --input is required'),
+])
+def test_wrong_command_lines_are_errors(fails, argv, message):
+  assert message in fails(*argv)
+
+
+@pytest.mark.parametrize('command, code, hint', [('annotate', 130, True), ('fetch', 130, False)])
+def test_interrupt_tells_how_to_go_on(run, monkeypatch, command, code, hint):
+  module = importlib.import_module(f'toolformer_jax.commands.{command}')
+  def interrupt(args):
+    raise KeyboardInterrupt
+  monkeypatch.setattr(module, 'run', interrupt)
+  monkeypatch.setattr(module, 'add_arguments', lambda parser: None)
+  found, out, err = run(command)
+  assert (found, out) == (code, '')
+  assert err.strip().startswith('interrupted') and ('goes on where' in err) == hint
+
+
+def test_reader_that_goes_away_is_no_traceback():
+  read_end, write_end = os.pipe()
+  os.close(read_end)
+  done = run_process('call', 'calculator', '1+1', stdout=write_end)
+  os.close(write_end)
+  assert (done.returncode, done.stderr) == (141, '')
+
+
+# With a model
+
+
+def test_score_gives_each_token_after_the_first_its_log_probability(run, workplace, checkpoint):
+  texts = ['abc', 'ab', 'x', 'abcabcabd']
+  lines = [json.dumps({'id': i, 'text': text}) for i, text in enumerate(texts)]
+  (workplace / 'in.jsonl').write_text('\n'.join(lines))
+  code, out, _ = run('score', '--checkpoint', checkpoint, '--input', 'in.jsonl',
+                     '--output', 'out.jsonl')
+  assert (code, out) == (0, '')
+  records = [json.loads(line) for line in (workplace / 'out.jsonl').read_text().splitlines()]
+  assert [record['id'] for record in records] == [0, 1, 2, 3]
+  model = load_model(workplace / checkpoint, sharding.make_mesh())
+  ids = [model.tokenizer.encode(text) for text in texts]
+  # What stands after a token does not matter to it, so that the texts can be filled up.
+  filled = np.array([[*tokens, *[0] * (9 - len(tokens))] for tokens in ids], np.int32)
+  logits, _ = jax.jit(model.decoder.apply)(model.variables, filled)
+  logprobs = np.asarray(jax.nn.log_softmax(logits))
+  for i, (tokens, record) in enumerate(zip(ids, records, strict=True)):
+    assert record['token_ids'] == tokens
+    assert record['logprobs'][0] is None
+    expected = [logprobs[i, j - 1, tokens[j]] for j in range(1, len(tokens))]
+    np.testing.assert_allclose(record['logprobs'][1:], expected, atol=1e-4)
+  assert sorted(path.name for path in workplace.iterdir()) == ['cache', 'in.jsonl', 'out.jsonl']
+
+
+@pytest.mark.parametrize('content, message', [
+  ('', 'in.jsonl holds no text'),
+  ('{"text": "a"}\n{"id": 3}\n', 'in.jsonl:2: the field `text`, a string, is missing'),
+  ('{"text": "a"}\n{"text":\n', 'in.jsonl:2: not JSON'),
+  (json.dumps({'text': 'a' * 9000}), 'in.jsonl:1: the text has 9000 tokens, and the model only'),
+])
+def test_score_refuses_bad_input_and_keeps_earlier_results(
+    fails, workplace, checkpoint, content, message):
+  (workplace / 'in.jsonl').write_text(content)
+  (workplace / 'out.jsonl').write_text('earlier')
+  assert message in fails('score', '--checkpoint', checkpoint, '--input', 'in.jsonl',
+                          '--output', 'out.jsonl')
+  assert (workplace / 'out.jsonl').read_text() == 'earlier'
+
+
+@pytest.fixture
+def generate(run, checkpoint):
+  def generate(*argv):
+    code, out, err = run('generate', '--checkpoint', checkpoint, '--tools', 'calculator,Calendar',
+                         '--gin.GenerationSettings.max_tokens=3', *argv)
+    assert code == 0, err
+    return out
+  return generate
+
+
+def test_generate_continues_a_prompt(generate):
+  text = generate('--prompt', 'Two')
+  assert text.startswith('Two') and len(text) > len('Two\n')
+  line = json.loads(generate('--prompt', 'Two', '--json'))
+  assert line == {'text': text.removesuffix('\n'), 'calls': []}
+  assert json.loads(generate('--prompt', '-3+5', '--json'))['text'].startswith('-3+5')
+
+
+def test_generate_continues_every_text_of_a_file_as_if_it_were_alone(generate, corpus, workplace):
+  alone = [generate('--json', '--disable_tools', '--prompt', text) for text in TEXTS]
+  assert generate('--json', '--disable_tools', '--input', corpus) == ''.join(alone)
+  (workplace / 'lines.txt').write_text('\n'.join(TEXTS))
+  assert generate('--json', '--disable_tools', '--input', 'lines.txt') == ''.join(alone)
+
+
+@pytest.mark.parametrize('argv, message', [
+  (['--prompt', ' '], '--prompt: the text is blank'),
+  (['--prompt', 'a' * 9000], 'the text has 9000 tokens, too many'),
+  (['--input', 'nothing.txt'], 'can not read nothing.txt'),
+  (['--prompt', 'a', '--tools', ' ,'], 'no tool is named'),
+  (['--prompt', 'a', '--checkpoint', 'smollm3'], "unknown model 'smollm3': did you mean smollm2"),
+  (['--prompt', 'a', '--gin.ModelSettings.data=7'], 'a mesh of 7 x -1 x 1 does not fit'),
+])
+def test_generate_refuses_bad_input(fails, checkpoint, argv, message):
+  assert message in fails('generate', '--checkpoint', checkpoint, '--tools', 'calculator', *argv)
+
+
+def annotate(corpus, checkpoint, *argv):
+  return ('annotate', '--corpus', corpus, '--checkpoint', checkpoint, '--tools', 'calculator',
+          '--output_dir', 'run', *QUICK, *argv)
+
+
+def snapshot(folder):
+  return {path: path.read_bytes() for path in folder.rglob('*') if path.is_file()}
+
+
+def test_annotate_reports_and_does_not_repeat_what_is_done(run, workplace, corpus, checkpoint):
+  code, report, err = run(*annotate(corpus, checkpoint, '--seed', 3))
+  assert code == 0, err
+  assert '2 documents were read; 0 of them are longer than 192 tokens' in report
+  assert '| Calculator | 2 | 2 | 2 | 2 | ' in report
+  made_with = json.loads((workplace / 'run/run.json').read_text())['configuration']
+  assert made_with['settings']['seed'] == 3
+  assert len(made_with['checkpoint']) == len(made_with['corpus']) == 64
+  assert 'AnnotationSettings.seed = 3\n' in (workplace / 'run/config.gin').read_text()
+  before = snapshot(workplace / 'run')
+  code, again, err = run(*annotate(corpus, checkpoint, '--seed', 3))
+  assert (code, again) == (0, report)
+  assert snapshot(workplace / 'run') == before
+
+
+def test_annotate_by_stages_is_the_same_as_at_once(run, workplace, corpus, checkpoint):
+  for stage in ('sample', 'execute', 'filter', 'merge'):
+    code, report, err = run(*annotate(corpus, checkpoint, '--stage', stage))
+    assert code == 0, err
+    assert ('stage execute is not complete' in report) == (stage == 'sample')
+  (workplace / 'run').rename(workplace / 'by stages')
+  assert run(*annotate(corpus, checkpoint))[:2] == (0, report)
+  for path in (workplace / 'run').rglob('*.jsonl'):
+    other = workplace / 'by stages' / path.relative_to(workplace / 'run')
+    assert path.read_bytes() == other.read_bytes()
+
+
+def test_annotate_says_that_a_long_text_was_split(run, workplace, checkpoint):
+  (workplace / 'long.jsonl').write_text(json.dumps({'text': ' '.join(TEXTS * 4)}))
+  code, report, err = run(*annotate('long.jsonl', checkpoint))
+  assert code == 0, err
+  assert '1 documents were read; 1 of them are longer than 192 tokens and were split' in report
+
+
+def test_annotate_refuses_the_folder_of_another_configuration(run, fails, workplace, corpus,
+                                                             checkpoint):
+  assert run(*annotate(corpus, checkpoint, '--seed', 3))[0] == 0
+  before = snapshot(workplace / 'run')
+  assert 'settings.seed (3 then, 4 now)' in fails(*annotate(corpus, checkpoint, '--seed', 4))
+  (workplace / corpus).write_text('{"text": "Another corpus equals 1."}\n')
+  assert 'corpus (' in fails(*annotate(corpus, checkpoint, '--seed', 3))
+  assert snapshot(workplace / 'run') == before
+
+
+@pytest.mark.parametrize('content, message', [
+  (None, 'there is no file corpora.jsonl: did you mean corpus.jsonl'),
+  ('', 'holds no document'),
+  ('{"text": "a"}\n{"text": 5}\n', 'corpora.jsonl:2: a document needs the field `text`'),
+])
+def test_annotate_leaves_no_folder_behind_if_its_corpus_is_broken(
+    fails, workplace, corpus, checkpoint, content, message):
+  if content is not None:
+    (workplace / 'corpora.jsonl').write_text(content)
+  assert message in fails(*annotate('corpora.jsonl', checkpoint))
+  assert not (workplace / 'run').exists()
+
+
+@pytest.mark.parametrize('argv, message', [
+  (['--stage', 'filter'], 'needs run/calculator/execute to be complete'),
+  (['--checkpoint', 'nothing.gguf'], 'there is no file nothing.gguf'),
+  (['--tools', 'calculator,wikisaerch'], "unknown tool 'wikisaerch': did you mean wikisearch"),
+  (['--output_dir', 'corpus.jsonl'], 'can not write to the output folder corpus.jsonl'),
+  (['--seed', 'x'], "argument --seed: invalid int value: 'x'"),
+])
+def test_annotate_refuses_bad_input(fails, corpus, checkpoint, argv, message):
+  assert message in fails(*annotate(corpus, checkpoint, *argv))
+
+
+@pytest.fixture
+def data(workplace):
+  """C* of somebody else: a text with a call."""
+  call = {'document_id': 'a', 'tool': 'Calculator', 'argument': '48 + 36', 'position': 23,
+          'probability': 0.5, 'result': '84'}
+  record = {'id': 'a', 'text': TEXTS[0], 'calls': [call]}
+  (workplace / 'cstar.jsonl').write_text(json.dumps(record) + '\n')
+  return 'cstar.jsonl'
+
+
+def test_finetune_writes_a_checkpoint_that_generates(run, workplace, data, checkpoint):
+  argv = ['finetune', '--data', data, '--checkpoint', checkpoint, '--output_dir', 'tuned']
+  code, out, err = run(*argv, *SMALL_STEPS)
+  assert (code, out) == (0, 'tuned\n'), err
+  assert 'FinetuneSettings.steps = 2\n' in (workplace / 'tuned/config.gin').read_text()
+  assert len((workplace / 'tuned/metrics.jsonl').read_text().splitlines()) == 2
+  code, out, err = run('generate', '--checkpoint', 'tuned', '--tools', 'calculator',
+                       '--prompt', 'a', '--gin.GenerationSettings.max_tokens=3')
+  assert code == 0 and out.startswith('a'), err
+
+
+@pytest.mark.parametrize('name, message', [
+  ('nothing', 'can not read nothing'),
+  ('unfinished', 'no output folder of annotate, or the run has not ended'),
+  ('empty', 'empty holds no text with a call'),
+])
+def test_finetune_refuses_bad_data(fails, workplace, checkpoint, name, message):
+  (workplace / 'unfinished/merged').mkdir(parents=True)
+  (workplace / 'empty/merged').mkdir(parents=True)
+  (workplace / 'empty/merged/.COMPLETED').touch()
+  assert message in fails('finetune', '--data', name, '--checkpoint', checkpoint,
+                          '--output_dir', 'tuned')
+  assert not (workplace / 'tuned').exists()
+
+
+def test_real_model_annotates_in_a_process_of_its_own(workplace, corpus, smollm2_path):
+  done = run_process(*annotate(corpus, smollm2_path))
+  assert done.returncode == 0, done.stderr
+  assert '| Calculator | 2 | 2 | 2 | 2 | ' in done.stdout
+  assert (workplace / 'run/merged/.COMPLETED').exists()

@@ -1,0 +1,210 @@
+"""Fine-tuning learns, resumes to the bit, and refuses what it can not go on with."""
+
+import dataclasses
+import json
+from string import ascii_lowercase
+
+import jax
+import numpy as np
+import pytest
+
+from toolformer_jax import sharding
+from toolformer_jax.checkpoints.orbax import load_model
+from toolformer_jax.errors import UserError
+from toolformer_jax.training import finetune as module
+from toolformer_jax.training.data import plain_example
+from toolformer_jax.training.finetune import evaluate_loss, finetune
+from toolformer_jax.training.optimizer import make_optimizer
+from toolformer_jax.training.settings import FinetuneSettings
+from toolformer_jax.training.state import abstract_state
+
+SETTINGS = FinetuneSettings(steps=6, batch_rows=2, row_tokens=32, learning_rate=1e-2, save_every=2)
+LORA = dataclasses.replace(SETTINGS, lora_rank=4)
+TEXTS = [f'the number after {i} is {i + 1}.' for i in range(12)]
+
+
+@pytest.fixture
+def examples(tokenizer):
+  return [plain_example(text, tokenizer) for text in TEXTS]
+
+
+def _run(model, examples, settings, folder, **configuration):
+  return finetune(model=model, examples=examples, settings=settings, output_dir=folder,
+                  configuration=configuration, versions={})
+
+
+def _losses(folder):
+  lines = [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
+  return [(line['step'], line['loss']) for line in lines]
+
+
+def _stop_after(monkeypatch, steps):
+  """Makes the next run die once it has asked for the batches of `steps` steps."""
+  def dying(*arguments):
+    for done, batch in enumerate(batches(*arguments)):
+      if done == steps:
+        raise KeyboardInterrupt
+      yield batch
+  batches = module.batches
+  monkeypatch.setattr(module, 'batches', dying)
+
+
+def _equal(one, other):
+  return all(jax.tree.leaves(jax.tree.map(np.array_equal, one, other)))
+
+
+def _copy(tree):
+  return jax.tree.map(np.array, tree)
+
+
+def _logits(model, tokens):
+  return jax.jit(model.decoder.apply)(model.variables, tokens)[0]
+
+
+@pytest.mark.parametrize('settings', [SETTINGS, LORA, dataclasses.replace(SETTINGS, remat=True)])
+def test_training_lowers_the_loss(make_model, examples, settings, tmp_path):
+  model = make_model()
+  before = evaluate_loss(model, examples, settings)
+  after = evaluate_loss(_run(model, examples, settings, tmp_path), examples, settings)
+  assert after < before - 0.1
+  assert _losses(tmp_path)[0] == (1, pytest.approx(before, abs=0.5))
+
+
+def test_a_planted_rule_is_learned(make_model, tokenizer, tmp_path):
+  texts = [f'{a}{a}{b}{b}' for a in ascii_lowercase for b in ascii_lowercase]
+  known = [plain_example(text, tokenizer) for i, text in enumerate(texts) if i % 7]
+  settings = dataclasses.replace(SETTINGS, steps=200, batch_rows=8, learning_rate=5e-3,
+                                 beta2=0.98, save_every=1000)
+  model = _run(make_model(), known, settings, tmp_path)
+  tokens = np.array([[tokenizer.start_id, *tokenizer.encode(text)] for text in texts[::7]])
+  logits = _logits(model, tokens)
+  copied = np.argmax(logits, -1)[:, 3] == tokens[:, 4]
+  assert copied.mean() >= 0.8  # 1 in 26 by chance
+
+
+def test_adapters_change_nothing_at_first_and_alone_are_trained(make_model, examples, tmp_path):
+  model = make_model()
+  base = _copy(model.variables['params'])
+  still = dataclasses.replace(LORA, steps=1, learning_rate=0.0)
+  untouched = _run(model, examples, still, tmp_path / 'still')
+  tokens = np.arange(20)[None]
+  assert np.array_equal(_logits(untouched, tokens), _logits(model, tokens))
+  tuned = _run(model, examples, LORA, tmp_path / 'tuned')
+  assert _equal(tuned.variables['params'], base)
+  assert not _equal(tuned.variables['lora'], untouched.variables['lora'])
+
+
+def test_examples_without_weight_are_refused(make_model, examples, tmp_path):
+  silent = [example._replace(weights=[0.0] * len(example.ids)) for example in examples]
+  settings = dataclasses.replace(SETTINGS, end_of_text=False)
+  with pytest.raises(UserError, match='nothing to learn in 12 examples'):
+    _run(make_model(), silent, settings, tmp_path)
+
+
+@pytest.mark.parametrize('settings', [SETTINGS, LORA])
+@pytest.mark.parametrize('done', [1, 5])
+def test_a_resumed_run_equals_one_that_was_never_stopped(
+    make_model, examples, settings, done, tmp_path, monkeypatch):
+  whole = _run(make_model(), examples, settings, tmp_path / 'whole')
+  with monkeypatch.context() as patch:
+    _stop_after(patch, done)
+    with pytest.raises(KeyboardInterrupt):
+      _run(make_model(), examples, settings, tmp_path / 'stopped')
+  assert len(_losses(tmp_path / 'stopped')) < settings.steps
+  resumed = _run(make_model(), examples, settings, tmp_path / 'stopped')
+  assert _losses(tmp_path / 'stopped') == _losses(tmp_path / 'whole')
+  assert _equal(resumed.variables, whole.variables)
+
+
+def test_a_broken_checkpoint_is_passed_over(make_model, examples, tmp_path, caplog):
+  whole = _run(make_model(), examples, SETTINGS, tmp_path)
+  losses = _losses(tmp_path)
+  for file in (tmp_path / 'steps' / '6').rglob('*'):
+    if file.is_file() and 'METADATA' not in file.name.upper():
+      file.write_bytes(b'broken')
+  again = _run(make_model(), examples, SETTINGS, tmp_path)
+  assert 'can not be read' in caplog.text
+  assert _losses(tmp_path) == losses
+  assert _equal(again.variables, whole.variables)
+
+
+def test_a_finished_run_is_left_as_it_is(make_model, examples, tmp_path):
+  whole = _run(make_model(), examples, LORA, tmp_path)
+  written = (tmp_path / 'model' / 'config.json').stat().st_mtime_ns
+  again = _run(make_model(), examples, dataclasses.replace(LORA, save_every=3), tmp_path)
+  assert _equal(again.variables, whole.variables)
+  assert (tmp_path / 'model' / 'config.json').stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize(('settings', 'configuration', 'named'), [
+  (dataclasses.replace(SETTINGS, learning_rate=0.5), {'data': 'a'},
+   r'finetune.learning_rate \(0.01 then, 0.5 now\)'),
+  (SETTINGS, {'data': 'b'}, r"data \('a' then, 'b' now\)"),
+])
+def test_another_configuration_is_refused(
+    make_model, examples, settings, configuration, named, tmp_path):
+  short = dataclasses.replace(SETTINGS, steps=6)
+  _run(make_model(), examples, short, tmp_path, data='a')
+  before = (tmp_path / 'metrics.jsonl').read_text()
+  with pytest.raises(UserError, match=named):
+    _run(make_model(), examples, settings, tmp_path, **configuration)
+  assert (tmp_path / 'metrics.jsonl').read_text() == before
+
+
+def test_other_examples_are_refused(make_model, examples, tmp_path):
+  _run(make_model(), examples, SETTINGS, tmp_path)
+  with pytest.raises(UserError, match='examples_sha256'):
+    _run(make_model(), examples[:-1], SETTINGS, tmp_path)
+
+
+def test_a_loss_that_is_no_number_names_the_last_good_checkpoint(
+    make_model, examples, tmp_path, monkeypatch):
+  def spoilt(*arguments):
+    for step, batch in enumerate(batches(*arguments), 1):
+      yield batch if step < 4 else dataclasses.replace(batch, weights_RT=batch.weights_RT * np.nan)
+  batches = module.batches
+  monkeypatch.setattr(module, 'batches', spoilt)
+  with pytest.raises(UserError, match='step 4 has loss nan.*last good checkpoint: .*steps/2'):
+    _run(make_model(), examples, SETTINGS, tmp_path)
+  assert [step for step, _ in _losses(tmp_path)] == [1, 2, 3]
+  assert not (tmp_path / 'model').exists()
+
+
+def test_rows_longer_than_the_model_are_refused(make_model, examples, tmp_path):
+  with pytest.raises(UserError, match='row_tokens is 129, but the model has only 128'):
+    _run(make_model(), examples, dataclasses.replace(SETTINGS, row_tokens=129), tmp_path)
+
+
+def test_adapters_of_another_rank_are_refused(make_model, examples, tmp_path):
+  tuned = _run(make_model(), examples, LORA, tmp_path / 'one')
+  with pytest.raises(UserError, match='adapters of rank 4'):
+    _run(tuned, examples, SETTINGS, tmp_path / 'two')
+
+
+def test_adapters_can_be_trained_on(make_model, examples, tmp_path):
+  first = _run(make_model(), examples, LORA, tmp_path / 'one')
+  before = evaluate_loss(first, examples, LORA)
+  assert evaluate_loss(_run(first, examples, LORA, tmp_path / 'two'), examples, LORA) < before
+
+
+def test_eight_devices_train_like_one(make_model, examples, tmp_path):
+  settings = dataclasses.replace(SETTINGS, batch_rows=4)
+  one = _run(make_model(), examples, settings, tmp_path / 'one')
+  mesh = sharding.make_mesh(2, 2, 2)
+  eight = _run(make_model(mesh), examples, settings, tmp_path / 'eight')
+  np.testing.assert_allclose([loss for _, loss in _losses(tmp_path / 'eight')],
+                             [loss for _, loss in _losses(tmp_path / 'one')], rtol=1e-4)
+  loaded = load_model(tmp_path / 'eight', one.mesh)
+  assert evaluate_loss(loaded, examples, settings) == pytest.approx(
+      evaluate_loss(eight, examples, settings), rel=1e-5)
+
+
+@pytest.mark.parametrize('collection', ['params', 'lora'])
+def test_moments_are_split_like_what_they_are_moments_of(make_model, collection):
+  model = make_model(sharding.make_mesh(2, 2, 2), lora_rank=4)
+  state = abstract_state(model.decoder, collection, make_optimizer(SETTINGS), model.mesh)
+  where = [leaf.sharding.spec for leaf in jax.tree.leaves(state.trained)]
+  assert any(axis for spec in where for axis in spec)
+  (adam,) = [inner for inner in state.optimizer[1] if hasattr(inner, 'mu')]
+  for moment in (adam.mu, adam.nu):
+    assert [leaf.sharding.spec for leaf in jax.tree.leaves(moment)] == where

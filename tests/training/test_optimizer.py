@@ -1,0 +1,39 @@
+"""The learning rate rises linearly and then stays; settings refuse what makes no sense."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from toolformer_jax.errors import UserError
+from toolformer_jax.training.optimizer import learning_rate, make_optimizer
+from toolformer_jax.training.settings import FinetuneSettings
+
+
+def test_warm_up_over_the_first_tenth():
+  settings = FinetuneSettings(steps=100, learning_rate=1.0)
+  rates = [float(learning_rate(step, settings)) for step in range(100)]
+  np.testing.assert_allclose(rates[:10], np.arange(1, 11) / 10, rtol=1e-6)
+  assert set(rates[10:]) == {1.0}
+
+
+def test_without_warm_up_the_rate_is_constant():
+  settings = FinetuneSettings(warmup_fraction=0.0, learning_rate=0.5)
+  assert {float(learning_rate(step, settings)) for step in (0, 1, 1999)} == {0.5}
+
+
+@pytest.mark.parametrize(('size', 'moment'), [(100.0, 1.0), (0.5, 0.5)])
+def test_only_gradients_longer_than_the_clip_norm_are_clipped(size, moment):
+  optimizer = make_optimizer(FinetuneSettings(clip_norm=1.0, beta1=0.0, steps=10))
+  weight = jnp.zeros(1)
+  _, state = optimizer.update(jnp.full(1, size), optimizer.init(weight), weight)
+  (adam,) = [inner for inner in state[1] if hasattr(inner, 'mu')]
+  assert float(adam.mu[0]) == pytest.approx(moment)
+
+
+@pytest.mark.parametrize(('name', 'value'), [
+  ('steps', 0), ('learning_rate', '1e-5'), ('warmup_fraction', 1.5), ('beta2', 1.0),
+  ('lora_rank', -1), ('mask_results', 1),
+])
+def test_settings_are_checked(name, value):
+  with pytest.raises(UserError, match=f'FinetuneSettings.{name}'):
+    FinetuneSettings(**{name: value})

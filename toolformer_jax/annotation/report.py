@@ -1,0 +1,179 @@
+"""What came of an annotation run: tables in Markdown, made from its output folder alone."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from toolformer_jax.annotation import folder as folders
+from toolformer_jax.annotation.folder import RunFolder, stage_name
+from toolformer_jax.annotation.pipeline import ToolPlan
+from toolformer_jax.annotation.records import Candidate, Document, ScoredCall
+from toolformer_jax.annotation.settings import AnnotationSettings
+from toolformer_jax.calls import DEFAULT_SYNTAX, CallSyntax
+from toolformer_jax.tokenizer import Tokenizer
+
+THRESHOLDS = (0.5, 1.0, 2.0)  # of the paper's Table 2
+_CONTEXT_CHARS = 60
+
+
+@dataclass(frozen=True)
+class ToolRow:
+  """How many texts and calls of one tool came through each stage.
+
+  Attributes:
+    plan: the tool and its thresholds.
+    texts, preselected: texts of the corpus, and those that a call was looked for in.
+    positions, samples: places in them, and calls sampled there.
+    candidates: different calls, well-formed.
+    executed, scored: calls that have a result, and losses.
+    kept: places that keep a call, by threshold; that of the plan is among them.
+    best: the highest gain, None if nothing was scored.
+    failures: reasons for having no result.
+    missing: the first stage that is not complete, None after a whole run.
+  """
+
+  plan: ToolPlan
+  texts: int
+  preselected: int
+  positions: int
+  samples: int
+  candidates: int
+  executed: int
+  scored: int
+  kept: dict[float, int]
+  best: float | None
+  failures: Counter[str]
+  missing: str | None
+
+
+def summary(folder: RunFolder, plans: Sequence[ToolPlan], settings: AnnotationSettings) -> str:
+  """Returns what came of a run: its corpus, a table with a row for each tool, and notes."""
+  rows = tool_rows(folder, plans)
+  paragraphs = [corpus_line(folder, settings.max_text_tokens), tool_table(rows),
+                *(note for row in rows for note in notes(row))]
+  return '\n\n'.join(paragraphs)
+
+
+def tool_rows(folder: RunFolder, plans: Iterable[ToolPlan]) -> list[ToolRow]:
+  """Returns a row for each of `plans`; stages that were not run yet count as zero."""
+  texts = folder.counts(folders.DOCUMENTS)['documents']
+  return [_tool_row(folder, plan, texts) for plan in plans]
+
+
+def _tool_row(folder: RunFolder, plan: ToolPlan, texts: int) -> ToolRow:
+  tool = plan.tool.name
+  stages = {stage: stage_name(tool, stage) for stage in ('sample', 'execute', 'filter')}
+  sampled, executed = (folder.counts(stages[stage]) for stage in ('sample', 'execute'))
+  scored = list(folder.read_all(stages['filter'], ScoredCall))
+  thresholds = sorted({*THRESHOLDS, plan.settings.tau_f})
+  return ToolRow(
+      plan=plan, texts=texts, preselected=sampled['documents'], positions=sampled['positions'],
+      samples=sampled['samples'],
+      candidates=sum(1 for _ in folder.read_all(stages['sample'], Candidate)),
+      executed=executed['executed'], scored=len(scored),
+      kept={t: len({(c.document_id, c.position) for c in scored if c.gain >= t})
+            for t in thresholds},
+      best=max((call.gain for call in scored), default=None), failures=_failures(tool, executed),
+      missing=next((s for s, name in stages.items() if not folder.is_complete(name)), None))
+
+
+def _failures(tool: str, counts: Counter[str]) -> Counter[str]:
+  """Returns how often which kind of failure was counted: the reason without its details."""
+  kinds = Counter()
+  for name, count in counts.items():
+    if name.startswith('failed: '):
+      reason = name.removeprefix('failed: ').removeprefix(f'{tool}: ')
+      kinds[reason.partition(':')[0]] += count
+  return kinds
+
+
+def tool_table(rows: Sequence[ToolRow]) -> str:
+  """Returns `rows` as a Markdown table; what is kept counts once a place, as merging does."""
+  lines = [['tool', 'texts', 'preselected', 'positions', 'samples', 'candidates', 'executed',
+            'scored', 'tau_f', 'kept', *(f'gain >= {t}' for t in THRESHOLDS)]]
+  for row in rows:
+    tau_f = row.plan.settings.tau_f
+    lines.append([row.plan.tool.name, row.texts, row.preselected, row.positions, row.samples,
+                  row.candidates, row.executed, row.scored, tau_f, row.kept[tau_f],
+                  *(row.kept[t] for t in THRESHOLDS)])
+  return _markdown(lines)
+
+
+def notes(row: ToolRow) -> list[str]:
+  """Returns sentences on where the calls of a tool were lost, and why if all of them were."""
+  tool, settings = row.plan.tool.name, row.plan.settings
+  found = []
+  if row.failures:
+    reasons = ', '.join(f'{n} x {reason}' for reason, n in row.failures.most_common(5))
+    found.append(f'{tool}: {row.failures.total()} of {row.candidates} candidates have no result: '
+                 f'{reasons}.')
+  stages = (
+      (row.texts, 'the corpus has no text'),
+      (row.preselected, f'sampling looked at none of {row.texts} texts: they do not pass the '
+                        'heuristics of preselection'),
+      (row.positions, f'sampling found no position: nowhere in {row.preselected} texts does a call '
+                      f'start with a probability above tau_s = {settings.tau_s}'),
+      (row.candidates, f'sampling kept nothing: all {row.samples} samples are malformed'),
+      (row.executed, f'execution dropped all {row.candidates} candidates'),
+      (row.kept[settings.tau_f], f'the filter dropped all {row.scored} calls: the highest gain is '
+                                 f'{row.best or 0:.2f}, and tau_f = {settings.tau_f}'))
+  reason = next((text for count, text in stages if not count), None)
+  if row.missing:
+    found.append(f'{tool}: stage {row.missing} is not complete.')
+  elif reason:
+    found.append(f'{tool}: nothing is kept; {reason}.')
+  return found
+
+
+def corpus_line(folder: RunFolder, max_text_tokens: int) -> str:
+  """Returns a sentence on the documents that were read."""
+  counts = folder.counts(folders.DOCUMENTS)
+  left_out = counts['with a call already']
+  return (f'{counts["read"]} documents were read; {counts["split"]} of them are longer than '
+          f'{max_text_tokens} tokens and were split'
+          f'{f"; {left_out} texts have a call already and were left out" if left_out else ""}. '
+          f'That makes {counts["documents"]} texts.')
+
+
+def best_calls(folder: RunFolder, plan: ToolPlan,
+               count: int) -> tuple[list[ScoredCall], list[ScoredCall]]:
+  """Returns the `count` best calls that are kept, and as many that just fail to be.
+
+  Best first, and no two of a list in one text.
+  """
+  best: dict[tuple[str, int], ScoredCall] = {}
+  for call in folder.read_all(stage_name(plan.tool.name, 'filter'), ScoredCall):
+    place = call.document_id, call.position
+    if place not in best or call.gain > best[place].gain:
+      best[place] = call
+  ranked = sorted(best.values(), key=lambda call: -call.gain)
+  kept, rejected = {}, {}
+  for call in ranked:
+    chosen = kept if call.gain >= plan.settings.tau_f else rejected
+    chosen.setdefault(call.document_id, call)
+  return list(kept.values())[:count], list(rejected.values())[:count]
+
+
+def call_table(folder: RunFolder, calls: Sequence[ScoredCall], tokenizer: Tokenizer,
+               syntax: CallSyntax = DEFAULT_SYNTAX) -> str:
+  """Returns `calls` in their texts as a Markdown table, with the three losses of the filter."""
+  wanted = {call.document_id for call in calls}
+  texts = {document.id: document.text
+           for document in folder.read_all(folders.DOCUMENTS, Document) if document.id in wanted}
+  lines = [['call', 'loss: no call', 'no result', 'result', 'gain']]
+  for call in calls:
+    ids = tokenizer.encode(texts[call.document_id])
+    before, after = (tokenizer.decode(part) for part in (ids[:call.position], ids[call.position:]))
+    shown = f'{before[-_CONTEXT_CHARS:]}**{syntax.linearise(call.call())}**{after[:_CONTEXT_CHARS]}'
+    losses = (call.loss_nothing, call.loss_call, call.loss_result, call.gain)
+    lines.append([shown, *(f'{loss:.2f}' for loss in losses)])
+  return _markdown(lines)
+
+
+def _markdown(lines: Sequence[Sequence[object]]) -> str:
+  """Returns a table whose first line is its header."""
+  def row(cells):
+    texts = [' '.join(str(cell).split()).replace('|', '\\|') for cell in cells]
+    return f'| {" | ".join(texts)} |'
+  header, *body = lines
+  return '\n'.join([row(header), row(['---'] * len(header)), *map(row, body)])

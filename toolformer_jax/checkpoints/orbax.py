@@ -1,0 +1,88 @@
+"""Self-contained models on disk: configuration, tokenizer and variables (adapters' base included).
+
+    config.json                           version of this format, and the fields of DecoderConfig
+    tokenizer.json, tokenizer_ids.json    the tokenizer
+    variables/                            an Orbax checkpoint of 'params', and of 'lora' if any
+"""
+
+import dataclasses
+import json
+import pathlib
+import shutil
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+from orbax.checkpoint import v1 as ocp
+
+from toolformer_jax import sharding
+from toolformer_jax.errors import UserError
+from toolformer_jax.models.config import DecoderConfig
+from toolformer_jax.models.decoder import Decoder
+from toolformer_jax.models.language_model import LanguageModel, abstract_variables
+from toolformer_jax.runs import write_json
+from toolformer_jax.tokenizer import Tokenizer
+
+MODEL = 'model'  # where an output folder of `finetune` holds the model
+STEPS = 'steps'  # where it holds the states to resume from
+_FORMAT = 1
+
+
+def save_model(directory: pathlib.Path, model: LanguageModel) -> None:
+  """Writes `model` to `directory`, which is there whole or not at all; replaces what was there."""
+  temporary = directory.with_name(directory.name + '.tmp')
+  shutil.rmtree(temporary, ignore_errors=True)
+  temporary.mkdir(parents=True)
+  write_json(temporary / 'config.json',
+             {'format': _FORMAT, 'decoder': dataclasses.asdict(model.config)})
+  model.tokenizer.save(temporary)
+  ocp.save((temporary / 'variables').resolve(), model.variables)
+  shutil.rmtree(directory, ignore_errors=True)
+  temporary.rename(directory)
+
+
+def load_model(directory: pathlib.Path, mesh: Mesh, dtype: str = 'float32') -> LanguageModel:
+  """Reads what `save_model` wrote straight onto `mesh`, whatever mesh it was written from.
+
+  Args:
+    directory: of the model, or the output folder of a fine-tuning run that holds it.
+    mesh: to lay the variables out on.
+    dtype: of the computation; the variables stay float32.
+
+  Raises:
+    UserError: there is no such model, or it is broken.
+  """
+  if (directory / MODEL).is_dir():
+    directory = directory / MODEL
+  elif (directory / STEPS).is_dir():
+    raise UserError(f'the fine-tuning run in {directory} has not ended; start it again to finish')
+  config = _read_config(directory / 'config.json').replace(dtype=dtype)
+  decoder = Decoder(config)
+  try:
+    tokenizer = Tokenizer.load(directory)
+    variables = ocp.load((directory / 'variables').resolve(), _abstract(decoder, mesh))
+  except UserError:
+    raise
+  except Exception as error:  # what `tokenizers` and Orbax raise depends on what is broken
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    raise UserError(f'the model in {directory} can not be read ({reason}); write it again'
+                    ) from error
+  return LanguageModel(decoder, variables, tokenizer, mesh)
+
+
+def _read_config(file: pathlib.Path) -> DecoderConfig:
+  try:
+    fields = json.loads(file.read_text('utf-8'))
+    if fields['format'] != _FORMAT:
+      raise UserError(f'{file} has format {fields["format"]}; this version reads {_FORMAT}')
+    return DecoderConfig(**fields['decoder'])
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    raise UserError(f'{file.parent} holds no usable model: config.json: {error}') from error
+
+
+def _abstract(decoder: Decoder, mesh: Mesh) -> dict[str, Any]:
+  """Returns the shape, dtype and sharding of every variable."""
+  boxed = abstract_variables(decoder)
+  return jax.tree.map(
+      lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
+      sharding.unbox(boxed), sharding.state_shardings(boxed, mesh))

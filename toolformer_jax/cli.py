@@ -1,0 +1,118 @@
+"""The command line: `toolformer COMMAND [options]`."""
+
+import argparse
+import importlib
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+import toolformer_jax
+from toolformer_jax.errors import UserError, unknown
+
+_COMMANDS = {
+    'fetch': 'bring a named model or corpus to the local cache and print its path',
+    'call': 'run one tool and print its result',
+    'score': 'write the log-probabilities of texts under a model',
+    'generate': 'continue texts, with calls to tools on the way',
+    'annotate': 'find the API calls that help a model to predict a corpus',
+    'finetune': 'train a model on what annotate found',
+}
+_RESUMABLE = ('annotate', 'finetune')
+# What argparse shall take for an option: `-h`, `--name` and the `--` that ends the options.
+_OPTION = re.compile(r'-h$|--([A-Za-z].*)?$', re.DOTALL)
+
+
+class _Parser(argparse.ArgumentParser):
+  """A parser whose errors are like all others: one line, exit code 2."""
+
+  def error(self, message: str) -> NoReturn:
+    raise UserError(f'{message}; see {self.prog} --help')
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs a command and returns the exit code: 0, or 2 after an error that the user can mend.
+
+  `argv` are the arguments, by default those of the process. Results go to standard output,
+  everything else to standard error.
+  """
+  argv = list(sys.argv[1:] if argv is None else argv)
+  return guarded(lambda: _run(argv), resumable=bool(argv) and argv[0] in _RESUMABLE)
+
+
+def guarded(work: Callable[[], None], resumable: bool) -> int:
+  """Does `work` and returns the exit code; what people have to know is one line, no traceback."""
+  try:
+    work()
+    sys.stdout.flush()
+    return 0
+  except SystemExit as done:  # argparse, after --help or --version
+    return int(done.code or 0)
+  except UserError as error:
+    print('error:', ' '.join(str(error).split()), file=sys.stderr)
+    return 2
+  except KeyboardInterrupt:
+    hint = ': the same command again goes on where this one stopped' if resumable else ''
+    print(f'\ninterrupted{hint}', file=sys.stderr)
+    return 130
+  except BrokenPipeError:
+    # Who read the output has enough of it; Python must not flush what is left.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 141
+
+
+def _run(argv: list[str]) -> None:
+  """Reads the command and its options, and carries it out."""
+  if not argv or argv[0].startswith('-'):
+    _overview().parse_args(argv or ['--help'])
+    return
+  name, *rest = argv
+  if name not in _COMMANDS:
+    raise unknown('command', name, _COMMANDS)
+  command = importlib.import_module(f'toolformer_jax.commands.{name}')
+  parser = _Parser(prog=f'toolformer {name}', description=command.__doc__, allow_abbrev=False,
+                   formatter_class=argparse.RawDescriptionHelpFormatter)
+  command.add_arguments(parser)
+  args = _parse(parser, rest)
+  log_to_stderr()
+  command.run(args)
+
+
+def _overview() -> argparse.ArgumentParser:
+  """Returns the parser of `toolformer` without a command, which only gives information."""
+  width = max(map(len, _COMMANDS))
+  commands = '\n'.join(f'  {name:{width}}  {does}' for name, does in _COMMANDS.items())
+  parser = _Parser(
+      prog='toolformer', usage='toolformer COMMAND ...', allow_abbrev=False,
+      description=f'{toolformer_jax.__doc__}\n\ncommands:\n{commands}',
+      epilog='`toolformer COMMAND --help` tells more about one.',
+      formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument('--version', action='version', version=toolformer_jax.__version__)
+  return parser
+
+
+def _parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
+  """Returns the options of a command; `bindings` are those of the form `--gin.NAME=VALUE`."""
+  bindings = [arg.removeprefix('--gin.') for arg in argv if arg.startswith('--gin.')]
+  others = [arg for arg in argv if not arg.startswith('--gin.')]
+  # argparse takes `-3+5` for an option; behind a character that no argument can have it does not.
+  args = parser.parse_intermixed_args(
+      [arg if not arg.startswith('-') or _OPTION.match(arg) else f'\0{arg}' for arg in others])
+  for name, value in vars(args).items():
+    setattr(args, name, value.removeprefix('\0') if isinstance(value, str) else value)
+  if bindings and not hasattr(args, 'gin_file'):
+    parser.error(f'there is nothing to configure with --gin.{bindings[0]}')
+  args.bindings = bindings
+  return args
+
+
+def log_to_stderr() -> None:
+  """Shows what our own modules log, without a prefix: it is written for the user."""
+  logger = logging.getLogger('toolformer_jax')
+  for handler in list(logger.handlers):
+    logger.removeHandler(handler)
+  logger.addHandler(logging.StreamHandler(sys.stderr))
+  logger.setLevel(logging.INFO)
+  logger.propagate = False

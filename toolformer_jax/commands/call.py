@@ -1,0 +1,35 @@
+"""Runs one tool and prints its result, alone and as a model would see it.
+
+The exit code is 2 if the tool has no result.
+"""
+
+import argparse
+
+from toolformer_jax.commands import options
+from toolformer_jax.errors import UserError
+from toolformer_jax.toolbox import SearchSettings, build_tools
+from toolformer_jax.tools.base import Context
+from toolformer_jax.tools.executor import Executor, Request
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """Declares the options."""
+  parser.add_argument('tool', metavar='TOOL', help='calculator, calendar or wikisearch')
+  parser.add_argument('argument', metavar='ARGUMENT', nargs='?', default='',
+                      help='what the tool is asked; may begin with `-`')
+  options.add_date(parser)
+  options.add_configuration(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+  """Carries the command out."""
+  # Reading the configuration imports JAX, which a calculator shall not wait for.
+  configured = args.gin_file or args.bindings
+  search = options.configuration(args).search if configured else SearchSettings()
+  tool, = build_tools([args.tool], search)
+  with Executor([tool]) as executor:
+    request = Request(tool.name, args.argument, Context(date=args.date))
+    outcome, = executor.run([request])
+  if outcome.result is None:
+    raise UserError(f'no result: {outcome.failure}')
+  print(outcome.result)

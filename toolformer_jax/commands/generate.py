@@ -1,0 +1,91 @@
+"""Continues texts, with calls to tools on the way.
+
+Prints every text with its continuation and the calls in it; with --json a line each, of the form
+{"text": ..., "calls": [{"tool": ..., "argument": ..., "result": ...}]}. A call without a result
+(null) was taken back: it is not in the text.
+"""
+
+import argparse
+import json
+import pathlib
+from typing import TYPE_CHECKING
+
+from toolformer_jax.commands import options
+from toolformer_jax.commands.texts import InputText, read_prompts
+from toolformer_jax.errors import UserError
+from toolformer_jax.runtime import load_model
+from toolformer_jax.toolbox import build_tools, call_runner
+from toolformer_jax.tools.base import Context
+from toolformer_jax.tools.executor import Executor
+
+if TYPE_CHECKING:
+  from toolformer_jax.inference.generation import Generated
+  from toolformer_jax.models.language_model import LanguageModel
+
+_TEXTS_AT_ONCE = 64
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """Declares the options."""
+  options.add_checkpoint(parser)
+  options.add_tools(parser)
+  given = parser.add_mutually_exclusive_group(required=True)
+  given.add_argument('--prompt', metavar='T', help='the text to continue')
+  given.add_argument('--input', type=pathlib.Path, metavar='F',
+                     help='the texts to continue: JSON Lines of {id, text} (.jsonl, .jsonl.gz), or '
+                          'the lines of any other file')
+  parser.add_argument('--disable_tools', action='store_true', help='never start a call')
+  options.add_date(parser)
+  parser.add_argument('--json', action='store_true', help='print JSON, a line for each text')
+  options.add_configuration(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+  """Carries the command out."""
+  from toolformer_jax.inference.generation import generate
+  disabled = ['GenerationSettings.disabled = True'] if args.disable_tools else []
+  config = options.configuration(args, *disabled)
+  texts = _texts(args)
+  tools = build_tools(args.tools, config.search)
+  model = load_model(args.checkpoint, config.model)
+  prompts = [_encode(model, text, config.generation.max_tokens) for text in texts]
+  contexts = [Context(date=text.date or args.date) for text in texts]
+  annotation = config.annotation
+  with Executor(tools, annotation.time_limit_s, annotation.max_result_chars,
+                syntax=config.syntax) as executor:
+    for first in range(0, len(texts), _TEXTS_AT_ONCE):
+      some = slice(first, first + _TEXTS_AT_ONCE)
+      generated = generate(
+          model, prompts[some], settings=config.generation, syntax=config.syntax,
+          tool_names=[tool.name for tool in tools],
+          run_call=call_runner(executor, contexts[some]))
+      for text, continuation in zip(texts[some], generated, strict=True):
+        print(_shown(text, continuation, args.json))
+
+
+def _texts(args: argparse.Namespace) -> list[InputText]:
+  if args.input is None:
+    return [InputText(None, args.prompt, None, '--prompt')]
+  texts = list(read_prompts(args.input))
+  if not texts:
+    raise UserError(f'{args.input} holds no text')
+  return texts
+
+
+def _encode(model: 'LanguageModel', text: InputText, max_tokens: int) -> list[int]:
+  ids = model.tokenizer.encode(text.text)
+  if not text.text.strip():
+    raise UserError(f'{text.where}: the text is blank')
+  if len(ids) + max_tokens > model.config.max_positions:
+    raise UserError(f'{text.where}: the text has {len(ids)} tokens, too many for {max_tokens} more '
+                    f'in the {model.config.max_positions} positions of the model; shorten it')
+  return ids
+
+
+def _shown(text: InputText, continuation: 'Generated', as_json: bool) -> str:
+  whole = text.text + continuation.text
+  if not as_json:
+    return whole
+  calls = [{'tool': made.call.name, 'argument': made.call.argument, 'result': made.call.result}
+           for made in continuation.calls]
+  return json.dumps({'text': whole, 'calls': calls}, ensure_ascii=False)

@@ -1,0 +1,96 @@
+"""Gets JAX and a model ready for a run: compile cache, mesh, weights, and what identifies them."""
+
+import hashlib
+import importlib.metadata
+import pathlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from toolformer_jax.errors import UserError
+from toolformer_jax.fetch import CATALOGUE, cache_directory
+from toolformer_jax.settings import check
+
+if TYPE_CHECKING:
+  from toolformer_jax.models.language_model import LanguageModel
+
+DTYPES = ('float32', 'bfloat16')
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+  """How a model lies in memory.
+
+  Attributes:
+    dtype: of the computation, 'float32' or 'bfloat16'; the weights are float32.
+    data, fsdp, tensor: sizes of the mesh axes; -1 for what the others leave.
+  """
+
+  dtype: str = 'float32'
+  data: int = 1
+  fsdp: int = -1
+  tensor: int = 1
+
+  def __post_init__(self):
+    check(self, data=(-1, 10**6), fsdp=(-1, 10**6), tensor=(-1, 10**6))
+    if self.dtype not in DTYPES:
+      raise UserError(f'ModelSettings.dtype must be {" or ".join(DTYPES)}, not {self.dtype!r}')
+    if 0 in (self.data, self.fsdp, self.tensor):
+      raise UserError('ModelSettings: no axis of the mesh can have size 0')
+
+
+def load_model(checkpoint: str, settings: ModelSettings) -> 'LanguageModel':
+  """Returns the model `checkpoint` on the devices of this process.
+
+  Programs that XLA compiles are kept in the cache directory: the second run starts faster.
+
+  Raises:
+    UserError: there is no such checkpoint, or the mesh does not fit the devices.
+  """
+  # Imported here: what only names a model shall not wait for JAX.
+  import jax
+
+  from toolformer_jax.checkpoints.pretrained import load_pretrained
+  from toolformer_jax.sharding import make_mesh
+
+  jax.config.update('jax_compilation_cache_dir', str(cache_directory() / 'compiled'))
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+  try:
+    mesh = make_mesh(settings.data, settings.fsdp, settings.tensor)
+  except ValueError as error:
+    raise UserError(f'ModelSettings: {error}') from error
+  return load_pretrained(checkpoint, mesh=mesh, dtype=settings.dtype)
+
+
+def versions() -> dict[str, str]:
+  """Returns the versions of the software that a run's numbers may depend on."""
+  names = ('toolformer_jax', 'jax', 'jaxlib', 'flax', 'optax', 'numpy', 'tokenizers', 'bm25s')
+  return {name: importlib.metadata.version(name) for name in names}
+
+
+def identity(name: str) -> str:
+  """Returns a hash of the content of a file, a folder, or what `fetch` knows as `name`.
+
+  It tells two models or corpora apart wherever they lie. In an output folder of `finetune` only
+  the model counts, not what was kept on the way to it.
+
+  Raises:
+    UserError: there is no such thing, or it can not be read.
+  """
+  path, asset = pathlib.Path(name), CATALOGUE.get(name)
+  # As their readers have it: the name of a model wins over a file, a file over that of a corpus.
+  if asset and (asset.kind == 'model' or not path.is_file()):
+    return asset.sha256
+  path = path / 'model' if (path / 'model').is_dir() else path
+  try:
+    if path.is_dir():
+      files = sorted(file for file in path.rglob('*') if file.is_file())
+      lines = [f'{file.relative_to(path).as_posix()} {_sha256(file)}' for file in files]
+      return hashlib.sha256('\n'.join(lines).encode()).hexdigest()
+    return _sha256(path)
+  except OSError as error:
+    raise UserError(f'can not read {name}: {error.strerror}') from error
+
+
+def _sha256(path: pathlib.Path) -> str:
+  with open(path, 'rb') as file:
+    return hashlib.file_digest(file, 'sha256').hexdigest()

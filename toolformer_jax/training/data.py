@@ -1,0 +1,57 @@
+"""What is learned, and in which order: records to examples, packed rows to batches."""
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+
+from toolformer_jax import calls
+from toolformer_jax.annotation.records import AnnotatedDocument
+from toolformer_jax.errors import UserError
+from toolformer_jax.tokenizer import Tokenizer
+from toolformer_jax.training.packing import Example, PackedRows
+
+
+def annotated_example(record: AnnotatedDocument, tokenizer: Tokenizer,
+                      syntax: calls.CallSyntax = calls.DEFAULT_SYNTAX,
+                      mask_results: bool = False) -> Example:
+  """Returns the text with its calls (x* of the paper, section 2).
+
+  The text's own ids are those of the text alone (law 1). All tokens count in the loss, as in the
+  paper; with `mask_results` the tokens of ` result]` do not.
+
+  Raises:
+    UserError: a call of the record lies outside its text.
+  """
+  inserted = [(call.position, call.call()) for call in record.calls]
+  silent = {syntax.closing(call.result or '') for _, call in inserted} if mask_results else set()
+  ids = tokenizer.encode(record.document.text)
+  # Weights take the same way as ids, so that the two can not drift apart.
+  def weigh(piece: str) -> list[float]:
+    return [0.0 if piece in silent else 1.0] * len(tokenizer.encode(piece))
+  try:
+    return Example(calls.insert_calls(ids, inserted, tokenizer.encode, syntax),
+                   calls.insert_calls([1.0] * len(ids), inserted, weigh, syntax))
+  except ValueError as error:
+    raise UserError(f'document {record.document.id}: {error}; was it annotated with the tokenizer '
+                    'of another model?') from error
+
+
+def plain_example(text: str, tokenizer: Tokenizer) -> Example:
+  """Returns a text without calls, all of whose tokens count."""
+  ids = tokenizer.encode(text)
+  return Example(ids, [1.0] * len(ids))
+
+
+def batches(rows: PackedRows, batch_rows: int, seed: int, start_step: int) -> Iterator[PackedRows]:
+  """Yields the batches of steps `start_step`, `start_step` + 1, ... without end.
+
+  Every epoch has all rows in an order of its own, and epochs follow each other without a gap. The
+  batch of a step depends on (seed, step) alone, so that a resumed run sees what it would have seen.
+  """
+  def order(epoch: int) -> np.ndarray:
+    return np.random.default_rng((seed, epoch)).permutation(len(rows))
+  for step in itertools.count(start_step):
+    places = np.arange(step * batch_rows, (step + 1) * batch_rows)
+    epochs = {epoch: order(epoch) for epoch in np.unique(places // len(rows)).tolist()}
+    yield rows.take([epochs[place // len(rows)][place % len(rows)] for place in places.tolist()])

@@ -1,0 +1,39 @@
+"""The metrics of a fine-tuning run, a line of JSON a step."""
+
+import json
+import pathlib
+from types import TracebackType
+from typing import Any, Self
+
+
+class MetricsLog:
+  """A file of metrics that is gone on with after a restart."""
+
+  def __init__(self, file: pathlib.Path, last_step: int):
+    """Opens `file`; lines of steps after `last_step` are dropped, as they will be done again."""
+    lines = file.read_text('utf-8').splitlines() if file.exists() else []
+    temporary = file.with_name(file.name + '.tmp')
+    temporary.write_text(''.join(f'{line}\n' for line in lines if _step(line) <= last_step),
+                         'utf-8')
+    temporary.replace(file)
+    self._file = open(file, 'a', encoding='utf-8')  # noqa: SIM115 - closed on exit
+
+  def write(self, step: int, **values: Any) -> None:
+    """Appends the values of a step."""
+    self._file.write(json.dumps({'step': step, **values}) + '\n')
+    self._file.flush()
+
+  def __enter__(self) -> Self:
+    return self
+
+  def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+               traceback: TracebackType | None) -> None:
+    self._file.close()
+
+
+def _step(line: str) -> float:
+  """Returns the step of a line; a line that was cut short counts as after all others."""
+  try:
+    return json.loads(line)['step']
+  except (ValueError, KeyError, TypeError):
+    return float('inf')
