@@ -35,8 +35,8 @@ from toolformer_jax.training.finetune import evaluate_loss, finetune
 from toolformer_jax.training.packing import Example
 
 MODEL = 'smollm2-135m'
-WORD_PROBLEMS, MAX_PROBLEM_TOKENS = 320, 82
-PARAGRAPHS, PARAGRAPH_TOKENS = 64, range(40, 97)
+WORD_PROBLEMS, MAX_PROBLEM_TOKENS = 128, 82
+PARAGRAPHS, PARAGRAPH_TOKENS = 32, range(40, 97)
 HELD_OUT_EVERY = 8  # of the texts with calls, one in so many is not trained on
 PROMPTS = {
     'Calculator': (

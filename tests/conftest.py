@@ -1,4 +1,4 @@
-"""What all tests share: eight simulated devices, outside data, and the model that is fetched."""
+"""What all tests share: eight simulated devices, outside data, a real model and a tiny one."""
 
 import os
 import pathlib
@@ -8,9 +8,16 @@ os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 
 import hypothesis
 import jax
+import numpy as np
 import pytest
+from tokenizers.pre_tokenizers import ByteLevel
 
+from toolformer_jax import sharding
 from toolformer_jax.fetch import DownloadError, fetch
+from toolformer_jax.models.config import DecoderConfig
+from toolformer_jax.models.decoder import Decoder
+from toolformer_jax.models.language_model import LanguageModel, abstract_variables
+from toolformer_jax.tokenizer import Tokenizer
 
 REPOSITORY = pathlib.Path(__file__).parent.parent
 
@@ -42,3 +49,46 @@ def smollm2_path() -> pathlib.Path:
     return fetch('smollm2-135m')
   except DownloadError as error:
     pytest.skip(str(error))
+
+
+END = '<|endoftext|>'
+
+
+@pytest.fixture(scope='session', autouse=True)
+def compile_once(tmp_path_factory):
+  """Every run compiles its own step; most of these programs are equal."""
+  before = jax.config.jax_compilation_cache_dir
+  jax.config.update('jax_compilation_cache_dir', str(tmp_path_factory.mktemp('compiled')))
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
+  yield
+  jax.config.update('jax_compilation_cache_dir', before)
+
+
+@pytest.fixture(scope='session')
+def tokenizer():
+  """A token for every byte, and two that merges make."""
+  tokens = [*sorted(ByteLevel.alphabet()), 'Ġ[', '->', END]
+  return Tokenizer.byte_level_bpe(tokens, [('Ġ', '['), ('-', '>')], [END], split_digits=True,
+                                  bos_id=None, eos_id=tokens.index(END))
+
+
+@pytest.fixture(scope='session')
+def make_model(tokenizer):
+  """Returns a function from changes of a configuration, and a mesh, to a random model."""
+  def make(mesh=None, **changes):
+    mesh = sharding.make_mesh(devices=jax.devices()[:1]) if mesh is None else mesh
+    config = DecoderConfig(
+        vocab_size=tokenizer.vocab_size, layers=2, embed_dim=32, heads=4, kv_heads=2, head_dim=8,
+        mlp_dim=64, max_positions=128, rotary_dim=8).replace(**changes)
+    decoder = Decoder(config)
+    random = _random(abstract_variables(decoder))
+    return LanguageModel.place(config, random, tokenizer, mesh)
+  return make
+
+
+def _random(boxed):
+  """Returns variables of the given shapes, norms near one."""
+  rng = np.random.default_rng(1)
+  def draw(leaf):
+    return rng.normal(leaf.ndim < 3 and leaf.shape[-1] == 32, 0.1, leaf.shape).astype(np.float32)
+  return jax.tree.map(draw, sharding.unbox(boxed))

@@ -41,7 +41,8 @@ def test_only_models_and_sharding_know_flax():
 
 
 def test_nothing_private_is_imported():
-  private = re.compile(r'^\s*(?:from [\w.]*\b_(?!_)\w+|import [\w.]*\._(?!_)\w+|from \S+ import _(?!_))',
-                       re.MULTILINE)
+  private = re.compile(
+      r'^\s*(?:from [\w.]*\b_(?!_)\w+|import [\w.]*\._(?!_)\w+|from \S+ import _(?!_))',
+      re.MULTILINE)
   for path in PACKAGE.rglob('*.py'):
     assert not private.search(path.read_text('utf-8')), path

@@ -98,9 +98,13 @@ class Tokenizer:
     """Returns the text of `ids`; bytes that are not UTF-8 become replacement characters."""
     return b''.join(self.token_bytes[i] for i in ids).decode('utf-8', errors='replace')
 
+  def spells(self, text: str) -> bool:
+    """Tells whether the tokens of `text` spell it: a vocabulary may lack a control character."""
+    return self.decode(self.encode(text)) == text
+
   @functools.cached_property
   def token_bytes(self) -> list[bytes]:
-    """The bytes that each id spells; a text's tokens spell exactly its UTF-8 encoding."""
+    """The bytes that each id spells; a text's tokens spell its UTF-8 encoding (see `spells`)."""
     return [self._spelling(self._hf.id_to_token(i) or '') for i in range(self.vocab_size)]
 
   @functools.cached_property

@@ -94,7 +94,7 @@ def test_only_allowed_ids_come_first(prefilled):
   first = np.zeros(model.config.vocab_size, bool)
   first[[40, 41]] = True
   branches = [sampling.Branch(0, 4, seed=i) for i in range(40)]
-  how = settings(model, temperature=5.0, max_tokens=1, finished=lambda text: bool(text), first=first)
+  how = settings(model, temperature=5.0, max_tokens=1, finished=bool, first=first)
   assert set(sampling.sample_branches(model, computed, branches, how)) == {
       model.tokenizer.decode([40]), model.tokenizer.decode([41])}
 

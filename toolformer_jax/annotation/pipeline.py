@@ -90,7 +90,10 @@ class Annotation:
     folder.complete(folders.DOCUMENTS)
 
   def _short_documents(self, corpus: Iterable[Document], counts: Counter) -> Iterator[Document]:
-    """Yields the corpus in pieces that fit; a text that already has a call in it is left out."""
+    """Yields the corpus in pieces that fit, without texts that could not be given back.
+
+    Those already have what reads as a call, or bytes that the vocabulary does not know.
+    """
     names = {plan.tool.name for plan in self.plans}
     for document in corpus:
       counts['read'] += 1
@@ -99,6 +102,8 @@ class Annotation:
       for piece in pieces:
         if self.syntax.find(piece.text, names):
           counts['with a call already'] += 1
+        elif not self.model.tokenizer.spells(piece.text):
+          counts['with unknown characters'] += 1
         else:
           counts['documents'] += 1
           yield piece

@@ -136,8 +136,9 @@ class _BranchLoop:
     self.waiting = [deque() for _ in range(self.documents)]
     for i, branch in enumerate(branches):
       self.waiting[branch.document].append(i)
-    most = max(map(len, self.waiting), default=0)
-    self.width = count_bucket(min(most, max(1, _ROWS // self.documents)))
+    # Few documents have more branches than most: rows for them all would be idle elsewhere.
+    mean = max(1, len(branches) // self.documents)
+    self.width = min(1 << mean.bit_length() - 1, max(1, _ROWS // self.documents))
     self.rows = [_Row() for _ in range(self.documents * self.width)]
     self.results: list[str | None] = [None] * len(branches)
 

@@ -58,7 +58,7 @@ class Cache:
     return Cache(self.k_LBKHS[:, rows_B], self.v_LBKSH[:, rows_B], self.length_B[rows_B])
 
   def put(self, rows_B: jax.Array, other: 'Cache') -> 'Cache':
-    """Returns this cache with `other`'s rows in the given places; those out of range are dropped."""
+    """Returns this cache with `other`'s rows put in places; those out of range are dropped."""
     return Cache(
         self.k_LBKHS.at[:, rows_B].set(other.k_LBKHS, mode='drop'),
         self.v_LBKSH.at[:, rows_B].set(other.v_LBKSH, mode='drop'),

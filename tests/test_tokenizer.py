@@ -1,0 +1,61 @@
+"""The real tokenizer, rebuilt from the GGUF metadata."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from toolformer_jax.checkpoints.gguf import GgufFile
+from toolformer_jax.errors import UserError
+from toolformer_jax.tokenizer import Tokenizer
+
+# The vocabulary lacks most control characters, and the lead bytes of planes without characters.
+TEXTS = st.text(st.characters(exclude_categories=('Cs', 'Cc', 'Cn', 'Co')) | st.just('\n'))
+
+
+@pytest.fixture(scope='session')
+def smollm2(smollm2_path):
+  return GgufFile(smollm2_path).tokenizer()
+
+
+@given(TEXTS)
+def test_tokens_spell_the_text(smollm2, text):
+  ids = smollm2.encode(text)
+  assert b''.join(smollm2.token_bytes[i] for i in ids) == text.encode()
+  assert smollm2.decode(ids) == text
+
+
+@given(TEXTS)
+def test_a_text_can_be_cut_where_a_character_starts(smollm2, text):
+  ids = smollm2.encode(text)
+  for position, starts in enumerate(smollm2.starts_character[ids]):
+    if starts:
+      assert smollm2.decode(ids[:position]) + smollm2.decode(ids[position:]) == text
+
+
+def test_what_the_vocabulary_lacks_is_told(smollm2):
+  assert smollm2.spells('naïve 東京 🎉\n')
+  assert not smollm2.spells('a\x16b')
+
+
+def test_digits_are_tokens_of_their_own(smollm2):
+  assert [smollm2.token_bytes[i] for i in smollm2.encode('a 1024')] == [
+      b'a', b' ', b'1', b'0', b'2', b'4']
+
+
+def test_special_tokens_in_a_text_are_letters(smollm2):
+  ids = smollm2.encode('<|im_end|>')
+  assert len(ids) > 1 and not set(ids) & smollm2.end_ids
+  assert smollm2.decode(ids) == '<|im_end|>'
+
+
+def test_saved_and_loaded_it_is_the_same(smollm2, tmp_path):
+  smollm2.save(tmp_path)
+  loaded = Tokenizer.load(tmp_path)
+  text = 'In 2024, [Calculator(1 + 1) -> 2] naïve 東京.'
+  assert loaded.encode(text) == smollm2.encode(text)
+  assert (loaded.start_id, loaded.end_ids) == (smollm2.start_id, smollm2.end_ids)
+
+
+def test_no_tokenizer_is_an_error_for_people(tmp_path):
+  with pytest.raises(UserError, match='no usable tokenizer'):
+    Tokenizer.load(tmp_path)
