@@ -2,7 +2,9 @@
 
 import importlib.util
 import pathlib
+import re
 
+import hypothesis
 import jax
 import numpy as np
 import pytest
@@ -55,8 +57,19 @@ def test_greedy_continuations(ours, theirs, texts):
     assert generate(ours, [prompt], settings=settings)[0].tokens == expected[:ended]
 
 
+def same_rule(text):
+  """Tells whether transformers' reading of the GGUF file should agree with ours on `text`.
+
+  Its conversion leaves out that SmolLM2 splits every digit off first. That shows only where blanks
+  stand before a digit, or where digits are of another script: no merge joins the others anyway.
+  """
+  foreign = any(c.isnumeric() and c not in '0123456789' for c in text)
+  return not foreign and not re.search(r'\s{2,}\d', text)
+
+
 @given(st.text())
 def test_tokenizer_on_any_text(ours, theirs, text):
+  hypothesis.assume(same_rule(text))
   # Surrogates are no text; special tokens in a text are just letters to us.
   text = text.encode('utf-8', 'ignore').decode('utf-8')
   assert ours.tokenizer.encode(text) == theirs.encode(text)
@@ -66,7 +79,8 @@ def test_tokenizer_on_real_texts(ours, theirs, data_dir):
   checked = 0
   for path in sorted((data_dir / 'flores200').glob('flores-dev.*-en.*')):
     for line in path.read_text('utf-8').splitlines()[:30]:
-      assert ours.tokenizer.encode(line) == theirs.encode(line)
       assert ours.tokenizer.decode(ours.tokenizer.encode(line)) == line
-      checked += 1
+      if same_rule(line):
+        assert ours.tokenizer.encode(line) == theirs.encode(line)
+        checked += 1
   assert checked > 300
