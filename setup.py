@@ -53,7 +53,7 @@ setup(
     ],
     'dev': ['build', 'hypothesis', 'pytest', 'ruff', 'setuptools>=77', 'zstandard'],
     'gpu': ['jax[cuda12]'],
-    'parity': ['torch', 'transformers'],
+    'parity': ['torch', 'transformers', 'accelerate'],  # accelerate: transformers reads GGUF by it
     'quickstart': ['reasoning-gym==0.1.25'],  # exactly: another one generates another corpus
     'tpu': ['jax[tpu]'],
   },
