@@ -98,6 +98,16 @@ def state_shardings(abstract: Any, mesh: Mesh) -> Any:
   return jax.tree.map(sharding, abstract, is_leaf=lambda x: isinstance(x, nn.LogicallyPartitioned))
 
 
+def laid_out(abstract: Any, mesh: Mesh) -> Any:
+  """Returns shape, dtype and sharding of every array of the boxed state `abstract`, without boxes.
+
+  This is what restores a checkpoint onto `mesh`, whatever mesh it was written from.
+  """
+  return jax.tree.map(
+      lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
+      unbox(abstract), state_shardings(abstract, mesh))
+
+
 def unbox(tree: Any) -> Any:
   """Returns `tree` with plain arrays where it holds arrays with axis names."""
   boxed = lambda x: isinstance(x, nn.LogicallyPartitioned)  # noqa: E731

@@ -9,9 +9,7 @@ import dataclasses
 import json
 import pathlib
 import shutil
-from typing import Any
 
-import jax
 from jax.sharding import Mesh
 from orbax.checkpoint import v1 as ocp
 
@@ -58,9 +56,10 @@ def load_model(directory: pathlib.Path, mesh: Mesh, dtype: str = 'float32') -> L
     raise UserError(f'the fine-tuning run in {directory} has not ended; start it again to finish')
   config = _read_config(directory / 'config.json').replace(dtype=dtype)
   decoder = Decoder(config)
+  abstract = sharding.laid_out(abstract_variables(decoder), mesh)
   try:
     tokenizer = Tokenizer.load(directory)
-    variables = ocp.load((directory / 'variables').resolve(), _abstract(decoder, mesh))
+    variables = ocp.load((directory / 'variables').resolve(), abstract)
   except UserError:
     raise
   except Exception as error:  # what `tokenizers` and Orbax raise depends on what is broken
@@ -78,11 +77,3 @@ def _read_config(file: pathlib.Path) -> DecoderConfig:
     return DecoderConfig(**fields['decoder'])
   except (OSError, ValueError, KeyError, TypeError) as error:
     raise UserError(f'{file.parent} holds no usable model: config.json: {error}') from error
-
-
-def _abstract(decoder: Decoder, mesh: Mesh) -> dict[str, Any]:
-  """Returns the shape, dtype and sharding of every variable."""
-  boxed = abstract_variables(decoder)
-  return jax.tree.map(
-      lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
-      sharding.unbox(boxed), sharding.state_shardings(boxed, mesh))

@@ -41,9 +41,7 @@ def abstract_state(decoder: Decoder, collection: str, optimizer: optax.GradientT
   trained = abstract_variables(decoder)[collection]
   boxed = TrainState(trained, jax.eval_shape(optimizer.init, trained),
                      jax.ShapeDtypeStruct((), np.int32))
-  return jax.tree.map(
-      lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
-      sharding.unbox(boxed), sharding.state_shardings(boxed, mesh))
+  return sharding.laid_out(boxed, mesh)
 
 
 def initial_state(abstract: TrainState, trained: Any,
