@@ -15,6 +15,7 @@ import pathlib
 import re
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 
 from toolformer_jax import cli, configuration
@@ -35,8 +36,9 @@ from toolformer_jax.training.finetune import evaluate_loss, finetune
 from toolformer_jax.training.packing import Example
 
 MODEL = 'smollm2-135m'
-WORD_PROBLEMS, MAX_PROBLEM_TOKENS = 128, 82
-PARAGRAPHS, PARAGRAPH_TOKENS = 32, range(40, 97)
+WORD_PROBLEMS, MAX_PROBLEM_TOKENS = 288, 88
+ALIKE = 16  # at most so many problems that differ in names and numbers alone
+PARAGRAPHS, PARAGRAPH_TOKENS = 44, range(40, 97)
 HELD_OUT_EVERY = 8  # of the texts with calls, one in so many is not trained on
 PROMPTS = {
     'Calculator': (
@@ -78,9 +80,15 @@ def main() -> None:
 
 def corpora(tokenizer: Tokenizer) -> dict[str, list[Document]]:
   """Returns the texts for each tool: generated problems, and paragraphs that people wrote."""
-  problems = (document for document in read_corpus('word-problems')
-              if len(tokenizer.encode(document.text)) <= MAX_PROBLEM_TOKENS
-              and has_large_derived_number(document.text))
+  alike = Counter()
+  def chosen(document: Document) -> bool:
+    if not (states_hard_result(document.text)
+            and len(tokenizer.encode(document.text)) <= MAX_PROBLEM_TOKENS):
+      return False
+    skeleton = re.sub(r'\d[\d,.]*|[A-Z]\w*', '#', document.text)
+    alike[skeleton] += 1
+    return alike[skeleton] <= ALIKE
+  problems = filter(chosen, read_corpus('word-problems'))
   paragraphs = sorted(
       (document for document in read_corpus('wikipedia-sample')
        if len(tokenizer.encode(document.text)) in PARAGRAPH_TOKENS),
@@ -89,16 +97,24 @@ def corpora(tokenizer: Tokenizer) -> dict[str, list[Document]]:
           'wikipedia-sample': paragraphs[:PARAGRAPHS]}
 
 
-def has_large_derived_number(problem: str) -> bool:
-  """Tells whether the solution states a number of three digits that the question does not have.
+def states_hard_result(problem: str) -> bool:
+  """Tells whether the solution states a number that a model can hardly guess, and a call can find.
 
-  Smaller ones the model mostly guesses by itself, so that no call can lower its loss by much.
+  It has three digits or more, and is the product of two numbers that the text states before it, or
+  the sum or difference of two such large ones. What is easier the model mostly guesses by itself,
+  so that no call can lower its loss by much.
   """
-  numbers = lambda text: {  # noqa: E731
-      number.replace(',', '').rstrip('.') for number in re.findall(r'\d[\d,.]*', text)}
-  question, _, solution = problem.rpartition('? ')
-  derived = numbers(solution) - numbers(question)
-  return any(len(re.sub(r'\D', '', number)) >= 3 for number in derived)
+  solution = problem.rfind('? ')
+  stated = []
+  for match in re.finditer(r'\d[\d,]*(?:\.\d+)?', problem):
+    value = round(float(match[0].replace(',', '')), 2)
+    if match.start() > solution and value >= 100 and value not in stated:
+      for x, y in itertools.combinations(stated, 2):
+        sums = (x + y, abs(x - y)) if min(x, y) >= 100 else ()
+        if value in (round(x * y, 2), *sums):
+          return True
+    stated.append(value)
+  return False
 
 
 def annotate(
@@ -133,7 +149,9 @@ def train(
   tuned = finetune(
       model=model, examples=seen, settings=config.finetune, output_dir=folder_path,
       configuration={'checkpoint': identity(MODEL)}, versions=versions())
-  sets = {f'{len(seen)} texts trained on': seen, f'{len(held_out)} texts held out': held_out}
+  # As many of those trained on as are held out: more would take minutes.
+  sets = {f'{len(held_out)} texts held out': held_out,
+          f'{len(held_out)} of {len(seen)} texts trained on': seen[:len(held_out)]}
   return tuned, {name: tuple(evaluate_loss(which, examples, config.finetune)
                              for which in (model, tuned)) for name, examples in sets.items()}
 

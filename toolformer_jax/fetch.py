@@ -16,7 +16,7 @@ from typing import Protocol
 
 from toolformer_jax.errors import UserError, unknown
 
-WORD_PROBLEMS_SIZE = 4000
+WORD_PROBLEMS_SIZE = 8000
 WORD_PROBLEMS_SEED = 20230209
 
 
@@ -117,7 +117,7 @@ CATALOGUE = {asset.name: asset for asset in (
     kind='corpus',
     source=GeneratedWordProblems(WORD_PROBLEMS_SIZE, WORD_PROBLEMS_SEED),
     file_name='word-problems.jsonl',
-    sha256='05c9c8304b59654102b1dec41a929eb2b7e9d3e8a382c916c311920f3de47587',
+    sha256='1361b68295322238576311d8cc16d1e2ee43ad45c6f76349b556e5bd2c80a28f',
     licence='Apache-2.0',
   ),
 )}

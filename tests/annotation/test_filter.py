@@ -55,3 +55,19 @@ def test_calls_without_a_result_are_not_scored(make_model):
   scored, _ = score_calls([call(3, result=None, failure='no')], [Document('d', TEXT)],
                           model=make_model(), syntax=DEFAULT_SYNTAX)
   assert scored == []
+
+
+def test_skipping_a_loss_changes_no_call_that_reaches_the_threshold(make_model):
+  model, least = make_model(max_positions=512), 0.0
+  positions = range(2, len(model.tokenizer.encode(TEXT)) - 2)
+  calls = [call(i, result=result) for i in positions for result in ('84', '9')]
+  every, lazy = (
+      score_calls(calls, [Document('d', TEXT)], model=model, syntax=DEFAULT_SYNTAX, **bound)[0]
+      for bound in ({}, {'least_gain': least}))
+  skipped = [made.loss_call is None for made in lazy]
+  assert any(skipped) and not all(skipped)
+  for one, other in zip(every, lazy, strict=True):
+    if other.loss_call is None:
+      assert one.gain <= other.gain + 1e-5 and other.gain < least
+    else:
+      assert one.gain == pytest.approx(other.gain, abs=1e-5)

@@ -1,5 +1,6 @@
 """Step 3: keep what helps to predict what comes next (paper, section 2, "Filtering API Calls")."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -25,28 +26,36 @@ def weighted_loss(logprobs: np.ndarray) -> float:
 
 def score_calls(
     executed: Sequence[ExecutedCall], documents: Sequence[Document], *,
-    model: LanguageModel, syntax: CallSyntax,
+    model: LanguageModel, syntax: CallSyntax, least_gain: float = -math.inf,
 ) -> tuple[list[ScoredCall], Counter]:
   """Returns the calls that have a result with their three losses, and counts.
 
   The losses are of the text from the call's position on, after three prefixes of the *whole*
-  text: nothing, the call with an empty response, the call with its result.
+  text: nothing, the call with an empty response, the call with its result. The second is left out
+  (None) where the other two differ by less than `least_gain`, so that the gain does as well.
   """
   texts = {document.id: tuple(model.tokenizer.encode(document.text)) for document in documents}
   calls = [call for call in executed if call.failure is None]
-  requests = []
-  for call in calls:
-    text = texts[call.document_id]
-    targets = tuple(range(call.position, min(call.position + len(WEIGHTS), len(text))))
-    for prefix in _prefixes(call, model.tokenizer.encode, syntax):
-      requests.append(ScoreRequest(prefix, text, targets))
+  prefixes = [_prefixes(call, model.tokenizer.encode, syntax) for call in calls]
+  requests = [_request(texts[call.document_id], call.position, prefix)
+              for call, (nothing, _, result) in zip(calls, prefixes, strict=True)
+              for prefix in (nothing, result)]
   losses = [weighted_loss(logprobs) for logprobs in score(model, requests)]
-  scored = []
-  for i, call in enumerate(calls):
-    names = ('loss_nothing', 'loss_call', 'loss_result')
-    three = dict(zip(names, losses[3 * i:3 * i + 3], strict=True))
-    scored.append(from_json(ScoredCall, {**to_json(call), **three}))
+  loss_nothing, loss_result = losses[::2], losses[1::2]
+  needed = [i for i in range(len(calls)) if loss_nothing[i] - loss_result[i] >= least_gain]
+  requests = [_request(texts[calls[i].document_id], calls[i].position, prefixes[i][1])
+              for i in needed]
+  loss_call = dict(zip(needed, map(weighted_loss, score(model, requests)), strict=True))
+  scored = [
+      from_json(ScoredCall, {**to_json(call), 'loss_nothing': loss_nothing[i],
+                             'loss_call': loss_call.get(i), 'loss_result': loss_result[i]})
+      for i, call in enumerate(calls)]
   return scored, Counter(scored=len(scored))
+
+
+def _request(text: tuple[int, ...], position: int, prefix: tuple[int, ...]) -> ScoreRequest:
+  targets = tuple(range(position, min(position + len(WEIGHTS), len(text))))
+  return ScoreRequest(prefix, text, targets)
 
 
 def _prefixes(call: ExecutedCall, encode, syntax: CallSyntax) -> list[tuple[int, ...]]:

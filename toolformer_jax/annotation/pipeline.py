@@ -5,6 +5,7 @@ run that was killed goes on with the next chunk and ends with the same files.
 """
 
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from toolformer_jax.annotation.preselect import preselect
 from toolformer_jax.annotation.prompts import PROMPTS
 from toolformer_jax.annotation.records import Candidate, Document, ExecutedCall, ScoredCall
 from toolformer_jax.annotation.sample import CallSampler
-from toolformer_jax.annotation.settings import AnnotationSettings, ToolSettings
+from toolformer_jax.annotation.settings import THRESHOLDS, AnnotationSettings, ToolSettings
 from toolformer_jax.annotation.split import split_document
 from toolformer_jax.calls import DEFAULT_SYNTAX, CallSyntax
 from toolformer_jax.errors import UserError
@@ -148,7 +149,9 @@ class Annotation:
       return run_tool
     def score(folder, chunk, documents):
       executed = folder.read(stage_name(tool, 'execute'), chunk, ExecutedCall)
-      return score_calls(executed, documents, model=self.model, syntax=self.syntax)
+      least = min(*THRESHOLDS, plan.settings.tau_f) if settings.skip_hopeless else -math.inf
+      return score_calls(executed, documents, model=self.model, syntax=self.syntax,
+                         least_gain=least)
     return score
 
   def _merge(self, folder: RunFolder) -> None:

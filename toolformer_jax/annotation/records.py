@@ -58,13 +58,17 @@ class ScoredCall(ExecutedCall):
   """An executed call with the three losses of the filter (paper, section 2)."""
 
   loss_nothing: float = 0.0
-  loss_call: float = 0.0
+  loss_call: float | None = 0.0
   loss_result: float = 0.0
 
   @property
   def gain(self) -> float:
-    """By how many nats the result lowers the weighted loss of the text after the call."""
-    return min(self.loss_nothing, self.loss_call) - self.loss_result
+    """By how many nats the result lowers the weighted loss of the text after the call.
+
+    Without `loss_call` it is at most this.
+    """
+    without = [loss for loss in (self.loss_nothing, self.loss_call) if loss is not None]
+    return min(without) - self.loss_result
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,10 @@ from toolformer_jax.annotation import folder as folders
 from toolformer_jax.annotation.folder import RunFolder, stage_name
 from toolformer_jax.annotation.pipeline import ToolPlan
 from toolformer_jax.annotation.records import Candidate, Document, ScoredCall
-from toolformer_jax.annotation.settings import AnnotationSettings
+from toolformer_jax.annotation.settings import THRESHOLDS, AnnotationSettings
 from toolformer_jax.calls import DEFAULT_SYNTAX, CallSyntax
 from toolformer_jax.tokenizer import Tokenizer
 
-THRESHOLDS = (0.5, 1.0, 2.0)  # of the paper's Table 2
 _CONTEXT_CHARS = 60
 
 
@@ -156,7 +155,10 @@ def best_calls(folder: RunFolder, plan: ToolPlan,
 
 def call_table(folder: RunFolder, calls: Sequence[ScoredCall], tokenizer: Tokenizer,
                syntax: CallSyntax = DEFAULT_SYNTAX) -> str:
-  """Returns `calls` in their texts as a Markdown table, with the three losses of the filter."""
+  """Returns `calls` in their texts as a Markdown table, with the three losses of the filter.
+
+  A loss that was not needed is shown as -; the gain is then at most the number shown.
+  """
   wanted = {call.document_id for call in calls}
   texts = {document.id: document.text
            for document in folder.read_all(folders.DOCUMENTS, Document) if document.id in wanted}
@@ -166,7 +168,7 @@ def call_table(folder: RunFolder, calls: Sequence[ScoredCall], tokenizer: Tokeni
     before, after = (tokenizer.decode(part) for part in (ids[:call.position], ids[call.position:]))
     shown = f'{before[-_CONTEXT_CHARS:]}**{syntax.linearise(call.call())}**{after[:_CONTEXT_CHARS]}'
     losses = (call.loss_nothing, call.loss_call, call.loss_result, call.gain)
-    lines.append([shown, *(f'{loss:.2f}' for loss in losses)])
+    lines.append([shown, *('-' if loss is None else f'{loss:.2f}' for loss in losses)])
   return _markdown(lines)
 
 

@@ -13,8 +13,7 @@ from toolformer_jax.calls import Call, CallSyntax
 from toolformer_jax.inference import sampling
 from toolformer_jax.models.language_model import LanguageModel
 
-_BRANCHES = 256  # that one batch of documents should offer: twice as many as are decoded at once
-_MAX_DOCUMENTS = 16  # and how many documents it may take to get there
+_DOCUMENTS = 32  # computed in one batch: enough branches to keep all rows busy
 
 
 class CallSampler:
@@ -42,10 +41,9 @@ class CallSampler:
     """
     lengths = {d.id: len(self._model.tokenizer.encode(d.text)) for d in documents}
     by_length = sorted(documents, key=lambda d: (lengths[d.id], d.id))
-    size = min(_MAX_DOCUMENTS, max(1, _BRANCHES // (self._tool.k * self._tool.m)))
     candidates, counts = [], Counter(documents=len(documents))
-    for first in range(0, len(by_length), size):
-      found, batch_counts = self._sample_batch(by_length[first:first + size])
+    for first in range(0, len(by_length), _DOCUMENTS):
+      found, batch_counts = self._sample_batch(by_length[first:first + _DOCUMENTS])
       candidates += found
       counts += batch_counts
     order = {d.id: i for i, d in enumerate(documents)}

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from toolformer_jax.settings import check
 
+THRESHOLDS = (0.5, 1.0, 2.0)  # of the gain, for which the paper's Table 2 counts calls
+
 
 @dataclass(frozen=True)
 class ToolSettings:
@@ -38,6 +40,9 @@ class AnnotationSettings:
       that knows no other tool).
     number_guard: drop calls whose argument has a number that the text states only after the call:
       the model sees the whole text while annotating, and can copy from what is to come.
+    skip_hopeless: do not compute the loss after a call with an empty response where it decides
+      nothing, as the result does not lower the loss without a call by enough. Half of the work of
+      filtering; what is kept is the same.
     preselect: use the paper's heuristics for the texts in which a tool may help (appendix A.1).
     chunk_documents: texts in one unit of work; what is done is not done again after a restart.
     time_limit_s, max_result_chars: of one tool call.
@@ -49,6 +54,7 @@ class AnnotationSettings:
   max_call_tokens: int = 40
   force_name: bool = True
   number_guard: bool = False
+  skip_hopeless: bool = False
   preselect: bool = True
   chunk_documents: int = 16
   time_limit_s: float = 10.0

@@ -21,7 +21,8 @@ from toolformer_jax.models.decoder import Decoder
 from toolformer_jax.models.language_model import LanguageModel
 
 _STEPS = 4  # tokens decoded per compiled call; finished branches are replaced between calls
-_ROWS = 128  # branches decoded side by side
+_ROWS, _MIN_ROWS = 128, 16  # branches decoded side by side: fewer cost hardly less time
+_WIDTH = 8  # rows of a lane: they read a document's keys together
 _DRAW_BLOCK = 256
 
 
@@ -123,23 +124,35 @@ class _Row:
   tokens: list[int] = field(default_factory=list)
 
 
+@dataclass
+class _Lane:
+  """Rows side by side that read the same document."""
+
+  rows: list[_Row]
+  document: int = 0
+
+  @property
+  def busy(self) -> bool:
+    """Whether any row has a branch."""
+    return any(row.branch is not None for row in self.rows)
+
+
 class _BranchLoop:
   """The host side of sampling: fills rows with branches, decodes, takes finished ones out.
 
-  Every document has the same number of rows, `width`, side by side. When a few branches are left,
-  they move together into fewer rows.
+  The batch is `lanes` of equal width. A lane takes branches of its document as its rows get free,
+  and another document once its own has no more. At the end, busy lanes move together.
   """
 
   def __init__(self, model, prefilled, branches, settings):
     self.model, self.prefilled, self.branches, self.settings = model, prefilled, branches, settings
-    self.documents = prefilled.documents.length_B.shape[0]
-    self.waiting = [deque() for _ in range(self.documents)]
+    self.waiting: dict[int, deque[int]] = {}
     for i, branch in enumerate(branches):
-      self.waiting[branch.document].append(i)
-    # Few documents have more branches than most: rows for them all would be idle elsewhere.
-    mean = max(1, len(branches) // self.documents)
-    self.width = min(1 << mean.bit_length() - 1, max(1, _ROWS // self.documents))
-    self.rows = [_Row() for _ in range(self.documents * self.width)]
+      self.waiting.setdefault(branch.document, deque()).append(i)
+    rows = min(_ROWS, max(_MIN_ROWS, count_bucket(len(branches)) // 4))
+    mean = len(branches) // max(1, len(self.waiting))
+    self.width = min(_WIDTH, 1 << max(mean, 1).bit_length() - 1)
+    self.lanes = [_Lane([_Row() for _ in range(self.width)]) for _ in range(rows // self.width)]
     self.results: list[str | None] = [None] * len(branches)
 
   def run(self) -> list[str | None]:
@@ -147,43 +160,55 @@ class _BranchLoop:
     longest = len(self.settings.opening) + self.settings.max_tokens
     slots = -(-(longest + _STEPS) // 16) * 16
     with sharding.on_mesh(self.model.mesh):
-      cache = Cache.empty(self.model.config, len(self.rows), slots)
+      cache = Cache.empty(self.model.config, len(self.lanes) * self.width, slots)
+      loaded, documents = None, None
       while self._fill():
         cache = self._narrow(cache)
-        tokens_BN, cache = self._decode(cache)
+        if loaded != (loaded := [lane.document for lane in self.lanes]):
+          documents = _take_rows(self.prefilled.documents, np.array(loaded, np.int32))
+        tokens_BN, cache = self._decode(documents, cache)
         self._collect(np.asarray(tokens_BN), longest)
     return self.results
 
   def _fill(self) -> bool:
-    """Gives free rows the next branch of their document; tells whether any row has work."""
-    for place, row in enumerate(self.rows):
-      queue = self.waiting[place // self.width]
-      if row.branch is None and queue:
-        row.branch, row.tokens = queue.popleft(), [self.settings.opening[0]]
-    return any(row.branch is not None for row in self.rows)
+    """Gives free rows a branch; tells whether any row has work."""
+    for lane in self.lanes:
+      if not lane.busy and self.waiting:
+        lane.document = max(self.waiting, key=lambda d: (len(self.waiting[d]), -d))
+      for row in lane.rows:
+        if row.branch is None and lane.document in self.waiting:
+          row.branch, row.tokens = self._next(lane.document), [self.settings.opening[0]]
+    return any(lane.busy for lane in self.lanes)
+
+  def _next(self, document: int) -> int:
+    queue = self.waiting[document]
+    branch = queue.popleft()
+    if not queue:
+      del self.waiting[document]
+    return branch
 
   def _narrow(self, cache: Cache) -> Cache:
-    """Gives each document half of its rows (or less) where that is enough."""
-    places = [[place for place in range(d * self.width, (d + 1) * self.width)
-               if self.rows[place].branch is not None] for d in range(self.documents)]
-    width = count_bucket(max(map(len, places)))
-    if width == self.width:
+    """Halves the number of lanes, or more, where that is enough for the busy ones."""
+    busy = [i for i, lane in enumerate(self.lanes) if lane.busy]
+    size = max(count_bucket(len(busy)), -(-_MIN_ROWS // self.width))
+    if size >= len(self.lanes):
       return cache
-    self.width = width
-    places = [[*kept, *[None] * (self.width - len(kept))] for kept in places]
-    flat = [place for kept in places for place in kept]
-    self.rows = [_Row() if place is None else self.rows[place] for place in flat]
-    return _take_rows(cache, np.array([place or 0 for place in flat], np.int32))
+    idle = [i for i, lane in enumerate(self.lanes) if not lane.busy]
+    chosen = [*busy, *idle][:size]
+    self.lanes = [self.lanes[i] for i in chosen]
+    rows_B = [i * self.width + row for i in chosen for row in range(self.width)]
+    return _take_rows(cache, np.array(rows_B, np.int32))
 
-  def _decode(self, cache: Cache):
+  def _decode(self, documents: Cache, cache: Cache):
+    rows = [row for lane in self.lanes for row in lane.rows]
     def column(value, dtype):
-      return self.model.put_batch(np.array([value(row) for row in self.rows], dtype))
+      return self.model.put_batch(np.array([value(row) for row in rows], dtype))
     def of_branch(name):
       return lambda row: 0 if row.branch is None else getattr(self.branches[row.branch], name)
     # A row's cache holds all of its tokens but the last, which is fed next.
     cache = cache.with_length(column(lambda row: max(len(row.tokens) - 1, 0), np.int32))
     return _decode_branches(
-        self.model.decoder, self.model.variables, self.prefilled.prompt, self.prefilled.documents,
+        self.model.decoder, self.model.variables, self.prefilled.prompt, documents,
         cache, column(of_branch('visible'), np.int32), column(of_branch('seed'), np.uint32),
         column(lambda row: len(row.tokens), np.int32),
         column(lambda row: row.tokens[-1] if row.tokens else 0, np.int32),
@@ -191,7 +216,8 @@ class _BranchLoop:
         np.float32(self.settings.temperature))
 
   def _collect(self, tokens_BN: np.ndarray, longest: int) -> None:
-    for row, new in zip(self.rows, tokens_BN.tolist(), strict=True):
+    rows = [row for lane in self.lanes for row in lane.rows]
+    for row, new in zip(rows, tokens_BN.tolist(), strict=True):
       if row.branch is None:
         continue
       row.tokens += new

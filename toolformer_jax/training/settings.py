@@ -25,7 +25,7 @@ class FinetuneSettings:
     seed: of the order of the rows and of the adapters' first values.
     save_every: steps between checkpoints.
     keep: how many of the newest checkpoints stay.
-    remat: recompute activations in the backward pass: less memory, about a quarter more work.
+    remat: recompute activations in the backward pass: half of the memory for a little more work.
   """
 
   steps: int = 2000

@@ -1,0 +1,76 @@
+"""Call sampling: m calls to the calculator at each of the k likeliest positions of texts.
+
+    python benchmarks/call_sampling.py [--texts 20] [--k 20] [--m 10]
+
+Theirs computes the prompt once, each text once after it, and samples a batch of m continuations at
+each position from a cropped copy of that cache, until a line ends. As this takes hours, it does so
+at `--their_positions` positions of each text and is compared by samples per second.
+"""
+
+import argparse
+
+import harness
+
+from toolformer_jax import configuration, fetch
+from toolformer_jax.annotation.corpus import read_corpus
+from toolformer_jax.annotation.prompts import CALCULATOR
+from toolformer_jax.annotation.records import Document
+from toolformer_jax.annotation.sample import CallSampler
+from toolformer_jax.annotation.settings import AnnotationSettings, ToolSettings
+from toolformer_jax.calls import DEFAULT_SYNTAX
+from toolformer_jax.checkpoints.gguf import GgufFile
+from toolformer_jax.runtime import load_model
+
+SETTINGS = AnnotationSettings(temperature=0.4, max_call_tokens=24)
+
+
+def main() -> None:
+  """Reads the options and runs both sides."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  for name, default in (('texts', 20), ('k', 20), ('m', 10), ('their_positions', 2)):
+    parser.add_argument(f'--{name}', type=int, default=default)
+  harness.main('Call sampling', parser, {'ours': ours, 'theirs': theirs})
+
+
+def read(texts: int) -> list[Document]:
+  """Returns the first word problems."""
+  return [document for document, _ in zip(read_corpus('word-problems'), range(texts), strict=False)]
+
+
+def ours(args: argparse.Namespace) -> harness.Run:
+  """Samples by the project's engine."""
+  model = load_model('smollm2-135m', configuration.load([]).model)
+  tool = ToolSettings(tau_s=0.0, k=args.k, m=args.m)
+  sampler = CallSampler(model=model, prompt=CALCULATOR, tool=tool, settings=SETTINGS,
+                        syntax=DEFAULT_SYNTAX)
+  documents = read(args.texts)
+  def run(warm_up: bool) -> dict[str, float]:
+    return {'samples': sampler(documents)[1]['samples']}
+  return run
+
+
+def theirs(args: argparse.Namespace) -> harness.Run:
+  """Samples by transformers."""
+  from theirs import Transformers
+  tokenizer = GgufFile(fetch.fetch('smollm2-135m')).tokenizer()
+  model = Transformers(tokenizer, 'float32')
+  prompt = [tokenizer.start_id, *tokenizer.encode(CALCULATOR.before(DEFAULT_SYNTAX))]
+  between = tokenizer.encode(CALCULATOR.between())
+  opening = tokenizer.encode(f'{DEFAULT_SYNTAX.start}Calculator(')
+  shared, stop = model.prefill(prompt), tokenizer.encode('\n')[0]
+  def run(warm_up: bool) -> dict[str, float]:
+    samples = 0
+    for document in read(1 if warm_up else args.texts):
+      ids = tokenizer.encode(document.text)
+      before = len(ids) + len(between)
+      logprobs, cache = model.start_logprobs(shared, [*ids, *between, *ids], opening[0])
+      likeliest = logprobs[before - 1:-1].topk(args.k).indices.tolist()
+      for position in sorted(likeliest[:args.their_positions]):
+        samples += len(model.continuations(cache, len(prompt) + before + position, opening,
+                                           args.m, SETTINGS.max_call_tokens, 0.4, stop))
+    return {'samples': samples}
+  return run
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,102 @@
+"""Filter scoring: the three losses of candidate calls from an annotation run.
+
+    python benchmarks/filter_scoring.py [--run runs/quickstart/calculator] [--candidates 200]
+
+Theirs scores the text without a call once a document, and each call without and with its result;
+sequences end with their last scored token. Ours groups, packs and scores the same candidates.
+"""
+
+import argparse
+import pathlib
+from collections import defaultdict
+
+import harness
+from flops import forward_flops
+
+from toolformer_jax import fetch
+from toolformer_jax.annotation import folder as folders
+from toolformer_jax.annotation.filter import WEIGHTS, score_calls
+from toolformer_jax.annotation.folder import stage_name
+from toolformer_jax.annotation.records import Document, ExecutedCall, read_records
+from toolformer_jax.calls import DEFAULT_SYNTAX
+from toolformer_jax.checkpoints.gguf import GgufFile
+from toolformer_jax.runtime import ModelSettings, load_model
+from toolformer_jax.tokenizer import Tokenizer
+
+
+def main() -> None:
+  """Reads the options and runs both sides."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  run = pathlib.Path('runs/quickstart/calculator')
+  parser.add_argument('--run', type=pathlib.Path, default=run)
+  parser.add_argument('--tool', default='Calculator')
+  parser.add_argument('--candidates', type=int, default=200)
+  parser.add_argument('--batch_rows', type=int, default=32, help='of theirs')
+  parser.add_argument('--dtype', default='float32', choices=('float32', 'bfloat16'))
+  harness.main('Filter scoring', parser, {'ours': ours, 'theirs': theirs})
+
+
+def read(args: argparse.Namespace) -> tuple[list[ExecutedCall], list[Document]]:
+  """Returns the first candidates of the run that have a result, and the texts."""
+  run = args.run
+  files = sorted((run / stage_name(args.tool, 'execute')).glob('[0-9]*.jsonl'))
+  calls = [c for file in files for c in read_records(file, ExecutedCall) if c.failure is None]
+  texts = sorted((run / folders.DOCUMENTS).glob('[0-9]*.jsonl'))
+  documents = [d for file in texts for d in read_records(file, Document)]
+  return calls[:args.candidates], documents
+
+
+def sequences(calls: list[ExecutedCall], documents: list[Document], tokenizer: Tokenizer
+              ) -> tuple[list[list[int]], list[int]]:
+  """Returns what has to be computed, and how many tokens at the end of each are scored."""
+  texts = {d.id: tokenizer.encode(d.text) for d in documents}
+  positions = defaultdict(list)
+  for call in calls:
+    positions[call.document_id].append(call.position)
+  found, kept = [], []
+  for i, at in positions.items():
+    text = texts[i][:max(at) + len(WEIGHTS)]
+    found.append([tokenizer.start_id, *text])
+    kept.append(len(text) - min(at))
+  for call in calls:
+    text = texts[call.document_id][:call.position + len(WEIGHTS)]
+    for result in ('', call.result):
+      found.append([tokenizer.start_id, *tokenizer.encode(DEFAULT_SYNTAX.opening(call.call())),
+                    *tokenizer.encode(DEFAULT_SYNTAX.closing(result)), *text])
+      kept.append(len(text) - call.position)
+  return found, kept
+
+
+def flops(args: argparse.Namespace) -> int:
+  """Returns the operations that the candidates need, each sequence by itself."""
+  file = GgufFile(fetch.fetch('smollm2-135m'))
+  # The last token of a sequence is only predicted.
+  return sum(forward_flops(file.config(), len(tokens) - 1, logits=len(WEIGHTS))
+             for tokens in sequences(*read(args), file.tokenizer())[0])
+
+
+def ours(args: argparse.Namespace) -> harness.Run:
+  """Scores by the project's engine."""
+  model = load_model('smollm2-135m', ModelSettings(dtype=args.dtype))
+  calls, documents = read(args)
+  def run(warm_up: bool) -> dict[str, float]:
+    score_calls(calls, documents, model=model, syntax=DEFAULT_SYNTAX)
+    return {'candidates': len(calls), 'flops': flops(args)}
+  return run
+
+
+def theirs(args: argparse.Namespace) -> harness.Run:
+  """Scores by transformers."""
+  from theirs import Transformers
+  tokenizer = GgufFile(fetch.fetch('smollm2-135m')).tokenizer()
+  model = Transformers(tokenizer, args.dtype)
+  calls, documents = read(args)
+  def run(warm_up: bool) -> dict[str, float]:
+    chosen = calls[:16] if warm_up else calls
+    model.last_logprobs(*sequences(chosen, documents, tokenizer), args.batch_rows)
+    return {'candidates': len(chosen), 'flops': flops(args)}
+  return run
+
+
+if __name__ == '__main__':
+  main()

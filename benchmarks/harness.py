@@ -1,0 +1,120 @@
+"""Runs both sides of a benchmark in turn, each time in a process of its own, and compares them.
+
+A benchmark is a script with two sides, `ours` and `theirs`; each is a function that gets the
+command's options, prepares, and returns the function to be timed. That one is called once on a
+little work, so that everything is compiled and loaded, and once on all of it. What it returns is
+how much work was done: a dictionary of unit to amount, with 'flops' among them where it is known.
+"""
+
+import argparse
+import importlib.metadata
+import json
+import pathlib
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+
+Run = Callable[[bool], dict[str, float]]  # warm-up or all -> amounts of work
+Side = Callable[[argparse.Namespace], Run]
+_PACKAGES = ('jax', 'flax', 'torch', 'transformers')
+
+
+def main(description: str, parser: argparse.ArgumentParser, sides: Mapping[str, Side]) -> None:
+  """Measures all sides, or the one that `--side` names, and prints Markdown, or JSON of one."""
+  parser.add_argument('--side', choices=sides, help='measure this one, here; prints JSON')
+  parser.add_argument('--repeats', type=int, default=3, help='of each side (default: 3)')
+  args = parser.parse_args()
+  if args.side:
+    print(json.dumps(_measure(sides[args.side], args)))
+    return
+  results = {side: [] for side in sides}
+  for repeat in range(args.repeats):
+    for side in sides:
+      print(f'{side}, repeat {repeat + 1} of {args.repeats} ...', file=sys.stderr, flush=True)
+      results[side].append(_in_process(side))
+  print(report(description, results))
+
+
+def _in_process(side: str) -> dict[str, float]:
+  command = [sys.executable, *sys.argv, '--side', side]
+  done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+  return json.loads(done.stdout.splitlines()[-1])
+
+
+def _measure(side: Side, args: argparse.Namespace) -> dict[str, float]:
+  """Returns seconds, amounts of work, the peak of memory and of matrix products of this process."""
+  run = side(args)
+  start = time.perf_counter()
+  run(True)
+  warm_up = time.perf_counter() - start
+  start = time.perf_counter()
+  amounts = run(False)
+  seconds = time.perf_counter() - start
+  memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts KiB
+  product = {'ours': _jax_product, 'theirs': _torch_product}[args.side]
+  return {'seconds': seconds, 'warm_up': warm_up, 'memory': memory,
+          'peak_flops': _peak_flops(product(getattr(args, 'dtype', 'float32'))), **amounts}
+
+
+def _peak_flops(product: Callable[[], None], size: int = 2048) -> float:
+  """Returns the best floating-point operations per second of a product of square matrices."""
+  product()
+  times = []
+  for _ in range(5):
+    start = time.perf_counter()
+    product()
+    times.append(time.perf_counter() - start)
+  return 2 * size**3 / min(times)
+
+
+def _jax_product(dtype: str, size: int = 2048) -> Callable[[], None]:
+  import jax
+  import jax.numpy as jnp
+  x = jnp.ones((size, size), dtype)
+  multiply = jax.jit(lambda x: x @ x)
+  return lambda: multiply(x).block_until_ready()
+
+
+def _torch_product(dtype: str, size: int = 2048) -> Callable[[], None]:
+  import torch
+  x = torch.ones(size, size, dtype=getattr(torch, dtype))
+  return lambda: torch.matmul(x, x)
+
+
+def report(description: str, results: Mapping[str, list[dict[str, float]]]) -> str:
+  """Returns a Markdown section: medians of each side and ours to theirs as a ratio."""
+  middle = {side: {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+            for side, runs in results.items()}
+  units = [key for key in middle['ours']
+           if key not in ('seconds', 'warm_up', 'memory', 'peak_flops', 'flops')]
+  header = ['', *(f'{unit} / s' for unit in units), 'peak memory (GiB)',
+            'share of matmul peak', 'seconds', 'warm-up']
+  lines = [header, ['---'] * len(header)]
+  for side, m in middle.items():
+    share = f'{m["flops"] / m["seconds"] / m["peak_flops"]:.0%}' if 'flops' in m else '-'
+    lines.append([side, *(f'{m[unit] / m["seconds"]:.2f}' for unit in units),
+                  f'{m["memory"]:.2f}', f'{share} of {m["peak_flops"] / 1e9:.0f} GFLOP/s',
+                  f'{m["seconds"]:.1f}', f'{m["warm_up"]:.1f}'])
+  ours, theirs = middle['ours'], middle['theirs']
+  ratios = [ours[u] / ours['seconds'] / (theirs[u] / theirs['seconds']) for u in units]
+  lines.append(['ratio', *(f'**{ratio:.2f}x**' for ratio in ratios),
+                f'{ours["memory"] / theirs["memory"]:.2f}x', '', '', ''])
+  table = '\n'.join(f'| {" | ".join(cells)} |' for cells in lines)
+  command = ' '.join(['python', *(pathlib.Path(sys.argv[0]).parts[-2:]), *sys.argv[1:]])
+  command = command.replace('python benchmarks ', 'python benchmarks/')
+  return f'## {description}\n\n`{command}`, {_environment()}\n\n{table}\n'
+
+
+def _environment() -> str:
+  versions = ', '.join(f'{name} {importlib.metadata.version(name)}' for name in _PACKAGES)
+  return f'{time.strftime("%Y-%m-%d")}, {_processor()}, {versions}'
+
+
+def _processor() -> str:
+  with open('/proc/cpuinfo', encoding='utf-8') as file:
+    lines = [line.partition(':')[2].strip() for line in file if line.startswith('model name')]
+  return f'{len(lines)} x {lines[0]}' if lines else platform.machine()

@@ -1,0 +1,93 @@
+"""What a competent user would write with Hugging Face transformers, for all workloads.
+
+Batched, sorted by length, padded on the left, with a cache where one helps, the logits of needed
+tokens only, under `torch.inference_mode`.
+"""
+
+import copy
+import logging
+import os
+import pathlib
+
+import torch
+import transformers
+
+from toolformer_jax import fetch
+from toolformer_jax.tokenizer import Tokenizer
+
+
+class Transformers:
+  """SmolLM2-135M-Instruct in transformers, from the same file, with our ids."""
+
+  def __init__(self, tokenizer: Tokenizer, dtype: str):
+    """Loads the model; the tokenizer is ours, so that both sides see the same ids."""
+    logging.getLogger('transformers').setLevel(logging.ERROR)
+    torch.set_num_threads(os.cpu_count() or 1)
+    file = pathlib.Path(fetch.fetch('smollm2-135m'))
+    self.tokenizer = tokenizer
+    self.model = transformers.AutoModelForCausalLM.from_pretrained(
+        file.parent, gguf_file=file.name, dtype=getattr(torch, dtype)).eval()
+
+  @torch.inference_mode()
+  def last_logprobs(self, sequences: list[list[int]], kept: list[int], batch_rows: int
+                    ) -> list[list[float]]:
+    """Returns the log-probabilities of the last `kept[i]` tokens of each sequence."""
+    order = sorted(range(len(sequences)), key=lambda i: -len(sequences[i]))
+    result: list[list[float]] = [[] for _ in sequences]
+    for first in range(0, len(order), batch_rows):
+      rows = order[first:first + batch_rows]
+      tokens, mask = self._pad([sequences[i] for i in rows])
+      keep = max(kept[i] for i in rows) + 1
+      logits = self.model(tokens, attention_mask=mask, logits_to_keep=keep, use_cache=False).logits
+      logprobs = torch.log_softmax(logits[:, :-1].float(), -1)
+      wanted = logprobs.gather(-1, tokens[:, 1 - keep:, None])[..., 0]
+      for row, i in enumerate(rows):
+        result[i] = wanted[row, wanted.shape[1] - kept[i]:].tolist()
+    return result
+
+  @torch.inference_mode()
+  def start_logprobs(self, shared: transformers.Cache, tokens: list[int], token_id: int
+                     ) -> tuple[torch.Tensor, transformers.Cache]:
+    """Returns log p(token_id) after each of `tokens`, which follow `shared`, and their cache."""
+    cache = copy.deepcopy(shared)
+    logits = self.model(torch.tensor([tokens]), past_key_values=cache).logits
+    return torch.log_softmax(logits[0].float(), -1)[:, token_id], cache
+
+  @torch.inference_mode()
+  def prefill(self, tokens: list[int]) -> transformers.Cache:
+    """Returns the cache of `tokens`."""
+    return self.model(torch.tensor([tokens]), logits_to_keep=1).past_key_values
+
+  @torch.inference_mode()
+  def continuations(self, cache: transformers.Cache, visible: int, tokens: list[int], samples: int,
+                    max_tokens: int, temperature: float, stop: int | None = None
+                    ) -> list[list[int]]:
+    """Samples continuations of the first `visible` tokens of `cache` and `tokens`, in one batch."""
+    cache = copy.deepcopy(cache)
+    cache.crop(visible)
+    cache.batch_repeat_interleave(samples)
+    ids = torch.tensor([[0] * visible + tokens] * samples)
+    out = self.model.generate(
+        ids, attention_mask=torch.ones_like(ids), past_key_values=cache,
+        do_sample=temperature > 0, temperature=temperature or None, top_k=0,
+        max_new_tokens=max_tokens, eos_token_id=stop, pad_token_id=self.tokenizer.end_id)
+    return out[:, ids.shape[1]:].tolist()
+
+  @torch.inference_mode()
+  def generate(self, prompts: list[list[int]], max_tokens: int, batch_rows: int) -> int:
+    """Continues prompts greedily in batches sorted by length; returns how many tokens it made."""
+    made = 0
+    order = sorted(prompts, key=lambda prompt: -len(prompt))
+    for first in range(0, len(order), batch_rows):
+      tokens, mask = self._pad(order[first:first + batch_rows])
+      out = self.model.generate(
+          tokens, attention_mask=mask, do_sample=False, max_new_tokens=max_tokens,
+          min_new_tokens=max_tokens, pad_token_id=self.tokenizer.end_id)
+      made += out[:, tokens.shape[1]:].numel()
+    return made
+
+  def _pad(self, rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    longest = max(map(len, rows))
+    tokens = torch.tensor([[0] * (longest - len(row)) + row for row in rows])
+    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
+    return tokens, mask
