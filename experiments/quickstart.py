@@ -16,7 +16,6 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 
 from toolformer_jax import cli, configuration
 from toolformer_jax.annotation import report
@@ -33,12 +32,12 @@ from toolformer_jax.tools.base import Context, Tool
 from toolformer_jax.tools.executor import Executor
 from toolformer_jax.training.data import annotated_example
 from toolformer_jax.training.finetune import evaluate_loss, finetune
-from toolformer_jax.training.packing import Example
 
 MODEL = 'smollm2-135m'
 WORD_PROBLEMS, MAX_PROBLEM_TOKENS = 288, 88
 ALIKE = 16  # at most so many problems that differ in names and numbers alone
 PARAGRAPHS, PARAGRAPH_TOKENS = 44, range(40, 97)
+TRAINED_PER_TOOL = 56  # texts; those with the rarer call are repeated to make as many
 HELD_OUT_EVERY = 8  # of the texts with calls, one in so many is not trained on
 PROMPTS = {
     'Calculator': (
@@ -49,9 +48,9 @@ PROMPTS = {
         'Each shelf can hold 46 books. If Nora has 400 books and 8 shelves, how many books does '
         'she have to leave on the floor? Nora will be able to place a total of'),
     'WikiSearch': (
-        'Abraham Lincoln, the 16th president of the United States, was born in',
-        'Alchemy is a tradition whose practitioners tried to',
-        'The philosopher Aristotle, who was a student of'),
+        'The aardvark is a nocturnal mammal that lives in Africa. It feeds on',
+        'Angola is a country in southern Africa. It is divided into',
+        'Alaska is the largest state of the United States. It lies'),
 }
 
 
@@ -142,10 +141,9 @@ def train(
     folder_path: pathlib.Path,
 ) -> tuple[LanguageModel, dict[str, tuple[float, float]]]:
   """Fine-tunes on the texts with calls; returns the model, and losses before and after."""
-  def to_examples(chosen: Iterator[AnnotatedDocument]) -> list[Example]:
-    return [annotated_example(record, model.tokenizer, config.syntax) for record in chosen]
-  held_out = to_examples(records[::HELD_OUT_EVERY])
-  seen = to_examples(record for i, record in enumerate(records) if i % HELD_OUT_EVERY)
+  held_out, chosen = records[::HELD_OUT_EVERY], training_mix(records)
+  held_out, seen = ([annotated_example(record, model.tokenizer, config.syntax) for record in some]
+                    for some in (held_out, chosen))
   tuned = finetune(
       model=model, examples=seen, settings=config.finetune, output_dir=folder_path,
       configuration={'checkpoint': identity(MODEL)}, versions=versions())
@@ -154,6 +152,14 @@ def train(
           f'{len(held_out)} of {len(seen)} texts trained on': seen[:len(held_out)]}
   return tuned, {name: tuple(evaluate_loss(which, examples, config.finetune)
                              for which in (model, tuned)) for name, examples in sets.items()}
+
+
+def training_mix(records: list[AnnotatedDocument]) -> list[AnnotatedDocument]:
+  """Returns as many texts with each tool: the first ones, repeated where there are too few."""
+  seen = [record for i, record in enumerate(records) if i % HELD_OUT_EVERY]
+  of_tool = [[record for record in seen if record.calls[0].tool == tool] for tool in PROMPTS]
+  return [record for some in of_tool
+          for record in itertools.islice(itertools.cycle(some), TRAINED_PER_TOOL)]
 
 
 def loss_table(losses: dict[str, tuple[float, float]]) -> str:

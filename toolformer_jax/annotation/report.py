@@ -138,14 +138,14 @@ def best_calls(folder: RunFolder, plan: ToolPlan,
                count: int) -> tuple[list[ScoredCall], list[ScoredCall]]:
   """Returns the `count` best calls that are kept, and as many that just fail to be.
 
-  Best first, and no two of a list in one text.
+  Best first, those with all three losses before the others, and no two of a list in one text.
   """
   best: dict[tuple[str, int], ScoredCall] = {}
   for call in folder.read_all(stage_name(plan.tool.name, 'filter'), ScoredCall):
     place = call.document_id, call.position
     if place not in best or call.gain > best[place].gain:
       best[place] = call
-  ranked = sorted(best.values(), key=lambda call: -call.gain)
+  ranked = sorted(best.values(), key=lambda call: (call.loss_call is None, -call.gain))
   kept, rejected = {}, {}
   for call in ranked:
     chosen = kept if call.gain >= plan.settings.tau_f else rejected

@@ -24,7 +24,7 @@ from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.settings import check
 
 _STEPS = 8  # tokens decoded per compiled call
-_RESULT_TOKENS = 512  # room for the result of one call; executors cut results far below it
+_SLOTS = 64  # of a new cache; it doubles where a text needs more
 
 
 @dataclass(frozen=True)
@@ -130,14 +130,11 @@ class _Generation:
     self.api_id = model.tokenizer.encode(syntax.start)[0]
     self.rows: list[_Row | None] = [None] * min(settings.slots, count_bucket(len(prompts)))
     self.results: list[Generated | None] = [None] * len(prompts)
-    longest = max((len(row.prompt) for row in self.queue), default=1)
-    self.slots = length_bucket(longest + settings.max_tokens + _STEPS + settings.max_calls
-                               * (settings.max_call_tokens + _RESULT_TOKENS))
 
   def run(self) -> list[Generated]:
     """Decodes until every request is answered."""
     with sharding.on_mesh(self.model.mesh):
-      cache = Cache.empty(self.model.config, len(self.rows), self.slots)
+      cache = Cache.empty(self.model.config, len(self.rows), _SLOTS)
       while self.queue or any(self.rows):
         cache = self._admit(cache)
         cache = self._resume_answered(cache)
@@ -198,6 +195,7 @@ class _Generation:
     tokens_RT = np.zeros((R, T), np.int32)
     for r, (place, length, tokens) in enumerate(work):
       rows_R[r], lengths_R[r], tokens_RT[r, :len(tokens)] = place, length, tokens
+    cache = _with_room(cache, max(length + len(tokens) for _, length, tokens in work))
     return _extend_rows(self.model.decoder, self.model.variables, cache, rows_R, lengths_R,
                         tokens_RT)
 
@@ -207,6 +205,7 @@ class _Generation:
         active and row.may_call and row.call_start is None and self._tools_enabled
         for active, row in zip(active_B, rows, strict=True)])
     put = self.model.put_batch
+    cache = _with_room(cache, max(row.length for row in rows) + _STEPS)
     cache = cache.with_length(put(np.array([row.length for row in rows], np.int32)))
     tokens_BN, cache = _decode_rows(
         self.model.decoder, self.model.variables, cache,
@@ -256,6 +255,16 @@ class _Generation:
     text = self.model.tokenizer.decode(row.tokens)
     self.results[row.request] = Generated(row.tokens, text, row.calls)
     self.rows[place] = None
+
+
+def _with_room(cache: Cache, tokens: int) -> Cache:
+  """Returns `cache` with room for `tokens` tokens a row, in as few different sizes as may be."""
+  return cache if tokens <= cache.slots else _grow(cache, count_bucket(tokens))
+
+
+@functools.partial(jax.jit, static_argnames='slots')
+def _grow(cache: Cache, slots: int) -> Cache:
+  return cache.grow(slots)
 
 
 @functools.partial(jax.jit, static_argnames='decoder', donate_argnames='cache')

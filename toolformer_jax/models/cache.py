@@ -57,6 +57,13 @@ class Cache:
     """Returns a copy of the given rows."""
     return Cache(self.k_LBKHS[:, rows_B], self.v_LBKSH[:, rows_B], self.length_B[rows_B])
 
+  def grow(self, slots: int) -> 'Cache':
+    """Returns the same rows with room for `slots` tokens each."""
+    more = (0, slots - self.slots)
+    k_LBKHS = jnp.pad(self.k_LBKHS, [(0, 0)] * 4 + [more])
+    v_LBKSH = jnp.pad(self.v_LBKSH, [(0, 0)] * 3 + [more, (0, 0)])
+    return Cache(k_LBKHS, v_LBKSH, self.length_B)
+
   def put(self, rows_B: jax.Array, other: 'Cache') -> 'Cache':
     """Returns this cache with `other`'s rows put in places; those out of range are dropped."""
     return Cache(
