@@ -79,9 +79,10 @@ def ours(args: argparse.Namespace) -> harness.Run:
   """Scores by the project's engine."""
   model = load_model('smollm2-135m', ModelSettings(dtype=args.dtype))
   calls, documents = read(args)
+  work = {'candidates': len(calls), 'flops': flops(args)}
   def run(warm_up: bool) -> dict[str, float]:
     score_calls(calls, documents, model=model, syntax=DEFAULT_SYNTAX)
-    return {'candidates': len(calls), 'flops': flops(args)}
+    return work
   return run
 
 
@@ -91,10 +92,11 @@ def theirs(args: argparse.Namespace) -> harness.Run:
   tokenizer = GgufFile(fetch.fetch('smollm2-135m')).tokenizer()
   model = Transformers(tokenizer, args.dtype)
   calls, documents = read(args)
+  work = {'candidates': len(calls), 'flops': flops(args)}
   def run(warm_up: bool) -> dict[str, float]:
     chosen = calls[:16] if warm_up else calls
     model.last_logprobs(*sequences(chosen, documents, tokenizer), args.batch_rows)
-    return {'candidates': len(chosen), 'flops': flops(args)}
+    return work
   return run
 
 

@@ -50,7 +50,7 @@ def ours(args: argparse.Namespace) -> harness.Run:
   """Generates by the project's engine."""
   config = configuration.load([])
   model = load_model('smollm2-135m', config.model)
-  tools = build_tools(args.tools.split(',') if args.tools else [], config.search)
+  tools = build_tools(args.tools.split(','), config.search) if args.tools else []
   prompts = read(model.tokenizer, args.prompts)
   settings = GenerationSettings(max_tokens=args.max_tokens, slots=args.slots)
   def run(warm_up: bool) -> dict[str, float]:

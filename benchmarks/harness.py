@@ -3,7 +3,8 @@
 A benchmark is a script with two sides, `ours` and `theirs`; each is a function that gets the
 command's options, prepares, and returns the function to be timed. That one is called once on a
 little work, so that everything is compiled and loaded, and once on all of it. What it returns is
-how much work was done: a dictionary of unit to amount, with 'flops' among them where it is known.
+how much work was done: a dictionary of unit to amount, with 'flops' among them where it is known,
+and 'seconds' where they are not simply those of the call.
 """
 
 import argparse

@@ -60,7 +60,7 @@ class Transformers:
 
   @torch.inference_mode()
   def continuations(self, cache: transformers.Cache, visible: int, tokens: list[int], samples: int,
-                    max_tokens: int, temperature: float, stop: int | None = None
+                    max_tokens: int, temperature: float, stop: list[int]
                     ) -> list[list[int]]:
     """Samples continuations of the first `visible` tokens of `cache` and `tokens`, in one batch."""
     cache = copy.deepcopy(cache)
@@ -70,7 +70,7 @@ class Transformers:
     out = self.model.generate(
         ids, attention_mask=torch.ones_like(ids), past_key_values=cache,
         do_sample=temperature > 0, temperature=temperature or None, top_k=0,
-        max_new_tokens=max_tokens, eos_token_id=stop, pad_token_id=self.tokenizer.end_id)
+        max_new_tokens=max_tokens, eos_token_id=stop, pad_token_id=self.tokenizer.eos_id)
     return out[:, ids.shape[1]:].tolist()
 
   @torch.inference_mode()
@@ -82,7 +82,7 @@ class Transformers:
       tokens, mask = self._pad(order[first:first + batch_rows])
       out = self.model.generate(
           tokens, attention_mask=mask, do_sample=False, max_new_tokens=max_tokens,
-          min_new_tokens=max_tokens, pad_token_id=self.tokenizer.end_id)
+          min_new_tokens=max_tokens, pad_token_id=self.tokenizer.eos_id)
       made += out[:, tokens.shape[1]:].numel()
     return made
 

@@ -16,6 +16,7 @@ import re
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterable
 
 from toolformer_jax import cli, configuration
 from toolformer_jax.annotation import report
@@ -32,6 +33,7 @@ from toolformer_jax.tools.base import Context, Tool
 from toolformer_jax.tools.executor import Executor
 from toolformer_jax.training.data import annotated_example
 from toolformer_jax.training.finetune import evaluate_loss, finetune
+from toolformer_jax.training.packing import Example
 
 MODEL = 'smollm2-135m'
 WORD_PROBLEMS, MAX_PROBLEM_TOKENS = 288, 88
@@ -124,7 +126,7 @@ def annotate(
   plan = ToolPlan(tool, config.tool_settings(tool.name))
   annotation = Annotation(model, (plan,), config.annotation, config.syntax)
   described = {**annotation.configuration(), 'checkpoint': identity(MODEL),
-               'corpus': identity(source), 'texts': len(corpus)}
+               'corpus': identity(source), 'texts': digest(corpus)}
   with RunFolder(folder_path, described, versions()) as folder:
     annotation.run(lambda: corpus, folder)
     rows = report.tool_rows(folder, annotation.plans)
@@ -136,37 +138,47 @@ def annotate(
     return '\n\n'.join(section), list(folder.read_all(MERGED, AnnotatedDocument))
 
 
+def digest(corpus: list[Document]) -> str:
+  """Returns a hash of which texts were chosen: a folder is bound to them."""
+  return hashlib.sha256('\0'.join(document.id for document in corpus).encode()).hexdigest()
+
+
 def train(
     model: LanguageModel, config: configuration.Configuration, records: list[AnnotatedDocument],
     folder_path: pathlib.Path,
 ) -> tuple[LanguageModel, dict[str, tuple[float, float]]]:
   """Fine-tunes on the texts with calls; returns the model, and losses before and after."""
-  held_out, chosen = records[::HELD_OUT_EVERY], training_mix(records)
-  held_out, seen = ([annotated_example(record, model.tokenizer, config.syntax) for record in some]
-                    for some in (held_out, chosen))
+  of_tool = {tool: [record for record in records if record.calls[0].tool == tool]
+             for tool in PROMPTS}
+  def examples(chosen: Iterable[AnnotatedDocument]) -> list[Example]:
+    return [annotated_example(record, model.tokenizer, config.syntax) for record in chosen]
   tuned = finetune(
-      model=model, examples=seen, settings=config.finetune, output_dir=folder_path,
-      configuration={'checkpoint': identity(MODEL)}, versions=versions())
-  # As many of those trained on as are held out: more would take minutes.
-  sets = {f'{len(held_out)} texts held out': held_out,
-          f'{len(held_out)} of {len(seen)} texts trained on': seen[:len(held_out)]}
-  return tuned, {name: tuple(evaluate_loss(which, examples, config.finetune)
-                             for which in (model, tuned)) for name, examples in sets.items()}
+      model=model, examples=examples(training_mix(of_tool.values())), settings=config.finetune,
+      output_dir=folder_path, configuration={'checkpoint': identity(MODEL)}, versions=versions())
+  losses = {}
+  for tool, some in of_tool.items():
+    held_out = examples(some[::HELD_OUT_EVERY])
+    if not held_out:
+      continue
+    losses[f'{len(held_out)} with {tool}'] = tuple(
+        evaluate_loss(which, held_out, config.finetune) for which in (model, tuned))
+  return tuned, losses
 
 
-def training_mix(records: list[AnnotatedDocument]) -> list[AnnotatedDocument]:
+def training_mix(of_tool: Iterable[list[AnnotatedDocument]]) -> list[AnnotatedDocument]:
   """Returns as many texts with each tool: the first ones, repeated where there are too few."""
-  seen = [record for i, record in enumerate(records) if i % HELD_OUT_EVERY]
-  of_tool = [[record for record in seen if record.calls[0].tool == tool] for tool in PROMPTS]
-  return [record for some in of_tool
-          for record in itertools.islice(itertools.cycle(some), TRAINED_PER_TOOL)]
+  mix = []
+  for records in of_tool:
+    seen = [record for i, record in enumerate(records) if i % HELD_OUT_EVERY]
+    mix += itertools.islice(itertools.cycle(seen), TRAINED_PER_TOOL)
+  return mix
 
 
 def loss_table(losses: dict[str, tuple[float, float]]) -> str:
   """Returns the losses on texts with calls in Markdown."""
   lines = [f'| {name} | {before:.3f} | {after:.3f} |' for name, (before, after) in losses.items()]
   return '\n'.join([
-      '## Fine-tuning', '', '| texts with calls | loss before (nats per token) | after |',
+      '## Fine-tuning', '', '| texts held out | loss before (nats per token) | after |',
       '| --- | --- | --- |', *lines])
 
 

@@ -94,6 +94,17 @@ class Tokenizer:
     plain.encode_special_tokens = True
     return plain
 
+  def single_id(self, text: str) -> int:
+    """Returns the one id that `text` is.
+
+    Raises:
+      UserError: it is several.
+    """
+    ids = self.encode(text)
+    if len(ids) != 1:
+      raise UserError(f'{text!r} must be one token of the model to start a call, and is {len(ids)}')
+    return ids[0]
+
   def decode(self, ids: list[int] | np.ndarray) -> str:
     """Returns the text of `ids`; bytes that are not UTF-8 become replacement characters."""
     return b''.join(self.token_bytes[i] for i in ids).decode('utf-8', errors='replace')

@@ -30,7 +30,7 @@ def annotation(make_model):
   settings = AnnotationSettings(max_text_tokens=60, max_call_tokens=6, chunk_documents=2,
                                 temperature=3.0, preselect=False)
   plan = ToolPlan(Echo(), ToolSettings(tau_s=0.0, k=3, m=4, tau_f=-1.0))
-  model = make_model(max_positions=2048, tied_head=False, head_bias=True)
+  model = make_model(max_positions=8192, tied_head=False, head_bias=True)
   # A random model that is eager to end calls writes whole ones now and then.
   ids = np.array([model.tokenizer.encode(mark)[0] for mark in ')]'])
   head = model.variables['params']['head']

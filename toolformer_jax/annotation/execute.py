@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
+from fractions import Fraction
 
 from toolformer_jax.annotation.records import Candidate, Document, ExecutedCall, from_json, to_json
 from toolformer_jax.tokenizer import Tokenizer
@@ -52,10 +53,14 @@ def _request(candidate: Candidate, by_id: dict[str, Document]) -> Request:
 def looks_ahead(candidate: Candidate, document: Document, tokenizer: Tokenizer) -> bool:
   """Tells whether the argument has a number that the text states after the call but not before."""
   ids = tokenizer.encode(document.text)
-  before = _numbers(tokenizer.decode(ids[:candidate.position]))
-  after = _numbers(tokenizer.decode(ids[candidate.position:]))
-  return bool(_numbers(candidate.argument) & (after - before))
+  position = len(tokenizer.decode(ids[:candidate.position]))
+  stated = _numbers(document.text)
+  # A number that the call stands in the middle of is not yet stated.
+  before = {value for end, value in stated if end <= position}
+  after = {value for end, value in stated if end > position}
+  return any(value in after - before for _, value in _numbers(candidate.argument))
 
 
-def _numbers(text: str) -> set[str]:
-  return {number.replace(',', '').rstrip('.') for number in _NUMBER.findall(text)}
+def _numbers(text: str) -> list[tuple[int, Fraction]]:
+  """Returns the numbers of `text`: where each ends, and its value."""
+  return [(match.end(), Fraction(match[0].replace(',', ''))) for match in _NUMBER.finditer(text)]

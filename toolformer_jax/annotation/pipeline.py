@@ -52,6 +52,7 @@ class Annotation:
   def configuration(self) -> dict[str, Any]:
     """Returns what the results depend on, besides the corpus and the model's weights."""
     return {
+        'dtype': self.model.config.dtype,
         'settings': dataclasses.asdict(self.settings), 'syntax': dataclasses.asdict(self.syntax),
         'tools': {plan.tool.name: dataclasses.asdict(plan.settings) | {'version': plan.tool.version}
                   for plan in self.plans}}
@@ -86,7 +87,7 @@ class Annotation:
         folder.write(folders.DOCUMENTS, chunk, batch, counts)
         batch, chunk = [], chunk + 1
         counts.clear()
-    if batch:
+    if batch or counts:
       folder.write(folders.DOCUMENTS, chunk, batch, counts)
     folder.complete(folders.DOCUMENTS)
 
@@ -141,14 +142,14 @@ class Annotation:
       return sample
     if stage == 'execute':
       def run_tool(folder, chunk, documents):
-        candidates = folder.read(stage_name(tool, 'sample'), chunk, Candidate)
+        candidates = _read(folder, stage_name(tool, 'sample'), chunk, Candidate, documents)
         with Executor([plan.tool], time_limit_s=settings.time_limit_s,
                       max_result_chars=settings.max_result_chars, syntax=self.syntax) as executor:
           return execute(candidates, documents, executor=executor, tokenizer=self.model.tokenizer,
                          number_guard=settings.number_guard)
       return run_tool
     def score(folder, chunk, documents):
-      executed = folder.read(stage_name(tool, 'execute'), chunk, ExecutedCall)
+      executed = _read(folder, stage_name(tool, 'execute'), chunk, ExecutedCall, documents)
       least = min(*THRESHOLDS, plan.settings.tau_f) if settings.skip_hopeless else -math.inf
       return score_calls(executed, documents, model=self.model, syntax=self.syntax,
                          least_gain=least)
@@ -165,9 +166,24 @@ class Annotation:
                         'run the stages before it first')
     for chunk in folder.chunks(folders.DOCUMENTS):
       documents = folder.read(folders.DOCUMENTS, chunk, Document)
-      scored = [call for source in sources for call in folder.read(source, chunk, ScoredCall)]
+      scored = [call for source in sources
+                for call in _read(folder, source, chunk, ScoredCall, documents)]
       folder.write(folders.MERGED, chunk, *merge(documents, scored, tau_f))
     folder.complete(folders.MERGED)
+
+
+def _read(folder: RunFolder, stage: str, chunk: int, kind, documents) -> list:
+  """Returns the calls of a chunk, which somebody else may have written.
+
+  Raises:
+    UserError: a call is to another tool, or in none of the chunk's documents.
+  """
+  calls, known = folder.read(stage, chunk, kind), {document.id for document in documents}
+  for call in calls:
+    if call.document_id not in known or call.tool.lower() != stage.partition('/')[0]:
+      raise UserError(f'chunk {chunk} of {folder.path / stage} has a call to {call.tool} in the '
+                      f'text {call.document_id}; that is no text of the chunk, or another tool')
+  return calls
 
 
 def _source(plan: ToolPlan, stage: str) -> str:

@@ -55,18 +55,18 @@ class ExecutedCall(Candidate):
 
 @dataclass(frozen=True)
 class ScoredCall(ExecutedCall):
-  """An executed call with the three losses of the filter (paper, section 2)."""
+  """An executed call with the three losses of the filter (paper, section 2).
+
+  Without `loss_call`, which was then not needed, the gain is only known to be at most `gain`.
+  """
 
   loss_nothing: float = 0.0
-  loss_call: float | None = 0.0
+  loss_call: float | None = None
   loss_result: float = 0.0
 
   @property
   def gain(self) -> float:
-    """By how many nats the result lowers the weighted loss of the text after the call.
-
-    Without `loss_call` it is at most this.
-    """
+    """By how many nats the result lowers the weighted loss of the text after the call."""
     without = [loss for loss in (self.loss_nothing, self.loss_call) if loss is not None]
     return min(without) - self.loss_result
 
@@ -87,22 +87,32 @@ def to_json(record: Record) -> dict[str, Any]:
   if isinstance(record, AnnotatedDocument):
     return {**to_json(record.document), 'calls': [to_json(call) for call in record.calls]}
   fields = dataclasses.asdict(record)
-  return {**fields, 'gain': record.gain} if isinstance(record, ScoredCall) else fields
+  if isinstance(record, ScoredCall):
+    fields['gain'] = None if record.loss_call is None else record.gain
+  return fields
 
 
 def from_json(kind: type[Record], fields: dict[str, Any]) -> Record:
   """Returns the record of `kind` in a JSON object; fields that it does not know are ignored.
 
   Raises:
-    TypeError: a required field is missing, or `fields` is not an object.
+    TypeError: a required field is missing or of another type, or `fields` is not an object.
+    ValueError: a position is negative.
   """
   if not isinstance(fields, dict):
     raise TypeError('not a JSON object')
   if kind is AnnotatedDocument:
     scored = tuple(from_json(ScoredCall, call) for call in fields.get('calls', ()))
     return AnnotatedDocument(from_json(Document, fields), scored)
-  known = {field.name for field in dataclasses.fields(kind)}
-  return kind(**{name: value for name, value in fields.items() if name in known})
+  known = {field.name: field.type for field in dataclasses.fields(kind)}
+  chosen = {name: value for name, value in fields.items() if name in known}
+  for name, value in chosen.items():
+    expected = known[name] | int if known[name] is float else known[name]
+    if not isinstance(value, expected):
+      raise TypeError(f'{name} is {value!r}')
+  if chosen.get('position', 0) < 0:
+    raise ValueError(f'position is {chosen["position"]}')
+  return kind(**chosen)
 
 
 def write_records(path: pathlib.Path, records: Iterable[Record]) -> None:

@@ -26,7 +26,7 @@ class ToolRow:
     candidates: different calls, well-formed.
     executed, scored: calls that have a result, and losses.
     kept: places that keep a call, by threshold; that of the plan is among them.
-    best: the highest gain, None if nothing was scored.
+    best: no gain is higher; None if nothing was scored.
     failures: reasons for having no result.
     missing: the first stage that is not complete, None after a whole run.
   """
@@ -114,7 +114,7 @@ def notes(row: ToolRow) -> list[str]:
                       f'start with a probability above tau_s = {settings.tau_s}'),
       (row.candidates, f'sampling kept nothing: all {row.samples} samples are malformed'),
       (row.executed, f'execution dropped all {row.candidates} candidates'),
-      (row.kept[settings.tau_f], f'the filter dropped all {row.scored} calls: the highest gain is '
+      (row.kept[settings.tau_f], f'the filter dropped all {row.scored} calls: no gain is above '
                                  f'{row.best or 0:.2f}, and tau_f = {settings.tau_f}'))
   reason = next((text for count, text in stages if not count), None)
   if row.missing:
@@ -127,10 +127,12 @@ def notes(row: ToolRow) -> list[str]:
 def corpus_line(folder: RunFolder, max_text_tokens: int) -> str:
   """Returns a sentence on the documents that were read."""
   counts = folder.counts(folders.DOCUMENTS)
-  left_out = counts['with a call already']
+  left_out = ''.join(f'; {counts[reason]} texts {reason} were left out'
+                     for reason in ('with a call already', 'with unknown characters')
+                     if counts[reason])
   return (f'{counts["read"]} documents were read; {counts["split"]} of them are longer than '
           f'{max_text_tokens} tokens and were split'
-          f'{f"; {left_out} texts have a call already and were left out" if left_out else ""}. '
+          f'{left_out}. '
           f'That makes {counts["documents"]} texts.')
 
 
@@ -143,9 +145,8 @@ def best_calls(folder: RunFolder, plan: ToolPlan,
   best: dict[tuple[str, int], ScoredCall] = {}
   for call in folder.read_all(stage_name(plan.tool.name, 'filter'), ScoredCall):
     place = call.document_id, call.position
-    if place not in best or call.gain > best[place].gain:
-      best[place] = call
-  ranked = sorted(best.values(), key=lambda call: (call.loss_call is None, -call.gain))
+    best[place] = min(best.get(place, call), call, key=_rank)
+  ranked = sorted(best.values(), key=_rank)
   kept, rejected = {}, {}
   for call in ranked:
     chosen = kept if call.gain >= plan.settings.tau_f else rejected
@@ -153,11 +154,16 @@ def best_calls(folder: RunFolder, plan: ToolPlan,
   return list(kept.values())[:count], list(rejected.values())[:count]
 
 
+def _rank(call: ScoredCall) -> tuple[bool, float]:
+  """Sorts calls by gain, those first whose gain is known."""
+  return call.loss_call is None, -call.gain
+
+
 def call_table(folder: RunFolder, calls: Sequence[ScoredCall], tokenizer: Tokenizer,
                syntax: CallSyntax = DEFAULT_SYNTAX) -> str:
   """Returns `calls` in their texts as a Markdown table, with the three losses of the filter.
 
-  A loss that was not needed is shown as -; the gain is then at most the number shown.
+  A loss that was not needed is shown as -.
   """
   wanted = {call.document_id for call in calls}
   texts = {document.id: document.text
@@ -167,8 +173,9 @@ def call_table(folder: RunFolder, calls: Sequence[ScoredCall], tokenizer: Tokeni
     ids = tokenizer.encode(texts[call.document_id])
     before, after = (tokenizer.decode(part) for part in (ids[:call.position], ids[call.position:]))
     shown = f'{before[-_CONTEXT_CHARS:]}**{syntax.linearise(call.call())}**{after[:_CONTEXT_CHARS]}'
-    losses = (call.loss_nothing, call.loss_call, call.loss_result, call.gain)
-    lines.append([shown, *('-' if loss is None else f'{loss:.2f}' for loss in losses)])
+    known = call.loss_call is not None
+    lines.append([shown, f'{call.loss_nothing:.2f}', f'{call.loss_call:.2f}' if known else '-',
+                  f'{call.loss_result:.2f}', f'{"" if known else "<= "}{call.gain:.2f}'])
   return _markdown(lines)
 
 

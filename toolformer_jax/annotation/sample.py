@@ -10,6 +10,7 @@ from toolformer_jax.annotation.prompts import Prompt
 from toolformer_jax.annotation.records import Candidate, Document
 from toolformer_jax.annotation.settings import AnnotationSettings, ToolSettings
 from toolformer_jax.calls import Call, CallSyntax
+from toolformer_jax.errors import UserError
 from toolformer_jax.inference import sampling
 from toolformer_jax.models.language_model import LanguageModel
 
@@ -25,14 +26,24 @@ class CallSampler:
     self._model, self._prompt, self._tool = model, prompt, tool
     self._settings, self._syntax = settings, syntax
     encode = model.tokenizer.encode
+    self._check_length(len(encode(prompt.before(syntax))) + len(encode(prompt.between())))
     self._shared = sampling.prefill_prompt(model, encode(prompt.before(syntax)))
     self._between = encode(prompt.between())
-    self._start = encode(syntax.start)
+    self._start_id = model.tokenizer.single_id(syntax.start)
     self._opening_text = syntax.start + (prompt.tool if settings.force_name else '')
     self._branch_settings = sampling.BranchSettings(
         opening=tuple(encode(self._opening_text)), first_allowed=self._first_allowed(),
         max_tokens=settings.max_call_tokens, temperature=settings.temperature,
         finished=lambda text: '\n' in text or self._parse(text) is not None)
+
+  def _check_length(self, prompt_tokens: int) -> None:
+    text, call = self._settings.max_text_tokens, self._settings.max_call_tokens
+    needed = prompt_tokens + 2 * text + call
+    if needed > self._model.config.max_positions:
+      raise UserError(
+          f'the prompt of {self._prompt.tool}, twice a text of {text} tokens and a call of {call} '
+          f'make {needed} tokens, and the model has {self._model.config.max_positions} positions; '
+          'make AnnotationSettings.max_text_tokens smaller')
 
   def __call__(self, documents: Sequence[Document]) -> tuple[list[Candidate], Counter]:
     """Returns the candidates of `documents`, and counts of documents, positions and samples.
@@ -57,7 +68,7 @@ class CallSampler:
     starts = [len(ids) + len(self._between) for ids in texts]
     watched = [range(start, start + len(ids)) for start, ids in zip(starts, texts, strict=True)]
     prefilled = sampling.prefill_documents(
-        self._model, self._shared, tokens, self._start[0], watched)
+        self._model, self._shared, tokens, self._start_id, watched)
     places = [
         (row, position, float(np.exp(logprobs[position])))
         for row, (ids, logprobs) in enumerate(zip(texts, prefilled.logprobs, strict=True))

@@ -35,8 +35,13 @@ def save_model(directory: pathlib.Path, model: LanguageModel) -> None:
              {'format': _FORMAT, 'decoder': dataclasses.asdict(model.config)})
   model.tokenizer.save(temporary)
   ocp.save((temporary / 'variables').resolve(), model.variables)
-  shutil.rmtree(directory, ignore_errors=True)
+  # Moved aside before it is removed: a folder half removed would look like a model.
+  old = directory.with_name(directory.name + '.old')
+  shutil.rmtree(old, ignore_errors=True)
+  if directory.exists():
+    directory.rename(old)
   temporary.rename(directory)
+  shutil.rmtree(old, ignore_errors=True)
 
 
 def load_model(directory: pathlib.Path, mesh: Mesh, dtype: str = 'float32') -> LanguageModel:

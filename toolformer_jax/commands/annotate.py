@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> None:
   model = load_model(args.checkpoint, config.model)
   annotation = Annotation(model, plans, config.annotation, config.syntax)
   described = {**annotation.configuration(), 'checkpoint': identity(args.checkpoint),
-               'dtype': config.model.dtype, 'corpus': identity(args.corpus)}
+               'corpus': identity(args.corpus)}
   with RunFolder(args.output_dir, described, versions()) as folder:
     config.save(args.output_dir)
     stages = _STAGES if args.stage == 'all' else (args.stage,)

@@ -81,8 +81,8 @@ def generate(
 ) -> list[Generated]:
   """Returns the greedy continuation of each of `prompts` (token ids).
 
-  A call that is malformed or whose tool has no result is taken back, and no further call is
-  started where it stood; the text goes on as if there had been none (the paper does not say).
+  A call that is malformed or whose tool has no result is taken back, and the text goes on as if
+  there had been none, without further calls (the paper does not say).
 
   Args:
     model: the model.
@@ -127,7 +127,7 @@ class _Generation:
     self.names, self.run_call = set(tool_names), run_call
     start = [] if model.tokenizer.start_id is None else [model.tokenizer.start_id]
     self.queue = deque(_Row(i, [*start, *prompt]) for i, prompt in enumerate(prompts))
-    self.api_id = model.tokenizer.encode(syntax.start)[0]
+    self.api_id = model.tokenizer.single_id(syntax.start)
     self.rows: list[_Row | None] = [None] * min(settings.slots, count_bucket(len(prompts)))
     self.results: list[Generated | None] = [None] * len(prompts)
 

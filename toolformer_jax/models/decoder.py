@@ -154,7 +154,8 @@ class Decoder(nn.Module):
       init = nn.with_logical_partitioning(nn.initializers.normal(0.02), (None, 'embed'))
       shape = (self.config.max_positions, self.config.embed_dim)
       positions_table = self.param('position_embedding', init, shape, jnp.float32)
-      x_BTD += jnp.take(positions_table, positions_BT, axis=0).astype(x_BTD.dtype)
+      # Padding may stand past the table: NaN there would reach other tokens by way of 0 * NaN.
+      x_BTD += jnp.take(positions_table, positions_BT, axis=0, mode='clip').astype(x_BTD.dtype)
     return constrain(x_BTD, 'batch', None, None)
 
   def _blocks(self, x_BTD, cache, prefixes, angles, masks):

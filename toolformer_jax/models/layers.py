@@ -14,7 +14,7 @@ _MASKED = -1e30  # not -inf: a row that sees nothing must stay finite
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def contract(equation: str, left: jax.Array, right: jax.Array) -> jax.Array:
-  """Returns an einsum of two operands, every letter in exactly two of its three terms, in float32.
+  """Returns an einsum of two operands in float32; each letter is in two or three of its terms.
 
   The gradient of `right` is a product with `left` first. Autodiff puts the large incoming gradient
   first, and XLA then recomputes that one transposed, element by element (5 times the time of a

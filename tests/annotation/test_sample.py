@@ -1,0 +1,99 @@
+"""Positions and calls are those of a plain pass over prompt, text, and text so far."""
+
+import jax
+import numpy as np
+import pytest
+
+from toolformer_jax.annotation.prompts import Prompt
+from toolformer_jax.annotation.records import Document
+from toolformer_jax.annotation.sample import CallSampler
+from toolformer_jax.annotation.settings import AnnotationSettings, ToolSettings
+from toolformer_jax.calls import DEFAULT_SYNTAX, CallSyntax
+from toolformer_jax.errors import UserError
+
+PROMPT = Prompt('Calculator', 'Add calls:', ('One and one is [Calculator(1 + 1)] 2.',))
+DOCUMENTS = [Document('a', 'There are 48 and 36, so 84.'), Document('b', 'Ten of 5: 50')]
+
+
+@pytest.fixture(scope='module')
+def model(make_model):
+  """A random model that is eager to end calls."""
+  model = make_model(max_positions=1024, tied_head=False, head_bias=True)
+  head = model.variables['params']['head']
+  ids = np.array([model.tokenizer.encode(mark)[0] for mark in ')]'])
+  head['bias'] = head['bias'].at[ids].set(9.0)
+  return model
+
+
+def sampler(model, settings=None, **tool):
+  settings = settings or AnnotationSettings(temperature=0.0, max_call_tokens=12)
+  return CallSampler(model=model, prompt=PROMPT, tool=ToolSettings(**tool), settings=settings,
+                     syntax=DEFAULT_SYNTAX)
+
+
+def logits_of(model, tokens):
+  """Returns the logits after each of `tokens` by one plain pass."""
+  padded = np.zeros((1, 512), np.int32)
+  padded[0, :len(tokens)] = tokens
+  return np.asarray(model.decoder.apply(model.variables, padded)[0][0, :len(tokens)])
+
+
+def before_text(model, document):
+  """Returns what the model reads before the text in which calls may start, by the paper."""
+  encode = model.tokenizer.encode
+  return [model.tokenizer.start_id, *encode(PROMPT.before(DEFAULT_SYNTAX)), *encode(document.text),
+          *encode(PROMPT.between())]
+
+
+def plain_probabilities(model, document):
+  before, ids = before_text(model, document), model.tokenizer.encode(document.text)
+  logits = logits_of(model, [*before, *ids])[len(before) - 1:-1]
+  return np.asarray(jax.nn.softmax(logits, -1))[:, model.tokenizer.encode(' [')[0]]
+
+
+def test_probabilities_and_positions_are_those_of_a_plain_pass(model):
+  k = 4
+  candidates, counts = sampler(model, tau_s=0.0, k=k, m=1)(DOCUMENTS)
+  assert counts['positions'] == k * len(DOCUMENTS) and candidates
+  for document in DOCUMENTS:
+    expected = plain_probabilities(model, document)
+    found = {c.position: c.probability for c in candidates if c.document_id == document.id}
+    assert set(found) <= set(np.argsort(-expected)[:k].tolist())
+    for position, probability in found.items():
+      assert probability == pytest.approx(expected[position], rel=1e-3)
+
+
+def test_tau_s_is_a_lower_bound(model):
+  expected = np.concatenate([plain_probabilities(model, document) for document in DOCUMENTS])
+  tau_s = float(np.median(expected))
+  _, counts = sampler(model, tau_s=tau_s, k=1000, m=1)(DOCUMENTS)
+  assert counts['positions'] == (expected > tau_s).sum()
+
+
+def test_greedy_calls_are_plain_greedy_decoding(model):
+  candidates, _ = sampler(model, tau_s=0.0, k=3, m=2)(DOCUMENTS)
+  assert candidates
+  for candidate in candidates:
+    document = next(d for d in DOCUMENTS if d.id == candidate.document_id)
+    ids = model.tokenizer.encode(document.text)
+    opening = model.tokenizer.encode(' [Calculator')
+    tokens = [*before_text(model, document), *ids[:candidate.position], *opening]
+    new = []
+    while not (new and candidate.argument in model.tokenizer.decode(new)):
+      logits = logits_of(model, [*tokens, *new])[-1]
+      if not new:  # a parenthesis has to come first
+        logits = np.where([b.startswith(b'(') for b in model.tokenizer.token_bytes], logits, -1e9)
+      new.append(int(logits.argmax()))
+      assert len(new) <= 12
+    assert model.tokenizer.decode(new).startswith('(')
+
+
+def test_what_the_model_has_no_room_for_is_refused(model):
+  with pytest.raises(UserError, match='max_text_tokens smaller'):
+    sampler(model, AnnotationSettings(max_text_tokens=500))
+
+
+def test_a_start_of_several_tokens_is_refused(model):
+  with pytest.raises(UserError, match='must be one token'):
+    CallSampler(model=model, prompt=PROMPT, tool=ToolSettings(), settings=AnnotationSettings(),
+                syntax=CallSyntax(start=' <API>'))
