@@ -83,7 +83,7 @@ def test_summary_has_a_line_for_the_tool_and_says_what_failed(folder):
   write_whole_run(folder)
   text = report.summary(folder, [PLAN], AnnotationSettings())
   assert '3 documents were read; 1 of them are longer than 192 tokens and were split' in text
-  assert '1 texts have a call already and were left out. That makes 2 texts.' in text
+  assert '1 texts with a call already were left out. That makes 2 texts.' in text
   assert '| Calculator | 2 | 2 | 4 | 12 | 7 | 5 | 5 | 0.75 | 2 | 3 | 1 | 1 |' in text.splitlines()
   assert '2 of 7 candidates have no result: 1 x division by zero, 1 x look-ahead.' in text
   assert 'nothing is kept' not in text
@@ -99,7 +99,7 @@ LOSSES = {
                 'execution dropped all 7 candidates'),
   'filter': (candidates(7), dict(documents=2, positions=4, samples=12), {'executed': 2},
              [scored('a', 0, 0.25), scored('a', 1, -1.0)],
-             'the filter dropped all 2 calls: the highest gain is 0.25, and tau_f = 0.75'),
+             'the filter dropped all 2 calls: no gain is above 0.25, and tau_f = 0.75'),
 }
 
 

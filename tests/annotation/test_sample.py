@@ -1,4 +1,4 @@
-"""Positions and calls are those of a plain pass over prompt, text, and text so far."""
+"""Positions are those of a plain pass over prompt, text, and text so far."""
 
 import jax
 import numpy as np
@@ -21,12 +21,12 @@ def model(make_model):
   model = make_model(max_positions=1024, tied_head=False, head_bias=True)
   head = model.variables['params']['head']
   ids = np.array([model.tokenizer.encode(mark)[0] for mark in ')]'])
-  head['bias'] = head['bias'].at[ids].set(9.0)
+  head['bias'] = head['bias'].at[ids].set(15.0)
   return model
 
 
 def sampler(model, settings=None, **tool):
-  settings = settings or AnnotationSettings(temperature=0.0, max_call_tokens=12)
+  settings = settings or AnnotationSettings(temperature=3.0, max_call_tokens=12)
   return CallSampler(model=model, prompt=PROMPT, tool=ToolSettings(**tool), settings=settings,
                      syntax=DEFAULT_SYNTAX)
 
@@ -53,8 +53,9 @@ def plain_probabilities(model, document):
 
 def test_probabilities_and_positions_are_those_of_a_plain_pass(model):
   k = 4
-  candidates, counts = sampler(model, tau_s=0.0, k=k, m=1)(DOCUMENTS)
-  assert counts['positions'] == k * len(DOCUMENTS) and candidates
+  candidates, counts = sampler(model, tau_s=0.0, k=k, m=20)(DOCUMENTS)
+  assert counts['positions'] == k * len(DOCUMENTS)
+  assert {c.document_id for c in candidates} == {d.id for d in DOCUMENTS}
   for document in DOCUMENTS:
     expected = plain_probabilities(model, document)
     found = {c.position: c.probability for c in candidates if c.document_id == document.id}
@@ -65,27 +66,11 @@ def test_probabilities_and_positions_are_those_of_a_plain_pass(model):
 
 def test_tau_s_is_a_lower_bound(model):
   expected = np.concatenate([plain_probabilities(model, document) for document in DOCUMENTS])
-  tau_s = float(np.median(expected))
+  ordered = np.sort(expected)
+  gap = np.diff(ordered).argmax()  # far from every probability, which is known to rounding only
+  tau_s = float(ordered[gap:gap + 2].mean())
   _, counts = sampler(model, tau_s=tau_s, k=1000, m=1)(DOCUMENTS)
-  assert counts['positions'] == (expected > tau_s).sum()
-
-
-def test_greedy_calls_are_plain_greedy_decoding(model):
-  candidates, _ = sampler(model, tau_s=0.0, k=3, m=2)(DOCUMENTS)
-  assert candidates
-  for candidate in candidates:
-    document = next(d for d in DOCUMENTS if d.id == candidate.document_id)
-    ids = model.tokenizer.encode(document.text)
-    opening = model.tokenizer.encode(' [Calculator')
-    tokens = [*before_text(model, document), *ids[:candidate.position], *opening]
-    new = []
-    while not (new and candidate.argument in model.tokenizer.decode(new)):
-      logits = logits_of(model, [*tokens, *new])[-1]
-      if not new:  # a parenthesis has to come first
-        logits = np.where([b.startswith(b'(') for b in model.tokenizer.token_bytes], logits, -1e9)
-      new.append(int(logits.argmax()))
-      assert len(new) <= 12
-    assert model.tokenizer.decode(new).startswith('(')
+  assert counts['positions'] == len(ordered) - 1 - gap
 
 
 def test_what_the_model_has_no_room_for_is_refused(model):

@@ -116,18 +116,30 @@ def test_a_waiting_row_does_not_stop_the_others(taught):
   assert texts == [f' [Up({word}) -> {answer}] {answer}.' for word, answer in ANSWERS.items()]
 
 
-def test_plain_decoding_is_greedy(make_model):
-  model = make_model()
-  prompt = [5, 9, 200, 31]
-  got = generate(model, [prompt], settings=GenerationSettings(max_tokens=10))[0].tokens
+@pytest.mark.parametrize(('size', 'max_tokens'), [(4, 10), (50, 100)])  # in one cache, and in three
+def test_plain_decoding_is_greedy(make_model, size, max_tokens):
+  model = make_model(max_positions=256)
+  prompt = [5 + i * 37 % 200 for i in range(size)]
+  got = generate(model, [prompt], settings=GenerationSettings(max_tokens=max_tokens))[0].tokens
   tokens = [model.tokenizer.start_id, *prompt]
-  for _ in range(10):
-    padded = np.zeros((1, 32), np.int32)
+  for _ in range(max_tokens):
+    padded = np.zeros((1, 256), np.int32)
     padded[0, :len(tokens)] = tokens
     tokens.append(int(_argmax(model.decoder, model.variables, padded)[len(tokens) - 1]))
-  expected = tokens[5:]
+  expected = tokens[1 + size:]
   ends = [i for i, token in enumerate(expected) if token in model.tokenizer.end_ids]
   assert got == expected[:ends[0] if ends else None]
+
+
+def test_a_long_result_is_read_whole(taught):
+  prompt, long = PROMPTS[0], 'XY' * 300
+  made = run(taught, [prompt], answer=lambda argument: (long, None), max_tokens=2)[0]
+  encode = taught.tokenizer.encode
+  assert made.tokens[:-2] == [*encode(' [Up(ab) ->'), *encode(f' {long}]')]
+  before = [taught.tokenizer.start_id, *encode(prompt), *made.tokens[:-2]]
+  padded = np.zeros((1, 1024), np.int32)
+  padded[0, :len(before)] = before
+  assert made.tokens[-2] == _argmax(taught.decoder, taught.variables, padded)[len(before) - 1]
 
 
 @functools.partial(jax.jit, static_argnums=0)
