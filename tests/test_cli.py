@@ -373,3 +373,29 @@ def test_real_model_annotates_in_a_process_of_its_own(workplace, corpus, smollm2
   assert done.returncode == 0, done.stderr
   assert '| Calculator | 2 | 2 | 2 | 2 | ' in done.stdout
   assert (workplace / 'run/merged/.COMPLETED').exists()
+
+
+def test_half_a_character_is_refused_and_the_folder_stays_free(fails, run, workplace, corpus,
+                                                              checkpoint):
+  (workplace / 'half.jsonl').write_text('{"text": "fine"}\n{"text": "\\ud800 1 2 3"}\n')
+  assert 'half.jsonl:2: half a surrogate' in fails(*annotate('half.jsonl', checkpoint))
+  assert 'half.jsonl:2: half a surrogate' in fails(
+      'score', '--checkpoint', checkpoint, '--input', 'half.jsonl', '--output', 'out.jsonl')
+  assert '--prompt: the text is not UTF-8' in fails(
+      'generate', '--checkpoint', checkpoint, '--tools', 'calculator', '--prompt', '\udcff')
+  assert 'must be one token' in fails(
+      *annotate(corpus, checkpoint, "--gin.CallSyntax.start='<API>'"))
+  assert run(*annotate(corpus, checkpoint))[0] == 0
+
+
+def test_score_does_not_overwrite_what_it_reads(fails, workplace, corpus, checkpoint):
+  before = (workplace / corpus).read_bytes()
+  assert 'choose another one' in fails(
+      'score', '--checkpoint', checkpoint, '--input', corpus, '--output', corpus)
+  assert (workplace / corpus).read_bytes() == before
+
+
+def test_finetune_refuses_records_of_wrong_types(fails, workplace, checkpoint):
+  (workplace / 'c.jsonl').write_text('{"id": "a", "text": null, "calls": []}\n')
+  assert 'c.jsonl:1: not a AnnotatedDocument record (text is None)' in fails(
+      'finetune', '--data', 'c.jsonl', '--checkpoint', checkpoint, '--output_dir', 'o')

@@ -6,7 +6,7 @@ import pytest
 
 from toolformer_jax.annotation.prompts import Prompt
 from toolformer_jax.annotation.records import Document
-from toolformer_jax.annotation.sample import CallSampler
+from toolformer_jax.annotation.sample import CallSampler, check_fits
 from toolformer_jax.annotation.settings import AnnotationSettings, ToolSettings
 from toolformer_jax.calls import DEFAULT_SYNTAX, CallSyntax
 from toolformer_jax.errors import UserError
@@ -25,8 +25,8 @@ def model(make_model):
   return model
 
 
-def sampler(model, settings=None, **tool):
-  settings = settings or AnnotationSettings(temperature=3.0, max_call_tokens=12)
+def sampler(model, **tool):
+  settings = AnnotationSettings(temperature=3.0, max_call_tokens=12)
   return CallSampler(model=model, prompt=PROMPT, tool=ToolSettings(**tool), settings=settings,
                      syntax=DEFAULT_SYNTAX)
 
@@ -74,11 +74,13 @@ def test_tau_s_is_a_lower_bound(model):
 
 
 def test_what_the_model_has_no_room_for_is_refused(model):
+  def check(**settings):
+    check_fits(model, PROMPT, AnnotationSettings(**settings), DEFAULT_SYNTAX)
+  check(max_text_tokens=200)
   with pytest.raises(UserError, match='max_text_tokens smaller'):
-    sampler(model, AnnotationSettings(max_text_tokens=500))
+    check(max_text_tokens=500)
 
 
 def test_a_start_of_several_tokens_is_refused(model):
   with pytest.raises(UserError, match='must be one token'):
-    CallSampler(model=model, prompt=PROMPT, tool=ToolSettings(), settings=AnnotationSettings(),
-                syntax=CallSyntax(start=' <API>'))
+    check_fits(model, PROMPT, AnnotationSettings(), CallSyntax(start=' <API>'))

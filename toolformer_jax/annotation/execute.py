@@ -11,7 +11,7 @@ from toolformer_jax.tools.base import Context
 from toolformer_jax.tools.executor import Executor, Request
 
 _NUMBER = re.compile(r'\d[\d,]*(?:\.\d+)?')
-LOOK_AHEAD = 'look-ahead: the argument has a number that the text states only after the call'
+LOOK_AHEAD = 'look-ahead (number_guard): the text states a number of the argument only later'
 
 
 def execute(

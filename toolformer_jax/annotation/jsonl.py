@@ -9,6 +9,17 @@ from typing import Any, TextIO
 
 from toolformer_jax.errors import UserError
 
+_SURROGATE = '\\ud'  # how JSON spells one, and some other characters
+
+
+def is_unicode(text: str) -> bool:
+  """Tells whether `text` can be written as UTF-8: a Python string may hold half a character."""
+  try:
+    text.encode('utf-8')
+  except UnicodeEncodeError:
+    return False
+  return True
+
 
 def read_objects(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
   """Yields the JSON objects of a file with their line numbers, from 1; blank lines are passed over.
@@ -35,15 +46,17 @@ def _object(path: pathlib.Path, number: int, line: str) -> dict[str, Any]:
     raise UserError(f'{path}:{number}: not JSON ({error}); mend or remove the line') from error
   if not isinstance(value, dict):
     raise UserError(f'{path}:{number}: not a JSON object; each line must be one, {{"text": ...}}')
+  if _SURROGATE in line.lower() and not is_unicode(json.dumps(value, ensure_ascii=False)):
+    raise UserError(f'{path}:{number}: half a surrogate pair is no character; mend or remove it')
   return value
 
 
 def _open_text(path: pathlib.Path) -> TextIO:
   if path.suffix == '.gz':
-    return gzip.open(path, 'rt', encoding='utf-8')
+    return gzip.open(path, 'rt', encoding='utf-8-sig')
   if path.suffix == '.zst':
     return _open_zstandard(path)
-  return open(path, encoding='utf-8')
+  return open(path, encoding='utf-8-sig')
 
 
 def _open_zstandard(path: pathlib.Path) -> TextIO:
@@ -51,7 +64,7 @@ def _open_zstandard(path: pathlib.Path) -> TextIO:
     import zstandard  # an optional package: nothing else needs it
   except ImportError as error:
     raise UserError(f'reading {path} needs a package: pip install zstandard') from error
-  return zstandard.open(path, 'rt', encoding='utf-8')
+  return zstandard.open(path, 'rt', encoding='utf-8-sig')
 
 
 def _zstandard_errors(path: pathlib.Path) -> tuple[type[Exception], ...]:

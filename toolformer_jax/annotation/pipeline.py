@@ -19,7 +19,7 @@ from toolformer_jax.annotation.merge import merge
 from toolformer_jax.annotation.preselect import preselect
 from toolformer_jax.annotation.prompts import PROMPTS
 from toolformer_jax.annotation.records import Candidate, Document, ExecutedCall, ScoredCall
-from toolformer_jax.annotation.sample import CallSampler
+from toolformer_jax.annotation.sample import CallSampler, check_fits
 from toolformer_jax.annotation.settings import THRESHOLDS, AnnotationSettings, ToolSettings
 from toolformer_jax.annotation.split import split_document
 from toolformer_jax.calls import DEFAULT_SYNTAX, CallSyntax
@@ -48,6 +48,10 @@ class Annotation:
   plans: tuple[ToolPlan, ...]
   settings: AnnotationSettings
   syntax: CallSyntax = DEFAULT_SYNTAX
+
+  def __post_init__(self):
+    for plan in self.plans:
+      check_fits(self.model, PROMPTS[plan.tool.name.lower()], self.settings, self.syntax)
 
   def configuration(self) -> dict[str, Any]:
     """Returns what the results depend on, besides the corpus and the model's weights."""
@@ -119,15 +123,16 @@ class Annotation:
                       'complete; run the stages before it first')
     chunks = folder.chunks(folders.DOCUMENTS)
     todo = [chunk for chunk in chunks if not folder.has(name, chunk)]
-    done, size = len(chunks) - len(todo), self.settings.chunk_documents
+    texts, size = folder.counts(folders.DOCUMENTS)['documents'], self.settings.chunk_documents
+    done = min(texts, (len(chunks) - len(todo)) * size)
     title = f'{plan.tool.name} {stage}'
-    with Progress(title, len(chunks) * size, 'texts', done * size) as progress:
+    with Progress(title, texts, 'texts', done) as progress:
       work = self._worker(plan, stage) if todo else None
       for chunk in todo:
         documents = folder.read(folders.DOCUMENTS, chunk, Document)
         records, counts = work(folder, chunk, documents)
         folder.write(name, chunk, records, counts)
-        progress.advance(size)
+        progress.advance(len(documents))
     folder.complete(name)
 
   def _worker(self, plan: ToolPlan, stage: str):

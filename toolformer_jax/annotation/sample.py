@@ -17,6 +17,25 @@ from toolformer_jax.models.language_model import LanguageModel
 _DOCUMENTS = 32  # computed in one batch: enough branches to keep all rows busy
 
 
+def check_fits(model: LanguageModel, prompt: Prompt, settings: AnnotationSettings,
+               syntax: CallSyntax) -> None:
+  """Checks before any work that the model can sample calls from `prompt`.
+
+  Raises:
+    UserError: the start of a call is no single token, or the model has too few positions.
+  """
+  encode = model.tokenizer.encode
+  model.tokenizer.single_id(syntax.start)
+  prompt_tokens = len(encode(prompt.before(syntax))) + len(encode(prompt.between()))
+  text, call = settings.max_text_tokens, settings.max_call_tokens
+  needed = prompt_tokens + 2 * text + call
+  if needed > model.config.max_positions:
+    raise UserError(
+        f'the prompt of {prompt.tool}, twice a text of {text} tokens and a call of {call} make '
+        f'{needed} tokens, and the model has {model.config.max_positions} positions; make '
+        'AnnotationSettings.max_text_tokens smaller')
+
+
 class CallSampler:
   """Samples calls to one tool; holds the tool's prompt, computed once."""
 
@@ -26,7 +45,6 @@ class CallSampler:
     self._model, self._prompt, self._tool = model, prompt, tool
     self._settings, self._syntax = settings, syntax
     encode = model.tokenizer.encode
-    self._check_length(len(encode(prompt.before(syntax))) + len(encode(prompt.between())))
     self._shared = sampling.prefill_prompt(model, encode(prompt.before(syntax)))
     self._between = encode(prompt.between())
     self._start_id = model.tokenizer.single_id(syntax.start)
@@ -35,15 +53,6 @@ class CallSampler:
         opening=tuple(encode(self._opening_text)), first_allowed=self._first_allowed(),
         max_tokens=settings.max_call_tokens, temperature=settings.temperature,
         finished=lambda text: '\n' in text or self._parse(text) is not None)
-
-  def _check_length(self, prompt_tokens: int) -> None:
-    text, call = self._settings.max_text_tokens, self._settings.max_call_tokens
-    needed = prompt_tokens + 2 * text + call
-    if needed > self._model.config.max_positions:
-      raise UserError(
-          f'the prompt of {self._prompt.tool}, twice a text of {text} tokens and a call of {call} '
-          f'make {needed} tokens, and the model has {self._model.config.max_positions} positions; '
-          'make AnnotationSettings.max_text_tokens smaller')
 
   def __call__(self, documents: Sequence[Document]) -> tuple[list[Candidate], Counter]:
     """Returns the candidates of `documents`, and counts of documents, positions and samples.

@@ -10,6 +10,7 @@ import json
 import pathlib
 from typing import TYPE_CHECKING
 
+from toolformer_jax.annotation.jsonl import is_unicode
 from toolformer_jax.commands import options
 from toolformer_jax.commands.texts import InputText, read_prompts
 from toolformer_jax.errors import UserError
@@ -65,6 +66,8 @@ def run(args: argparse.Namespace) -> None:
 
 def _texts(args: argparse.Namespace) -> list[InputText]:
   if args.input is None:
+    if not is_unicode(args.prompt):
+      raise UserError('--prompt: the text is not UTF-8')
     return [InputText(None, args.prompt, None, '--prompt')]
   texts = list(read_prompts(args.input))
   if not texts:

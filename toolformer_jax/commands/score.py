@@ -41,6 +41,8 @@ def run(args: argparse.Namespace) -> None:
   from toolformer_jax.progress import Progress
   chosen = [f'ModelSettings.dtype = {args.dtype!r}'] if args.dtype else []
   settings = options.configuration(args, *chosen).model
+  if args.output.resolve() == args.input.resolve():
+    raise UserError('--output is the file that --input reads; choose another one')
   texts = list(read_texts(args.input))
   if not texts:
     raise UserError(f'{args.input} holds no text')
