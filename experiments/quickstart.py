@@ -103,7 +103,7 @@ def states_hard_result(problem: str) -> bool:
 
   It has three digits or more, and is the product of two numbers that the text states before it, or
   the sum or difference of two such large ones. What is easier the model mostly guesses by itself,
-  so that no call can lower its loss by much.
+  so that no call can lower its loss by much. A text without a question is all solution.
   """
   solution = problem.rfind('? ')
   stated = []
