@@ -28,10 +28,10 @@ SMALL_STEPS = ['--gin.FinetuneSettings.steps=2', '--gin.FinetuneSettings.batch_r
 
 @pytest.fixture(scope='module')
 def checkpoint(tmp_path_factory):
-  """A random model of two layers, whose tokens are bytes."""
+  """A random model of two layers, whose tokens are bytes, and the start of a call."""
   end = '<|endoftext|>'
-  tokens = [*sorted(ByteLevel.alphabet()), end]
-  tokenizer = Tokenizer.byte_level_bpe(tokens, [], [end], split_digits=True, bos_id=None,
+  tokens = [*sorted(ByteLevel.alphabet()), 'Ġ[', end]
+  tokenizer = Tokenizer.byte_level_bpe(tokens, [('Ġ', '[')], [end], split_digits=True, bos_id=None,
                                        eos_id=tokens.index(end))
   config = DecoderConfig(vocab_size=len(tokens), layers=2, embed_dim=32, heads=4, kv_heads=2,
                          head_dim=8, mlp_dim=64, max_positions=8192, rotary_dim=8)

@@ -143,4 +143,4 @@ def test_fetches_at_once(wheel, tmp_path):
 def test_word_problems_are_the_same_everywhere(tmp_path):
   pytest.importorskip('reasoning_gym')
   path = fetching.fetch('word-problems', tmp_path)
-  assert len(path.read_text(encoding='utf-8').splitlines()) == 2927
+  assert len(path.read_text(encoding='utf-8').splitlines()) == 5825
