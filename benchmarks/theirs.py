@@ -64,7 +64,8 @@ class Transformers:
                     ) -> list[list[int]]:
     """Samples continuations of the first `visible` tokens of `cache` and `tokens`, in one batch."""
     cache = copy.deepcopy(cache)
-    cache.crop(visible)
+    if visible < cache.get_seq_length():
+      cache.crop(visible - cache.get_seq_length())
     cache.batch_repeat_interleave(samples)
     ids = torch.tensor([[0] * visible + tokens] * samples)
     out = self.model.generate(
