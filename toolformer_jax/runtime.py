@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from toolformer_jax.errors import UserError
-from toolformer_jax.fetch import CATALOGUE, cache_directory
+from toolformer_jax.fetch import CATALOGUE, cache_directory, file_sha256
 from toolformer_jax.settings import check
 
 if TYPE_CHECKING:
@@ -84,13 +84,8 @@ def identity(name: str) -> str:
   try:
     if path.is_dir():
       files = sorted(file for file in path.rglob('*') if file.is_file())
-      lines = [f'{file.relative_to(path).as_posix()} {_sha256(file)}' for file in files]
+      lines = [f'{file.relative_to(path).as_posix()} {file_sha256(file)}' for file in files]
       return hashlib.sha256('\n'.join(lines).encode()).hexdigest()
-    return _sha256(path)
+    return file_sha256(path)
   except OSError as error:
     raise UserError(f'can not read {name}: {error.strerror}') from error
-
-
-def _sha256(path: pathlib.Path) -> str:
-  with open(path, 'rb') as file:
-    return hashlib.file_digest(file, 'sha256').hexdigest()

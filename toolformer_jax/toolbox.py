@@ -15,7 +15,7 @@ from toolformer_jax.annotation.jsonl import read_objects
 from toolformer_jax.annotation.mediawiki import read_pages
 from toolformer_jax.calls import Call
 from toolformer_jax.errors import UserError, unknown
-from toolformer_jax.fetch import CATALOGUE, cache_directory, fetch
+from toolformer_jax.fetch import cache_directory, corpus_names, file_sha256, find_corpus
 from toolformer_jax.settings import check
 from toolformer_jax.tools.base import Context, Tool
 from toolformer_jax.tools.calculator import Calculator
@@ -103,23 +103,17 @@ def wikipedia_search(settings: SearchSettings) -> WikiSearch:
 
 
 def _locate(corpus: str) -> pathlib.Path:
-  path = pathlib.Path(corpus)
-  if path.is_file():
+  if path := find_corpus(corpus):
     return path
-  names = [name for name, asset in CATALOGUE.items() if asset.kind == 'corpus']
-  if corpus in names:
-    return fetch(corpus)
-  if path.name != corpus:
+  if pathlib.Path(corpus).name != corpus:
     raise UserError(f'there is no file {corpus} to search in')
-  raise unknown('file or corpus to search in', corpus, names)
+  raise unknown('file or corpus to search in', corpus, corpus_names())
 
 
 def _key(corpus: pathlib.Path, settings: SearchSettings) -> str:
   """Returns a name for all that determines an index."""
-  with open(corpus, 'rb') as file:
-    content = hashlib.file_digest(file, 'sha256').hexdigest()
-  parts = (content, settings.passage_words, settings.snippet_words, toolformer_jax.__version__,
-           importlib.metadata.version('bm25s'))
+  parts = (file_sha256(corpus), settings.passage_words, settings.snippet_words,
+           toolformer_jax.__version__, importlib.metadata.version('bm25s'))
   return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
 
 

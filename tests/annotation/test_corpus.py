@@ -110,7 +110,7 @@ def test_unknown_name_offers_the_nearest():
 
 def test_name_of_the_catalogue(tmp_path, monkeypatch):
   path = write(tmp_path / 'c.jsonl', LINES)
-  monkeypatch.setattr('toolformer_jax.annotation.corpus.fetch', lambda name: path)
+  monkeypatch.setattr('toolformer_jax.fetch.fetch', lambda name: path)
   assert [document.text for document in read_corpus('word-problems')] == ['One.', 'Two.']
 
 

@@ -11,7 +11,7 @@ from toolformer_jax.annotation.jsonl import read_objects
 from toolformer_jax.annotation.mediawiki import read_pages
 from toolformer_jax.annotation.records import Document
 from toolformer_jax.errors import UserError, unknown
-from toolformer_jax.fetch import CATALOGUE, fetch
+from toolformer_jax.fetch import corpus_names, find_corpus
 
 _NAME = re.compile(r'[\w-]+')
 
@@ -42,12 +42,9 @@ def read_corpus(corpus: str | pathlib.Path, min_words: int = 30) -> Iterator[Doc
 
 
 def _locate(corpus: str) -> pathlib.Path:
-  path = pathlib.Path(corpus)
-  if path.is_file():
-    return path
-  names = [name for name, asset in CATALOGUE.items() if asset.kind == 'corpus']
-  if corpus in names:
-    return fetch(corpus)
+  if found := find_corpus(corpus):
+    return found
+  path, names = pathlib.Path(corpus), corpus_names()
   if _NAME.fullmatch(corpus) and not path.exists():
     raise unknown('corpus', corpus, names)
   siblings = [file.name for file in path.parent.glob('*') if file.is_file()]

@@ -20,7 +20,12 @@ from toolformer_jax.annotation.preselect import preselect
 from toolformer_jax.annotation.prompts import PROMPTS
 from toolformer_jax.annotation.records import Candidate, Document, ExecutedCall, ScoredCall
 from toolformer_jax.annotation.sample import CallSampler, check_fits
-from toolformer_jax.annotation.settings import THRESHOLDS, AnnotationSettings, ToolSettings
+from toolformer_jax.annotation.settings import (
+    STAGES,
+    THRESHOLDS,
+    AnnotationSettings,
+    ToolSettings,
+)
 from toolformer_jax.annotation.split import split_document
 from toolformer_jax.calls import DEFAULT_SYNTAX, CallSyntax
 from toolformer_jax.errors import UserError
@@ -28,8 +33,6 @@ from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.progress import Progress
 from toolformer_jax.tools.base import Tool
 from toolformer_jax.tools.executor import Executor
-
-STAGES = ('sample', 'execute', 'filter', 'merge')
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from toolformer_jax.settings import check
 
+STAGES = ('sample', 'execute', 'filter', 'merge')
 THRESHOLDS = (0.5, 1.0, 2.0)  # of the gain, for which the paper's Table 2 counts calls
 
 

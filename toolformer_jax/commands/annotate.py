@@ -9,11 +9,10 @@ import argparse
 import collections
 import pathlib
 
+from toolformer_jax.annotation.settings import STAGES
 from toolformer_jax.commands import options
 from toolformer_jax.runtime import identity, load_model, versions
 from toolformer_jax.toolbox import build_tools
-
-_STAGES = ('sample', 'execute', 'filter', 'merge')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   options.add_checkpoint(parser)
   options.add_tools(parser)
   parser.add_argument('--output_dir', required=True, type=pathlib.Path, metavar='D')
-  parser.add_argument('--stage', choices=(*_STAGES, 'all'), default='all',
+  parser.add_argument('--stage', choices=(*STAGES, 'all'), default='all',
                       help='do only this stage; the ones before must be complete (default: all)')
   parser.add_argument('--seed', type=int, metavar='N', help='of all random choices')
   options.add_configuration(parser)
@@ -50,6 +49,6 @@ def run(args: argparse.Namespace) -> None:
                'corpus': identity(args.corpus)}
   with RunFolder(args.output_dir, described, versions()) as folder:
     config.save(args.output_dir)
-    stages = _STAGES if args.stage == 'all' else (args.stage,)
+    stages = STAGES if args.stage == 'all' else (args.stage,)
     annotation.run(lambda: read_corpus(args.corpus), folder, stages)
     print(report.summary(folder, plans, config.annotation))

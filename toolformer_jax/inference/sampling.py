@@ -170,6 +170,11 @@ class _BranchLoop:
         self._collect(np.asarray(tokens_BN), longest)
     return self.results
 
+  @property
+  def _rows(self) -> list[_Row]:
+    """All rows, in the order of the batch."""
+    return [row for lane in self.lanes for row in lane.rows]
+
   def _fill(self) -> bool:
     """Gives free rows a branch; tells whether any row has work."""
     for lane in self.lanes:
@@ -200,9 +205,8 @@ class _BranchLoop:
     return _take_rows(cache, np.array(rows_B, np.int32))
 
   def _decode(self, documents: Cache, cache: Cache):
-    rows = [row for lane in self.lanes for row in lane.rows]
     def column(value, dtype):
-      return self.model.put_batch(np.array([value(row) for row in rows], dtype))
+      return self.model.put_batch(np.array([value(row) for row in self._rows], dtype))
     def of_branch(name):
       return lambda row: 0 if row.branch is None else getattr(self.branches[row.branch], name)
     # A row's cache holds all of its tokens but the last, which is fed next.
@@ -216,8 +220,7 @@ class _BranchLoop:
         np.float32(self.settings.temperature))
 
   def _collect(self, tokens_BN: np.ndarray, longest: int) -> None:
-    rows = [row for lane in self.lanes for row in lane.rows]
-    for row, new in zip(rows, tokens_BN.tolist(), strict=True):
+    for row, new in zip(self._rows, tokens_BN.tolist(), strict=True):
       if row.branch is None:
         continue
       row.tokens += new
