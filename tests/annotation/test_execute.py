@@ -2,7 +2,7 @@
 
 import pytest
 
-from toolformer_jax.annotation.execute import LOOK_AHEAD, execute, looks_ahead
+from toolformer_jax.annotation.execute import LOOK_AHEAD, looks_ahead, start_calls
 from toolformer_jax.annotation.records import Candidate, Document
 from toolformer_jax.calls import DEFAULT_SYNTAX
 from toolformer_jax.tools.calculator import Calculator
@@ -38,8 +38,9 @@ def test_guarded_calls_are_not_run_and_are_counted(tokenizer, guard):
   calls = [candidate(tokenizer, 'She has 48 eggs and', argument)
            for argument in ('48 * 2', '375 * 2', '1 / 0')]
   with Executor([Calculator()], syntax=DEFAULT_SYNTAX) as executor:
-    executed, counts = execute(calls, [Document('d', TEXT)], executor=executor,
-                               tokenizer=tokenizer, number_guard=guard)
+    finish = start_calls(calls, [Document('d', TEXT)], executor=executor, tokenizer=tokenizer,
+                         number_guard=guard)
+    executed, counts = finish()
   assert [call.argument for call in executed] == [call.argument for call in calls]
   assert [call.result for call in executed] == ['96', None if guard else '750', None]
   assert executed[1].failure == (LOOK_AHEAD if guard else None)

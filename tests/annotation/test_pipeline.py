@@ -1,6 +1,9 @@
 """A run that is killed and started again ends with the files of one that was not."""
 
+import dataclasses
 import pathlib
+import signal
+import threading
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from toolformer_jax.tools.calculator import Calculator
 
 TEXTS = [f'There are {i} and {i + 7} ducks. In all there are {2 * i + 7} ducks.' for i in range(7)]
 DOCUMENTS = [Document(f'd{i}', text) for i, text in enumerate(TEXTS)]
+WAIT_S = 60.0  # far more than anything here needs, and less than the time limit of a call
 
 
 class Echo:
@@ -25,10 +29,25 @@ class Echo:
     return f'<{argument[:5]}>'
 
 
+class Waiting(Echo):
+  """Waits for `event` if the call is from one of the documents `of`; the first does `first`."""
+
+  def __init__(self, of, first=lambda: None):
+    self.of, self.first, self.once = of, first, threading.Lock()
+    self.event, self.waited_in_vain = threading.Event(), False
+
+  def __call__(self, argument, context):
+    if context.document_id in self.of:
+      if self.once.acquire(blocking=False):
+        self.first()
+      self.waited_in_vain |= not self.event.wait(WAIT_S)
+    return super().__call__(argument, context)
+
+
 @pytest.fixture
 def annotation(make_model):
   settings = AnnotationSettings(max_text_tokens=60, max_call_tokens=6, chunk_documents=2,
-                                temperature=3.0, preselect=False)
+                                temperature=3.0, preselect=False, time_limit_s=600.0)
   plan = ToolPlan(Echo(), ToolSettings(tau_s=0.0, k=3, m=4, tau_f=-1.0))
   model = make_model(max_positions=8192, tied_head=False, head_bias=True)
   # A random model that is eager to end calls writes whole ones now and then.
@@ -88,13 +107,89 @@ def test_chunks_do_not_matter_to_a_document(annotation, tmp_path):
       [(c.position, c.argument) for c in record.calls] for record in same]
 
 
-def test_stages_one_by_one(annotation, tmp_path):
-  with pytest.raises(UserError, match='run the stages before it first'):
-    run(annotation, tmp_path / 'steps', stages=('filter',))
-  for stage in ('sample', 'execute', 'filter', 'merge'):
-    run(annotation, tmp_path / 'steps', stages=(stage,))
+def test_a_stage_needs_the_one_before(annotation, tmp_path):
+  for stages in ('execute',), ('filter',), ('sample', 'filter'), ('merge',):
+    with pytest.raises(UserError, match='run the stages before it first'):
+      run(annotation, tmp_path, stages=stages)
+  assert not (tmp_path / 'calculator').exists()
+
+
+@pytest.mark.parametrize('parts', [
+  [('sample',), ('execute',), ('filter',), ('merge',)],
+  [('sample', 'execute'), ('filter', 'merge')],
+  [('sample',), ('execute', 'filter', 'merge')],
+])
+def test_stages_one_by_one(annotation, tmp_path, parts):
+  for stages in parts:
+    run(annotation, tmp_path / 'steps', stages=stages)
   run(annotation, tmp_path / 'whole')
   assert files(tmp_path / 'steps') == files(tmp_path / 'whole')
+
+
+def with_tool(annotation, tool):
+  plan, = annotation.plans
+  return dataclasses.replace(annotation, plans=(dataclasses.replace(plan, tool=tool),))
+
+
+def test_tools_work_while_the_next_chunk_is_sampled(annotation, tmp_path, monkeypatch):
+  called, order = threading.Event(), []
+  tool = Waiting({'d0', 'd1'}, first=called.set)
+  write = RunFolder.write
+  def meeting_write(self, stage, chunk, *args):
+    write(self, stage, chunk, *args)
+    order.append(f'{stage.removeprefix("calculator/")} {chunk}')
+    if order[-1] == 'sample 1':  # only now may the calls of chunk 0 end, and they have begun
+      assert called.wait(WAIT_S)
+      tool.event.set()
+  monkeypatch.setattr(RunFolder, 'write', meeting_write)
+  run(with_tool(annotation, tool), tmp_path / 'overlapped')
+  assert not tool.waited_in_vain
+  assert order[4:-4] == [
+      'sample 0', 'sample 1', 'execute 0', 'filter 0', 'sample 2', 'execute 1', 'filter 1',
+      'sample 3', 'execute 2', 'filter 2', 'execute 3', 'filter 3']
+  monkeypatch.undo()
+  run(annotation, tmp_path / 'whole')
+  assert files(tmp_path / 'overlapped') == files(tmp_path / 'whole')
+
+
+def assert_ends_and_goes_on(annotation, folder, tool, error, done, mend=lambda: None, **kwargs):
+  """A run with `tool`, which hangs, ends with `error`; started again, it ends like any other."""
+  with pytest.raises(error):
+    run(with_tool(annotation, tool), folder / 'ended', **kwargs)
+  assert not tool.waited_in_vain
+  tool.event.set()
+  mend()
+  before = {name: content for name, content in files(folder / 'ended').items()
+            if not name.endswith('.tmp')}
+  run(annotation, folder / 'whole')
+  whole = files(folder / 'whole')
+  assert done <= before.keys()
+  assert before.items() <= whole.items()
+  run(annotation, folder / 'ended')
+  assert files(folder / 'ended') == whole
+
+
+@pytest.mark.parametrize('stages, file', [
+  ((), 'documents/00002.jsonl'),  # ends the sampling of chunk 2
+  (('sample',), 'calculator/sample/00002.jsonl'),  # ends the start of its calls
+])
+def test_an_error_does_not_wait_for_tools(annotation, tmp_path, stages, file):
+  run(annotation, tmp_path / 'ended', stages=stages)
+  broken = tmp_path / 'ended' / file
+  text = broken.read_text()
+  broken.write_text('no record')
+  assert_ends_and_goes_on(
+      annotation, tmp_path, Waiting({'d2', 'd3'}), UserError,
+      {'calculator/sample/00001.jsonl', 'calculator/filter/00000.jsonl'},
+      mend=lambda: broken.write_text(text))
+
+
+def test_an_interrupt_does_not_wait_for_tools(annotation, tmp_path):
+  tool = Waiting({'d6'}, lambda: signal.pthread_kill(threading.main_thread().ident, signal.SIGINT))
+  assert_ends_and_goes_on(
+      annotation, tmp_path, tool, KeyboardInterrupt,
+      {'calculator/sample/00003.jsonl', 'calculator/execute/00001.jsonl'},
+      stages=('sample', 'execute'))
 
 
 def test_another_configuration_is_refused_and_harms_nothing(annotation, tmp_path):

@@ -2,23 +2,26 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 from toolformer_jax.annotation.records import Candidate, Document, ExecutedCall, from_json, to_json
 from toolformer_jax.tokenizer import Tokenizer
 from toolformer_jax.tools.base import Context
-from toolformer_jax.tools.executor import Executor, Request
+from toolformer_jax.tools.executor import Executor, Outcome, Request
 
 _NUMBER = re.compile(r'\d[\d,]*(?:\.\d+)?')
 LOOK_AHEAD = 'look-ahead (number_guard): the text states a number of the argument only later'
 
 
-def execute(
+def start_calls(
     candidates: Sequence[Candidate], documents: Sequence[Document], *,
     executor: Executor, tokenizer: Tokenizer, number_guard: bool,
-) -> tuple[list[ExecutedCall], Counter]:
-  """Returns each candidate with its tool's result or the reason for having none, and counts.
+) -> Callable[[], tuple[list[ExecutedCall], Counter]]:
+  """Starts the calls of `candidates` on the executor's threads, and does not wait for them.
+
+  Returns a function that does: it gives each candidate with its tool's result or the reason for
+  having none, and counts.
 
   Args:
     candidates: of `documents`.
@@ -26,22 +29,27 @@ def execute(
     executor: holds the tools.
     tokenizer: to find a position in the text.
     number_guard: do not execute calls that copy a number from the text after them.
+
+  Raises:
+    UserError: a candidate calls a tool that the executor does not hold.
   """
   by_id = {document.id: document for document in documents}
-  guarded = {i for i, candidate in enumerate(candidates)
-             if number_guard and looks_ahead(candidate, by_id[candidate.document_id], tokenizer)}
-  runnable = [i for i in range(len(candidates)) if i not in guarded]
-  outcomes = executor.run([_request(candidates[i], by_id) for i in runnable])
-  result = {i: (outcome.result, outcome.failure)
-            for i, outcome in zip(runnable, outcomes, strict=True)}
-  executed = []
-  for i, candidate in enumerate(candidates):
-    value, failure = result.get(i, (None, LOOK_AHEAD))
-    fields = {**to_json(candidate), 'result': value, 'failure': failure}
-    executed.append(from_json(ExecutedCall, fields))
-  failures = Counter(f'failed: {call.failure}' for call in executed if call.failure)
-  counts = Counter(candidates=len(executed), executed=sum(c.failure is None for c in executed))
-  return executed, counts + failures
+  started = [
+      None if number_guard and looks_ahead(candidate, by_id[candidate.document_id], tokenizer)
+      else executor.submit(_request(candidate, by_id)) for candidate in candidates]
+  def finish():
+    executed = [_executed(candidate, future and future.result())
+                for candidate, future in zip(candidates, started, strict=True)]
+    failures = Counter(f'failed: {call.failure}' for call in executed if call.failure)
+    counts = Counter(candidates=len(executed), executed=sum(c.failure is None for c in executed))
+    return executed, counts + failures
+  return finish
+
+
+def _executed(candidate: Candidate, outcome: Outcome | None) -> ExecutedCall:
+  """Returns `candidate` with what came of it; without an outcome, it was not to be executed."""
+  result, failure = (outcome.result, outcome.failure) if outcome else (None, LOOK_AHEAD)
+  return from_json(ExecutedCall, {**to_json(candidate), 'result': result, 'failure': failure})
 
 
 def _request(candidate: Candidate, by_id: dict[str, Document]) -> Request:

@@ -2,17 +2,26 @@
 
 A chunk is the unit of work: what is computed for it depends on its own records alone, so that a
 run that was killed goes on with the next chunk and ends with the same files.
+
+The stages of one tool that are asked for together go over the chunks side by side: while the device
+samples chunk n, the tools work on chunk n - 1.
+
+    device   sample 0 | sample 1 | filter 0   sample 2 | filter 1   sample 3 | ...
+    tools             | calls of 0          | calls of 1            | calls of 2 ...
 """
 
+import contextlib
 import dataclasses
+import functools
+import itertools
 import math
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from toolformer_jax.annotation import folder as folders
-from toolformer_jax.annotation.execute import execute
+from toolformer_jax.annotation.execute import start_calls
 from toolformer_jax.annotation.filter import score_calls
 from toolformer_jax.annotation.folder import RunFolder, stage_name
 from toolformer_jax.annotation.merge import merge
@@ -78,9 +87,7 @@ class Annotation:
     """
     self._split_corpus(corpus, folder)
     for plan in self.plans:
-      for stage in STAGES[:3]:
-        if stage in stages:
-          self._run_stage(folder, plan, stage)
+      self._run_tool(folder, plan, [stage for stage in STAGES[:3] if stage in stages])
     if 'merge' in stages:
       self._merge(folder)
 
@@ -117,50 +124,81 @@ class Annotation:
           counts['documents'] += 1
           yield piece
 
-  def _run_stage(self, folder: RunFolder, plan: ToolPlan, stage: str) -> None:
-    name, source = stage_name(plan.tool.name, stage), _source(plan, stage)
+  def _run_tool(self, folder: RunFolder, plan: ToolPlan, stages: Sequence[str]) -> None:
+    """Does `stages`, a chunk of each as soon as the stage before has done it.
+
+    Each stage is a generator that pulls chunks from the one before, all on this thread, the only
+    one that uses the model and writes files: whatever ends one stage, an error or a signal, ends
+    them all. Only tool calls run beside it, on the executor's threads, for which no exit waits.
+    """
+    for stage in stages:
+      _check_source(folder, plan, stage, stages)
+    with contextlib.ExitStack() as running:
+      ready = iter(folder.chunks(folders.DOCUMENTS))
+      for stage in stages:
+        # Closed here: a generator that an error leaves halfway lives for as long as its traceback.
+        ready = running.enter_context(contextlib.closing(self._stage(folder, plan, stage, ready)))
+      deque(ready, maxlen=0)
+
+  def _stage(self, folder: RunFolder, plan: ToolPlan, stage: str,
+             ready: Iterable[int]) -> Iterator[int]:
+    """Yields the chunks of `ready`, each when this stage has it in the folder."""
+    name = stage_name(plan.tool.name, stage)
     if folder.is_complete(name):
+      yield from ready
       return
-    if not folder.is_complete(source):
-      raise UserError(f'stage {stage} of {plan.tool.name} needs {folder.path / source} to be '
-                      'complete; run the stages before it first')
-    chunks = folder.chunks(folders.DOCUMENTS)
-    todo = [chunk for chunk in chunks if not folder.has(name, chunk)]
-    texts, size = folder.counts(folders.DOCUMENTS)['documents'], self.settings.chunk_documents
-    done = min(texts, (len(chunks) - len(todo)) * size)
-    title = f'{plan.tool.name} {stage}'
-    with Progress(title, texts, 'texts', done) as progress:
-      work = self._worker(plan, stage) if todo else None
-      for chunk in todo:
+    todo = {chunk for chunk in folder.chunks(folders.DOCUMENTS) if not folder.has(name, chunk)}
+    with contextlib.ExitStack() as stack:
+      title = f'{plan.tool.name} {stage}'
+      progress = stack.enter_context(self._progress(folder, title, len(todo)))
+      worker = self._worker(plan, stage, stack) if todo else None
+      def begin(chunk):
+        if chunk not in todo:
+          return chunk, 0, None
         documents = folder.read(folders.DOCUMENTS, chunk, Document)
-        records, counts = work(folder, chunk, documents)
-        folder.write(name, chunk, records, counts)
-        progress.advance(len(documents))
+        return chunk, len(documents), worker(folder, chunk, documents)
+      begun = map(begin, ready)
+      for chunk, texts, finish in _one_behind(begun) if stage == 'execute' else begun:
+        if finish:
+          folder.write(name, chunk, *finish())
+          progress.advance(texts)
+        yield chunk
     folder.complete(name)
 
-  def _worker(self, plan: ToolPlan, stage: str):
-    """Returns the function (folder, chunk, documents) -> (records, counts) of a stage."""
+  def _progress(self, folder: RunFolder, title: str, todo: int) -> Progress:
+    """Returns the progress of a stage that has `todo` chunks to do."""
+    texts = folder.counts(folders.DOCUMENTS)['documents']
+    chunks_done = len(folder.chunks(folders.DOCUMENTS)) - todo
+    done = min(texts, chunks_done * self.settings.chunk_documents)
+    return Progress(title, texts, 'texts', done)
+
+  def _worker(self, plan: ToolPlan, stage: str, stack: contextlib.ExitStack):
+    """Returns the function (folder, chunk, documents) -> finish of a stage.
+
+    It begins with a chunk; finish() returns the records and counts. `stack` is to be closed after.
+    """
     tool, settings = plan.tool.name, self.settings
     if stage == 'sample':
       sampler = CallSampler(model=self.model, prompt=PROMPTS[tool.lower()], tool=plan.settings,
                             settings=settings, syntax=self.syntax)
       def sample(folder, chunk, documents):
-        return sampler([document for document in documents if not settings.preselect
-                        or preselect(tool, document, settings.seed)])
+        return lambda: sampler([document for document in documents if not settings.preselect
+                                or preselect(tool, document, settings.seed)])
       return sample
     if stage == 'execute':
-      def run_tool(folder, chunk, documents):
+      executor = stack.enter_context(Executor(
+          [plan.tool], time_limit_s=settings.time_limit_s,
+          max_result_chars=settings.max_result_chars, syntax=self.syntax))
+      def call(folder, chunk, documents):
         candidates = _read(folder, stage_name(tool, 'sample'), chunk, Candidate, documents)
-        with Executor([plan.tool], time_limit_s=settings.time_limit_s,
-                      max_result_chars=settings.max_result_chars, syntax=self.syntax) as executor:
-          return execute(candidates, documents, executor=executor, tokenizer=self.model.tokenizer,
-                         number_guard=settings.number_guard)
-      return run_tool
+        return start_calls(candidates, documents, executor=executor,
+                           tokenizer=self.model.tokenizer, number_guard=settings.number_guard)
+      return call
+    least = min(*THRESHOLDS, plan.settings.tau_f) if settings.skip_hopeless else -math.inf
     def score(folder, chunk, documents):
       executed = _read(folder, stage_name(tool, 'execute'), chunk, ExecutedCall, documents)
-      least = min(*THRESHOLDS, plan.settings.tau_f) if settings.skip_hopeless else -math.inf
-      return score_calls(executed, documents, model=self.model, syntax=self.syntax,
-                         least_gain=least)
+      return functools.partial(score_calls, executed, documents, model=self.model,
+                               syntax=self.syntax, least_gain=least)
     return score
 
   def _merge(self, folder: RunFolder) -> None:
@@ -194,8 +232,21 @@ def _read(folder: RunFolder, stage: str, chunk: int, kind, documents) -> list:
   return calls
 
 
-def _source(plan: ToolPlan, stage: str) -> str:
-  """Returns the stage whose records `stage` reads."""
-  if stage == 'sample':
-    return folders.DOCUMENTS
-  return stage_name(plan.tool.name, STAGES[STAGES.index(stage) - 1])
+def _one_behind(items: Iterable) -> Iterator:
+  """Yields `items`, each when the next one has been made too: what it began had that time."""
+  return (item for item, _ in itertools.pairwise(itertools.chain(items, [None])))
+
+
+def _check_source(folder: RunFolder, plan: ToolPlan, stage: str, stages: Sequence[str]) -> None:
+  """Checks that what `stage` reads is there, or made by one of `stages` in the same run.
+
+  Raises:
+    UserError: it is not.
+  """
+  tool, number = plan.tool.name, STAGES.index(stage)
+  if number == 0 or STAGES[number - 1] in stages or folder.is_complete(stage_name(tool, stage)):
+    return
+  source = stage_name(tool, STAGES[number - 1])
+  if not folder.is_complete(source):
+    raise UserError(f'stage {stage} of {tool} needs {folder.path / source} to be '
+                    'complete; run the stages before it first')
