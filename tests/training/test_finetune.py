@@ -97,6 +97,14 @@ def test_adapters_change_nothing_at_first(make_model):
   assert np.array_equal(_logits(with_adapters, tokens), _logits(model, tokens))
 
 
+def test_the_kernel_is_the_mesh_s(make_model, examples, tmp_path):
+  model = make_model()
+  model = dataclasses.replace(model, decoder=model.decoder.clone(kernel='splash'))
+  settings = dataclasses.replace(LORA, steps=1)
+  assert _run(model, examples, settings, tmp_path).decoder.kernel == 'splash'
+  assert load_model(tmp_path, model.mesh).decoder.kernel == 'xla'  # a file does not say
+
+
 def test_only_adapters_are_trained(make_model, examples, tmp_path):
   model = make_model()
   base = jax.tree.map(np.array, model.variables['params'])

@@ -6,9 +6,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from toolformer_jax.models.attention import Kernel, attend, attend_packed, takes_length
 from toolformer_jax.models.cache import Cache, Prefix
 from toolformer_jax.models.config import DecoderConfig
-from toolformer_jax.models.layers import Einsum, Norm, attend, rotary_angles, rotate
+from toolformer_jax.models.layers import Einsum, Norm, rotary_angles, rotate
 from toolformer_jax.sharding import constrain
 
 _ACTIVATIONS = {'silu': nn.silu, 'gelu_tanh': nn.gelu}
@@ -18,9 +19,10 @@ class Attention(nn.Module):
   """Causal self-attention with grouped key/value heads, an own cache and shared prefixes."""
 
   config: DecoderConfig
+  kernel: Kernel
 
   @nn.compact
-  def __call__(self, x_BTD, cache, layer, prefixes, angles, masks):
+  def __call__(self, x_BTD, cache, layer, prefixes, angles, masks, segments_BT):
     c = self.config
     def project(name, heads, axis):
       x_BTNH = Einsum('btd,dnh->btnh', (c.embed_dim, heads, c.head_dim), ('embed', axis, None),
@@ -31,11 +33,15 @@ class Attention(nn.Module):
     v_BTKH = project('value', c.kv_heads, 'kv_heads')
     if c.rotary_dim:
       q_BTNH, k_BTKH = rotate(q_BTNH, angles, c), rotate(k_BTKH, angles, c)
-    own, cache = _write(cache, layer, k_BTKH, v_BTKH)
-    shared = [(prefix.k_LPKHS, prefix.v_LPKSH) for prefix in prefixes]
-    sources = [(k, v, mask) for (k, v), mask in zip([*shared, own], masks, strict=True)]
+    if self.kernel == 'xla':
+      own, cache = _write(cache, layer, k_BTKH, v_BTKH)
+      shared = [(prefix.k_LPKHS, prefix.v_LPKSH) for prefix in prefixes]
+      sources = [(k, v, mask) for (k, v), mask in zip([*shared, own], masks, strict=True)]
+      out_BTNH = attend(q_BTNH, sources)
+    else:
+      out_BTNH = attend_packed(q_BTNH, k_BTKH, v_BTKH, segments_BT, self.kernel)
     y_BTD = Einsum('btnh,nhd->btd', (c.heads, c.head_dim, c.embed_dim), ('heads', None, 'embed'),
-                   c.out_bias, c, name='out')(attend(q_BTNH, sources))
+                   c.out_bias, c, name='out')(out_BTNH)
     return y_BTD, cache
 
 
@@ -74,13 +80,15 @@ class Block(nn.Module):
   """One layer: attention and MLP, one after the other or side by side."""
 
   config: DecoderConfig
+  kernel: Kernel
 
   @nn.compact
-  def __call__(self, carry, layer, prefixes, angles, masks):
+  def __call__(self, carry, layer, prefixes, angles, masks, segments_BT):
     x_BTD, cache = carry
-    attention, mlp = Attention(self.config, name='attention'), Mlp(self.config, name='mlp')
+    attention = Attention(self.config, self.kernel, name='attention')
+    mlp = Mlp(self.config, name='mlp')
     norm_BTD = Norm(self.config, name='attention_norm')(x_BTD)
-    y_BTD, cache = attention(norm_BTD, cache, layer, prefixes, angles, masks)
+    y_BTD, cache = attention(norm_BTD, cache, layer, prefixes, angles, masks, segments_BT)
     if self.config.parallel_block:
       x_BTD = x_BTD + y_BTD + mlp(norm_BTD)
     else:
@@ -95,10 +103,13 @@ class Decoder(nn.Module):
   Attributes:
     config: its sizes and switches.
     remat: recompute each block's activations in the backward pass instead of keeping them.
+    kernel: what computes attention where there is neither cache nor prefix and it takes the length;
+      elsewhere XLA does.
   """
 
   config: DecoderConfig
   remat: bool = False
+  kernel: Kernel = 'xla'
 
   @nn.compact
   def __call__(
@@ -137,8 +148,12 @@ class Decoder(nn.Module):
         (c.vocab_size, c.embed_dim), jnp.float32)
     x_BTD = self._embed(embedding_VD, tokens_BT, positions_BT)
     angles = rotary_angles(positions_BT, c) if c.rotary_dim else None
-    masks = [*_prefix_masks(prefixes, B, T), _own_mask(cache, segments_BT, B, T)]
-    x_BTD, cache = self._blocks(x_BTD, cache, tuple(prefixes), angles, masks)
+    packed = cache is None and not prefixes and takes_length(self.kernel, T)
+    kernel, masks = self.kernel, []  # a kernel needs no mask in memory
+    if not packed:
+      kernel = 'xla'
+      masks = [*_prefix_masks(prefixes, B, T), _own_mask(cache, segments_BT, B, T)]
+    x_BTD, cache = self._blocks(kernel, x_BTD, cache, tuple(prefixes), angles, masks, segments_BT)
     x_BTD = Norm(c, name='final_norm')(x_BTD)
     if logits_at_BM is not None:
       x_BTD = jnp.take_along_axis(x_BTD, logits_at_BM[..., None], 1)
@@ -158,15 +173,16 @@ class Decoder(nn.Module):
       x_BTD += jnp.take(positions_table, positions_BT, axis=0, mode='clip').astype(x_BTD.dtype)
     return constrain(x_BTD, 'batch', None, None)
 
-  def _blocks(self, x_BTD, cache, prefixes, angles, masks):
+  def _blocks(self, kernel, x_BTD, cache, prefixes, angles, masks, segments_BT):
     block = nn.remat(Block, prevent_cse=False) if self.remat else Block
     stack = nn.scan(
         block, variable_axes={'params': 0, 'lora': 0}, split_rngs={'params': True},
-        in_axes=(0, 0, nn.broadcast, nn.broadcast), length=self.config.layers,
-        metadata_params={nn.PARTITION_NAME: 'layers'})(self.config, name='blocks')
+        in_axes=(0, 0, nn.broadcast, nn.broadcast, nn.broadcast), length=self.config.layers,
+        metadata_params={nn.PARTITION_NAME: 'layers'})(self.config, kernel, name='blocks')
     # Limits are per row, not per layer: the masks already hold them.
     layered = [Prefix(prefix.k_LPKHS, prefix.v_LPKSH, None) for prefix in prefixes]
-    carry, _ = stack((x_BTD, cache), jnp.arange(self.config.layers), layered, angles, masks)
+    carry, _ = stack((x_BTD, cache), jnp.arange(self.config.layers), layered, angles, masks,
+                     segments_BT)
     return carry
 
   def _head(self, embedding_VD, x_BTD):

@@ -8,6 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from toolformer_jax import sharding
+from toolformer_jax.models.attention import kernel_for
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.decoder import Decoder
 from toolformer_jax.tokenizer import Tokenizer
@@ -31,7 +32,7 @@ class LanguageModel:
   def place(cls, config: DecoderConfig, variables: dict[str, Any], tokenizer: Tokenizer,
             mesh: Mesh) -> 'LanguageModel':
     """Puts `variables` (host or device arrays) on `mesh`, split as the rules say."""
-    decoder = Decoder(config)
+    decoder = Decoder(config, kernel=kernel_for(mesh, config))
     shardings = sharding.state_shardings(abstract_variables(decoder), mesh)
     placed = {name: jax.device_put(variables[name], shardings[name]) for name in variables}
     return cls(decoder, placed, tokenizer, mesh)

@@ -1,4 +1,4 @@
-"""The parts of a block: contractions with adapters, norms, rotary embeddings, attention."""
+"""The parts of a block: contractions with adapters, norms, rotary embeddings."""
 
 import functools
 from collections.abc import Sequence
@@ -8,8 +8,6 @@ import jax
 import jax.numpy as jnp
 
 from toolformer_jax.models.config import DecoderConfig
-
-_MASKED = -1e30  # not -inf: a row that sees nothing must stay finite
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -140,43 +138,3 @@ def rotate(
   if interleaved:
     turned = [jnp.stack(turned, -1).reshape(turning.shape)]
   return jnp.concatenate([*turned, rest], -1)
-
-
-def attend(
-    q_BTNH: jax.Array, sources: Sequence[tuple[jax.Array, jax.Array, jax.Array]]
-) -> jax.Array:
-  """Returns softmax attention [B, T, N, H] over the union of several sources of keys and values.
-
-  Args:
-    q_BTNH: queries, not yet scaled.
-    sources: (k_PKHS, v_PKSH, mask_BTS) each. The batch's rows are divided evenly over the P rows
-      of a source, so that keys shared by many rows are stored and read once. Every token sees at
-      least one slot of the last source.
-  """
-  q_BTNH = q_BTNH * jnp.asarray(q_BTNH.shape[-1]**-0.5, q_BTNH.dtype)
-  parts = [_attend_one(q_BTNH, *source) for source in sources]
-  top_BTN = functools.reduce(jnp.maximum, [peak for _, _, peak in parts])
-  weights = [jnp.exp(peak - top_BTN) for _, _, peak in parts]
-  total_BTN = sum(w * mass for w, (_, mass, _) in zip(weights, parts, strict=True))
-  out_BTNH = sum(w[..., None] * out for w, (out, _, _) in zip(weights, parts, strict=True))
-  return (out_BTNH / total_BTN[..., None]).astype(q_BTNH.dtype)
-
-
-def _attend_one(q_BTNH, k_PKHS, v_PKSH, mask_BTS):
-  """Returns one source's share: the sum of values weighted by exp(score - peak), the sum of those
-  weights and the peak score, all float32. Shares of several sources add up once their peaks agree.
-  """
-  B, T, N, H = q_BTNH.shape
-  P, K, _, S = k_PKHS.shape
-  X, G = B // P * T, N // K
-  q_PKXGH = q_BTNH.reshape(P, X, K, G, H).swapaxes(1, 2)
-  score_PKXGS = contract('pkxgh,pkhs->pkxgs', q_PKXGH, k_PKHS)
-  score_PKXGS = jnp.where(mask_BTS.reshape(P, 1, X, 1, S), score_PKXGS, _MASKED)
-  # The output does not depend on the peak, only its rounding does: no gradient goes through it.
-  peak_PKXG = jax.lax.stop_gradient(score_PKXGS.max(-1))
-  weight_PKXGS = jnp.exp(score_PKXGS - peak_PKXG[..., None])
-  out_PKXGH = jnp.einsum('pkxgs,pksh->pkxgh', weight_PKXGS.astype(v_PKSH.dtype), v_PKSH,
-                         preferred_element_type=jnp.float32)
-  def by_row(x_PKXG):
-    return x_PKXG.swapaxes(1, 2).reshape(B, T, N, *x_PKXG.shape[4:])
-  return by_row(out_PKXGH), by_row(weight_PKXGS.sum(-1)), by_row(peak_PKXG)

@@ -16,7 +16,6 @@ import numpy as np
 from toolformer_jax import sharding
 from toolformer_jax.checkpoints.orbax import MODEL, STEPS, save_model
 from toolformer_jax.errors import UserError
-from toolformer_jax.models.decoder import Decoder
 from toolformer_jax.models.language_model import LanguageModel, abstract_variables
 from toolformer_jax.progress import Progress
 from toolformer_jax.runs import LockedFolder
@@ -122,7 +121,8 @@ def _with_adapters(model: LanguageModel, settings: FinetuneSettings) -> Language
     return model
   if not settings.lora_rank:
     return model
-  decoder = Decoder(model.config.replace(lora_rank=asked[0], lora_alpha=asked[1]))
+  decoder = model.decoder.clone(
+      config=model.config.replace(lora_rank=asked[0], lora_alpha=asked[1]))
   where = sharding.state_shardings(abstract_variables(decoder)['lora'], model.mesh)
   adapters = initial_adapters(decoder, where, settings.seed)
   return LanguageModel(decoder, {**model.variables, 'lora': adapters}, model.tokenizer, model.mesh)
@@ -132,7 +132,8 @@ def _train(model: LanguageModel, rows: PackedRows, settings: FinetuneSettings,
            checkpoints: StepCheckpoints, metrics_file: pathlib.Path) -> tuple[LanguageModel, bool]:
   """Returns the trained model, and whether any step was left to do."""
   collection = 'lora' if settings.lora_rank else 'params'
-  decoder, optimizer = Decoder(model.config, settings.remat), make_optimizer(settings)
+  decoder = model.decoder.clone(remat=settings.remat)
+  optimizer = make_optimizer(settings)
   abstract = abstract_state(decoder, collection, optimizer, model.mesh)
   state = checkpoints.restore(abstract)
   if state is None:
