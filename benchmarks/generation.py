@@ -16,7 +16,8 @@ from toolformer_jax import configuration, fetch
 from toolformer_jax.annotation.corpus import read_corpus
 from toolformer_jax.calls import DEFAULT_SYNTAX
 from toolformer_jax.checkpoints.gguf import GgufFile
-from toolformer_jax.inference.generation import GenerationSettings, generate
+from toolformer_jax.inference.continuation import GenerationSettings
+from toolformer_jax.inference.generation import generate
 from toolformer_jax.runtime import load_model
 from toolformer_jax.tokenizer import Tokenizer
 from toolformer_jax.toolbox import build_tools, call_runner

@@ -24,7 +24,8 @@ from toolformer_jax.annotation.corpus import read_corpus
 from toolformer_jax.annotation.folder import MERGED, RunFolder
 from toolformer_jax.annotation.pipeline import Annotation, ToolPlan
 from toolformer_jax.annotation.records import AnnotatedDocument, Document
-from toolformer_jax.inference.generation import Generated, generate
+from toolformer_jax.inference.continuation import Generated
+from toolformer_jax.inference.generation import generate
 from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.runtime import identity, load_model, versions
 from toolformer_jax.tokenizer import Tokenizer

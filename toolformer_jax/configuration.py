@@ -19,7 +19,7 @@ import gin
 from toolformer_jax.annotation.settings import AnnotationSettings, ToolSettings
 from toolformer_jax.calls import CallSyntax
 from toolformer_jax.errors import UserError, unknown
-from toolformer_jax.inference.generation import GenerationSettings
+from toolformer_jax.inference.continuation import GenerationSettings
 from toolformer_jax.runtime import ModelSettings
 from toolformer_jax.toolbox import SearchSettings
 from toolformer_jax.training.settings import FinetuneSettings

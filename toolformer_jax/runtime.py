@@ -1,5 +1,6 @@
 """Gets JAX and a model ready for a run: compile cache, mesh, weights, and what identifies them."""
 
+import dataclasses
 import hashlib
 import importlib.metadata
 import pathlib
@@ -18,20 +19,26 @@ DTYPES = ('float32', 'bfloat16')
 
 @dataclass(frozen=True)
 class ModelSettings:
-  """How a model lies in memory.
+  """How a model lies in memory, and how much is computed at a time.
 
   Attributes:
     dtype: of the computation, 'float32' or 'bfloat16'; the weights are float32.
     data, fsdp, tensor: sizes of the mesh axes; -1 for what the others leave.
+    scoring_tokens: tokens of texts whose log-probabilities are computed side by side.
+    sampling_rows: calls sampled side by side. No result depends on these two: more are faster on
+      an accelerator, fewer need less memory.
   """
 
   dtype: str = 'float32'
   data: int = 1
   fsdp: int = -1
   tensor: int = 1
+  scoring_tokens: int = 2048
+  sampling_rows: int = 128
 
   def __post_init__(self):
-    check(self, data=(-1, 10**6), fsdp=(-1, 10**6), tensor=(-1, 10**6))
+    check(self, data=(-1, 10**6), fsdp=(-1, 10**6), tensor=(-1, 10**6),
+          scoring_tokens=(1, 10**9), sampling_rows=(1, 10**6))
     if self.dtype not in DTYPES:
       raise UserError(f'ModelSettings.dtype must be {" or ".join(DTYPES)}, not {self.dtype!r}')
     if 0 in (self.data, self.fsdp, self.tensor):
@@ -58,7 +65,9 @@ def load_model(checkpoint: str, settings: ModelSettings) -> 'LanguageModel':
     mesh = make_mesh(settings.data, settings.fsdp, settings.tensor)
   except ValueError as error:
     raise UserError(f'ModelSettings: {error}') from error
-  return load_pretrained(checkpoint, mesh=mesh, dtype=settings.dtype)
+  model = load_pretrained(checkpoint, mesh=mesh, dtype=settings.dtype)
+  return dataclasses.replace(model, scoring_tokens=settings.scoring_tokens,
+                             sampling_rows=settings.sampling_rows)
 
 
 def versions() -> dict[str, str]:

@@ -8,7 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from toolformer_jax.inference.generation import GenerationSettings, generate
+from toolformer_jax.inference.continuation import GenerationSettings
+from toolformer_jax.inference.generation import generate
 from toolformer_jax.training.finetune import finetune
 from toolformer_jax.training.packing import Example
 from toolformer_jax.training.settings import FinetuneSettings

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from toolformer_jax.inference import sampling
+from toolformer_jax.inference import prefill, sampling
 
 RNG = np.random.default_rng(0)
 PROMPT = RNG.integers(0, 250, 21).tolist()
@@ -18,13 +18,14 @@ WATCHED = [range(1, len(document)) for document in DOCUMENTS]
 @pytest.fixture(scope='module')
 def prefilled(make_model):
   model = make_model(max_positions=512)
-  prompt = sampling.prefill_prompt(model, PROMPT)
-  return model, sampling.prefill_documents(model, prompt, DOCUMENTS, 5, WATCHED)
+  prompt = prefill.prefill_prompt(model, PROMPT)
+  return model, prefill.prefill_documents(model, prompt, DOCUMENTS, 5, WATCHED)
 
 
-def settings(model, temperature=0.0, max_tokens=10, finished=lambda text: False, first=None):
+def settings(model, temperature=0.0, max_tokens=10, finished=lambda text: False, first=None,
+             top_p=1.0):
   allowed = np.ones(model.config.vocab_size, bool) if first is None else first
-  return sampling.BranchSettings(OPENING, allowed, max_tokens, temperature, finished)
+  return sampling.BranchSettings(OPENING, allowed, max_tokens, temperature, top_p, finished)
 
 
 def logits_after(model, tokens):

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolformer_jax.checkpoints.pretrained import load_pretrained
-from toolformer_jax.inference.generation import GenerationSettings, generate
+from toolformer_jax.inference.continuation import GenerationSettings
+from toolformer_jax.inference.generation import generate
 from toolformer_jax.inference.scoring import ScoreRequest, score
 from toolformer_jax.sharding import make_mesh
 

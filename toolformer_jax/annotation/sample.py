@@ -12,6 +12,7 @@ from toolformer_jax.annotation.settings import AnnotationSettings, ToolSettings
 from toolformer_jax.calls import Call, CallSyntax
 from toolformer_jax.errors import UserError
 from toolformer_jax.inference import sampling
+from toolformer_jax.inference.prefill import prefill_documents, prefill_prompt
 from toolformer_jax.models.language_model import LanguageModel
 
 _DOCUMENTS = 32  # computed in one batch: enough branches to keep all rows busy
@@ -45,14 +46,14 @@ class CallSampler:
     self._model, self._prompt, self._tool = model, prompt, tool
     self._settings, self._syntax = settings, syntax
     encode = model.tokenizer.encode
-    self._shared = sampling.prefill_prompt(model, encode(prompt.before(syntax)))
+    self._shared = prefill_prompt(model, encode(prompt.before(syntax)))
     self._between = encode(prompt.between())
     self._start_id = model.tokenizer.single_id(syntax.start)
     self._opening_text = syntax.start + (prompt.tool if settings.force_name else '')
     self._branch_settings = sampling.BranchSettings(
         opening=tuple(encode(self._opening_text)), first_allowed=self._first_allowed(),
         max_tokens=settings.max_call_tokens, temperature=settings.temperature,
-        finished=lambda text: '\n' in text or self._parse(text) is not None)
+        top_p=settings.top_p, finished=lambda text: '\n' in text or self._parse(text) is not None)
 
   def __call__(self, documents: Sequence[Document]) -> tuple[list[Candidate], Counter]:
     """Returns the candidates of `documents`, and counts of documents, positions and samples.
@@ -76,7 +77,7 @@ class CallSampler:
     tokens = [[*ids, *self._between, *ids] for ids in texts]
     starts = [len(ids) + len(self._between) for ids in texts]
     watched = [range(start, start + len(ids)) for start, ids in zip(starts, texts, strict=True)]
-    prefilled = sampling.prefill_documents(
+    prefilled = prefill_documents(
         self._model, self._shared, tokens, self._start_id, watched)
     places = [
         (row, position, float(np.exp(logprobs[position])))

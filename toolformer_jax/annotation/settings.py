@@ -36,6 +36,7 @@ class AnnotationSettings:
     seed: of every random choice.
     max_text_tokens: longer texts are split; a text stands twice in the sampling prompt.
     temperature: of sampling calls (not stated in the paper); 0 for greedy.
+    top_p: draw from the likeliest tokens that have this probability together (not stated).
     max_call_tokens: a sampled call that has not ended by then is discarded (not stated).
     force_name: begin every sample with the tool's name (the paper samples it too, from a prompt
       that knows no other tool).
@@ -52,6 +53,7 @@ class AnnotationSettings:
   seed: int = 0
   max_text_tokens: int = 192
   temperature: float = 1.0
+  top_p: float = 1.0
   max_call_tokens: int = 40
   force_name: bool = True
   number_guard: bool = False
@@ -62,6 +64,6 @@ class AnnotationSettings:
   max_result_chars: int = 600
 
   def __post_init__(self):
-    check(self, max_text_tokens=(8, 100_000), temperature=(0.0, 10.0), max_call_tokens=(1, 1000),
-          chunk_documents=(1, 1_000_000), time_limit_s=(0.001, 3600.0),
+    check(self, max_text_tokens=(8, 100_000), temperature=(0.0, 10.0), top_p=(1e-6, 1.0),
+          max_call_tokens=(1, 1000), chunk_documents=(1, 1_000_000), time_limit_s=(0.001, 3600.0),
           max_result_chars=(1, 100_000))

@@ -20,7 +20,7 @@ from toolformer_jax.tools.base import Context
 from toolformer_jax.tools.executor import Executor
 
 if TYPE_CHECKING:
-  from toolformer_jax.inference.generation import Generated
+  from toolformer_jax.inference.continuation import Generated
   from toolformer_jax.models.language_model import LanguageModel
 
 _TEXTS_AT_ONCE = 64

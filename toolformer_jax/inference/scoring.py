@@ -7,7 +7,7 @@ ends of rows, and only scored tokens are projected to the vocabulary.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import jax
@@ -15,12 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from toolformer_jax import sharding
-from toolformer_jax.inference.batching import count_bucket, first_fit
+from toolformer_jax.inference.batching import count_bucket, first_fit, naming_memory
 from toolformer_jax.models.decoder import Decoder
 from toolformer_jax.models.language_model import LanguageModel
 
 _ROW_TOKENS = 256  # shortest row; longer sequences get rows of the next power of two
-_BATCH_TOKENS = 2048
 
 
 @dataclass(frozen=True)
@@ -46,12 +45,16 @@ def score(model: LanguageModel, requests: Sequence[ScoreRequest]) -> list[np.nda
 
   Every sequence begins with the tokenizer's start token where it has one. Without one, a text's
   very first token has no probability: NaN.
+
+  Raises:
+    UserError: there is not enough memory.
   """
   groups: dict[tuple, set[int]] = {}
   for request in requests:
     groups.setdefault((request.prefix, request.text), set()).update(request.targets)
   sequences = [_sequence(model, *key, sorted(targets)) for key, targets in groups.items()]
-  logprobs = _score_sequences(model, sequences)
+  with naming_memory('ModelSettings.scoring_tokens'):
+    logprobs = _score_sequences(model, sequences)
   known = {key: dict(zip(sorted(targets), values, strict=True))
            for (key, targets), values in zip(groups.items(), logprobs, strict=True)}
   return [np.array([known[request.prefix, request.text][j] for j in request.targets], np.float32)
@@ -66,8 +69,25 @@ def _sequence(model, prefix, text, targets) -> _Sequence:
 
 
 def _score_sequences(model: LanguageModel, sequences: list[_Sequence]) -> list[np.ndarray]:
-  """Packs the sequences into rows by length, and scores the rows in batches."""
+  """Packs the sequences into rows by length, and scores the rows in batches.
+
+  A batch's scores are read only once the next one is under way: the device does not wait while the
+  host packs.
+  """
   scores = [np.full(len(s.at), np.nan, np.float32) for s in sequences]
+  before = None
+  for rows, row_tokens in _batches(sequences, model.scoring_tokens):
+    under_way = _score_rows(model, sequences, rows, row_tokens)
+    if before:
+      _read(*before, scores)
+    before = under_way
+  if before:
+    _read(*before, scores)
+  return scores
+
+
+def _batches(sequences: list[_Sequence], batch_tokens: int) -> Iterator[tuple[list, int]]:
+  """Yields the rows of each batch, as lists of numbers of sequences, and their length."""
   by_length: dict[int, list[int]] = {}
   for i, sequence in enumerate(sequences):
     if sequence.at and sequence.tokens:
@@ -75,19 +95,22 @@ def _score_sequences(model: LanguageModel, sequences: list[_Sequence]) -> list[n
   for row_tokens, members in sorted(by_length.items()):
     rows = first_fit([len(sequences[i].tokens) for i in members], row_tokens)
     rows = [[members[i] for i in row] for row in rows]
-    batch_rows = max(1, _BATCH_TOKENS // row_tokens)
+    batch_rows = max(1, batch_tokens // row_tokens)
     for first in range(0, len(rows), batch_rows):
-      _score_rows(model, sequences, rows[first:first + batch_rows], row_tokens, scores)
-  return scores
+      yield rows[first:first + batch_rows], row_tokens
 
 
-def _score_rows(model, sequences, rows, row_tokens, scores) -> None:
-  """Scores one batch of packed rows and puts the results into `scores`."""
+def _score_rows(model, sequences, rows, row_tokens) -> tuple[jax.Array, list[tuple]]:
+  """Starts to score one batch of packed rows.
+
+  Returns:
+    log-probabilities [B, M], and (sequence, index in it, row, column) of each that is wanted.
+  """
   B = count_bucket(len(rows))
   M = count_bucket(max(sum(len(sequences[i].at) for i in row) for row in rows), 16)
   tokens_BT, positions_BT, segments_BT = np.zeros((3, B, row_tokens), np.int32)
   at_BM, wanted_BM = np.zeros((2, B, M), np.int32)
-  places = []  # (sequence, index in it, row, column)
+  places = []
   for r, row in enumerate(rows):
     offset, column = 0, 0
     for segment, i in enumerate(row, 1):
@@ -103,7 +126,12 @@ def _score_rows(model, sequences, rows, row_tokens, scores) -> None:
       offset += size
   arrays = [model.put_batch(x) for x in (tokens_BT, positions_BT, segments_BT, at_BM, wanted_BM)]
   with sharding.on_mesh(model.mesh):
-    logprobs_BM = np.asarray(_target_logprobs(model.decoder, model.variables, *arrays))
+    return _target_logprobs(model.decoder, model.variables, *arrays), places
+
+
+def _read(logprobs_BM: jax.Array, places: list[tuple], scores: list[np.ndarray]) -> None:
+  """Puts the scores of a batch, once they are there, where they belong."""
+  logprobs_BM = np.asarray(logprobs_BM)
   for i, n, r, column in places:
     scores[i][n] = logprobs_BM[r, column]
 

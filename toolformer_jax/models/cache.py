@@ -73,6 +73,54 @@ class Cache:
 
 
 @functools.partial(
+    jax.tree_util.register_dataclass, data_fields=['layers', 'length_B'], meta_fields=[])
+@dataclass(frozen=True)
+class UnrolledCache:
+  """The same with an array for every layer, for a decoder without a loop over layers.
+
+  XLA on a CPU would copy a layer's slots out of the stacked ones at every step.
+
+  Attributes:
+    layers: (keys [B, K, H, S], values [B, K, S, H]) of each layer.
+    length_B: as in `Cache`.
+  """
+
+  layers: tuple[tuple[jax.Array, jax.Array], ...]
+  length_B: jax.Array
+
+  @classmethod
+  def of(cls, cache: Cache) -> 'UnrolledCache':
+    """Returns the slots of `cache`."""
+    return cls(tuple(zip(cache.k_LBKHS, cache.v_LBKSH, strict=True)), cache.length_B)
+
+  @property
+  def slots(self) -> int:
+    """How many tokens a row has room for."""
+    return self.layers[0][1].shape[2]
+
+  def with_length(self, length_B: jax.Array) -> 'UnrolledCache':
+    """Returns the same slots with other lengths: rolls rows back."""
+    return dataclasses.replace(self, length_B=length_B)
+
+  def stacked(self) -> Cache:
+    """Returns a copy for a decoder that loops over layers."""
+    k_LBKHS, v_LBKSH = (jnp.stack(x) for x in zip(*self.layers, strict=True))
+    return Cache(k_LBKHS, v_LBKSH, self.length_B)
+
+  def take(self, rows_B: jax.Array) -> 'UnrolledCache':
+    """Returns a copy of the given rows."""
+    return jax.tree.map(lambda x: x[rows_B], self)
+
+  def grow(self, slots: int) -> 'UnrolledCache':
+    """Returns the same rows with room for `slots` tokens each."""
+    return UnrolledCache.of(self.stacked().grow(slots))
+
+  def put(self, rows_B: jax.Array, other: 'UnrolledCache') -> 'UnrolledCache':
+    """Returns this cache with `other`'s rows put in places; those out of range are dropped."""
+    return jax.tree.map(lambda x, y: x.at[rows_B].set(y, mode='drop'), self, other)
+
+
+@functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=['k_LPKHS', 'v_LPKSH', 'limit_B'],
     meta_fields=[],

@@ -1,5 +1,6 @@
 """The decoder: embedding, a scan over equal blocks, head."""
 
+import operator
 from collections.abc import Sequence
 
 import flax.linen as nn
@@ -7,10 +8,12 @@ import jax
 import jax.numpy as jnp
 
 from toolformer_jax.models.attention import Kernel, attend, attend_packed, takes_length
-from toolformer_jax.models.cache import Cache, Prefix
+from toolformer_jax.models.cache import Cache, Prefix, UnrolledCache
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.layers import Einsum, Norm, rotary_angles, rotate
 from toolformer_jax.sharding import constrain
+
+BLOCKS = 'blocks'  # the variables of all layers, stacked
 
 _ACTIVATIONS = {'silu': nn.silu, 'gelu_tanh': nn.gelu}
 
@@ -97,18 +100,26 @@ class Block(nn.Module):
     return (constrain(x_BTD, 'batch', None, None), cache), None
 
 
+def block_name(layer: int) -> str:
+  """Returns the name of one layer's variables where they are not stacked."""
+  return f'block_{layer}'
+
+
 class Decoder(nn.Module):
   """A decoder-only transformer.
 
   Attributes:
     config: its sizes and switches.
     remat: recompute each block's activations in the backward pass instead of keeping them.
+    scan: blocks are one block in a loop, and their variables are stacked; else every block has
+      variables of its own, which takes longer to compile.
     kernel: what computes attention where there is neither cache nor prefix and it takes the length;
       elsewhere XLA does.
   """
 
   config: DecoderConfig
   remat: bool = False
+  scan: bool = True
   kernel: Kernel = 'xla'
 
   @nn.compact
@@ -118,10 +129,10 @@ class Decoder(nn.Module):
       *,
       positions_BT: jax.Array | None = None,
       segments_BT: jax.Array | None = None,
-      cache: Cache | None = None,
+      cache: Cache | UnrolledCache | None = None,
       prefixes: Sequence[Prefix] = (),
       logits_at_BM: jax.Array | None = None,
-  ) -> tuple[jax.Array, Cache | None]:
+  ) -> tuple[jax.Array, Cache | UnrolledCache | None]:
     """Returns the logits of each next token, and the cache after `tokens_BT`.
 
     Args:
@@ -129,7 +140,7 @@ class Decoder(nn.Module):
         if the caller sets the cache's length back.
       positions_BT: position of each token; by default they go on where prefixes and cache end.
       segments_BT: tokens see only tokens of their own segment (packed rows); not with a cache.
-      cache: earlier tokens of each row, extended in place.
+      cache: earlier tokens of each row, extended in place; an UnrolledCache without `scan`.
       prefixes: earlier tokens that rows share; they come before those of the cache.
       logits_at_BM: project to the vocabulary only at these indices into T; by default at all.
 
@@ -175,15 +186,28 @@ class Decoder(nn.Module):
 
   def _blocks(self, kernel, x_BTD, cache, prefixes, angles, masks, segments_BT):
     block = nn.remat(Block, prevent_cse=False) if self.remat else Block
+    # Limits are per row, not per layer: the masks already hold them.
+    layered = [Prefix(prefix.k_LPKHS, prefix.v_LPKSH, None) for prefix in prefixes]
+    if not self.scan:
+      return self._unrolled_blocks(
+          block, kernel, x_BTD, cache, layered, angles, masks, segments_BT)
     stack = nn.scan(
         block, variable_axes={'params': 0, 'lora': 0}, split_rngs={'params': True},
         in_axes=(0, 0, nn.broadcast, nn.broadcast, nn.broadcast), length=self.config.layers,
-        metadata_params={nn.PARTITION_NAME: 'layers'})(self.config, kernel, name='blocks')
-    # Limits are per row, not per layer: the masks already hold them.
-    layered = [Prefix(prefix.k_LPKHS, prefix.v_LPKSH, None) for prefix in prefixes]
+        metadata_params={nn.PARTITION_NAME: 'layers'})(self.config, kernel, name=BLOCKS)
     carry, _ = stack((x_BTD, cache), jnp.arange(self.config.layers), layered, angles, masks,
                      segments_BT)
     return carry
+
+  def _unrolled_blocks(self, block, kernel, x_BTD, cache, layered, angles, masks, segments_BT):
+    written = []
+    for layer in range(self.config.layers):
+      own = cache and Cache(*(x_BKSH[None] for x_BKSH in cache.layers[layer]), cache.length_B)
+      shared = jax.tree.map(operator.itemgetter(layer), layered)
+      (x_BTD, own), _ = block(self.config, kernel, name=block_name(layer))(
+          (x_BTD, own), 0, shared, angles, masks, segments_BT)
+      written.append(own and (own.k_LBKHS[0], own.v_LBKSH[0]))
+    return x_BTD, cache and UnrolledCache(tuple(written), cache.length_B)
 
   def _head(self, embedding_VD, x_BTD):
     c = self.config
@@ -202,7 +226,7 @@ def _prefix_masks(prefixes: Sequence[Prefix], B: int, T: int) -> list[jax.Array]
       for prefix in prefixes]
 
 
-def _own_mask(cache: Cache | None, segments_BT, B: int, T: int) -> jax.Array:
+def _own_mask(cache: Cache | UnrolledCache | None, segments_BT, B: int, T: int) -> jax.Array:
   """Returns which of its row's own slots (without a cache: tokens) each token sees, [B, T, S]."""
   if cache is not None:
     slots_S = jnp.arange(cache.slots)

@@ -1,5 +1,7 @@
 """A model ready for use: decoder, variables, tokenizer and the mesh they live on."""
 
+import dataclasses
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,18 +12,27 @@ from jax.sharding import Mesh
 from toolformer_jax import sharding
 from toolformer_jax.models.attention import kernel_for
 from toolformer_jax.models.config import DecoderConfig
-from toolformer_jax.models.decoder import Decoder
+from toolformer_jax.models.decoder import BLOCKS, Decoder, block_name
 from toolformer_jax.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
 class LanguageModel:
-  """A decoder with its variables ('params', and 'lora' where it has adapters) and tokenizer."""
+  """A decoder with its variables ('params', and 'lora' where it has adapters) and tokenizer.
+
+  Attributes:
+    decoder, variables, tokenizer: what it consists of.
+    mesh: the devices it lies on.
+    scoring_tokens, sampling_rows: how much is computed side by side: tokens of texts whose
+      log-probabilities are wanted, continuations that are sampled. No result depends on it.
+  """
 
   decoder: Decoder
   variables: dict[str, Any]
   tokenizer: Tokenizer
   mesh: Mesh
+  scoring_tokens: int = 2048
+  sampling_rows: int = 128
 
   @property
   def config(self) -> DecoderConfig:
@@ -36,6 +47,27 @@ class LanguageModel:
     shardings = sharding.state_shardings(abstract_variables(decoder), mesh)
     placed = {name: jax.device_put(variables[name], shardings[name]) for name in variables}
     return cls(decoder, placed, tokenizer, mesh)
+
+  @property
+  def on_one_cpu(self) -> bool:
+    """Whether there is but one device, and that a CPU."""
+    return self.mesh.size == 1 and self.mesh.devices.flat[0].platform == 'cpu'
+
+  def unrolled(self) -> 'LanguageModel':
+    """Returns the same model, on one CPU, with a program that has no loop over layers.
+
+    In a loop XLA copies the weights of every layer before it uses them on a CPU, which takes longer
+    than decoding one token does. The weights stay where they are: these are views of them.
+    """
+    def of_layer(x, layer):
+      return jax.device_put(np.asarray(x)[layer], may_alias=True)
+    variables = {}
+    for name, tree in self.variables.items():
+      variables[name] = {key: value for key, value in tree.items() if key != BLOCKS}
+      for layer in range(self.config.layers):
+        view = functools.partial(of_layer, layer=layer)
+        variables[name][block_name(layer)] = jax.tree.map(view, tree[BLOCKS])
+    return dataclasses.replace(self, decoder=self.decoder.clone(scan=False), variables=variables)
 
   def put_batch(self, array: np.ndarray) -> jax.Array:
     """Puts an input on the mesh, its first dimension split like a batch."""

@@ -125,7 +125,8 @@ def _with_adapters(model: LanguageModel, settings: FinetuneSettings) -> Language
       config=model.config.replace(lora_rank=asked[0], lora_alpha=asked[1]))
   where = sharding.state_shardings(abstract_variables(decoder)['lora'], model.mesh)
   adapters = initial_adapters(decoder, where, settings.seed)
-  return LanguageModel(decoder, {**model.variables, 'lora': adapters}, model.tokenizer, model.mesh)
+  variables = {**model.variables, 'lora': adapters}
+  return dataclasses.replace(model, decoder=decoder, variables=variables)
 
 
 def _train(model: LanguageModel, rows: PackedRows, settings: FinetuneSettings,

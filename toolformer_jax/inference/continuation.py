@@ -1,0 +1,225 @@
+"""One text that is being continued: its tokens, the calls in it, and where it ends. No arrays."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from toolformer_jax.calls import Call, CallSyntax
+from toolformer_jax.errors import UserError
+from toolformer_jax.settings import check
+from toolformer_jax.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class GenerationSettings:
+  """How texts are decoded; greedy, as in the paper, unless the temperature is raised.
+
+  Attributes:
+    max_tokens: longest continuation, call and result not counted.
+    top_k_api: start a call wherever the start of one is among this many likeliest tokens
+      (section 4.2; 1 is plain decoding).
+    max_calls: most calls in one text.
+    disabled: never start a call.
+    max_call_tokens: a call that has not reached its arrow by then is taken back.
+    slots: texts decoded side by side.
+    temperature: 0 for greedy.
+    top_p: draw from the likeliest tokens that have this probability together.
+    seed: of all draws.
+    stop: a text ends before the first of these strings, calls and results not looked at.
+  """
+
+  max_tokens: int = 64
+  top_k_api: int = 10
+  max_calls: int = 1
+  disabled: bool = False
+  max_call_tokens: int = 48
+  slots: int = 8
+  temperature: float = 0.0
+  top_p: float = 1.0
+  seed: int = 0
+  stop: tuple[str, ...] = ()
+
+  def __post_init__(self):
+    check(self, max_tokens=(1, 100_000), top_k_api=(1, 1_000_000), max_calls=(0, 1000),
+          max_call_tokens=(1, 1000), slots=(1, 10_000), temperature=(0.0, 10.0),
+          top_p=(1e-6, 1.0), seed=(0, 2**31))
+    if not all(isinstance(text, str) and text for text in self.stop):
+      raise UserError(f'GenerationSettings.stop must hold strings, none empty, not {self.stop!r}')
+
+
+@dataclass(frozen=True)
+class MadeCall:
+  """A call that a text made; `result` is None if its tool had none, and the call was taken back."""
+
+  call: Call
+  failure: str | None = None
+
+
+@dataclass(frozen=True)
+class Generated:
+  """A continuation: its tokens with calls and results, its text, and the calls that it made.
+
+  Where a stop string ended it, the tokens go on to the one that completed the string.
+  """
+
+  tokens: list[int]
+  text: str
+  calls: list[MadeCall]
+
+
+@dataclass(frozen=True)
+class Rules:
+  """What all continuations of a run have in common; `names` are those that calls may have."""
+
+  settings: GenerationSettings
+  tokenizer: Tokenizer
+  syntax: CallSyntax
+  names: frozenset[str]
+  api_id: int
+
+  @property
+  def calls_enabled(self) -> bool:
+    """Whether any text may make a call."""
+    return bool(self.names) and not self.settings.disabled and self.settings.max_calls > 0
+
+
+class Continuation:
+  """A text after its prompt, as far as it is decoded.
+
+  Attributes:
+    request: the number of its prompt.
+    prompt: ids, the start token included.
+    tokens: ids after the prompt.
+    seed: of its draws.
+    done: whether it has ended.
+  """
+
+  def __init__(self, rules: Rules, request: int, prompt: Sequence[int], seed: int):
+    """Begins a continuation."""
+    self.request, self.prompt, self.seed = request, list(prompt), seed
+    self.tokens: list[int] = []
+    self.done = False
+    self._rules = rules
+    self._calls: list[MadeCall] = []
+    self._may_call = rules.calls_enabled
+    self._call_start: int | None = None  # index into tokens at which an unfinished call begins
+    self._plain_tokens = 0  # outside of calls
+    self._plain_start = 0  # index into tokens at which the text since the last call begins
+    self._end: int | None = None  # of the text in characters, where a stop string ended it
+    self._told = 0  # characters that `news` has given
+
+  @property
+  def last(self) -> int:
+    """The id to feed next: the model's cache holds all before it."""
+    return (self.tokens or self.prompt)[-1]
+
+  @property
+  def length(self) -> int:
+    """Tokens that the model's cache must hold before the next step."""
+    return len(self.prompt) + len(self.tokens) - 1
+
+  @property
+  def may_start_call(self) -> bool:
+    """Whether the next token may be the start of a call."""
+    return self._may_call and self._call_start is None
+
+  def take_in(self, new: Sequence[int]) -> Call | None:
+    """Adds decoded tokens up to where the text must stop.
+
+    Returns:
+      a call that has reached its arrow and is to be run, if that is why.
+    """
+    for token in new:
+      if self._call_start is None:
+        self._add(token)
+        if self.done:
+          return None
+      else:
+        self.tokens.append(token)
+      if self._call_start is not None:
+        call = self._open_call()
+        if call or self._call_start is None:  # to be run, or taken back
+          return call
+    return None
+
+  def answer(self, call: Call, result: str | None, failure: str | None
+             ) -> tuple[int, list[int]] | None:
+    """Puts the result of the call that is waited for into the text, or takes the call back.
+
+    Returns:
+      what the model's cache lacks now: the length to set it back to, and the tokens to feed.
+    """
+    if result is None:
+      self._take_back(MadeCall(call, failure))
+      return None
+    done = Call(call.name, call.argument, result)
+    self._calls.append(MadeCall(done))
+    # Spelled anew in its two pieces, so that what is decoded is what was trained on.
+    encode, syntax = self._rules.tokenizer.encode, self._rules.syntax
+    spelled = [*encode(syntax.opening(done)), *encode(syntax.closing(result))]
+    fed_from = len(self.prompt) + self._call_start - 1
+    self.tokens[self._call_start:] = spelled
+    before = (self.prompt + self.tokens)[fed_from]
+    self._call_start, self._plain_start = None, len(self.tokens)
+    self._may_call = len(self._calls) < self._rules.settings.max_calls
+    return fed_from, [before, *spelled[:-1]]
+
+  def news(self) -> str:
+    """Returns the text that is final and was not returned before.
+
+    An unfinished call may be taken back, half a character be completed and half a stop string as
+    well: these are held back.
+    """
+    text = self._text(self.tokens[:self._call_start])
+    if not self.done:
+      text = text.rstrip('\ufffd')
+      held = (size for stop in self._rules.settings.stop for size in range(1, len(stop))
+              if text.endswith(stop[:size]))
+      text = text[:len(text) - max(held, default=0)]
+    new, self._told = text[self._told:], max(self._told, len(text))
+    return new
+
+  def generated(self) -> Generated:
+    """Returns what has become of it."""
+    return Generated(self.tokens, self._text(self.tokens), self._calls)
+
+  def _text(self, tokens: list[int]) -> str:
+    return self._rules.tokenizer.decode(tokens)[:self._end]
+
+  def _add(self, token: int) -> None:
+    """Adds a token outside of calls, or the first one of a call."""
+    if token in self._rules.tokenizer.end_ids:
+      self.done = True
+      return
+    if token == self._rules.api_id and self.may_start_call:
+      self._call_start = len(self.tokens)
+    self.tokens.append(token)
+    if self._call_start is None:
+      self._plain_tokens += 1
+      self.done = self._stopped() or self._plain_tokens >= self._rules.settings.max_tokens
+
+  def _stopped(self) -> bool:
+    """Tells whether a stop string is complete, and ends the text before it."""
+    if not self._rules.settings.stop:
+      return False
+    text = self._rules.tokenizer.decode(self.tokens[self._plain_start:])
+    found = [text.find(stop) for stop in self._rules.settings.stop if stop in text]
+    if found:
+      self._end = len(self._text(self.tokens[:self._plain_start])) + min(found)
+    return bool(found)
+
+  def _open_call(self) -> Call | None:
+    """Returns the unfinished call once it has reached its arrow; takes it back if it never will."""
+    tokens = self.tokens[self._call_start:]
+    text = self._rules.tokenizer.decode(tokens)
+    call = self._rules.syntax.read_opening(text, self._rules.names)
+    too_long = len(tokens) >= self._rules.settings.max_call_tokens
+    if call is None and (too_long or self._rules.syntax.end in text or '\n' in text):
+      self._take_back(None)
+    return call
+
+  def _take_back(self, made: MadeCall | None) -> None:
+    """Removes the unfinished call, and lets the text go on without any more."""
+    del self.tokens[self._call_start:]
+    self._call_start, self._may_call = None, False
+    if made is not None:
+      self._calls.append(made)

@@ -1,0 +1,76 @@
+"""Draws tokens at random: temperature, nucleus, and draws that batching can not change."""
+
+import jax
+import jax.numpy as jnp
+
+_BLOCK = 256
+
+
+def draw(
+    logits_BV: jax.Array, seeds_BW: jax.Array, count_B: jax.Array, temperature: jax.Array,
+    top_p: jax.Array,
+) -> jax.Array:
+  """Draws W ids from each row's distribution, [B, W] int32.
+
+  Args:
+    logits_BV: float32; -inf for what must not be drawn.
+    seeds_BW: uint32. A draw depends on its logits, its seed and its row's count alone.
+    count_B: numbers the draws of a seed: how many tokens its text has so far.
+    temperature: 0 for the likeliest id.
+    top_p: draw from the likeliest ids that together have this probability, all of those that are
+      equally likely (nucleus sampling, Holtzman et al. 2020); 1 for all ids.
+  """
+  def at_random():
+    weights_BV = jnp.exp((logits_BV - logits_BV.max(-1, keepdims=True)) / temperature)
+    weights_BV = jax.lax.cond(top_p < 1, lambda: nucleus(weights_BV, top_p), lambda: weights_BV)
+    return _invert(weights_BV, _uniform(seeds_BW, count_B))
+  def likeliest():
+    return jnp.broadcast_to(logits_BV.argmax(-1)[:, None], seeds_BW.shape).astype(jnp.int32)
+  return jax.lax.cond(temperature > 0, at_random, likeliest)
+
+
+def nucleus(weights_BV: jax.Array, top_p: jax.Array) -> jax.Array:
+  """Returns the weights (0 to 1, not normalised) with 0 in place of those outside the nucleus.
+
+  The least weight inside is found by bisection over the bits of positive floats, which are in the
+  order of their values: 31 sums instead of sorting the vocabulary.
+  """
+  wanted_B = top_p * weights_BV.sum(-1)
+  def at_least(bits_B):
+    least_B1 = jax.lax.bitcast_convert_type(bits_B, jnp.float32)[:, None]
+    return jnp.where(weights_BV >= least_B1, weights_BV, 0)
+  def halve(_, bounds):
+    low_B, high_B = bounds
+    middle_B = low_B + (high_B - low_B) // 2
+    enough_B = at_least(middle_B).sum(-1) >= wanted_B
+    return jnp.where(enough_B, middle_B, low_B), jnp.where(enough_B, high_B, middle_B)
+  zeros_B = jnp.zeros(weights_BV.shape[0], jnp.int32)
+  above_one = jax.lax.bitcast_convert_type(jnp.float32(2), jnp.int32)
+  low_B, _ = jax.lax.fori_loop(0, 31, halve, (zeros_B, zeros_B + above_one))
+  return at_least(low_B)
+
+
+def _uniform(seeds_BW: jax.Array, count_B: jax.Array) -> jax.Array:
+  """Returns numbers in [0, 1), [B, W]: one a draw, as noise for every id would cost too much."""
+  def one(seed, count):
+    return jax.random.uniform(jax.random.fold_in(jax.random.key(seed), count))
+  return jax.vmap(jax.vmap(one, in_axes=(0, None)))(seeds_BW, count_B)
+
+
+def _invert(weights_BV: jax.Array, uniform_BW: jax.Array) -> jax.Array:
+  """Returns the ids at which the cumulative weights exceed the given shares of their sum.
+
+  The sum runs over blocks, then inside of one: a cumulative sum over the vocabulary is slow.
+  """
+  B, V = weights_BV.shape
+  weights_BXY = jnp.pad(weights_BV, ((0, 0), (0, -V % _BLOCK))).reshape(B, -1, _BLOCK)
+  sums_BX = jnp.cumsum(weights_BXY.sum(-1), -1)
+  target_BW = uniform_BW * sums_BX[:, -1:]
+  block_BW = (sums_BX[:, None] <= target_BW[..., None]).sum(-1)
+  block_BW = jnp.minimum(block_BW, sums_BX.shape[1] - 1)
+  before_BW = jnp.take_along_axis(sums_BX, jnp.maximum(block_BW - 1, 0), 1)
+  rest_BW = target_BW - jnp.where(block_BW > 0, before_BW, 0)
+  inside_BWY = jnp.cumsum(jnp.take_along_axis(weights_BXY, block_BW[..., None], 1), -1)
+  # Rounding may leave the target at a sum's very end: never draw an id of no weight.
+  rest_BW = jnp.minimum(rest_BW, jnp.nextafter(inside_BWY[..., -1], 0))
+  return (block_BW * _BLOCK + (inside_BWY <= rest_BW[..., None]).sum(-1)).astype(jnp.int32)
