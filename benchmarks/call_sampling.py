@@ -23,15 +23,21 @@ from toolformer_jax.calls import DEFAULT_SYNTAX
 from toolformer_jax.checkpoints.gguf import GgufFile
 from toolformer_jax.runtime import load_model
 
-SETTINGS = AnnotationSettings(temperature=0.4, max_call_tokens=24)
-
 
 def main() -> None:
   """Reads the options and runs both sides."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   for name, default in (('texts', 20), ('k', 20), ('m', 10), ('their_positions', 2)):
     parser.add_argument(f'--{name}', type=int, default=default)
-  harness.main('Call sampling', parser, {'ours': ours, 'theirs': theirs})
+  parser.add_argument('--temperature', type=float, default=0.4)
+  known, _ = parser.parse_known_args()
+  harness.main(f'Call sampling at temperature {known.temperature}', parser,
+               {'ours': ours, 'theirs': theirs})
+
+
+def settings(args: argparse.Namespace) -> AnnotationSettings:
+  """Returns how calls are sampled."""
+  return AnnotationSettings(temperature=args.temperature, max_call_tokens=24)
 
 
 def read(texts: int) -> list[Document]:
@@ -43,7 +49,7 @@ def ours(args: argparse.Namespace) -> harness.Run:
   """Samples by the project's engine."""
   model = load_model('smollm2-135m', configuration.load([]).model)
   tool = ToolSettings(tau_s=0.0, k=args.k, m=args.m)
-  sampler = CallSampler(model=model, prompt=CALCULATOR, tool=tool, settings=SETTINGS,
+  sampler = CallSampler(model=model, prompt=CALCULATOR, tool=tool, settings=settings(args),
                         syntax=DEFAULT_SYNTAX)
   documents = read(args.texts)
   def run(warm_up: bool) -> dict[str, float]:
@@ -73,7 +79,7 @@ def theirs(args: argparse.Namespace) -> harness.Run:
       middle = time.perf_counter()
       for position in likeliest[:positions]:
         model.continuations(cache, len(prompt) + before + position, opening, args.m,
-                            SETTINGS.max_call_tokens, SETTINGS.temperature, stop)
+                            settings(args).max_call_tokens, args.temperature, stop)
       reading += middle - start
       sampling += (time.perf_counter() - middle) / positions * len(likeliest)
     return {'samples': args.texts * args.k * args.m, 'seconds': reading + sampling}

@@ -1,12 +1,15 @@
 """Filter scoring: the three losses of candidate calls from an annotation run.
 
-    python benchmarks/filter_scoring.py [--run runs/quickstart/calculator] [--candidates 200]
+    python benchmarks/filter_scoring.py --run D [--candidates 500] [--distinct]
 
 Theirs scores the text without a call once a document, and each call without and with its result;
-sequences end with their last scored token. Ours groups, packs and scores the same candidates.
+sequences end with their last scored token. Ours groups, packs and scores the same candidates. With
+--distinct each call is in once a document: then there is nothing to group. `ours_skipping` leaves
+out the losses that can not decide whether a call is kept (AnnotationSettings.skip_hopeless).
 """
 
 import argparse
+import math
 import pathlib
 from collections import defaultdict
 
@@ -18,30 +21,37 @@ from toolformer_jax.annotation import folder as folders
 from toolformer_jax.annotation.filter import WEIGHTS, score_calls
 from toolformer_jax.annotation.folder import stage_name
 from toolformer_jax.annotation.records import Document, ExecutedCall, read_records
+from toolformer_jax.annotation.settings import THRESHOLDS
 from toolformer_jax.calls import DEFAULT_SYNTAX
 from toolformer_jax.checkpoints.gguf import GgufFile
 from toolformer_jax.runtime import ModelSettings, load_model
 from toolformer_jax.tokenizer import Tokenizer
 
+_WARM_UP = 100
+
 
 def main() -> None:
-  """Reads the options and runs both sides."""
+  """Reads the options and runs all sides."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  run = pathlib.Path('runs/quickstart/calculator')
-  parser.add_argument('--run', type=pathlib.Path, default=run)
+  parser.add_argument('--run', type=pathlib.Path, required=True,
+                      help='an output folder of annotate whose stage execute is done')
   parser.add_argument('--tool', default='Calculator')
-  parser.add_argument('--candidates', type=int, default=200)
+  parser.add_argument('--candidates', type=int, default=500)
+  parser.add_argument('--distinct', action='store_true', help='no call twice in a document')
   parser.add_argument('--batch_rows', type=int, default=32, help='of theirs')
   parser.add_argument('--dtype', default='float32', choices=('float32', 'bfloat16'))
-  harness.main('Filter scoring', parser, {'ours': ours, 'theirs': theirs})
+  known, _ = parser.parse_known_args()
+  title = f'Filter scoring, {known.dtype}' + (', no equal calls' if known.distinct else '')
+  harness.main(title, parser, {'ours': ours, 'ours_skipping': ours_skipping, 'theirs': theirs})
 
 
 def read(args: argparse.Namespace) -> tuple[list[ExecutedCall], list[Document]]:
   """Returns the first candidates of the run that have a result, and the texts."""
-  run = args.run
-  files = sorted((run / stage_name(args.tool, 'execute')).glob('[0-9]*.jsonl'))
+  files = sorted((args.run / stage_name(args.tool, 'execute')).glob('[0-9]*.jsonl'))
   calls = [c for file in files for c in read_records(file, ExecutedCall) if c.failure is None]
-  texts = sorted((run / folders.DOCUMENTS).glob('[0-9]*.jsonl'))
+  if args.distinct:
+    calls = list({(c.document_id, c.argument): c for c in calls}.values())
+  texts = sorted((args.run / folders.DOCUMENTS).glob('[0-9]*.jsonl'))
   documents = [d for file in texts for d in read_records(file, Document)]
   return calls[:args.candidates], documents
 
@@ -75,15 +85,21 @@ def flops(args: argparse.Namespace) -> int:
              for tokens in sequences(*read(args), file.tokenizer())[0])
 
 
-def ours(args: argparse.Namespace) -> harness.Run:
+def ours(args: argparse.Namespace, least_gain: float = -math.inf) -> harness.Run:
   """Scores by the project's engine."""
   model = load_model('smollm2-135m', ModelSettings(dtype=args.dtype))
   calls, documents = read(args)
   work = {'candidates': len(calls), 'flops': flops(args)}
   def run(warm_up: bool) -> dict[str, float]:
-    score_calls(calls, documents, model=model, syntax=DEFAULT_SYNTAX)
+    score_calls(calls[:_WARM_UP] if warm_up else calls, documents, model=model,
+                syntax=DEFAULT_SYNTAX, least_gain=least_gain)
     return work
   return run
+
+
+def ours_skipping(args: argparse.Namespace) -> harness.Run:
+  """Scores by the project's engine what may decide; the operations are those of all losses."""
+  return ours(args, least_gain=min(THRESHOLDS))
 
 
 def theirs(args: argparse.Namespace) -> harness.Run:

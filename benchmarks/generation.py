@@ -1,10 +1,10 @@
-"""Generation with tools, and plain decoding beside transformers' batched `generate`.
+"""Generation with tools, beside transformers' batched `generate` without tools.
 
-    python benchmarks/generation.py [--prompts 64] [--slots 32] [--tools calculator]
-    python benchmarks/generation.py --prompts 1 --slots 1 --tools ''       (single stream)
+    python benchmarks/generation.py [--prompts 64] [--slots 32]
 
-Theirs continues the same prompts greedily without tools, in batches of as many rows as we have
-slots, by as many tokens. What a tool returns is not counted as generated.
+Both continue the same word problems greedily until the model ends a text or it has 64 tokens;
+theirs in batches of as many rows as we have slots, sorted by length. Tokens after a text's end and
+what a tool returns are not counted.
 """
 
 import argparse
@@ -30,8 +30,7 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   for name, default in (('prompts', 64), ('slots', 32), ('max_tokens', 64)):
     parser.add_argument(f'--{name}', type=int, default=default)
-  parser.add_argument('--tools', default='calculator', help="'' for plain decoding")
-  harness.main('Generation', parser, {'ours': ours, 'theirs': theirs})
+  harness.main('Generation with tools', parser, {'ours': ours, 'theirs': theirs})
 
 
 def read(tokenizer: Tokenizer, count: int) -> list[list[int]]:
@@ -51,7 +50,7 @@ def ours(args: argparse.Namespace) -> harness.Run:
   """Generates by the project's engine."""
   config = configuration.load([])
   model = load_model('smollm2-135m', config.model)
-  tools = build_tools(args.tools.split(','), config.search) if args.tools else []
+  tools = build_tools(['calculator'], config.search)
   prompts = read(model.tokenizer, args.prompts)
   settings = GenerationSettings(max_tokens=args.max_tokens, slots=args.slots)
   def run(warm_up: bool) -> dict[str, float]:
@@ -72,8 +71,9 @@ def theirs(args: argparse.Namespace) -> harness.Run:
   model = Transformers(tokenizer, 'float32')
   prompts = [[tokenizer.start_id, *prompt] for prompt in read(tokenizer, args.prompts)]
   def run(warm_up: bool) -> dict[str, float]:
-    return {'tokens': model.generate(prompts[:4] if warm_up else prompts,
-                                     4 if warm_up else args.max_tokens, args.slots)}
+    made = model.generate(prompts[:4] if warm_up else prompts, 4 if warm_up else args.max_tokens,
+                          args.slots, tokenizer.end_ids)
+    return {'tokens': sum(map(len, made))}
   return run
 
 

@@ -1,6 +1,6 @@
-"""Runs both sides of a benchmark in turn, each time in a process of its own, and compares them.
+"""Runs the sides of a benchmark in turn, each time in a process of its own, and compares them.
 
-A benchmark is a script with two sides, `ours` and `theirs`; each is a function that gets the
+A benchmark is a script with some sides, `theirs` among them; each is a function that gets the
 command's options, prepares, and returns the function to be timed. That one is called once on a
 little work, so that everything is compiled and loaded, and once on all of it. What it returns is
 how much work was done: a dictionary of unit to amount, with 'flops' among them where it is known,
@@ -21,13 +21,16 @@ from collections.abc import Callable, Mapping
 
 Run = Callable[[bool], dict[str, float]]  # warm-up or all -> amounts of work
 Side = Callable[[argparse.Namespace], Run]
+RESULTS = pathlib.Path(__file__).with_name('RESULTS.md')
 _PACKAGES = ('jax', 'flax', 'torch', 'transformers')
+_MEASURED = ('seconds', 'warm_up', 'memory', 'peak_flops', 'flops')
 
 
-def main(description: str, parser: argparse.ArgumentParser, sides: Mapping[str, Side]) -> None:
+def main(title: str, parser: argparse.ArgumentParser, sides: Mapping[str, Side]) -> None:
   """Measures all sides, or the one that `--side` names, and prints Markdown, or JSON of one."""
   parser.add_argument('--side', choices=sides, help='measure this one, here; prints JSON')
   parser.add_argument('--repeats', type=int, default=3, help='of each side (default: 3)')
+  parser.add_argument('--record', action='store_true', help=f'put the table into {RESULTS.name}')
   args = parser.parse_args()
   if args.side:
     print(json.dumps(_measure(sides[args.side], args)))
@@ -37,7 +40,19 @@ def main(description: str, parser: argparse.ArgumentParser, sides: Mapping[str, 
     for side in sides:
       print(f'{side}, repeat {repeat + 1} of {args.repeats} ...', file=sys.stderr, flush=True)
       results[side].append(_in_process(side))
-  print(report(description, results))
+  section = report(title, results)
+  print(section)
+  if args.record:
+    record(section)
+
+
+def record(section: str) -> None:
+  """Puts a section into RESULTS.md, in place of the one with the same title if there is one."""
+  head, *sections = RESULTS.read_text('utf-8').split('\n## ')
+  title = section.removeprefix('## ').splitlines()[0]
+  others = [old for old in sections if old.splitlines()[0] != title]
+  parts = [head.strip(), *(old.strip() for old in [*others, section.removeprefix('## ')])]
+  RESULTS.write_text('\n\n## '.join(parts) + '\n', 'utf-8')
 
 
 def _in_process(side: str) -> dict[str, float]:
@@ -56,7 +71,7 @@ def _measure(side: Side, args: argparse.Namespace) -> dict[str, float]:
   amounts = run(False)
   seconds = time.perf_counter() - start
   memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts KiB
-  product = {'ours': _jax_product, 'theirs': _torch_product}[args.side]
+  product = _torch_product if args.side == 'theirs' else _jax_product
   return {'seconds': seconds, 'warm_up': warm_up, 'memory': memory,
           'peak_flops': _peak_flops(product(getattr(args, 'dtype', 'float32'))), **amounts}
 
@@ -86,28 +101,35 @@ def _torch_product(dtype: str, size: int = 2048) -> Callable[[], None]:
   return lambda: torch.matmul(x, x)
 
 
-def report(description: str, results: Mapping[str, list[dict[str, float]]]) -> str:
-  """Returns a Markdown section: medians of each side and ours to theirs as a ratio."""
+def report(title: str, results: Mapping[str, list[dict[str, float]]]) -> str:
+  """Returns a Markdown section: medians of each side, and theirs compared with the others."""
   middle = {side: {key: statistics.median(run[key] for run in runs) for key in runs[0]}
             for side, runs in results.items()}
-  units = [key for key in middle['ours']
-           if key not in ('seconds', 'warm_up', 'memory', 'peak_flops', 'flops')]
-  header = ['', *(f'{unit} / s' for unit in units), 'peak memory (GiB)',
-            'share of matmul peak', 'seconds', 'warm-up']
+  units = [key for key in middle['theirs'] if key not in _MEASURED]
+  header = ['', *(f'{unit} / s' for unit in units), 'peak memory (GiB)', 'share of matmul peak',
+            'seconds', 'warm-up']
   lines = [header, ['---'] * len(header)]
-  for side, m in middle.items():
-    share = f'{m["flops"] / m["seconds"] / m["peak_flops"]:.0%}' if 'flops' in m else '-'
-    lines.append([side, *(f'{m[unit] / m["seconds"]:.2f}' for unit in units),
-                  f'{m["memory"]:.2f}', f'{share} of {m["peak_flops"] / 1e9:.0f} GFLOP/s',
-                  f'{m["seconds"]:.1f}', f'{m["warm_up"]:.1f}'])
-  ours, theirs = middle['ours'], middle['theirs']
-  ratios = [ours[u] / ours['seconds'] / (theirs[u] / theirs['seconds']) for u in units]
-  lines.append(['ratio', *(f'**{ratio:.2f}x**' for ratio in ratios),
-                f'{ours["memory"] / theirs["memory"]:.2f}x', '', '', ''])
+  lines += [_line(side, m, units) for side, m in middle.items()]
+  lines += [_ratio(side, m, middle['theirs'], units) for side, m in middle.items()
+            if side != 'theirs']
   table = '\n'.join(f'| {" | ".join(cells)} |' for cells in lines)
-  command = ' '.join(['python', *(pathlib.Path(sys.argv[0]).parts[-2:]), *sys.argv[1:]])
-  command = command.replace('python benchmarks ', 'python benchmarks/')
-  return f'## {description}\n\n`{command}`, {_environment()}\n\n{table}\n'
+  options = [option for option in sys.argv[1:] if option != '--record']
+  command = ' '.join(['python', f'benchmarks/{pathlib.Path(sys.argv[0]).name}', *options])
+  return f'## {title}\n\n`{command}`, {_environment()}\n\n{table}\n'
+
+
+def _line(side: str, m: Mapping[str, float], units: list[str]) -> list[str]:
+  share = f'{m["flops"] / m["seconds"] / m["peak_flops"]:.0%}' if 'flops' in m else '-'
+  return [side, *(f'{m[unit] / m["seconds"]:.2f}' for unit in units), f'{m["memory"]:.2f}',
+          f'{share} of {m["peak_flops"] / 1e9:.0f} GFLOP/s', f'{m["seconds"]:.1f}',
+          f'{m["warm_up"]:.1f}']
+
+
+def _ratio(side: str, m: Mapping[str, float], theirs: Mapping[str, float], units: list[str]
+           ) -> list[str]:
+  rates = [m[u] / m['seconds'] / (theirs[u] / theirs['seconds']) for u in units]
+  return [f'{side} / theirs', *(f'**{rate:.2f}x**' for rate in rates),
+          f'{m["memory"] / theirs["memory"]:.2f}x', '', '', '']
 
 
 def _environment() -> str:

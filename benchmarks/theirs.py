@@ -8,6 +8,7 @@ import copy
 import logging
 import os
 import pathlib
+from collections.abc import Collection
 
 import torch
 import transformers
@@ -75,16 +76,23 @@ class Transformers:
     return out[:, ids.shape[1]:].tolist()
 
   @torch.inference_mode()
-  def generate(self, prompts: list[list[int]], max_tokens: int, batch_rows: int) -> int:
-    """Continues prompts greedily in batches sorted by length; returns how many tokens it made."""
-    made = 0
+  def generate(self, prompts: list[list[int]], max_tokens: int, batch_rows: int,
+               end_ids: Collection[int]) -> list[list[int]]:
+    """Returns greedy continuations up to the first of `end_ids`, in batches sorted by length.
+
+    Without `end_ids` each has `max_tokens`.
+    """
+    made: list[list[int]] = []
     order = sorted(prompts, key=lambda prompt: -len(prompt))
     for first in range(0, len(order), batch_rows):
       tokens, mask = self._pad(order[first:first + batch_rows])
       out = self.model.generate(
           tokens, attention_mask=mask, do_sample=False, max_new_tokens=max_tokens,
-          min_new_tokens=max_tokens, pad_token_id=self.tokenizer.eos_id)
-      made += out[:, tokens.shape[1]:].numel()
+          min_new_tokens=None if end_ids else max_tokens, eos_token_id=list(end_ids) or None,
+          pad_token_id=self.tokenizer.eos_id)
+      for row in out[:, tokens.shape[1]:].tolist():
+        ends = [i for i, token in enumerate(row) if token in end_ids]
+        made.append(row[:ends[0] if ends else None])
     return made
 
   def _pad(self, rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -110,4 +110,4 @@ class GgufFile:
     if name not in self._tensors:
       raise UserError(f'{self.path} has no tensor {name}')
     tensor = self._tensors[name]
-    return gguf.dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
+    return gguf.dequantize(tensor.data, tensor.tensor_type).astype(np.float32, copy=False)

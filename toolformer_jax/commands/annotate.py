@@ -35,6 +35,7 @@ def run(args: argparse.Namespace) -> None:
   from toolformer_jax.annotation.corpus import read_corpus
   from toolformer_jax.annotation.folder import DOCUMENTS, RunFolder
   from toolformer_jax.annotation.pipeline import Annotation, ToolPlan
+  from toolformer_jax.programs import ProgramCounter
   seed = [] if args.seed is None else [f'AnnotationSettings.seed = {args.seed}']
   config = options.configuration(args, *seed)
   if not (args.output_dir / DOCUMENTS / '.COMPLETED').exists():
@@ -50,5 +51,6 @@ def run(args: argparse.Namespace) -> None:
   with RunFolder(args.output_dir, described, versions()) as folder:
     config.save(args.output_dir)
     stages = STAGES if args.stage == 'all' else (args.stage,)
-    annotation.run(lambda: read_corpus(args.corpus), folder, stages)
+    with ProgramCounter():
+      annotation.run(lambda: read_corpus(args.corpus), folder, stages)
     print(report.summary(folder, plans, config.annotation))

@@ -1,6 +1,7 @@
 """Continues texts, with calls to tools on the way.
 
-Prints every text with its continuation and the calls in it; with --json a line each, of the form
+Prints every text with its continuation and the calls in it, a single text while it is written; with
+--json a line each, of the form
 {"text": ..., "calls": [{"tool": ..., "argument": ..., "result": ...}]}. A call without a result
 (null) was taken back: it is not in the text.
 """
@@ -54,14 +55,19 @@ def run(args: argparse.Namespace) -> None:
   annotation = config.annotation
   with Executor(tools, annotation.time_limit_s, annotation.max_result_chars,
                 syntax=config.syntax) as executor:
+    streams = len(texts) == 1 and not args.json
+    if streams:
+      print(texts[0].text, end='', flush=True)
     for first in range(0, len(texts), _TEXTS_AT_ONCE):
       some = slice(first, first + _TEXTS_AT_ONCE)
       generated = generate(
           model, prompts[some], settings=config.generation, syntax=config.syntax,
           tool_names=[tool.name for tool in tools],
-          run_call=call_runner(executor, contexts[some]))
+          run_call=call_runner(executor, contexts[some]),
+          seeds=[config.generation.seed + first + i for i in range(len(texts[some]))],
+          on_text=_print_piece if streams else None)
       for text, continuation in zip(texts[some], generated, strict=True):
-        print(_shown(text, continuation, args.json))
+        print('' if streams else _shown(text, continuation, args.json))
 
 
 def _texts(args: argparse.Namespace) -> list[InputText]:
@@ -83,6 +89,11 @@ def _encode(model: 'LanguageModel', text: InputText, max_tokens: int) -> list[in
     raise UserError(f'{text.where}: the text has {len(ids)} tokens, too many for {max_tokens} more '
                     f'in the {model.config.max_positions} positions of the model; shorten it')
   return ids
+
+
+def _print_piece(request: int, piece: str) -> None:
+  """Prints the next piece of the only text."""
+  print(piece, end='', flush=True)
 
 
 def _shown(text: InputText, continuation: 'Generated', as_json: bool) -> str:

@@ -1,11 +1,6 @@
-"""Shapes: how work is cut into the few that get compiled, and into what fits the memory."""
+"""Shapes: how work of any size is cut into the few shapes that get compiled."""
 
-import contextlib
-from collections.abc import Iterator, Sequence
-
-import jax
-
-from toolformer_jax.errors import UserError
+from collections.abc import Sequence
 
 _LENGTH_STEP = 64
 
@@ -40,18 +35,3 @@ def first_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     rows[row].append(item)
     free[row] -= lengths[item]
   return rows
-
-
-@contextlib.contextmanager
-def naming_memory(setting: str) -> Iterator[None]:
-  """Turns running out of memory into an error that names the setting to change.
-
-  Raises:
-    UserError: what is done inside needs more memory than there is.
-  """
-  try:
-    yield
-  except jax.errors.JaxRuntimeError as error:
-    if 'RESOURCE_EXHAUSTED' not in str(error):
-      raise
-    raise UserError(f'out of memory; make {setting} smaller') from error

@@ -17,7 +17,7 @@ import numpy as np
 
 from toolformer_jax import sharding
 from toolformer_jax.calls import DEFAULT_SYNTAX, Call, CallSyntax
-from toolformer_jax.inference.batching import count_bucket, naming_memory
+from toolformer_jax.inference.batching import count_bucket
 from toolformer_jax.inference.continuation import (
     Continuation,
     Generated,
@@ -25,6 +25,7 @@ from toolformer_jax.inference.continuation import (
     Rules,
 )
 from toolformer_jax.inference.drawing import draw
+from toolformer_jax.memory import naming_memory
 from toolformer_jax.models.cache import Cache, UnrolledCache
 from toolformer_jax.models.decoder import Decoder
 from toolformer_jax.models.language_model import LanguageModel

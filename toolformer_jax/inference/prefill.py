@@ -10,6 +10,7 @@ import numpy as np
 
 from toolformer_jax import sharding
 from toolformer_jax.inference.batching import count_bucket, length_bucket
+from toolformer_jax.memory import naming_memory
 from toolformer_jax.models.cache import Cache, Prefix
 from toolformer_jax.models.decoder import Decoder
 from toolformer_jax.models.language_model import LanguageModel
@@ -51,6 +52,9 @@ def prefill_documents(
     token_id: the token to watch for.
     watched: for each document the indices i at which log p(token_id | prompt, document[:i])
       is wanted; all greater than 0.
+
+  Raises:
+    UserError: there is not enough memory.
   """
   P = count_bucket(len(documents))
   T = length_bucket(max(map(len, documents)))
@@ -59,11 +63,11 @@ def prefill_documents(
   for row, (tokens, indices) in enumerate(zip(documents, watched, strict=True)):
     tokens_PT[row, :len(tokens)] = tokens
     at_PM[row, :len(indices)] = np.array(indices) - 1
-  with sharding.on_mesh(model.mesh):
+  with sharding.on_mesh(model.mesh), naming_memory('AnnotationSettings.max_text_tokens'):
     logprobs_PM, cache = _prefill_documents(
         model.decoder, model.variables, prompt, model.put_batch(tokens_PT),
         model.put_batch(at_PM), token_id)
-  logprobs_PM = np.asarray(logprobs_PM)
+    logprobs_PM = np.asarray(logprobs_PM)
   return Prefilled(prompt, cache, [logprobs_PM[row, :len(w)] for row, w in enumerate(watched)])
 
 

@@ -16,9 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from toolformer_jax import sharding
-from toolformer_jax.inference.batching import count_bucket, naming_memory
+from toolformer_jax.inference.batching import count_bucket
 from toolformer_jax.inference.drawing import draw
 from toolformer_jax.inference.prefill import Prefilled
+from toolformer_jax.memory import naming_memory
 from toolformer_jax.models.cache import Cache, Prefix
 from toolformer_jax.models.decoder import Decoder
 from toolformer_jax.models.language_model import LanguageModel

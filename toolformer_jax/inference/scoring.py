@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from toolformer_jax import sharding
-from toolformer_jax.inference.batching import count_bucket, first_fit, naming_memory
+from toolformer_jax.inference.batching import count_bucket, first_fit
+from toolformer_jax.memory import naming_memory
 from toolformer_jax.models.decoder import Decoder
 from toolformer_jax.models.language_model import LanguageModel
 

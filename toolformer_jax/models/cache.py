@@ -59,9 +59,9 @@ class Cache:
 
   def grow(self, slots: int) -> 'Cache':
     """Returns the same rows with room for `slots` tokens each."""
-    more = (0, slots - self.slots)
-    k_LBKHS = jnp.pad(self.k_LBKHS, [(0, 0)] * 4 + [more])
-    v_LBKSH = jnp.pad(self.v_LBKSH, [(0, 0)] * 3 + [more, (0, 0)])
+    none, more = (0, 0), (0, slots - self.slots)
+    k_LBKHS = jnp.pad(self.k_LBKHS, [none, none, none, none, more])
+    v_LBKSH = jnp.pad(self.v_LBKSH, [none, none, none, more, none])
     return Cache(k_LBKHS, v_LBKSH, self.length_B)
 
   def put(self, rows_B: jax.Array, other: 'Cache') -> 'Cache':
@@ -113,7 +113,10 @@ class UnrolledCache:
 
   def grow(self, slots: int) -> 'UnrolledCache':
     """Returns the same rows with room for `slots` tokens each."""
-    return UnrolledCache.of(self.stacked().grow(slots))
+    none, more = (0, 0), (0, slots - self.slots)
+    grown = [(jnp.pad(k_BKHS, [none, none, none, more]), jnp.pad(v_BKSH, [none, none, more, none]))
+             for k_BKHS, v_BKSH in self.layers]
+    return UnrolledCache(tuple(grown), self.length_B)
 
   def put(self, rows_B: jax.Array, other: 'UnrolledCache') -> 'UnrolledCache':
     """Returns this cache with `other`'s rows put in places; those out of range are dropped."""

@@ -1,5 +1,6 @@
 """A model ready for use: decoder, variables, tokenizer and the mesh they live on."""
 
+import collections
 import dataclasses
 import functools
 from dataclasses import dataclass
@@ -45,8 +46,13 @@ class LanguageModel:
     """Puts `variables` (host or device arrays) on `mesh`, split as the rules say."""
     decoder = Decoder(config, kernel=kernel_for(mesh, config))
     shardings = sharding.state_shardings(abstract_variables(decoder), mesh)
-    placed = {name: jax.device_put(variables[name], shardings[name]) for name in variables}
-    return cls(decoder, placed, tokenizer, mesh)
+    wanted = {name: shardings[name] for name in variables}
+    arrays, structure = jax.tree.flatten(variables)
+    # Each is let go of once it is placed: unless the caller keeps them, none is in memory twice.
+    waiting = collections.deque(arrays)
+    del arrays, variables
+    placed = [jax.device_put(waiting.popleft(), where) for where in jax.tree.leaves(wanted)]
+    return cls(decoder, jax.tree.unflatten(structure, placed), tokenizer, mesh)
 
   @property
   def on_one_cpu(self) -> bool:

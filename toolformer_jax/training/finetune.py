@@ -16,6 +16,7 @@ import numpy as np
 from toolformer_jax import sharding
 from toolformer_jax.checkpoints.orbax import MODEL, STEPS, save_model
 from toolformer_jax.errors import UserError
+from toolformer_jax.memory import naming_memory
 from toolformer_jax.models.language_model import LanguageModel, abstract_variables
 from toolformer_jax.progress import Progress
 from toolformer_jax.runs import LockedFolder
@@ -149,7 +150,7 @@ def _train(model: LanguageModel, rows: PackedRows, settings: FinetuneSettings,
     progress = stack.enter_context(Progress('fine-tuning', settings.steps, 'steps', start))
     reporter = _Reporter(settings, checkpoints, log, progress)
     put = functools.partial(jax.tree.map, model.put_batch)
-    with sharding.on_mesh(model.mesh):
+    with sharding.on_mesh(model.mesh), naming_memory('FinetuneSettings.batch_rows'):
       state = _loop(functools.partial(step, frozen), put, rows, state, start, reporter)
   trained = dataclasses.replace(model, variables={**frozen, collection: state.trained})
   return trained, start < settings.steps

@@ -1,0 +1,76 @@
+"""Plain greedy decoding, one text or many side by side.
+
+    python benchmarks/decoding.py --rows 1
+    python benchmarks/decoding.py --rows 32
+
+Short prompts, no tools, and no text ends before it has all of its tokens.
+"""
+
+import argparse
+import copy
+
+import harness
+from flops import forward_flops
+from generation import read
+
+from toolformer_jax import fetch
+from toolformer_jax.checkpoints.gguf import GgufFile
+from toolformer_jax.inference.continuation import GenerationSettings
+from toolformer_jax.inference.generation import generate
+from toolformer_jax.runtime import ModelSettings, load_model
+from toolformer_jax.tokenizer import Tokenizer
+
+_PROMPT = 16
+
+
+def main() -> None:
+  """Reads the options and runs both sides."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('--rows', type=int, default=32)
+  parser.add_argument('--tokens', type=int, default=96)
+  known, _ = parser.parse_known_args()
+  title = 'Single-stream decoding' if known.rows == 1 else f'Decoding of {known.rows} rows'
+  harness.main(title, parser, {'ours': ours, 'theirs': theirs})
+
+
+def prompts(tokenizer: Tokenizer, rows: int) -> list[list[int]]:
+  """Returns the beginnings of word problems."""
+  return [prompt[:_PROMPT] for prompt in read(tokenizer, rows)]
+
+
+def work(args: argparse.Namespace) -> dict[str, float]:
+  """Returns what is to be done, in tokens and operations."""
+  config = GgufFile(fetch.fetch('smollm2-135m')).config()
+  flops = forward_flops(config, _PROMPT + args.tokens, logits=args.tokens)
+  return {'tokens': args.rows * args.tokens, 'flops': args.rows * flops}
+
+
+def ours(args: argparse.Namespace) -> harness.Run:
+  """Decodes by the project's engine."""
+  model = load_model('smollm2-135m', ModelSettings())
+  endless = copy.copy(model.tokenizer)
+  endless.end_ids = frozenset()
+  object.__setattr__(model, 'tokenizer', endless)
+  settings = GenerationSettings(max_tokens=args.tokens, slots=args.rows)
+  amounts = work(args)
+  def run(warm_up: bool) -> dict[str, float]:
+    generate(model, prompts(endless, args.rows), settings=settings)
+    return amounts
+  return run
+
+
+def theirs(args: argparse.Namespace) -> harness.Run:
+  """Decodes by transformers."""
+  from theirs import Transformers
+  tokenizer = GgufFile(fetch.fetch('smollm2-135m')).tokenizer()
+  model = Transformers(tokenizer, 'float32')
+  given = [[tokenizer.start_id, *prompt] for prompt in prompts(tokenizer, args.rows)]
+  amounts = work(args)
+  def run(warm_up: bool) -> dict[str, float]:
+    model.generate(given, 4 if warm_up else args.tokens, args.rows, ())
+    return amounts
+  return run
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,69 @@
+"""Prefill: keys and values of long prompts, one after the other.
+
+    python benchmarks/prefill.py [--tokens 1024] [--prompts 4]
+"""
+
+import argparse
+import itertools
+
+import harness
+from flops import forward_flops
+
+from toolformer_jax import fetch
+from toolformer_jax.annotation.corpus import read_corpus
+from toolformer_jax.checkpoints.gguf import GgufFile
+from toolformer_jax.inference.prefill import prefill_prompt
+from toolformer_jax.runtime import ModelSettings, load_model
+from toolformer_jax.tokenizer import Tokenizer
+
+
+def main() -> None:
+  """Reads the options and runs both sides."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('--tokens', type=int, default=1024)
+  parser.add_argument('--prompts', type=int, default=4)
+  parser.add_argument('--dtype', default='float32', choices=('float32', 'bfloat16'))
+  harness.main('Prefill', parser, {'ours': ours, 'theirs': theirs})
+
+
+def read(tokenizer: Tokenizer, args: argparse.Namespace) -> list[list[int]]:
+  """Returns prompts of word problems, one after the other."""
+  texts = (document.text for document in read_corpus('word-problems'))
+  ids = itertools.chain.from_iterable(map(tokenizer.encode, texts))
+  return [list(itertools.islice(ids, args.tokens - 1)) for _ in range(args.prompts)]
+
+
+def work(args: argparse.Namespace) -> dict[str, float]:
+  """Returns what is to be done, in tokens and operations."""
+  flops = forward_flops(GgufFile(fetch.fetch('smollm2-135m')).config(), args.tokens)
+  return {'tokens': args.prompts * args.tokens, 'flops': args.prompts * flops}
+
+
+def ours(args: argparse.Namespace) -> harness.Run:
+  """Computes them by the project's engine."""
+  model = load_model('smollm2-135m', ModelSettings(dtype=args.dtype))
+  prompts = read(model.tokenizer, args)
+  amounts = work(args)
+  def run(warm_up: bool) -> dict[str, float]:
+    for prompt in prompts[:1] if warm_up else prompts:
+      prefill_prompt(model, prompt).k_LBKHS.block_until_ready()
+    return amounts
+  return run
+
+
+def theirs(args: argparse.Namespace) -> harness.Run:
+  """Computes them by transformers."""
+  from theirs import Transformers
+  tokenizer = GgufFile(fetch.fetch('smollm2-135m')).tokenizer()
+  model = Transformers(tokenizer, args.dtype)
+  prompts = [[tokenizer.start_id, *prompt] for prompt in read(tokenizer, args)]
+  amounts = work(args)
+  def run(warm_up: bool) -> dict[str, float]:
+    for prompt in prompts[:1] if warm_up else prompts:
+      model.prefill(prompt)
+    return amounts
+  return run
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,45 @@
+"""Counts the programs that XLA compiles: shapes are bucketed, so that they are few."""
+
+import logging
+from typing import Self
+
+import jax
+
+log = logging.getLogger(__name__)
+
+_COMPILED = '/jax/core/compile/backend_compile_duration'
+_CACHED = '/jax/compilation_cache/cache_hits'
+
+
+class ProgramCounter:
+  """Counts while it is open, as a context manager, and logs what it has counted at the end.
+
+  Attributes:
+    programs: programs that were made ready, compiled or read from the cache of an earlier run.
+    cached: those of them that were read.
+    seconds: what that took.
+  """
+
+  def __init__(self):
+    """Begins at 0."""
+    self.programs = self.cached = 0
+    self.seconds = 0.0
+
+  def __enter__(self) -> Self:
+    jax.monitoring.register_event_duration_secs_listener(self._on_duration)
+    jax.monitoring.register_event_listener(self._on_event)
+    return self
+
+  def __exit__(self, *exception: object) -> None:
+    jax.monitoring.unregister_event_duration_listener(self._on_duration)
+    jax.monitoring.unregister_event_listener(self._on_event)
+    log.info('%d programs were made ready in %.0f s: %d compiled, %d from an earlier run.',
+             self.programs, self.seconds, self.programs - self.cached, self.cached)
+
+  def _on_duration(self, event: str, seconds: float, **details: str | int) -> None:
+    if event == _COMPILED:
+      self.programs += 1
+      self.seconds += seconds
+
+  def _on_event(self, event: str, **details: str | int) -> None:
+    self.cached += event == _CACHED
