@@ -6,7 +6,7 @@ INSTALL = .venv/bin/python -m pip install --disable-pip-version-check -c constra
 INSTALLED = .venv/.installed
 INSTALLED_PARITY = .venv/.installed-parity
 
-.PHONY: .venv quickstart test parity lint clean
+.PHONY: .venv quickstart test parity benchmarks lint clean
 
 .venv: $(INSTALLED)
 
@@ -28,6 +28,28 @@ test: $(INSTALLED)
 
 parity: $(INSTALLED_PARITY)
 	.venv/bin/python -m pytest tests/parity
+
+# About an hour with nothing else running. The candidates are those of the paper's k and m.
+benchmarks: $(INSTALLED_PARITY) runs/benchmark/calculator/execute/.COMPLETED
+	.venv/bin/python benchmarks/filter_scoring.py --record --run runs/benchmark
+	.venv/bin/python benchmarks/call_sampling.py --record
+	.venv/bin/python benchmarks/generation.py --record
+	.venv/bin/python benchmarks/decoding.py --record --rows 1
+	.venv/bin/python benchmarks/decoding.py --record --rows 32
+	.venv/bin/python benchmarks/prefill.py --record
+	.venv/bin/python benchmarks/filter_scoring.py --record --run runs/benchmark --distinct \
+	  --candidates 200
+	.venv/bin/python benchmarks/call_sampling.py --record --temperature 1.0 --texts 8
+	.venv/bin/python benchmarks/filter_scoring.py --record --run runs/benchmark --dtype bfloat16 \
+	  --candidates 40 --repeats 1
+
+runs/benchmark/calculator/execute/.COMPLETED:
+	mkdir -p runs
+	head -60 "$$(.venv/bin/toolformer fetch word-problems)" > runs/benchmark.jsonl
+	for stage in sample execute; do .venv/bin/toolformer annotate --gin_file quickstart.gin \
+	  --gin.calculator/ToolSettings.k=20 --gin.calculator/ToolSettings.m=10 \
+	  --gin.calculator/ToolSettings.tau_s=0.0 --corpus runs/benchmark.jsonl \
+	  --checkpoint smollm2-135m --tools calculator --output_dir runs/benchmark --stage $$stage; done
 
 lint: $(INSTALLED)
 	.venv/bin/ruff check .

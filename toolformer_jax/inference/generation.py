@@ -30,7 +30,8 @@ from toolformer_jax.models.cache import Cache, UnrolledCache
 from toolformer_jax.models.decoder import Decoder
 from toolformer_jax.models.language_model import LanguageModel
 
-_STEPS = 8  # tokens decoded per compiled call
+_STEPS = 4  # tokens decoded per compiled call
+_NARROWER = 4  # a batch shrinks by this once so few of its rows have work: 1 in 4, 1 in 16
 _SLOTS = 128  # of a new cache; it doubles where a text needs more
 _CHUNK = 32  # tokens of prompts and results that are fed together
 
@@ -102,13 +103,24 @@ class _Generation:
       if not self.decoding_model.decoder.scan:
         cache = UnrolledCache.of(cache)
       while self.queue or any(self.slots):
-        cache = self._extend(cache, [*self._admit(), *self._resume_answered()])
+        cache = self._extend(self._narrow(cache), [*self._admit(), *self._resume_answered()])
         active = [slot is not None and slot.answer is None for slot in self.slots]
         if any(active):
           cache = self._decode(cache, np.array(active))
         else:
           futures.wait([slot.answer for slot in self.slots if slot and slot.answer],
                        return_when=futures.FIRST_COMPLETED)
+
+  def _narrow(self, cache: AnyCache) -> AnyCache:
+    """Moves the last texts into fewer slots once nothing waits for one."""
+    busy, size = [i for i, slot in enumerate(self.slots) if slot], len(self.slots)
+    while not self.queue and len(busy) <= size // _NARROWER:
+      size //= _NARROWER
+    if size == len(self.slots):
+      return cache
+    rows = [*busy, *(i for i in range(len(self.slots)) if i not in busy)][:size]
+    self.slots = [self.slots[i] for i in rows]
+    return _take_rows(cache, np.array(rows, np.int32))
 
   def _admit(self) -> list[tuple[int, int, list[int]]]:
     """Gives free slots the next texts; returns what their caches lack."""
@@ -183,6 +195,11 @@ class _Generation:
 def _with_room(cache: AnyCache, tokens: int) -> AnyCache:
   """Returns `cache` with room for `tokens` tokens a row, in as few different sizes as may be."""
   return cache if tokens <= cache.slots else _grow(cache, count_bucket(tokens))
+
+
+@jax.jit
+def _take_rows(cache: AnyCache, rows_B: jax.Array) -> AnyCache:
+  return cache.take(rows_B)
 
 
 @functools.partial(jax.jit, static_argnames='slots')

@@ -196,8 +196,8 @@ class _BranchLoop:
     def of_node(value):
       return lambda row: value(row.node) if row.node else 0
     def seeds(row):
-      seeds = [self.branches[i].seed for i in row.node.branches] if row.node else []
-      return seeds + [0] * (self.group - len(seeds))
+      used = [self.branches[i].seed for i in row.node.branches] if row.node else []
+      return used + [0] * (self.group - len(used))
     cache = cache.with_length(column(lambda row: row.fed))
     return _decode_branches(
         self.model.decoder, self.model.variables, self.prefilled.prompt, documents, cache,
