@@ -1,5 +1,6 @@
 """Generation with tools, on a tiny model that was taught to call one."""
 
+import dataclasses
 import functools
 import threading
 from concurrent import futures
@@ -10,6 +11,10 @@ import pytest
 
 from toolformer_jax.inference.continuation import GenerationSettings
 from toolformer_jax.inference.generation import generate
+from toolformer_jax.toolbox import call_runner
+from toolformer_jax.tools.base import Context
+from toolformer_jax.tools.executor import Executor
+from toolformer_jax.tools.registry import tool
 from toolformer_jax.training.finetune import finetune
 from toolformer_jax.training.packing import Example
 from toolformer_jax.training.settings import FinetuneSettings
@@ -42,10 +47,10 @@ def immediately(answer):
 
 
 def run(model, prompts=PROMPTS, answer=lambda argument: (ANSWERS[argument], None), run_call=None,
-        **settings):
+        on_text=None, **settings):
   settings = GenerationSettings(**{'max_tokens': 6, 'top_k_api': 1, **settings})
   return generate(model, [model.tokenizer.encode(prompt) for prompt in prompts], settings=settings,
-                  tool_names=['Up'], run_call=run_call or immediately(answer))
+                  tool_names=['Up'], run_call=run_call or immediately(answer), on_text=on_text)
 
 
 def test_a_call_is_made_and_its_result_used(taught):
@@ -141,6 +146,67 @@ def test_a_long_result_is_read_whole(taught):
   padded = np.zeros((1, 1024), np.int32)
   padded[0, :len(before)] = before
   assert made.tokens[-2] == _argmax(taught.decoder, taught.variables, padded)[len(before) - 1]
+
+
+@pytest.mark.parametrize('max_calls', [1, 2, 3])
+def test_as_many_calls_as_are_allowed(taught, max_calls):
+  asked = []
+  texts = run(taught, answer=lambda a: asked.append(a) or ('a', None), top_k_api=10**6,
+              max_calls=max_calls, max_tokens=12)
+  assert max(len(generated.calls) for generated in texts) == max_calls
+  for generated in texts:
+    assert generated.text.count(' -> a]') == len(generated.calls)
+  assert sorted(asked) == sorted(made.call.argument for text in texts for made in text.calls)
+
+
+# A tool that does this for one text, and what then becomes of the text's call.
+def hang(argument):
+  threading.Event().wait(5)  # ten times its time limit
+  return 'late'
+
+
+def fail(argument):
+  raise RuntimeError('broken')
+
+
+@pytest.mark.parametrize(('trouble', 'failure'), [
+    (hang, 'Up: time limit: none within 0.5 seconds'), (fail, 'Up: RuntimeError: broken'),
+    (lambda argument: 'y' * 10**7, None)], ids=['hangs', 'raises', 'returns megabytes'])
+def test_a_tool_in_trouble_costs_its_own_text_alone(taught, trouble, failure):
+  prompts = PROMPTS * 2
+  without = run(taught, prompts)
+  up = tool(lambda a: trouble(a) if a == 'ab' else ANSWERS[a], name='Up')
+  with Executor([up], time_limit_s=0.5, max_result_chars=20) as executor:
+    generated = run(taught, prompts, run_call=call_runner(executor, [Context()] * 4), slots=2)
+  assert generated[1::2] == without[1::2]
+  for text in generated[::2]:
+    [made] = text.calls
+    if failure:
+      assert (made.call.result, made.failure) == (None, failure)
+      assert text == dataclasses.replace(
+          run(taught, PROMPTS[:1], disabled=True)[0], calls=text.calls)
+    else:
+      assert made.call.result == 'y' * 20
+      assert text.text.startswith(f' [Up(ab) -> {"y" * 20}]')
+
+
+def collect(pieces):
+  return lambda request, piece: pieces.setdefault(request, []).append(piece)
+
+
+@pytest.mark.parametrize('result', ['XY', None])
+def test_pieces_of_texts_with_calls_make_them_up(taught, result):
+  pieces = {}
+  texts = run(taught, answer=lambda a: (result, None if result else 'broken'),
+              on_text=collect(pieces))
+  assert [''.join(pieces[i]) for i in range(2)] == [generated.text for generated in texts]
+  if result:
+    assert pieces[0][0] == f' [Up(ab) -> {result}]'  # at once, and not before
+
+
+def test_a_text_ends_before_a_stop_string(taught):
+  stopped = run(taught, stop=('Y.', 'W.'))
+  assert [generated.text for generated in stopped] == [' [Up(ab) -> XY] X', ' [Up(cd) -> ZW] Z']
 
 
 @functools.partial(jax.jit, static_argnums=0)

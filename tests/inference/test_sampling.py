@@ -1,5 +1,6 @@
 """Branches that share a prompt and documents are what plain decoding would give."""
 
+import dataclasses
 import functools
 
 import jax
@@ -104,3 +105,31 @@ def test_unfinished_branches_have_no_text(prefilled):
   model, computed = prefilled
   assert sampling.sample_branches(
       model, computed, [sampling.Branch(0, 2, 0)], settings(model)) == [None]
+
+
+def test_draws_are_from_the_nucleus(prefilled):
+  model, computed = prefilled
+  tokens = [model.tokenizer.start_id, *PROMPT, *DOCUMENTS[0][:4], *OPENING]
+  probabilities = np.asarray(jax.nn.softmax(logits_after(model, tokens)), np.float64)
+  likeliest = np.argsort(-probabilities)
+  size = 1 + int(np.argmax(np.cumsum(probabilities[likeliest]) >= 0.2))
+  branches = [sampling.Branch(0, 4, seed) for seed in range(40 * size)]
+  how = settings(model, temperature=1.0, max_tokens=1, finished=bool, top_p=0.2)
+  drawn = sampling.sample_branches(model, computed, branches, how)
+  # Each of them is drawn at least once but with a probability below size * exp(-20).
+  assert probabilities[likeliest[:size]].min() > 0.5 / size / 5
+  assert set(drawn) == {model.tokenizer.decode([i]) for i in likeliest[:size]}
+
+
+def test_a_tiny_nucleus_is_greedy(prefilled):
+  model, computed = prefilled
+  branches = [sampling.Branch(i % 3, 1 + i % 7, seed=i) for i in range(20)]
+  how = settings(model, temperature=1.0, top_p=1e-6, finished=lambda text: len(text) >= 6)
+  greedy = dataclasses.replace(how, temperature=0.0, top_p=1.0)
+  assert sampling.sample_branches(model, computed, branches, how) == sampling.sample_branches(
+      model, computed, branches, greedy)
+
+
+def test_no_branches_no_texts(prefilled):
+  model, computed = prefilled
+  assert sampling.sample_branches(model, computed, [], settings(model)) == []

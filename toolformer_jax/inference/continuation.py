@@ -136,7 +136,7 @@ class Continuation:
       else:
         self.tokens.append(token)
       if self._call_start is not None:
-        call = self._open_call()
+        call = self._open_call(token)
         if call or self._call_start is None:  # to be run, or taken back
           return call
     return None
@@ -207,13 +207,13 @@ class Continuation:
       self._end = len(self._text(self.tokens[:self._plain_start])) + min(found)
     return bool(found)
 
-  def _open_call(self) -> Call | None:
+  def _open_call(self, token: int) -> Call | None:
     """Returns the unfinished call once it has reached its arrow; takes it back if it never will."""
     tokens = self.tokens[self._call_start:]
     text = self._rules.tokenizer.decode(tokens)
     call = self._rules.syntax.read_opening(text, self._rules.names)
-    too_long = len(tokens) >= self._rules.settings.max_call_tokens
-    if call is None and (too_long or self._rules.syntax.end in text or '\n' in text):
+    over = token in self._rules.tokenizer.end_ids or '\n' in text or self._rules.syntax.end in text
+    if call is None and (over or len(tokens) >= self._rules.settings.max_call_tokens):
       self._take_back(None)
     return call
 

@@ -64,13 +64,24 @@ def _invert(weights_BV: jax.Array, uniform_BW: jax.Array) -> jax.Array:
   """
   B, V = weights_BV.shape
   weights_BXY = jnp.pad(weights_BV, ((0, 0), (0, -V % _BLOCK))).reshape(B, -1, _BLOCK)
-  sums_BX = jnp.cumsum(weights_BXY.sum(-1), -1)
+  own_BX = weights_BXY.sum(-1)
+  sums_BX = jnp.cumsum(own_BX, -1)
   target_BW = uniform_BW * sums_BX[:, -1:]
-  block_BW = (sums_BX[:, None] <= target_BW[..., None]).sum(-1)
-  block_BW = jnp.minimum(block_BW, sums_BX.shape[1] - 1)
+  block_BW = _first_above(sums_BX[:, None], own_BX[:, None], target_BW)
   before_BW = jnp.take_along_axis(sums_BX, jnp.maximum(block_BW - 1, 0), 1)
   rest_BW = target_BW - jnp.where(block_BW > 0, before_BW, 0)
-  inside_BWY = jnp.cumsum(jnp.take_along_axis(weights_BXY, block_BW[..., None], 1), -1)
-  # Rounding may leave the target at a sum's very end: never draw an id of no weight.
-  rest_BW = jnp.minimum(rest_BW, jnp.nextafter(inside_BWY[..., -1], 0))
-  return (block_BW * _BLOCK + (inside_BWY <= rest_BW[..., None]).sum(-1)).astype(jnp.int32)
+  own_BWY = jnp.take_along_axis(weights_BXY, block_BW[..., None], 1)
+  inside_BW = _first_above(jnp.cumsum(own_BWY, -1), own_BWY, rest_BW)
+  return (block_BW * _BLOCK + inside_BW).astype(jnp.int32)
+
+
+def _first_above(sums_BWZ: jax.Array, own_BWZ: jax.Array, target_BW: jax.Array) -> jax.Array:
+  """Returns the first index with a weight of its own at which the sum exceeds the target.
+
+  Sums are rounded: they may rise where there is no weight, and end below the target. Then it is the
+  last index with a weight.
+  """
+  weighs_BWZ = own_BWZ > 0
+  above_BWZ = weighs_BWZ & (sums_BWZ > target_BW[..., None])
+  last_BW = weighs_BWZ.shape[-1] - 1 - weighs_BWZ[..., ::-1].argmax(-1)
+  return jnp.where(above_BWZ.any(-1), above_BWZ.argmax(-1), last_BW)

@@ -1,0 +1,155 @@
+"""How many programs are compiled, and what is said where the memory is too small."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from toolformer_jax.errors import UserError
+from toolformer_jax.inference import prefill, sampling
+from toolformer_jax.inference.continuation import GenerationSettings
+from toolformer_jax.inference.generation import generate
+from toolformer_jax.inference.scoring import ScoreRequest, score
+from toolformer_jax.memory import naming_memory
+
+COMPILED = '/jax/core/compile/backend_compile_duration'  # of those from the disk's cache too
+
+
+@pytest.fixture
+def compiled():
+  """Names of the programs compiled since."""
+  names = []
+  def listen(event, duration, **details):
+    if event == COMPILED:
+      names.append(details.get('fun_name'))
+  jax.monitoring.register_event_duration_secs_listener(listen)
+  yield names
+  jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def ids(rng, size):
+  return rng.integers(0, 250, size).tolist()
+
+
+def requests(rng, count):
+  made = []
+  for _ in range(count):
+    text = tuple(ids(rng, int(rng.integers(1, 100))))
+    size = int(rng.integers(1, len(text) + 1))
+    made.append(ScoreRequest(tuple(ids(rng, int(rng.integers(0, 20)))), text,
+                             tuple(sorted(rng.permutation(len(text))[:size].tolist()))))
+  return made
+
+
+def test_scoring_again_compiles_nothing(make_model, compiled):
+  model, rng = make_model(layers=1), np.random.default_rng(0)
+  wanted = requests(rng, 12)
+  def other(request):
+    return ScoreRequest(tuple(ids(rng, len(request.prefix))), tuple(ids(rng, len(request.text))),
+                        request.targets)
+  score(model, wanted)
+  assert compiled
+  compiled.clear()
+  score(model, [other(request) for request in wanted])
+  assert compiled == []
+
+
+def test_scoring_compiles_a_program_for_a_bucket_at_most(make_model, compiled):
+  model = dataclasses.replace(make_model(layers=1, embed_dim=16, mlp_dim=16), scoring_tokens=512)
+  rng = np.random.default_rng(0)
+  for count in [*range(1, 30), 60]:
+    score(model, requests(rng, count))
+  # Rows of 256 tokens, 1 or 2 of them, with 16 to 256 scored places.
+  assert 1 < len(compiled) <= 2 * 5
+
+
+def test_rows_are_counted_in_powers_of_two(make_model, compiled):
+  model, rng = make_model(layers=1, embed_dim=16, mlp_dim=16), np.random.default_rng(0)
+  def fill(rows):
+    score(model, [ScoreRequest((), tuple(ids(rng, 200)), (199,)) for _ in range(rows)])
+  fill(8)
+  assert compiled
+  compiled.clear()
+  for rows in (5, 6, 7):
+    fill(rows)
+  assert compiled == []
+
+
+def sample(model, rng, seeds, branches):
+  prompt = prefill.prefill_prompt(model, ids(rng, 21))
+  documents = [ids(rng, size) for size in rng.integers(40, 64, 3)]
+  computed = prefill.prefill_documents(
+      model, prompt, documents, 5, [range(1, len(document)) for document in documents])
+  how = sampling.BranchSettings(
+      opening=(7, 11), first_allowed=np.ones(model.config.vocab_size, bool), max_tokens=8,
+      temperature=1.0, top_p=1.0, finished=lambda text: len(text) >= 5)
+  return sampling.sample_branches(
+      model, computed, [sampling.Branch(i % 3, 1 + i % 5, seed)
+                        for i, seed in zip(range(branches), seeds, strict=False)], how)
+
+
+@pytest.mark.parametrize('branches', [1, 150])
+def test_sampling_again_compiles_nothing(make_model, compiled, branches):
+  model, rng = make_model(layers=1, max_positions=512), np.random.default_rng(0)
+  # 16 rows are as few as there may be, so the batch does not shrink in its own time.
+  model = dataclasses.replace(model, sampling_rows=16)
+  sample(model, rng, range(1000), branches)
+  assert compiled
+  compiled.clear()
+  for start in (1000, 2000):
+    sample(model, rng, range(start, start + 1000), branches)
+  assert compiled == []
+
+
+def test_generating_again_compiles_nothing(make_model, compiled):
+  model, rng = make_model(layers=1), np.random.default_rng(0)
+  how = GenerationSettings(max_tokens=16, slots=4)
+  # Chunks of 32 tokens are fed to 4 rows, to 2 and to 1; the last text is alone.
+  generate(model, [ids(rng, size) for size in (10, 20, 40, 70, 30)], settings=how)
+  assert compiled
+  compiled.clear()
+  generate(model, [ids(rng, size) for size in (60, 3, 80, 50, 5)], settings=how)
+  sampled = dataclasses.replace(how, temperature=1.0, top_p=0.9, seed=5, max_tokens=20, stop=('a',))
+  generate(model, [ids(rng, size) for size in (60, 3, 80, 50, 5, 1, 9, 17)], settings=sampled)
+  assert compiled == []
+
+
+def test_memory_names_the_rows_that_are_sampled(make_model):
+  model = make_model(layers=1)
+  computed = prefill.prefill_documents(
+      model, prefill.prefill_prompt(model, [1, 2]), [[3, 4]], 5, [range(1, 2)])
+  endless = sampling.BranchSettings(
+      opening=(7,), first_allowed=np.ones(model.config.vocab_size, bool), max_tokens=10**13,
+      temperature=0.0, top_p=1.0, finished=bool)
+  with pytest.raises(UserError, match='out of memory; make ModelSettings.sampling_rows smaller'):
+    sampling.sample_branches(model, computed, [sampling.Branch(0, 1, 0)], endless)
+
+
+def test_memory_names_the_slots_of_generation(make_model):
+  model = make_model(layers=1)
+  # Nothing but the cache's size is asked of this configuration before there is no memory for it.
+  huge = model.decoder.clone(config=model.config.replace(head_dim=2**42))
+  with pytest.raises(UserError, match='out of memory; make GenerationSettings.slots smaller'):
+    generate(dataclasses.replace(model, decoder=huge), [[1, 2]], settings=GenerationSettings())
+
+
+def test_memory_names_the_tokens_that_are_scored(make_model):
+  size = 2**22  # its attention would take 2**44 numbers
+  request = ScoreRequest((), (1,) * size, (size - 1,))
+  with pytest.raises(UserError, match='out of memory; make ModelSettings.scoring_tokens smaller'):
+    score(make_model(layers=1), [request])
+
+
+def test_memory_names_the_length_of_documents(make_model):
+  model = make_model(layers=1)
+  prompt = prefill.prefill_prompt(model, [1, 2])
+  with pytest.raises(UserError, match='make AnnotationSettings.max_text_tokens smaller'):
+    prefill.prefill_documents(model, prompt, [[1] * 2**22], 5, [range(1, 2)])
+
+
+def test_other_failures_of_a_device_stay_what_they_are():
+  def fail():
+    raise ValueError('another failure')
+  with pytest.raises(jax.errors.JaxRuntimeError, match='another failure'), naming_memory('any'):
+    jax.jit(lambda: jax.pure_callback(fail, jax.ShapeDtypeStruct((), np.int32)))()

@@ -1,0 +1,147 @@
+"""The program without a loop over layers computes the same, from the very same weights."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from toolformer_jax.models.cache import Cache, UnrolledCache
+from toolformer_jax.models.decoder import BLOCKS, block_name
+
+TOLERANCE = dict(atol=1e-5, rtol=1e-5)
+TOKENS = jnp.array(np.random.default_rng(0).integers(0, 250, (3, 9)))
+VARIANTS = {
+    'plain': {},
+    'adapters': dict(lora_rank=4),
+    'gpt2': dict(norm='layer', positions='learned', rotary_dim=0, gated_mlp=False, kv_heads=4,
+                 activation='gelu_tanh', qkv_bias=True, out_bias=True, mlp_bias=True),
+}
+
+
+@pytest.fixture(params=VARIANTS)
+def model(request, make_model):
+  return make_model(layers=3, **VARIANTS[request.param])
+
+
+def random_cache(model, rows=4, slots=16):
+  empty = Cache.empty(model.config, rows, slots)
+  rng = np.random.default_rng(0)
+  arrays = (rng.normal(size=x.shape).astype(np.float32) for x in (empty.k_LBKHS, empty.v_LBKSH))
+  return Cache(*map(jnp.array, arrays), jnp.array(rng.integers(1, slots - 9, rows), jnp.int32))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def apply(decoder, variables, tokens_BT, cache=None):
+  return decoder.apply(variables, tokens_BT, cache=cache)
+
+
+def assert_equal(one, other):
+  assert jax.tree.structure(one) == jax.tree.structure(other)
+  jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def test_logits_are_the_same(model):
+  unrolled = model.unrolled()
+  expected, _ = apply(model.decoder, model.variables, TOKENS)
+  got, cache = apply(unrolled.decoder, unrolled.variables, TOKENS)
+  np.testing.assert_allclose(got, expected, **TOLERANCE)
+  assert cache is None
+
+
+def test_adapters_take_part(make_model):
+  model = make_model(lora_rank=4).unrolled()
+  params = {'params': model.variables['params']}
+  without, _ = apply(model.decoder.clone(config=model.config.replace(lora_rank=0)), params, TOKENS)
+  got, _ = apply(model.decoder, model.variables, TOKENS)
+  assert np.abs(got - without).max() > 1e-3
+
+
+def test_logits_and_cache_are_the_same_with_a_cache(model):
+  unrolled, cache = model.unrolled(), random_cache(model, rows=3)
+  expected, wanted = apply(model.decoder, model.variables, TOKENS, cache=cache)
+  got, written = apply(unrolled.decoder, unrolled.variables, TOKENS, cache=UnrolledCache.of(cache))
+  np.testing.assert_allclose(got, expected, **TOLERANCE)
+  for ours, theirs in zip(jax.tree.leaves(written.stacked()), jax.tree.leaves(wanted), strict=True):
+    np.testing.assert_allclose(ours, theirs, **TOLERANCE)
+  assert not np.array_equal(written.stacked().k_LBKHS, cache.k_LBKHS)
+
+
+def test_one_token_at_a_time_is_the_full_pass(model):
+  unrolled = model.unrolled()
+  full, _ = apply(model.decoder, model.variables, TOKENS)
+  cache, pieces = UnrolledCache.of(Cache.empty(model.config, 3, 16)), []
+  for at in range(TOKENS.shape[1]):
+    logits, cache = apply(unrolled.decoder, unrolled.variables, TOKENS[:, at:at + 1], cache=cache)
+    pieces.append(logits)
+  np.testing.assert_allclose(jnp.concatenate(pieces, 1), full, atol=1e-4)
+
+
+def test_all_layers_are_there_and_differ(model):
+  variables = model.unrolled().variables
+  assert variables.keys() == model.variables.keys()
+  for name, tree in model.variables.items():
+    unrolled = variables[name]
+    assert unrolled.keys() == (tree.keys() - {BLOCKS}) | {block_name(i) for i in range(3)}
+    for layer in range(3):
+      assert_equal(unrolled[block_name(layer)], jax.tree.map(lambda x, i=layer: x[i], tree[BLOCKS]))
+
+
+def test_weights_are_views(make_model):
+  # Of these sizes every layer's weights begin where XLA can use them in place.
+  model = make_model(layers=3, embed_dim=64, mlp_dim=128, lora_rank=16)
+  variables = model.unrolled().variables
+  for name, tree in model.variables.items():
+    for layer in range(3):
+      def assert_view(stacked, single, layer=layer):
+        start = stacked.unsafe_buffer_pointer() + layer * stacked.nbytes // 3
+        assert single.unsafe_buffer_pointer() == start
+      jax.tree.map(assert_view, tree[BLOCKS], variables[name][block_name(layer)])
+    for key in tree.keys() - {BLOCKS}:
+      jax.tree.map(lambda x, y: np.testing.assert_equal(x is y, True), tree[key],
+                   variables[name][key])
+
+
+def test_a_cache_of_layers_holds_the_same(make_model):
+  cache = random_cache(make_model(layers=3))
+  layers = UnrolledCache.of(cache)
+  assert layers.slots == cache.slots == 16 and len(layers.layers) == 3
+  assert_equal(layers.stacked(), cache)
+
+
+@pytest.mark.parametrize('change', [
+    lambda cache: cache.take(jnp.array([2, 0, 2])),
+    lambda cache: cache.grow(40),
+    lambda cache: cache.with_length(jnp.array([3, 1, 4, 1])),
+    lambda cache: cache.put(jnp.array([3, 1]), cache.take(jnp.array([0, 2]))),
+    lambda cache: cache.put(jnp.array([4, 1]), cache.take(jnp.array([0, 2]))),  # one is no row
+], ids=['take', 'grow', 'length', 'put', 'put past the end'])
+def test_a_cache_of_layers_changes_as_a_stacked_one_does(make_model, change):
+  cache = random_cache(make_model(layers=3))
+  changed = change(cache)
+  assert_equal(change(UnrolledCache.of(cache)).stacked(), changed)
+  assert jax.tree.map(np.shape, changed) != jax.tree.map(np.shape, cache) or any(
+      not np.array_equal(x, y) for x, y in zip(*map(jax.tree.leaves, (changed, cache)),
+                                               strict=True))
+
+
+@pytest.mark.parametrize('make', [lambda cache: cache, UnrolledCache.of])
+def test_put_rows_are_taken_again_and_others_stay(make_model, make):
+  model = make_model(layers=3)
+  cache, rows = make(random_cache(model)), jnp.array([2, 0])
+  other = cache.take(jnp.array([1, 3]))
+  put = cache.put(rows, other)
+  assert_equal(put.take(rows), other)
+  assert_equal(put.take(jnp.array([1, 3])), cache.take(jnp.array([1, 3])))
+
+
+@pytest.mark.parametrize('make', [lambda cache: cache, UnrolledCache.of])
+def test_a_grown_cache_reads_the_same(make_model, make):
+  model = make_model(layers=3)
+  cache = make(random_cache(model, rows=3))
+  reader = model if isinstance(cache, Cache) else model.unrolled()
+  expected, _ = apply(reader.decoder, reader.variables, TOKENS, cache=cache)
+  got, grown = apply(reader.decoder, reader.variables, TOKENS, cache=cache.grow(40))
+  assert grown.slots == 40
+  np.testing.assert_allclose(got, expected, **TOLERANCE)
