@@ -59,6 +59,18 @@ class LanguageModel:
     """Whether there is but one device, and that a CPU."""
     return self.mesh.size == 1 and self.mesh.devices.flat[0].platform == 'cpu'
 
+  def frozen(self) -> 'LanguageModel':
+    """Returns the model with weights in the dtype that they are used in: not to be trained.
+
+    They are cast once instead of at every use. That changes no number, and takes half of the memory
+    and of the reading with bfloat16. Norms are computed in float32 and keep their weights.
+    """
+    def cast(path, x):
+      of_norm = any(str(key.key).endswith('norm') for key in path)
+      return x if of_norm else x.astype(self.config.dtype)
+    return dataclasses.replace(
+        self, variables=jax.tree_util.tree_map_with_path(cast, self.variables))
+
   def unrolled(self) -> 'LanguageModel':
     """Returns the same model, on one CPU, with a program that has no loop over layers.
 
