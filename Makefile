@@ -38,18 +38,20 @@ benchmarks: $(INSTALLED_PARITY) runs/benchmark/calculator/execute/.COMPLETED
 	.venv/bin/python benchmarks/decoding.py --record --rows 32
 	.venv/bin/python benchmarks/prefill.py --record
 	.venv/bin/python benchmarks/filter_scoring.py --record --run runs/benchmark --distinct \
-	  --candidates 200
-	.venv/bin/python benchmarks/call_sampling.py --record --temperature 1.0 --texts 8
+	  --candidates 100
+	.venv/bin/python benchmarks/call_sampling.py --record --temperature 1.0 --texts 4 \
+	  --repeats 1
 	.venv/bin/python benchmarks/filter_scoring.py --record --run runs/benchmark --dtype bfloat16 \
-	  --candidates 40 --repeats 1
+	  --candidates 20 --repeats 1
 
-runs/benchmark/calculator/execute/.COMPLETED:
+runs/benchmark/calculator/execute/.COMPLETED: | $(INSTALLED)
 	mkdir -p runs
 	head -60 "$$(.venv/bin/toolformer fetch word-problems)" > runs/benchmark.jsonl
 	for stage in sample execute; do .venv/bin/toolformer annotate --gin_file quickstart.gin \
 	  --gin.calculator/ToolSettings.k=20 --gin.calculator/ToolSettings.m=10 \
 	  --gin.calculator/ToolSettings.tau_s=0.0 --corpus runs/benchmark.jsonl \
-	  --checkpoint smollm2-135m --tools calculator --output_dir runs/benchmark --stage $$stage; done
+	  --checkpoint smollm2-135m --tools calculator --output_dir runs/benchmark --stage $$stage \
+	  || exit 1; done
 
 lint: $(INSTALLED)
 	.venv/bin/ruff check .

@@ -1,11 +1,12 @@
 """Call sampling: m calls to the calculator at each of the k likeliest positions.
 
-    python benchmarks/call_sampling.py [--texts 20] [--k 20] [--m 10]
+    python benchmarks/call_sampling.py [--texts 20] [--k 20] [--m 10] [--temperature 0.4]
 
 Theirs computes the prompt once, each text once after it, and samples a batch of m continuations at
 each position from a cropped copy of that cache, until all of them have a closing bracket or the end
 of a line. As all positions take very long, it does so at `--their_positions` of each text, and the
-time of that part is multiplied; the prompts' and texts' is not.
+time of that part is multiplied; the prompts' and texts' is not. They are spread evenly over the k
+likeliest positions, in the order of their probability.
 """
 
 import argparse
@@ -30,8 +31,7 @@ def main() -> None:
   for name, default in (('texts', 20), ('k', 20), ('m', 10), ('their_positions', 2)):
     parser.add_argument(f'--{name}', type=int, default=default)
   parser.add_argument('--temperature', type=float, default=0.4)
-  known, _ = parser.parse_known_args()
-  harness.main(f'Call sampling at temperature {known.temperature}', parser,
+  harness.main(lambda args: f'Call sampling at temperature {args.temperature}', parser,
                {'ours': ours, 'theirs': theirs})
 
 
@@ -69,20 +69,23 @@ def theirs(args: argparse.Namespace) -> harness.Run:
   stop = [i for i, spelled in enumerate(tokenizer.token_bytes) if {*spelled} & {*b']\n'}]
   def run(warm_up: bool) -> dict[str, float]:
     positions = 1 if warm_up else args.their_positions
-    reading = sampling = 0.0
+    samples, reading, sampling = 0, 0.0, 0.0
     for document in read(1 if warm_up else args.texts):
       start = time.perf_counter()
       ids = tokenizer.encode(document.text)
       before = len(ids) + len(between)
-      logprobs, cache = model.start_logprobs(shared, [*ids, *between, *ids], opening[0])
-      likeliest = logprobs[before - 1:-1].topk(min(args.k, len(ids))).indices.tolist()
+      logprobs, cache = model.start_logprobs(shared, [*ids, *between, *ids], opening[0],
+                                             len(ids) + 1)
+      likeliest = logprobs[:-1].topk(min(args.k, len(ids))).indices.tolist()
+      chosen = likeliest[len(likeliest) // (2 * positions)::len(likeliest) // positions][:positions]
       middle = time.perf_counter()
-      for position in likeliest[:positions]:
+      for position in chosen:
         model.continuations(cache, len(prompt) + before + position, opening, args.m,
                             settings(args).max_call_tokens, args.temperature, stop)
       reading += middle - start
-      sampling += (time.perf_counter() - middle) / positions * len(likeliest)
-    return {'samples': args.texts * args.k * args.m, 'seconds': reading + sampling}
+      sampling += (time.perf_counter() - middle) / len(chosen) * len(likeliest)
+      samples += len(likeliest) * args.m
+    return {'samples': samples, 'seconds': reading + sampling}
   return run
 
 

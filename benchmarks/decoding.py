@@ -8,6 +8,7 @@ Short prompts, no tools, and no text ends before it has all of its tokens.
 
 import argparse
 import copy
+import dataclasses
 
 import harness
 from flops import forward_flops
@@ -28,8 +29,8 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--rows', type=int, default=32)
   parser.add_argument('--tokens', type=int, default=96)
-  known, _ = parser.parse_known_args()
-  title = 'Single-stream decoding' if known.rows == 1 else f'Decoding of {known.rows} rows'
+  def title(args):
+    return 'Single-stream decoding' if args.rows == 1 else f'Decoding of {args.rows} rows'
   harness.main(title, parser, {'ours': ours, 'theirs': theirs})
 
 
@@ -50,7 +51,7 @@ def ours(args: argparse.Namespace) -> harness.Run:
   model = load_model('smollm2-135m', ModelSettings())
   endless = copy.copy(model.tokenizer)
   endless.end_ids = frozenset()
-  object.__setattr__(model, 'tokenizer', endless)
+  model = dataclasses.replace(model, tokenizer=endless)
   settings = GenerationSettings(max_tokens=args.tokens, slots=args.rows)
   amounts = work(args)
   def run(warm_up: bool) -> dict[str, float]:

@@ -30,7 +30,8 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   for name, default in (('prompts', 64), ('slots', 32), ('max_tokens', 64)):
     parser.add_argument(f'--{name}', type=int, default=default)
-  harness.main('Generation with tools', parser, {'ours': ours, 'theirs': theirs})
+  harness.main(lambda args: f'Generation with tools, {args.slots} slots', parser,
+               {'ours': ours, 'theirs': theirs})
 
 
 def read(tokenizer: Tokenizer, count: int) -> list[list[int]]:

@@ -1,10 +1,10 @@
 """Runs the sides of a benchmark in turn, each time in a process of its own, and compares them.
 
 A benchmark is a script with some sides, `theirs` among them; each is a function that gets the
-command's options, prepares, and returns the function to be timed. That one is called once on a
-little work, so that everything is compiled and loaded, and once on all of it. What it returns is
-how much work was done: a dictionary of unit to amount, with 'flops' among them where it is known,
-and 'seconds' where they are not simply those of the call.
+command's options, prepares, and returns the function to be timed. That one is called once to warm
+up, so that everything is compiled and loaded, and once on all of the work. What it returns is how
+much was done: a dictionary of unit to amount, with 'flops' among them where it is known, and
+'seconds' where they are not simply those of the call.
 """
 
 import argparse
@@ -23,10 +23,11 @@ Run = Callable[[bool], dict[str, float]]  # warm-up or all -> amounts of work
 Side = Callable[[argparse.Namespace], Run]
 RESULTS = pathlib.Path(__file__).with_name('RESULTS.md')
 _PACKAGES = ('jax', 'flax', 'torch', 'transformers')
-_MEASURED = ('seconds', 'warm_up', 'memory', 'peak_flops', 'flops')
+_MEASURED = ('seconds', 'memory', 'peak_flops', 'flops')
 
 
-def main(title: str, parser: argparse.ArgumentParser, sides: Mapping[str, Side]) -> None:
+def main(title: Callable[[argparse.Namespace], str], parser: argparse.ArgumentParser,
+         sides: Mapping[str, Side]) -> None:
   """Measures all sides, or the one that `--side` names, and prints Markdown, or JSON of one."""
   parser.add_argument('--side', choices=sides, help='measure this one, here; prints JSON')
   parser.add_argument('--repeats', type=int, default=3, help='of each side (default: 3)')
@@ -40,7 +41,7 @@ def main(title: str, parser: argparse.ArgumentParser, sides: Mapping[str, Side])
     for side in sides:
       print(f'{side}, repeat {repeat + 1} of {args.repeats} ...', file=sys.stderr, flush=True)
       results[side].append(_in_process(side))
-  section = report(title, results)
+  section = report(title(args), args.repeats, results)
   print(section)
   if args.record:
     record(section)
@@ -64,15 +65,13 @@ def _in_process(side: str) -> dict[str, float]:
 def _measure(side: Side, args: argparse.Namespace) -> dict[str, float]:
   """Returns seconds, amounts of work, the peak of memory and of matrix products of this process."""
   run = side(args)
-  start = time.perf_counter()
   run(True)
-  warm_up = time.perf_counter() - start
   start = time.perf_counter()
   amounts = run(False)
   seconds = time.perf_counter() - start
   memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts KiB
   product = _torch_product if args.side == 'theirs' else _jax_product
-  return {'seconds': seconds, 'warm_up': warm_up, 'memory': memory,
+  return {'seconds': seconds, 'memory': memory,
           'peak_flops': _peak_flops(product(getattr(args, 'dtype', 'float32'))), **amounts}
 
 
@@ -101,13 +100,13 @@ def _torch_product(dtype: str, size: int = 2048) -> Callable[[], None]:
   return lambda: torch.matmul(x, x)
 
 
-def report(title: str, results: Mapping[str, list[dict[str, float]]]) -> str:
+def report(title: str, repeats: int, results: Mapping[str, list[dict[str, float]]]) -> str:
   """Returns a Markdown section: medians of each side, and theirs compared with the others."""
   middle = {side: {key: statistics.median(run[key] for run in runs) for key in runs[0]}
             for side, runs in results.items()}
   units = [key for key in middle['theirs'] if key not in _MEASURED]
   header = ['', *(f'{unit} / s' for unit in units), 'peak memory (GiB)', 'share of matmul peak',
-            'seconds', 'warm-up']
+            'seconds']
   lines = [header, ['---'] * len(header)]
   lines += [_line(side, m, units) for side, m in middle.items()]
   lines += [_ratio(side, m, middle['theirs'], units) for side, m in middle.items()
@@ -115,21 +114,22 @@ def report(title: str, results: Mapping[str, list[dict[str, float]]]) -> str:
   table = '\n'.join(f'| {" | ".join(cells)} |' for cells in lines)
   options = [option for option in sys.argv[1:] if option != '--record']
   command = ' '.join(['python', f'benchmarks/{pathlib.Path(sys.argv[0]).name}', *options])
-  return f'## {title}\n\n`{command}`, {_environment()}\n\n{table}\n'
+  about = f'median of {repeats}, {_environment()}' if repeats > 1 else f'once, {_environment()}'
+  return f'## {title}\n\n`{command}`, {about}\n\n{table}\n'
 
 
 def _line(side: str, m: Mapping[str, float], units: list[str]) -> list[str]:
-  share = f'{m["flops"] / m["seconds"] / m["peak_flops"]:.0%}' if 'flops' in m else '-'
+  peak = f'{m["peak_flops"] / 1e9:.0f} GFLOP/s'
+  share = f'{m["flops"] / m["seconds"] / m["peak_flops"]:.0%} of {peak}' if 'flops' in m else '-'
   return [side, *(f'{m[unit] / m["seconds"]:.2f}' for unit in units), f'{m["memory"]:.2f}',
-          f'{share} of {m["peak_flops"] / 1e9:.0f} GFLOP/s', f'{m["seconds"]:.1f}',
-          f'{m["warm_up"]:.1f}']
+          share, f'{m["seconds"]:.1f}']
 
 
 def _ratio(side: str, m: Mapping[str, float], theirs: Mapping[str, float], units: list[str]
            ) -> list[str]:
   rates = [m[u] / m['seconds'] / (theirs[u] / theirs['seconds']) for u in units]
   return [f'{side} / theirs', *(f'**{rate:.2f}x**' for rate in rates),
-          f'{m["memory"] / theirs["memory"]:.2f}x', '', '', '']
+          f'{m["memory"] / theirs["memory"]:.2f}x', '', '']
 
 
 def _environment() -> str:

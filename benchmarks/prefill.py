@@ -23,7 +23,8 @@ def main() -> None:
   parser.add_argument('--tokens', type=int, default=1024)
   parser.add_argument('--prompts', type=int, default=4)
   parser.add_argument('--dtype', default='float32', choices=('float32', 'bfloat16'))
-  harness.main('Prefill', parser, {'ours': ours, 'theirs': theirs})
+  harness.main(lambda args: f'Prefill of {args.tokens} tokens, {args.dtype}', parser,
+               {'ours': ours, 'theirs': theirs})
 
 
 def read(tokenizer: Tokenizer, args: argparse.Namespace) -> list[list[int]]:
@@ -41,7 +42,7 @@ def work(args: argparse.Namespace) -> dict[str, float]:
 
 def ours(args: argparse.Namespace) -> harness.Run:
   """Computes them by the project's engine."""
-  model = load_model('smollm2-135m', ModelSettings(dtype=args.dtype))
+  model = load_model('smollm2-135m', ModelSettings(dtype=args.dtype)).frozen()
   prompts = read(model.tokenizer, args)
   amounts = work(args)
   def run(warm_up: bool) -> dict[str, float]:

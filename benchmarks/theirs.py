@@ -23,7 +23,7 @@ class Transformers:
   def __init__(self, tokenizer: Tokenizer, dtype: str):
     """Loads the model; the tokenizer is ours, so that both sides see the same ids."""
     logging.getLogger('transformers').setLevel(logging.ERROR)
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
     file = pathlib.Path(fetch.fetch('smollm2-135m'))
     self.tokenizer = tokenizer
     self.model = transformers.AutoModelForCausalLM.from_pretrained(
@@ -33,7 +33,9 @@ class Transformers:
   def last_logprobs(self, sequences: list[list[int]], kept: list[int], batch_rows: int
                     ) -> list[list[float]]:
     """Returns the log-probabilities of the last `kept[i]` tokens of each sequence."""
-    order = sorted(range(len(sequences)), key=lambda i: -len(sequences[i]))
+    # Those of which few are wanted by themselves: a batch keeps as many logits as its neediest row.
+    few = min(kept)
+    order = sorted(range(len(sequences)), key=lambda i: (kept[i] > few, -len(sequences[i])))
     result: list[list[float]] = [[] for _ in sequences]
     for first in range(0, len(order), batch_rows):
       rows = order[first:first + batch_rows]
@@ -47,11 +49,15 @@ class Transformers:
     return result
 
   @torch.inference_mode()
-  def start_logprobs(self, shared: transformers.Cache, tokens: list[int], token_id: int
+  def start_logprobs(self, shared: transformers.Cache, tokens: list[int], token_id: int,
+                     kept: int
                      ) -> tuple[torch.Tensor, transformers.Cache]:
-    """Returns log p(token_id) after each of `tokens`, which follow `shared`, and their cache."""
+    """Returns log p(token_id) after each of the last `kept` of `tokens`, and their cache.
+
+    They follow what is in `shared`.
+    """
     cache = copy.deepcopy(shared)
-    logits = self.model(torch.tensor([tokens]), past_key_values=cache).logits
+    logits = self.model(torch.tensor([tokens]), past_key_values=cache, logits_to_keep=kept).logits
     return torch.log_softmax(logits[0].float(), -1)[:, token_id], cache
 
   @torch.inference_mode()

@@ -65,7 +65,7 @@ def main() -> None:
   cli.log_to_stderr()
   start = time.monotonic()
   config = configuration.load(['quickstart.gin'])
-  model = load_model(MODEL, config.model, trainable=True)
+  model = load_model(MODEL, config.model)
   tools = build_tools(['calculator', 'wikisearch'], config.search)
   sections, records = [], []
   for tool, (source, corpus) in zip(tools, corpora(model.tokenizer).items(), strict=True):

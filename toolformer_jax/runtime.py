@@ -22,11 +22,11 @@ class ModelSettings:
   """How a model lies in memory, and how much is computed at a time.
 
   Attributes:
-    dtype: of the computation, 'float32' or 'bfloat16'; weights that are trained are float32.
+    dtype: of the computation, 'float32' or 'bfloat16'; what is trained is float32.
     data, fsdp, tensor: sizes of the mesh axes; -1 for what the others leave.
     scoring_tokens: tokens of texts whose log-probabilities are computed side by side.
-    sampling_rows: calls sampled side by side. No result depends on these two: more are faster on
-      an accelerator, fewer need less memory.
+    sampling_rows: calls sampled side by side. No result depends on these two but by rounding:
+      more are faster on an accelerator, fewer need less memory.
   """
 
   dtype: str = 'float32'
@@ -45,16 +45,10 @@ class ModelSettings:
       raise UserError('ModelSettings: no axis of the mesh can have size 0')
 
 
-def load_model(checkpoint: str, settings: ModelSettings, trainable: bool = False
-               ) -> 'LanguageModel':
+def load_model(checkpoint: str, settings: ModelSettings) -> 'LanguageModel':
   """Returns the model `checkpoint` on the devices of this process.
 
   Programs that XLA compiles are kept in the cache directory: the second run starts faster.
-
-  Args:
-    checkpoint: a file, a folder or a name; see `load_pretrained`.
-    settings: how it lies in memory.
-    trainable: keep the weights in float32 whatever the dtype of the computation.
 
   Raises:
     UserError: there is no such checkpoint, or the mesh does not fit the devices.
@@ -72,9 +66,8 @@ def load_model(checkpoint: str, settings: ModelSettings, trainable: bool = False
   except ValueError as error:
     raise UserError(f'ModelSettings: {error}') from error
   model = load_pretrained(checkpoint, mesh=mesh, dtype=settings.dtype)
-  model = dataclasses.replace(model, scoring_tokens=settings.scoring_tokens,
-                              sampling_rows=settings.sampling_rows)
-  return model if trainable else model.frozen()
+  return dataclasses.replace(model, scoring_tokens=settings.scoring_tokens,
+                             sampling_rows=settings.sampling_rows)
 
 
 def versions() -> dict[str, str]:

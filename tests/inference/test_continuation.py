@@ -26,11 +26,11 @@ OPENINGS = st.one_of(
     st.sampled_from([' [Up ab', ' [Down(a) ->', ' [Up(a)]', ' [Up(a\n', ' [' + 'x' * 40]))
 
 
-def begin(tokenizer, names=(), **changes):
+def begin(tokenizer, names=(), max_positions=100_000, **changes):
   how = GenerationSettings(**{'max_tokens': 1000, 'max_call_tokens': 20, **changes})
   api_id = tokenizer.single_id(DEFAULT_SYNTAX.start)
-  return Continuation(
-      Rules(how, tokenizer, DEFAULT_SYNTAX, frozenset(names), api_id), 0, PROMPT, seed=0)
+  rules = Rules(how, tokenizer, DEFAULT_SYNTAX, frozenset(names), api_id, max_positions)
+  return Continuation(rules, 0, PROMPT, seed=0)
 
 
 @dataclasses.dataclass
@@ -258,3 +258,16 @@ def test_an_end_inside_of_a_call_takes_the_call_back(tokenizer):
   text = begin(tokenizer, ['Up'])
   assert text.take_in([*tokenizer.encode(' [Up(a'), tokenizer.eos_id]) is None
   assert text.tokens == [] and not text.done and not text.may_start_call
+
+
+@pytest.mark.parametrize('room', [1, 4, 11, 12, 30])
+def test_a_text_ends_where_the_model_has_no_positions_left(tokenizer, room):
+  text = begin(tokenizer, ['Up'], max_positions=len(PROMPT) + room)
+  call = text.take_in(tokenizer.encode(' [Up(a) ->'))
+  if call:
+    text.answer(call, 'A', None)
+  while not text.done:
+    text.take_in([7, 8])
+  assert len(text.tokens) == room
+  results = [made.call.result for made in text.generated().calls]
+  assert results == ([] if room < 8 else [None] if room < 12 else ['A'])

@@ -26,7 +26,7 @@ ANSWERS = {'ab': 'XY', 'cd': 'ZW'}
 @pytest.fixture(scope='module')
 def taught(make_model, tmp_path_factory):
   """A model that has learned ` [Up(ab) -> XY] XY.` by heart, for two arguments."""
-  model = make_model(embed_dim=64, mlp_dim=128)
+  model = make_model(embed_dim=64, mlp_dim=128, max_positions=1024)
   encode = model.tokenizer.encode
   ids = [[*encode(f'{word} is'), *encode(f' [Up({word}) ->'), *encode(f' {answer}]'),
           *encode(f' {answer}.')] for word, answer in ANSWERS.items()]

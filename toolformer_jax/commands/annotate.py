@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> None:
     collections.deque(read_corpus(args.corpus), maxlen=0)
   tools = build_tools(args.tools, config.search)
   plans = tuple(ToolPlan(tool, config.tool_settings(tool.name)) for tool in tools)
-  model = load_model(args.checkpoint, config.model)
+  model = load_model(args.checkpoint, config.model).frozen()
   annotation = Annotation(model, plans, config.annotation, config.syntax)
   described = {**annotation.configuration(), 'checkpoint': identity(args.checkpoint),
                'corpus': identity(args.corpus)}

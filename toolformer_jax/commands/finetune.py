@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> None:
   if not records:
     raise UserError(f'{args.data} holds no text with a call: there is nothing to learn; '
                     'lower tau_f, or annotate more')
-  model = load_model(args.checkpoint, config.model, trainable=True)
+  model = load_model(args.checkpoint, config.model)
   examples = [annotated_example(record, model.tokenizer, config.syntax,
                                 config.finetune.mask_results) for record in records]
   finetune(model=model, examples=examples, settings=config.finetune, output_dir=args.output_dir,

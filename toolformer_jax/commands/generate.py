@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> None:
   config = options.configuration(args, *disabled)
   texts = _texts(args)
   tools = build_tools(args.tools, config.search)
-  model = load_model(args.checkpoint, config.model)
+  model = load_model(args.checkpoint, config.model).frozen()
   prompts = [_encode(model, text, config.generation.max_tokens) for text in texts]
   contexts = [Context(date=text.date or args.date) for text in texts]
   annotation = config.annotation

@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
   texts = list(read_texts(args.input))
   if not texts:
     raise UserError(f'{args.input} holds no text')
-  model = _without_start(load_model(args.checkpoint, settings))
+  model = _without_start(load_model(args.checkpoint, settings).frozen())
   temporary = args.output.with_name(args.output.name + '.tmp')
   try:
     with open(temporary, 'w', encoding='utf-8') as file:

@@ -68,13 +68,21 @@ class Generated:
 
 @dataclass(frozen=True)
 class Rules:
-  """What all continuations of a run have in common; `names` are those that calls may have."""
+  """What all continuations of a run have in common.
+
+  Attributes:
+    settings, tokenizer, syntax: how texts are decoded, spelled and call.
+    names: those that calls may have.
+    api_id: the token that starts a call.
+    max_positions: tokens that the model can read; a text ends there.
+  """
 
   settings: GenerationSettings
   tokenizer: Tokenizer
   syntax: CallSyntax
   names: frozenset[str]
   api_id: int
+  max_positions: int
 
   @property
   def calls_enabled(self) -> bool:
@@ -152,10 +160,13 @@ class Continuation:
       self._take_back(MadeCall(call, failure))
       return None
     done = Call(call.name, call.argument, result)
-    self._calls.append(MadeCall(done))
     # Spelled anew in its two pieces, so that what is decoded is what was trained on.
     encode, syntax = self._rules.tokenizer.encode, self._rules.syntax
     spelled = [*encode(syntax.opening(done)), *encode(syntax.closing(result))]
+    if not self._has_room(self._call_start + len(spelled)):
+      self._take_back(MadeCall(call, 'the model has no positions left for the result'))
+      return None
+    self._calls.append(MadeCall(done))
     fed_from = len(self.prompt) + self._call_start - 1
     self.tokens[self._call_start:] = spelled
     before = (self.prompt + self.tokens)[fed_from]
@@ -195,7 +206,12 @@ class Continuation:
     self.tokens.append(token)
     if self._call_start is None:
       self._plain_tokens += 1
-      self.done = self._stopped() or self._plain_tokens >= self._rules.settings.max_tokens
+      self.done = (self._stopped() or self._plain_tokens >= self._rules.settings.max_tokens
+                   or not self._has_room(len(self.tokens)))
+
+  def _has_room(self, tokens: int) -> bool:
+    """Tells whether the model can read one more after the prompt and so many tokens."""
+    return len(self.prompt) + tokens < self._rules.max_positions
 
   def _stopped(self) -> bool:
     """Tells whether a stop string is complete, and ends the text before it."""
@@ -213,7 +229,8 @@ class Continuation:
     text = self._rules.tokenizer.decode(tokens)
     call = self._rules.syntax.read_opening(text, self._rules.names)
     over = token in self._rules.tokenizer.end_ids or '\n' in text or self._rules.syntax.end in text
-    if call is None and (over or len(tokens) >= self._rules.settings.max_call_tokens):
+    too_long = len(tokens) >= self._rules.settings.max_call_tokens
+    if call is None and (over or too_long or not self._has_room(len(self.tokens))):
       self._take_back(None)
     return call
 

@@ -58,8 +58,8 @@ def generate(
     tool_names: names that calls may have.
     run_call: runs a tool in the background.
     syntax: how calls are spelled.
-    seeds: of each text's draws, which depend on nothing else; by default `settings.seed` and the
-      numbers after it.
+    seeds: 0 to 2^32 - 1, of each text's draws, which depend on nothing else; by default
+      `settings.seed` and the numbers after it.
     on_text: is given the number of a prompt and a piece of its continuation as soon as it is final;
       the pieces of a text make up all of it.
 
@@ -70,10 +70,10 @@ def generate(
   start = [] if tokenizer.start_id is None else [tokenizer.start_id]
   seeds = range(settings.seed, settings.seed + len(prompts)) if seeds is None else seeds
   rules = Rules(settings, tokenizer, syntax, frozenset(tool_names),
-                tokenizer.single_id(syntax.start))
+                tokenizer.single_id(syntax.start), model.config.max_positions)
   texts = [Continuation(rules, i, [*start, *prompt], seed)
            for i, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True))]
-  with naming_memory('GenerationSettings.slots'):
+  with naming_memory('GenerationSettings.slots, or the texts,'):
     _Generation(model, rules, texts, run_call, on_text).run()
   return [text.generated() for text in texts]
 

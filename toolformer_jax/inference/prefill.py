@@ -32,10 +32,14 @@ class Prefilled:
 
 
 def prefill_prompt(model: LanguageModel, prompt: Sequence[int]) -> Cache:
-  """Returns the keys and values of `prompt`, preceded by the start token where there is one."""
+  """Returns the keys and values of `prompt`, preceded by the start token where there is one.
+
+  Raises:
+    UserError: there is not enough memory.
+  """
   start = [] if model.tokenizer.start_id is None else [model.tokenizer.start_id]
   tokens_1T = np.array([[*start, *prompt]], np.int32)
-  with sharding.on_mesh(model.mesh):
+  with sharding.on_mesh(model.mesh), naming_memory('the prompt'):
     return _prefill_prompt(model.decoder, model.variables, tokens_1T)
 
 

@@ -176,7 +176,7 @@ class _BranchLoop:
     return any(lane.load for lane in self.lanes)
 
   def _narrow(self, cache: Cache) -> Cache:
-    """Halves the number of lanes, or more, where that is enough for the busy ones."""
+    """Leaves a power of two of lanes, where fewer are enough for the busy ones."""
     busy = [i for i, lane in enumerate(self.lanes) if lane.load]
     load = sum(self.lanes[i].load for i in busy)
     needed = max(len(busy), -(-load // self.width), -(-_MIN_ROWS // self.width))

@@ -72,18 +72,19 @@ def _sequence(model, prefix, text, targets) -> _Sequence:
 def _score_sequences(model: LanguageModel, sequences: list[_Sequence]) -> list[np.ndarray]:
   """Packs the sequences into rows by length, and scores the rows in batches.
 
-  A batch's scores are read only once the next one is under way: the device does not wait while the
-  host packs.
+  The host packs a batch while the device works on the one before. No two are on the device at a
+  time: they would share its memory.
   """
   scores = [np.full(len(s.at), np.nan, np.float32) for s in sequences]
-  before = None
+  under_way, places = None, []
   for rows, row_tokens in _batches(sequences, model.scoring_tokens):
-    under_way = _score_rows(model, sequences, rows, row_tokens)
-    if before:
-      _read(*before, scores)
-    before = under_way
-  if before:
-    _read(*before, scores)
+    arrays, next_places = _pack_rows(sequences, rows, row_tokens)
+    _read(under_way, places, scores)
+    with sharding.on_mesh(model.mesh):
+      under_way = _target_logprobs(
+          model.decoder, model.variables, *map(model.put_batch, arrays))
+    places = next_places
+  _read(under_way, places, scores)
   return scores
 
 
@@ -101,11 +102,11 @@ def _batches(sequences: list[_Sequence], batch_tokens: int) -> Iterator[tuple[li
       yield rows[first:first + batch_rows], row_tokens
 
 
-def _score_rows(model, sequences, rows, row_tokens) -> tuple[jax.Array, list[tuple]]:
-  """Starts to score one batch of packed rows.
+def _pack_rows(sequences, rows, row_tokens) -> tuple[list[np.ndarray], list[tuple]]:
+  """Fills the arrays of one batch.
 
   Returns:
-    log-probabilities [B, M], and (sequence, index in it, row, column) of each that is wanted.
+    what `_target_logprobs` takes, and (sequence, index in it, row, column) of each score.
   """
   B = count_bucket(len(rows))
   M = count_bucket(max(sum(len(sequences[i].at) for i in row) for row in rows), 16)
@@ -125,12 +126,10 @@ def _score_rows(model, sequences, rows, row_tokens) -> tuple[jax.Array, list[tup
           places.append((i, n, r, column))
           column += 1
       offset += size
-  arrays = [model.put_batch(x) for x in (tokens_BT, positions_BT, segments_BT, at_BM, wanted_BM)]
-  with sharding.on_mesh(model.mesh):
-    return _target_logprobs(model.decoder, model.variables, *arrays), places
+  return [tokens_BT, positions_BT, segments_BT, at_BM, wanted_BM], places
 
 
-def _read(logprobs_BM: jax.Array, places: list[tuple], scores: list[np.ndarray]) -> None:
+def _read(logprobs_BM: jax.Array | None, places: list[tuple], scores: list[np.ndarray]) -> None:
   """Puts the scores of a batch, once they are there, where they belong."""
   logprobs_BM = np.asarray(logprobs_BM)
   for i, n, r, column in places:

@@ -1,4 +1,4 @@
-"""The decoder: embedding, a scan over equal blocks, head."""
+"""The decoder: embedding, equal blocks in a loop or one after the other, head."""
 
 import operator
 from collections.abc import Sequence
@@ -185,7 +185,7 @@ class Decoder(nn.Module):
     return constrain(x_BTD, 'batch', None, None)
 
   def _blocks(self, kernel, x_BTD, cache, prefixes, angles, masks, segments_BT):
-    block = nn.remat(Block, prevent_cse=False) if self.remat else Block
+    block = nn.remat(Block, prevent_cse=not self.scan) if self.remat else Block
     # Limits are per row, not per layer: the masks already hold them.
     layered = [Prefix(prefix.k_LPKHS, prefix.v_LPKSH, None) for prefix in prefixes]
     if not self.scan:

@@ -25,7 +25,7 @@ class LanguageModel:
     decoder, variables, tokenizer: what it consists of.
     mesh: the devices it lies on.
     scoring_tokens, sampling_rows: how much is computed side by side: tokens of texts whose
-      log-probabilities are wanted, continuations that are sampled. No result depends on it.
+      log-probabilities are wanted, continuations that are sampled. Only rounding depends on it.
   """
 
   decoder: Decoder
@@ -62,8 +62,9 @@ class LanguageModel:
   def frozen(self) -> 'LanguageModel':
     """Returns the model with weights in the dtype that they are used in: not to be trained.
 
-    They are cast once instead of at every use. That changes no number, and takes half of the memory
-    and of the reading with bfloat16. Norms are computed in float32 and keep their weights.
+    They are cast once instead of at every use. That changes no number, and with bfloat16 it takes
+    half of the reading and, once those in float32 are let go of, of the memory. Norms are computed
+    in float32 and keep their weights.
     """
     def cast(path, x):
       of_norm = any(str(key.key).endswith('norm') for key in path)
@@ -75,10 +76,12 @@ class LanguageModel:
     """Returns the same model, on one CPU, with a program that has no loop over layers.
 
     In a loop XLA copies the weights of every layer before it uses them on a CPU, which takes longer
-    than decoding one token does. The weights stay where they are: these are views of them.
+    than decoding one token does. The weights stay where they are: these are views of them (but for
+    those whose layers are no multiples of 64 bytes, which are small).
     """
+    device = self.mesh.devices.flat[0]
     def of_layer(x, layer):
-      return jax.device_put(np.asarray(x)[layer], may_alias=True)
+      return jax.device_put(np.asarray(x)[layer], device, may_alias=True)
     variables = {}
     for name, tree in self.variables.items():
       variables[name] = {key: value for key, value in tree.items() if key != BLOCKS}
