@@ -32,8 +32,8 @@ from toolformer_jax.models.language_model import LanguageModel
 
 _STEPS = 4  # tokens decoded per compiled call
 _NARROWER = 4  # a batch shrinks by this once so few of its rows have work: 1 in 4, 1 in 16
-_SLOTS = 128  # of a new cache; it doubles where a text needs more
-_CHUNK = 32  # tokens of prompts and results that are fed together
+_SLOTS = 256  # of a new cache, at most; it doubles where a text needs more
+_CHUNK, _TOGETHER = 32, 8  # tokens of a prompt or result, and rows, that are fed in one call
 
 AnyCache = Cache | UnrolledCache
 # Starts a call for request number n; the future gives (result, failure), one of them None.
@@ -99,7 +99,9 @@ class _Generation:
   def run(self) -> None:
     """Decodes until every text is done."""
     with sharding.on_mesh(self.model.mesh):
-      cache = Cache.empty(self.model.config, len(self.slots), _SLOTS)
+      longest = max((len(text.prompt) for text in self.queue), default=1)
+      slots = min(_SLOTS, count_bucket(longest + self.rules.settings.max_tokens))
+      cache = Cache.empty(self.model.config, len(self.slots), slots)
       if not self.decoding_model.decoder.scan:
         cache = UnrolledCache.of(cache)
       while self.queue or any(self.slots):
@@ -147,16 +149,21 @@ class _Generation:
     longest = max((length + len(tokens) for _, length, tokens in work), default=0)
     cache = _with_room(cache, -(-longest // _CHUNK) * _CHUNK)
     while work := [item for item in work if item[2]]:
-      R = count_bucket(len(work))
-      rows_R, lengths_R = np.full(R, len(self.slots), np.int32), np.zeros(R, np.int32)
-      tokens_RT = np.zeros((R, _CHUNK), np.int32)
-      for r, (place, length, tokens) in enumerate(work):
-        rows_R[r], lengths_R[r] = place, length
-        tokens_RT[r, :len(tokens[:_CHUNK])] = tokens[:_CHUNK]
-      cache = _extend_rows(self.model.decoder, self.model.variables, cache, rows_R, lengths_R,
-                           tokens_RT)
+      for first in range(0, len(work), _TOGETHER):
+        cache = self._extend_some(cache, work[first:first + _TOGETHER])
       work = [(place, length + _CHUNK, tokens[_CHUNK:]) for place, length, tokens in work]
     return cache
+
+  def _extend_some(self, cache: AnyCache, work: list[tuple[int, int, list[int]]]) -> AnyCache:
+    """Feeds the first chunk of each; few rows, as they are copied out of the cache and back."""
+    R = count_bucket(len(work))
+    rows_R, lengths_R = np.full(R, len(self.slots), np.int32), np.zeros(R, np.int32)
+    tokens_RT = np.zeros((R, _CHUNK), np.int32)
+    for r, (place, length, tokens) in enumerate(work):
+      rows_R[r], lengths_R[r] = place, length
+      tokens_RT[r, :len(tokens[:_CHUNK])] = tokens[:_CHUNK]
+    return _extend_rows(self.model.decoder, self.model.variables, cache, rows_R, lengths_R,
+                        tokens_RT)
 
   def _decode(self, cache: AnyCache, active_B: np.ndarray) -> AnyCache:
     texts = [slot.text if slot else None for slot in self.slots]

@@ -52,6 +52,22 @@ def attend(
   return (out_BTNH / total_BTN[..., None]).astype(q_BTNH.dtype)
 
 
+def attend_causal(
+    q_BTNH: jax.Array, k_BKHT: jax.Array, v_BKTH: jax.Array, mask_BTT: jax.Array
+) -> jax.Array:
+  """Returns `attend` of each row to itself where no token sees a later one.
+
+  Every quarter of the queries reads the keys up to its own end only: 5/8 of the work.
+  """
+  T = q_BTNH.shape[1]
+  size = T // 4 if T % 64 == 0 else T
+  quarters = [
+      attend(q_BTNH[:, end - size:end],
+             [(k_BKHT[..., :end], v_BKTH[:, :, :end], mask_BTT[:, end - size:end, :end])])
+      for end in range(size, T + 1, size)]
+  return jnp.concatenate(quarters, 1)
+
+
 def _attend_one(q_BTNH, k_PKHS, v_PKSH, mask_BTS):
   """Returns one source's share: the sum of values weighted by exp(score - peak), the sum of those
   weights and the peak score, all float32. Shares of several sources add up once their peaks agree.

@@ -7,7 +7,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from toolformer_jax.models.attention import Kernel, attend, attend_packed, takes_length
+from toolformer_jax.models.attention import (
+    Kernel,
+    attend,
+    attend_causal,
+    attend_packed,
+    takes_length,
+)
 from toolformer_jax.models.cache import Cache, Prefix, UnrolledCache
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.layers import Einsum, Norm, rotary_angles, rotate
@@ -37,10 +43,11 @@ class Attention(nn.Module):
     if c.rotary_dim:
       q_BTNH, k_BTKH = rotate(q_BTNH, angles, c), rotate(k_BTKH, angles, c)
     if self.kernel == 'xla':
+      alone = cache is None and not prefixes
       own, cache = _write(cache, layer, k_BTKH, v_BTKH)
       shared = [(prefix.k_LPKHS, prefix.v_LPKSH) for prefix in prefixes]
       sources = [(k, v, mask) for (k, v), mask in zip([*shared, own], masks, strict=True)]
-      out_BTNH = attend(q_BTNH, sources)
+      out_BTNH = attend_causal(q_BTNH, *sources[0]) if alone else attend(q_BTNH, sources)
     else:
       out_BTNH = attend_packed(q_BTNH, k_BTKH, v_BTKH, segments_BT, self.kernel)
     y_BTD = Einsum('btnh,nhd->btd', (c.heads, c.head_dim, c.embed_dim), ('heads', None, 'embed'),
