@@ -49,6 +49,21 @@ def test_watched_probabilities_are_those_of_a_plain_pass(prefilled):
       np.testing.assert_allclose(logprob, jax.nn.log_softmax(logits)[5], atol=1e-4)
 
 
+def test_documents_do_not_depend_on_the_others(prefilled):
+  model, computed = prefilled
+  order = [0, 2, 0, 1, 1, 2, 2, 0, 0, 2, 1]  # more than are computed together
+  many = prefill.prefill_documents(model, computed.prompt, [DOCUMENTS[d] for d in order], 5,
+                                   [WATCHED[d] for d in order])
+  for d, logprobs in zip(order, many.logprobs, strict=True):
+    np.testing.assert_allclose(logprobs, computed.logprobs[d], atol=1e-4)
+  how = settings(model, finished=lambda text: len(text) >= 6)
+  texts = sampling.sample_branches(
+      model, many, [sampling.Branch(row, 5, 0) for row in range(len(order))], how)
+  alone = sampling.sample_branches(
+      model, computed, [sampling.Branch(d, 5, 0) for d in range(3)], how)
+  assert texts == [alone[d] for d in order]
+
+
 def test_greedy_branches_are_plain_greedy_decoding(prefilled):
   model, computed = prefilled
   branches = [sampling.Branch(d, visible, 0) for d, visible in ((0, 3), (1, 30), (1, 1), (2, 8))]

@@ -15,6 +15,8 @@ from toolformer_jax.models.cache import Cache, Prefix
 from toolformer_jax.models.decoder import Decoder
 from toolformer_jax.models.language_model import LanguageModel
 
+_TOGETHER = 8  # documents: their logits take more memory than their keys and values
+
 
 @dataclass(frozen=True)
 class Prefilled:
@@ -60,19 +62,30 @@ def prefill_documents(
   Raises:
     UserError: there is not enough memory.
   """
+  slots, logprobs = length_bucket(max(map(len, documents))), []
+  with sharding.on_mesh(model.mesh), naming_memory('AnnotationSettings.max_text_tokens'):
+    cache = Cache.empty(model.config, count_bucket(len(documents)), slots)
+    for first in range(0, len(documents), _TOGETHER):
+      some = slice(first, first + _TOGETHER)
+      tokens_PT, at_PM = _padded(documents[some], watched[some])
+      logprobs_PM, cache = _prefill_documents(
+          model.decoder, model.variables, prompt, cache, first, model.put_batch(tokens_PT),
+          model.put_batch(at_PM), token_id)
+      logprobs_PM = np.asarray(logprobs_PM)
+      logprobs += [logprobs_PM[row, :len(w)] for row, w in enumerate(watched[some])]
+  return Prefilled(prompt, cache, logprobs)
+
+
+def _padded(documents: Sequence[Sequence[int]], watched: Sequence[range]
+            ) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the tokens [P, T], and the places [P, M] whose next token is watched."""
   P = count_bucket(len(documents))
-  T = length_bucket(max(map(len, documents)))
-  M = length_bucket(max(map(len, watched)))
-  tokens_PT, at_PM = np.zeros((P, T), np.int32), np.zeros((P, M), np.int32)
+  tokens_PT = np.zeros((P, length_bucket(max(map(len, documents)))), np.int32)
+  at_PM = np.zeros((P, length_bucket(max(map(len, watched)))), np.int32)
   for row, (tokens, indices) in enumerate(zip(documents, watched, strict=True)):
     tokens_PT[row, :len(tokens)] = tokens
     at_PM[row, :len(indices)] = np.array(indices) - 1
-  with sharding.on_mesh(model.mesh), naming_memory('AnnotationSettings.max_text_tokens'):
-    logprobs_PM, cache = _prefill_documents(
-        model.decoder, model.variables, prompt, model.put_batch(tokens_PT),
-        model.put_batch(at_PM), token_id)
-    logprobs_PM = np.asarray(logprobs_PM)
-  return Prefilled(prompt, cache, [logprobs_PM[row, :len(w)] for row, w in enumerate(watched)])
+  return tokens_PT, at_PM
 
 
 @functools.partial(jax.jit, static_argnames='decoder')
@@ -83,13 +96,19 @@ def _prefill_prompt(decoder: Decoder, variables, tokens_1T) -> Cache:
   return cache
 
 
-@functools.partial(jax.jit, static_argnames='decoder')
-def _prefill_documents(decoder: Decoder, variables, prompt, tokens_PT, at_PM, token_id):
-  """Returns log p(token_id) after each place of `at_PM`, [P, M], and the documents' cache."""
+@functools.partial(jax.jit, static_argnames='decoder', donate_argnames='cache')
+def _prefill_documents(
+    decoder: Decoder, variables, prompt, cache, first, tokens_PT, at_PM, token_id
+):
+  """Returns log p(token_id) after each place of `at_PM`, [P, M], and the documents' cache.
+
+  These documents are in it from row `first` on.
+  """
   P, T = tokens_PT.shape
   limit_P = jnp.broadcast_to(prompt.length_B, (P,))
-  logits_PMV, cache = decoder.apply(
+  logits_PMV, some = decoder.apply(
       variables, tokens_PT, cache=Cache.empty(decoder.config, P, T),
       prefixes=[Prefix.of(prompt, limit_P)], logits_at_BM=at_PM)
   logits_PMV = logits_PMV.astype(jnp.float32)
-  return logits_PMV[..., token_id] - jax.nn.logsumexp(logits_PMV, -1), cache
+  logprobs_PM = logits_PMV[..., token_id] - jax.nn.logsumexp(logits_PMV, -1)
+  return logprobs_PM, cache.put(first + jnp.arange(P), some.grow(cache.slots))
