@@ -14,14 +14,13 @@ import time
 
 import harness
 
-from toolformer_jax import configuration, fetch
+from toolformer_jax import configuration
 from toolformer_jax.annotation.corpus import read_corpus
 from toolformer_jax.annotation.prompts import CALCULATOR
 from toolformer_jax.annotation.records import Document
 from toolformer_jax.annotation.sample import CallSampler
 from toolformer_jax.annotation.settings import AnnotationSettings, ToolSettings
 from toolformer_jax.calls import DEFAULT_SYNTAX
-from toolformer_jax.checkpoints.gguf import GgufFile
 from toolformer_jax.runtime import load_model
 
 
@@ -60,8 +59,8 @@ def ours(args: argparse.Namespace) -> harness.Run:
 def theirs(args: argparse.Namespace) -> harness.Run:
   """Samples by transformers."""
   from theirs import Transformers
-  tokenizer = GgufFile(fetch.fetch('smollm2-135m')).tokenizer()
-  model = Transformers(tokenizer, 'float32')
+  model = Transformers('float32')
+  tokenizer = model.tokenizer
   prompt = [tokenizer.start_id, *tokenizer.encode(CALCULATOR.before(DEFAULT_SYNTAX))]
   between = tokenizer.encode(CALCULATOR.between())
   opening = tokenizer.encode(f'{DEFAULT_SYNTAX.start}Calculator(')

@@ -14,10 +14,9 @@ import harness
 from flops import forward_flops
 from generation import read
 
-from toolformer_jax import fetch
-from toolformer_jax.checkpoints.gguf import GgufFile
 from toolformer_jax.inference.continuation import GenerationSettings
 from toolformer_jax.inference.generation import generate
+from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.runtime import ModelSettings, load_model
 from toolformer_jax.tokenizer import Tokenizer
 
@@ -39,9 +38,8 @@ def prompts(tokenizer: Tokenizer, rows: int) -> list[list[int]]:
   return [prompt[:_PROMPT] for prompt in read(tokenizer, rows)]
 
 
-def work(args: argparse.Namespace) -> dict[str, float]:
+def work(config: DecoderConfig, args: argparse.Namespace) -> dict[str, float]:
   """Returns what is to be done, in tokens and operations."""
-  config = GgufFile(fetch.fetch('smollm2-135m')).config()
   flops = forward_flops(config, _PROMPT + args.tokens, logits=args.tokens)
   return {'tokens': args.rows * args.tokens, 'flops': args.rows * flops}
 
@@ -53,7 +51,7 @@ def ours(args: argparse.Namespace) -> harness.Run:
   endless.end_ids = frozenset()
   model = dataclasses.replace(model, tokenizer=endless)
   settings = GenerationSettings(max_tokens=args.tokens, slots=args.rows)
-  amounts = work(args)
+  amounts = work(model.config, args)
   def run(warm_up: bool) -> dict[str, float]:
     generate(model, prompts(endless, args.rows), settings=settings)
     return amounts
@@ -63,10 +61,10 @@ def ours(args: argparse.Namespace) -> harness.Run:
 def theirs(args: argparse.Namespace) -> harness.Run:
   """Decodes by transformers."""
   from theirs import Transformers
-  tokenizer = GgufFile(fetch.fetch('smollm2-135m')).tokenizer()
-  model = Transformers(tokenizer, 'float32')
-  given = [[tokenizer.start_id, *prompt] for prompt in prompts(tokenizer, args.rows)]
-  amounts = work(args)
+  model = Transformers('float32')
+  start, given = model.tokenizer.start_id, prompts(model.tokenizer, args.rows)
+  given = [[start, *prompt] for prompt in given]
+  amounts = work(model.config, args)
   def run(warm_up: bool) -> dict[str, float]:
     model.generate(given, 4 if warm_up else args.tokens, args.rows, ())
     return amounts

@@ -17,14 +17,13 @@ from collections import defaultdict
 import harness
 from flops import forward_flops
 
-from toolformer_jax import fetch
 from toolformer_jax.annotation import folder as folders
 from toolformer_jax.annotation.filter import WEIGHTS, score_calls
 from toolformer_jax.annotation.folder import stage_name
 from toolformer_jax.annotation.records import Document, ExecutedCall, read_records
 from toolformer_jax.annotation.settings import THRESHOLDS
 from toolformer_jax.calls import DEFAULT_SYNTAX
-from toolformer_jax.checkpoints.gguf import GgufFile
+from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.runtime import ModelSettings, load_model
 from toolformer_jax.tokenizer import Tokenizer
 
@@ -78,17 +77,15 @@ def sequences(calls: list[ExecutedCall], documents: list[Document], tokenizer: T
   return found, kept
 
 
-def flops(args: argparse.Namespace, grouped: bool) -> int:
-  """Returns the operations that are needed; `grouped`: without beginnings of other sequences."""
-  file = GgufFile(fetch.fetch('smollm2-135m'))
-  found, kept = sequences(*read(args), file.tokenizer())
+def flops(config: DecoderConfig, found: list[list[int]], kept: list[int], grouped: bool) -> int:
+  """Returns the operations that `sequences` need; `grouped`: no beginnings of other ones."""
   # The last token of a sequence is only predicted.
   work = sorted((tokens[:-1], logits) for tokens, logits in zip(found, kept, strict=True))
   if grouped:
     after = [tokens for tokens, _ in work[1:]] + [[]]
     work = [(tokens, logits) for (tokens, logits), following in zip(work, after, strict=True)
             if following[:len(tokens)] != tokens]
-  return sum(forward_flops(file.config(), len(tokens), logits=logits) for tokens, logits in work)
+  return sum(forward_flops(config, len(tokens), logits=logits) for tokens, logits in work)
 
 
 def ours(args: argparse.Namespace, least_gain: float = -math.inf) -> harness.Run:
@@ -97,7 +94,8 @@ def ours(args: argparse.Namespace, least_gain: float = -math.inf) -> harness.Run
   calls, documents = read(args)
   work = {'candidates': len(calls)}
   if least_gain == -math.inf:
-    work['flops'] = flops(args, grouped=True)
+    needed = sequences(calls, documents, model.tokenizer)
+    work['flops'] = flops(model.config, *needed, grouped=True)
   def run(warm_up: bool) -> dict[str, float]:
     score_calls(calls[:_WARM_UP] if warm_up else calls, documents, model=model,
                 syntax=DEFAULT_SYNTAX, least_gain=least_gain)
@@ -113,13 +111,13 @@ def ours_skipping(args: argparse.Namespace) -> harness.Run:
 def theirs(args: argparse.Namespace) -> harness.Run:
   """Scores by transformers."""
   from theirs import Transformers
-  tokenizer = GgufFile(fetch.fetch('smollm2-135m')).tokenizer()
-  model = Transformers(tokenizer, args.dtype)
+  model = Transformers(args.dtype)
   calls, documents = read(args)
-  work = {'candidates': len(calls), 'flops': flops(args, grouped=False)}
+  needed = sequences(calls, documents, model.tokenizer)
+  work = {'candidates': len(calls), 'flops': flops(model.config, *needed, grouped=False)}
   def run(warm_up: bool) -> dict[str, float]:
     chosen = calls[:16] if warm_up else calls
-    model.last_logprobs(*sequences(chosen, documents, tokenizer), args.batch_rows)
+    model.last_logprobs(*sequences(chosen, documents, model.tokenizer), args.batch_rows)
     return work
   return run
 

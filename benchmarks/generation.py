@@ -12,10 +12,9 @@ import re
 
 import harness
 
-from toolformer_jax import configuration, fetch
+from toolformer_jax import configuration
 from toolformer_jax.annotation.corpus import read_corpus
 from toolformer_jax.calls import DEFAULT_SYNTAX
-from toolformer_jax.checkpoints.gguf import GgufFile
 from toolformer_jax.inference.continuation import GenerationSettings
 from toolformer_jax.inference.generation import generate
 from toolformer_jax.runtime import load_model
@@ -68,8 +67,8 @@ def ours(args: argparse.Namespace) -> harness.Run:
 def theirs(args: argparse.Namespace) -> harness.Run:
   """Generates by transformers, without tools."""
   from theirs import Transformers
-  tokenizer = GgufFile(fetch.fetch('smollm2-135m')).tokenizer()
-  model = Transformers(tokenizer, 'float32')
+  model = Transformers('float32')
+  tokenizer = model.tokenizer
   prompts = [[tokenizer.start_id, *prompt] for prompt in read(tokenizer, args.prompts)]
   def run(warm_up: bool) -> dict[str, float]:
     made = model.generate(prompts[:4] if warm_up else prompts, 4 if warm_up else args.max_tokens,

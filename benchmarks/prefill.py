@@ -9,10 +9,9 @@ import itertools
 import harness
 from flops import forward_flops
 
-from toolformer_jax import fetch
 from toolformer_jax.annotation.corpus import read_corpus
-from toolformer_jax.checkpoints.gguf import GgufFile
 from toolformer_jax.inference.prefill import prefill_prompt
+from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.runtime import ModelSettings, load_model
 from toolformer_jax.tokenizer import Tokenizer
 
@@ -34,9 +33,9 @@ def read(tokenizer: Tokenizer, args: argparse.Namespace) -> list[list[int]]:
   return [list(itertools.islice(ids, args.tokens - 1)) for _ in range(args.prompts)]
 
 
-def work(args: argparse.Namespace) -> dict[str, float]:
+def work(config: DecoderConfig, args: argparse.Namespace) -> dict[str, float]:
   """Returns what is to be done, in tokens and operations."""
-  flops = forward_flops(GgufFile(fetch.fetch('smollm2-135m')).config(), args.tokens)
+  flops = forward_flops(config, args.tokens)
   return {'tokens': args.prompts * args.tokens, 'flops': args.prompts * flops}
 
 
@@ -44,7 +43,7 @@ def ours(args: argparse.Namespace) -> harness.Run:
   """Computes them by the project's engine."""
   model = load_model('smollm2-135m', ModelSettings(dtype=args.dtype)).frozen()
   prompts = read(model.tokenizer, args)
-  amounts = work(args)
+  amounts = work(model.config, args)
   def run(warm_up: bool) -> dict[str, float]:
     for prompt in prompts[:1] if warm_up else prompts:
       prefill_prompt(model, prompt).k_LBKHS.block_until_ready()
@@ -55,10 +54,10 @@ def ours(args: argparse.Namespace) -> harness.Run:
 def theirs(args: argparse.Namespace) -> harness.Run:
   """Computes them by transformers."""
   from theirs import Transformers
-  tokenizer = GgufFile(fetch.fetch('smollm2-135m')).tokenizer()
-  model = Transformers(tokenizer, args.dtype)
-  prompts = [[tokenizer.start_id, *prompt] for prompt in read(tokenizer, args)]
-  amounts = work(args)
+  model = Transformers(args.dtype)
+  start = model.tokenizer.start_id
+  prompts = [[start, *prompt] for prompt in read(model.tokenizer, args)]
+  amounts = work(model.config, args)
   def run(warm_up: bool) -> dict[str, float]:
     for prompt in prompts[:1] if warm_up else prompts:
       model.prefill(prompt)

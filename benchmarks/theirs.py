@@ -14,18 +14,25 @@ import torch
 import transformers
 
 from toolformer_jax import fetch
-from toolformer_jax.tokenizer import Tokenizer
+from toolformer_jax.checkpoints.gguf import GgufFile
 
 
 class Transformers:
-  """SmolLM2-135M-Instruct in transformers, from the same file, with our ids."""
+  """SmolLM2-135M-Instruct in transformers, from the same file.
 
-  def __init__(self, tokenizer: Tokenizer, dtype: str):
-    """Loads the model; the tokenizer is ours, so that both sides see the same ids."""
+  Attributes:
+    tokenizer: ours, so that both sides see the same ids.
+    config: sizes of the decoder.
+    model: theirs.
+  """
+
+  def __init__(self, dtype: str):
+    """Loads the model."""
     logging.getLogger('transformers').setLevel(logging.ERROR)
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     file = pathlib.Path(fetch.fetch('smollm2-135m'))
-    self.tokenizer = tokenizer
+    ours = GgufFile(file)
+    self.tokenizer, self.config = ours.tokenizer(), ours.config()
     self.model = transformers.AutoModelForCausalLM.from_pretrained(
         file.parent, gguf_file=file.name, dtype=getattr(torch, dtype)).eval()
 

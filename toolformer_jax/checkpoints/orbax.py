@@ -15,10 +15,8 @@ from orbax.checkpoint import v1 as ocp
 
 from toolformer_jax import sharding
 from toolformer_jax.errors import UserError
-from toolformer_jax.models.attention import kernel_for
 from toolformer_jax.models.config import DecoderConfig
-from toolformer_jax.models.decoder import Decoder
-from toolformer_jax.models.language_model import LanguageModel, abstract_variables
+from toolformer_jax.models.language_model import LanguageModel, abstract_variables, decoder_on
 from toolformer_jax.runs import write_json
 from toolformer_jax.tokenizer import Tokenizer
 
@@ -61,7 +59,7 @@ def load_model(directory: pathlib.Path, mesh: Mesh, dtype: str = 'float32') -> L
   elif (directory / STEPS).is_dir():
     raise UserError(f'the fine-tuning run in {directory} has not ended; start it again to finish')
   config = _read_config(directory / 'config.json').replace(dtype=dtype)
-  decoder = Decoder(config, kernel=kernel_for(mesh, config))
+  decoder = decoder_on(mesh, config)
   abstract = sharding.laid_out(abstract_variables(decoder), mesh)
   try:
     tokenizer = Tokenizer.load(directory)

@@ -26,7 +26,7 @@ from toolformer_jax.inference.continuation import (
 )
 from toolformer_jax.inference.drawing import draw
 from toolformer_jax.memory import naming_memory
-from toolformer_jax.models.cache import Cache, UnrolledCache
+from toolformer_jax.models.cache import Cache, UnrolledCache, take_rows
 from toolformer_jax.models.decoder import Decoder
 from toolformer_jax.models.language_model import LanguageModel
 
@@ -122,7 +122,7 @@ class _Generation:
       return cache
     rows = [*busy, *(i for i in range(len(self.slots)) if i not in busy)][:size]
     self.slots = [self.slots[i] for i in rows]
-    return _take_rows(cache, np.array(rows, np.int32))
+    return take_rows(cache, np.array(rows, np.int32))
 
   def _admit(self) -> list[tuple[int, int, list[int]]]:
     """Gives free slots the next texts; returns what their caches lack."""
@@ -202,11 +202,6 @@ class _Generation:
 def _with_room(cache: AnyCache, tokens: int) -> AnyCache:
   """Returns `cache` with room for `tokens` tokens a row, in as few different sizes as may be."""
   return cache if tokens <= cache.slots else _grow(cache, count_bucket(tokens))
-
-
-@jax.jit
-def _take_rows(cache: AnyCache, rows_B: jax.Array) -> AnyCache:
-  return cache.take(rows_B)
 
 
 @functools.partial(jax.jit, static_argnames='slots')

@@ -20,7 +20,7 @@ from toolformer_jax.inference.batching import count_bucket
 from toolformer_jax.inference.drawing import draw
 from toolformer_jax.inference.prefill import Prefilled
 from toolformer_jax.memory import naming_memory
-from toolformer_jax.models.cache import Cache, Prefix
+from toolformer_jax.models.cache import Cache, Prefix, take_rows
 from toolformer_jax.models.decoder import Decoder
 from toolformer_jax.models.language_model import LanguageModel
 
@@ -149,7 +149,7 @@ class _BranchLoop:
       while self._fill():
         cache = self._narrow(cache)
         if loaded != (loaded := [lane.document for lane in self.lanes]):
-          documents = _take_rows(self.prefilled.documents, np.array(loaded, np.int32))
+          documents = take_rows(self.prefilled.documents, np.array(loaded, np.int32))
         drawn_BW, cache = self._decode(documents, cache)
         cache = self._part(np.asarray(drawn_BW), cache)
     return self.results
@@ -187,7 +187,7 @@ class _BranchLoop:
     chosen = [*busy, *idle][:size]
     self.lanes = [self.lanes[i] for i in chosen]
     rows_B = [i * self.width + row for i in chosen for row in range(self.width)]
-    return _take_rows(cache, np.array(rows_B, np.int32))
+    return take_rows(cache, np.array(rows_B, np.int32))
 
   def _decode(self, documents: Cache, cache: Cache):
     """Feeds every row's next token, and draws the one after it for each branch of the row."""
@@ -273,11 +273,6 @@ def _place_nodes(branches: Sequence[Branch], opening: tuple[int, ...]) -> list[_
     place = (branch.document, branch.visible)
     nodes.setdefault(place, _Node(*place, [], list(opening))).branches.append(i)
   return list(nodes.values())
-
-
-@jax.jit
-def _take_rows(cache: Cache, rows_B: jax.Array) -> Cache:
-  return cache.take(rows_B)
 
 
 @functools.partial(jax.jit, donate_argnames='cache')

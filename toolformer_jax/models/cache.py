@@ -123,6 +123,12 @@ class UnrolledCache:
     return jax.tree.map(lambda x, y: x.at[rows_B].set(y, mode='drop'), self, other)
 
 
+@jax.jit
+def take_rows(cache: Cache | UnrolledCache, rows_B: jax.Array) -> Cache | UnrolledCache:
+  """Returns a copy of the given rows, by one compiled program."""
+  return cache.take(rows_B)
+
+
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=['k_LPKHS', 'v_LPKSH', 'limit_B'],

@@ -44,7 +44,7 @@ class LanguageModel:
   def place(cls, config: DecoderConfig, variables: dict[str, Any], tokenizer: Tokenizer,
             mesh: Mesh) -> 'LanguageModel':
     """Puts `variables` (host or device arrays) on `mesh`, split as the rules say."""
-    decoder = Decoder(config, kernel=kernel_for(mesh, config))
+    decoder = decoder_on(mesh, config)
     shardings = sharding.state_shardings(abstract_variables(decoder), mesh)
     wanted = {name: shardings[name] for name in variables}
     arrays, structure = jax.tree.flatten(variables)
@@ -93,6 +93,11 @@ class LanguageModel:
   def put_batch(self, array: np.ndarray) -> jax.Array:
     """Puts an input on the mesh, its first dimension split like a batch."""
     return jax.device_put(array, sharding.batch_sharding(self.mesh, array.shape))
+
+
+def decoder_on(mesh: Mesh, config: DecoderConfig) -> Decoder:
+  """Returns the decoder that computes best on the devices of `mesh`."""
+  return Decoder(config, kernel=kernel_for(mesh, config))
 
 
 def abstract_variables(decoder: Decoder) -> dict[str, Any]:
