@@ -6,7 +6,7 @@ INSTALL = .venv/bin/python -m pip install --disable-pip-version-check -c constra
 INSTALLED = .venv/.installed
 INSTALLED_PARITY = .venv/.installed-parity
 
-.PHONY: .venv quickstart test parity benchmarks lint clean
+.PHONY: .venv apertium quickstart test parity benchmarks lint clean
 
 .venv: $(INSTALLED)
 
@@ -19,6 +19,16 @@ $(INSTALLED): setup.py pyproject.toml constraints.txt
 $(INSTALLED_PARITY): $(INSTALLED)
 	$(INSTALL) -e '.[parity]'
 	touch $@
+
+# The translator's rules, from Debian's packages; as root or with sudo.
+APERTIUM = apertium apertium-eng-spa apertium-eng-cat apertium-en-gl apertium-eo-en apertium-eu-en \
+  apertium-hbs-eng apertium-isl-eng apertium-mkd-eng apertium-es-pt apertium-es-ro apertium-fr-es \
+  apertium-spa-ita
+SUDO = $(shell test "$$(id -u)" = 0 || echo sudo)
+
+apertium:
+	$(SUDO) apt-get update
+	$(SUDO) apt-get install --yes --no-install-recommends $(APERTIUM)
 
 quickstart: $(INSTALLED)
 	.venv/bin/python experiments/quickstart.py

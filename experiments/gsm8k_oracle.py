@@ -21,6 +21,7 @@ from toolformer_jax.annotation import report
 from toolformer_jax.annotation.folder import MERGED, RunFolder
 from toolformer_jax.annotation.gsm8k import collapse_gsm8k, is_dev, read_gsm8k
 from toolformer_jax.annotation.pipeline import Annotation, ToolPlan
+from toolformer_jax.annotation.prompts import CALCULATOR
 from toolformer_jax.annotation.records import AnnotatedDocument, Document, ScoredCall
 from toolformer_jax.runtime import identity, load_model, versions
 from toolformer_jax.tokenizer import Tokenizer
@@ -76,7 +77,7 @@ def main() -> None:
   config = configuration.load(['quickstart.gin'], ['AnnotationSettings.max_text_tokens = 400'])
   model = load_model(MODEL, config.model)
   problems = solved_problems(args.data, args.documents)
-  plan = ToolPlan(Calculator(), config.tool_settings('calculator'))
+  plan = ToolPlan(Calculator(), config.tool_settings('calculator'), CALCULATOR)
   annotation = Annotation(model, (plan,), config.annotation, config.syntax)
   described = {**annotation.configuration(), 'checkpoint': identity(MODEL),
                'corpus': identity(str(args.data)), 'texts': len(problems)}

@@ -23,13 +23,14 @@ from toolformer_jax.annotation import report
 from toolformer_jax.annotation.corpus import read_corpus
 from toolformer_jax.annotation.folder import MERGED, RunFolder
 from toolformer_jax.annotation.pipeline import Annotation, ToolPlan
+from toolformer_jax.annotation.prompts import prompt_for
 from toolformer_jax.annotation.records import AnnotatedDocument, Document
 from toolformer_jax.inference.continuation import Generated
 from toolformer_jax.inference.generation import generate
 from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.runtime import identity, load_model, versions
 from toolformer_jax.tokenizer import Tokenizer
-from toolformer_jax.toolbox import build_tools, call_runner
+from toolformer_jax.toolbox import call_runner
 from toolformer_jax.tools.base import Context, Tool
 from toolformer_jax.tools.executor import Executor
 from toolformer_jax.training.data import annotated_example
@@ -66,7 +67,7 @@ def main() -> None:
   start = time.monotonic()
   config = configuration.load(['quickstart.gin'])
   model = load_model(MODEL, config.model)
-  tools = build_tools(['calculator', 'wikisearch'], config.search)
+  tools = config.toolbox.build(['calculator', 'wikisearch'])
   sections, records = [], []
   for tool, (source, corpus) in zip(tools, corpora(model.tokenizer).items(), strict=True):
     section, annotated = annotate(model, config, tool, source, corpus, output / tool.name.lower())
@@ -124,7 +125,7 @@ def annotate(
     corpus: list[Document], folder_path: pathlib.Path,
 ) -> tuple[str, list[AnnotatedDocument]]:
   """Annotates `corpus` with one tool; returns a section of the report and the texts with calls."""
-  plan = ToolPlan(tool, config.tool_settings(tool.name))
+  plan = ToolPlan(tool, config.tool_settings(tool.name), prompt_for(tool.name))
   annotation = Annotation(model, (plan,), config.annotation, config.syntax)
   described = {**annotation.configuration(), 'checkpoint': identity(MODEL),
                'corpus': identity(source), 'texts': digest(corpus)}

@@ -9,10 +9,12 @@ import pytest
 from toolformer_jax import fetch
 from toolformer_jax.calls import Call
 from toolformer_jax.errors import UserError
-from toolformer_jax.toolbox import SearchSettings, build_tools, call_runner, wikipedia_search
+from toolformer_jax.toolbox import Toolbox, call_runner
 from toolformer_jax.tools.base import Context
 from toolformer_jax.tools.executor import Executor
+from toolformer_jax.tools.passage_index import PassageIndex
 from toolformer_jax.tools.wikisearch import WikiSearch
+from toolformer_jax.wikipedia import SearchSettings, passage_index
 
 PAGES = [
   {'title': 'Ghana', 'text': 'Ghana is a country in Africa.\n\nThe capital of Ghana is Accra.'},
@@ -33,32 +35,36 @@ def corpus(tmp_path):
   return path
 
 
+def wikipedia_search(settings):
+  return WikiSearch(passage_index(settings), settings.snippet_words)
+
+
 @pytest.fixture
 def never_build(monkeypatch):
   """From where it is called, every index has to come from the cache."""
   def forbid():
     def build(*args):
       raise AssertionError('built again')
-    monkeypatch.setattr(WikiSearch, 'build', build)
+    monkeypatch.setattr(PassageIndex, 'build', build)
   return forbid
 
 
 def test_names_give_the_tools_in_order_and_only_what_is_named_is_built(corpus, cache):
-  tools = build_tools(['CALENDAR', 'calculator', ''], SearchSettings(str(corpus)))
+  tools = Toolbox(SearchSettings(str(corpus))).build(['CALENDAR', 'calculator', ''])
   assert [tool.name for tool in tools] == ['Calendar', 'Calculator']
   assert not cache.exists()
-  search, = build_tools(['WikiSearch'], SearchSettings(str(corpus)))
+  search, = Toolbox(SearchSettings(str(corpus))).build(['WikiSearch'])
   assert search('capital of Peru', Context()).startswith('Peru > ')
 
 
 @pytest.mark.parametrize('names, message', [
   (['calculater'], "unknown tool 'calculater': did you mean calculator"),
-  ([], 'no tool is named; choose from calculator, calendar, wikisearch'),
+  ([], 'no tool is named; choose from calculator, calendar, mt, qa, wikisearch'),
   (['', ' '], 'no tool is named'),
 ])
 def test_unknown_and_missing_names_are_errors(names, message):
   with pytest.raises(UserError, match=message):
-    build_tools(names, SearchSettings())
+    Toolbox().build(names)
 
 
 def test_second_start_reads_the_index_and_answers_the_same(corpus, never_build):
@@ -85,11 +91,11 @@ def test_other_pages_or_settings_are_another_index(corpus):
 
 
 def test_damaged_index_is_built_again_and_nothing_is_left_over(corpus, cache):
-  first = wikipedia_search(SearchSettings(str(corpus)))
+  answer = wikipedia_search(SearchSettings(str(corpus)))('capital Accra', Context())
   index, = (cache / 'search').iterdir()
   (index / 'passages.jsonl').write_text('')
   again = wikipedia_search(SearchSettings(str(corpus)))
-  assert again('capital Accra', Context()) == first('capital Accra', Context())
+  assert again('capital Accra', Context()) == answer
   assert list((cache / 'search').iterdir()) == [index]
 
 
@@ -139,7 +145,7 @@ def test_default_corpus_is_one_that_fetch_knows():
 
 def test_calls_are_run_each_in_the_context_of_its_text():
   contexts = [Context(date='2023-01-30'), Context()]
-  with Executor(build_tools(['calculator', 'calendar'], SearchSettings())) as executor:
+  with Executor(Toolbox().build(['calculator', 'calendar'])) as executor:
     run_call = call_runner(executor, contexts)
     answers = [run_call(Call('Calendar', ''), 0), run_call(Call('Calendar', ''), 1),
                run_call(Call('Calculator', '6 * 7'), 1)]

@@ -11,7 +11,7 @@ import importlib.resources
 import logging
 import pathlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import gin
@@ -21,17 +21,16 @@ from toolformer_jax.calls import CallSyntax
 from toolformer_jax.errors import UserError, unknown
 from toolformer_jax.inference.continuation import GenerationSettings
 from toolformer_jax.runtime import ModelSettings
-from toolformer_jax.toolbox import SearchSettings
+from toolformer_jax.toolbox import MtSettings, OwnTools, QaSettings, Toolbox
 from toolformer_jax.training.settings import FinetuneSettings
+from toolformer_jax.wikipedia import SearchSettings
 
 DEFAULT_FILE = 'paper.gin'
-# The paper's tools, which may have settings of their own.
-TOOLS = ('calculator', 'calendar', 'mt', 'qa', 'wikisearch')
 
 _SHIPPED = importlib.resources.files('toolformer_jax.configs')
 _KINDS = {kind.__name__: kind for kind in (
-    AnnotationSettings, CallSyntax, FinetuneSettings, GenerationSettings, ModelSettings,
-    SearchSettings, ToolSettings)}
+    AnnotationSettings, CallSyntax, FinetuneSettings, GenerationSettings, ModelSettings, MtSettings,
+    OwnTools, QaSettings, SearchSettings, ToolSettings)}
 _BUILD = {name: gin.external_configurable(kind) for name, kind in _KINDS.items()}
 
 # What stands before `=` in gin's own listing: `MACRO` or `scope/Kind.parameter`.
@@ -53,8 +52,8 @@ class Configuration:
   finetune: FinetuneSettings
   generation: GenerationSettings
   model: ModelSettings
-  search: SearchSettings
   syntax: CallSyntax
+  toolbox: Toolbox
   tools: Mapping[str, ToolSettings]
   text: str
 
@@ -92,28 +91,30 @@ def load(files: Sequence[str] = (), bindings: Sequence[str] = ()) -> Configurati
 
 def _build() -> Configuration:
   """Builds everything from what gin has parsed."""
+  toolbox = Toolbox(_BUILD['SearchSettings'](), _BUILD['QaSettings'](), _BUILD['MtSettings'](),
+                    _BUILD['OwnTools']())
   tools = {}
-  for tool in TOOLS:
+  for tool in toolbox.names():
     with gin.config_scope(tool):
       tools[tool] = _BUILD['ToolSettings']()
   _BUILD['ToolSettings']()  # gin shall know that bindings for all tools are used
   settings = {
       'annotation': _BUILD['AnnotationSettings'](), 'finetune': _BUILD['FinetuneSettings'](),
       'generation': _BUILD['GenerationSettings'](), 'model': _BUILD['ModelSettings'](),
-      'search': _BUILD['SearchSettings'](), 'syntax': _BUILD['CallSyntax']()}
+      'syntax': _BUILD['CallSyntax'](), 'toolbox': toolbox}
   text = gin.operative_config_str()
-  _refuse_unused(set(_ASSIGNED.findall(text)))
+  _refuse_unused(set(_ASSIGNED.findall(text)), tools)
   return Configuration(tools=tools, text=text, **settings)
 
 
-def _refuse_unused(used: set[str]) -> None:
+def _refuse_unused(used: set[str], tools: Iterable[str]) -> None:
   """Raises UserError if something is assigned that is not among the names `used`."""
   for name in _ASSIGNED.findall(gin.config_str()):
     if name in used:
       continue
     scope, _, kind = name.rpartition('/')
     if kind == 'ToolSettings':
-      raise unknown('tool', scope, TOOLS)
+      raise unknown('tool', scope, tools)
     if kind in _KINDS:
       raise UserError(f'{name}: only ToolSettings differ between tools; write {kind} alone')
     macros = sorted(other for other in used if '/' not in other and other not in _KINDS)

@@ -1,22 +1,49 @@
-"""The output folder of a long run: one writer, one configuration, files whole or absent."""
+"""The output folder of a long run: one writer, one configuration, files whole or absent.
 
+Several processes may share the work, each with a shard of its own.
+"""
+
+import contextlib
 import fcntl
 import json
 import os
 import pathlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 from toolformer_jax.errors import UserError
 
 
+@dataclass(frozen=True)
+class Shard:
+  """The part of the work that one of `count` processes does: every `count`-th piece."""
+
+  index: int = 0
+  count: int = 1
+
+  def __post_init__(self):
+    if not 0 <= self.index < self.count:
+      raise UserError(f'shard {self.index} is not one of {self.count}: they count from 0')
+
+  def has(self, number: int) -> bool:
+    """Tells whether piece `number` is of this shard."""
+    return number % self.count == self.index
+
+
 class LockedFolder:
-  """An output folder, locked against a second writer while it is open.
+  """An output folder, locked against a second writer of the same shard while it is open.
 
   Its run.json holds the configuration, and the versions of the software that made it.
+
+  Attributes:
+    path: the folder.
+    shard: which part of the work this process does.
   """
 
-  def __init__(self, path: pathlib.Path, configuration: dict[str, Any], versions: dict[str, str]):
+  def __init__(self, path: pathlib.Path, configuration: dict[str, Any], versions: dict[str, str],
+               shard: Shard = Shard()):
     """Opens or creates the folder `path`.
 
     Args:
@@ -24,26 +51,43 @@ class LockedFolder:
       configuration: everything that the results depend on, as JSON; a folder that was made with
         another one is refused.
       versions: of the software, recorded and not compared.
+      shard: which part of the work this process does.
 
     Raises:
       UserError: the folder has another configuration or another writer, or is no folder.
     """
-    self.path = path
+    self.path, self.shard = path, shard
+    self._locks = contextlib.ExitStack()
     try:
       path.mkdir(parents=True, exist_ok=True)
-      self._lock = open(path / '.lock', 'w')  # noqa: SIM115 - held while the folder is open
+      self._take_locks()
+      with self.exclusively():
+        self._check(json.loads(json.dumps(configuration)), versions)
     except OSError as error:
+      self._locks.close()
       raise UserError(f'can not write to the output folder {path}: {error.strerror}') from error
-    try:
-      self._take_lock()
-      self._check(json.loads(json.dumps(configuration)), versions)
     except UserError:
-      self._lock.close()  # else the folder stays locked for as long as somebody holds the error
+      self._locks.close()  # else the folder stays locked for as long as somebody holds the error
       raise
 
-  def _take_lock(self) -> None:
+  @contextlib.contextmanager
+  def exclusively(self) -> Iterator[None]:
+    """Waits until no other process is in this context: for what is done once for all shards."""
+    with open(self.path / '.turn', 'w') as file:
+      fcntl.flock(file, fcntl.LOCK_EX)
+      yield
+
+  def _take_locks(self) -> None:
+    """Locks the folder: alone, or together with the other shards, and then the shard."""
+    alone = self.shard.count == 1
+    self._lock('.lock', fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+    if not alone:
+      self._lock(f'.lock-{self.shard.index}', fcntl.LOCK_EX)
+
+  def _lock(self, name: str, kind: int) -> None:
+    file = self._locks.enter_context(open(self.path / name, 'w'))
     try:
-      fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      fcntl.flock(file, kind | fcntl.LOCK_NB)
     except OSError as error:
       raise UserError(f'another process is writing to {self.path}; wait for it, '
                       'or choose another --output_dir') from error
@@ -69,7 +113,7 @@ class LockedFolder:
 
   def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                traceback: TracebackType | None) -> None:
-    self._lock.close()
+    self._locks.close()
 
 
 def write_json(file: pathlib.Path, value: Any) -> None:

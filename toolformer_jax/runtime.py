@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import importlib.metadata
+import os
 import pathlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -68,6 +69,31 @@ def load_model(checkpoint: str, settings: ModelSettings) -> 'LanguageModel':
   model = load_pretrained(checkpoint, mesh=mesh, dtype=settings.dtype)
   return dataclasses.replace(model, scoring_tokens=settings.scoring_tokens,
                              sampling_rows=settings.sampling_rows)
+
+
+def join_cluster() -> tuple[int, int]:
+  """Joins the processes of `jax.distributed`; returns which one this is, and how many there are.
+
+  Raises:
+    UserError: there is no such cluster, or it can not be joined.
+  """
+  import jax
+  try:
+    jax.distributed.initialize(
+        num_processes=_from_environment('JAX_NUM_PROCESSES'),
+        process_id=_from_environment('JAX_PROCESS_ID'))
+  except (ValueError, RuntimeError) as error:
+    raise UserError(f'--distributed: can not join the other processes ({error}); set '
+                    'JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID') from error
+  return jax.process_index(), jax.process_count()
+
+
+def _from_environment(name: str) -> int | None:
+  """Returns the number in a variable of the environment; None without one."""
+  value = os.environ.get(name)
+  if value is not None and not value.isdecimal():
+    raise UserError(f'{name} must be a number, not {value!r}')
+  return None if value is None else int(value)
 
 
 def versions() -> dict[str, str]:

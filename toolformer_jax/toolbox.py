@@ -1,65 +1,218 @@
 """The tools of the command line, built by name, and what connects them to a model that decodes."""
 
-import hashlib
-import importlib.metadata
+import atexit
+import importlib
 import os
-import pathlib
-import shutil
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import sys
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent import futures
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-import toolformer_jax
-from toolformer_jax.annotation.jsonl import read_objects
-from toolformer_jax.annotation.mediawiki import read_pages
 from toolformer_jax.calls import Call
 from toolformer_jax.errors import UserError, unknown
-from toolformer_jax.fetch import cache_directory, corpus_names, file_sha256, find_corpus
+from toolformer_jax.runtime import ModelSettings, identity, load_model
 from toolformer_jax.settings import check
-from toolformer_jax.tools.base import Context, Tool
+from toolformer_jax.tools.apertium import Apertium
+from toolformer_jax.tools.base import Complete, Context, Tool
 from toolformer_jax.tools.calculator import Calculator
 from toolformer_jax.tools.calendar import Calendar
 from toolformer_jax.tools.executor import Executor, Request
-from toolformer_jax.tools.passages import Page
-from toolformer_jax.tools.registry import named_tools
+from toolformer_jax.tools.few_shot import FewShotTranslator
+from toolformer_jax.tools.function import tool
+from toolformer_jax.tools.language import identify_language
+from toolformer_jax.tools.mt import MachineTranslation
+from toolformer_jax.tools.nllb import Nllb
+from toolformer_jax.tools.qa import QuestionAnswering
 from toolformer_jax.tools.wikisearch import WikiSearch
+from toolformer_jax.wikipedia import SearchSettings, passage_index
+
+if TYPE_CHECKING:
+  from toolformer_jax.models.language_model import LanguageModel
+
+# The paper's tools, as calls spell them; the command line takes them in any case.
+PAPER_TOOLS = ('Calculator', 'Calendar', 'MT', 'QA', 'WikiSearch')
+_TRANSLATORS = ('apertium', 'nllb', 'few_shot')
 
 
 @dataclass(frozen=True)
-class SearchSettings:
-  """What the Wikipedia search looks in.
+class QaSettings:
+  """Who answers questions, and from what.
 
   Attributes:
-    corpus: a corpus that `fetch` knows by name, a MediaWiki dump (.bz2), or JSON Lines (plain,
-      .gz, .zst) of pages with `title` and `text`.
-    passage_words: longest passage that is ranked.
-    snippet_words: longest part of it that is the result.
+    checkpoint: the model that reads, any that can be loaded.
+    passages: how many passages it reads; 0 to answer by heart.
+    max_tokens: longest answer.
   """
 
-  corpus: str = 'wikipedia-sample'
-  passage_words: int = 100
-  snippet_words: int = 40
+  checkpoint: str = 'smollm2-135m'
+  passages: int = 1
+  max_tokens: int = 16
 
   def __post_init__(self):
-    check(self, passage_words=(1, 100_000), snippet_words=(1, 100_000))
+    check(self, passages=(0, 100), max_tokens=(1, 1000))
 
 
-def build_tools(names: Iterable[str], search: SearchSettings) -> list[Tool]:
-  """Returns the tools called `names`, in any case: calculator, calendar, wikisearch.
+@dataclass(frozen=True)
+class MtSettings:
+  """Who translates.
 
-  The search reads its corpus on first use and keeps the index in the cache. Its library starts
-  JAX's backend, so JAX has to be configured before.
+  Attributes:
+    translator: 'apertium' (rules, installed by `make apertium`), 'nllb' (the paper's; a directory
+      that ct2-transformers-converter wrote) or 'few_shot' (a language model).
+    checkpoint: the directory or the model; Apertium needs none.
+    least_confidence: of the source language, else there is no translation.
+  """
+
+  translator: str = 'apertium'
+  checkpoint: str = 'smollm2-135m'
+  least_confidence: float = 0.3
+
+  def __post_init__(self):
+    check(self, least_confidence=(0.0, 1.0))
+    if self.translator not in _TRANSLATORS:
+      raise UserError(f'MtSettings.translator must be one of {", ".join(_TRANSLATORS)}, '
+                      f'not {self.translator!r}')
+
+
+@dataclass(frozen=True)
+class OwnTools:
+  """Tools that a user brings, by the name that calls have for them.
+
+  Attributes:
+    functions: `'module:function'` of a Python function from a text to a text, or of a tool; the
+      module is looked for in the working directory too.
+    mcp: the MCP server that has a tool of this name: a command line, or a URL.
+  """
+
+  functions: Mapping[str, str] = field(default_factory=dict)
+  mcp: Mapping[str, str] = field(default_factory=dict)
+
+  def __post_init__(self):
+    for kind in ('functions', 'mcp'):
+      value = getattr(self, kind)
+      if not isinstance(value, Mapping) or not all(
+          isinstance(text, str) for pair in value.items() for text in pair):
+        raise UserError(f'OwnTools.{kind} must be like {{\'Name\': \'...\'}}, not {value!r}')
+
+
+@dataclass(frozen=True)
+class Toolbox:
+  """Settings of all tools."""
+
+  search: SearchSettings = SearchSettings()
+  qa: QaSettings = QaSettings()
+  mt: MtSettings = MtSettings()
+  own: OwnTools = OwnTools()
+
+  def names(self) -> dict[str, str]:
+    """Returns how calls spell all tools, by what the command line has for them."""
+    spelled = (*PAPER_TOOLS, *self.own.functions, *self.own.mcp)
+    return {name.lower(): name for name in spelled}
+
+  def spelled(self, names: Iterable[str]) -> list[str]:
+    """Returns `names`, given in any case, as calls spell them, each once.
+
+    Raises:
+      UserError: a name is unknown, or there is none.
+    """
+    known = self.names()
+    wanted = dict.fromkeys(name.strip().lower() for name in names if name.strip())
+    for name in wanted:
+      if name not in known:
+        raise unknown('tool', name, known)
+    if not wanted:
+      raise UserError(f'no tool is named; choose from {", ".join(known)}')
+    return [known[name] for name in wanted]
+
+  def build(self, names: Iterable[str]) -> list[Tool]:
+    """Returns the tools called `names`, in any case: the paper's five, and a user's own.
+
+    The search reads its corpus on first use and keeps the index in the cache. Its library starts
+    JAX's backend, so JAX has to be configured before.
+
+    Raises:
+      UserError: a name is unknown, there is none, or a tool can not be built.
+    """
+    return [self._build(name) for name in self.spelled(names)]
+
+  def _build(self, name: str) -> Tool:
+    if name in self.own.functions:
+      return function_tool(name, self.own.functions[name])
+    if name in self.own.mcp:
+      return mcp_tool(name, self.own.mcp[name])
+    builders = {
+        'Calculator': Calculator, 'Calendar': Calendar, 'MT': self._translation,
+        'QA': self._question_answering, 'WikiSearch': self._search}
+    return builders[name]()
+
+  def _search(self) -> WikiSearch:
+    return WikiSearch(passage_index(self.search), self.search.snippet_words)
+
+  def _question_answering(self) -> QuestionAnswering:
+    index = passage_index(self.search) if self.qa.passages else None
+    complete = completer(_reader(self.qa.checkpoint), self.qa.max_tokens)
+    version = f'{identity(self.qa.checkpoint)[:12]}-{self.qa.max_tokens}'
+    return QuestionAnswering(complete, version, index, self.qa.passages)
+
+  def _translation(self) -> MachineTranslation:
+    if self.mt.translator == 'apertium':
+      translator = Apertium()
+    elif self.mt.translator == 'nllb':
+      translator = Nllb(self.mt.checkpoint)
+    else:
+      complete = completer(_reader(self.mt.checkpoint), max_tokens=64)
+      translator = FewShotTranslator(complete, identity(self.mt.checkpoint)[:12])
+    return MachineTranslation(translator, identify_language, self.mt.least_confidence)
+
+
+def function_tool(name: str, path: str) -> Tool:
+  """Returns the tool `name` that is the function, or the tool, at `path`: 'module:function'.
 
   Raises:
-    UserError: a name is unknown, there is none, or the search can not be built.
+    UserError: there is none.
   """
-  names = [name for name in names if name.strip()]
-  builders = {'calculator': Calculator, 'calendar': Calendar,
-              'wikisearch': lambda: wikipedia_search(search)}
-  if not names:
-    raise UserError(f'no tool is named; choose from {", ".join(builders)}')
-  return named_tools(names, builders)
+  module, _, attribute = path.partition(':')
+  if os.getcwd() not in sys.path:
+    sys.path.append(os.getcwd())
+  try:
+    found = getattr(importlib.import_module(module), attribute)
+    return found if hasattr(found, 'version') else tool(found, name=name)
+  except (ImportError, AttributeError, ValueError, TypeError) as error:
+    raise UserError(f'OwnTools.functions: {name} is no function at {path!r} ({error}); '
+                    'write \'module:function\'') from error
+
+
+def mcp_tool(name: str, server: str) -> Tool:
+  """Returns the tool `name` of an MCP server: a command line, or a URL.
+
+  Raises:
+    UserError: the server can not be used, or has no such tool.
+  """
+  from toolformer_jax.tools.mcp import mcp_tools
+  tools = {found.name: found for found in mcp_tools(server)}
+  if name not in tools:
+    raise UserError(f'OwnTools.mcp: {server} has no tool {name}; it has {", ".join(tools)}')
+  return tools[name]
+
+
+def completer(model: 'LanguageModel', max_tokens: int) -> Complete:
+  """Returns what continues prompts by `model`, greedily, up to the end of the line."""
+  from toolformer_jax.inference.generation import GenerationSettings, generate
+  settings = GenerationSettings(max_tokens=max_tokens, disabled=True, stop=('\n',))
+  turn = threading.Lock()
+  # Python would crash if it ended while a thread computes: the end waits for its turn.
+  atexit.register(turn.acquire)
+  def complete(prompts: Sequence[str]) -> list[str]:
+    ids = [model.tokenizer.encode(prompt) for prompt in prompts]
+    with turn:
+      return [made.text for made in generate(model, ids, settings=settings)]
+  return complete
+
+
+def _reader(checkpoint: str) -> 'LanguageModel':
+  return load_model(checkpoint, ModelSettings()).frozen()
 
 
 def call_runner(
@@ -78,62 +231,3 @@ def call_runner(
         lambda done: answer.set_result((done.result().result, done.result().failure)))
     return answer
   return run_call
-
-
-def wikipedia_search(settings: SearchSettings) -> WikiSearch:
-  """Returns the search over the corpus of `settings`, from the cache if it was built before.
-
-  Raises:
-    UserError: there is no such corpus, it has no pages, or the cache can not be written.
-  """
-  corpus = _locate(settings.corpus)
-  index = cache_directory() / 'search' / _key(corpus, settings)
-  if index.exists():
-    try:
-      return WikiSearch.load(index)
-    except UserError:  # damaged, or of an earlier version
-      shutil.rmtree(index, ignore_errors=True)
-  search = WikiSearch.build(_pages(corpus), settings.passage_words, settings.snippet_words)
-  try:
-    _save(search, index)
-  except OSError as error:
-    raise UserError(f'can not write the cache {index.parent}: {error}; set TOOLFORMER_CACHE to a '
-                    'directory with space that you may write') from error
-  return search
-
-
-def _locate(corpus: str) -> pathlib.Path:
-  if path := find_corpus(corpus):
-    return path
-  if pathlib.Path(corpus).name != corpus:
-    raise UserError(f'there is no file {corpus} to search in')
-  raise unknown('file or corpus to search in', corpus, corpus_names())
-
-
-def _key(corpus: pathlib.Path, settings: SearchSettings) -> str:
-  """Returns a name for all that determines an index."""
-  parts = (file_sha256(corpus), settings.passage_words, settings.snippet_words,
-           toolformer_jax.__version__, importlib.metadata.version('bm25s'))
-  return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
-
-
-def _pages(corpus: pathlib.Path) -> Iterator[Page]:
-  if corpus.suffix == '.bz2':
-    yield from read_pages(corpus)
-    return
-  for number, fields in read_objects(corpus):
-    title, text = fields.get('title'), fields.get('text')
-    if not isinstance(title, str) or not isinstance(text, str):
-      raise UserError(f'{corpus}:{number}: a page needs the fields `title` and `text`, strings')
-    yield Page(title, text)
-
-
-def _save(search: WikiSearch, index: pathlib.Path) -> None:
-  """Puts the files of `search` at `index`, all of them at once."""
-  index.parent.mkdir(parents=True, exist_ok=True)
-  with tempfile.TemporaryDirectory(prefix='part-', dir=index.parent) as folder:
-    whole = pathlib.Path(folder, 'search')
-    whole.mkdir()
-    search.save(whole)
-    if not index.exists():  # else another process was faster, and built the same
-      os.rename(whole, index)

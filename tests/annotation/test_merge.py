@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolformer_jax.annotation.merge import merge
+from toolformer_jax.annotation.merge import merge, over_cap
 from toolformer_jax.annotation.records import Document, ScoredCall, from_json, to_json
 from toolformer_jax.calls import DEFAULT_SYNTAX, insert_calls
 
@@ -49,6 +49,22 @@ def _whole(text, position):
   except UnicodeDecodeError:
     return False
   return True
+
+
+@given(st.sets(st.text(max_size=3)), st.integers(1, 10), st.integers(0, 5), st.randoms())
+def test_a_cap_leaves_as_many_texts_whatever_their_order(ids, cap, seed, random):
+  shuffled = sorted(ids)
+  random.shuffle(shuffled)
+  left_out = over_cap('QA', ids, cap, seed)
+  assert left_out == over_cap('QA', shuffled, cap, seed)
+  assert left_out <= {('QA', document_id) for document_id in ids}
+  assert len(ids) - len(left_out) == min(len(ids), cap)
+
+
+def test_texts_over_the_cap_keep_the_calls_of_other_tools():
+  made = [scored('Calculator', '1 + 1', 0, '2', 2.0), scored('WikiSearch', 'x', 0, 'y', 2.0)]
+  annotated, _ = merge([Document('d', 'text')], made, TAU_F, {('WikiSearch', 'd')})
+  assert [call.tool for record in annotated for call in record.calls] == ['Calculator']
 
 
 @given(CALLS)

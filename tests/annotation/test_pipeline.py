@@ -10,6 +10,7 @@ import pytest
 
 from toolformer_jax.annotation.folder import MERGED, RunFolder
 from toolformer_jax.annotation.pipeline import Annotation, ToolPlan
+from toolformer_jax.annotation.prompts import CALCULATOR
 from toolformer_jax.annotation.records import AnnotatedDocument, Document, ScoredCall
 from toolformer_jax.annotation.settings import AnnotationSettings, ToolSettings
 from toolformer_jax.errors import UserError
@@ -48,7 +49,7 @@ class Waiting(Echo):
 def annotation(make_model):
   settings = AnnotationSettings(max_text_tokens=60, max_call_tokens=6, chunk_documents=2,
                                 temperature=3.0, preselect=False, time_limit_s=600.0)
-  plan = ToolPlan(Echo(), ToolSettings(tau_s=0.0, k=3, m=4, tau_f=-1.0))
+  plan = ToolPlan(Echo(), ToolSettings(tau_s=0.0, k=3, m=4, tau_f=-1.0), CALCULATOR)
   model = make_model(max_positions=8192, tied_head=False, head_bias=True)
   # A random model that is eager to end calls writes whole ones now and then.
   ids = np.array([model.tokenizer.encode(mark)[0] for mark in ')]'])
@@ -59,7 +60,7 @@ def annotation(make_model):
 
 def files(folder: pathlib.Path) -> dict[str, bytes]:
   return {path.relative_to(folder).as_posix(): path.read_bytes()
-          for path in sorted(folder.rglob('*')) if path.is_file()}
+          for path in sorted(folder.rglob('*')) if path.is_file() and path.name != 'times.log'}
 
 
 def run(annotation, path, corpus=lambda: DOCUMENTS, **kwargs):

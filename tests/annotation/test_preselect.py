@@ -70,6 +70,24 @@ def test_calendar_needs_a_date():
   assert not selects('Calendar', 'x')
 
 
+ENGLISH = 'This sentence about the weather in spring is written in English, as you can see. '
+SPANISH = 'El gobierno anunció ayer que las nuevas reglas entrarán en vigor el próximo año. '
+
+
+@pytest.mark.parametrize(('text', 'selected'), [
+    (ENGLISH + SPANISH + ENGLISH, True),
+    (ENGLISH + '高淳县位于南京市最南端，是一个美丽的地方，有很多人住在那里。' + ENGLISH, True),
+    (SPANISH + ENGLISH, False),
+    (ENGLISH + SPANISH, False),
+    (ENGLISH * 3, False),
+    (SPANISH * 3, False),
+    (ENGLISH + '12 34 56 + 78 % 90 12 34 56 78 90 12 34 56 78 90 12 34 56 78 90 ' + ENGLISH, False),
+    ('', False),
+])
+def test_translation_needs_foreign_text_within_english(text, selected):
+  assert selects('MT', text) == selected
+
+
 def test_other_tools_take_all():
   assert selects('WikiSearch', 'x')
   assert selects('MyTool', '')

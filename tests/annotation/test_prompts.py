@@ -2,12 +2,14 @@
 
 import pytest
 
-from toolformer_jax.annotation.prompts import PROMPTS
+from toolformer_jax.annotation.prompts import PROMPTS, prompt_for
 from toolformer_jax.calls import DEFAULT_SYNTAX, CallSyntax
+from toolformer_jax.errors import UserError
 from toolformer_jax.tools.base import Context
 from toolformer_jax.tools.calculator import Calculator
 
-DEMONSTRATIONS = {'calculator': 5, 'calendar': 5, 'wikisearch': 3}  # as many as in the paper
+DEMONSTRATIONS = {  # as many as in the paper
+    'calculator': 5, 'calendar': 5, 'mt': 3, 'qa': 2, 'wikisearch': 3}
 
 
 @pytest.mark.parametrize('name', PROMPTS)
@@ -46,3 +48,28 @@ def test_the_calculator_gives_the_number_that_a_demonstration_states():
       result = Calculator()(span.call.argument, Context())
       stated = output[span.end:].strip().lstrip('$')
       assert stated.startswith((result, result.removesuffix('.00')))
+
+
+def test_a_prompt_is_read_from_paragraphs(tmp_path):
+  file = tmp_path / 'upper.txt'
+  file.write_text('Write calls\nto Upper.\n\n\na cat [Upper(cat)] CAT\n \nno [Upper(dog)] DOG.\n')
+  prompt = prompt_for('Upper', str(file))
+  assert prompt.instruction == 'Write calls to Upper.'
+  assert prompt.pairs() == [('a cat CAT', 'a cat [Upper(cat)] CAT'),
+                            ('no DOG.', 'no [Upper(dog)] DOG.')]
+  assert prompt_for('QA') is PROMPTS['qa']
+
+
+@pytest.mark.parametrize(('text', 'message'), [
+    ('only an instruction', 'a prompt is an instruction and'),
+    ('an instruction\n\na cat [Lower(cat)] CAT', r'demonstration 1 has no call \[Upper'),
+    (None, 'can not read the prompt'),
+])
+def test_what_is_no_prompt_is_refused(tmp_path, text, message):
+  file = tmp_path / 'upper.txt'
+  if text is not None:
+    file.write_text(text)
+  with pytest.raises(UserError, match=message):
+    prompt_for('Upper', str(file))
+  with pytest.raises(UserError, match='no prompt to sample calls to Upper from'):
+    prompt_for('Upper')

@@ -11,13 +11,14 @@ from toolformer_jax.annotation import report
 from toolformer_jax.annotation.folder import RunFolder, stage_name
 from toolformer_jax.annotation.merge import merge
 from toolformer_jax.annotation.pipeline import ToolPlan
+from toolformer_jax.annotation.prompts import CALCULATOR
 from toolformer_jax.annotation.records import Candidate, Document, ScoredCall
 from toolformer_jax.annotation.settings import AnnotationSettings, ToolSettings
 from toolformer_jax.tokenizer import Tokenizer
 from toolformer_jax.tools.calculator import Calculator
 
 DOCUMENTS = [Document('a', 'One and two | make\nthree.'), Document('b', 'Four.')]
-PLAN = ToolPlan(Calculator(), ToolSettings(tau_s=0.25, k=2, m=3, tau_f=0.75))
+PLAN = ToolPlan(Calculator(), ToolSettings(tau_s=0.25, k=2, m=3, tau_f=0.75), CALCULATOR)
 
 
 def scored(document_id: str, position: int, gain: float, argument: str = '1 + 2') -> ScoredCall:
@@ -74,7 +75,7 @@ def test_row_counts_every_stage(folder):
 @pytest.mark.parametrize('tau_f', [0.0, 0.5, 0.75, 1.0, 2.0, 3.0])
 def test_kept_is_what_merging_keeps(folder, tau_f):
   write_whole_run(folder)
-  row, = report.tool_rows(folder, [ToolPlan(Calculator(), ToolSettings(tau_f=tau_f))])
+  row, = report.tool_rows(folder, [ToolPlan(Calculator(), ToolSettings(tau_f=tau_f), CALCULATOR)])
   merged, _ = merge(DOCUMENTS, SCORED, {'Calculator': tau_f})
   assert row.kept[tau_f] == sum(len(record.calls) for record in merged)
 

@@ -14,7 +14,7 @@ from toolformer_jax.inference.generation import generate
 from toolformer_jax.toolbox import call_runner
 from toolformer_jax.tools.base import Context
 from toolformer_jax.tools.executor import Executor
-from toolformer_jax.tools.registry import tool
+from toolformer_jax.tools.function import tool
 from toolformer_jax.training.finetune import finetune
 from toolformer_jax.training.packing import Example
 from toolformer_jax.training.settings import FinetuneSettings

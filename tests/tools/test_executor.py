@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from toolformer_jax.calls import DEFAULT_SYNTAX, Call, CallSyntax
 from toolformer_jax.errors import UserError
-from toolformer_jax.tools.base import Context, ToolError
+from toolformer_jax.tools.base import Context, ToolError, call_one
 from toolformer_jax.tools.executor import Executor, Request
-from toolformer_jax.tools.registry import tool
+from toolformer_jax.tools.function import tool
 
 WAIT_S = 30.0  # Far more than anything here needs.
 
@@ -37,7 +37,7 @@ def test_outcomes_are_in_order_and_each_is_result_or_failure(arguments):
     expected = DEFAULT_SYNTAX.clean_result(argument, 50)
     assert outcome.result == (expected or None)
     assert outcome.failure == (None if expected else 'Echo: empty result')
-  assert executor.counts['Echo'].calls == len(arguments)
+  assert executor.counts['Echo'].calls == len(set(arguments))  # equal calls are made once
 
 
 @given(st.text('[]->() Echo\n"', min_size=1))
@@ -60,7 +60,7 @@ def test_calls_run_concurrently():
   barrier = threading.Barrier(4)
   meet = tool(lambda argument: str(barrier.wait(WAIT_S) >= 0), name='Meet')
   with Executor([meet], workers=4) as executor:
-    outcomes = executor.run([Request('Meet', '')] * 4)
+    outcomes = executor.run([Request('Meet', str(i)) for i in range(4)])
   assert [outcome.result for outcome in outcomes] == ['True'] * 4
 
 
@@ -84,7 +84,7 @@ def test_a_hung_call_is_abandoned_and_its_worker_replaced():
 def test_the_time_limit_counts_from_the_start_of_the_call():
   nap = tool(lambda argument: time.sleep(0.2) or 'slept', name='Nap')
   with Executor([nap], time_limit_s=0.7, workers=1) as executor:
-    outcomes = executor.run([Request('Nap', '')] * 4)
+    outcomes = executor.run([Request('Nap', str(i)) for i in range(4)])
   assert [outcome.result for outcome in outcomes] == ['slept'] * 4
   assert executor.counts['Nap'].seconds == pytest.approx(sum(o.seconds for o in outcomes))
 
@@ -198,7 +198,7 @@ def test_closing_lets_all_threads_go():
 HANGING_PROGRAM = """
 import threading
 from toolformer_jax.tools.executor import Executor, Request
-from toolformer_jax.tools.registry import tool
+from toolformer_jax.tools.function import tool
 hang = tool(lambda argument: threading.Event().wait(), name='Hang')
 executor = Executor([hang], time_limit_s=0.1)
 print(executor.run([Request('Hang', '')])[0].failure)
@@ -209,3 +209,52 @@ def test_a_hung_call_does_not_hang_the_exit():
   command = [sys.executable, '-c', HANGING_PROGRAM]
   done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S, check=True)
   assert done.stdout.startswith('Hang: time limit')
+
+
+class Doubling:
+  """A batch tool that notes which calls were made together."""
+
+  name, version, batch = 'Double', '1', 3
+
+  def __init__(self):
+    self.batches = []
+
+  def __call__(self, argument, context):
+    return call_one(self, argument, context)
+
+  def call_many(self, arguments, contexts):
+    self.batches.append(list(arguments))
+    return [ToolError(f'no: {a}') if a == 'bad' else a * 2 for a in arguments]
+
+
+@given(st.lists(st.sampled_from(['a', 'b', 'c', 'd', 'bad', 'e'])))
+@settings(max_examples=30)
+def test_batches_are_of_different_calls_in_order(arguments):
+  doubling = Doubling()
+  with Executor([doubling], workers=4) as executor:
+    outcomes = executor.run([Request('Double', argument) for argument in arguments])
+  distinct = list(dict.fromkeys(arguments))
+  batches = [distinct[at:at + 3] for at in range(0, len(distinct), 3)]
+  assert sorted(doubling.batches) == sorted(batches)
+  expected = [(None, 'Double: no: bad') if a == 'bad' else (a * 2, None) for a in arguments]
+  assert [(outcome.result, outcome.failure) for outcome in outcomes] == expected
+
+
+def test_a_batch_has_the_time_of_its_calls_and_fails_as_a_whole():
+  class Slow(Doubling):
+    def call_many(self, arguments, contexts):
+      time.sleep(0.2 if len(arguments) == 3 else WAIT_S)
+      return arguments
+  with Executor([Slow()], time_limit_s=0.15, workers=2) as executor:
+    outcomes = executor.run([Request('Double', text) for text in 'abcde'])
+  assert [outcome.result for outcome in outcomes] == ['a', 'b', 'c', None, None]
+  assert executor.counts['Double'].timeouts == 2
+
+
+def test_a_batch_of_the_wrong_length_is_a_failure_of_all():
+  class Short(Doubling):
+    def call_many(self, arguments, contexts):
+      return arguments[1:]
+  with Executor([Short()]) as executor:
+    outcomes = executor.run([Request('Double', text) for text in 'ab'])
+  assert all('1 results for 2 calls' in outcome.failure for outcome in outcomes)

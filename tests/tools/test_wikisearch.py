@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from toolformer_jax.errors import UserError
 from toolformer_jax.tools.base import Context, ToolError
+from toolformer_jax.tools.passage_index import K1, B, PassageIndex
 from toolformer_jax.tools.passages import Page, Passage, split_passages, split_sentences
-from toolformer_jax.tools.wikisearch import K1, B, WikiSearch, best_snippet
+from toolformer_jax.tools.wikisearch import WikiSearch, best_snippet
 
 # Words that are their own stems and no stopwords.
 WORDS = ['reel', 'fish', 'salmon', 'trout', 'Ghana', 'flag', 'red', 'gold']
@@ -41,8 +42,16 @@ FLAG = Page(
 FISHING = Page('Fishing reel', 'A reel winds line. A spinning reel is mounted below the rod.')
 
 
+def build(pages, passage_words=100, snippet_words=40):
+  return WikiSearch(PassageIndex.build(pages, passage_words), snippet_words)
+
+
+def load(directory):
+  return WikiSearch(PassageIndex.load(directory))
+
+
 def search(query, title=None, built=None):
-  return (built or WikiSearch.build([FLAG, FISHING]))(query, Context(title=title))
+  return (built or build([FLAG, FISHING]))(query, Context(title=title))
 
 
 @given(st.lists(pages, max_size=4), st.integers(1, 30))
@@ -115,16 +124,16 @@ def test_the_first_best_passage_by_bm25_is_the_answer(texts, query):
   scores = bm25(query, [f'p{number} {text}' for number, text in enumerate(texts)])
   if not max(scores):
     with pytest.raises(ToolError, match='no page matches'):
-      search(query, built=WikiSearch.build(numbered))
+      search(query, built=build(numbered))
     return
-  answer = search(query, built=WikiSearch.build(numbered))
+  answer = search(query, built=build(numbered))
   chosen = int(answer.partition(' > ')[0].removeprefix('P'))
   assert scores[chosen] == pytest.approx(max(scores), rel=1e-5)
   assert texts.index(texts[chosen]) == chosen
 
 
 def test_of_equal_passages_the_first_one_counts():
-  built = WikiSearch.build([FLAG, *(Page(f'Reel {letter}', 'It winds.') for letter in 'XYZ')])
+  built = build([FLAG, *(Page(f'Reel {letter}', 'It winds.') for letter in 'XYZ')])
   assert search('reel', built=built) == 'Reel X > It winds.'
 
 
@@ -159,13 +168,14 @@ def test_any_query_gives_an_answer_or_a_tool_error(query):
     assert str(error) in ('nothing to search for', 'no page matches')
 
 
-SMALL = WikiSearch.build([FLAG, FISHING])
+SMALL_INDEX = PassageIndex.build([FLAG, FISHING])
+SMALL = WikiSearch(SMALL_INDEX)
 
 
 @pytest.mark.parametrize('title', ['Flag of Ghana', 'FLAG OF GHANA', 'flag of ghana'])
 def test_the_page_itself_is_never_the_answer(title):
   other = Page('Africa', 'Many a flag here has red, gold and green, that of Ghana too.')
-  built = WikiSearch.build([FLAG, FISHING, other])
+  built = build([FLAG, FISHING, other])
   assert search('flag of Ghana', built=built).startswith('Flag of Ghana')
   assert search('flag of Ghana', title, built).startswith('Africa')
   with pytest.raises(ToolError, match='no page matches'):
@@ -188,8 +198,8 @@ def test_a_snippet_goes_on_with_whole_sentences_while_they_fit():
 
 
 def test_saved_and_loaded_search_is_the_same(tmp_path):
-  SMALL.save(tmp_path / 'index')
-  loaded = WikiSearch.load(tmp_path / 'index')
+  SMALL_INDEX.save(tmp_path / 'index')
+  loaded = load(tmp_path / 'index')
   assert loaded.version == SMALL.version
   for query in ['red stripes', 'reel', 'flag Ghana', '1957']:
     assert search(query, built=loaded) == search(query, built=SMALL)
@@ -198,37 +208,42 @@ def test_saved_and_loaded_search_is_the_same(tmp_path):
 def test_version_tells_pages_and_settings_apart():
   versions = {
     SMALL.version,
-    WikiSearch.build([FLAG]).version,
-    WikiSearch.build([FISHING, FLAG]).version,
-    WikiSearch.build([FLAG, FISHING], passage_words=10).version,
-    WikiSearch.build([FLAG, FISHING], snippet_words=10).version,
+    build([FLAG]).version,
+    build([FISHING, FLAG]).version,
+    build([FLAG, FISHING], passage_words=10).version,
+    build([FLAG, FISHING], snippet_words=10).version,
   }
   assert len(versions) == 5
-  assert WikiSearch.build([FLAG, FISHING]).version == SMALL.version
+  assert build([FLAG, FISHING]).version == SMALL.version
 
 
-def test_changed_passages_are_refused(tmp_path):
-  SMALL.save(tmp_path)
-  file = tmp_path / 'passages.jsonl'
-  file.write_text(file.read_text(encoding='utf-8').replace('1957', '1958'), encoding='utf-8')
-  with pytest.raises(UserError, match=f'version {SMALL.version}.*build it again'):
-    WikiSearch.load(tmp_path)
+@pytest.mark.parametrize('name', ['passages.jsonl', 'lines.npy', 'pages.npy',
+                                  'index/data.csc.index.npy', 'index/vocab.index.json'])
+def test_truncated_files_are_refused_by_name(tmp_path, name):
+  SMALL_INDEX.save(tmp_path)
+  whole = (tmp_path / name).read_bytes()
+  (tmp_path / name).write_bytes(whole[:-1])
+  with pytest.raises(UserError, match=f'{name} is not the file that was saved.*build it again'):
+    load(tmp_path)
+  (tmp_path / name).unlink()
+  with pytest.raises(UserError, match='build it again'):
+    load(tmp_path)
 
 
 @pytest.mark.parametrize('name', ['passages.jsonl', 'settings.json', 'index/params.index.json'])
 def test_damaged_files_are_refused(tmp_path, name):
-  SMALL.save(tmp_path)
+  SMALL_INDEX.save(tmp_path)
   (tmp_path / name).write_text('{"half', encoding='utf-8')
   with pytest.raises(UserError, match='no search index in'):
-    WikiSearch.load(tmp_path)
+    load(tmp_path)
 
 
 def test_missing_index_and_wordless_pages_are_user_errors(tmp_path):
   with pytest.raises(UserError, match='no search index in'):
-    WikiSearch.load(tmp_path / 'nowhere')
+    load(tmp_path / 'nowhere')
   for nothing in ([], [Page('A', '')], [Page('The', 'and of the.')]):
     with pytest.raises(UserError, match='nothing to search'):
-      WikiSearch.build(nothing)
+      build(nothing)
 
 
 def test_threads_get_the_same_answers():

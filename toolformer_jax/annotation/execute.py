@@ -1,22 +1,25 @@
 """Step 2: run the sampled calls (paper, section 2, "Executing API Calls")."""
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 
+from toolformer_jax import calls
 from toolformer_jax.annotation.records import Candidate, Document, ExecutedCall, from_json, to_json
 from toolformer_jax.tokenizer import Tokenizer
 from toolformer_jax.tools.base import Context
 from toolformer_jax.tools.executor import Executor, Outcome, Request
 
 _NUMBER = re.compile(r'\d[\d,]*(?:\.\d+)?')
-LOOK_AHEAD = 'look-ahead (number_guard): the text states a number of the argument only later'
+LOOK_AHEAD = 'look-ahead: the text states the argument, or a number in it, only later'
+_ALWAYS_GUARDED = ('MT',)  # paper, appendix A.1
 
 
 def start_calls(
     candidates: Sequence[Candidate], documents: Sequence[Document], *,
-    executor: Executor, tokenizer: Tokenizer, number_guard: bool,
+    executor: Executor, tokenizer: Tokenizer, look_ahead_guard: bool,
 ) -> Callable[[], tuple[list[ExecutedCall], Counter]]:
   """Starts the calls of `candidates` on the executor's threads, and does not wait for them.
 
@@ -28,18 +31,22 @@ def start_calls(
     documents: the texts; tools may know their title and date.
     executor: holds the tools.
     tokenizer: to find a position in the text.
-    number_guard: do not execute calls that copy a number from the text after them.
+    look_ahead_guard: do not execute calls that copy from the text after them; translations never.
 
   Raises:
     UserError: a candidate calls a tool that the executor does not hold.
   """
   by_id = {document.id: document for document in documents}
-  started = [
-      None if number_guard and looks_ahead(candidate, by_id[candidate.document_id], tokenizer)
-      else executor.submit(_request(candidate, by_id)) for candidate in candidates]
+  def is_wanted(candidate: Candidate) -> bool:
+    guarded = look_ahead_guard or candidate.tool in _ALWAYS_GUARDED
+    document = by_id[candidate.document_id]
+    return not (guarded and looks_ahead(candidate, document, tokenizer, numbers=look_ahead_guard))
+  wanted = [is_wanted(candidate) for candidate in candidates]
+  started = iter(executor.submit_all(
+      [_request(candidate, by_id) for candidate in itertools.compress(candidates, wanted)]))
   def finish():
-    executed = [_executed(candidate, future and future.result())
-                for candidate, future in zip(candidates, started, strict=True)]
+    executed = [_executed(candidate, next(started).result() if runs else None)
+                for candidate, runs in zip(candidates, wanted, strict=True)]
     failures = Counter(f'failed: {call.failure}' for call in executed if call.failure)
     counts = Counter(candidates=len(executed), executed=sum(c.failure is None for c in executed))
     return executed, counts + failures
@@ -58,11 +65,17 @@ def _request(candidate: Candidate, by_id: dict[str, Document]) -> Request:
   return Request(candidate.tool, candidate.argument, context)
 
 
-def looks_ahead(candidate: Candidate, document: Document, tokenizer: Tokenizer) -> bool:
-  """Tells whether the argument has a number that the text states after the call but not before."""
+def looks_ahead(candidate: Candidate, document: Document, tokenizer: Tokenizer,
+                numbers: bool) -> bool:
+  """Tells whether the text states the argument, but not before the call; or a number in it."""
   ids = tokenizer.encode(document.text)
   position = len(tokenizer.decode(ids[:candidate.position]))
-  stated = _numbers(document.text)
+  argument, text = calls.unquote(candidate.argument).casefold(), document.text
+  if argument and argument in text.casefold() and argument not in text[:position].casefold():
+    return True
+  if not numbers:
+    return False
+  stated = _numbers(text)
   # A number that the call stands in the middle of is not yet stated.
   before = {value for end, value in stated if end <= position}
   after = {value for end, value in stated if end > position}

@@ -8,11 +8,12 @@
     merged/00000.jsonl                C*
     <stage>/00000.counts.json         what was counted while making a chunk
     <stage>/.COMPLETED                the stage has all of its chunks
+    times.log                         how long each chunk took; all else is the same in every run
 """
 
 import json
 import pathlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 
 from toolformer_jax.annotation.records import Record, read_records, write_records
@@ -27,7 +28,7 @@ def stage_name(tool: str, stage: str) -> str:
 
 
 class RunFolder(LockedFolder):
-  """The folder of an annotation run, locked against a second writer while it is open."""
+  """The folder of an annotation run; a shard has every so many-th chunk."""
 
   def has(self, stage: str, chunk: int) -> bool:
     """Tells whether a chunk is done."""
@@ -36,6 +37,14 @@ class RunFolder(LockedFolder):
   def chunks(self, stage: str) -> list[int]:
     """Returns the numbers of the chunks that are done."""
     return sorted(int(file.stem) for file in (self.path / stage).glob('[0-9]*.jsonl'))
+
+  def own_chunks(self) -> list[int]:
+    """Returns the numbers of the chunks of texts that are of this process's shard."""
+    return [chunk for chunk in self.chunks(DOCUMENTS) if self.shard.has(chunk)]
+
+  def has_own(self, stage: str) -> bool:
+    """Tells whether the stage has all chunks of this process's shard."""
+    return self.is_complete(DOCUMENTS) and set(self.own_chunks()) <= set(self.chunks(stage))
 
   def read(self, stage: str, chunk: int, kind: type[Record]) -> list[Record]:
     """Returns the records of a chunk."""
@@ -70,5 +79,37 @@ class RunFolder(LockedFolder):
     (self.path / stage).mkdir(parents=True, exist_ok=True)
     (self.path / stage / '.COMPLETED').touch()
 
+  def complete_if_whole(self, stage: str) -> None:
+    """Marks the stage, if this was the last shard to do its chunks."""
+    if self.chunks(stage) == self.chunks(DOCUMENTS):
+      self.complete(stage)
+
+  def log_time(self, stage: str, chunk: int, seconds: float) -> None:
+    """Notes how long a chunk took."""
+    line = json.dumps({'stage': stage, 'chunk': chunk, 'seconds': round(seconds, 3)})
+    with open(self.path / 'times.log', 'a', encoding='utf-8') as file:
+      file.write(line + '\n')
+
+  def seconds(self) -> dict[str, float]:
+    """Returns how long each stage took in all, by what was noted; a chunk counts once."""
+    try:
+      lines = (self.path / 'times.log').read_text('utf-8').splitlines()
+    except FileNotFoundError:
+      return {}
+    chunks = {(entry['stage'], entry['chunk']): entry['seconds'] for entry in map(_entry, lines)
+              if entry}
+    total = defaultdict(float)
+    for (stage, _), seconds in chunks.items():
+      total[stage] += seconds
+    return dict(total)
+
   def _chunk(self, stage: str, chunk: int) -> pathlib.Path:
     return self.path / stage / f'{chunk:05}.jsonl'
+
+
+def _entry(line: str) -> dict[str, object] | None:
+  """Returns a line of times.log; None for the one that a killed process has left half."""
+  try:
+    return json.loads(line)
+  except ValueError:
+    return None

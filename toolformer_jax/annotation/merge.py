@@ -1,13 +1,16 @@
 """Step 4: put the kept calls of all tools into their texts: C* (paper, section 2)."""
 
+import hashlib
+import heapq
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from toolformer_jax.annotation.records import AnnotatedDocument, Document, ScoredCall
 
 
 def merge(
-    documents: Sequence[Document], scored: Iterable[ScoredCall], tau_f: Mapping[str, float]
+    documents: Sequence[Document], scored: Iterable[ScoredCall], tau_f: Mapping[str, float],
+    left_out: Collection[tuple[str, str]] = frozenset(),
 ) -> tuple[list[AnnotatedDocument], Counter]:
   """Returns the documents that keep a call, with their calls in order, and counts by tool.
 
@@ -19,10 +22,11 @@ def merge(
     documents: the texts.
     scored: calls of any tools, in any order.
     tau_f: threshold by the tool's name as calls spell it.
+    left_out: (tool, document id) of texts that keep no call to the tool, see `over_cap`.
   """
   best: dict[str, dict[tuple[int, str], ScoredCall]] = {}
   for call in scored:
-    if call.gain >= tau_f[call.tool]:
+    if call.gain >= tau_f[call.tool] and (call.tool, call.document_id) not in left_out:
       places = best.setdefault(call.document_id, {})
       place = call.position, call.tool
       if place not in places or _rank(call) > _rank(places[place]):
@@ -34,6 +38,18 @@ def merge(
   counts.update(Counter(f'texts {tool}' for record in annotated
                         for tool in {call.tool for call in record.calls}))
   return annotated, counts
+
+
+def over_cap(tool: str, document_ids: Collection[str], cap: int,
+             seed: int) -> set[tuple[str, str]]:
+  """Returns which texts keep no call to `tool`, so that only `cap` of them do (appendix B).
+
+  Which ones is random by `seed`, and depends on no order.
+  """
+  def draw(document_id: str) -> bytes:
+    return hashlib.sha256(f'{seed} {tool} {document_id}'.encode()).digest()
+  surplus = max(len(document_ids) - cap, 0)
+  return {(tool, document_id) for document_id in heapq.nlargest(surplus, document_ids, key=draw)}
 
 
 def _rank(call: ScoredCall) -> tuple[float, str]:

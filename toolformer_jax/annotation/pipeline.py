@@ -13,10 +13,13 @@ samples chunk n, the tools work on chunk n - 1.
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import itertools
+import logging
 import math
+import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,9 +27,9 @@ from toolformer_jax.annotation import folder as folders
 from toolformer_jax.annotation.execute import start_calls
 from toolformer_jax.annotation.filter import score_calls
 from toolformer_jax.annotation.folder import RunFolder, stage_name
-from toolformer_jax.annotation.merge import merge
+from toolformer_jax.annotation.merge import merge, over_cap
 from toolformer_jax.annotation.preselect import preselect
-from toolformer_jax.annotation.prompts import PROMPTS
+from toolformer_jax.annotation.prompts import Prompt
 from toolformer_jax.annotation.records import Candidate, Document, ExecutedCall, ScoredCall
 from toolformer_jax.annotation.sample import CallSampler, check_fits
 from toolformer_jax.annotation.settings import (
@@ -42,6 +45,9 @@ from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.progress import Progress
 from toolformer_jax.tools.base import Tool
 from toolformer_jax.tools.executor import Executor
+from toolformer_jax.tools.store import CallStore
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -50,28 +56,35 @@ class ToolPlan:
 
   tool: Tool
   settings: ToolSettings
+  prompt: Prompt
+
+  def configuration(self) -> dict[str, Any]:
+    """Returns what results depend on: the prompt by its content, wherever it comes from."""
+    text = self.prompt.before(DEFAULT_SYNTAX)
+    return dataclasses.asdict(self.settings) | {
+        'version': self.tool.version, 'prompt': hashlib.sha256(text.encode()).hexdigest()[:12]}
 
 
 @dataclass(frozen=True)
 class Annotation:
-  """Everything that an annotation run works with."""
+  """Everything that an annotation run works with; `store` keeps what tools answer, if given."""
 
   model: LanguageModel
   plans: tuple[ToolPlan, ...]
   settings: AnnotationSettings
   syntax: CallSyntax = DEFAULT_SYNTAX
+  store: CallStore | None = None
 
   def __post_init__(self):
     for plan in self.plans:
-      check_fits(self.model, PROMPTS[plan.tool.name.lower()], self.settings, self.syntax)
+      check_fits(self.model, plan.prompt, self.settings, self.syntax)
 
   def configuration(self) -> dict[str, Any]:
     """Returns what the results depend on, besides the corpus and the model's weights."""
     return {
         'dtype': self.model.config.dtype,
         'settings': dataclasses.asdict(self.settings), 'syntax': dataclasses.asdict(self.syntax),
-        'tools': {plan.tool.name: dataclasses.asdict(plan.settings) | {'version': plan.tool.version}
-                  for plan in self.plans}}
+        'tools': {plan.tool.name: plan.configuration() for plan in self.plans}}
 
   def run(self, corpus: Callable[[], Iterable[Document]], folder: RunFolder,
           stages: Iterable[str] = STAGES) -> None:
@@ -85,11 +98,13 @@ class Annotation:
     Raises:
       UserError: the corpus is empty or broken, or a stage's input is not complete.
     """
-    self._split_corpus(corpus, folder)
+    with folder.exclusively():
+      self._split_corpus(corpus, folder)
     for plan in self.plans:
       self._run_tool(folder, plan, [stage for stage in STAGES[:3] if stage in stages])
     if 'merge' in stages:
-      self._merge(folder)
+      with folder.exclusively():
+        self._merge(folder, others_at_work=folder.shard.count > 1 and set(stages) != {'merge'})
 
   def _split_corpus(self, corpus, folder: RunFolder) -> None:
     if folder.is_complete(folders.DOCUMENTS):
@@ -134,7 +149,7 @@ class Annotation:
     for stage in stages:
       _check_source(folder, plan, stage, stages)
     with contextlib.ExitStack() as running:
-      ready = iter(folder.chunks(folders.DOCUMENTS))
+      ready = iter(folder.own_chunks())
       for stage in stages:
         # Closed here: a generator that an error leaves halfway lives for as long as its traceback.
         ready = running.enter_context(contextlib.closing(self._stage(folder, plan, stage, ready)))
@@ -147,7 +162,7 @@ class Annotation:
     if folder.is_complete(name):
       yield from ready
       return
-    todo = {chunk for chunk in folder.chunks(folders.DOCUMENTS) if not folder.has(name, chunk)}
+    todo = {chunk for chunk in folder.own_chunks() if not folder.has(name, chunk)}
     with contextlib.ExitStack() as stack:
       title = f'{plan.tool.name} {stage}'
       progress = stack.enter_context(self._progress(folder, title, len(todo)))
@@ -160,15 +175,17 @@ class Annotation:
       begun = map(begin, ready)
       for chunk, texts, finish in _one_behind(begun) if stage == 'execute' else begun:
         if finish:
+          start = time.perf_counter()
           folder.write(name, chunk, *finish())
+          folder.log_time(name, chunk, time.perf_counter() - start)
           progress.advance(texts)
         yield chunk
-    folder.complete(name)
+    folder.complete_if_whole(name)
 
   def _progress(self, folder: RunFolder, title: str, todo: int) -> Progress:
     """Returns the progress of a stage that has `todo` chunks to do."""
-    texts = folder.counts(folders.DOCUMENTS)['documents']
-    chunks_done = len(folder.chunks(folders.DOCUMENTS)) - todo
+    texts = folder.counts(folders.DOCUMENTS)['documents'] // folder.shard.count
+    chunks_done = len(folder.own_chunks()) - todo
     done = min(texts, chunks_done * self.settings.chunk_documents)
     return Progress(title, texts, 'texts', done)
 
@@ -179,7 +196,7 @@ class Annotation:
     """
     tool, settings = plan.tool.name, self.settings
     if stage == 'sample':
-      sampler = CallSampler(model=self.model, prompt=PROMPTS[tool.lower()], tool=plan.settings,
+      sampler = CallSampler(model=self.model, prompt=plan.prompt, tool=plan.settings,
                             settings=settings, syntax=self.syntax)
       def sample(folder, chunk, documents):
         return lambda: sampler([document for document in documents if not settings.preselect
@@ -188,11 +205,12 @@ class Annotation:
     if stage == 'execute':
       executor = stack.enter_context(Executor(
           [plan.tool], time_limit_s=settings.time_limit_s,
-          max_result_chars=settings.max_result_chars, syntax=self.syntax))
+          max_result_chars=settings.max_result_chars, syntax=self.syntax, store=self.store))
       def call(folder, chunk, documents):
         candidates = _read(folder, stage_name(tool, 'sample'), chunk, Candidate, documents)
         return start_calls(candidates, documents, executor=executor,
-                           tokenizer=self.model.tokenizer, number_guard=settings.number_guard)
+                           tokenizer=self.model.tokenizer,
+                           look_ahead_guard=settings.look_ahead_guard)
       return call
     least = min(*THRESHOLDS, plan.settings.tau_f) if settings.skip_hopeless else -math.inf
     def score(folder, chunk, documents):
@@ -201,21 +219,36 @@ class Annotation:
                                syntax=self.syntax, least_gain=least)
     return score
 
-  def _merge(self, folder: RunFolder) -> None:
+  def _merge(self, folder: RunFolder, others_at_work: bool) -> None:
+    """Merges all chunks, unless other shards still have to do some of them."""
     if folder.is_complete(folders.MERGED):
       return
-    tau_f: Mapping[str, float] = {plan.tool.name: plan.settings.tau_f for plan in self.plans}
-    sources = [stage_name(plan.tool.name, 'filter') for plan in self.plans]
-    for source in sources:
+    sources = {plan.tool.name: stage_name(plan.tool.name, 'filter') for plan in self.plans}
+    for source in sources.values():
       if not folder.is_complete(source):
+        if others_at_work:
+          log.info('the shard that is done last will merge: %s is not complete yet', source)
+          return
         raise UserError(f'merging needs {folder.path / source} to be complete; '
                         'run the stages before it first')
+    tau_f = {plan.tool.name: plan.settings.tau_f for plan in self.plans}
+    left_out = self._left_out(folder, sources)
     for chunk in folder.chunks(folders.DOCUMENTS):
       documents = folder.read(folders.DOCUMENTS, chunk, Document)
-      scored = [call for source in sources
+      scored = [call for source in sources.values()
                 for call in _read(folder, source, chunk, ScoredCall, documents)]
-      folder.write(folders.MERGED, chunk, *merge(documents, scored, tau_f))
+      folder.write(folders.MERGED, chunk, *merge(documents, scored, tau_f, left_out))
     folder.complete(folders.MERGED)
+
+  def _left_out(self, folder: RunFolder, sources: dict[str, str]) -> set[tuple[str, str]]:
+    """Returns the texts that are too many for a tool, as (tool, document id)."""
+    left_out = set()
+    for plan in self.plans:
+      tool, settings = plan.tool.name, plan.settings
+      kept = {call.document_id for call in folder.read_all(sources[tool], ScoredCall)
+              if call.gain >= settings.tau_f}
+      left_out |= over_cap(tool, kept, settings.max_texts, self.settings.seed)
+    return left_out
 
 
 def _read(folder: RunFolder, stage: str, chunk: int, kind, documents) -> list:
@@ -247,6 +280,6 @@ def _check_source(folder: RunFolder, plan: ToolPlan, stage: str, stages: Sequenc
   if number == 0 or STAGES[number - 1] in stages or folder.is_complete(stage_name(tool, stage)):
     return
   source = stage_name(tool, STAGES[number - 1])
-  if not folder.is_complete(source):
+  if not folder.has_own(source):
     raise UserError(f'stage {stage} of {tool} needs {folder.path / source} to be '
                     'complete; run the stages before it first')

@@ -7,13 +7,18 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from toolformer_jax.annotation.records import Document
+from toolformer_jax.tools.language import identify_language
 
 WINDOW_WORDS = 100
 # Of the documents that have three numbers and nothing else, the paper keeps 1%.
 KEPT_OF_NUMEROUS = 0.01
+# A chunk of text that may be foreign, and how sure of that one has to be.
+CHUNK_WORDS = 10
+FOREIGN_CONFIDENCE = 0.8
 _MAX_DIGITS = 15  # longer ones are identifiers, and no float is exact for them
 
 _NUMBER = re.compile(r'(?<![\w.,])(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?!\w|[.,]\d)')
+_CHUNK_WORD = re.compile(r'[\u3040-\u30ff\u3400-\u9fff]|[^\s\u3040-\u30ff\u3400-\u9fff]+')
 _ANNOUNCED_NUMBER = re.compile(
   r'(?:=|\b(?:equals|equal to|total of|average of)\b)\s*[$£€]?\d', re.IGNORECASE
 )
@@ -48,9 +53,24 @@ def has_date(document: Document, seed: int) -> bool:
   return document.date is not None
 
 
+def has_translation(document: Document, seed: int) -> bool:
+  """Tells whether a translator may be of use in `document` (paper, appendix A).
+
+  Some chunk of ten words is in another language, surely enough, and there is English before and
+  after it. Chunks without letters do not count; a Chinese or Japanese character is a word.
+  """
+  words = _CHUNK_WORD.findall(document.text)
+  chunks = (' '.join(words[at:at + CHUNK_WORDS]) for at in range(0, len(words), CHUNK_WORDS))
+  languages = [found for found in map(identify_language, chunks) if found[0]]
+  english = [at for at, (language, _) in enumerate(languages) if language == 'en']
+  return any(language != 'en' and confidence > FOREIGN_CONFIDENCE
+             for language, confidence in languages[english[0]:english[-1]]) if english else False
+
+
 _RULES: dict[str, Callable[[Document, int], bool]] = {
   'Calculator': has_arithmetic,
   'Calendar': has_date,
+  'MT': has_translation,
 }
 
 

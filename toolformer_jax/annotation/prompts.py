@@ -6,9 +6,12 @@ that the model is about to write. Both stand on lines of their own, so that the 
 the same as when it stands alone.
 """
 
+import pathlib
+import re
 from dataclasses import dataclass
 
 from toolformer_jax.calls import DEFAULT_SYNTAX, CallSyntax
+from toolformer_jax.errors import UserError
 
 _INPUT, _OUTPUT = 'Input:\n', '\nOutput:\n'
 
@@ -40,6 +43,41 @@ class Prompt:
   def between(self) -> str:
     """Returns what stands between the text and the output that repeats it."""
     return _OUTPUT
+
+
+def prompt_for(tool: str, file: str = '') -> Prompt:
+  """Returns the prompt in `file`, or else the package's own for the tool called `tool`.
+
+  Raises:
+    UserError: the file is no prompt for this tool, or there is no file and it has no prompt.
+  """
+  if file:
+    return read_prompt(tool, pathlib.Path(file))
+  if tool.lower() not in PROMPTS:
+    raise UserError(f'there is no prompt to sample calls to {tool} from; write one and set '
+                    f'{tool.lower()}/ToolSettings.prompt to its file')
+  return PROMPTS[tool.lower()]
+
+
+def read_prompt(tool: str, path: pathlib.Path) -> Prompt:
+  """Returns the prompt for `tool` in a text file: paragraphs, apart by blank lines.
+
+  The first one is the instruction, the others are demonstrations with calls, ` [Name(argument)]`.
+
+  Raises:
+    UserError: the file can not be read, or a demonstration has no call to the tool.
+  """
+  try:
+    paragraphs = re.split(r'\n\s*\n', path.read_text('utf-8').strip())
+  except (OSError, UnicodeDecodeError) as error:
+    raise UserError(f'can not read the prompt {path}: {error}') from error
+  instruction, *demonstrations = (' '.join(paragraph.split()) for paragraph in paragraphs)
+  if not demonstrations:
+    raise UserError(f'{path}: a prompt is an instruction and, after blank lines, demonstrations')
+  for number, text in enumerate(demonstrations, 1):
+    if not DEFAULT_SYNTAX.find(text, {tool}):
+      raise UserError(f'{path}: demonstration {number} has no call [{tool}(...)]')
+  return Prompt(tool, instruction, tuple(demonstrations))
 
 
 def _respell(text: str, tool: str, syntax: CallSyntax) -> str:
@@ -106,4 +144,30 @@ CALENDAR = Prompt(
         'The shop is shut at weekends, and so [Calendar()] it is closed today.',
     ))
 
-PROMPTS = {prompt.tool.lower(): prompt for prompt in (CALCULATOR, WIKISEARCH, CALENDAR)}
+QA = Prompt(
+    'QA',
+    'Your task is to add calls to a Question Answering system to a piece of text. The questions '
+    'should help you to get information that the text needs to go on. You make a call by writing'
+    ' [QA("question")], where question is what you want to ask. Here are some examples of calls:',
+    (
+        'Joe Biden was born in [QA("Where was Joe Biden born?")] Scranton, a city in'
+        ' [QA("In which state is Scranton?")] Pennsylvania.',
+        'Coca-Cola, which is also called [QA("What other name is Coca-Cola known by?")] Coke, is a '
+        'soft drink that is made by [QA("Who manufactures Coca-Cola?")] the Coca-Cola Company.',
+    ))
+
+MT = Prompt(
+    'MT',
+    'Your task is to complete a given piece of text. You may translate what is not in English by '
+    'writing [MT(text)], where text is what should be translated into English. Here are some '
+    'examples of calls:',
+    (
+        'In 1960 he published a book with the title O homem suprimido [MT(O homem suprimido)] '
+        '(The Suppressed Man), which was soon forbidden.',
+        'Her study of 1997, Der klassische jüdische Mann [MT(Der klassische jüdische Mann)] or The '
+        'Classical Jewish Man, was the first of its kind.',
+        'The county has a name for its crabs: 高淳县位于南京市最南端 [MT(高淳县位于南京市最南端)], '
+        'says the sign, Gaochun County lies in the far south of the city of Nanjing.',
+    ))
+
+PROMPTS = {prompt.tool.lower(): prompt for prompt in (CALCULATOR, CALENDAR, MT, QA, WIKISEARCH)}

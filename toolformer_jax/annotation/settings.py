@@ -17,15 +17,20 @@ class ToolSettings:
     k: at most this many positions a text, the likeliest ones.
     m: calls sampled at each position.
     tau_f: a call is kept if it lowers the loss by at least this, in nats.
+    max_texts: at most this many texts keep calls to the tool (25,000 in the paper, appendix B).
+    prompt: a file with the prompt to sample from, see `annotation.prompts.read_prompt`; by default
+      the one of the package for the paper's tools.
   """
 
   tau_s: float = 0.05
   k: int = 5
   m: int = 5
   tau_f: float = 1.0
+  max_texts: int = 25_000
+  prompt: str = ''
 
   def __post_init__(self):
-    check(self, tau_s=(0.0, 1.0), k=(1, 1000), m=(1, 1000))
+    check(self, tau_s=(0.0, 1.0), k=(1, 1000), m=(1, 1000), max_texts=(1, 10**9))
 
 
 @dataclass(frozen=True)
@@ -40,8 +45,9 @@ class AnnotationSettings:
     max_call_tokens: a sampled call that has not ended by then is discarded (not stated).
     force_name: begin every sample with the tool's name (the paper samples it too, from a prompt
       that knows no other tool).
-    number_guard: drop calls whose argument has a number that the text states only after the call:
-      the model sees the whole text while annotating, and can copy from what is to come.
+    look_ahead_guard: drop calls whose argument, or a number in it, the text states only after the
+      call: the model sees the whole text while annotating, and can copy from what is to come. Of
+      translations such calls are always dropped, as in the paper (appendix A.1).
     skip_hopeless: do not compute the loss after a call with an empty response where it decides
       nothing, as the result does not lower the loss without a call by enough. Half of the work of
       filtering; what is kept is the same.
@@ -56,7 +62,7 @@ class AnnotationSettings:
   top_p: float = 1.0
   max_call_tokens: int = 40
   force_name: bool = True
-  number_guard: bool = False
+  look_ahead_guard: bool = False
   skip_hopeless: bool = False
   preselect: bool = True
   chunk_documents: int = 16

@@ -11,8 +11,9 @@ import pathlib
 
 from toolformer_jax.annotation.settings import STAGES
 from toolformer_jax.commands import options
-from toolformer_jax.runtime import identity, load_model, versions
-from toolformer_jax.toolbox import build_tools
+from toolformer_jax.errors import UserError
+from toolformer_jax.runs import Shard
+from toolformer_jax.runtime import identity, join_cluster, load_model, versions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +27,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--stage', choices=(*STAGES, 'all'), default='all',
                       help='do only this stage; the ones before must be complete (default: all)')
   parser.add_argument('--seed', type=int, metavar='N', help='of all random choices')
+  options.add_call_store(parser)
+  group = parser.add_argument_group('several processes', description=(
+      'Processes that write to one folder share the work; the one that ends last merges.'))
+  group.add_argument('--num_shards', type=int, metavar='N', default=1,
+                     help='of how many processes this is one (default: 1)')
+  group.add_argument('--shard', type=int, metavar='I', default=0, help='which one, from 0')
+  group.add_argument('--distributed', action='store_true',
+                     help='take both from the processes of jax.distributed: TPU pods, Slurm, or '
+                          'JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID')
   options.add_configuration(parser)
 
 
@@ -35,22 +45,40 @@ def run(args: argparse.Namespace) -> None:
   from toolformer_jax.annotation.corpus import read_corpus
   from toolformer_jax.annotation.folder import DOCUMENTS, RunFolder
   from toolformer_jax.annotation.pipeline import Annotation, ToolPlan
+  from toolformer_jax.annotation.prompts import prompt_for
   from toolformer_jax.programs import ProgramCounter
+  shard = _shard(args)
   seed = [] if args.seed is None else [f'AnnotationSettings.seed = {args.seed}']
   config = options.configuration(args, *seed)
   if not (args.output_dir / DOCUMENTS / '.COMPLETED').exists():
     # Read once before anything is written: a folder is bound to its corpus, and a line that is
     # mended makes another one.
     collections.deque(read_corpus(args.corpus), maxlen=0)
-  tools = build_tools(args.tools, config.search)
-  plans = tuple(ToolPlan(tool, config.tool_settings(tool.name)) for tool in tools)
-  model = load_model(args.checkpoint, config.model).frozen()
-  annotation = Annotation(model, plans, config.annotation, config.syntax)
-  described = {**annotation.configuration(), 'checkpoint': identity(args.checkpoint),
-               'corpus': identity(args.corpus)}
-  with RunFolder(args.output_dir, described, versions()) as folder:
-    config.save(args.output_dir)
-    stages = STAGES if args.stage == 'all' else (args.stage,)
-    with ProgramCounter():
-      annotation.run(lambda: read_corpus(args.corpus), folder, stages)
-    print(report.summary(folder, plans, config.annotation))
+  # First what is quick to refuse: the prompts.
+  prompts = {name.lower(): prompt_for(name, config.tool_settings(name).prompt)
+             for name in options.tool_names(args, config)}
+  with options.call_store(args) as store:
+    tools = options.tools(args, config, store)
+    plans = tuple(ToolPlan(tool, config.tool_settings(tool.name), prompts[tool.name.lower()])
+                  for tool in tools)
+    model = load_model(args.checkpoint, config.model).frozen()
+    annotation = Annotation(model, plans, config.annotation, config.syntax, store)
+    described = {**annotation.configuration(), 'checkpoint': identity(args.checkpoint),
+                 'corpus': identity(args.corpus)}
+    with RunFolder(args.output_dir, described, versions(), shard) as folder:
+      with folder.exclusively():
+        config.save(args.output_dir)
+        model.tokenizer.save(args.output_dir)  # so that others can tell where calls stand
+      stages = STAGES if args.stage == 'all' else (args.stage,)
+      with ProgramCounter():
+        annotation.run(lambda: read_corpus(args.corpus), folder, stages)
+      print(report.summary(folder, plans, config.annotation))
+
+
+def _shard(args: argparse.Namespace) -> Shard:
+  """Returns which part of the work this process does."""
+  if not args.distributed:
+    return Shard(args.shard, args.num_shards)
+  if args.num_shards != 1 or args.shard:
+    raise UserError('--distributed finds out the shard by itself; leave --num_shards and --shard')
+  return Shard(*join_cluster())

@@ -7,14 +7,15 @@ import argparse
 
 from toolformer_jax.commands import options
 from toolformer_jax.errors import UserError
-from toolformer_jax.toolbox import SearchSettings, build_tools
+from toolformer_jax.toolbox import Toolbox
 from toolformer_jax.tools.base import Context
 from toolformer_jax.tools.executor import Executor, Request
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Declares the options."""
-  parser.add_argument('tool', metavar='TOOL', help='calculator, calendar or wikisearch')
+  parser.add_argument('tool', metavar='TOOL',
+                      help='calculator, calendar, mt, qa, wikisearch, or one of OwnTools')
   parser.add_argument('argument', metavar='ARGUMENT', nargs='?', default='',
                       help='what the tool is asked; may begin with `-`')
   options.add_date(parser)
@@ -25,8 +26,8 @@ def run(args: argparse.Namespace) -> None:
   """Carries the command out."""
   # Reading the configuration imports JAX, which a calculator shall not wait for.
   configured = args.gin_file or args.bindings
-  search = options.configuration(args).search if configured else SearchSettings()
-  tool, = build_tools([args.tool], search)
+  toolbox = options.configuration(args).toolbox if configured else Toolbox()
+  tool, = toolbox.build([args.tool])
   with Executor([tool]) as executor:
     request = Request(tool.name, args.argument, Context(date=args.date))
     outcome, = executor.run([request])

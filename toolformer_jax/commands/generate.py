@@ -16,11 +16,12 @@ from toolformer_jax.commands import options
 from toolformer_jax.commands.texts import InputText, read_prompts
 from toolformer_jax.errors import UserError
 from toolformer_jax.runtime import load_model
-from toolformer_jax.toolbox import build_tools, call_runner
+from toolformer_jax.toolbox import call_runner
 from toolformer_jax.tools.base import Context
 from toolformer_jax.tools.executor import Executor
 
 if TYPE_CHECKING:
+  from toolformer_jax.configuration import Configuration
   from toolformer_jax.inference.continuation import Generated
   from toolformer_jax.models.language_model import LanguageModel
 
@@ -37,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                      help='the texts to continue: JSON Lines of {id, text} (.jsonl, .jsonl.gz), or '
                           'the lines of any other file')
   parser.add_argument('--disable_tools', action='store_true', help='never start a call')
+  options.add_call_store(parser)
   options.add_date(parser)
   parser.add_argument('--json', action='store_true', help='print JSON, a line for each text')
   options.add_configuration(parser)
@@ -44,30 +46,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
   """Carries the command out."""
-  from toolformer_jax.inference.generation import generate
   disabled = ['GenerationSettings.disabled = True'] if args.disable_tools else []
   config = options.configuration(args, *disabled)
   texts = _texts(args)
-  tools = build_tools(args.tools, config.search)
-  model = load_model(args.checkpoint, config.model).frozen()
+  with options.call_store(args) as store:
+    tools = options.tools(args, config, store)
+    model = load_model(args.checkpoint, config.model).frozen()
+    with Executor(tools, config.annotation.time_limit_s, config.annotation.max_result_chars,
+                  syntax=config.syntax, store=store) as executor:
+      _generate(args, config, model, texts, executor)
+
+
+def _generate(args: argparse.Namespace, config: 'Configuration', model: 'LanguageModel',
+              texts: list[InputText], executor: Executor) -> None:
+  """Continues `texts`, so many at a time, and prints them."""
+  from toolformer_jax.inference.generation import generate
   prompts = [_encode(model, text, config.generation.max_tokens) for text in texts]
   contexts = [Context(date=text.date or args.date) for text in texts]
-  annotation = config.annotation
-  with Executor(tools, annotation.time_limit_s, annotation.max_result_chars,
-                syntax=config.syntax) as executor:
-    streams = len(texts) == 1 and not args.json
-    if streams:
-      print(texts[0].text, end='', flush=True)
-    for first in range(0, len(texts), _TEXTS_AT_ONCE):
-      some = slice(first, first + _TEXTS_AT_ONCE)
-      generated = generate(
-          model, prompts[some], settings=config.generation, syntax=config.syntax,
-          tool_names=[tool.name for tool in tools],
-          run_call=call_runner(executor, contexts[some]),
-          seeds=[config.generation.seed + first + i for i in range(len(texts[some]))],
-          on_text=_print_piece if streams else None)
-      for text, continuation in zip(texts[some], generated, strict=True):
-        print('' if streams else _shown(text, continuation, args.json))
+  streams = len(texts) == 1 and not args.json
+  if streams:
+    print(texts[0].text, end='', flush=True)
+  for first in range(0, len(texts), _TEXTS_AT_ONCE):
+    some = slice(first, first + _TEXTS_AT_ONCE)
+    generated = generate(
+        model, prompts[some], settings=config.generation, syntax=config.syntax,
+        tool_names=executor.tool_names, run_call=call_runner(executor, contexts[some]),
+        seeds=[config.generation.seed + first + i for i in range(len(texts[some]))],
+        on_text=_print_piece if streams else None)
+    for text, continuation in zip(texts[some], generated, strict=True):
+      print('' if streams else _shown(text, continuation, args.json))
 
 
 def _texts(args: argparse.Namespace) -> list[InputText]:

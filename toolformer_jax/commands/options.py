@@ -1,10 +1,15 @@
 """Options that several commands share."""
 
 import argparse
+import contextlib
 import datetime
+import pathlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from toolformer_jax.errors import UserError
+from toolformer_jax.tools.base import Tool
+from toolformer_jax.tools.store import CallStore
 
 if TYPE_CHECKING:
   from toolformer_jax.configuration import Configuration
@@ -42,7 +47,50 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
 def add_tools(parser: argparse.ArgumentParser) -> None:
   """Lets a command take a list of tools."""
   parser.add_argument('--tools', required=True, metavar='A,B', type=lambda text: text.split(','),
-                      help='tools, apart by commas: calculator, calendar, wikisearch')
+                      help='tools, apart by commas: calculator, calendar, mt, qa, wikisearch, or '
+                           'one of OwnTools')
+
+
+def add_call_store(parser: argparse.ArgumentParser) -> None:
+  """Lets a command keep what tools answer, or take it from an earlier run."""
+  group = parser.add_mutually_exclusive_group()
+  group.add_argument('--record', type=pathlib.Path, metavar='F',
+                     help='keep the answers of all tools in the file F, and do not ask again for '
+                          'those that are there')
+  group.add_argument('--replay', type=pathlib.Path, metavar='F',
+                     help='take all answers from F: no tool is needed')
+
+
+@contextlib.contextmanager
+def call_store(args: argparse.Namespace) -> Iterator[CallStore | None]:
+  """Opens the store of `--record` or `--replay`, if one was asked for."""
+  path = args.record or args.replay
+  if path is None:
+    yield None
+    return
+  with contextlib.closing(CallStore(path, replay=args.replay is not None)) as store:
+    yield store
+
+
+def tools(args: argparse.Namespace, config: 'Configuration',
+          store: CallStore | None) -> list[Tool]:
+  """Returns the tools of `--tools`; in a replay, those that were recorded.
+
+  Raises:
+    UserError: a name is unknown, or a tool can not be built.
+  """
+  if store and store.replay:
+    return [store.replayed_tool(name) for name in tool_names(args, config)]
+  return config.toolbox.build(args.tools)
+
+
+def tool_names(args: argparse.Namespace, config: 'Configuration') -> list[str]:
+  """Returns the names of `--tools` as calls spell them, each once.
+
+  Raises:
+    UserError: a name is unknown, or there is none.
+  """
+  return config.toolbox.spelled(args.tools)
 
 
 def add_date(parser: argparse.ArgumentParser) -> None:

@@ -1,7 +1,11 @@
 """What a tool is: a name and a function from an argument to one text."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
+
+# Continues each of some prompts up to the end of the line: what a model does for a tool.
+Complete = Callable[[Sequence[str]], list[str]]
 
 
 class ToolError(Exception):
@@ -31,3 +35,23 @@ class Tool(Protocol):
 
   def __call__(self, argument: str, context: Context) -> str:
     """Returns the result for `argument` as one text; raises ToolError if there is none."""
+
+
+@runtime_checkable
+class BatchTool(Tool, Protocol):
+  """A tool that is faster on several calls at once: up to `batch` of them."""
+
+  batch: int
+
+  def call_many(
+      self, arguments: Sequence[str], contexts: Sequence[Context]
+  ) -> Sequence[str | ToolError]:
+    """Returns for each argument its result, or the ToolError that `__call__` would raise."""
+
+
+def call_one(tool: BatchTool, argument: str, context: Context) -> str:
+  """Returns what `tool.call_many` has for a single call; raises the ToolError if it is one."""
+  outcome, = tool.call_many([argument], [context])
+  if isinstance(outcome, ToolError):
+    raise outcome
+  return outcome

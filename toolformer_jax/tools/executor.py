@@ -1,18 +1,24 @@
-"""Runs tool calls concurrently, each within a time limit; a call always has an outcome."""
+"""Runs tool calls concurrently, each within a time limit; a call always has an outcome.
 
+Calls to a tool that is faster in batches are made together, in the order in which they are given:
+which calls share a batch, and so any rounding in their results, does not depend on the moment.
+"""
+
+import itertools
 import queue
 import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent import futures
 from dataclasses import dataclass, field
 from typing import Self
 
 from toolformer_jax import errors
 from toolformer_jax.calls import DEFAULT_SYNTAX, CallSyntax
-from toolformer_jax.tools.base import Context, Tool, ToolError
+from toolformer_jax.tools.base import BatchTool, Context, Tool, ToolError
+from toolformer_jax.tools.store import Answer, CallStore
 
 _MAX_REASON_CHARS = 200
 # A result of megabytes is cut to this many times its limit before it is cleaned: blanks shrink.
@@ -58,8 +64,10 @@ class ToolCounts:
 
 @dataclass
 class _Job:
-  request: Request
-  future: futures.Future[Outcome] = field(default_factory=futures.Future)
+  """Calls to one tool that are made together."""
+
+  requests: Sequence[Request]
+  futures: Sequence[futures.Future[Outcome]]
   started: float = 0.0
   settled: bool = False
 
@@ -81,8 +89,14 @@ class Executor:
       max_result_chars: int = 400,
       workers: int = 8,
       syntax: CallSyntax = DEFAULT_SYNTAX,
+      store: CallStore | None = None,
   ):
-    """Starts the threads; results are cleaned for `syntax` and cut to `max_result_chars`."""
+    """Starts the threads; results are cleaned for `syntax` and cut to `max_result_chars`.
+
+    Calls made together have the sum of their limits; a tool that needs longer has a `time_limit_s`
+    of its own. What is in `store` is not asked for again.
+    """
+    self._store = store
     self._tools = {tool.name: tool for tool in tools}
     self._time_limit_s = time_limit_s
     self._max_result_chars = max_result_chars
@@ -91,11 +105,14 @@ class Executor:
     self._closed = False
     self._lock = threading.Lock()
     self._waiting: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-    self._started: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
     self.counts = {name: ToolCounts() for name in self._tools}
     for _ in range(workers):
       _start_thread(self._work)
-    _start_thread(self._watch)
+
+  @property
+  def tool_names(self) -> list[str]:
+    """What the tools are called."""
+    return list(self._tools)
 
   def __enter__(self) -> Self:
     return self
@@ -110,18 +127,39 @@ class Executor:
       UserError: there is no such tool.
       RuntimeError: the executor is closed.
     """
-    if request.tool not in self._tools:
-      raise errors.unknown('tool', request.tool, self._tools)
-    job = _Job(request)
+    return self.submit_all([request])[0]
+
+  def submit_all(self, requests: Sequence[Request]) -> list[futures.Future[Outcome]]:
+    """Returns the future outcomes of `requests`; equal ones are made once.
+
+    Raises:
+      UserError, RuntimeError: as `submit`.
+    """
+    distinct: dict[Request, futures.Future[Outcome]] = {}
+    of_tool: dict[str, list[Request]] = {}
+    for request in requests:
+      if request.tool not in self._tools:
+        raise errors.unknown('tool', request.tool, self._tools)
+      if request not in distinct:
+        distinct[request] = futures.Future()
+        of_tool.setdefault(request.tool, []).append(request)
+    batches = [some[first:first + self._batch(name)] for name, some in of_tool.items()
+               for first in range(0, len(some), self._batch(name))]
+    jobs = [_Job(batch, [distinct[request] for request in batch]) for batch in batches]
     with self._lock:
       if self._closed:
         raise RuntimeError('the executor is closed')
-      self._waiting.put(job)
-    return job.future
+      for job in jobs:
+        self._waiting.put(job)
+    return [distinct[request] for request in requests]
+
+  def _batch(self, name: str) -> int:
+    tool = self._tools[name]
+    return tool.batch if isinstance(tool, BatchTool) else 1
 
   def run(self, requests: Iterable[Request]) -> list[Outcome]:
     """Returns the outcomes of `requests`, in their order; raises what `submit` raises."""
-    return [future.result() for future in [self.submit(request) for request in requests]]
+    return [future.result() for future in self.submit_all(list(requests))]
 
   def close(self) -> None:
     """Cancels the calls that have not started, and lets go of the threads of those that have."""
@@ -136,75 +174,118 @@ class Executor:
 
   def _cancel_one(self) -> None:
     try:
-      self._waiting.get_nowait().future.cancel()
+      for future in self._waiting.get_nowait().futures:
+        future.cancel()
     except queue.Empty:
       pass  # A worker was faster.
 
   def _work(self) -> None:
     """Runs jobs until told to stop, or until abandoned in the midst of one."""
     while (job := self._waiting.get()) is not None:
-      if job.future.set_running_or_notify_cancel() and not self._execute(job):
+      # All of them, or those that nobody has cancelled.
+      wanted = [future.set_running_or_notify_cancel() for future in job.futures]
+      job.requests = list(itertools.compress(job.requests, wanted))
+      job.futures = list(itertools.compress(job.futures, wanted))
+      if job.requests and not self._execute(job):
         return
-    self._started.put(None)
-
-  def _watch(self) -> None:
-    """Settles each job that is over its time: deadlines come in the order of the starts."""
-    running = self._workers
-    while running:
-      job = self._started.get()
-      if job is None:
-        running -= 1
-        continue
-      left = job.started + self._time_limit_s - time.perf_counter()
-      futures.wait([job.future], timeout=max(left, 0))
-      if self._settle(job, None, f'{_TIME_LIMIT}: none within {self._time_limit_s} seconds'):
-        _start_thread(self._work)
 
   def _execute(self, job: _Job) -> bool:
     """Runs `job`; returns whether its outcome was still wanted."""
+    tool = self._tools[job.requests[0].tool]
+    limit_s = getattr(tool, 'time_limit_s', self._time_limit_s) * len(job.requests)
     job.started = time.perf_counter()
-    self._started.put(job)
+    clock = threading.Timer(limit_s, self._abandon, [job, limit_s])
+    clock.daemon = True
+    clock.start()
     try:
-      result, reason = self._result(job.request), None
+      answers = self._stored(tool, job) or self._call(tool, job.requests)
     except BaseException as error:  # Whatever a tool does, a worker lives on.
-      result, reason = None, _reason(error)
-    return self._settle(job, result, reason)
+      answers = [_failure(error)] * len(job.requests)
+    clock.cancel()
+    return self._settle(job, answers)
 
-  def _result(self, request: Request) -> str:
-    result = self._tools[request.tool](request.argument, request.context)
+  def _abandon(self, job: _Job, limit_s: float) -> None:
+    """Ends the wait for `job`, which is over its time; another thread takes its worker's place."""
+    late = Answer(None, f'{_TIME_LIMIT}: none within {limit_s} seconds', lasting=False)
+    if self._settle(job, [late] * len(job.requests)):
+      _start_thread(self._work)
+
+  def _stored(self, tool: Tool, job: _Job) -> list[Answer]:
+    """Returns the answers in the store; none at all if one is missing, so that batches stay."""
+    if not self._store:
+      return []
+    found = [self._store.find(tool, request.argument, request.context) for request in job.requests]
+    return found if all(found) else []
+
+  def _call(self, tool: Tool, requests: Sequence[Request]) -> list[Answer]:
+    if isinstance(tool, BatchTool):
+      results = tool.call_many([request.argument for request in requests],
+                               [request.context for request in requests])
+      if len(results) != len(requests):
+        raise TypeError(f'returned {len(results)} results for {len(requests)} calls')
+    else:
+      results = [tool(requests[0].argument, requests[0].context)]
+    return [self._answer(result) for result in results]
+
+  def _answer(self, result: object) -> Answer:
+    if isinstance(result, ToolError):
+      return _failure(result)
     if not isinstance(result, str):
-      raise TypeError(f'returned {type(result).__name__}, not a text')
+      return _failure(TypeError(f'returned {type(result).__name__}, not a text'))
     start = result.lstrip()[:_SLACK * self._max_result_chars]
-    cleaned = self._syntax.clean_result(start, self._max_result_chars)
-    if not cleaned:
-      raise ToolError('empty result')
-    return cleaned
+    # Half a character can not be written to a file.
+    return Answer(start.encode('utf-8', 'replace').decode('utf-8'))
 
-  def _settle(self, job: _Job, result: str | None, reason: str | None) -> bool:
-    """Gives `job` its outcome and counts it, unless it has one: worker and watch may compete."""
-    name, seconds = job.request.tool, time.perf_counter() - job.started
+  def _settle(self, job: _Job, answers: Sequence[Answer]) -> bool:
+    """Gives `job` its outcomes and counts them, unless it has some: worker and clock compete."""
+    name, seconds = job.requests[0].tool, time.perf_counter() - job.started
     with self._lock:
       if job.settled:
         return False
       job.settled = True
-      counts = self.counts[name]
-      counts.calls += 1
-      counts.seconds += seconds
-      if reason:
-        counts.failures[reason.partition(':')[0]] += 1
+    outcomes = [self._outcome(name, answer, seconds / len(answers)) for answer in answers]
+    with self._lock:
+      self._count(name, outcomes)
     # Outside of the lock: a callback of the future may submit the next call.
-    job.future.set_result(Outcome(result, reason and f'{name}: {reason}', seconds))
+    try:
+      self._keep(job, answers)
+    except errors.UserError as error:  # not the tool's failure: nothing can be written
+      for future in job.futures:
+        future.set_exception(error)
+    else:
+      for future, outcome in zip(job.futures, outcomes, strict=True):
+        future.set_result(outcome)
     return True
+
+  def _keep(self, job: _Job, answers: Sequence[Answer]) -> None:
+    """Puts `answers` into the store, if there is one."""
+    if self._store:
+      for request, answer in zip(job.requests, answers, strict=True):
+        self._store.add(self._tools[request.tool], request.argument, request.context, answer)
+
+  def _outcome(self, name: str, answer: Answer, seconds: float) -> Outcome:
+    reason, result = answer.reason, None
+    if not reason:
+      result = self._syntax.clean_result(answer.result, self._max_result_chars)
+      reason = None if result else 'empty result'
+    return Outcome(result or None, reason and f'{name}: {reason}', seconds)
+
+  def _count(self, name: str, outcomes: Sequence[Outcome]) -> None:
+    counts = self.counts[name]
+    for outcome in outcomes:
+      counts.calls += 1
+      counts.seconds += outcome.seconds
+      if outcome.failure:
+        counts.failures[outcome.failure.removeprefix(f'{name}: ').partition(':')[0]] += 1
 
 
 def _start_thread(function: Callable[[], None]) -> None:
   threading.Thread(target=function, name='tool', daemon=True).start()
 
 
-def _reason(error: BaseException) -> str:
-  """Returns why `error` was raised, on one line that is never blank."""
-  if isinstance(error, ToolError):
-    text = str(error)
-  else:
-    text = traceback.format_exception_only(error)[-1]
-  return ' '.join(text[:_MAX_REASON_CHARS].split()) or type(error).__name__
+def _failure(error: BaseException) -> Answer:
+  """Returns the answer that says why `error` was raised, on one line that is never blank."""
+  is_answer = isinstance(error, ToolError)
+  text = str(error) if is_answer else traceback.format_exception_only(error)[-1]
+  reason = ' '.join(text[:_MAX_REASON_CHARS].split()) or type(error).__name__
+  return Answer(None, reason.encode('utf-8', 'replace').decode('utf-8'), lasting=is_answer)

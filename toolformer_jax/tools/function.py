@@ -1,13 +1,13 @@
-"""Tools by name, and plain Python functions as tools."""
+"""Plain Python functions as tools."""
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from toolformer_jax import calls, errors
-from toolformer_jax.tools.base import Context, Tool
+from toolformer_jax import calls
+from toolformer_jax.tools.base import Context
 
 
 @dataclass(frozen=True)
@@ -42,19 +42,3 @@ def tool(
   name = name or function.__name__
   calls.DEFAULT_SYNTAX.linearise(calls.Call(name, ''))
   return FunctionTool(name, version, function, 'context' in inspect.signature(function).parameters)
-
-
-def named_tools(names: Iterable[str], builders: Mapping[str, Callable[[], Tool]]) -> list[Tool]:
-  """Returns the tools called `names`, in any case, each made by its entry in `builders`.
-
-  The keys of `builders` are the names of the command line (`wikisearch`), which are those of the
-  call text (`WikiSearch`) in lower case. A tool that is named twice is made once.
-
-  Raises:
-    UserError: a name is not among `builders`.
-  """
-  wanted = dict.fromkeys(name.strip().lower() for name in names)
-  for name in wanted:
-    if name not in builders:
-      raise errors.unknown('tool', name, builders)
-  return [builders[name]() for name in wanted]

@@ -1,38 +1,11 @@
-"""Tools are found by name in any case; a plain function is a tool."""
+"""A plain function is a tool."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolformer_jax.errors import UserError
 from toolformer_jax.tools.base import Context
-from toolformer_jax.tools.calculator import Calculator
-from toolformer_jax.tools.calendar import Calendar
-from toolformer_jax.tools.registry import named_tools, tool
-
-BUILDERS = {'calculator': Calculator, 'calendar': Calendar}
-
-
-spellings = st.sampled_from(['calculator', 'Calculator', 'CALENDAR', ' Calendar '])
-
-
-@given(st.lists(spellings, min_size=1))
-def test_names_in_any_case_give_each_tool_once_in_order(names):
-  expected = list(dict.fromkeys(name.strip().lower() for name in names))
-  assert [made.name.lower() for made in named_tools(names, BUILDERS)] == expected
-
-
-def test_unknown_name_offers_the_near_one():
-  with pytest.raises(UserError, match="unknown tool 'calculater': did you mean calculator"):
-    named_tools(['calendar', 'calculater'], BUILDERS)
-
-
-def test_only_the_named_tools_are_built():
-  def refuse():
-    raise AssertionError('built')
-
-  made = named_tools(['calendar'], {'calendar': Calendar, 'wikisearch': refuse})
-  assert [type(one) for one in made] == [Calendar]
+from toolformer_jax.tools.function import tool
 
 
 @given(st.text())

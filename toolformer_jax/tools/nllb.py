@@ -1,0 +1,80 @@
+"""NLLB-200 by CTranslate2: the paper's translator (section 3), from a local directory."""
+
+import pathlib
+from collections.abc import Sequence
+
+from toolformer_jax.errors import UserError
+from toolformer_jax.tools.base import ToolError
+
+_TARGET = 'eng_Latn'
+# ISO 639 codes of language identification, and what NLLB calls the same languages.
+CODES = {
+    'af': 'afr_Latn', 'am': 'amh_Ethi', 'ar': 'arb_Arab', 'as': 'asm_Beng', 'az': 'azj_Latn',
+    'be': 'bel_Cyrl', 'bg': 'bul_Cyrl', 'bn': 'ben_Beng', 'bs': 'bos_Latn', 'ca': 'cat_Latn',
+    'ceb': 'ceb_Latn', 'cs': 'ces_Latn', 'cy': 'cym_Latn', 'da': 'dan_Latn', 'de': 'deu_Latn',
+    'el': 'ell_Grek', 'eo': 'epo_Latn', 'es': 'spa_Latn', 'et': 'est_Latn', 'eu': 'eus_Latn',
+    'fa': 'pes_Arab', 'fi': 'fin_Latn', 'fr': 'fra_Latn', 'ga': 'gle_Latn', 'gl': 'glg_Latn',
+    'gu': 'guj_Gujr', 'he': 'heb_Hebr', 'hi': 'hin_Deva', 'hr': 'hrv_Latn', 'hu': 'hun_Latn',
+    'hy': 'hye_Armn', 'id': 'ind_Latn', 'is': 'isl_Latn', 'it': 'ita_Latn', 'ja': 'jpn_Jpan',
+    'ka': 'kat_Geor', 'kk': 'kaz_Cyrl', 'km': 'khm_Khmr', 'kn': 'kan_Knda', 'ko': 'kor_Hang',
+    'ky': 'kir_Cyrl', 'lb': 'ltz_Latn', 'lo': 'lao_Laoo', 'lt': 'lit_Latn', 'lv': 'lvs_Latn',
+    'mk': 'mkd_Cyrl', 'ml': 'mal_Mlym', 'mn': 'khk_Cyrl', 'mr': 'mar_Deva', 'ms': 'zsm_Latn',
+    'mt': 'mlt_Latn', 'my': 'mya_Mymr', 'ne': 'npi_Deva', 'nl': 'nld_Latn', 'nn': 'nno_Latn',
+    'no': 'nob_Latn', 'oc': 'oci_Latn', 'or': 'ory_Orya', 'pa': 'pan_Guru', 'pl': 'pol_Latn',
+    'ps': 'pbt_Arab', 'pt': 'por_Latn', 'ro': 'ron_Latn', 'ru': 'rus_Cyrl', 'sd': 'snd_Arab',
+    'si': 'sin_Sinh', 'sk': 'slk_Latn', 'sl': 'slv_Latn', 'so': 'som_Latn', 'sq': 'als_Latn',
+    'sr': 'srp_Cyrl', 'su': 'sun_Latn', 'sv': 'swe_Latn', 'sw': 'swh_Latn', 'ta': 'tam_Taml',
+    'te': 'tel_Telu', 'tg': 'tgk_Cyrl', 'th': 'tha_Thai', 'tl': 'tgl_Latn', 'tr': 'tur_Latn',
+    'tt': 'tat_Cyrl', 'ug': 'uig_Arab', 'uk': 'ukr_Cyrl', 'ur': 'urd_Arab', 'uz': 'uzn_Latn',
+    'vi': 'vie_Latn', 'yi': 'ydd_Hebr', 'yo': 'yor_Latn', 'zh': 'zho_Hans',
+}
+
+
+class Nllb:
+  """Translates to English by a converted NLLB checkpoint."""
+
+  def __init__(self, directory: str, beam_size: int = 4, max_tokens: int = 256):
+    """Loads the model of `directory`: what ct2-transformers-converter writes, and tokenizer.json.
+
+    Raises:
+      UserError: CTranslate2 is not installed, or the directory holds no such model.
+    """
+    try:
+      import ctranslate2  # an optional package
+      import tokenizers
+    except ImportError as error:
+      raise UserError('NLLB needs CTranslate2: pip install "toolformer_jax[nllb]"') from error
+    path = pathlib.Path(directory)
+    try:
+      self._tokenizer = tokenizers.Tokenizer.from_file(str(path / 'tokenizer.json'))
+      self._translator = ctranslate2.Translator(str(path), device='auto')
+    except Exception as error:  # both packages raise the bare kind
+      raise UserError(f'{directory} holds no NLLB of CTranslate2 with its tokenizer.json '
+                      f'({error}); convert one with ct2-transformers-converter') from error
+    self._beam_size, self._max_tokens = beam_size, max_tokens
+    size = (path / 'model.bin').stat().st_size
+    self.version = f'nllb-{size}-{beam_size}-{max_tokens}'
+
+  def translate_many(
+      self, texts: Sequence[str], languages: Sequence[str]
+  ) -> Sequence[str | ToolError]:
+    """Returns `texts` in English; a ToolError for a language that is not among CODES."""
+    known = [i for i, language in enumerate(languages) if language in CODES]
+    sources = [self._source(texts[i], CODES[languages[i]]) for i in known]
+    found = self._translator.translate_batch(
+        sources, target_prefix=[[_TARGET]] * len(sources), beam_size=self._beam_size,
+        max_decoding_length=self._max_tokens) if sources else []
+    outcomes: list[str | ToolError] = [
+        ToolError(f'no pair: {language} to English') for language in languages]
+    for i, result in zip(known, found, strict=True):
+      outcomes[i] = self._text(result.hypotheses[0]) or ToolError('no translation')
+    return outcomes
+
+  def _source(self, text: str, code: str) -> list[str]:
+    """Returns the tokens of a source: its language first, as NLLB was trained."""
+    encoding = self._tokenizer.encode(text, add_special_tokens=False)
+    return [code, *encoding.tokens[:self._max_tokens], '</s>']
+
+  def _text(self, tokens: Sequence[str]) -> str:
+    ids = [self._tokenizer.token_to_id(token) for token in tokens if token != _TARGET]
+    return self._tokenizer.decode([i for i in ids if i is not None]).strip()

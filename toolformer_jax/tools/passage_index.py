@@ -1,0 +1,171 @@
+"""BM25 over the passages of an encyclopedia, on disk in files that are mapped, not read."""
+
+import dataclasses
+import hashlib
+import json
+import logging
+import pathlib
+from collections.abc import Iterable, Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import Stemmer
+
+from toolformer_jax.errors import UserError
+from toolformer_jax.tools.passages import Page, Passage, split_passages
+
+if TYPE_CHECKING:
+  import bm25s
+
+# The values of the common BM25 baselines on Wikipedia passages (Pyserini).
+K1 = 0.9
+B = 0.4
+
+# One-letter words too: `C` and `5` are things to search for.
+_WORD = r'\b\w+\b'
+_PASSAGES, _LINES, _PAGES, _INDEX = 'passages.jsonl', 'lines.npy', 'pages.npy', 'index'
+_SETTINGS = 'settings.json'
+
+
+class PassageIndex:
+  """Finds the passages that match a query best.
+
+  Attributes:
+    version: short hash of all that determines what is found.
+  """
+
+  def __init__(self, passages: Sequence[Passage], page_of: np.ndarray, index: 'bm25s.BM25',
+               version: str):
+    """Searches `passages` by their `index`; `page_of` numbers their pages. See `build`, `load`."""
+    self._passages, self._page_of, self._index = passages, page_of, index
+    self.version = version
+
+  def __len__(self) -> int:
+    return len(self._passages)
+
+  @classmethod
+  def build(cls, pages: Iterable[Page], passage_words: int = 100) -> 'PassageIndex':
+    """Returns an index of `pages`, in passages of at most so many words.
+
+    Raises:
+      UserError: the pages hold no words.
+    """
+    passages, page_of = [], []
+    for number, page in enumerate(pages):
+      found = split_passages([page], passage_words)
+      passages += found
+      page_of += [number] * len(found)
+    # A passage rarely repeats what its page is about, so the headings are searched too.
+    texts = [f'{passage.title} {passage.section} {passage.text}' for passage in passages]
+    tokens = _bm25s().tokenize(texts, **_tokenizer())
+    if not tokens.vocab:
+      raise UserError('no page has any words: there is nothing to search')
+    index = _bm25s().BM25(k1=K1, b=B)
+    index.index(tokens, show_progress=False)
+    return cls(passages, np.array(page_of, np.int32), index, _version(passages))
+
+  def save(self, directory: pathlib.Path) -> None:
+    """Writes the index to `directory`, for `load`."""
+    # First gone and written last: with it, the other files are whole and belong together.
+    (directory / _SETTINGS).unlink(missing_ok=True)
+    self._index.save(directory / _INDEX, show_progress=False)
+    lines = [json.dumps(dataclasses.asdict(passage), ensure_ascii=False).encode() + b'\n'
+             for passage in self._passages]
+    (directory / _PASSAGES).write_bytes(b''.join(lines))
+    np.save(directory / _LINES, np.cumsum([0, *map(len, lines)]))
+    np.save(directory / _PAGES, self._page_of)
+    settings = {'version': self.version, 'sizes': _sizes(directory)}
+    (directory / _SETTINGS).write_text(json.dumps(settings) + '\n', encoding='utf-8')
+
+  @classmethod
+  def load(cls, directory: pathlib.Path) -> 'PassageIndex':
+    """Returns the index that `save` wrote to `directory`; what is large is mapped, not read.
+
+    Raises:
+      UserError: it is not there, or a file of it has not the size that was saved.
+    """
+    try:
+      settings = json.loads((directory / _SETTINGS).read_text(encoding='utf-8'))
+      saved, found = settings['sizes'], _sizes(directory)
+      if wrong := sorted(name for name in saved if found.get(name) != saved[name]):
+        raise ValueError(f'{wrong[0]} is not the file that was saved')
+      passages = _StoredPassages(directory / _PASSAGES, np.load(directory / _LINES, mmap_mode='r'))
+      page_of = np.load(directory / _PAGES, mmap_mode='r')
+      index = _bm25s().BM25.load(directory / _INDEX, mmap=True, show_progress=False)
+      return cls(passages, page_of, index, settings['version'])
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+      raise UserError(f'no search index in {directory} ({error}): build it again') from error
+
+  def best(self, query: str, count: int, but_title: str | None = None) -> list[Passage]:
+    """Returns up to `count` passages that have words of `query`, the best first.
+
+    Of passages that match equally well, the earlier one comes first; none is of the page
+    `but_title`, in any case.
+    """
+    words = stems(query)
+    if not words:
+      return []
+    excluded = but_title and but_title.casefold()
+    scores, found = self._index.get_scores(words), []
+    while len(found) < count and scores[best := int(scores.argmax())] > 0:
+      passage = self._passages[best]
+      if passage.title.casefold() == excluded:
+        scores[self._page_of == self._page_of[best]] = 0
+      else:
+        found.append(passage)
+        scores[best] = 0
+    return found
+
+
+class _StoredPassages(Sequence[Passage]):
+  """Passages in a file, each read when it is asked for."""
+
+  def __init__(self, path: pathlib.Path, ends: np.ndarray):
+    self._text = np.memmap(path, np.uint8, 'r')
+    self._ends = ends
+
+  def __len__(self) -> int:
+    return len(self._ends) - 1
+
+  def __getitem__(self, number: int) -> Passage:
+    line = self._text[self._ends[number]:self._ends[number + 1]].tobytes()
+    return Passage(**json.loads(line))
+
+
+def stems(text: str) -> list[str]:
+  """Returns the stems of the words of `text`, without stopwords."""
+  return _bm25s().tokenize(text, **_tokenizer(), return_ids=False)[0]
+
+
+def _sizes(directory: pathlib.Path) -> dict[str, int]:
+  """Returns the sizes of all files of an index but its settings."""
+  return {file.relative_to(directory).as_posix(): file.stat().st_size
+          for file in sorted(directory.rglob('*'))
+          if file.is_file() and file != directory / _SETTINGS}
+
+
+def _bm25s() -> ModuleType:
+  """Imports bm25s, late: where JAX is installed, the import starts JAX's backend."""
+  import bm25s
+
+  # It sets itself to DEBUG, so that any application with a log handler would see that.
+  logging.getLogger('bm25s').setLevel(logging.WARNING)
+  return bm25s
+
+
+def _tokenizer() -> dict[str, Any]:
+  """Returns the arguments of bm25s.tokenize; a stemmer of its own, as threads can not share one."""
+  return {
+    'token_pattern': _WORD,
+    'stopwords': 'english',
+    'stemmer': Stemmer.Stemmer('english'),
+    'show_progress': False,
+  }
+
+
+def _version(passages: Iterable[Passage]) -> str:
+  digest = hashlib.sha256(f'{K1} {B} {_WORD}'.encode())
+  for passage in passages:
+    digest.update(json.dumps(dataclasses.astuple(passage)).encode())
+  return digest.hexdigest()[:12]
