@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import socket
 import subprocess
 import sys
 
@@ -94,7 +95,7 @@ def test_information_is_printed_and_every_command_is_in_it(run):
   code, overview, _ = run('--help')
   assert code == 0
   assert run() == (0, overview, '')
-  for command in ('fetch', 'call', 'score', 'generate', 'annotate', 'finetune'):
+  for command in ('fetch', 'call', 'score', 'generate', 'annotate', 'view', 'finetune'):
     assert f'\n  {command} ' in overview
     code, text, _ = run(command, '--help')
     assert code == 0 and text.startswith(f'usage: toolformer {command} ')
@@ -129,6 +130,54 @@ def test_search_finds_in_the_corpus_of_its_settings(run, workplace):
   (workplace / 'pages.jsonl').write_text('{"title": "Togo", "text": "Its capital is Lomé."}\n')
   argv = ['call', 'wikisearch', 'capital', "--gin.SearchSettings.corpus='pages.jsonl'"]
   assert run(*argv) == (0, 'Togo > Its capital is Lomé.\n', '')
+
+
+@pytest.fixture
+def own_tools(workplace, monkeypatch):
+  """Two functions of a user in the working directory, and a prompt for one of them."""
+  (workplace / 'my_tools.py').write_text(
+      "from toolformer_jax.tools.function import tool\n\n"
+      "def upper(argument):\n  return argument.upper()\n\n"
+      "@tool(name='Titled', version='7')\n"
+      "def with_title(argument, context):\n  return f'{argument} of {context.title}'\n")
+  (workplace / 'upper.txt').write_text('Add calls to Upper.\n\nA cat is [Upper(cat)] CAT.\n')
+  monkeypatch.setattr(sys, 'path', [*sys.path])
+  monkeypatch.delitem(sys.modules, 'my_tools', raising=False)
+  return ["--gin.OwnTools.functions={'Upper': 'my_tools:upper', 'Titled': 'my_tools:with_title'}"]
+
+
+def test_a_function_of_ones_own_is_a_tool(run, own_tools):
+  assert run('call', 'upper', 'cat', *own_tools) == (0, 'CAT\n', '')
+  assert run('call', 'TITLED', 'page', *own_tools) == (0, 'page of None\n', '')
+
+
+@pytest.mark.parametrize('binding, message', [
+  ("{'Upper': 'my_tools:lower'}", "Upper is no function at 'my_tools:lower'"),
+  ("{'Upper': 'nowhere:upper'}", "Upper is no function at 'nowhere:upper'"),
+  ("{'Upper': 'upper'}", "Upper is no function at 'upper'"),
+  ("{'no name': 'my_tools:upper'}", "'no name' is no name for a tool"),
+  ("{'CALENDAR': 'my_tools:upper'}", "'CALENDAR' is no name for a tool, or there is one"),
+  ("{'Up': 'my_tools:upper', 'up': 'my_tools:upper'}", "'up' is no name for a tool, or there is"),
+  ("'my_tools:upper'", "OwnTools.functions must be like {'Name': '...'}"),
+])
+def test_what_is_no_tool_is_refused(fails, own_tools, binding, message):
+  assert message in fails('call', 'upper', 'x', f'--gin.OwnTools.functions={binding}')
+
+
+def test_a_tool_of_an_mcp_server_is_called(run, fails, workplace):
+  pytest.importorskip('mcp', reason='the package mcp is not installed')
+  (workplace / 'server.py').write_text(
+      "from mcp.server import MCPServer\n\nserver = MCPServer('words')\n\n\n@server.tool()\n"
+      "def count_words(text: str) -> str:\n  return str(len(text.split()))\n\n\nserver.run()\n")
+  server = f'--gin.OwnTools.mcp={{"count_words": "{sys.executable} server.py"}}'
+  assert run('call', 'count_words', 'one two three', server) == (0, '3\n', '')
+  assert 'has no tool count_letters; it has count_words' in fails(
+      'call', 'count_letters', 'x', server.replace('count_words', 'count_letters'))
+
+
+def test_settings_are_for_tools_that_are_there(fails, own_tools):
+  argv = ('call', 'calculator', '1+1', *own_tools)
+  assert "unknown tool 'uper': did you mean upper" in fails(*argv, '--gin.uper/ToolSettings.k=3')
 
 
 @pytest.mark.parametrize('argument, reason', [
@@ -309,6 +358,71 @@ def test_annotate_refuses_the_folder_of_another_configuration(run, fails, workpl
   assert snapshot(workplace / 'run') == before
 
 
+def test_annotate_with_a_tool_of_ones_own(run, fails, workplace, corpus, checkpoint, own_tools):
+  argv = ['annotate', '--corpus', corpus, '--checkpoint', checkpoint, '--tools', 'upper',
+          '--output_dir', 'run', *QUICK, *own_tools]
+  assert 'there is no prompt to sample calls to Upper from' in fails(*argv)
+  assert not (workplace / 'run').exists()
+  code, report, err = run(*argv, "--gin.upper/ToolSettings.prompt='upper.txt'")
+  assert code == 0 and '| Upper | 2 |' in report, err
+  tools = json.loads((workplace / 'run/run.json').read_text())['configuration']['tools']
+  assert tools['Upper']['prompt'] and tools['Upper']['version'] == '1'
+
+
+def test_a_recorded_run_is_replayed_without_its_tools(run, fails, workplace, corpus, checkpoint,
+                                                      own_tools):
+  def argv(folder, *more):
+    return ['annotate', '--corpus', corpus, '--checkpoint', checkpoint, '--tools', 'upper',
+            '--output_dir', folder, *QUICK, *own_tools,
+            "--gin.upper/ToolSettings.prompt='upper.txt'", *more]
+  code, report, err = run(*argv('recorded', '--record', 'calls.sqlite'))
+  assert code == 0, err
+  if 'executed' not in report:
+    pytest.fail(report)
+  (workplace / 'my_tools.py').unlink()
+  sys.modules.pop('my_tools', None)
+  made = [p for p in (workplace / 'recorded/upper/execute').glob('*.jsonl') if p.read_text()]
+  if not made:  # a random model may propose nothing; then nothing was recorded either
+    assert 'no call to the tool' in fails(*argv('replayed', '--replay', 'calls.sqlite'))
+    return
+  assert run(*argv('replayed', '--replay', 'calls.sqlite'))[:2] == (0, report)
+  assert 'not allowed with' in fails(*argv('x', '--replay', 'a', '--record', 'b'))
+
+
+def test_two_processes_of_a_cluster_share_the_work(run, workplace, corpus, checkpoint):
+  more = ['--gin.AnnotationSettings.chunk_documents=1']
+  code, report, err = run(*annotate(corpus, checkpoint, *more))
+  assert code == 0, err
+  (workplace / 'run').rename(workplace / 'alone')
+  with socket.socket() as free:
+    free.bind(('127.0.0.1', 0))
+    address = f'127.0.0.1:{free.getsockname()[1]}'
+  processes = [run_in_cluster(address, index, *annotate(corpus, checkpoint, '--distributed', *more))
+               for index in range(2)]
+  outcomes = [process.communicate(timeout=240) for process in processes]
+  assert [process.returncode for process in processes] == [0, 0], outcomes
+  assert any(out.endswith(report) for out, _ in outcomes)  # before it, the libraries chat
+  for path in (workplace / 'alone').rglob('*.json*'):
+    other = workplace / 'run' / path.relative_to(workplace / 'alone')
+    assert path.read_bytes() == other.read_bytes()
+
+
+def run_in_cluster(address, index, *argv):
+  script = 'import sys; from toolformer_jax.cli import main; sys.exit(main())'
+  environment = {**os.environ, 'JAX_COORDINATOR_ADDRESS': address, 'JAX_NUM_PROCESSES': '2',
+                 'JAX_PROCESS_ID': str(index), 'JAX_PLATFORMS': 'cpu', 'JAX_NUM_CPU_DEVICES': '8'}
+  return subprocess.Popen([sys.executable, '-c', script, *map(str, argv)], text=True,
+                          env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+@pytest.mark.parametrize('argv, message', [
+  (['--num_shards', '2', '--shard', '2'], 'shard 2 is not one of 2'),
+  (['--distributed', '--shard', '1'], '--distributed finds out the shard by itself'),
+])
+def test_annotate_refuses_what_is_no_shard(fails, corpus, checkpoint, argv, message):
+  assert message in fails(*annotate(corpus, checkpoint, *argv))
+
+
 @pytest.mark.parametrize('content, message', [
   (None, 'there is no file corpora.jsonl: did you mean corpus.jsonl'),
   ('', 'holds no document'),
@@ -341,6 +455,20 @@ def data(workplace):
   record = {'id': 'a', 'text': TEXTS[0], 'calls': [call]}
   (workplace / 'cstar.jsonl').write_text(json.dumps(record) + '\n')
   return 'cstar.jsonl'
+
+
+def test_finetune_without_calls_learns_the_texts_alone(run, workplace, data, checkpoint):
+  record = json.loads((workplace / data).read_text()) | {'calls': []}
+  (workplace / 'plain.jsonl').write_text(json.dumps(record) + '\n')
+  losses = []
+  for name, more in ('without', ['--without_calls']), ('plain', []), ('with', []):
+    argv = ['finetune', '--data', 'plain.jsonl' if name == 'plain' else data,
+            '--checkpoint', checkpoint, '--output_dir', name, *more, *SMALL_STEPS]
+    code, _, err = run(*argv)
+    assert code == 0, err
+    lines = (workplace / name / 'metrics.jsonl').read_text().splitlines()
+    losses.append([json.loads(line)['loss'] for line in lines])
+  assert losses[0] == losses[1] != losses[2]
 
 
 def test_finetune_writes_a_checkpoint_that_generates(run, workplace, data, checkpoint):

@@ -111,6 +111,17 @@ def test_compressed_pages_and_dumps_are_read(corpus, tmp_path):
   assert 'Lomé' in wikipedia_search(SearchSettings(str(dump)))('Togo capital', Context())
 
 
+def test_pages_of_kilt_are_read_with_their_sections(tmp_path):
+  page = {'wikipedia_id': '3', 'wikipedia_title': 'Ghana', 'text': [
+      'Ghana\n', 'Ghana lies in Africa.\n', 'Section::::History.Early times.\n',
+      'It was rich in gold.\n', 'BULLET::::- Accra is the capital.\n']}
+  (tmp_path / 'kilt.jsonl').write_text(json.dumps(page) + '\n')
+  found = wikipedia_search(SearchSettings(str(tmp_path / 'kilt.jsonl')))
+  assert found('Africa', Context()) == 'Ghana > Ghana lies in Africa.'
+  assert found('gold', Context()) == (
+      'Ghana > Early times > It was rich in gold. - Accra is the capital.')
+
+
 @pytest.mark.parametrize('line, message', [
   ('{"title": "Ghana"}', r'pages.jsonl:3: a page needs the fields `title` and `text`'),
   ('{"title": 5, "text": "a"}', r'pages.jsonl:3: a page needs'),

@@ -18,6 +18,7 @@ _COMMANDS = {
     'score': 'write the log-probabilities of texts under a model',
     'generate': 'continue texts, with calls to tools on the way',
     'annotate': 'find the API calls that help a model to predict a corpus',
+    'view': 'show an annotation run in a browser',
     'finetune': 'train a model on what annotate found',
 }
 _RESUMABLE = ('annotate', 'finetune')

@@ -1,6 +1,7 @@
 """The tools of the command line, built by name, and what connects them to a model that decodes."""
 
 import atexit
+import functools
 import importlib
 import os
 import sys
@@ -95,6 +96,11 @@ class OwnTools:
       if not isinstance(value, Mapping) or not all(
           isinstance(text, str) for pair in value.items() for text in pair):
         raise UserError(f'OwnTools.{kind} must be like {{\'Name\': \'...\'}}, not {value!r}')
+    taken = {name.lower() for name in PAPER_TOOLS}
+    for name in (*self.functions, *self.mcp):
+      if not name.isidentifier() or name.lower() in taken:
+        raise UserError(f'OwnTools: {name!r} is no name for a tool, or there is one of this name')
+      taken.add(name.lower())
 
 
 @dataclass(frozen=True)
@@ -190,11 +196,16 @@ def mcp_tool(name: str, server: str) -> Tool:
   Raises:
     UserError: the server can not be used, or has no such tool.
   """
-  from toolformer_jax.tools.mcp import mcp_tools
-  tools = {found.name: found for found in mcp_tools(server)}
+  tools = _server_tools(server)
   if name not in tools:
     raise UserError(f'OwnTools.mcp: {server} has no tool {name}; it has {", ".join(tools)}')
   return tools[name]
+
+
+@functools.cache  # one process a server, however many of its tools are used
+def _server_tools(server: str) -> dict[str, Tool]:
+  from toolformer_jax.tools.mcp import mcp_tools
+  return {found.name: found for found in mcp_tools(server)}
 
 
 def completer(model: 'LanguageModel', max_tokens: int) -> Complete:

@@ -1,5 +1,6 @@
 """A run that is killed and started again ends with the files of one that was not."""
 
+import contextlib
 import dataclasses
 import pathlib
 import signal
@@ -14,7 +15,9 @@ from toolformer_jax.annotation.prompts import CALCULATOR
 from toolformer_jax.annotation.records import AnnotatedDocument, Document, ScoredCall
 from toolformer_jax.annotation.settings import AnnotationSettings, ToolSettings
 from toolformer_jax.errors import UserError
+from toolformer_jax.runs import Shard
 from toolformer_jax.tools.calculator import Calculator
+from toolformer_jax.tools.store import CallStore
 
 TEXTS = [f'There are {i} and {i + 7} ducks. In all there are {2 * i + 7} ducks.' for i in range(7)]
 DOCUMENTS = [Document(f'd{i}', text) for i, text in enumerate(TEXTS)]
@@ -89,6 +92,66 @@ def test_resumed_equals_undisturbed(annotation, tmp_path, monkeypatch, writes):
   monkeypatch.undo()
   run(annotation, tmp_path / 'killed')
   assert files(tmp_path / 'killed') == files(tmp_path / 'whole')
+
+
+def run_shard(annotation, path, index, count, **kwargs):
+  with RunFolder(path, annotation.configuration(), {}, Shard(index, count)) as folder:
+    annotation.run(lambda: DOCUMENTS, folder, **kwargs)
+
+
+@pytest.mark.parametrize('order', [(0, 1, 2), (2, 0, 1)])
+def test_shards_together_are_the_whole(annotation, tmp_path, order):
+  run(annotation, tmp_path / 'whole')
+  for index in order:
+    assert not (tmp_path / 'shards' / MERGED).exists()  # the last one merges
+    run_shard(annotation, tmp_path / 'shards', index, 3)
+  def records(folder):
+    return {name: data for name, data in files(tmp_path / folder).items() if '.lock' not in name}
+  assert records('shards') == records('whole')
+
+
+def test_shards_have_the_folder_at_once_but_none_twice(annotation, tmp_path):
+  shared = (tmp_path, annotation.configuration(), {})
+  with RunFolder(*shared, Shard(0, 2)), RunFolder(*shared, Shard(1, 2)):
+    for shard in Shard(0, 2), Shard(1, 2), Shard():
+      with pytest.raises(UserError, match='another process is writing'):
+        RunFolder(*shared, shard)
+  with RunFolder(*shared), pytest.raises(UserError, match='another process is writing'):
+    RunFolder(*shared, Shard(0, 2))
+
+
+@pytest.mark.parametrize(('index', 'count'), [(2, 2), (-1, 2), (0, 0)])
+def test_a_shard_is_one_of_its_count(index, count):
+  with pytest.raises(UserError, match='they count from 0'):
+    Shard(index, count)
+
+
+def test_a_stage_alone_needs_only_its_own_shard(annotation, tmp_path):
+  run_shard(annotation, tmp_path, 0, 2, stages=('sample',))
+  run_shard(annotation, tmp_path, 0, 2, stages=('execute', 'filter'))
+  with pytest.raises(UserError, match='run the stages before it first'):
+    run_shard(annotation, tmp_path, 1, 2, stages=('execute',))
+  with pytest.raises(UserError, match='run the stages before it first'):
+    run_shard(annotation, tmp_path, 0, 2, stages=('merge',))
+
+
+def test_a_cap_holds_over_all_chunks(annotation, tmp_path):
+  whole = run(annotation, tmp_path / 'whole')
+  plan, = annotation.plans
+  capped = dataclasses.replace(plan, settings=dataclasses.replace(plan.settings, max_texts=2))
+  some = run(dataclasses.replace(annotation, plans=(capped,)), tmp_path / 'capped')
+  assert len(whole) > 2 and len(some) == 2
+  assert [record for record in whole if record in some] == some
+
+
+def test_a_replayed_run_is_identical_without_the_tool(annotation, tmp_path):
+  with contextlib.closing(CallStore(tmp_path / 'calls')) as store:
+    first = run(dataclasses.replace(annotation, store=store), tmp_path / 'recorded')
+  with contextlib.closing(CallStore(tmp_path / 'calls', replay=True)) as store:
+    plan = dataclasses.replace(annotation.plans[0], tool=store.replayed_tool('calculator'))
+    replayed = dataclasses.replace(annotation, plans=(plan,), store=store)
+    assert run(replayed, tmp_path / 'replayed') == first
+  assert files(tmp_path / 'replayed') == files(tmp_path / 'recorded')
 
 
 def test_done_work_is_not_done_again(annotation, tmp_path):

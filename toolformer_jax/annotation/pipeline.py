@@ -99,6 +99,7 @@ class Annotation:
       UserError: the corpus is empty or broken, or a stage's input is not complete.
     """
     with folder.exclusively():
+      self.model.tokenizer.save(folder.path)  # others have to tell where in a text its calls stand
       self._split_corpus(corpus, folder)
     for plan in self.plans:
       self._run_tool(folder, plan, [stage for stage in STAGES[:3] if stage in stages])

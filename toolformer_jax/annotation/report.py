@@ -98,6 +98,20 @@ def tool_table(rows: Sequence[ToolRow]) -> str:
   return _markdown(lines)
 
 
+def time_table(folder: RunFolder, plans: Iterable[ToolPlan]) -> str:
+  """Returns by stage how many seconds a preselected text took, as a Markdown table.
+
+  Tools work while the device samples the next texts: execute is the time that was waited for them.
+  """
+  stages, seconds = ('sample', 'execute', 'filter'), folder.seconds()
+  lines = [['seconds a text', *stages]]
+  for row in tool_rows(folder, plans):
+    tool = row.plan.tool.name
+    lines.append([tool, *(f'{seconds.get(stage_name(tool, stage), 0) / max(row.preselected, 1):.2f}'
+                          for stage in stages)])
+  return _markdown(lines)
+
+
 def notes(row: ToolRow) -> list[str]:
   """Returns sentences on where the calls of a tool were lost, and why if all of them were."""
   tool, settings = row.plan.tool.name, row.plan.settings

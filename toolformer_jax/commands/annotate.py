@@ -7,6 +7,7 @@ OUTPUT_DIR/merged, the configuration in OUTPUT_DIR/config.gin.
 
 import argparse
 import collections
+import logging
 import pathlib
 
 from toolformer_jax.annotation.settings import STAGES
@@ -14,6 +15,8 @@ from toolformer_jax.commands import options
 from toolformer_jax.errors import UserError
 from toolformer_jax.runs import Shard
 from toolformer_jax.runtime import identity, join_cluster, load_model, versions
+
+log = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,10 +71,10 @@ def run(args: argparse.Namespace) -> None:
     with RunFolder(args.output_dir, described, versions(), shard) as folder:
       with folder.exclusively():
         config.save(args.output_dir)
-        model.tokenizer.save(args.output_dir)  # so that others can tell where calls stand
       stages = STAGES if args.stage == 'all' else (args.stage,)
       with ProgramCounter():
         annotation.run(lambda: read_corpus(args.corpus), folder, stages)
+      log.info('%s\n', report.time_table(folder, plans))
       print(report.summary(folder, plans, config.annotation))
 
 

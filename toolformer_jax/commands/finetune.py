@@ -5,6 +5,7 @@ configuration and tokenizer. A run that was stopped goes on when the same comman
 """
 
 import argparse
+import dataclasses
 import pathlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -23,6 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                       help='the output folder of annotate, or a file of texts with calls (.jsonl)')
   options.add_checkpoint(parser)
   parser.add_argument('--output_dir', required=True, type=pathlib.Path, metavar='O')
+  parser.add_argument('--without_calls', action='store_true',
+                      help='train on the same texts without their calls: the baseline "+ CC" of '
+                           'the paper')
   options.add_configuration(parser)
 
 
@@ -35,6 +39,8 @@ def run(args: argparse.Namespace) -> None:
   if not records:
     raise UserError(f'{args.data} holds no text with a call: there is nothing to learn; '
                     'lower tau_f, or annotate more')
+  if args.without_calls:
+    records = [dataclasses.replace(record, calls=()) for record in records]
   model = load_model(args.checkpoint, config.model)
   examples = [annotated_example(record, model.tokenizer, config.syntax,
                                 config.finetune.mask_results) for record in records]

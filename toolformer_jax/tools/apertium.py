@@ -55,7 +55,8 @@ class Apertium:
     """Returns `text`, which is in `language` (ISO 639), in English.
 
     Raises:
-      ToolError: no installed pair leads from the language to English, or the pair fails.
+      ToolError: no installed pair leads from the language to English.
+      ConnectionError: its processes failed; the next text starts them again.
     """
     if language not in ROUTES:
       raise ToolError(f'no pair: Apertium does not translate {language} to English')
@@ -87,7 +88,7 @@ class _Pipeline:
     self._lock = threading.Lock()
 
   def translate(self, text: str) -> str:
-    """Returns the translation of one line; raises ToolError if it fails."""
+    """Returns the translation of one line; raises ConnectionError if it fails."""
     line = ' '.join(text.replace('\0', ' ').split())
     with self._lock:
       try:
@@ -96,7 +97,7 @@ class _Pipeline:
         answer = self._ask(_SPECIAL.sub(r'\\\1', line) + _END)
       except (OSError, UnicodeError) as error:  # the processes are of no use any more
         self.close()
-        raise ToolError(f'Apertium failed: {error}') from error
+        raise ConnectionError(f'Apertium failed: {error}') from error
     return _ESCAPED.sub(r'\1', answer.removesuffix('[]').removesuffix('.')).strip()
 
   def close(self) -> None:

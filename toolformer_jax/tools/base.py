@@ -9,7 +9,11 @@ Complete = Callable[[Sequence[str]], list[str]]
 
 
 class ToolError(Exception):
-  """A tool has no result for its argument. The message says why, for the statistics."""
+  """A tool has no result for its argument. The message says why, for the statistics.
+
+  Whatever else a tool raises is a failure of the moment: a crash, no network. A call that failed so
+  is made again in a later run.
+  """
 
 
 @dataclass(frozen=True)
@@ -45,13 +49,13 @@ class BatchTool(Tool, Protocol):
 
   def call_many(
       self, arguments: Sequence[str], contexts: Sequence[Context]
-  ) -> Sequence[str | ToolError]:
-    """Returns for each argument its result, or the ToolError that `__call__` would raise."""
+  ) -> Sequence[str | Exception]:
+    """Returns for each argument its result, or what `__call__` would raise."""
 
 
 def call_one(tool: BatchTool, argument: str, context: Context) -> str:
-  """Returns what `tool.call_many` has for a single call; raises the ToolError if it is one."""
+  """Returns what `tool.call_many` has for a single call; raises it if it is an exception."""
   outcome, = tool.call_many([argument], [context])
-  if isinstance(outcome, ToolError):
+  if isinstance(outcome, Exception):
     raise outcome
   return outcome

@@ -228,7 +228,7 @@ class Executor:
     return [self._answer(result) for result in results]
 
   def _answer(self, result: object) -> Answer:
-    if isinstance(result, ToolError):
+    if isinstance(result, Exception):
       return _failure(result)
     if not isinstance(result, str):
       return _failure(TypeError(f'returned {type(result).__name__}, not a text'))

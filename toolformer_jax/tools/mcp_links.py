@@ -22,8 +22,8 @@ from mcp.shared.message import SessionMessage
 MAX_BYTES = 16 * 2**20
 # How long a server may take to end by itself, and again after each way of telling it.
 GRACE_S = 1.0
-# Lines on its standard output, one after the other, that are no messages.
-_MAX_STRAYS = 1000
+# Lines on its standard output, one after the other, that answer nothing.
+_MAX_STRAYS = 2000
 _PIECE_BYTES = 65536
 _WORDS_BYTES = 2000
 _MAX_WORDS_CHARS = 200
@@ -90,8 +90,9 @@ class StdioLink:
       with contextlib.suppress(ValueError):
         message = types.jsonrpc_message_adapter.validate_json(line, by_name=False)
         await inbox.send(SessionMessage(message))
-        strays = 0
-    self._fail(f'the server wrote {_MAX_STRAYS} lines that are no messages')
+        if isinstance(message, types.JSONRPCResponse | types.JSONRPCError):
+          strays = 0
+    self._fail(f'the server wrote {_MAX_STRAYS} lines that answer nothing')
 
   def _fail(self, fault: str) -> None:
     self.fault = fault
@@ -107,13 +108,15 @@ class StdioLink:
       self._words = (self._words + piece)[-_WORDS_BYTES:]
 
   async def _end(self, process: asyncio.subprocess.Process) -> None:
-    """Waits for the end of the process, and helps it and those that it has started."""
+    """Lets the process end by itself, if it may be trusted to; then ends what is left of it."""
     process.stdin.close()
-    for farewell in (signal.SIGTERM, signal.SIGKILL):
+    if not self.fault:
       await _ended(process)
+    for farewell in (signal.SIGTERM, signal.SIGKILL):
+      # Those that it has started are in its group, also when it has ended itself.
       with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, farewell)
-    await _ended(process)
+      await _ended(process)
     with anyio.move_on_after(GRACE_S):
       await self._hear(process.stderr)
       while await process.stdout.read(_PIECE_BYTES):
@@ -149,7 +152,7 @@ class HttpLink:
 
 
 class _Browser(httpx2.AsyncClient):
-  """Tries again where it got no connection, so nothing is asked twice; reads so much of a body."""
+  """Tries again where it got no connection, so that nothing is asked twice; bounds the bodies."""
 
   async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
     for pause in _PAUSES_S:

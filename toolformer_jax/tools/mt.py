@@ -82,8 +82,8 @@ class MachineTranslation:
       return self._translator.translate_many(texts, languages) if texts else []
     return [self._translate_one(*pair) for pair in zip(texts, languages, strict=True)]
 
-  def _translate_one(self, text: str, language: str) -> str | ToolError:
+  def _translate_one(self, text: str, language: str) -> str | Exception:
     try:
       return self._translator.translate(text, language)
-    except ToolError as error:
+    except (ToolError, OSError) as error:
       return error

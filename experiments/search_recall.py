@@ -1,0 +1,77 @@
+"""How often the search finds the paragraph that answers a question, and how fast.
+
+    python experiments/search_recall.py --wikipedia pages.jsonl.gz --xquad xquad.en.json.gz
+
+Each paragraph of XQuAD is a page of its own among those of an encyclopedia. A question counts as
+answered at k if one of the k best passages is of its paragraph. The encyclopedia that comes with
+the project's data was chosen for the topics of the questions: it is harder to search than others of
+its size, but its words are the right ones, so that figures say little about the whole Wikipedia.
+"""
+
+import argparse
+import gzip
+import itertools
+import json
+import pathlib
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+
+from toolformer_jax.tools.passage_index import PassageIndex
+from toolformer_jax.tools.passages import Page
+from toolformer_jax.wikipedia import corpus_pages
+
+_DEPTHS = (1, 5)
+
+
+def main() -> None:
+  """Builds the index, saves it, loads it, asks all questions, and prints what came of it."""
+  parser = argparse.ArgumentParser(description=__doc__,
+                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument('--wikipedia', required=True, type=pathlib.Path, metavar='F')
+  parser.add_argument('--xquad', required=True, type=pathlib.Path, metavar='F')
+  args = parser.parse_args()
+  paragraphs = list(read_paragraphs(args.xquad))
+  pages = [Page(title, text) for title, text, _ in paragraphs]
+  with tempfile.TemporaryDirectory() as folder:
+    start = time.perf_counter()
+    built = PassageIndex.build(itertools.chain(pages, corpus_pages(args.wikipedia)))
+    built.save(pathlib.Path(folder))
+    print(f'{len(built)} passages; built and saved in {time.perf_counter() - start:.1f} s')
+    start = time.perf_counter()
+    index = PassageIndex.load(pathlib.Path(folder))
+    print(f'loaded in {time.perf_counter() - start:.2f} s')
+    ranks, seconds = ask(index, paragraphs)
+  for depth in _DEPTHS:
+    print(f'recall@{depth} {sum(rank < depth for rank in ranks) / len(ranks):.3f}', end='  ')
+  print(f'of {len(ranks)} questions; median {1000 * statistics.median(seconds):.2f} ms a query')
+
+
+def read_paragraphs(path: pathlib.Path) -> Iterator[tuple[str, str, list[str]]]:
+  """Yields (title, paragraph, questions) of a file in SQuAD's format, gzipped or not."""
+  opened = gzip.open if path.suffix == '.gz' else open
+  with opened(path, 'rt', encoding='utf-8') as file:
+    for article in json.load(file)['data']:
+      for paragraph in article['paragraphs']:
+        # One line, as passages are: what belongs to it is then a part of it.
+        text = ' '.join(paragraph['context'].split())
+        yield article.get('title', ''), text, [qa['question'] for qa in paragraph['qas']]
+
+
+def ask(index: PassageIndex,
+        paragraphs: list[tuple[str, str, list[str]]]) -> tuple[list[int], list[float]]:
+  """Returns for each question the rank of its paragraph, from 0, and the seconds of each query."""
+  ranks, seconds = [], []
+  for _, text, questions in paragraphs:
+    for question in questions:
+      start = time.perf_counter()
+      found = index.best(question, max(_DEPTHS))
+      seconds.append(time.perf_counter() - start)
+      hits = [rank for rank, passage in enumerate(found) if passage.text in text]
+      ranks.append(hits[0] if hits else max(_DEPTHS))
+  return ranks, seconds
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,44 @@
+"""A run's folder as annotation writes it, of calls that each came as far as their kind says."""
+
+from collections import Counter
+
+import pytest
+
+from toolformer_jax.annotation.folder import DOCUMENTS, RunFolder, stage_name
+from toolformer_jax.annotation.records import (
+  Candidate,
+  ExecutedCall,
+  ScoredCall,
+  from_json,
+  to_json,
+)
+
+STAGES = {'sample': Candidate, 'execute': ExecutedCall, 'filter': ScoredCall}
+
+
+@pytest.fixture(scope='session')
+def write_run(tokenizer):
+  """Returns a function that writes a run; `chunks` are lists of documents."""
+  def write(path, chunks, calls, tau_f):
+    tools = {tool: {'tau_s': 0.1, 'k': 5, 'm': 5, 'tau_f': tau} for tool, tau in tau_f.items()}
+    with RunFolder(path, {'tools': tools}, {}) as folder:
+      tokenizer.save(path)
+      for number, documents in enumerate(chunks):
+        folder.write(DOCUMENTS, number, documents, Counter())
+        ids = {document.id for document in documents}
+        for tool in tau_f:
+          for stage, kind in STAGES.items():
+            of_stage = [from_json(kind, to_json(call)) for call in calls
+                        if isinstance(call, kind) and call.tool == tool and call.document_id in ids]
+            folder.write(stage_name(tool, stage), number, of_stage, Counter())
+    return path
+  return write
+
+
+@pytest.fixture(scope='session')
+def scored():
+  """Returns a function that makes a call with losses."""
+  def make(document_id, position, gain, argument='1 + 2', tool='Calculator', result='3', **losses):
+    return ScoredCall(document_id, tool, argument, position, 0.25, result, None, **{
+        'loss_nothing': 3.0, 'loss_call': 4.0, 'loss_result': 3.0 - gain, **losses})
+  return make

@@ -1,0 +1,37 @@
+"""Shows an annotation run in a browser: its texts with their calls, the losses, and the gains.
+
+DIR is the OUTPUT_DIR of annotate. Nothing in it is changed, and the run may be going on: loading
+the page again shows what is new. The address of the page is printed; only browsers on this machine
+can open it. Ctrl-C ends the command.
+"""
+
+import argparse
+import contextlib
+import pathlib
+
+from toolformer_jax.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """Declares the options."""
+  parser.add_argument('directory', metavar='DIR', type=pathlib.Path,
+                      help='the output folder of annotate')
+  parser.add_argument('--port', type=_port, default=8765, metavar='N',
+                      help='port of the address; 0 for any that is free (default: %(default)s)')
+
+
+def run(args: argparse.Namespace) -> None:
+  """Carries the command out."""
+  from toolformer_jax.view.data import RunReader
+  from toolformer_jax.view.server import ADDRESS, make_server
+  reader = RunReader(args.directory)
+  reader.read()  # what is broken is told now, and the first page is quick
+  with make_server(reader, args.port) as server, contextlib.suppress(KeyboardInterrupt):
+    print(f'http://{ADDRESS}:{server.server_port}/', flush=True)
+    server.serve_forever()
+
+
+def _port(text: str) -> int:
+  if not (text.isascii() and text.isdecimal() and len(text) <= 5 and int(text) <= 65535):
+    raise UserError(f'--port: {text!r} is not a number between 0 and 65535')
+  return int(text)

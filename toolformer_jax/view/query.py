@@ -1,0 +1,127 @@
+"""What somebody asks to see: the address of a page, read and written, and the calls it selects."""
+
+import math
+import urllib.parse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from toolformer_jax.errors import UserError, unknown
+from toolformer_jax.view.data import STATES, Run, ShownCall, Text, ToolGains
+
+_TAU_F = 'tau_f.'  # followed by the name of a tool
+_Value = TypeVar('_Value')
+
+
+@dataclass(frozen=True)
+class Query:
+  """What a page shows.
+
+  Attributes:
+    tau_f: threshold by tool; a call that gains less is rejected.
+    tool: only calls to this one; None for all.
+    state: only calls in this one of STATES; None for all.
+    least_gain: only calls that gain at least this; None for all, those without losses too.
+    page: from 1.
+  """
+
+  tau_f: dict[str, float]
+  tool: str | None = None
+  state: str | None = None
+  least_gain: float | None = None
+  page: int = 1
+
+  def shows(self, call: ShownCall) -> bool:
+    """Tells whether `call` is among those asked for."""
+    if self.tool is not None and call.record.tool != self.tool:
+      return False
+    if self.least_gain is not None and (call.gain is None or not call.gain >= self.least_gain):
+      return False
+    return self.state is None or call.state(self.tau_f[call.record.tool]) == self.state
+
+  def address(self, page: int) -> str:
+    """Returns the address of another page of the same."""
+    fields = {'tool': self.tool, 'state': self.state, 'least_gain': self.least_gain,
+              **{_TAU_F + tool: tau_f for tool, tau_f in self.tau_f.items()}, 'page': page}
+    given = {name: value for name, value in fields.items() if value is not None}
+    return f'/?{urllib.parse.urlencode(given)}'
+
+
+@dataclass(frozen=True)
+class Selection:
+  """A text, and those of its calls that were asked for."""
+
+  text: Text
+  calls: tuple[ShownCall, ...]
+
+
+def threshold_field(tool: str) -> str:
+  """Returns the name of the field that holds a tool's threshold."""
+  return _TAU_F + tool
+
+
+def parse(query: str, tools: Sequence[ToolGains]) -> Query:
+  """Returns what the part of an address after `?` asks for; what it leaves out is as in the run.
+
+  Raises:
+    UserError: a field is unknown, is there twice, or has a value that it can not have.
+  """
+  try:
+    pairs = urllib.parse.parse_qsl(query, max_num_fields=100)
+  except ValueError as error:
+    raise UserError(f'the address can not be read: {error}') from error
+  fields = dict(pairs)
+  if len(fields) < len(pairs):
+    raise UserError('a field of the address is there twice')
+  names = {tool.name: tool.name for tool in tools}
+  chosen = dict(
+      tool=_take(fields, 'tool', lambda text: _one_of('tool', text, names)),
+      state=_take(fields, 'state', lambda text: _one_of('state', text, STATES)),
+      least_gain=_take(fields, 'least_gain', _number), page=_take(fields, 'page', _page) or 1)
+  own = {tool.name: _take(fields, _TAU_F + tool.name, _number) for tool in tools}
+  if fields:
+    known = ['tool', 'state', 'least_gain', 'page', *(_TAU_F + name for name in names)]
+    raise unknown('field', next(iter(fields)), known)
+  return Query({tool.name: tool.tau_f if own[tool.name] is None else own[tool.name]
+                for tool in tools}, **chosen)
+
+
+def select(run: Run, query: Query) -> list[Selection]:
+  """Returns the texts with a call that `query` asks for, in the order of the corpus."""
+  selected = []
+  for text in run.texts:
+    calls = tuple(call for call in text.calls if query.shows(call))
+    if calls:
+      selected.append(Selection(text, calls))
+  return selected
+
+
+def _take(fields: dict[str, str], name: str, read: Callable[[str], _Value]) -> _Value | None:
+  """Takes a field out of `fields` and returns its value; None if it is not there."""
+  text = fields.pop(name, None)
+  try:
+    return None if text is None else read(text)
+  except ValueError as error:
+    raise UserError(f'{name}: {text!r} is not {error}') from error
+
+
+def _one_of(kind: str, text: str, known) -> str:
+  if text not in known:
+    raise unknown(kind, text, known)
+  return text
+
+
+def _number(text: str) -> float:
+  try:
+    value = float(text)
+  except ValueError:
+    value = math.nan
+  if not math.isfinite(value):
+    raise ValueError('a number')
+  return value
+
+
+def _page(text: str) -> int:
+  if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text)):
+    raise ValueError('the number of a page')
+  return int(text)

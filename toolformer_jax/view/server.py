@@ -1,0 +1,102 @@
+"""Serves the pages of one run to browsers on this machine, and to nobody else."""
+
+import contextlib
+import functools
+import os
+import re
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from toolformer_jax.errors import UserError
+from toolformer_jax.view.assets import CONTENT_SECURITY_POLICY
+from toolformer_jax.view.data import RunReader
+from toolformer_jax.view.pages import error_page, page_count, run_page
+from toolformer_jax.view.query import parse, select
+
+ADDRESS = '127.0.0.1'
+# A page elsewhere can make its own name mean this machine, but not change the name that is sent.
+# Any port: it may be forwarded.
+_LOCAL = re.compile(r'(127\.0\.0\.1|localhost|\[::1\])(:\d+)?', re.IGNORECASE)
+_HEADERS = {
+    'Content-Type': 'text/html; charset=utf-8',
+    'Content-Security-Policy': CONTENT_SECURITY_POLICY,
+    'X-Content-Type-Options': 'nosniff',
+    'Referrer-Policy': 'no-referrer',
+    'Cache-Control': 'no-store',
+}
+
+
+def make_server(reader: RunReader, port: int) -> ThreadingHTTPServer:
+  """Returns a server of the run that `reader` reads; its port is chosen if `port` is 0.
+
+  Raises:
+    UserError: the port can not be had.
+  """
+  try:
+    return ThreadingHTTPServer((ADDRESS, port), functools.partial(_Handler, reader))
+  except OSError as error:
+    raise UserError(f'can not serve on port {port} ({os.strerror(error.errno)}); '
+                    'choose another --port') from error
+
+
+def respond(reader: RunReader, host: str, target: str) -> tuple[int, str]:
+  """Returns status and page for a request.
+
+  Args:
+    reader: of the run.
+    host: the name by which this machine was asked.
+    target: path and query.
+  """
+  if not _LOCAL.fullmatch(host):
+    return 403, error_page('Forbidden', 'These pages are for browsers on the same machine.')
+  path, _, fields = target.partition('?')
+  if path != '/':
+    return 404, error_page('Not found', 'There is no such page.')
+  try:
+    run = reader.read()
+  except UserError as error:
+    return 500, error_page('The run can not be read', str(error))
+  try:
+    query = parse(fields, run.tools)
+  except UserError as error:
+    return 400, error_page('Bad request', str(error))
+  selected = select(run, query)
+  if query.page > page_count(selected):
+    return 404, error_page('Not found', f'There is no page {query.page}; the last one is '
+                                        f'{page_count(selected)}.')
+  try:
+    return 200, run_page(run, query, selected)
+  except UserError as error:
+    return 500, error_page('The run can not be shown', str(error))
+
+
+class _Handler(BaseHTTPRequestHandler):
+  """Answers GET and HEAD; the base class refuses all other methods."""
+
+  server_version, sys_version = 'toolformer', ''
+
+  def __init__(self, reader: RunReader, *args):
+    self._reader = reader
+    super().__init__(*args)
+
+  def do_GET(self) -> None:
+    self.wfile.write(self._answer())
+
+  def do_HEAD(self) -> None:
+    self._answer()
+
+  def _answer(self) -> bytes:
+    """Sends the head of the response and returns its body."""
+    status, page = respond(self._reader, self.headers.get('Host', ''), self.path)
+    body = page.encode('utf-8', 'replace')  # JSON can spell half a surrogate
+    self.send_response(status)
+    for name, value in {**_HEADERS, 'Content-Length': str(len(body))}.items():
+      self.send_header(name, value)
+    self.end_headers()
+    return body
+
+  def handle(self) -> None:
+    with contextlib.suppress(ConnectionError):  # the browser went away
+      super().handle()
+
+  def log_message(self, *args) -> None:
+    """Logs nothing: one reader needs no access log."""
