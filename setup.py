@@ -53,13 +53,17 @@ setup(
       'tensorflow-datasets>=4.9.10,<5',
     ],
     'dev': [
-      'build', 'hypothesis', 'mcp>=2.3,<3', 'pytest', 'ruff', 'sacrebleu', 'setuptools>=77',
-      'zstandard',
+      'build', 'datasets', 'hypothesis', 'mcp>=2.3,<3', 'pytest', 'ruff', 'sacrebleu',
+      'setuptools>=77', 'zstandard',
     ],
     'gpu': ['jax[cuda12]'],
+    'hf': ['datasets>=4,<6'],
     'mcp': ['mcp>=2.3,<3'],
     'nllb': ['ctranslate2>=4.8,<5'],
-    'parity': ['torch', 'transformers', 'accelerate'],  # accelerate: transformers reads GGUF by it
+    'parity': [
+      'torch', 'transformers', 'accelerate',  # by which transformers reads GGUF
+      'ctranslate2>=4.8,<5',
+    ],
     'quickstart': ['reasoning-gym==0.1.25'],  # exactly: another one generates another corpus
     'tpu': ['jax[tpu]'],
   },

@@ -8,6 +8,7 @@ import pathlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from toolformer_jax.annotation.hosted import PREFIXES
 from toolformer_jax.errors import UserError
 from toolformer_jax.fetch import CATALOGUE, cache_directory, file_sha256
 from toolformer_jax.settings import check
@@ -106,11 +107,13 @@ def identity(name: str) -> str:
   """Returns a hash of the content of a file, a folder, or what `fetch` knows as `name`.
 
   It tells two models or corpora apart wherever they lie. In an output folder of `finetune` only
-  the model counts, not what was kept on the way to it.
+  the model counts, not what was kept on the way to it; of a hosted corpus, its name alone.
 
   Raises:
     UserError: there is no such thing, or it can not be read.
   """
+  if name.startswith(PREFIXES):  # too large to be read for this
+    return hashlib.sha256(name.encode()).hexdigest()
   path, asset = pathlib.Path(name), CATALOGUE.get(name)
   # As their readers have it: the name of a model wins over a file, a file over that of a corpus.
   if asset and (asset.kind == 'model' or not path.is_file()):

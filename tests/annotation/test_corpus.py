@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import json
+import sys
 
 import pytest
 
@@ -52,6 +53,43 @@ def test_optional_fields_may_be_anything(tmp_path):
   line = '{"text": "x", "id": null, "url": [], "title": "", "source": 1}'
   path = write(tmp_path / 'c.jsonl', line)
   assert list(read_corpus(path)) == [Document('c-000001', 'x', source='1')]
+
+
+@pytest.mark.parametrize('fields', [
+  {'raw_content': 'x', 'url': 'https://a.org/2019/4/5/x', 'title': 'T', 'id': 'i'},  # CCNet
+  {'text': 'x', 'id': 'i', 'created': '2024-01-01T00:00:00Z', 'added': '2024-02-02',  # Dolma
+   'metadata': {'url': 'https://a.org/2019/4/5/x', 'title': 'T'}},
+  {'text': b'x'.decode(), 'id': 'i', 'title': 'T', 'url': 'https://a.org/2019/4/5/x',  # C4
+   'timestamp': '2020-01-01T00:00:00Z'},
+])
+def test_fields_of_known_corpora_are_understood(tmp_path, fields):
+  path = write(tmp_path / 'c.jsonl', json.dumps(fields))
+  assert list(read_corpus(path)) == [
+      Document('i', 'x', url='https://a.org/2019/4/5/x', title='T', date='2019-04-05')]
+
+
+def test_datasets_of_hugging_face_are_streamed(tmp_path, monkeypatch):
+  pytest.importorskip('datasets', reason='the package datasets is not installed')
+  monkeypatch.setenv('HF_HOME', str(tmp_path / 'cache'))
+  folder = tmp_path / 'set'
+  folder.mkdir()
+  write(folder / 'train.jsonl', '{"text": "One.", "url": "u"}\n{"text": " ", "url": "u"}\n')
+  write(folder / 'test.jsonl', '{"text": "Two.", "url": "v"}\n')
+  assert list(read_corpus(f'hf:{folder}')) == [Document('000000001', 'One.', url='u')]
+  assert list(read_corpus(f'hf:{folder}@test')) == [Document('000000001', 'Two.', url='v')]
+  for name in f'hf:{folder}@nothing', f'hf:{tmp_path}/nowhere':
+    with pytest.raises(UserError, match='can not read hf:'):
+      list(read_corpus(name))
+  write(folder / 'train.jsonl', '{"words": "One."}\n')
+  (folder / 'test.jsonl').unlink()
+  with pytest.raises(UserError, match='its rows have no field `text` with a string, but words'):
+    list(read_corpus(f'hf:{folder}'))
+
+
+def test_a_missing_package_is_named(monkeypatch):
+  monkeypatch.setitem(sys.modules, 'tensorflow_datasets', None)
+  with pytest.raises(UserError, match=r'needs a package .*toolformer_jax\[data\]'):
+    list(read_corpus('tfds:c4'))
 
 
 @pytest.mark.parametrize('line, message', [

@@ -3,9 +3,10 @@
 import difflib
 import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from toolformer_jax.annotation import hosted
 from toolformer_jax.annotation.dates import date_in_url, iso_date
 from toolformer_jax.annotation.jsonl import read_objects
 from toolformer_jax.annotation.mediawiki import read_pages
@@ -17,27 +18,29 @@ _NAME = re.compile(r'[\w-]+')
 
 
 def read_corpus(corpus: str | pathlib.Path, min_words: int = 30) -> Iterator[Document]:
-  """Yields the documents of a file, or of a corpus that `fetch` knows by name.
+  """Yields the documents of a file, of a corpus that `fetch` knows by name, or of a hosted one.
 
   A file is JSON Lines (plain, .gz, .zst) whose objects have a `text` and may have an `id`, `url`,
-  `title`, `date` and `source`, or a MediaWiki dump (.bz2), each paragraph of which with at least
-  `min_words` words is a document. A missing id is made of the file's name and the line; a missing
-  date is looked for in the URL. Blank texts are passed over.
+  `title`, `date` and `source` (fields of CCNet and Dolma are understood), or a MediaWiki dump
+  (.bz2), each paragraph of which with at least `min_words` words is a document. A missing id is
+  made of the file's name and the line; a missing date is looked for in the URL. Blank texts are
+  passed over. Of hosted ones, `tfds:NAME` and `hf:NAME`, see `hosted`.
 
   Raises:
     UserError: there is no such corpus, it can not be read, a line is no document, two documents
       have the same id, or there is no document at all.
   """
-  path = _locate(str(corpus))
-  documents = _paragraphs(path, min_words) if path.suffix == '.bz2' else _lines(path)
+  name = str(corpus)
+  documents = (_hosted(name) if name.startswith(hosted.PREFIXES)
+               else _in_file(_locate(name), min_words))
   ids = set()
   for document in documents:
     if document.id in ids:  # calls are kept by the id of their document
-      raise UserError(f'{path}: two documents have the id {document.id!r}; ids must differ')
+      raise UserError(f'{name}: two documents have the id {document.id!r}; ids must differ')
     ids.add(document.id)
     yield document
   if not ids:
-    raise UserError(f'{path} holds no document: each line needs a `text` that is not blank, and '
+    raise UserError(f'{name} holds no document: each line needs a `text` that is not blank, and '
                     f'each paragraph of a dump {min_words} words')
 
 
@@ -53,21 +56,45 @@ def _locate(corpus: str) -> pathlib.Path:
   raise UserError(f'there is no file {path}: {hint}')
 
 
+def _in_file(path: pathlib.Path, min_words: int) -> Iterator[Document]:
+  return _paragraphs(path, min_words) if path.suffix == '.bz2' else _lines(path)
+
+
 def _lines(path: pathlib.Path) -> Iterator[Document]:
   stem = path.name.split('.')[0]
   for number, fields in read_objects(path):
-    text = fields.get('text')
-    if not isinstance(text, str):
+    document = _document(fields, f'{stem}-{number:06}')
+    if document is None:
       raise UserError(f'{path}:{number}: a document needs the field `text`, a string')
-    if text.strip():
-      yield Document(
-        id=_string(fields.get('id')) or f'{stem}-{number:06}',
-        text=text,
-        url=_string(fields.get('url')),
-        title=_string(fields.get('title')),
-        date=iso_date(fields.get('date')) or date_in_url(_string(fields.get('url'))),
-        source=_string(fields.get('source')),
-      )
+    if document.text.strip():
+      yield document
+
+
+def _hosted(name: str) -> Iterator[Document]:
+  for number, fields in enumerate(hosted.read_rows(name), 1):
+    document = _document(fields, f'{number:09}')
+    if document is None:
+      raise UserError(f'{name}: its rows have no field `text` with a string, but '
+                      f'{", ".join(fields)}')
+    if document.text.strip():
+      yield document
+
+
+def _document(fields: Mapping[str, Any], default_id: str) -> Document | None:
+  """Returns the document that `fields` describe, as C4, CCNet or Dolma have them; None without one.
+
+  CCNet calls the text `raw_content`; Dolma keeps URL and title in `metadata`.
+  """
+  text = fields.get('text', fields.get('raw_content'))
+  if not isinstance(text, str):
+    return None
+  metadata = fields.get('metadata')
+  known = {**(metadata if isinstance(metadata, Mapping) else {}), **fields}
+  url = _string(known.get('url'))
+  return Document(
+      id=_string(fields.get('id')) or default_id, text=text, url=url,
+      title=_string(known.get('title')), date=iso_date(fields.get('date')) or date_in_url(url),
+      source=_string(fields.get('source')))
 
 
 def _string(value: Any) -> str | None:

@@ -7,9 +7,11 @@ OUTPUT_DIR/merged, the configuration in OUTPUT_DIR/config.gin.
 
 import argparse
 import collections
+import itertools
 import logging
 import pathlib
 
+from toolformer_jax.annotation import hosted
 from toolformer_jax.annotation.settings import STAGES
 from toolformer_jax.commands import options
 from toolformer_jax.errors import UserError
@@ -23,7 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Declares the options."""
   parser.add_argument('--corpus', required=True, metavar='F',
                       help='JSON Lines (plain, .gz, .zst) of documents with a `text`, a MediaWiki '
-                           'dump (.bz2), or a name such as wikipedia-sample or word-problems')
+                           'dump (.bz2), a name such as wikipedia-sample or word-problems, '
+                           'tfds:NAME[@SPLIT] or hf:NAME[/CONFIG][@SPLIT]')
   options.add_checkpoint(parser)
   options.add_tools(parser)
   parser.add_argument('--output_dir', required=True, type=pathlib.Path, metavar='D')
@@ -56,7 +59,7 @@ def run(args: argparse.Namespace) -> None:
   if not (args.output_dir / DOCUMENTS / '.COMPLETED').exists():
     # Read once before anything is written: a folder is bound to its corpus, and a line that is
     # mended makes another one.
-    collections.deque(read_corpus(args.corpus), maxlen=0)
+    collections.deque(itertools.islice(read_corpus(args.corpus), _checked(args.corpus)), maxlen=0)
   # First what is quick to refuse: the prompts.
   prompts = {name.lower(): prompt_for(name, config.tool_settings(name).prompt)
              for name in options.tool_names(args, config)}
@@ -76,6 +79,11 @@ def run(args: argparse.Namespace) -> None:
         annotation.run(lambda: read_corpus(args.corpus), folder, stages)
       log.info('%s\n', report.time_table(folder, plans))
       print(report.summary(folder, plans, config.annotation))
+
+
+def _checked(corpus: str) -> int | None:
+  """Returns how many documents are looked at before a run: all, or one that has to be fetched."""
+  return 1 if corpus.startswith(hosted.PREFIXES) else None
 
 
 def _shard(args: argparse.Namespace) -> Shard:

@@ -1,0 +1,114 @@
+"""How much of the evaluation sets stands in C*, or in what the tools search.
+
+    python experiments/contamination.py --run D --search F --evaluation svamp=F1 nq=F2
+
+A question is found in a text if one of its runs of n words (8 by default, in lower case, without
+punctuation) stands there; questions with fewer words are looked for as a whole. Files of evaluation
+sets may be of any form (JSON, JSON Lines, XML, text, gzipped or not): each string of four words or
+more in them counts as a question or a sentence of it.
+"""
+
+import argparse
+import gzip
+import json
+import pathlib
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from toolformer_jax.commands.finetune import read_annotated
+from toolformer_jax.wikipedia import corpus_pages
+
+_WORD = re.compile(r'\w+')
+_TAG = re.compile(r'<[^>]*>')
+_LEAST_WORDS = 4
+
+
+def main() -> None:
+  """Prints a table with a line for each evaluation set."""
+  parser = argparse.ArgumentParser(description=__doc__,
+                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument('--run', type=pathlib.Path, metavar='D', help='output folder of annotate')
+  parser.add_argument('--search', type=pathlib.Path, metavar='F', help='corpus of the search')
+  parser.add_argument('--evaluation', nargs='+', required=True, metavar='NAME=F')
+  parser.add_argument('--words', type=int, default=8, metavar='N')
+  args = parser.parse_args()
+  sets = {name: list(runs_of_set(pathlib.Path(path), args.words))
+          for name, _, path in (item.partition('=') for item in args.evaluation)}
+  wanted = {run for questions in sets.values() for runs in questions for run in runs}
+  sources = {'C*': annotated_texts(args.run) if args.run else (),
+             'search': search_texts(args.search) if args.search else ()}
+  found = {source: runs_in(texts, wanted) for source, texts in sources.items()}
+  print(f'| set | texts | {" | ".join(f"in {source}" for source in found)} |')
+  print('| --- ' * (2 + len(found)) + '|')
+  for name, questions in sets.items():
+    counts = [sum(not runs.isdisjoint(found[source]) for runs in questions) for source in found]
+    shares = (f'{count} ({count / max(len(questions), 1):.1%})' for count in counts)
+    print(f'| {name} | {len(questions)} | {" | ".join(shares)} |')
+
+
+def runs_of_set(path: pathlib.Path, words: int) -> Iterator[set[str]]:
+  """Yields for each text of an evaluation set its runs of words."""
+  for text in dict.fromkeys(strings(path)):
+    found = list(runs(text, words, whole=True))
+    if found:
+      yield set(found)
+
+
+def strings(path: pathlib.Path) -> Iterator[str]:
+  """Yields the strings in a file: of JSON its values, else its lines without tags."""
+  with (gzip.open if path.suffix == '.gz' else open)(path, 'rt', encoding='utf-8') as file:
+    text = file.read()
+  try:
+    yield from values(json.loads(text))
+    return
+  except ValueError:
+    pass
+  for line in text.splitlines():
+    try:
+      yield from values(json.loads(line))
+    except ValueError:
+      yield _TAG.sub(' ', line)
+
+
+def values(value: Any) -> Iterator[str]:
+  """Yields the strings in a JSON value."""
+  if isinstance(value, str):
+    yield value
+  elif isinstance(value, list | dict):
+    for inner in value if isinstance(value, list) else value.values():
+      yield from values(inner)
+
+
+def runs(text: str, words: int, whole: bool) -> Iterator[str]:
+  """Yields the runs of `words` words of `text`; with `whole`, all of a shorter text as one."""
+  split = _WORD.findall(text.lower())
+  if whole and _LEAST_WORDS <= len(split) < words:
+    yield ' '.join(split)
+  for at in range(len(split) - words + 1):
+    yield ' '.join(split[at:at + words])
+
+
+def runs_in(texts: Iterable[str], wanted: set[str]) -> set[str]:
+  """Returns which of `wanted` stand in `texts`."""
+  sizes, found = sorted({run.count(' ') + 1 for run in wanted}), set()
+  for text in texts:
+    for size in sizes:
+      found.update(run for run in runs(text, size, whole=False) if run in wanted)
+  return found
+
+
+def annotated_texts(run: pathlib.Path) -> Iterator[str]:
+  """Yields the texts of C*, with the results of their calls."""
+  for record in read_annotated(run):
+    yield record.document.text
+    yield from (call.result or '' for call in record.calls)
+
+
+def search_texts(path: pathlib.Path) -> Iterator[str]:
+  """Yields the pages that are searched."""
+  return (page.text for page in corpus_pages(path))
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,97 @@
+"""Kills an annotation run at random moments, starts it again, and compares what it leaves.
+
+    python experiments/survive_kills.py --corpus F --texts 10 --kills 20 --output_dir D -- OPTIONS
+
+OPTIONS are those of `toolformer annotate`: `--checkpoint smollm2-135m --tools calculator,calendar`.
+One run is left alone. Another is killed (SIGKILL, as by a machine that goes down) at random moments
+and started again until it ends; as often as there are kills left, in a new folder. All files must
+be the same bytes; only how long things took may differ, and the locks.
+"""
+
+import argparse
+import json
+import pathlib
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+from toolformer_jax.annotation.corpus import read_corpus
+from toolformer_jax.annotation.records import write_records
+
+_OWN = ('times.log', '.lock', '.turn')
+
+
+def main() -> None:
+  """Makes the runs, compares them, and exits with 1 if they differ."""
+  args = parse()
+  shutil.rmtree(args.output_dir, ignore_errors=True)
+  args.output_dir.mkdir(parents=True)
+  corpus = args.output_dir / 'corpus.jsonl'
+  documents = [document for document, _ in zip(read_corpus(args.corpus), range(args.texts),
+                                               strict=False)]
+  write_records(corpus, documents)
+  command = [sys.executable, '-m', 'toolformer_jax', 'annotate', '--corpus', str(corpus),
+             *args.options, '--output_dir']
+  start = time.monotonic()
+  subprocess.run([*command, str(args.output_dir / 'undisturbed')], check=True)
+  seconds = time.monotonic() - start
+  expected = files(args.output_dir / 'undisturbed')
+  kills, run, differing = 0, 0, []
+  moments = random.Random(args.seed)
+  while kills < args.kills:
+    folder = args.output_dir / f'killed-{run}'
+    kills += disturb([*command, str(folder)], args.kills - kills, seconds, moments)
+    differing += compare(folder, expected)
+    run += 1
+  print(json.dumps({'texts': len(documents), 'files': len(expected), 'seconds': round(seconds, 1),
+                    'kills': kills, 'runs': run, 'differing': differing}))
+  sys.exit(bool(differing))
+
+
+def parse() -> argparse.Namespace:
+  """Reads the command line; what stands behind `--` is for `annotate`."""
+  parser = argparse.ArgumentParser(description=__doc__,
+                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument('--corpus', required=True, metavar='F')
+  parser.add_argument('--output_dir', required=True, type=pathlib.Path, metavar='D')
+  for name, default in (('texts', 10), ('kills', 20), ('seed', 0)):
+    parser.add_argument(f'--{name}', type=int, default=default, metavar='N')
+  parser.add_argument('options', nargs='*', metavar='OPTIONS')
+  return parser.parse_args()
+
+
+def disturb(command: Sequence[str], kills: int, seconds: float, moments: random.Random) -> int:
+  """Runs `command` until it ends by itself, killed up to `kills` times; returns how often it was.
+
+  Each moment is drawn from the time that a whole run takes: some kills come while it starts.
+  """
+  for killed in range(kills):
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+      process.wait(moments.uniform(0, seconds))
+      return killed
+    except subprocess.TimeoutExpired:
+      process.kill()
+      process.wait()
+  subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+  return kills
+
+
+def files(folder: pathlib.Path) -> dict[str, bytes]:
+  """Returns the files of a run that have to be the same."""
+  return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob('*')
+          if path.is_file() and not path.name.startswith(_OWN)}
+
+
+def compare(folder: pathlib.Path, expected: dict[str, bytes]) -> list[str]:
+  """Returns the files of a run that are not as they should be."""
+  found = files(folder)
+  return sorted(f'{folder.name}/{name}' for name in found.keys() | expected.keys()
+                if found.get(name) != expected.get(name))
+
+
+if __name__ == '__main__':
+  main()
