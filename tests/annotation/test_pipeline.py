@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import pathlib
+import resource
 import signal
 import threading
 
@@ -31,6 +32,15 @@ class Echo:
 
   def __call__(self, argument, context):
     return f'<{argument[:5]}>'
+
+
+class Long(Echo):
+  """Has results that take much more room than anything else."""
+
+  version = 'long'
+
+  def __call__(self, argument, context):
+    return 'long ' * 100
 
 
 class Waiting(Echo):
@@ -283,3 +293,26 @@ def test_texts_with_calls_are_left_out_and_long_ones_split(annotation, tmp_path)
 def test_the_real_tool_has_the_same_interface(annotation):
   assert Calculator.name == Echo.name
   assert ScoredCall('d', 'Calculator', '1', 0, 0.5, '1', None, 2.0, 1.5, 1.0).gain == 0.5
+
+
+def test_a_full_disk_is_an_error_and_what_is_done_stays(annotation, tmp_path):
+  """The limit on the size of files stands for the disk."""
+  run(annotation, tmp_path / 'whole')
+  before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  try:
+    documents = tmp_path / 'whole' / 'documents'
+    # Enough for the texts and the tokenizer, not for what is made of them.
+    largest = max(path.stat().st_size for path in [
+        *documents.iterdir(), tmp_path / 'whole' / 'tokenizer.json'])
+    long = dataclasses.replace(annotation, plans=(dataclasses.replace(
+        annotation.plans[0], tool=Long()),))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest + 1, limits[1]))
+    with pytest.raises(UserError, match='can not write .*jsonl: File too large; the same command'):
+      run(long, tmp_path / 'full')
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    signal.signal(signal.SIGXFSZ, before)
+  run(long, tmp_path / 'full')
+  run(long, tmp_path / 'roomy')
+  assert files(tmp_path / 'full') == files(tmp_path / 'roomy')

@@ -2,11 +2,13 @@
 
 import operator
 import re
+import time
 from decimal import ROUND_HALF_UP, Decimal
 from fractions import Fraction
+from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolformer_jax.tools import calculator
@@ -188,3 +190,36 @@ def test_budgets_allow_their_limit_and_no_more(make, limit):
   evaluate(make(limit))
   with pytest.raises(ToolError, match='too'):
     evaluate(make(limit + 1))
+
+
+@given(trees)
+@settings(max_examples=5000)
+def test_five_thousand_expressions_agree_with_fractions(tree):
+  try:
+    expected = format_number(value_of(tree))
+  except ZeroDivisionError:
+    expected = 'division by zero'
+  try:
+    found = calculate(spell(tree))
+  except ToolError as error:
+    found = str(error)
+  assert found == expected or (isinstance(tree, str) and found == 'no operation')
+
+
+PIECES = ['(', ')', '+', '-', '*', '/', '%', ' ', '9', '0', '.', ',', '1/3', '(1+', '99999', 'x']
+
+
+def test_no_input_of_500_characters_is_costly():
+  random, slowest = Random(0), (0.0, '')
+  for number in range(4000):
+    few = random.sample(PIECES, random.randint(1, len(PIECES)))
+    text = ''.join(random.choices(few, k=500))[:500]
+    if number % 4 == 0:  # one that can be read
+      text = '*'.join(random.choices(['9' * 9, '(1/7)', '3%', '-2'], k=100))[:500].rstrip('*(1/-')
+    start = time.perf_counter()
+    try:
+      assert evaluate(text).operations <= calculator.MAX_OPERATIONS
+    except ToolError:
+      pass
+    slowest = max(slowest, (time.perf_counter() - start, text))
+  print(f'slowest: {1000 * slowest[0]:.1f} ms, {slowest[1]!r}')

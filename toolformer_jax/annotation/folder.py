@@ -17,6 +17,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 
 from toolformer_jax.annotation.records import Record, read_records, write_records
+from toolformer_jax.errors import UserError
 from toolformer_jax.runs import LockedFolder, write_json
 
 DOCUMENTS, MERGED = 'documents', 'merged'
@@ -56,11 +57,19 @@ class RunFolder(LockedFolder):
       yield from read_records(self._chunk(stage, chunk), kind)
 
   def write(self, stage: str, chunk: int, records: Iterable[Record], counts: Counter) -> None:
-    """Writes a chunk; it counts as done from the moment that its records have their name."""
+    """Writes a chunk; it counts as done from the moment that its records have their name.
+
+    Raises:
+      UserError: it can not be written, for instance because the disk is full.
+    """
     file = self._chunk(stage, chunk)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_json(file.with_suffix('.counts.json'), dict(sorted(counts.items())))
-    write_records(file, records)
+    try:
+      file.parent.mkdir(parents=True, exist_ok=True)
+      write_json(file.with_suffix('.counts.json'), dict(sorted(counts.items())))
+      write_records(file, records)
+    except OSError as error:
+      raise UserError(f'can not write {file}: {error.strerror}; the same command goes on from here '
+                      'when that is mended') from error
 
   def counts(self, stage: str) -> Counter:
     """Returns the sum of what was counted in the chunks of a stage that are done."""

@@ -44,7 +44,7 @@ from toolformer_jax.errors import UserError
 from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.progress import Progress
 from toolformer_jax.tools.base import Tool
-from toolformer_jax.tools.executor import Executor
+from toolformer_jax.tools.executor import Executor, ToolCounts
 from toolformer_jax.tools.store import CallStore
 
 log = logging.getLogger(__name__)
@@ -207,6 +207,7 @@ class Annotation:
       executor = stack.enter_context(Executor(
           [plan.tool], time_limit_s=settings.time_limit_s,
           max_result_chars=settings.max_result_chars, syntax=self.syntax, store=self.store))
+      stack.callback(_log_calls, tool, executor.counts[tool])
       def call(folder, chunk, documents):
         candidates = _read(folder, stage_name(tool, 'sample'), chunk, Candidate, documents)
         return start_calls(candidates, documents, executor=executor,
@@ -264,6 +265,12 @@ def _read(folder: RunFolder, stage: str, chunk: int, kind, documents) -> list:
       raise UserError(f'chunk {chunk} of {folder.path / stage} has a call to {call.tool} in the '
                       f'text {call.document_id}; that is no text of the chunk, or another tool')
   return calls
+
+
+def _log_calls(tool: str, counts: ToolCounts) -> None:
+  if counts.calls:
+    log.info('%s: %d different calls, %.2f s each, %d without a result', tool, counts.calls,
+             counts.seconds / counts.calls, counts.failures.total())
 
 
 def _one_behind(items: Iterable) -> Iterator:

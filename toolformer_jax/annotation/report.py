@@ -53,6 +53,18 @@ def summary(folder: RunFolder, plans: Sequence[ToolPlan], settings: AnnotationSe
   return '\n\n'.join(paragraphs)
 
 
+def examples(folder: RunFolder, plans: Iterable[ToolPlan], tokenizer: Tokenizer,
+             syntax: CallSyntax, count: int = 10) -> str:
+  """Returns the calls that help most and those that just fail to, as in the paper's Table 10."""
+  paragraphs = []
+  for plan in plans:
+    kept, rejected = best_calls(folder, plan, count)
+    if kept or rejected:
+      paragraphs += [f'## {plan.tool.name}, by gain',
+                     call_table(folder, [*kept, *rejected], tokenizer, syntax)]
+  return '\n\n'.join(paragraphs)
+
+
 def tool_rows(folder: RunFolder, plans: Iterable[ToolPlan]) -> list[ToolRow]:
   """Returns a row for each of `plans`; stages that were not run yet count as zero."""
   texts = folder.counts(folders.DOCUMENTS)['documents']

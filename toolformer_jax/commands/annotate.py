@@ -2,7 +2,8 @@
 
 Calls are sampled, executed, filtered and merged (stages sample, execute, filter, merge); what is
 done is not done again when the same command is started again. The texts with calls are in
-OUTPUT_DIR/merged, the configuration in OUTPUT_DIR/config.gin.
+OUTPUT_DIR/merged, the configuration in OUTPUT_DIR/config.gin, and what came of it in
+OUTPUT_DIR/report.md, the calls that help most among it.
 """
 
 import argparse
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
   """Carries the command out."""
   from toolformer_jax.annotation import report
   from toolformer_jax.annotation.corpus import read_corpus
-  from toolformer_jax.annotation.folder import DOCUMENTS, RunFolder
+  from toolformer_jax.annotation.folder import DOCUMENTS, MERGED, RunFolder
   from toolformer_jax.annotation.pipeline import Annotation, ToolPlan
   from toolformer_jax.annotation.prompts import prompt_for
   from toolformer_jax.programs import ProgramCounter
@@ -77,8 +78,12 @@ def run(args: argparse.Namespace) -> None:
       stages = STAGES if args.stage == 'all' else (args.stage,)
       with ProgramCounter():
         annotation.run(lambda: read_corpus(args.corpus), folder, stages)
+      summary = report.summary(folder, plans, config.annotation)
+      if folder.is_complete(MERGED):
+        shown = report.examples(folder, plans, model.tokenizer, config.syntax)
+        (args.output_dir / 'report.md').write_text(f'{summary}\n\n{shown}\n', 'utf-8')
       log.info('%s\n', report.time_table(folder, plans))
-      print(report.summary(folder, plans, config.annotation))
+      print(summary)
 
 
 def _checked(corpus: str) -> int | None:
