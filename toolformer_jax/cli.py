@@ -20,6 +20,7 @@ _COMMANDS = {
     'annotate': 'find the API calls that help a model to predict a corpus',
     'view': 'show an annotation run in a browser',
     'finetune': 'train a model on what annotate found',
+    'export': 'write a model as a Hugging Face directory',
 }
 _RESUMABLE = ('annotate', 'finetune')
 # What argparse shall take for an option: `-h`, `--name` and the `--` that ends the options.

@@ -38,11 +38,15 @@ class Tokenizer:
     vocab_size: number of ids.
   """
 
-  def __init__(self, hf: HfTokenizer, *, bos_id: int | None, eos_id: int | None):
-    """Wraps a tokenizer of the `tokenizers` library; ids that are None are unknown."""
+  def __init__(self, hf: HfTokenizer, *, bos_id: int | None, eos_id: int | None,
+               vocab_size: int = 0):
+    """Wraps a tokenizer of the `tokenizers` library; ids that are None are unknown.
+
+    A model may have a `vocab_size` above the number of tokens; the ids between spell nothing.
+    """
     self._hf = hf
     self.bos_id, self.eos_id = bos_id, eos_id
-    self.vocab_size = hf.get_vocab_size(with_added_tokens=True)
+    self.vocab_size = max(hf.get_vocab_size(with_added_tokens=True), vocab_size)
     end_of_text = hf.token_to_id(_END_OF_TEXT)
     self.start_id = end_of_text if bos_id is None else bos_id
     self.end_ids = frozenset({eos_id, end_of_text} - {None})
@@ -50,7 +54,7 @@ class Tokenizer:
   @classmethod
   def byte_level_bpe(
       cls, tokens: list[str], merges: list[tuple[str, str]], special: list[str], *,
-      split_digits: bool, bos_id: int | None, eos_id: int | None,
+      split_digits: bool, bos_id: int | None, eos_id: int | None, vocab_size: int = 0,
   ) -> 'Tokenizer':
     """Builds a GPT-2 style tokenizer; with `split_digits` every digit is a token of its own."""
     vocab = {token: i for i, token in enumerate(tokens)}
@@ -61,7 +65,7 @@ class Tokenizer:
     hf.decoder = tokenizers.decoders.ByteLevel()
     hf.add_special_tokens(
         [tokenizers.AddedToken(token, special=True, normalized=False) for token in special])
-    return cls(hf, bos_id=bos_id, eos_id=eos_id)
+    return cls(hf, bos_id=bos_id, eos_id=eos_id, vocab_size=vocab_size)
 
   @classmethod
   def load(cls, directory: pathlib.Path) -> 'Tokenizer':
@@ -73,14 +77,39 @@ class Tokenizer:
     try:
       ids = json.loads((directory / 'tokenizer_ids.json').read_text('utf-8'))
       text = (directory / 'tokenizer.json').read_text('utf-8')
-      return cls(HfTokenizer.from_str(text), bos_id=ids['bos_id'], eos_id=ids['eos_id'])
+      return cls(HfTokenizer.from_str(text), bos_id=ids['bos_id'], eos_id=ids['eos_id'],
+                 vocab_size=ids.get('vocab_size', 0))
     except (OSError, ValueError, KeyError) as error:
       raise UserError(f'no usable tokenizer in {directory}: {error}') from error
+
+  @classmethod
+  def from_file(cls, file: pathlib.Path, *, bos_id: int | None, eos_id: int | None,
+                vocab_size: int = 0) -> 'Tokenizer':
+    """Reads a tokenizer.json of Hugging Face.
+
+    Raises:
+      UserError: it is broken, or not byte-level: its tokens do not spell bytes.
+    """
+    try:
+      hf = HfTokenizer.from_file(str(file))
+    except Exception as error:  # the library raises the bare kind
+      raise UserError(f'{file} is no tokenizer: {error}') from error
+    if 'ByteLevel' not in json.dumps(json.loads(hf.to_str())['decoder'] or {}):
+      raise UserError(f'{file} is not byte-level, and only such tokenizers are supported')
+    return cls(hf, bos_id=bos_id, eos_id=eos_id, vocab_size=vocab_size)
+
+  def export(self, directory: pathlib.Path) -> None:
+    """Writes what transformers needs: tokenizer.json and tokenizer_config.json."""
+    (directory / 'tokenizer.json').write_text(self._hf.to_str(), 'utf-8')
+    names = {f'{kind}_token': token for kind, i in (('bos', self.bos_id), ('eos', self.eos_id))
+             if i is not None and (token := self._hf.id_to_token(i)) is not None}
+    fields = {'tokenizer_class': 'PreTrainedTokenizerFast', **names}
+    (directory / 'tokenizer_config.json').write_text(json.dumps(fields, indent=2) + '\n', 'utf-8')
 
   def save(self, directory: pathlib.Path) -> None:
     """Writes tokenizer.json (Hugging Face's format) and the ids of its special tokens."""
     (directory / 'tokenizer.json').write_text(self._hf.to_str(), 'utf-8')
-    ids = {'bos_id': self.bos_id, 'eos_id': self.eos_id}
+    ids = {'bos_id': self.bos_id, 'eos_id': self.eos_id, 'vocab_size': self.vocab_size}
     (directory / 'tokenizer_ids.json').write_text(json.dumps(ids), 'utf-8')
 
   def encode(self, text: str) -> list[int]:

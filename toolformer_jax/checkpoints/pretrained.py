@@ -5,6 +5,7 @@ import pathlib
 from jax.sharding import Mesh
 
 from toolformer_jax import fetch
+from toolformer_jax.checkpoints import huggingface
 from toolformer_jax.checkpoints.gguf import GgufFile
 from toolformer_jax.checkpoints.orbax import load_model
 from toolformer_jax.errors import UserError, unknown
@@ -15,8 +16,9 @@ def load_pretrained(name: str, *, mesh: Mesh, dtype: str = 'float32') -> Languag
   """Returns the model `name` on `mesh`.
 
   Args:
-    name: a `.gguf` file, a folder that `finetune` wrote, or a short name that `toolformer fetch`
-      knows. A short name wins over a file of the same name.
+    name: a Hugging Face directory, `hf://org/name[@revision]`, a `.gguf` file, a folder that
+      `finetune` wrote, or a short name that `toolformer fetch` knows. A short name wins over a file
+      of the same name.
     mesh: where its variables are put.
     dtype: of the computation; the variables are float32.
 
@@ -27,8 +29,7 @@ def load_pretrained(name: str, *, mesh: Mesh, dtype: str = 'float32') -> Languag
   if name in models:
     return _load_gguf(fetch.fetch(name), mesh, dtype)
   if name.startswith('hf://'):
-    raise UserError(f'{name}: models of the Hugging Face hub can not be read yet; convert it to a '
-                    '.gguf file')
+    return _load_directory(_from_hub(name), mesh, dtype)
   path = pathlib.Path(name)
   if path.is_dir():
     return _load_directory(path, mesh, dtype)
@@ -37,10 +38,23 @@ def load_pretrained(name: str, *, mesh: Mesh, dtype: str = 'float32') -> Languag
       raise UserError(f'there is no file {name}')
     return _load_gguf(path, mesh, dtype)
   if path.exists():
-    raise UserError(f'{name} is no checkpoint: neither a .gguf file nor a folder of finetune')
+    raise UserError(f'{name} is no checkpoint: neither a .gguf file nor a folder with weights')
   if len(path.parts) > 1:
     raise UserError(f'there is no checkpoint {name}')
   raise unknown('model', name, models)
+
+
+def _from_hub(name: str) -> pathlib.Path:
+  """Returns the local copy of `hf://org/name[@revision]`, which is fetched if it is not there."""
+  import huggingface_hub
+  repository, _, revision = name.removeprefix('hf://').partition('@')
+  try:
+    return pathlib.Path(huggingface_hub.snapshot_download(
+        repository, revision=revision or None,
+        allow_patterns=['*.json', '*.safetensors', 'merges.txt']))
+  except Exception as error:  # of the network, of names, of rights
+    reason = ' '.join(str(error).split())[:300]
+    raise UserError(f'can not fetch {name}: {type(error).__name__}: {reason}') from error
 
 
 def _load_gguf(path: pathlib.Path, mesh: Mesh, dtype: str) -> LanguageModel:
@@ -50,7 +64,9 @@ def _load_gguf(path: pathlib.Path, mesh: Mesh, dtype: str) -> LanguageModel:
 
 
 def _load_directory(path: pathlib.Path, mesh: Mesh, dtype: str) -> LanguageModel:
-  if list(path.glob('*.safetensors')) or list(path.glob('pytorch_model*.bin')):
-    raise UserError(f'{path} is a Hugging Face folder, which can not be read yet; convert it to a '
-                    '.gguf file')
+  if huggingface.is_directory(path):
+    return huggingface.load_directory(path, mesh, dtype)
+  if list(path.glob('pytorch_model*.bin')):
+    raise UserError(f'{path} holds weights as pickle files, which may run code; convert them to '
+                    'safetensors')
   return load_model(path, mesh, dtype)

@@ -26,6 +26,7 @@ class DecoderConfig:
     parallel_block: attention and MLP read the same norm and are added together (GPT-J).
     gated_mlp: the MLP's hidden layer is multiplied by an activated gate.
     qkv_bias, out_bias, mlp_bias, head_bias: which projections have a bias.
+    qk_norm: queries and keys are normalised, each head for itself (Qwen 3).
     tied_head: the embedding table is also the head.
     lora_rank, lora_alpha: low-rank adapters on every projection of a block; rank 0 for none.
     dtype: of the computation; norms, softmax and log-softmax are always in float32.
@@ -51,6 +52,7 @@ class DecoderConfig:
   out_bias: bool = False
   mlp_bias: bool = False
   head_bias: bool = False
+  qk_norm: bool = False
   tied_head: bool = True
   lora_rank: int = 0
   lora_alpha: float = 16.0

@@ -40,6 +40,9 @@ class Attention(nn.Module):
     q_BTNH = project('query', c.heads, 'heads')
     k_BTKH = project('key', c.kv_heads, 'kv_heads')
     v_BTKH = project('value', c.kv_heads, 'kv_heads')
+    if c.qk_norm:
+      q_BTNH = Norm(c, name='query_norm')(q_BTNH)
+      k_BTKH = Norm(c, name='key_norm')(k_BTKH)
     if c.rotary_dim:
       q_BTNH, k_BTKH = rotate(q_BTNH, angles, c), rotate(k_BTKH, angles, c)
     if self.kernel == 'xla':

@@ -1,0 +1,182 @@
+"""Hugging Face directories: what is written is read again; what is broken is named."""
+
+import json
+import os
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from toolformer_jax import sharding
+from toolformer_jax.checkpoints.hf_config import model_type, read_config, write_config
+from toolformer_jax.checkpoints.huggingface import load_directory, save_directory
+from toolformer_jax.checkpoints.pretrained import load_pretrained
+from toolformer_jax.errors import UserError
+from toolformer_jax.inference.scoring import ScoreRequest, score
+from toolformer_jax.models.language_model import LanguageModel, abstract_variables, decoder_on
+
+KINDS = {
+    'llama': {}, 'qwen3': {'qk_norm': True}, 'qwen2': {'qkv_bias': True, 'tied_head': False},
+    'gpt2': dict(positions='learned', rotary_dim=0, norm='layer', gated_mlp=False, kv_heads=4,
+                 activation='gelu_tanh', qkv_bias=True, out_bias=True, mlp_bias=True),
+    'gptj': dict(positions='rotary_interleaved', rotary_dim=4, norm='layer', gated_mlp=False,
+                 kv_heads=4, activation='gelu_tanh', parallel_block=True, mlp_bias=True,
+                 head_bias=True, tied_head=False),
+}
+REQUEST = [ScoreRequest((), tuple(range(40, 60)), tuple(range(20)))]
+
+
+@pytest.fixture
+def saved(make_model, tmp_path):
+  save_directory(tmp_path / 'model', make_model())
+  return tmp_path / 'model'
+
+
+def mesh():
+  return sharding.make_mesh(devices=jax.devices()[:1])
+
+
+def change(path, **fields):
+  config = json.loads((path / 'config.json').read_text())
+  (path / 'config.json').write_text(json.dumps(
+      {name: value for name, value in (config | fields).items() if value is not None}))
+
+
+def change_tensors(path, how):
+  tensors = load_file(path / 'model.safetensors')
+  how(tensors)
+  save_file(tensors, path / 'model.safetensors')
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_what_is_written_is_read_again(make_model, tmp_path, kind):
+  model = make_model(**KINDS[kind])
+  assert model_type(model.config) == kind
+  save_directory(tmp_path / 'model', model)
+  read = load_pretrained(str(tmp_path / 'model'), mesh=mesh())
+  assert read.config == model.config
+  assert read.tokenizer.encode('a [b]') == model.tokenizer.encode('a [b]')
+  assert read.tokenizer.start_id == model.tokenizer.start_id
+  jax.tree.map(np.testing.assert_array_equal, read.variables, model.variables)
+
+
+def test_adapters_are_merged(make_model, tmp_path):
+  base = make_model()
+  config = base.config.replace(lora_rank=3, lora_alpha=5.0)
+  shapes = sharding.unbox(abstract_variables(decoder_on(base.mesh, config)))['lora']
+  rng = np.random.default_rng(0)
+  lora = jax.tree.map(lambda x: rng.normal(0, 0.1, x.shape).astype(np.float32), shapes)
+  tuned = LanguageModel.place(config, {**base.variables, 'lora': lora}, base.tokenizer, base.mesh)
+  save_directory(tmp_path / 'tuned', tuned)
+  read = load_directory(tmp_path / 'tuned', mesh())
+  assert 'lora' not in read.variables and read.config == base.config
+  merged, apart, without = (score(model, REQUEST)[0] for model in (read, tuned, base))
+  np.testing.assert_allclose(merged, apart, atol=1e-5)
+  assert np.abs(merged - without).max() > 1e-2
+
+
+@pytest.mark.parametrize(('fields', 'message'), [
+  ({'model_type': 'mamba'}, "unknown model type in .*config.json 'mamba'"),
+  ({'hidden_size': None}, 'config.json has no field hidden_size'),
+  ({'hidden_act': 'relu'}, "hidden_act is 'relu', which is not supported, only 'silu'"),
+  ({'attn_logit_softcapping': 50.0}, 'the field attn_logit_softcapping is not understood'),
+  ({'rope_scaling': {'rope_type': 'yarn', 'factor': 4.0}}, "of the type 'yarn' with factor"),
+  ({'rope_parameters': {'rope_type': 'default', 'rope_theta': 1e4, 'partial_rotary_factor': 0.5}},
+   'with partial_rotary_factor are not supported'),
+  ({'num_attention_heads': 5}, 'config.json describes no model: 5 heads can not share 2'),
+  ({'vocab_size': 'many'}, 'config.json describes no model'),
+  ({'num_hidden_layers': 3}, r'lacks the tensor model.layers.2.input_layernorm.weight'),
+  ({'num_hidden_layers': 1}, 'has a tensor model.layers.1.* that config.json has no place for'),
+  ({'intermediate_size': 65}, r'mlp.gate_proj.weight has the shape \(64, 32\), and config.json'),
+  ({'tie_word_embeddings': False}, 'lacks the tensor lm_head.weight'),
+])
+def test_a_configuration_that_does_not_fit_is_refused(saved, fields, message):
+  change(saved, **fields)
+  with pytest.raises(UserError, match=message):
+    load_directory(saved, mesh())
+
+
+@pytest.mark.parametrize(('how', 'message'), [
+  (lambda t: t.pop('model.norm.weight'), 'lacks the tensor model.norm.weight'),
+  (lambda t: t.update(extra=np.zeros(3)), 'has a tensor extra that config.json has no place for'),
+  (lambda t: t.update({'model.norm.weight': np.zeros(31, np.float32)}),
+   r'model.norm.weight has the shape \(31,\), and config.json says \(32,\)'),
+  (lambda t: t.update({'model.norm.weight': np.zeros(32, np.int8)}),
+   'model.norm.weight is of the type I8; known are F32, F16, BF16'),
+])
+def test_tensors_that_do_not_fit_are_refused(saved, how, message):
+  change_tensors(saved, how)
+  with pytest.raises(UserError, match=message):
+    load_directory(saved, mesh())
+
+
+def test_buffers_and_a_second_copy_of_a_tied_head_are_passed_over(saved):
+  whole = load_directory(saved, mesh())
+  def add(tensors):
+    tensors['model.layers.0.self_attn.rotary_emb.inv_freq'] = np.zeros(4, np.float32)
+    tensors['lm_head.weight'] = tensors['model.embed_tokens.weight'].copy()
+  change_tensors(saved, add)
+  jax.tree.map(np.testing.assert_array_equal, load_directory(saved, mesh()).variables,
+               whole.variables)
+
+
+@pytest.mark.parametrize('size', [0, 5, 2000, -10])
+def test_a_truncated_file_is_refused(saved, size):
+  os.truncate(saved / 'model.safetensors', size % (saved / 'model.safetensors').stat().st_size)
+  with pytest.raises(UserError, match='model.safetensors is no whole safetensors file'):
+    load_directory(saved, mesh())
+
+
+def test_an_index_can_not_name_files_elsewhere(saved):
+  (saved / 'model.safetensors').rename(saved.parent / 'model.safetensors')
+  (saved / 'model.safetensors.index.json').write_text(
+      json.dumps({'weight_map': {'model.norm.weight': '../model.safetensors'}}))
+  with pytest.raises(UserError, match=r"names a file elsewhere: '../model.safetensors'"):
+    load_directory(saved, mesh())
+
+
+@pytest.mark.parametrize('name', ['config.json', 'tokenizer.json'])
+def test_broken_and_missing_files_are_named(saved, name):
+  (saved / name).write_text('{"half')
+  with pytest.raises(UserError, match=name):
+    load_directory(saved, mesh())
+  (saved / name).unlink()
+  with pytest.raises(UserError, match='holds no tokenizer|config.json|is no '):
+    load_pretrained(str(saved), mesh=mesh())
+
+
+def test_pickled_weights_are_not_opened(saved):
+  (saved / 'model.safetensors').rename(saved / 'pytorch_model.bin')
+  with pytest.raises(UserError, match='pickle files, which may run code; convert them'):
+    load_pretrained(str(saved), mesh=mesh())
+
+
+def test_a_tokenizer_that_is_not_byte_level_is_refused(saved):
+  tokenizer = json.loads((saved / 'tokenizer.json').read_text())
+  tokenizer['decoder'] = {'type': 'Fuse'}
+  (saved / 'tokenizer.json').write_text(json.dumps(tokenizer))
+  with pytest.raises(UserError, match='is not byte-level'):
+    load_directory(saved, mesh())
+
+
+def test_old_and_new_spellings_of_a_configuration_mean_the_same(make_model):
+  fields = write_config(make_model(rotary_base=5e5).config)
+  theta = fields.pop('rope_theta')
+  spellings = [{'rope_theta': theta, 'torch_dtype': 'bfloat16'}, {'rope_theta': theta,
+               'rope_scaling': None}, {'dtype': 'float16', 'rope_parameters': {
+                   'rope_type': 'default', 'rope_theta': theta}}]
+  assert len({read_config(fields | spelling, 'c')[1] for spelling in spellings}) == 1
+  assert read_config(fields | spellings[0], 'c')[1].rotary_base == 5e5
+
+
+def test_the_gpt2_tokenizer_of_two_files_is_that_of_one(saved):
+  single = load_directory(saved, mesh()).tokenizer
+  parts = json.loads((saved / 'tokenizer.json').read_text())['model']
+  (saved / 'vocab.json').write_text(json.dumps(parts['vocab']))
+  lines = [' '.join(merge) for merge in parts['merges']]
+  (saved / 'merges.txt').write_text('\n'.join(['#version: 0.2', *lines, '']))
+  (saved / 'tokenizer.json').unlink()
+  double = load_directory(saved, mesh()).tokenizer
+  text = 'A [b] -> ü\n'
+  assert double.encode(text) == single.encode(text) and double.decode(double.encode(text)) == text
