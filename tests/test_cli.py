@@ -140,6 +140,7 @@ def own_tools(workplace, monkeypatch):
       "def upper(argument):\n  return argument.upper()\n\n"
       "@tool(name='Titled', version='7')\n"
       "def with_title(argument, context):\n  return f'{argument} of {context.title}'\n")
+  (workplace / 'broken.py').write_text('def upper(:')
   (workplace / 'upper.txt').write_text('Add calls to Upper.\n\nA cat is [Upper(cat)] CAT.\n')
   monkeypatch.setattr(sys, 'path', [*sys.path])
   monkeypatch.delitem(sys.modules, 'my_tools', raising=False)
@@ -155,6 +156,7 @@ def test_a_function_of_ones_own_is_a_tool(run, own_tools):
   ("{'Upper': 'my_tools:lower'}", "Upper is no function at 'my_tools:lower'"),
   ("{'Upper': 'nowhere:upper'}", "Upper is no function at 'nowhere:upper'"),
   ("{'Upper': 'upper'}", "Upper is no function at 'upper'"),
+  ("{'Upper': 'broken:upper'}", "Upper is no function at 'broken:upper' (SyntaxError"),
   ("{'no name': 'my_tools:upper'}", "'no name' is no name for a tool"),
   ("{'CALENDAR': 'my_tools:upper'}", "'CALENDAR' is no name for a tool, or there is one"),
   ("{'Up': 'my_tools:upper', 'up': 'my_tools:upper'}", "'up' is no name for a tool, or there is"),
@@ -173,6 +175,16 @@ def test_a_tool_of_an_mcp_server_is_called(run, fails, workplace):
   assert run('call', 'count_words', 'one two three', server) == (0, '3\n', '')
   assert 'has no tool count_letters; it has count_words' in fails(
       'call', 'count_letters', 'x', server.replace('count_words', 'count_letters'))
+
+
+def test_a_decorated_function_gets_the_name_that_it_is_given(run, own_tools):
+  renamed = "--gin.OwnTools.functions={'Shout': 'my_tools:with_title'}"
+  assert run('call', 'shout', 'page', renamed) == (0, 'page of None\n', '')
+
+
+def test_results_are_cut_as_a_model_would_see_them(run, own_tools):
+  cut = '--gin.AnnotationSettings.max_result_chars=10'
+  assert run('call', 'upper', 'a long one of many words', *own_tools, cut) == (0, 'A LONG\n', '')
 
 
 def test_settings_are_for_tools_that_are_there(fails, own_tools):
@@ -377,14 +389,8 @@ def test_a_recorded_run_is_replayed_without_its_tools(run, fails, workplace, cor
             "--gin.upper/ToolSettings.prompt='upper.txt'", *more]
   code, report, err = run(*argv('recorded', '--record', 'calls.sqlite'))
   assert code == 0, err
-  if 'executed' not in report:
-    pytest.fail(report)
   (workplace / 'my_tools.py').unlink()
   sys.modules.pop('my_tools', None)
-  made = [p for p in (workplace / 'recorded/upper/execute').glob('*.jsonl') if p.read_text()]
-  if not made:  # a random model may propose nothing; then nothing was recorded either
-    assert 'no call to the tool' in fails(*argv('replayed', '--replay', 'calls.sqlite'))
-    return
   assert run(*argv('replayed', '--replay', 'calls.sqlite'))[:2] == (0, report)
   assert 'not allowed with' in fails(*argv('x', '--replay', 'a', '--record', 'b'))
 

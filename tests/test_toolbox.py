@@ -92,11 +92,11 @@ def test_other_pages_or_settings_are_another_index(corpus):
 
 def test_damaged_index_is_built_again_and_nothing_is_left_over(corpus, cache):
   answer = wikipedia_search(SearchSettings(str(corpus)))('capital Accra', Context())
-  index, = (cache / 'search').iterdir()
+  index, = (path for path in (cache / 'search').iterdir() if path.suffix != '.lock')
   (index / 'passages.jsonl').write_text('')
   again = wikipedia_search(SearchSettings(str(corpus)))
   assert again('capital Accra', Context()) == answer
-  assert list((cache / 'search').iterdir()) == [index]
+  assert [path for path in (cache / 'search').iterdir() if path.suffix != '.lock'] == [index]
 
 
 def test_compressed_pages_and_dumps_are_read(corpus, tmp_path):
@@ -113,13 +113,13 @@ def test_compressed_pages_and_dumps_are_read(corpus, tmp_path):
 
 def test_pages_of_kilt_are_read_with_their_sections(tmp_path):
   page = {'wikipedia_id': '3', 'wikipedia_title': 'Ghana', 'text': [
-      'Ghana\n', 'Ghana lies in Africa.\n', 'Section::::History.Early times.\n',
+      'Ghana\n', 'Ghana lies in Africa.\n', 'Section::::History.St. Louis.\n',
       'It was rich in gold.\n', 'BULLET::::- Accra is the capital.\n']}
   (tmp_path / 'kilt.jsonl').write_text(json.dumps(page) + '\n')
   found = wikipedia_search(SearchSettings(str(tmp_path / 'kilt.jsonl')))
   assert found('Africa', Context()) == 'Ghana > Ghana lies in Africa.'
   assert found('gold', Context()) == (
-      'Ghana > Early times > It was rich in gold. - Accra is the capital.')
+      'Ghana > St. Louis > It was rich in gold. - Accra is the capital.')
 
 
 @pytest.mark.parametrize('line, message', [
@@ -131,7 +131,7 @@ def test_broken_pages_are_errors_with_their_line(line, message, corpus, cache):
   corpus.write_text(f'{corpus.read_text()}{line}\n')
   with pytest.raises(UserError, match=message):
     wikipedia_search(SearchSettings(str(corpus)))
-  assert not (cache / 'search').exists()
+  assert not [path for path in (cache / 'search').iterdir() if path.suffix != '.lock']
 
 
 def test_missing_corpora_are_errors(tmp_path):

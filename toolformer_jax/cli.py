@@ -63,6 +63,11 @@ def guarded(work: Callable[[], None], resumable: bool) -> int:
     # Who read the output has enough of it; Python must not flush what is left.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 141
+  except OSError as error:  # the disk is full, or a file may not be read
+    hint = '; the same command again goes on where this one stopped' if resumable else ''
+    reason = error.strerror or error
+    print(f'error: {error.filename or "a file"}: {reason}{hint}', file=sys.stderr)
+    return 2
 
 
 def _run(argv: list[str]) -> None:

@@ -148,7 +148,7 @@ def fetch(name: str, cache: pathlib.Path | None = None) -> pathlib.Path:
     return path
   try:
     cache.mkdir(parents=True, exist_ok=True)
-    with _exclusive(cache / f'{name}.lock'):
+    with exclusive(cache / f'{name}.lock'):
       if not _is_intact(path, asset):  # another process may have fetched it meanwhile
         _obtain(asset, path)
   except OSError as error:
@@ -233,7 +233,7 @@ def file_sha256(path: pathlib.Path) -> str:
 
 
 @contextlib.contextmanager
-def _exclusive(path: pathlib.Path) -> Iterator[None]:
+def exclusive(path: pathlib.Path) -> Iterator[None]:
   """Holds a lock between processes; the system releases it when its holder dies."""
   with open(path, 'wb') as file:
     fcntl.flock(file, fcntl.LOCK_EX)

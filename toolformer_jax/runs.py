@@ -11,7 +11,7 @@ import pathlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
 from toolformer_jax.errors import UserError
 
@@ -60,8 +60,8 @@ class LockedFolder:
     self._locks = contextlib.ExitStack()
     try:
       path.mkdir(parents=True, exist_ok=True)
-      self._take_locks()
       with self.exclusively():
+        self._take_locks()
         self._check(json.loads(json.dumps(configuration)), versions)
     except OSError as error:
       self._locks.close()
@@ -78,14 +78,27 @@ class LockedFolder:
       yield
 
   def _take_locks(self) -> None:
-    """Locks the folder: alone, or together with the other shards, and then the shard."""
-    alone = self.shard.count == 1
-    self._lock('.lock', fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
-    if not alone:
-      self._lock(f'.lock-{self.shard.index}', fcntl.LOCK_EX)
+    """Locks the folder: alone, or with the other shards of as many, and then the shard."""
+    whole = self._locks.enter_context(open(self.path / '.lock', 'a+', encoding='utf-8'))
+    if self.shard.count == 1:
+      self._lock(whole, fcntl.LOCK_EX)
+      return
+    try:
+      fcntl.flock(whole, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      whole.truncate(0)  # the first one: the others have to divide the work as it does
+      whole.write(str(self.shard.count))
+      whole.flush()
+    except OSError:
+      pass
+    self._lock(whole, fcntl.LOCK_SH)
+    whole.seek(0)
+    if (count := whole.read()) != str(self.shard.count):
+      raise UserError(f'{self.path} is shared by {count} processes at the moment, not by '
+                      f'{self.shard.count}; start all of them with the same number of shards')
+    own = open(self.path / f'.lock-{self.shard.index}', 'w')  # noqa: SIM115 - held
+    self._lock(self._locks.enter_context(own), fcntl.LOCK_EX)
 
-  def _lock(self, name: str, kind: int) -> None:
-    file = self._locks.enter_context(open(self.path / name, 'w'))
+  def _lock(self, file: IO, kind: int) -> None:
     try:
       fcntl.flock(file, kind | fcntl.LOCK_NB)
     except OSError as error:
@@ -119,7 +132,10 @@ class LockedFolder:
 def write_json(file: pathlib.Path, value: Any) -> None:
   """Writes `value` to `file` at once: the file is there whole, or not at all."""
   temporary = file.with_name(file.name + '.tmp')
-  temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + '\n', 'utf-8')
+  with open(temporary, 'w', encoding='utf-8') as opened:
+    opened.write(json.dumps(value, indent=2, ensure_ascii=False) + '\n')
+    opened.flush()
+    os.fsync(opened.fileno())
   os.replace(temporary, file)
 
 

@@ -73,7 +73,7 @@ def load_model(checkpoint: str, settings: ModelSettings) -> 'LanguageModel':
 
 
 def join_cluster() -> tuple[int, int]:
-  """Joins the processes of `jax.distributed`; returns which one this is, and how many there are.
+  """Meets the processes of `jax.distributed`; returns which one this is, and how many there are.
 
   Raises:
     UserError: there is no such cluster, or it can not be joined.
@@ -86,7 +86,10 @@ def join_cluster() -> tuple[int, int]:
   except (ValueError, RuntimeError) as error:
     raise UserError(f'--distributed: can not join the other processes ({error}); set '
                     'JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID') from error
-  return jax.process_index(), jax.process_count()
+  found = jax.process_index(), jax.process_count()
+  # Nothing else is asked of the others: a slow one, or one that dies, shall not end the rest.
+  jax.distributed.shutdown()
+  return found
 
 
 def _from_environment(name: str) -> int | None:

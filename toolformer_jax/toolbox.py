@@ -1,6 +1,7 @@
 """The tools of the command line, built by name, and what connects them to a model that decodes."""
 
 import atexit
+import dataclasses
 import functools
 import importlib
 import os
@@ -21,7 +22,7 @@ from toolformer_jax.tools.calculator import Calculator
 from toolformer_jax.tools.calendar import Calendar
 from toolformer_jax.tools.executor import Executor, Request
 from toolformer_jax.tools.few_shot import FewShotTranslator
-from toolformer_jax.tools.function import tool
+from toolformer_jax.tools.function import FunctionTool, tool
 from toolformer_jax.tools.language import identify_language
 from toolformer_jax.tools.mt import MachineTranslation
 from toolformer_jax.tools.nllb import Nllb
@@ -82,8 +83,8 @@ class OwnTools:
   """Tools that a user brings, by the name that calls have for them.
 
   Attributes:
-    functions: `'module:function'` of a Python function from a text to a text, or of a tool; the
-      module is looked for in the working directory too.
+    functions: `'module:function'` of a Python function from a text to a text, decorated or not;
+      the module is looked for in the working directory too.
     mcp: the MCP server that has a tool of this name: a command line, or a URL.
   """
 
@@ -166,7 +167,7 @@ class Toolbox:
     if self.mt.translator == 'apertium':
       translator = Apertium()
     elif self.mt.translator == 'nllb':
-      translator = Nllb(self.mt.checkpoint)
+      translator = Nllb(self.mt.checkpoint, identity(self.mt.checkpoint)[:12])
     else:
       complete = completer(_reader(self.mt.checkpoint), max_tokens=64)
       translator = FewShotTranslator(complete, identity(self.mt.checkpoint)[:12])
@@ -184,10 +185,12 @@ def function_tool(name: str, path: str) -> Tool:
     sys.path.append(os.getcwd())
   try:
     found = getattr(importlib.import_module(module), attribute)
-    return found if hasattr(found, 'version') else tool(found, name=name)
-  except (ImportError, AttributeError, ValueError, TypeError) as error:
-    raise UserError(f'OwnTools.functions: {name} is no function at {path!r} ({error}); '
-                    'write \'module:function\'') from error
+    if isinstance(found, FunctionTool):
+      return dataclasses.replace(found, name=name)
+    return tool(found, name=name)
+  except Exception as error:  # whatever a user's module raises when it is imported
+    raise UserError(f'OwnTools.functions: {name} is no function at {path!r} '
+                    f'({type(error).__name__}: {error}); write \'module:function\'') from error
 
 
 def mcp_tool(name: str, server: str) -> Tool:
@@ -238,7 +241,13 @@ def call_runner(
   def run_call(call: Call, text: int) -> futures.Future[tuple[str | None, str | None]]:
     answer = futures.Future()
     outcome = executor.submit(Request(call.name, call.argument, contexts[text]))
-    outcome.add_done_callback(
-        lambda done: answer.set_result((done.result().result, done.result().failure)))
+    def pass_on(done: futures.Future) -> None:
+      if done.cancelled():
+        answer.set_result((None, 'cancelled'))
+      elif error := done.exception():
+        answer.set_exception(error)
+      else:
+        answer.set_result((done.result().result, done.result().failure))
+    outcome.add_done_callback(pass_on)
     return answer
   return run_call

@@ -4,6 +4,7 @@ import hashlib
 import importlib.metadata
 import os
 import pathlib
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,13 @@ import toolformer_jax
 from toolformer_jax.annotation.jsonl import read_objects
 from toolformer_jax.annotation.mediawiki import read_pages
 from toolformer_jax.errors import UserError, unknown
-from toolformer_jax.fetch import cache_directory, corpus_names, file_sha256, find_corpus
+from toolformer_jax.fetch import (
+    cache_directory,
+    corpus_names,
+    exclusive,
+    file_sha256,
+    find_corpus,
+)
 from toolformer_jax.settings import check
 from toolformer_jax.tools.passage_index import PassageIndex
 from toolformer_jax.tools.passages import Page
@@ -50,17 +57,38 @@ def passage_index(settings: SearchSettings) -> PassageIndex:
   """
   corpus = _locate(settings.corpus)
   directory = cache_directory() / 'search' / _key(corpus, settings)
-  if directory.exists():
-    try:
-      return PassageIndex.load(directory)
-    except UserError:  # damaged, or of an earlier version
-      shutil.rmtree(directory, ignore_errors=True)
-  index = PassageIndex.build(corpus_pages(corpus), settings.passage_words)
   try:
-    _save(index, directory)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with exclusive(directory.with_suffix('.lock')):  # who comes second finds it built
+      return _load(directory) or _build(corpus, settings, directory)
   except OSError as error:
     raise UserError(f'can not write the cache {directory.parent}: {error}; set TOOLFORMER_CACHE to '
                     'a directory with space that you may write') from error
+
+
+def _load(directory: pathlib.Path) -> PassageIndex | None:
+  """Returns the index at `directory`; None if there is none, or it is damaged."""
+  if not directory.exists():
+    return None
+  try:
+    return PassageIndex.load(directory)
+  except UserError:
+    shutil.rmtree(directory, ignore_errors=True)
+    return None
+
+
+def _build(corpus: pathlib.Path, settings: SearchSettings,
+           directory: pathlib.Path) -> PassageIndex:
+  """Builds the index and puts it at `directory`, all of its files at once."""
+  prefix = f'{directory.name}.part-'
+  for leftover in directory.parent.glob(prefix + '*'):  # of a run that was killed
+    shutil.rmtree(leftover, ignore_errors=True)
+  index = PassageIndex.build(corpus_pages(corpus), settings.passage_words)
+  with tempfile.TemporaryDirectory(prefix=prefix, dir=directory.parent) as folder:
+    whole = pathlib.Path(folder, 'index')
+    whole.mkdir()
+    index.save(whole)
+    os.rename(whole, directory)
   return PassageIndex.load(directory)
 
 
@@ -93,7 +121,8 @@ def _kilt_text(paragraphs: Sequence[str]) -> str:
   lines = []
   for paragraph in map(str.strip, paragraphs[1:]):
     if paragraph.startswith(_SECTION):
-      heading = paragraph.removeprefix(_SECTION).rstrip('.').rpartition('.')[2]
+      # A stop within a name, as in `St. Louis`, has a blank behind it.
+      heading = re.split(r'\.(?! )', paragraph.removeprefix(_SECTION).rstrip('.'))[-1]
       lines.append(f'== {heading} ==')
     else:
       lines.append(paragraph.removeprefix(_BULLET))
@@ -113,14 +142,3 @@ def _key(corpus: pathlib.Path, settings: SearchSettings) -> str:
   parts = (file_sha256(corpus), settings.passage_words, toolformer_jax.__version__,
            importlib.metadata.version('bm25s'))
   return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
-
-
-def _save(index: PassageIndex, directory: pathlib.Path) -> None:
-  """Puts the files of `index` at `directory`, all of them at once."""
-  directory.parent.mkdir(parents=True, exist_ok=True)
-  with tempfile.TemporaryDirectory(prefix='part-', dir=directory.parent) as folder:
-    whole = pathlib.Path(folder, 'index')
-    whole.mkdir()
-    index.save(whole)
-    if not directory.exists():  # else another process was faster, and built the same
-      os.rename(whole, directory)

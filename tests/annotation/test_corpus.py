@@ -58,7 +58,7 @@ def test_optional_fields_may_be_anything(tmp_path):
 @pytest.mark.parametrize('fields', [
   {'raw_content': 'x', 'url': 'https://a.org/2019/4/5/x', 'title': 'T', 'id': 'i'},  # CCNet
   {'text': 'x', 'id': 'i', 'created': '2024-01-01T00:00:00Z', 'added': '2024-02-02',  # Dolma
-   'metadata': {'url': 'https://a.org/2019/4/5/x', 'title': 'T'}},
+   'url': None, 'metadata': {'url': 'https://a.org/2019/4/5/x', 'title': 'T'}},
   {'text': b'x'.decode(), 'id': 'i', 'title': 'T', 'url': 'https://a.org/2019/4/5/x',  # C4
    'timestamp': '2020-01-01T00:00:00Z'},
 ])
@@ -77,6 +77,9 @@ def test_datasets_of_hugging_face_are_streamed(tmp_path, monkeypatch):
   write(folder / 'test.jsonl', '{"text": "Two.", "url": "v"}\n')
   assert list(read_corpus(f'hf:{folder}')) == [Document('000000001', 'One.', url='u')]
   assert list(read_corpus(f'hf:{folder}@test')) == [Document('000000001', 'Two.', url='v')]
+  assert list(read_corpus(f'hf:{folder}@test[:1]')) == list(read_corpus(f'hf:{folder}@test'))
+  with pytest.raises(UserError, match='holds no document'):
+    list(read_corpus(f'hf:{folder}@test[:0]'))
   for name in f'hf:{folder}@nothing', f'hf:{tmp_path}/nowhere':
     with pytest.raises(UserError, match='can not read hf:'):
       list(read_corpus(name))

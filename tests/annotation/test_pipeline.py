@@ -126,6 +126,10 @@ def test_shards_have_the_folder_at_once_but_none_twice(annotation, tmp_path):
     for shard in Shard(0, 2), Shard(1, 2), Shard():
       with pytest.raises(UserError, match='another process is writing'):
         RunFolder(*shared, shard)
+    with pytest.raises(UserError, match='is shared by 2 processes at the moment, not by 3'):
+      RunFolder(*shared, Shard(2, 3))
+  with RunFolder(*shared, Shard(2, 3)):
+    pass
   with RunFolder(*shared), pytest.raises(UserError, match='another process is writing'):
     RunFolder(*shared, Shard(0, 2))
 
@@ -145,6 +149,12 @@ def test_a_stage_alone_needs_only_its_own_shard(annotation, tmp_path):
     run_shard(annotation, tmp_path, 0, 2, stages=('merge',))
 
 
+def test_pieces_may_not_have_the_id_of_another_text(annotation, tmp_path):
+  long = Document('d', 'Many words. ' * 20)
+  with pytest.raises(UserError, match="two texts have the id 'd-1'"):
+    run(annotation, tmp_path, lambda: [long, Document('d-1', 'hi')])
+
+
 def test_a_cap_holds_over_all_chunks(annotation, tmp_path):
   whole = run(annotation, tmp_path / 'whole')
   plan, = annotation.plans
@@ -156,6 +166,7 @@ def test_a_cap_holds_over_all_chunks(annotation, tmp_path):
 
 def test_a_replayed_run_is_identical_without_the_tool(annotation, tmp_path):
   with contextlib.closing(CallStore(tmp_path / 'calls')) as store:
+    store.add_tool(annotation.plans[0].tool)
     first = run(dataclasses.replace(annotation, store=store), tmp_path / 'recorded')
   with contextlib.closing(CallStore(tmp_path / 'calls', replay=True)) as store:
     plan = dataclasses.replace(annotation.plans[0], tool=store.replayed_tool('calculator'))

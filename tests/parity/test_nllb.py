@@ -55,7 +55,7 @@ def directory(tokenizer, theirs, tmp_path_factory):
 
 
 def test_translations_are_those_of_transformers(directory, tokenizer, theirs):
-  ours = Nllb(str(directory), beam_size=1, max_tokens=MAX_TOKENS)
+  ours = Nllb(str(directory), 'v', beam_size=1, max_tokens=MAX_TOKENS)
   expected = []
   for text, language in TEXTS:
     ids = tokenizer.encode(text, add_special_tokens=False).ids
@@ -68,7 +68,7 @@ def test_translations_are_those_of_transformers(directory, tokenizer, theirs):
 
 
 def test_unknown_languages_are_tool_errors(directory):
-  ours = Nllb(str(directory), beam_size=1, max_tokens=MAX_TOKENS)
+  ours = Nllb(str(directory), 'v', beam_size=1, max_tokens=MAX_TOKENS)
   unknown, known = ours.translate_many(['w1', 'w1'], ['xx', 'es'])
   assert isinstance(unknown, ToolError) and isinstance(known, str)
   assert CODES.items() >= CODE_OF.items()
@@ -76,4 +76,4 @@ def test_unknown_languages_are_tool_errors(directory):
 
 def test_a_directory_without_a_model_is_refused(tmp_path):
   with pytest.raises(UserError, match='holds no NLLB of CTranslate2'):
-    Nllb(str(tmp_path))
+    Nllb(str(tmp_path), 'v')

@@ -39,6 +39,14 @@ def test_the_page_itself_is_never_read():
   assert 'Passage: Ghana >' not in reader.prompts[0] and 'Passage: ' in reader.prompts[0]
 
 
+@pytest.mark.parametrize(('completion', 'answer'), [
+  (' Accra.', 'Accra'), (' Washington, D.C.', 'Washington, D.C.'), (' the U.S.', 'the U.S.'),
+  (' 3.5', '3.5'), (' a city. It', 'a city. It'),
+])
+def test_an_answer_has_no_full_stop(completion, answer):
+  assert QuestionAnswering(Reader(completion), 'm', None)('what?', Context()) == answer
+
+
 def test_closed_book_has_no_passage():
   reader = Reader(' Lima')
   qa = QuestionAnswering(reader, 'm', None)

@@ -1,6 +1,5 @@
 """What was recorded is not asked for again, and a replay is the same without any tool."""
 
-import resource
 import subprocess
 import sys
 
@@ -33,6 +32,8 @@ class Odd:
 
 
 def run(tools, requests, store):
+  for recorded in () if store.replay else tools:
+    store.add_tool(recorded)
   with Executor(tools, store=store) as executor:
     return [(outcome.result, outcome.failure) for outcome in executor.run(requests)]
 
@@ -41,12 +42,10 @@ def run(tools, requests, store):
 @settings(max_examples=20)
 def test_a_replay_is_identical_and_asks_nobody(tmp_path_factory, arguments):
   path = tmp_path_factory.mktemp('store') / 'calls.sqlite'
-  requests = [Request('Odd', a.replace('\ud800', ''), Context(title='T')) for a in arguments]
+  requests = [Request('Odd', a, Context(title='T')) for a in arguments]
   store = CallStore(path)
   first = run([Odd()], requests, store)
   store.close()
-  if not requests:
-    return
   replay = CallStore(path, replay=True)
   assert run([replay.replayed_tool('odd')], requests, replay) == first
   replay.close()
@@ -70,16 +69,23 @@ def test_context_and_version_are_part_of_a_call(tmp_path):
   assert odd.asked == ['a'] * 3
 
 
-def test_a_call_that_was_not_recorded_is_a_failure_of_a_replay(tmp_path):
+def test_what_was_not_recorded_ends_a_replay(tmp_path):
   store = CallStore(tmp_path / 'calls.sqlite')
   run([Odd()], [Request('Odd', 'a')], store)
   store.close()
   replay = CallStore(tmp_path / 'calls.sqlite', replay=True)
-  stand_in = replay.replayed_tool('ODD')
-  assert run([stand_in], [Request('Odd', 'b')], replay) == [
-      (None, 'Odd: not among the recorded calls')]
-  with pytest.raises(UserError, match="no call to the tool 'calendar'"):
+  with pytest.raises(UserError, match=r"Odd\('b'\) is not among the recorded calls"):
+    run([replay.replayed_tool('ODD')], [Request('Odd', 'b')], replay)
+  with pytest.raises(UserError, match="was not recorded with the tool 'calendar'"):
     replay.replayed_tool('calendar')
+
+
+def test_a_store_that_breaks_is_no_failure_of_the_tool(tmp_path):
+  store = CallStore(tmp_path / 'calls.sqlite')
+  store.close()
+  with pytest.raises(UserError, match='calls.sqlite can not be'):
+    with Executor([Odd()], store=store) as executor:
+      executor.run([Request('Odd', 'a')])
 
 
 def test_a_batch_is_taken_from_the_store_as_a_whole_or_not_at_all(tmp_path):
@@ -104,7 +110,7 @@ def test_what_is_no_store_is_refused(tmp_path):
     CallStore(tmp_path / 'nowhere', replay=True)
   (tmp_path / 'text').write_text('not a database, but long enough to be looked at ' * 100)
   for replay in True, False:
-    with pytest.raises(UserError, match='is no store of tool calls'):
+    with pytest.raises(UserError, match='is no store of tool calls, or can not be used'):
       CallStore(tmp_path / 'text', replay=replay)
 
 
@@ -130,7 +136,7 @@ with Executor([echo], store=store, max_result_chars=4000) as executor:
     print('error', error)
 """
   done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True, timeout=60)
-  assert done.stdout.startswith('error can not write to'), done
+  assert done.stdout.startswith('error ') and 'can not be written' in done.stdout, done
   store = CallStore(tmp_path / 'calls.sqlite', replay=True)
   first = store.find(tool(lambda a: a, name='Echo'), 'first', Context())
-  assert first == Answer('first') and resource.getrlimit(resource.RLIMIT_FSIZE)[0] == -1
+  assert first == Answer('first')

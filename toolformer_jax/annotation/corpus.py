@@ -89,7 +89,8 @@ def _document(fields: Mapping[str, Any], default_id: str) -> Document | None:
   if not isinstance(text, str):
     return None
   metadata = fields.get('metadata')
-  known = {**(metadata if isinstance(metadata, Mapping) else {}), **fields}
+  own = {name: value for name, value in fields.items() if value is not None}
+  known = {**(metadata if isinstance(metadata, Mapping) else {}), **own}
   url = _string(known.get('url'))
   return Document(
       id=_string(fields.get('id')) or default_id, text=text, url=url,

@@ -13,6 +13,7 @@ from toolformer_jax.tools.base import Context
 from toolformer_jax.tools.executor import Executor, Outcome, Request
 
 _NUMBER = re.compile(r'\d[\d,]*(?:\.\d+)?')
+_MAX_DIGITS = 100  # longer ones are no numbers to calculate with
 LOOK_AHEAD = 'look-ahead: the text states the argument, or a number in it, only later'
 _ALWAYS_GUARDED = ('MT',)  # paper, appendix A.1
 
@@ -84,4 +85,5 @@ def looks_ahead(candidate: Candidate, document: Document, tokenizer: Tokenizer,
 
 def _numbers(text: str) -> list[tuple[int, Fraction]]:
   """Returns the numbers of `text`: where each ends, and its value."""
-  return [(match.end(), Fraction(match[0].replace(',', ''))) for match in _NUMBER.finditer(text)]
+  return [(match.end(), Fraction(match[0].replace(',', ''))) for match in _NUMBER.finditer(text)
+          if len(match[0]) <= _MAX_DIGITS]

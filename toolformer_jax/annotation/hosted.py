@@ -1,6 +1,7 @@
 """Corpora that others host, by name: TensorFlow Datasets and Hugging Face datasets, as rows."""
 
 import os
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +14,8 @@ def read_rows(corpus: str) -> Iterator[dict[str, Any]]:
   """Yields the rows of `tfds:NAME[@SPLIT]` or `hf:NAME[/CONFIG][@SPLIT]`; the split is `train`.
 
   `tfds:c4/en` is prepared or read from where TensorFlow Datasets keeps its data; rows of a Hugging
-  Face dataset are streamed, and NAME may be a local folder.
+  Face dataset are streamed, and NAME may be a local folder. Of both, `@train[:1000]` are the first
+  thousand: all texts of a corpus are split before any is annotated.
 
   Raises:
     UserError: the package is not installed, or there is no such dataset.
@@ -45,4 +47,7 @@ def _hugging_face_rows(name: str, split: str) -> Iterator[dict[str, Any]]:
   # `org/name/config`: what is behind the second slash, unless all of it is a folder.
   if not os.path.isdir(name) and name.count('/') == 2:
     path, _, config = name.rpartition('/')
-  yield from datasets.load_dataset(path, config, split=split, streaming=True)
+  # Streams can not be cut by the package's own syntax.
+  sliced = re.fullmatch(r'(\w+)\[:(\d+)\]', split)
+  rows = datasets.load_dataset(path, config, split=sliced[1] if sliced else split, streaming=True)
+  yield from rows.take(int(sliced[2])) if sliced else rows

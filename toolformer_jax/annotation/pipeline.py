@@ -126,12 +126,16 @@ class Annotation:
 
     Those already have what reads as a call, or bytes that the vocabulary does not know.
     """
-    names = {plan.tool.name for plan in self.plans}
+    names, ids = {plan.tool.name for plan in self.plans}, set()
     for document in corpus:
       counts['read'] += 1
       pieces = split_document(document, self.model.tokenizer.encode, self.settings.max_text_tokens)
       counts['split'] += len(pieces) > 1
       for piece in pieces:
+        if piece.id in ids:
+          raise UserError(f'two texts have the id {piece.id!r}, one of them as a piece of a longer '
+                          'one; ids must differ')
+        ids.add(piece.id)
         if self.syntax.find(piece.text, names):
           counts['with a call already'] += 1
         elif not self.model.tokenizer.spells(piece.text):

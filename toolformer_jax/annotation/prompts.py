@@ -76,7 +76,7 @@ def read_prompt(tool: str, path: pathlib.Path) -> Prompt:
     raise UserError(f'{path}: a prompt is an instruction and, after blank lines, demonstrations')
   for number, text in enumerate(demonstrations, 1):
     if not DEFAULT_SYNTAX.find(text, {tool}):
-      raise UserError(f'{path}: demonstration {number} has no call [{tool}(...)]')
+      raise UserError(f'{path}: demonstration {number} has no call [{tool}(...)] behind a blank')
   return Prompt(tool, instruction, tuple(demonstrations))
 
 

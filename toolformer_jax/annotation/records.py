@@ -121,6 +121,8 @@ def write_records(path: pathlib.Path, records: Iterable[Record]) -> None:
   with open(temporary, 'w', encoding='utf-8') as file:
     for record in records:
       file.write(json.dumps(to_json(record), ensure_ascii=False) + '\n')
+    file.flush()
+    os.fsync(file.fileno())  # else a machine that goes down may leave the name without the content
   os.replace(temporary, path)
 
 

@@ -5,6 +5,8 @@ The exit code is 2 if the tool has no result.
 
 import argparse
 
+from toolformer_jax.annotation.settings import AnnotationSettings
+from toolformer_jax.calls import DEFAULT_SYNTAX
 from toolformer_jax.commands import options
 from toolformer_jax.errors import UserError
 from toolformer_jax.toolbox import Toolbox
@@ -26,9 +28,11 @@ def run(args: argparse.Namespace) -> None:
   """Carries the command out."""
   # Reading the configuration imports JAX, which a calculator shall not wait for.
   configured = args.gin_file or args.bindings
-  toolbox = options.configuration(args).toolbox if configured else Toolbox()
-  tool, = toolbox.build([args.tool])
-  with Executor([tool]) as executor:
+  config = options.configuration(args) if configured else None
+  tool, = (config.toolbox if config else Toolbox()).build([args.tool])
+  settings = config.annotation if config else AnnotationSettings()
+  with Executor([tool], settings.time_limit_s, settings.max_result_chars,
+                syntax=config.syntax if config else DEFAULT_SYNTAX) as executor:
     request = Request(tool.name, args.argument, Context(date=args.date))
     outcome, = executor.run([request])
   if outcome.result is None:

@@ -81,7 +81,10 @@ def tools(args: argparse.Namespace, config: 'Configuration',
   """
   if store and store.replay:
     return [store.replayed_tool(name) for name in tool_names(args, config)]
-  return config.toolbox.build(args.tools)
+  built = config.toolbox.build(args.tools)
+  for tool in built if store else ():
+    store.add_tool(tool)
+  return built
 
 
 def tool_names(args: argparse.Namespace, config: 'Configuration') -> list[str]:

@@ -1,6 +1,7 @@
 """Translation to English by Apertium's rules; its pipelines are kept open as processes."""
 
 import contextlib
+import hashlib
 import pathlib
 import re
 import selectors
@@ -31,6 +32,7 @@ _ESCAPED = re.compile(r'\\(.)')
 # A sentence's end that the taggers can rely on, and a blank that no stage changes.
 _END = '.[]'
 _PIECE = 65536
+_MAX_CHARS = 5000  # with escapes less than what a pipe takes before somebody reads: none can block
 
 
 class Apertium:
@@ -49,19 +51,31 @@ class Apertium:
                             if all((modes / f'{mode}.mode').is_file() for mode in route))
     if not self.languages or not shutil.which('lt-proc'):
       raise UserError(f'no pair of Apertium to English is installed; {_INSTALL}')
-    self.version = f'apertium-{"-".join(self.languages)}'
+    self.version = f'apertium-{self._installed()}'
+
+  def _installed(self) -> str:
+    """Returns a short hash of the pairs: their pipelines, and the sizes of the files in them."""
+    digest = hashlib.sha256()
+    for mode in sorted({mode for language in self.languages for mode in ROUTES[language]}):
+      commands = _commands((self._modes / f'{mode}.mode').read_text('utf-8'))
+      files = [pathlib.Path(word) for command in commands for word in command if '/' in word]
+      sizes = [file.stat().st_size for file in files if file.is_file()]
+      digest.update(repr((mode, commands, sizes)).encode())
+    return digest.hexdigest()[:12]
 
   def translate(self, text: str, language: str) -> str:
     """Returns `text`, which is in `language` (ISO 639), in English.
 
     Raises:
-      ToolError: no installed pair leads from the language to English.
+      ToolError: the text is too long, or no installed pair leads from the language to English.
       ConnectionError: its processes failed; the next text starts them again.
     """
     if language not in ROUTES:
       raise ToolError(f'no pair: Apertium does not translate {language} to English')
     if language not in self.languages:
       raise ToolError(f'no pair: {language} to English is not installed')
+    if len(text) > _MAX_CHARS:
+      raise ToolError('too long')
     for mode in ROUTES[language]:
       text = self._pipeline(mode).translate(text)
     return text

@@ -24,6 +24,7 @@ _MAX_REASON_CHARS = 200
 # A result of megabytes is cut to this many times its limit before it is cleaned: blanks shrink.
 _SLACK = 8
 _TIME_LIMIT = 'time limit'
+_MAX_HUNG = 50  # calls to one tool: each leaves a thread behind
 
 
 @dataclass(frozen=True)
@@ -199,9 +200,12 @@ class Executor:
     clock.start()
     try:
       answers = self._stored(tool, job) or self._call(tool, job.requests)
+    except errors.UserError as error:  # not the tool's failure: the store can not be read
+      return self._settle(job, error)
     except BaseException as error:  # Whatever a tool does, a worker lives on.
       answers = [_failure(error)] * len(job.requests)
-    clock.cancel()
+    finally:
+      clock.cancel()
     return self._settle(job, answers)
 
   def _abandon(self, job: _Job, limit_s: float) -> None:
@@ -218,6 +222,8 @@ class Executor:
     return found if all(found) else []
 
   def _call(self, tool: Tool, requests: Sequence[Request]) -> list[Answer]:
+    if self.counts[tool.name].timeouts >= _MAX_HUNG:
+      raise TimeoutError(f'given up after {_MAX_HUNG} calls that were over their time')
     if isinstance(tool, BatchTool):
       results = tool.call_many([request.argument for request in requests],
                                [request.context for request in requests])
@@ -236,32 +242,35 @@ class Executor:
     # Half a character can not be written to a file.
     return Answer(start.encode('utf-8', 'replace').decode('utf-8'))
 
-  def _settle(self, job: _Job, answers: Sequence[Answer]) -> bool:
+  def _settle(self, job: _Job, answers: Sequence[Answer] | errors.UserError) -> bool:
     """Gives `job` its outcomes and counts them, unless it has some: worker and clock compete."""
-    name, seconds = job.requests[0].tool, time.perf_counter() - job.started
+    seconds = time.perf_counter() - job.started
     with self._lock:
       if job.settled:
         return False
       job.settled = True
-    outcomes = [self._outcome(name, answer, seconds / len(answers)) for answer in answers]
-    with self._lock:
-      self._count(name, outcomes)
-    # Outside of the lock: a callback of the future may submit the next call.
     try:
+      if isinstance(answers, errors.UserError):
+        raise answers
+      outcomes = [self._outcome(job.requests[0].tool, answer, seconds / len(answers))
+                  for answer in answers]
       self._keep(job, answers)
-    except errors.UserError as error:  # not the tool's failure: nothing can be written
+    except Exception as error:  # nobody shall wait for ever
       for future in job.futures:
         future.set_exception(error)
-    else:
-      for future, outcome in zip(job.futures, outcomes, strict=True):
-        future.set_result(outcome)
+      return True
+    self._count(job.requests[0].tool, outcomes)
+    # A callback of a future may submit the next call: no lock is held.
+    for future, outcome in zip(job.futures, outcomes, strict=True):
+      future.set_result(outcome)
     return True
 
   def _keep(self, job: _Job, answers: Sequence[Answer]) -> None:
     """Puts `answers` into the store, if there is one."""
     if self._store:
-      for request, answer in zip(job.requests, answers, strict=True):
-        self._store.add(self._tools[request.tool], request.argument, request.context, answer)
+      self._store.add(self._tools[job.requests[0].tool],
+                      [(request.argument, request.context, answer)
+                       for request, answer in zip(job.requests, answers, strict=True)])
 
   def _outcome(self, name: str, answer: Answer, seconds: float) -> Outcome:
     reason, result = answer.reason, None
@@ -272,11 +281,12 @@ class Executor:
 
   def _count(self, name: str, outcomes: Sequence[Outcome]) -> None:
     counts = self.counts[name]
-    for outcome in outcomes:
-      counts.calls += 1
-      counts.seconds += outcome.seconds
-      if outcome.failure:
-        counts.failures[outcome.failure.removeprefix(f'{name}: ').partition(':')[0]] += 1
+    with self._lock:
+      for outcome in outcomes:
+        counts.calls += 1
+        counts.seconds += outcome.seconds
+        if outcome.failure:
+          counts.failures[outcome.failure.removeprefix(f'{name}: ').partition(':')[0]] += 1
 
 
 def _start_thread(function: Callable[[], None]) -> None:

@@ -33,8 +33,12 @@ CODES = {
 class Nllb:
   """Translates to English by a converted NLLB checkpoint."""
 
-  def __init__(self, directory: str, beam_size: int = 4, max_tokens: int = 256):
+  time_limit_s = 600.0  # batches wait for each other
+
+  def __init__(self, directory: str, version: str, beam_size: int = 4, max_tokens: int = 256):
     """Loads the model of `directory`: what ct2-transformers-converter writes, and tokenizer.json.
+
+    `version` is of its files.
 
     Raises:
       UserError: CTranslate2 is not installed, or the directory holds no such model.
@@ -52,8 +56,7 @@ class Nllb:
       raise UserError(f'{directory} holds no NLLB of CTranslate2 with its tokenizer.json '
                       f'({error}); convert one with ct2-transformers-converter') from error
     self._beam_size, self._max_tokens = beam_size, max_tokens
-    size = (path / 'model.bin').stat().st_size
-    self.version = f'nllb-{size}-{beam_size}-{max_tokens}'
+    self.version = f'nllb-{version}-{beam_size}-{max_tokens}'
 
   def translate_many(
       self, texts: Sequence[str], languages: Sequence[str]

@@ -83,5 +83,7 @@ def _block(question: str, passages: Sequence[str]) -> str:
 
 def _answer(completion: str) -> str | ToolError:
   """Returns the first words of a completion; ToolError if there are none."""
-  answer = ' '.join(completion.split()[:_MAX_WORDS]).rstrip('.')
+  answer = ' '.join(completion.split()[:_MAX_WORDS])
+  if answer.endswith('.') and '.' not in answer.split()[-1][:-1]:  # not that of `D.C.`
+    answer = answer[:-1]
   return answer or ToolError('no answer')

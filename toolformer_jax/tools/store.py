@@ -4,23 +4,27 @@ The file is an SQLite database, so that several threads and processes may use it
 written stays when the process is killed.
 """
 
+import contextlib
 import dataclasses
 import json
 import pathlib
 import sqlite3
 import threading
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from toolformer_jax.errors import UserError
-from toolformer_jax.tools.base import Context, Tool, ToolError
+from toolformer_jax.tools.base import Context, Tool
 
-_TABLE = '''
-CREATE TABLE IF NOT EXISTS calls (
-  tool TEXT, version TEXT, argument TEXT, context TEXT, result TEXT, reason TEXT, lasting INTEGER,
-  PRIMARY KEY (tool, version, argument, context))
-'''
+_TABLES = (
+  'CREATE TABLE IF NOT EXISTS calls ('
+  'tool TEXT, version TEXT, argument TEXT, context TEXT, result TEXT, reason TEXT, '
+  'lasting INTEGER, PRIMARY KEY (tool, version, argument, context))',
+  'CREATE TABLE IF NOT EXISTS tools (name TEXT PRIMARY KEY, version TEXT)',
+)
 _FIND = ('SELECT result, reason, lasting FROM calls '
          'WHERE tool = ? AND version = ? AND argument = ? AND context = ?')
+_ADD = 'INSERT OR REPLACE INTO calls VALUES (?, ?, ?, ?, ?, ?, ?)'
 _WAIT_S = 60.0  # for another process that writes
 
 
@@ -52,55 +56,68 @@ class CallStore:
     self._lock = threading.Lock()
     if replay and not path.is_file():
       raise UserError(f'there is no file {path} to replay tool calls from')
-    try:
+    with self._errors('is no store of tool calls, or can not be used'):
       self._database = sqlite3.connect(path, timeout=_WAIT_S, check_same_thread=False)
       if not replay:
-        self._database.execute('PRAGMA journal_mode = WAL')
         with self._database:
-          self._database.execute(_TABLE)
+          for table in _TABLES:
+            self._database.execute(table)
       self._database.execute(_FIND, ('', '', '', '')).fetchone()
-    except sqlite3.Error as error:
-      raise UserError(f'{path} is no store of tool calls, or can not be used ({error})') from error
 
   def find(self, tool: Tool, argument: str, context: Context) -> Answer | None:
-    """Returns the answer that is kept; one that is not lasting counts in a replay only."""
-    with self._lock:
+    """Returns the answer that is kept; one that is not lasting counts in a replay only.
+
+    Raises:
+      UserError: the file can not be read.
+    """
+    with self._lock, self._errors('can not be read'):
       row = self._database.execute(_FIND, _key(tool, argument, context)).fetchone()
     answer = row and Answer(row[0], row[1], bool(row[2]))
     return answer if answer and (answer.lasting or self.replay) else None
 
-  def add(self, tool: Tool, argument: str, context: Context, answer: Answer) -> None:
-    """Keeps `answer`, on disk when this returns; in a replay nothing is kept.
+  def add(self, tool: Tool, answers: Iterable[tuple[str, Context, Answer]]) -> None:
+    """Keeps (argument, context, answer) each, on disk when this returns; in a replay nothing.
 
     Raises:
       UserError: the file can not be written.
     """
     if self.replay:
       return
-    row = (*_key(tool, argument, context), answer.result, answer.reason, answer.lasting)
-    try:
-      with self._lock, self._database:
-        self._database.execute('INSERT OR REPLACE INTO calls VALUES (?, ?, ?, ?, ?, ?, ?)', row)
-    except sqlite3.Error as error:
-      raise UserError(f'can not write to {self._path}: {error}') from error
+    rows = [(*_key(tool, argument, context), answer.result, answer.reason, answer.lasting)
+            for argument, context, answer in answers]
+    with self._lock, self._errors('can not be written'), self._database:
+      self._database.executemany(_ADD, rows)
+
+  def add_tool(self, tool: Tool) -> None:
+    """Notes which version of a tool is being recorded, for `replayed_tool`."""
+    with self._lock, self._errors('can not be written'), self._database:
+      self._database.execute('INSERT OR REPLACE INTO tools VALUES (?, ?)',
+                             (tool.name, tool.version))
 
   def replayed_tool(self, name: str) -> 'ReplayedTool':
-    """Returns a stand-in for the tool called `name`, in any case, that was recorded last.
+    """Returns a stand-in for the tool called `name`, in any case, in the version noted last.
 
     Raises:
-      UserError: no call to it is kept.
+      UserError: it was not recorded.
     """
-    with self._lock:
-      row = self._database.execute('SELECT tool, version FROM calls WHERE lower(tool) = ? '
-                                   'ORDER BY rowid DESC LIMIT 1', (name.lower(),)).fetchone()
+    with self._lock, self._errors('can not be read'):
+      row = self._database.execute('SELECT name, version FROM tools WHERE lower(name) = ?',
+                                   (name.lower(),)).fetchone()
     if not row:
-      raise UserError(f'{self._path} has no call to the tool {name!r}; record one first')
+      raise UserError(f'{self._path} was not recorded with the tool {name!r}')
     return ReplayedTool(*row)
 
   def close(self) -> None:
     """Lets go of the file."""
     with self._lock:
       self._database.close()
+
+  @contextlib.contextmanager
+  def _errors(self, what: str) -> Iterator[None]:
+    try:
+      yield
+    except sqlite3.Error as error:
+      raise UserError(f'{self._path} {what} ({error})') from error
 
 
 @dataclass(frozen=True)
@@ -111,9 +128,12 @@ class ReplayedTool:
   version: str
 
   def __call__(self, argument: str, context: Context) -> str:
-    """Raises ToolError: what is in the store is not asked for here."""
-    raise ToolError('not among the recorded calls')
+    """Raises UserError: what is in the store is not asked for here, so this call is not in it."""
+    raise UserError(f'{self.name}({argument!r}) is not among the recorded calls: this is not the '
+                    'run that was recorded')
 
 
 def _key(tool: Tool, argument: str, context: Context) -> tuple[str, str, str, str]:
+  # Half a character, which JSON can spell, can not be written.
+  argument = argument.encode('utf-8', 'backslashreplace').decode('utf-8')
   return tool.name, tool.version, argument, json.dumps(dataclasses.asdict(context))
