@@ -30,14 +30,16 @@ def main() -> None:
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--run', type=pathlib.Path, metavar='D', help='output folder of annotate')
   parser.add_argument('--search', type=pathlib.Path, metavar='F', help='corpus of the search')
-  parser.add_argument('--evaluation', nargs='+', required=True, metavar='NAME=F')
+  parser.add_argument('--evaluation', nargs='+', required=True, metavar='NAME=F', type=pair)
   parser.add_argument('--words', type=int, default=8, metavar='N')
   args = parser.parse_args()
-  sets = {name: list(runs_of_set(pathlib.Path(path), args.words))
-          for name, _, path in (item.partition('=') for item in args.evaluation)}
+  sets = {name: list(runs_of_set(path, args.words)) for name, path in args.evaluation}
   wanted = {run for questions in sets.values() for runs in questions for run in runs}
-  sources = {'C*': annotated_texts(args.run) if args.run else (),
-             'search': search_texts(args.search) if args.search else ()}
+  sources = {}
+  if args.run:
+    sources['C*'] = annotated_texts(args.run)
+  if args.search:
+    sources['search'] = (page.text for page in corpus_pages(args.search))
   found = {source: runs_in(texts, wanted) for source, texts in sources.items()}
   print(f'| set | texts | {" | ".join(f"in {source}" for source in found)} |')
   print('| --- ' * (2 + len(found)) + '|')
@@ -45,6 +47,14 @@ def main() -> None:
     counts = [sum(not runs.isdisjoint(found[source]) for runs in questions) for source in found]
     shares = (f'{count} ({count / max(len(questions), 1):.1%})' for count in counts)
     print(f'| {name} | {len(questions)} | {" | ".join(shares)} |')
+
+
+def pair(text: str) -> tuple[str, pathlib.Path]:
+  """Reads `NAME=F`."""
+  name, equals, path = text.partition('=')
+  if not equals:
+    raise argparse.ArgumentTypeError(f'{text!r} is not of the form NAME=F')
+  return name, pathlib.Path(path)
 
 
 def runs_of_set(path: pathlib.Path, words: int) -> Iterator[set[str]]:
@@ -103,11 +113,6 @@ def annotated_texts(run: pathlib.Path) -> Iterator[str]:
   for record in read_annotated(run):
     yield record.document.text
     yield from (call.result or '' for call in record.calls)
-
-
-def search_texts(path: pathlib.Path) -> Iterator[str]:
-  """Yields the pages that are searched."""
-  return (page.text for page in corpus_pages(path))
 
 
 if __name__ == '__main__':

@@ -68,6 +68,8 @@ def test_row_counts_every_stage(folder):
   assert (row.candidates, row.executed, row.scored, row.best) == (7, 5, 5, 2.5)
   # A place that two calls pass counts once, and a gain of just the threshold passes.
   assert row.kept == {0.5: 3, 0.75: 2, 1.0: 1, 2.0: 1}
+  assert row.texts_kept == {t: len({c.document_id for c in SCORED if c.gain >= t})
+                            for t in row.kept}
   assert row.failures == {'division by zero': 1, 'look-ahead': 1}
   assert row.missing is None
 
@@ -78,6 +80,7 @@ def test_kept_is_what_merging_keeps(folder, tau_f):
   row, = report.tool_rows(folder, [ToolPlan(Calculator(), ToolSettings(tau_f=tau_f), CALCULATOR)])
   merged, _ = merge(DOCUMENTS, SCORED, {'Calculator': tau_f})
   assert row.kept[tau_f] == sum(len(record.calls) for record in merged)
+  assert row.texts_kept[tau_f] == len(merged)
 
 
 def test_summary_has_a_line_for_the_tool_and_says_what_failed(folder):
@@ -85,7 +88,7 @@ def test_summary_has_a_line_for_the_tool_and_says_what_failed(folder):
   text = report.summary(folder, [PLAN], AnnotationSettings())
   assert '3 documents were read; 1 of them are longer than 192 tokens and were split' in text
   assert '1 texts with a call already were left out. That makes 2 texts.' in text
-  assert '| Calculator | 2 | 2 | 4 | 12 | 7 | 5 | 5 | 0.75 | 2 | 3 | 1 | 1 |' in text.splitlines()
+  assert '| Calculator | 2 | 2 | 4 | 12 | 7 | 5 | 5 | 0.75 | 2 | 2 | 1 | 1 |' in text.splitlines()
   assert '2 of 7 candidates have no result: 1 x division by zero, 1 x look-ahead.' in text
   assert 'nothing is kept' not in text
 

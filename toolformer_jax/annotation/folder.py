@@ -1,6 +1,7 @@
 """The output folder of an annotation run: numbered chunks that are there whole or not at all.
 
-    run.json                          the configuration, and the versions that made it
+    run.json, config.gin              the configuration, and the versions that made it
+    tokenizer.json                    ... and tokenizer_ids.json: where in a text a call stands
     documents/00000.jsonl             the texts, split
     calculator/sample/00000.jsonl     candidates of the texts in documents/00000.jsonl
     calculator/execute/00000.jsonl    ... with results
@@ -8,6 +9,7 @@
     merged/00000.jsonl                C*
     <stage>/00000.counts.json         what was counted while making a chunk
     <stage>/.COMPLETED                the stage has all of its chunks
+    report.md                         what came of it, with the calls that help most
     times.log                         how long each chunk took; all else is the same in every run
 """
 

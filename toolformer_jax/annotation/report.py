@@ -26,6 +26,7 @@ class ToolRow:
     candidates: different calls, well-formed.
     executed, scored: calls that have a result, and losses.
     kept: places that keep a call, by threshold; that of the plan is among them.
+    texts_kept: texts that keep one, before the cap: the examples of the paper's Table 2.
     best: no gain is higher; None if nothing was scored.
     failures: reasons for having no result.
     missing: the first stage that is not complete, None after a whole run.
@@ -40,6 +41,7 @@ class ToolRow:
   executed: int
   scored: int
   kept: dict[float, int]
+  texts_kept: dict[float, int]
   best: float | None
   failures: Counter[str]
   missing: str | None
@@ -84,6 +86,7 @@ def _tool_row(folder: RunFolder, plan: ToolPlan, texts: int) -> ToolRow:
       executed=executed['executed'], scored=len(scored),
       kept={t: len({(c.document_id, c.position) for c in scored if c.gain >= t})
             for t in thresholds},
+      texts_kept={t: len({c.document_id for c in scored if c.gain >= t}) for t in thresholds},
       best=max((call.gain for call in scored), default=None), failures=_failures(tool, executed),
       missing=next((s for s, name in stages.items() if not folder.is_complete(name)), None))
 
@@ -99,14 +102,14 @@ def _failures(tool: str, counts: Counter[str]) -> Counter[str]:
 
 
 def tool_table(rows: Sequence[ToolRow]) -> str:
-  """Returns `rows` as a Markdown table; what is kept counts once a place, as merging does."""
+  """Returns `rows` as a Markdown table: calls that are kept, and texts by threshold."""
   lines = [['tool', 'texts', 'preselected', 'positions', 'samples', 'candidates', 'executed',
-            'scored', 'tau_f', 'kept', *(f'gain >= {t}' for t in THRESHOLDS)]]
+            'scored', 'tau_f', 'kept', *(f'texts >= {t}' for t in THRESHOLDS)]]
   for row in rows:
     tau_f = row.plan.settings.tau_f
     lines.append([row.plan.tool.name, row.texts, row.preselected, row.positions, row.samples,
                   row.candidates, row.executed, row.scored, tau_f, row.kept[tau_f],
-                  *(row.kept[t] for t in THRESHOLDS)])
+                  *(row.texts_kept[t] for t in THRESHOLDS)])
   return _markdown(lines)
 
 

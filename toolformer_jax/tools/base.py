@@ -32,7 +32,11 @@ class Context:
 
 
 class Tool(Protocol):
-  """A tool: `name` as calls spell it, `version` of what determines its results."""
+  """A tool: `name` as calls spell it, `version` of what determines its results.
+
+  One that may take longer than others, since it waits for a model or has limits of its own, has
+  an attribute `time_limit_s` too.
+  """
 
   name: str
   version: str

@@ -58,10 +58,10 @@ class MachineTranslation:
 
   def call_many(
       self, arguments: Sequence[str], contexts: Sequence[Context]
-  ) -> Sequence[str | ToolError]:
-    """Returns the translation of each argument, or the ToolError of `__call__`."""
+  ) -> Sequence[str | Exception]:
+    """Returns the translation of each argument, or what `__call__` would raise."""
     texts = [calls.unquote(argument) for argument in arguments]
-    outcomes: list[str | ToolError] = [self._language(text) for text in texts]
+    outcomes: list[str | Exception] = [self._language(text) for text in texts]
     known = [i for i, outcome in enumerate(outcomes) if isinstance(outcome, str)]
     translated = self._translate([texts[i] for i in known], [outcomes[i] for i in known])
     for i, outcome in zip(known, translated, strict=True):
