@@ -59,3 +59,11 @@ def test_saved_and_loaded_it_is_the_same(smollm2, tmp_path):
 def test_no_tokenizer_is_an_error_for_people(tmp_path):
   with pytest.raises(UserError, match='no usable tokenizer'):
     Tokenizer.load(tmp_path)
+
+
+@given(st.text(), st.integers(0, 80))
+def test_characters_before_a_token_are_those_that_its_predecessors_spell(tokenizer, text, position):
+  count = tokenizer.characters_before(text, position)
+  spelled = b''.join(tokenizer.token_bytes[i] for i in tokenizer.encode(text)[:position])
+  assert spelled.startswith(text[:count].encode())
+  assert len(spelled) - len(text[:count].encode()) < 4

@@ -16,6 +16,7 @@ from toolformer_jax.settings import check
 if TYPE_CHECKING:
   from toolformer_jax.models.language_model import LanguageModel
 
+_PATIENCE_S = 86_400  # a day
 DTYPES = ('float32', 'bfloat16')
 
 
@@ -82,14 +83,14 @@ def join_cluster() -> tuple[int, int]:
   try:
     jax.distributed.initialize(
         num_processes=_from_environment('JAX_NUM_PROCESSES'),
-        process_id=_from_environment('JAX_PROCESS_ID'))
+        process_id=_from_environment('JAX_PROCESS_ID'),
+        # Shards end at different times: who is done waits for the others, and one that dies does
+        # not take them with it.
+        heartbeat_timeout_seconds=_PATIENCE_S, shutdown_timeout_seconds=_PATIENCE_S)
   except (ValueError, RuntimeError) as error:
     raise UserError(f'--distributed: can not join the other processes ({error}); set '
                     'JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID') from error
-  found = jax.process_index(), jax.process_count()
-  # Nothing else is asked of the others: a slow one, or one that dies, shall not end the rest.
-  jax.distributed.shutdown()
-  return found
+  return jax.process_index(), jax.process_count()
 
 
 def _from_environment(name: str) -> int | None:

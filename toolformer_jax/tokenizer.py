@@ -138,6 +138,11 @@ class Tokenizer:
     """Returns the text of `ids`; bytes that are not UTF-8 become replacement characters."""
     return b''.join(self.token_bytes[i] for i in ids).decode('utf-8', errors='replace')
 
+  def characters_before(self, text: str, position: int) -> int:
+    """Returns how many whole characters of `text` stand before its token at `position`."""
+    spelled = b''.join(self.token_bytes[i] for i in self.encode(text)[:position])
+    return len(spelled.decode('utf-8', errors='ignore'))
+
   def spells(self, text: str) -> bool:
     """Tells whether the tokens of `text` spell it: a vocabulary may lack a control character."""
     return self.decode(self.encode(text)) == text

@@ -69,8 +69,7 @@ def _request(candidate: Candidate, by_id: dict[str, Document]) -> Request:
 def looks_ahead(candidate: Candidate, document: Document, tokenizer: Tokenizer,
                 numbers: bool) -> bool:
   """Tells whether the text states the argument, but not before the call; or a number in it."""
-  ids = tokenizer.encode(document.text)
-  position = len(tokenizer.decode(ids[:candidate.position]))
+  position = tokenizer.characters_before(document.text, candidate.position)
   argument, text = calls.unquote(candidate.argument).casefold(), document.text
   if argument and argument in text.casefold() and argument not in text[:position].casefold():
     return True

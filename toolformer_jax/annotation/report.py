@@ -199,8 +199,9 @@ def call_table(folder: RunFolder, calls: Sequence[ScoredCall], tokenizer: Tokeni
            for document in folder.read_all(folders.DOCUMENTS, Document) if document.id in wanted}
   lines = [['call', 'loss: no call', 'no result', 'result', 'gain']]
   for call in calls:
-    ids = tokenizer.encode(texts[call.document_id])
-    before, after = (tokenizer.decode(part) for part in (ids[:call.position], ids[call.position:]))
+    text = texts[call.document_id]
+    place = tokenizer.characters_before(text, call.position)
+    before, after = text[:place], text[place:]
     shown = f'{before[-_CONTEXT_CHARS:]}**{syntax.linearise(call.call())}**{after[:_CONTEXT_CHARS]}'
     known = call.loss_call is not None
     lines.append([shown, f'{call.loss_nothing:.2f}', f'{call.loss_call:.2f}' if known else '-',

@@ -90,7 +90,7 @@ def mcp_tools(
                     'pip install toolformer_jax[mcp]') from error
   connected = mcp_client.Server(server, start_limit_s, call_limit_s)
   try:
-    tools = [_tool(connected, identity, listed, start_limit_s + 2 * call_limit_s)
+    tools = [_tool(connected, identity, listed, 2 * (start_limit_s + call_limit_s))
              for identity, listed in connected.tools()]
     _check(server, tools)
   except BaseException:
