@@ -3,8 +3,8 @@
     python experiments/survive_kills.py --corpus F --texts 10 --kills 20 --output_dir D -- OPTIONS
 
 OPTIONS are those of `toolformer annotate`: `--checkpoint smollm2-135m --tools calculator,calendar`.
-One run is left alone. Another is killed (SIGKILL, as by a machine that goes down) at random moments
-and started again until it ends; as often as there are kills left, in a new folder. All files must
+One run is left alone. Another is killed (SIGKILL) at random moments and started again until it
+ends; as often as there are kills left, in a new folder. All files must
 be the same bytes; only how long things took may differ, and the locks.
 """
 
@@ -43,7 +43,7 @@ def main() -> None:
   moments = random.Random(args.seed)
   while kills < args.kills:
     folder = args.output_dir / f'killed-{run}'
-    kills += disturb([*command, str(folder)], args.kills - kills, seconds, moments)
+    kills += disturb([*command, str(folder)], args.kills - kills, args.within or seconds, moments)
     differing += compare(folder, expected)
     run += 1
   print(json.dumps({'texts': len(documents), 'files': len(expected), 'seconds': round(seconds, 1),
@@ -59,6 +59,8 @@ def parse() -> argparse.Namespace:
   parser.add_argument('--output_dir', required=True, type=pathlib.Path, metavar='D')
   for name, default in (('texts', 10), ('kills', 20), ('seed', 0)):
     parser.add_argument(f'--{name}', type=int, default=default, metavar='N')
+  parser.add_argument('--within', type=float, metavar='S', help='kill within so many seconds of a '
+                      'start (default: those of the run that is left alone)')
   parser.add_argument('options', nargs='*', metavar='OPTIONS')
   return parser.parse_args()
 
@@ -66,7 +68,7 @@ def parse() -> argparse.Namespace:
 def disturb(command: Sequence[str], kills: int, seconds: float, moments: random.Random) -> int:
   """Runs `command` until it ends by itself, killed up to `kills` times; returns how often it was.
 
-  Each moment is drawn from the time that a whole run takes: some kills come while it starts.
+  Each moment is drawn from the first `seconds` of a start: some kills come while it loads.
   """
   for killed in range(kills):
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -17,7 +17,9 @@ from toolformer_jax.inference.scoring import ScoreRequest, score
 from toolformer_jax.models.language_model import LanguageModel, abstract_variables, decoder_on
 
 KINDS = {
-    'llama': {}, 'qwen3': {'qk_norm': True}, 'qwen2': {'qkv_bias': True, 'tied_head': False},
+    'llama': {}, 'llama 3': {'rotary_factor': 8.0, 'rotary_original': 32},
+    'linear': {'rotary_factor': 2.0}, 'qwen3': {'qk_norm': True},
+    'qwen2': {'qkv_bias': True, 'tied_head': False},
     'gpt2': dict(positions='learned', rotary_dim=0, norm='layer', gated_mlp=False, kv_heads=4,
                  activation='gelu_tanh', qkv_bias=True, out_bias=True, mlp_bias=True),
     'gptj': dict(positions='rotary_interleaved', rotary_dim=4, norm='layer', gated_mlp=False,
@@ -52,7 +54,7 @@ def change_tensors(path, how):
 @pytest.mark.parametrize('kind', KINDS)
 def test_what_is_written_is_read_again(make_model, tmp_path, kind):
   model = make_model(**KINDS[kind])
-  assert model_type(model.config) == kind
+  assert model_type(model.config) == ('llama' if kind in ('llama 3', 'linear') else kind)
   save_directory(tmp_path / 'model', model)
   read = load_pretrained(str(tmp_path / 'model'), mesh=mesh())
   assert read.config == model.config
@@ -81,9 +83,10 @@ def test_adapters_are_merged(make_model, tmp_path):
   ({'hidden_size': None}, 'config.json has no field hidden_size'),
   ({'hidden_act': 'relu'}, "hidden_act is 'relu', which is not supported, only 'silu'"),
   ({'attn_logit_softcapping': 50.0}, 'the field attn_logit_softcapping is not understood'),
-  ({'rope_scaling': {'rope_type': 'yarn', 'factor': 4.0}}, "of the type 'yarn' with factor"),
+  ({'rope_scaling': {'rope_type': 'yarn', 'factor': 4.0}}, "of the type 'yarn' with rope_theta, f"),
+  ({'rope_scaling': {'rope_type': 'llama3', 'factor': 4.0}}, "of the type 'llama3' with"),
   ({'rope_parameters': {'rope_type': 'default', 'rope_theta': 1e4, 'partial_rotary_factor': 0.5}},
-   'with partial_rotary_factor are not supported'),
+   'with rope_theta, partial_rotary_factor are not supported'),
   ({'num_attention_heads': 5}, 'config.json describes no model: 5 heads can not share 2'),
   ({'vocab_size': 'many'}, 'config.json describes no model'),
   ({'num_hidden_layers': 3}, r'lacks the tensor model.layers.2.input_layernorm.weight'),

@@ -37,6 +37,13 @@ FAMILIES = {
         'num_key_value_heads': 3, 'tie_word_embeddings': True, 'rms_norm_eps': 1e-5}),
     'llama-biased': (transformers.LlamaConfig, _LLAMA | {
         'num_key_value_heads': 6, 'attention_bias': True, 'mlp_bias': True, 'head_dim': 12}),
+    'llama-linear': (transformers.LlamaConfig, _LLAMA | {
+        'num_key_value_heads': 2, 'head_dim': 16, 'rope_parameters': {
+            'rope_type': 'linear', 'rope_theta': 1e4, 'factor': 4.0}}),
+    'llama3': (transformers.LlamaConfig, _LLAMA | {
+        'num_key_value_heads': 2, 'head_dim': 16, 'rope_parameters': {
+            'rope_type': 'llama3', 'rope_theta': 1e3, 'factor': 8.0, 'low_freq_factor': 1.0,
+            'high_freq_factor': 4.0, 'original_max_position_embeddings': 32}}),
     'mistral': (transformers.MistralConfig, _LLAMA | {
         'num_key_value_heads': 2, 'head_dim': 8, 'sliding_window': 48}),
     'qwen2': (transformers.Qwen2Config, _LLAMA | {

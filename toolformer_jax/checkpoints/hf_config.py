@@ -22,6 +22,12 @@ _IRRELEVANT = frozenset('''
 '''.split())
 _GELU_TANH = ('gelu_new', 'gelu_pytorch_tanh')
 _MISSING = object()
+# Parameters of rotary embeddings by their type, and what we call them.
+_SCALINGS = {
+    'default': {}, 'linear': {'factor': 'rotary_factor'},
+    'llama3': {'factor': 'rotary_factor', 'low_freq_factor': 'rotary_low',
+               'high_freq_factor': 'rotary_high',
+               'original_max_position_embeddings': 'rotary_original'}}
 
 ARCHITECTURES = {
     'gpt2': 'GPT2LMHeadModel', 'gptj': 'GPTJForCausalLM', 'llama': 'LlamaForCausalLM',
@@ -118,7 +124,7 @@ def _llama_like(f: _Fields, window: int | None = None, **own: Any) -> DecoderCon
       vocab_size=f.take('vocab_size'), layers=f.take('num_hidden_layers'), embed_dim=D, heads=N,
       kv_heads=f.take('num_key_value_heads', None) or N, head_dim=H,
       mlp_dim=f.take('intermediate_size'), norm_eps=f.take('rms_norm_eps', 1e-6), rotary_dim=H,
-      rotary_base=_rotary_base(f), tied_head=f.take('tie_word_embeddings', False),
+      **_rotary(f), tied_head=f.take('tie_word_embeddings', False),
       # Up to the length of its window nobody can tell that a model has one.
       max_positions=min(positions, window or positions), **own)
 
@@ -152,16 +158,17 @@ def _no_window(f: _Fields) -> None:
     raise UserError(f'{f.where}: layers of the type {min(kinds)} are not supported')
 
 
-def _rotary_base(f: _Fields) -> float:
-  """Returns the base of the rotary embeddings, in the spelling of transformers 5 or before."""
+def _rotary(f: _Fields) -> dict[str, Any]:
+  """Returns the settings of rotary embeddings, in the spelling of transformers 5 or before."""
   older = {'rope_theta': f.take('rope_theta', 10_000.0), **(f.take('rope_scaling', None) or {})}
   given = {**older, **(f.take('rope_parameters', None) or {})}
   kind = given.pop('rope_type', given.pop('type', 'default'))
-  base = given.pop('rope_theta')
-  if kind != 'default' or given:
-    raise UserError(f'{f.where}: rotary embeddings of the type {kind!r} with '
-                    f'{", ".join(given) or "no parameters"} are not supported, only plain ones')
-  return base
+  given.pop('type', None)
+  names = {'rope_theta': 'rotary_base', **_SCALINGS.get(kind, {})}
+  if kind not in _SCALINGS or given.keys() != names.keys():
+    raise UserError(f'{f.where}: rotary embeddings of the type {kind!r} with {", ".join(given)} '
+                    f'are not supported, only {", ".join(_SCALINGS)} with their own parameters')
+  return {names[name]: value for name, value in given.items()}
 
 
 _READERS: dict[str, Callable[[_Fields], DecoderConfig]] = {
@@ -199,4 +206,13 @@ def write_config(config: DecoderConfig) -> dict[str, Any]:
       'num_key_value_heads': config.kv_heads, 'head_dim': config.head_dim,
       'num_hidden_layers': config.layers, 'intermediate_size': config.mlp_dim,
       'max_position_embeddings': config.max_positions, 'hidden_act': 'silu',
-      'rms_norm_eps': config.norm_eps, 'rope_theta': config.rotary_base}
+      'rms_norm_eps': config.norm_eps, 'rope_theta': config.rotary_base,
+      'rope_scaling': _scaling(config)}
+
+
+def _scaling(config: DecoderConfig) -> dict[str, Any] | None:
+  if config.rotary_factor == 1:
+    return None
+  kind = 'llama3' if config.rotary_original else 'linear'
+  return {'rope_type': kind,
+          **{theirs: getattr(config, ours) for theirs, ours in _SCALINGS[kind].items()}}

@@ -23,6 +23,10 @@ class DecoderConfig:
     positions: a learned table, or rotary embeddings that pair a dimension with the one half a
       head away (Llama) or with its neighbour (GPT-J).
     rotary_dim, rotary_base: how many dimensions of a head turn, and the longest wavelength's base.
+    rotary_factor: wavelengths are stretched by it, to reach farther than the model was pretrained.
+    rotary_original, rotary_low, rotary_high: of Llama 3, the positions that it was pretrained on;
+      wavelengths of more than 1 / low of them are stretched, of less than 1 / high are not, and
+      those between in part. 0 positions: all are stretched.
     parallel_block: attention and MLP read the same norm and are added together (GPT-J).
     gated_mlp: the MLP's hidden layer is multiplied by an activated gate.
     qkv_bias, out_bias, mlp_bias, head_bias: which projections have a bias.
@@ -45,6 +49,10 @@ class DecoderConfig:
   positions: Positions = 'rotary_halves'
   rotary_dim: int = 0
   rotary_base: float = 10_000.0
+  rotary_factor: float = 1.0
+  rotary_original: int = 0
+  rotary_low: float = 1.0
+  rotary_high: float = 4.0
   parallel_block: bool = False
   gated_mlp: bool = True
   activation: Activation = 'silu'

@@ -118,9 +118,18 @@ class Norm(nn.Module):
 
 def rotary_angles(positions_BT: jax.Array, config: DecoderConfig) -> tuple[jax.Array, jax.Array]:
   """Returns sine and cosine of each position and frequency, [B, T, rotary_dim / 2], float32."""
-  exponent = jnp.arange(0, config.rotary_dim, 2, dtype=jnp.float32) / config.rotary_dim
-  angle = positions_BT[..., None].astype(jnp.float32) * config.rotary_base**-exponent
+  angle = positions_BT[..., None].astype(jnp.float32) * rotary_frequencies(config)
   return jnp.sin(angle), jnp.cos(angle)
+
+
+def rotary_frequencies(config: DecoderConfig) -> jax.Array:
+  """Returns by how much each pair of dimensions turns a position, [rotary_dim / 2], float32."""
+  c = config
+  exponent = jnp.arange(0, c.rotary_dim, 2, dtype=jnp.float32) / c.rotary_dim
+  frequency = c.rotary_base**-exponent
+  turns = c.rotary_original * frequency / (2 * jnp.pi)  # within what was seen in pretraining
+  kept = jnp.clip((turns - c.rotary_low) / (c.rotary_high - c.rotary_low), 0, 1)
+  return frequency * ((1 - kept) / c.rotary_factor + kept)
 
 
 def rotate(
