@@ -423,6 +423,8 @@ def run_in_cluster(address, index, *argv):
 
 @pytest.mark.parametrize('argv, message', [
   (['--num_shards', '2', '--shard', '2'], 'shard 2 is not one of 2'),
+  (['--num_shards', '2'], '--num_shards 2 needs --shard'),
+  (['--corpus', '.'], 'is a folder; hf:. reads the JSON Lines in it'),
   (['--distributed', '--shard', '1'], '--distributed finds out the shard by itself'),
 ])
 def test_annotate_refuses_what_is_no_shard(fails, corpus, checkpoint, argv, message):

@@ -69,6 +69,8 @@ def load_model(checkpoint: str, settings: ModelSettings) -> 'LanguageModel':
   except ValueError as error:
     raise UserError(f'ModelSettings: {error}') from error
   model = load_pretrained(checkpoint, mesh=mesh, dtype=settings.dtype)
+  # Copies that are still under way when Python ends would crash it.
+  jax.block_until_ready(model.variables)
   return dataclasses.replace(model, scoring_tokens=settings.scoring_tokens,
                              sampling_rows=settings.sampling_rows)
 

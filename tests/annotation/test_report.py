@@ -137,5 +137,5 @@ def test_call_table_shows_the_call_in_its_text_with_its_losses(folder):
   letters = Tokenizer.byte_level_bpe(alphabet, [], [], split_digits=True, bos_id=None, eos_id=None)
   table = report.call_table(folder, [scored('a', 17, 1.5)], letters)
   *_, line = table.splitlines()
-  assert line == ('| One and two \\| mak** [Calculator(1 + 2) -> 3]**e three. '
+  assert line == ('| One and two \\| mak **[Calculator(1 + 2) -> 3]**e three. '
                   '| 3.00 | 4.00 | 1.50 | 1.50 |')

@@ -53,6 +53,8 @@ def _locate(corpus: str) -> pathlib.Path:
   siblings = [file.name for file in path.parent.glob('*') if file.is_file()]
   near = difflib.get_close_matches(path.name, siblings, n=3, cutoff=0.5)
   hint = f'did you mean {" or ".join(near)}?' if near else f'choose a file, or {", ".join(names)}'
+  if path.is_dir():
+    raise UserError(f'{path} is a folder; hf:{path} reads the JSON Lines in it')
   raise UserError(f'there is no file {path}: {hint}')
 
 

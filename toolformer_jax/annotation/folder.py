@@ -73,10 +73,10 @@ class RunFolder(LockedFolder):
       raise UserError(f'can not write {file}: {error.strerror}; the same command goes on from here '
                       'when that is mended') from error
 
-  def counts(self, stage: str) -> Counter:
-    """Returns the sum of what was counted in the chunks of a stage that are done."""
+  def counts(self, stage: str, chunks: Iterable[int] | None = None) -> Counter:
+    """Returns the sum of what was counted in `chunks`, by default all that are done."""
     total = Counter()
-    for chunk in self.chunks(stage):
+    for chunk in self.chunks(stage) if chunks is None else chunks:
       file = self._chunk(stage, chunk).with_suffix('.counts.json')
       total.update(json.loads(file.read_text('utf-8')))
     return total

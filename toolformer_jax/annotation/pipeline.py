@@ -19,7 +19,7 @@ import logging
 import math
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -170,7 +170,7 @@ class Annotation:
     todo = {chunk for chunk in folder.own_chunks() if not folder.has(name, chunk)}
     with contextlib.ExitStack() as stack:
       title = f'{plan.tool.name} {stage}'
-      progress = stack.enter_context(self._progress(folder, title, len(todo)))
+      progress = stack.enter_context(self._progress(folder, title, todo))
       worker = self._worker(plan, stage, stack) if todo else None
       def begin(chunk):
         if chunk not in todo:
@@ -187,12 +187,11 @@ class Annotation:
         yield chunk
     folder.complete_if_whole(name)
 
-  def _progress(self, folder: RunFolder, title: str, todo: int) -> Progress:
-    """Returns the progress of a stage that has `todo` chunks to do."""
-    texts = folder.counts(folders.DOCUMENTS)['documents'] // folder.shard.count
-    chunks_done = len(folder.own_chunks()) - todo
-    done = min(texts, chunks_done * self.settings.chunk_documents)
-    return Progress(title, texts, 'texts', done)
+  def _progress(self, folder: RunFolder, title: str, todo: Collection[int]) -> Progress:
+    """Returns the progress of a stage that has the chunks `todo` to do."""
+    own = folder.own_chunks()
+    texts, left = (folder.counts(folders.DOCUMENTS, some)['documents'] for some in (own, todo))
+    return Progress(title, texts, 'texts', texts - left)
 
   def _worker(self, plan: ToolPlan, stage: str, stack: contextlib.ExitStack):
     """Returns the function (folder, chunk, documents) -> finish of a stage.

@@ -202,7 +202,8 @@ def call_table(folder: RunFolder, calls: Sequence[ScoredCall], tokenizer: Tokeni
     text = texts[call.document_id]
     place = tokenizer.characters_before(text, call.position)
     before, after = text[:place], text[place:]
-    shown = f'{before[-_CONTEXT_CHARS:]}**{syntax.linearise(call.call())}**{after[:_CONTEXT_CHARS]}'
+    spelled = syntax.linearise(call.call()).lstrip()  # bold begins with no blank
+    shown = f'{before[-_CONTEXT_CHARS:]} **{spelled}**{after[:_CONTEXT_CHARS]}'
     known = call.loss_call is not None
     lines.append([shown, f'{call.loss_nothing:.2f}', f'{call.loss_call:.2f}' if known else '-',
                   f'{call.loss_result:.2f}', f'{"" if known else "<= "}{call.gain:.2f}'])

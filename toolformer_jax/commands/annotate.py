@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
       'Processes that write to one folder share the work; the one that ends last merges.'))
   group.add_argument('--num_shards', type=int, metavar='N', default=1,
                      help='of how many processes this is one (default: 1)')
-  group.add_argument('--shard', type=int, metavar='I', default=0, help='which one, from 0')
+  group.add_argument('--shard', type=int, metavar='I', help='which one, from 0')
   group.add_argument('--distributed', action='store_true',
                      help='take both from the processes of jax.distributed: TPU pods, Slurm, or '
                           'JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID')
@@ -78,6 +78,9 @@ def run(args: argparse.Namespace) -> None:
       stages = STAGES if args.stage == 'all' else (args.stage,)
       with ProgramCounter():
         annotation.run(lambda: read_corpus(args.corpus), folder, stages)
+      if shard.count > 1 and not folder.is_complete(MERGED):
+        print(f'shard {shard.index} of {shard.count} is done; the last one merges and reports')
+        return
       summary = report.summary(folder, plans, config.annotation)
       if folder.is_complete(MERGED):
         shown = report.examples(folder, plans, model.tokenizer, config.syntax)
@@ -93,8 +96,10 @@ def _checked(corpus: str) -> int | None:
 
 def _shard(args: argparse.Namespace) -> Shard:
   """Returns which part of the work this process does."""
+  if not args.distributed and args.shard is None and args.num_shards != 1:
+    raise UserError(f'--num_shards {args.num_shards} needs --shard: which of them this is, from 0')
   if not args.distributed:
-    return Shard(args.shard, args.num_shards)
-  if args.num_shards != 1 or args.shard:
+    return Shard(args.shard or 0, args.num_shards)
+  if args.num_shards != 1 or args.shard is not None:
     raise UserError('--distributed finds out the shard by itself; leave --num_shards and --shard')
   return Shard(*join_cluster())

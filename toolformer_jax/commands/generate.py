@@ -68,13 +68,18 @@ def _generate(args: argparse.Namespace, config: 'Configuration', model: 'Languag
     print(texts[0].text, end='', flush=True)
   for first in range(0, len(texts), _TEXTS_AT_ONCE):
     some = slice(first, first + _TEXTS_AT_ONCE)
-    generated = generate(
-        model, prompts[some], settings=config.generation, syntax=config.syntax,
-        tool_names=executor.tool_names, run_call=call_runner(executor, contexts[some]),
-        seeds=[config.generation.seed + first + i for i in range(len(texts[some]))],
-        on_text=_print_piece if streams else None)
-    for text, continuation in zip(texts[some], generated, strict=True):
-      print('' if streams else _shown(text, continuation, args.json))
+    try:
+      generated = generate(
+          model, prompts[some], settings=config.generation, syntax=config.syntax,
+          tool_names=executor.tool_names, run_call=call_runner(executor, contexts[some]),
+          seeds=[config.generation.seed + first + i for i in range(len(texts[some]))],
+          on_text=_print_piece if streams else None)
+    finally:
+      if streams:
+        print()  # the end of the text's line, or what an error stands behind
+    if not streams:
+      for text, continuation in zip(texts[some], generated, strict=True):
+        print(_shown(text, continuation, args.json))
 
 
 def _texts(args: argparse.Namespace) -> list[InputText]:

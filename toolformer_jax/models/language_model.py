@@ -69,8 +69,8 @@ class LanguageModel:
     def cast(path, x):
       of_norm = any(str(key.key).endswith('norm') for key in path)
       return x if of_norm else x.astype(self.config.dtype)
-    return dataclasses.replace(
-        self, variables=jax.tree_util.tree_map_with_path(cast, self.variables))
+    variables = jax.tree_util.tree_map_with_path(cast, self.variables)
+    return dataclasses.replace(self, variables=jax.block_until_ready(variables))
 
   def unrolled(self) -> 'LanguageModel':
     """Returns the same model, on one CPU, with a program that has no loop over layers.
