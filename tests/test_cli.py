@@ -465,6 +465,24 @@ def data(workplace):
   return 'cstar.jsonl'
 
 
+def test_an_exported_model_scores_and_learns_as_before(run, fails, workplace, corpus, checkpoint,
+                                                       data):
+  argv = ['export', '--checkpoint', checkpoint, '--output_dir', 'out']
+  assert run(*argv) == (0, 'out\n', '')
+  assert 'out is there already' in fails(*argv)
+  scores = []
+  for name in checkpoint, 'out':
+    code, _, err = run('score', '--checkpoint', name, '--input', corpus, '--output', 'scores.jsonl')
+    assert code == 0, err
+    scores.append((workplace / 'scores.jsonl').read_text())
+  assert scores[0] == scores[1]
+  code, _, err = run('finetune', '--data', data, '--checkpoint', 'out', '--output_dir', 'tuned',
+                     *SMALL_STEPS)
+  assert code == 0, err
+  assert run('generate', '--checkpoint', 'tuned', '--tools', 'calculator', '--prompt', 'a',
+             '--gin.GenerationSettings.max_tokens=2')[0] == 0
+
+
 def test_finetune_without_calls_learns_the_texts_alone(run, workplace, data, checkpoint):
   record = json.loads((workplace / data).read_text()) | {'calls': []}
   (workplace / 'plain.jsonl').write_text(json.dumps(record) + '\n')
