@@ -50,8 +50,9 @@ def test_quickstart_departs_from_the_paper_where_it_says():
   paper, quick = configuration.load(), configuration.load(['quickstart.gin'])
   assert quick.annotation.look_ahead_guard and quick.annotation.force_name
   assert quick.tool_settings('Calculator').k < paper.tool_settings('calculator').k
-  assert quick.tool_settings('WikiSearch').tau_f < paper.tool_settings('wikisearch').tau_f
-  assert quick.tool_settings('calendar') == paper.tool_settings('calendar')
+  for tool in ('calendar', 'qa', 'wikisearch'):
+    own, theirs = quick.tool_settings(tool), paper.tool_settings(tool)
+    assert own.tau_s < theirs.tau_s and own.tau_f < theirs.tau_f and own.m < theirs.m
   assert quick.generation == paper.generation
   assert quick.finetune.lora_rank and quick.finetune.steps < paper.finetune.steps
 

@@ -66,6 +66,9 @@ def _load_gguf(path: pathlib.Path, mesh: Mesh, dtype: str) -> LanguageModel:
 def _load_directory(path: pathlib.Path, mesh: Mesh, dtype: str) -> LanguageModel:
   if huggingface.is_directory(path):
     return huggingface.load_directory(path, mesh, dtype)
+  if list(path.glob('*.safetensors')):
+    raise UserError(f'{path} is a Hugging Face folder that lacks config.json, or model.safetensors '
+                    'and its index')
   if list(path.glob('pytorch_model*.bin')):
     raise UserError(f'{path} holds weights as pickle files, which may run code; convert them to '
                     'safetensors')

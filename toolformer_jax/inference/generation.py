@@ -200,8 +200,21 @@ class _Generation:
 
 
 def _with_room(cache: AnyCache, tokens: int) -> AnyCache:
-  """Returns `cache` with room for `tokens` tokens a row, in as few different sizes as may be."""
-  return cache if tokens <= cache.slots else _grow(cache, count_bucket(tokens))
+  """Returns `cache` with room for `tokens` tokens a row, in as few different sizes as may be.
+
+  Where that is another one, the old one is gone.
+  """
+  if tokens <= cache.slots:
+    return cache
+  if isinstance(cache, Cache):
+    return _grow(cache, count_bucket(tokens))
+  layers = []
+  for layer in cache.layers:  # one by one: never are the old and the new of all there at once
+    layers += _grow(UnrolledCache((layer,), cache.length_B), count_bucket(tokens)).layers
+    jax.block_until_ready(layers[-1])
+    for slots in layer:
+      slots.delete()
+  return UnrolledCache(tuple(layers), cache.length_B)
 
 
 @functools.partial(jax.jit, static_argnames='slots')
