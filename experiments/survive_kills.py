@@ -4,8 +4,8 @@
 
 OPTIONS are those of `toolformer annotate`: `--checkpoint smollm2-135m --tools calculator,calendar`.
 One run is left alone. Another is killed (SIGKILL) at random moments and started again until it
-ends; as often as there are kills left, in a new folder. All files must
-be the same bytes; only how long things took may differ, and the locks.
+ends; as often as there are kills left, in a new folder. All files must be the same bytes; only how
+long things took may differ, and the locks.
 """
 
 import argparse

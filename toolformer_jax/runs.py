@@ -129,14 +129,21 @@ class LockedFolder:
     self._locks.close()
 
 
+@contextlib.contextmanager
+def whole_file(path: pathlib.Path) -> Iterator[IO[str]]:
+  """Opens a text file that appears at `path` at the end, whole, or not at all."""
+  temporary = path.with_name(path.name + '.tmp')
+  with open(temporary, 'w', encoding='utf-8') as file:
+    yield file
+    file.flush()
+    os.fsync(file.fileno())  # else a machine that goes down may leave the name without the content
+  os.replace(temporary, path)
+
+
 def write_json(file: pathlib.Path, value: Any) -> None:
   """Writes `value` to `file` at once: the file is there whole, or not at all."""
-  temporary = file.with_name(file.name + '.tmp')
-  with open(temporary, 'w', encoding='utf-8') as opened:
+  with whole_file(file) as opened:
     opened.write(json.dumps(value, indent=2, ensure_ascii=False) + '\n')
-    opened.flush()
-    os.fsync(opened.fileno())
-  os.replace(temporary, file)
 
 
 def _flat(value: Any, name: str = '') -> dict[str, Any]:

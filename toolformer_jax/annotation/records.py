@@ -8,7 +8,6 @@ Losses are in nats.
 
 import dataclasses
 import json
-import os
 import pathlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any, TypeVar
 
 from toolformer_jax import calls
 from toolformer_jax.errors import UserError
+from toolformer_jax.runs import whole_file
 
 
 @dataclass(frozen=True)
@@ -117,13 +117,9 @@ def from_json(kind: type[Record], fields: dict[str, Any]) -> Record:
 
 def write_records(path: pathlib.Path, records: Iterable[Record]) -> None:
   """Writes `records` to `path` at once: the file is there whole, or not at all."""
-  temporary = path.with_name(path.name + '.tmp')
-  with open(temporary, 'w', encoding='utf-8') as file:
+  with whole_file(path) as file:
     for record in records:
       file.write(json.dumps(to_json(record), ensure_ascii=False) + '\n')
-    file.flush()
-    os.fsync(file.fileno())  # else a machine that goes down may leave the name without the content
-  os.replace(temporary, path)
 
 
 def read_records(path: pathlib.Path, kind: type[Record]) -> Iterator[Record]:

@@ -120,10 +120,10 @@ def time_table(folder: RunFolder, plans: Iterable[ToolPlan]) -> str:
   """
   stages, seconds = ('sample', 'execute', 'filter'), folder.seconds()
   lines = [['seconds a text', *stages]]
-  for row in tool_rows(folder, plans):
-    tool = row.plan.tool.name
-    lines.append([tool, *(f'{seconds.get(stage_name(tool, stage), 0) / max(row.preselected, 1):.2f}'
-                          for stage in stages)])
+  for plan in plans:
+    names = [stage_name(plan.tool.name, stage) for stage in stages]
+    texts = max(folder.counts(names[0])['documents'], 1)
+    lines.append([plan.tool.name, *(f'{seconds.get(name, 0) / texts:.2f}' for name in names)])
   return _markdown(lines)
 
 
