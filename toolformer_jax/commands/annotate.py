@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
     collections.deque(itertools.islice(read_corpus(args.corpus), _checked(args.corpus)), maxlen=0)
   # First what is quick to refuse: the prompts.
   prompts = {name.lower(): prompt_for(name, config.tool_settings(name).prompt)
-             for name in options.tool_names(args, config)}
+             for name in config.toolbox.spelled(args.tools)}
   with options.call_store(args) as store:
     tools = options.tools(args, config, store)
     plans = tuple(ToolPlan(tool, config.tool_settings(tool.name), prompts[tool.name.lower()])

@@ -80,20 +80,11 @@ def tools(args: argparse.Namespace, config: 'Configuration',
     UserError: a name is unknown, or a tool can not be built.
   """
   if store and store.replay:
-    return [store.replayed_tool(name) for name in tool_names(args, config)]
+    return [store.replayed_tool(name) for name in config.toolbox.spelled(args.tools)]
   built = config.toolbox.build(args.tools)
   for tool in built if store else ():
     store.add_tool(tool)
   return built
-
-
-def tool_names(args: argparse.Namespace, config: 'Configuration') -> list[str]:
-  """Returns the names of `--tools` as calls spell them, each once.
-
-  Raises:
-    UserError: a name is unknown, or there is none.
-  """
-  return config.toolbox.spelled(args.tools)
 
 
 def add_date(parser: argparse.ArgumentParser) -> None:

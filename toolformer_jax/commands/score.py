@@ -9,7 +9,6 @@ import copy
 import dataclasses
 import json
 import math
-import os
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from toolformer_jax.commands import options
 from toolformer_jax.commands.texts import InputText, read_texts
 from toolformer_jax.errors import UserError
+from toolformer_jax.runs import whole_file
 from toolformer_jax.runtime import DTYPES, load_model
 
 if TYPE_CHECKING:
@@ -47,14 +47,11 @@ def run(args: argparse.Namespace) -> None:
   if not texts:
     raise UserError(f'{args.input} holds no text')
   model = _without_start(load_model(args.checkpoint, settings).frozen())
-  temporary = args.output.with_name(args.output.name + '.tmp')
   try:
-    with open(temporary, 'w', encoding='utf-8') as file:
-      with Progress('scoring', len(texts), 'texts') as progress:
-        for record in _scored(model, texts):
-          file.write(json.dumps(record) + '\n')
-          progress.advance(1)
-    os.replace(temporary, args.output)
+    with whole_file(args.output) as file, Progress('scoring', len(texts), 'texts') as progress:
+      for record in _scored(model, texts):
+        file.write(json.dumps(record) + '\n')
+        progress.advance(1)
   except OSError as error:
     raise UserError(f'can not write {args.output}: {error.strerror}') from error
 

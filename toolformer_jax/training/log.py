@@ -5,6 +5,8 @@ import pathlib
 from types import TracebackType
 from typing import Any, Self
 
+from toolformer_jax.runs import whole_file
+
 
 class MetricsLog:
   """A file of metrics that is gone on with after a restart."""
@@ -12,10 +14,8 @@ class MetricsLog:
   def __init__(self, file: pathlib.Path, last_step: int):
     """Opens `file`; lines of steps after `last_step` are dropped, as they will be done again."""
     lines = file.read_text('utf-8').splitlines() if file.exists() else []
-    temporary = file.with_name(file.name + '.tmp')
-    temporary.write_text(''.join(f'{line}\n' for line in lines if _step(line) <= last_step),
-                         'utf-8')
-    temporary.replace(file)
+    with whole_file(file) as kept:
+      kept.writelines(f'{line}\n' for line in lines if _step(line) <= last_step)
     self._file = open(file, 'a', encoding='utf-8')  # noqa: SIM115 - closed on exit
 
   def write(self, step: int, **values: Any) -> None:
