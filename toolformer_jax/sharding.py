@@ -77,6 +77,15 @@ def constrain(x: jax.Array, *names: str | None) -> jax.Array:
   return jax.lax.with_sharding_constraint(x, partition_spec(x.shape, names, dict(mesh.shape)))
 
 
+def rows_of_a_device(rows: int) -> int:
+  """Returns how many of a batch's rows lie on one device of the current mesh; all without one."""
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty:
+    return rows
+  spec = partition_spec((rows,), ('batch',), dict(mesh.shape))
+  return rows // math.prod(mesh.shape[axis] for axis in spec[0] or ())
+
+
 def batch_sharding(mesh: Mesh, shape: Sequence[int]) -> NamedSharding:
   """Returns the sharding of an input array whose first dimension is the batch."""
   names = ('batch', *[None] * (len(shape) - 1))

@@ -89,7 +89,7 @@ def evaluate_loss(model: LanguageModel, examples: Sequence[Example],
     chosen = rows.take(slice(first, first + settings.batch_rows)).pad(settings.batch_rows)
     with sharding.on_mesh(model.mesh):
       sums = _loss_sums(model.decoder, model.variables, jax.tree.map(model.put_batch, chosen))
-    total, weight = total + float(sums[0]), weight + float(sums[1])
+    total, weight = total + float(sums.nll), weight + float(sums.weight)
   return total / weight
 
 
@@ -134,7 +134,7 @@ def _train(model: LanguageModel, rows: PackedRows, settings: FinetuneSettings,
            checkpoints: StepCheckpoints, metrics_file: pathlib.Path) -> tuple[LanguageModel, bool]:
   """Returns the trained model, and whether any step was left to do."""
   collection = 'lora' if settings.lora_rank else 'params'
-  decoder = model.decoder.clone(remat=settings.remat)
+  decoder = model.decoder.clone(remat=settings.remat, dropout=settings.dropout)
   optimizer = make_optimizer(settings)
   abstract = abstract_state(decoder, collection, optimizer, model.mesh)
   state = checkpoints.restore(abstract)
@@ -143,7 +143,7 @@ def _train(model: LanguageModel, rows: PackedRows, settings: FinetuneSettings,
   else:
     jax.tree.map(lambda array: array.delete(), model.variables[collection])
   start = int(state.step)
-  step = make_step(decoder, collection, optimizer, abstract)
+  step = make_step(decoder, collection, optimizer, abstract, settings)
   frozen = {name: value for name, value in model.variables.items() if name != collection}
   with contextlib.ExitStack() as stack:
     log = stack.enter_context(MetricsLog(metrics_file, start))
