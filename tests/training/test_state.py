@@ -72,7 +72,8 @@ def test_computation_in_bfloat16_trains_weights_in_float32(make_model, batch):
   assert sum(halves) > 0.7 * len(halves)
   after, _ = step(frozen, state, batch)
   moments = [leaf for leaf in jax.tree.leaves(after.optimizer) if leaf.ndim]
-  assert {leaf.dtype for leaf in [*jax.tree.leaves(after.trained), *moments]} == {np.dtype('float32')}
+  arrays = [*jax.tree.leaves(after.trained), *moments]
+  assert {array.dtype for array in arrays} == {np.dtype('float32')}
 
 
 def _equations(jaxpr):

@@ -16,6 +16,7 @@ from toolformer_jax.training.packing import PackedRows
 from toolformer_jax.training.settings import FinetuneSettings
 
 Metrics = dict[str, jax.Array]
+_PAPER = FinetuneSettings()
 
 
 class TrainState(NamedTuple):
@@ -63,14 +64,14 @@ def initial_adapters(decoder: Decoder, where: Any, seed: int) -> Any:
 
 def make_step(
     decoder: Decoder, collection: str, optimizer: optax.GradientTransformation,
-    abstract: TrainState, settings: FinetuneSettings = FinetuneSettings(),
+    abstract: TrainState, settings: FinetuneSettings = _PAPER,
 ) -> Callable[[dict[str, Any], TrainState, PackedRows], tuple[TrainState, Metrics]]:
   """Returns the jitted step (frozen variables, state, batch) -> (state, metrics).
 
   The old state is donated: its arrays are gone afterwards. Metrics are the mean cross-entropy in
-  nats per token and the gradients' global norm, both before the update. Dropout depends on the
-  settings' seed and the step alone. Parameters, second moments and sums of gradients stay float32
-  whatever the computation's dtype is.
+  nats per token and the gradients' global norm, both before the update, and the number of tokens.
+  Dropout depends on the settings' seed and the step alone. Parameters, second moments and sums of
+  gradients stay float32 whatever the computation's dtype is.
   """
   # Without being told, the compiler may return the state laid out otherwise than it came.
   where = jax.tree.map(lambda leaf: leaf.sharding, abstract)
@@ -87,7 +88,8 @@ def make_step(
                                 key, settings.micro_batches)
     updates, moments = optimizer.update(gradients, state.optimizer, state.trained)
     trained = optax.apply_updates(state.trained, updates)
-    metrics = {'loss': loss, 'gradient_norm': optax.tree.norm(gradients)}
+    metrics = {'loss': loss, 'gradient_norm': optax.tree.norm(gradients),
+               'tokens': jnp.count_nonzero(batch.segments_RT)}
     return TrainState(trained, moments, state.step + 1), metrics
   return jax.jit(step, donate_argnums=1, out_shardings=(where, None))
 
