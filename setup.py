@@ -64,6 +64,7 @@ setup(
       'torch', 'transformers', 'accelerate',  # by which transformers reads GGUF
       'ctranslate2>=4.8,<5',
     ],
+    'torch': ['torch'],  # reads checkpoints in PyTorch's own format
     'quickstart': ['reasoning-gym==0.1.25'],  # exactly: another one generates another corpus
     'tpu': ['jax[tpu]'],
   },

@@ -62,6 +62,11 @@ def weights(kind: str, config: DecoderConfig) -> list[Weight]:
   return {'gpt2': _gpt2, 'gptj': _gptj}.get(kind, _llama)(config)
 
 
+def tensor_names(weight: Weight, layers: int) -> list[str]:
+  """Returns the names of the tensors that a parameter lies in: one for each layer, or one."""
+  return [weight.name.format(i) for i in range(layers)] if weight.of_block else [weight.name]
+
+
 def _plain(path: str, name: str, *shape: int) -> Weight:
   """Returns a weight that lies there as it does here."""
   return Weight(tuple(path.split('/')), name, shape, shape, tuple(range(len(shape))))
