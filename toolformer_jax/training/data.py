@@ -1,7 +1,8 @@
 """What is learned, and in which order: records to examples, packed rows to batches."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import jax
 import numpy as np
@@ -43,6 +44,35 @@ def plain_example(text: str, tokenizer: Tokenizer) -> Example:
   """Returns a text without calls, all of whose tokens count."""
   ids = tokenizer.encode(text)
   return Example(ids, [1.0] * len(ids))
+
+
+@dataclass(frozen=True)
+class TaskRow:
+  """An example of a seqio task: text, or ids that have to be the model's.
+
+  Attributes:
+    id: of the example.
+    inputs: what is given, and not learned.
+    targets: what is learned.
+  """
+
+  id: str
+  inputs: str | Sequence[int]
+  targets: str | Sequence[int]
+
+
+def task_example(row: TaskRow, tokenizer: Tokenizer) -> Example:
+  """Returns the inputs of a task's example and its targets, which alone count.
+
+  Raises:
+    UserError: an id is not one of the model's.
+  """
+  inputs, targets = (tokenizer.encode(piece) if isinstance(piece, str) else [int(i) for i in piece]
+                     for piece in (row.inputs, row.targets))
+  if unknown := [i for i in (*inputs, *targets) if not 0 <= i < tokenizer.vocab_size]:
+    raise UserError(f'{row.id}: the model has no token {unknown[0]}; was the task tokenised for '
+                    'another one?')
+  return Example(inputs + targets, [0.0] * len(inputs) + [1.0] * len(targets))
 
 
 def batches(rows: int, batch_rows: int, seed: int, start_step: int) -> Iterator[np.ndarray]:
