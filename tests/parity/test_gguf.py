@@ -30,7 +30,8 @@ FIELDS = {
     'qwen3': _LLAMA | {'attention.key_length': 128, 'attention.value_length': 128},
     'gemma3': _LLAMA | {'attention.key_length': 256, 'attention.value_length': 256,
                         'attention.sliding_window': 9},
-    'gpt2': _COMMON | {'context_length': 1024, 'attention.head_count': 4, 'attention.layer_norm_epsilon': 1e-5},
+    'gpt2': _COMMON | {'context_length': 1024, 'attention.head_count': 4,
+                       'attention.layer_norm_epsilon': 1e-5},
 }
 
 
