@@ -23,15 +23,15 @@ from toolformer_jax.inference.continuation import GenerationSettings
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.runtime import ModelSettings
 from toolformer_jax.toolbox import MtSettings, OwnTools, QaSettings, Toolbox
-from toolformer_jax.training.settings import FinetuneSettings
+from toolformer_jax.training.settings import FinetuneSettings, MixtureSettings
 from toolformer_jax.wikipedia import SearchSettings
 
 DEFAULT_FILE = 'paper.gin'
 
 _SHIPPED = importlib.resources.files('toolformer_jax.configs')
 _KINDS = {kind.__name__: kind for kind in (
-    AnnotationSettings, CallSyntax, FinetuneSettings, GenerationSettings, ModelSettings, MtSettings,
-    OwnTools, QaSettings, SearchSettings, ToolSettings)}
+    AnnotationSettings, CallSyntax, FinetuneSettings, GenerationSettings, MixtureSettings,
+    ModelSettings, MtSettings, OwnTools, QaSettings, SearchSettings, ToolSettings)}
 _BUILD = {name: gin.external_configurable(kind) for name, kind in _KINDS.items()}
 _BUILD_DECODER = gin.external_configurable(DecoderConfig)
 
@@ -53,6 +53,7 @@ class Configuration:
   annotation: AnnotationSettings
   finetune: FinetuneSettings
   generation: GenerationSettings
+  mixture: MixtureSettings
   model: ModelSettings
   syntax: CallSyntax
   toolbox: Toolbox
@@ -135,8 +136,8 @@ def _build() -> Configuration:
   _BUILD['ToolSettings']()  # gin shall know that bindings for all tools are used
   settings = {
       'annotation': _BUILD['AnnotationSettings'](), 'finetune': _BUILD['FinetuneSettings'](),
-      'generation': _BUILD['GenerationSettings'](), 'model': _BUILD['ModelSettings'](),
-      'syntax': _BUILD['CallSyntax'](), 'toolbox': toolbox}
+      'generation': _BUILD['GenerationSettings'](), 'mixture': _BUILD['MixtureSettings'](),
+      'model': _BUILD['ModelSettings'](), 'syntax': _BUILD['CallSyntax'](), 'toolbox': toolbox}
   text = gin.operative_config_str()
   _refuse_unused(set(_ASSIGNED.findall(text)), tools)
   return Configuration(tools=tools, text=text, **settings)

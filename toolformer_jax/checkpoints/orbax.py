@@ -10,6 +10,8 @@ import json
 import pathlib
 import shutil
 
+import jax
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from orbax.checkpoint import v1 as ocp
 
@@ -26,14 +28,27 @@ _FORMAT = 1
 
 
 def save_model(directory: pathlib.Path, model: LanguageModel) -> None:
-  """Writes `model` to `directory`, which is there whole or not at all; replaces what was there."""
+  """Writes `model` to `directory`, which is there whole or not at all; replaces what was there.
+
+  Where the model lies on the devices of several processes, all of them call this.
+  """
   temporary = directory.with_name(directory.name + '.tmp')
-  shutil.rmtree(temporary, ignore_errors=True)
-  temporary.mkdir(parents=True)
-  write_json(temporary / 'config.json',
-             {'format': _FORMAT, 'decoder': dataclasses.asdict(model.config)})
-  model.tokenizer.save(temporary)
+  first = jax.process_index() == 0
+  if first:
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    write_json(temporary / 'config.json',
+               {'format': _FORMAT, 'decoder': dataclasses.asdict(model.config)})
+    model.tokenizer.save(temporary)
+  multihost_utils.sync_global_devices(f'{temporary} is there')
   ocp.save((temporary / 'variables').resolve(), model.variables)
+  if first:
+    _replace(directory, temporary)
+  multihost_utils.sync_global_devices(f'{directory} is written')
+
+
+def _replace(directory: pathlib.Path, temporary: pathlib.Path) -> None:
+  """Puts `temporary` in the place of `directory`."""
   # Moved aside before it is removed: a folder half removed would look like a model.
   old = directory.with_name(directory.name + '.old')
   shutil.rmtree(old, ignore_errors=True)
