@@ -62,6 +62,7 @@ setup(
     'nllb': ['ctranslate2>=4.8,<5'],
     'parity': [
       'torch', 'transformers', 'accelerate',  # by which transformers reads GGUF
+      'peft',
       'ctranslate2>=4.8,<5',
     ],
     'torch': ['torch'],  # reads checkpoints in PyTorch's own format

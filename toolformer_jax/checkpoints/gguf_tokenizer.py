@@ -26,7 +26,7 @@ def read_tokenizer(field: Callable[..., Any], where: str, vocab_size: int) -> To
     vocab_size: rows of the model's embedding table.
 
   Raises:
-    UserError: it is of an unknown kind.
+    UserError: it is broken, or of an unknown kind.
   """
   model, pre = field('model'), field('pre', 'default')
   tokens = field('tokens')
@@ -35,12 +35,17 @@ def read_tokenizer(field: Callable[..., Any], where: str, vocab_size: int) -> To
   whole = [token for token, kind in zip(tokens, kinds, strict=True) if kind == _WHOLE]
   ids = {'bos_id': field('bos_token_id', -1), 'eos_id': field('eos_token_id', -1)}
   ids = {name: None if i == -1 else i for name, i in ids.items()}
-  if model == 'gpt2' and pre in _CUTS:
-    merges = [tuple(merge.split(' ')) for merge in field('merges')]
-    return Tokenizer.byte_level_bpe(
-        tokens, merges, special, whole=whole, vocab_size=vocab_size, **_CUTS[pre], **ids)
-  if model == 'llama' and field('add_space_prefix', True) is False:
-    return Tokenizer.sentencepiece_bpe(
-        tokens, special, whole, tokens[field('unknown_token_id')], **ids)
+  try:
+    if model == 'gpt2' and pre in _CUTS:
+      merges = [tuple(merge.split(' ')) for merge in field('merges')]
+      return Tokenizer.byte_level_bpe(
+          tokens, merges, special, whole=whole, vocab_size=vocab_size, **_CUTS[pre], **ids)
+    if model == 'llama' and field('add_space_prefix', True) is False:
+      return Tokenizer.sentencepiece_bpe(
+          tokens, special, whole, tokens[field('unknown_token_id')], **ids)
+  except UserError:
+    raise
+  except Exception as error:  # `tokenizers` raises the bare kind
+    raise UserError(f'{where} has a broken tokenizer: {error}') from error
   raise UserError(f'{where} has a tokenizer of an unknown kind, {model}/{pre}, or one that begins '
                   'every text with a space')

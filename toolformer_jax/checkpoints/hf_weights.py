@@ -4,6 +4,7 @@ Letters are those of array names: D embedding, N heads, K key/value heads, H hea
 vocabulary.
 """
 
+import collections
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -60,6 +61,14 @@ def weights(kind: str, config: DecoderConfig) -> list[Weight]:
   Names of GPT-2 and GPT-J begin behind the prefix `transformer.`, which older files lack.
   """
   return {'gpt2': _gpt2, 'gptj': _gptj}.get(kind, _llama)(config)
+
+
+def sharing_tensors(kind: str, config: DecoderConfig) -> list[list[Weight]]:
+  """Returns the table of a model type, those weights together that lie in the same tensors."""
+  sharing: dict[str, list[Weight]] = collections.defaultdict(list)
+  for weight in weights(kind, config):
+    sharing[weight.name].append(weight)
+  return list(sharing.values())
 
 
 def tensor_names(weight: Weight, layers: int) -> list[str]:

@@ -1,7 +1,5 @@
 """Reads and writes Hugging Face directories: config.json, weights, tokenizer.json."""
 
-import collections
-import functools
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -17,8 +15,8 @@ from toolformer_jax.checkpoints.hf_files import (
   has_weights,
   open_weights,
 )
-from toolformer_jax.checkpoints.hf_weights import Weight, weights
-from toolformer_jax.checkpoints.tensors import load
+from toolformer_jax.checkpoints.hf_weights import sharing_tensors
+from toolformer_jax.checkpoints.tensors import leaf, load
 from toolformer_jax.errors import UserError
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.language_model import LanguageModel
@@ -101,22 +99,17 @@ def save_directory(path: pathlib.Path, model: LanguageModel) -> None:
 
 def _exported(model: LanguageModel, config: DecoderConfig) -> Iterator[tuple[str, np.ndarray]]:
   """Yields the tensors of a checkpoint, those of one layer after the other."""
-  sharing: dict[str, list[Weight]] = collections.defaultdict(list)
-  for weight in weights(model_type(config), config):
-    sharing[weight.name].append(weight)
-  for name, table in sharing.items():
+  for table in sharing_tensors(model_type(config), config):
     parameters = [merged(model, weight.path) for weight in table]
     if not table[0].of_block:
-      yield name, table[0].theirs(parameters)
+      yield table[0].name, table[0].theirs(parameters)
     else:
       for layer in range(config.layers):
-        yield name.format(layer), table[0].theirs([p[layer] for p in parameters])
+        yield table[0].name.format(layer), table[0].theirs([p[layer] for p in parameters])
 
 
 def merged(model: LanguageModel, path: tuple[str, ...]) -> np.ndarray:
   """Returns a parameter, an adapter's share in it (Hu et al. 2021)."""
-  def leaf(tree, keys):
-    return functools.reduce(lambda node, key: node.get(key, {}), keys, tree)
   parameter = np.asarray(leaf(model.variables['params'], path), np.float32)
   adapter = leaf(model.variables.get('lora', {}), path[:-1])
   if path[-1] != 'kernel' or not adapter:

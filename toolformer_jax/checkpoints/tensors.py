@@ -126,6 +126,11 @@ def _buffer(shape: Sequence[int]) -> np.ndarray:
   return raw[start:start + size].view(np.float32).reshape(shape)
 
 
+def leaf(tree: dict[str, Any], path: tuple[str, ...]) -> Any:
+  """Returns what lies in nested dictionaries at `path`; an empty one if there is nothing."""
+  return functools.reduce(lambda node, key: node.get(key, {}), path, tree)
+
+
 def _put(tree: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
   for key in path[:-1]:
     tree = tree.setdefault(key, {})

@@ -120,8 +120,7 @@ class Block(nn.Module):
   def __call__(self, carry, layer, prefixes, kind, sight):
     c = self.config
     x_BTD, cache = carry
-    drop = _Dropout(self.dropout, name='dropout')
-    mlp = Mlp(c, name='mlp')
+    drop, mlp = _Dropout(self.dropout, name='dropout'), Mlp(c, name='mlp')
     norm_BTD = Norm(c, name='attention_norm')(x_BTD)
     y_BTD, cache = Attention(c, self.kernel, name='attention')(
         norm_BTD, cache, layer, prefixes, kind, sight)
@@ -129,9 +128,9 @@ class Block(nn.Module):
       x_BTD = x_BTD + drop(y_BTD + mlp(norm_BTD))
     else:
       def outer(name, y_BTD):
-        return Norm(c, name=name)(y_BTD) if c.sandwich_norm else y_BTD
-      x_BTD = x_BTD + drop(outer('attention_out_norm', y_BTD))
-      x_BTD = x_BTD + drop(outer('mlp_out_norm', mlp(Norm(c, name='mlp_norm')(x_BTD))))
+        return drop(Norm(c, name=name)(y_BTD) if c.sandwich_norm else y_BTD)
+      x_BTD = x_BTD + outer('attention_out_norm', y_BTD)
+      x_BTD = x_BTD + outer('mlp_out_norm', mlp(Norm(c, name='mlp_norm')(x_BTD)))
     return (constrain(x_BTD, 'batch', None, None), cache), None
 
 
