@@ -17,8 +17,8 @@ LARGE_STATE = FinetuneSettings(remat=True, first_moment='bfloat16')
 
 @pytest.mark.parametrize('step', ['train', 'score', 'prefill', 'decode'])
 def test_the_compiler_counts_the_same_arguments(mesh_of, step):
-  mesh = mesh_of(2, 2, 2)
-  planned = program(step, SMALL, mesh, 8, 32, FinetuneSettings())
+  mesh = mesh_of(1, 2, 2)
+  planned = program(step, SMALL, mesh, 4, 32, FinetuneSettings())
   sizes = planned.lower(mesh).compile().memory_analysis()
   scalars = 64  # of the few numbers that come without an array, at most
   assert 0 <= sizes.argument_size_in_bytes - argument_bytes(planned.arguments) <= scalars
@@ -38,7 +38,7 @@ def test_adapters_need_little_state(mesh_of, gpt_j):
   frozen, state, _ = planned.arguments
   assert argument_bytes(frozen) == pytest.approx(6_050_882_784 * 4 / 8, rel=1e-3)
   assert len(jax.tree.leaves(state.trained)) == 2 * 6  # two for each product of a block
-  assert argument_bytes(state) < argument_bytes(frozen) / 50
+  assert argument_bytes(state) < argument_bytes(frozen) / 20
 
 
 def test_rows_that_the_mesh_does_not_divide_are_computed_everywhere(mesh_of):

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolformer_jax.planning.hlo import Collectives
-from toolformer_jax.planning.plan import Memory, Plan
+from toolformer_jax.planning.plan import Fit, Plan
 from toolformer_jax.planning.roofline import Roofline
 from toolformer_jax.planning.search import largest_batch, meshes, search
 
@@ -14,10 +14,9 @@ from toolformer_jax.planning.search import largest_batch, meshes, search
 def _planner(most_rows, speed=lambda mesh: 1.0):
   """Returns a planner by which batches of up to `most_rows` rows fit."""
   def plan(request):
-    fits = request.batch <= most_rows
-    rate = speed(request.mesh)
-    return Plan(request, fits, '' if fits else 'too large', 0, 0.0, 0, Memory(0, 0, 1), True,
-                Collectives(), Roofline(1.0, 1.0, 1.0, rate, 0.5))
+    bound = Roofline(1.0, 1.0, 1.0, speed(request.mesh), 0.5)
+    fit = Fit(0, 0, True, Collectives(), bound) if request.batch <= most_rows else None
+    return Plan(request, 0, 0.0, 0, fit)
   return plan
 
 

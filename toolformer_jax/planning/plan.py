@@ -12,7 +12,7 @@ from toolformer_jax import sharding
 from toolformer_jax.errors import UserError
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.planning import hlo
-from toolformer_jax.planning.compilation import TooLarge, compile_program
+from toolformer_jax.planning.compilation import Compiled, TooLarge, compile_program
 from toolformer_jax.planning.programs import Program, Step, argument_bytes, program
 from toolformer_jax.planning.roofline import Roofline, roofline
 from toolformer_jax.planning.slices import Slice
@@ -53,23 +53,22 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Memory:
-  """Bytes on each chip.
+class Fit:
+  """What is known of a program that fits.
 
   Attributes:
-    arguments: weights, state, cache, batch.
-    temporaries: what is needed in between, results that are new and the code included.
-    usable: what the compiler leaves to a program.
+    temporaries: bytes on each chip beside the arguments, new results and the code included.
+    headroom: bytes that are left of what the compiler leaves to a program.
+    kernel: whether a TPU's kernel computes the attention.
+    collectives: what chips send each other in one run.
+    bound: how fast it can be at most.
   """
 
-  arguments: int
   temporaries: int
-  usable: int
-
-  @property
-  def headroom(self) -> int:
-    """What is left."""
-    return self.usable - self.arguments - self.temporaries
+  headroom: int
+  kernel: bool
+  collectives: hlo.Collectives
+  bound: Roofline
 
 
 @dataclass(frozen=True)
@@ -78,45 +77,43 @@ class Plan:
 
   Attributes:
     request: what was asked, with the mesh as it is.
-    fits: whether the program's memory is there.
-    reason: why it is not, in the compiler's words; '' if it is.
-    arguments: bytes on each chip before the step, whether it fits or not.
-    memory: what it takes, if it fits.
-    kernel: whether the attention is the TPU's kernel, if it fits.
+    arguments: bytes on each chip before the step: weights, state, cache, batch.
     compile_s: how long the compiler took.
-    collectives: what chips send each other in one run, if it fits.
-    useful_flops: of one run on all chips.
-    bound: how fast it can be at most, if it fits.
+    useful_flops: operations of one run on all chips, see `flops`.
+    fit: what is known if it fits; None if it does not.
+    reason: why it does not, in the compiler's words.
   """
 
   request: Request
-  fits: bool
-  reason: str
   arguments: int
   compile_s: float
   useful_flops: int
-  memory: Memory | None = None
-  kernel: bool | None = None
-  collectives: hlo.Collectives | None = None
-  bound: Roofline | None = None
+  fit: Fit | None
+  reason: str = ''
+
+  @property
+  def fits(self) -> bool:
+    """Whether there is as much memory as it needs."""
+    return self.fit is not None
 
   def record(self) -> dict[str, Any]:
     """Returns the plan as JSON; sizes are bytes on each chip, times seconds."""
-    asked = self.request
+    request, where = self.request, self.request.slice
     record = {
-        'model': asked.model, 'step': asked.step, 'batch': asked.batch, 'length': asked.length,
-        'topology': asked.slice.name, 'slice': asked.slice.short_name, 'chips': asked.slice.chips,
-        'mesh': list(asked.mesh), 'dtype': asked.config.dtype, 'fits': self.fits,
-        'reason': self.reason, 'arguments': self.arguments,
-        'compile_s': round(self.compile_s, 1), 'useful_flops': self.useful_flops}
+        'model': request.model, 'step': request.step, 'batch': request.batch,
+        'length': request.length, 'topology': where.name, 'slice': where.short_name,
+        'chips': where.chips, 'mesh': list(request.mesh), 'dtype': request.config.dtype,
+        'fits': self.fits, 'reason': self.reason, 'usable': where.usable_memory,
+        'arguments': self.arguments, 'compile_s': round(self.compile_s, 1),
+        'useful_flops': self.useful_flops}
     if self.fits:
+      sent = self.fit.collectives
       record |= {
-          'temporaries': self.memory.temporaries, 'usable': self.memory.usable,
-          'headroom': self.memory.headroom, 'attention_kernel': self.kernel,
-          'collectives': {kind: {'count': count, 'bytes': self.collectives.bytes[kind]}
-                          for kind, count in sorted(self.collectives.counts.items())},
-          'unknown_loops': self.collectives.unknown_loops,
-          'roofline': dataclasses.asdict(self.bound)}
+          'temporaries': self.fit.temporaries, 'headroom': self.fit.headroom,
+          'attention_kernel': self.fit.kernel,
+          'collectives': {kind: {'count': count, 'bytes': sent.bytes[kind]}
+                          for kind, count in sorted(sent.counts.items())},
+          'unknown_loops': sent.unknown_loops, 'roofline': dataclasses.asdict(self.fit.bound)}
     return record
 
 
@@ -135,17 +132,24 @@ def make_plan(request: Request) -> Plan:
   request = request.replace(mesh=tuple(mesh.shape.values()))
   step = program(request.step, request.config, mesh, request.batch, request.length,
                  request.finetune)
-  arguments = argument_bytes(step.arguments)
   log.info('compiling %s of %s for %s; a large model takes a minute or two', request.step,
            request.model, request.slice.name)
   compiled = compile_program(step.lower(mesh))
   if isinstance(compiled, TooLarge):
-    return Plan(request, False, compiled.reason, arguments, compiled.seconds, step.useful_flops)
-  memory = Memory(compiled.arguments, compiled.results + compiled.temporaries,
-                  int(request.slice.usable_memory))
+    return Plan(request, argument_bytes(step.arguments), compiled.seconds, step.useful_flops, None,
+                compiled.reason)
+  return Plan(request, compiled.arguments, compiled.seconds, step.useful_flops,
+              _fit(request, step, compiled))
+
+
+def _fit(request: Request, step: Program, compiled: Compiled) -> Fit:
   sent = hlo.collectives(compiled.text)
-  return Plan(request, True, '', arguments, compiled.seconds, step.useful_flops, memory,
-              compiled.kernel, sent, _bound(request, step, sent))
+  bound = roofline(
+      chip=request.slice.chip, chips=request.slice.chips, tokens=step.tokens,
+      useful_flops=step.useful_flops, flops=step.flops, traffic=step.traffic, collectives=sent)
+  temporaries = compiled.results + compiled.temporaries
+  headroom = request.slice.usable_memory - compiled.arguments - temporaries
+  return Fit(temporaries, headroom, compiled.kernel, sent, bound)
 
 
 def mesh_on(devices: Sequence[jax.Device], request: Request) -> jax.sharding.Mesh:
@@ -161,8 +165,3 @@ def mesh_on(devices: Sequence[jax.Device], request: Request) -> jax.sharding.Mes
     raise UserError(f'--mesh {sizes} does not fit {request.slice.name}: the product must be '
                     f'{len(devices)}') from error
 
-
-def _bound(request: Request, step: Program, sent: hlo.Collectives) -> Roofline:
-  return roofline(
-      chip=request.slice.chip, chips=request.slice.chips, tokens=step.tokens,
-      useful_flops=step.useful_flops, flops=step.flops, traffic=step.traffic, collectives=sent)

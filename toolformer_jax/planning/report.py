@@ -31,11 +31,12 @@ def report(plan: Plan) -> str:
 
 def _inside(plan: Plan) -> Iterable[tuple[str, str]]:
   """Yields what is known of a program that fits."""
-  memory, sent, bound = plan.memory, plan.collectives, plan.bound
-  yield 'memory', (f'{_gib(memory.arguments)} arguments + {_gib(memory.temporaries)} temporaries '
-                   f'of {_gib(memory.usable)} a chip')
-  yield 'headroom', _gib(memory.headroom)
-  yield 'attention', "the TPU's kernel" if plan.kernel else 'by XLA'
+  fit, sent, bound = plan.fit, plan.fit.collectives, plan.fit.bound
+  usable = plan.request.slice.usable_memory
+  yield 'memory', (f'{_gib(plan.arguments)} arguments + {_gib(fit.temporaries)} temporaries '
+                   f'of {_gib(usable)} a chip')
+  yield 'headroom', _gib(fit.headroom)
+  yield 'attention', "the TPU's kernel" if fit.kernel else 'by XLA'
   for kind, count in sorted(sent.counts.items()):
     yield kind, f'{count:,} a run, {_gib(sent.bytes[kind])} on each chip'
   if sent.unknown_loops:

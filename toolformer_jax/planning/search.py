@@ -21,7 +21,7 @@ def search(request: Request, planner: Planner) -> Plan:
   while True:
     plans = [_told(planner(request.replace(mesh=mesh))) for mesh in meshes(request)]
     if fitting := [plan for plan in plans if plan.fits]:
-      best = max(fitting, key=lambda plan: (plan.bound.tokens_per_s, plan.memory.headroom))
+      best = max(fitting, key=lambda plan: (plan.fit.bound.tokens_per_s, plan.fit.headroom))
       return largest_batch(best, planner)
     if request.batch == 1:
       return plans[0]
@@ -80,7 +80,7 @@ def _factors(chips: int) -> Iterator[tuple[int, int, int]]:
 def _told(plan: Plan) -> Plan:
   """Logs what came out of one compilation."""
   asked = plan.request
-  result = (f'fits, at most {plan.bound.tokens_per_s:,.0f} tokens a second' if plan.fits
+  result = (f'fits, at most {plan.fit.bound.tokens_per_s:,.0f} tokens a second' if plan.fits
             else 'does not fit')
   log.info('batch %d on mesh %d,%d,%d: %s', asked.batch, *asked.mesh, result)
   return plan

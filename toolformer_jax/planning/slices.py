@@ -77,9 +77,9 @@ class Slice:
     return next(chip for chip in CHIPS if chip.name == self.kind)
 
   @property
-  def usable_memory(self) -> float:
+  def usable_memory(self) -> int:
     """Bytes of a chip's memory that a program may use."""
-    return _USABLE[self.kind] * GIB
+    return int(_USABLE[self.kind] * GIB)
 
   def devices(self) -> list[jax.Device]:
     """Returns devices that programs can be compiled for, and not run on.
