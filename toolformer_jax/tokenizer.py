@@ -91,9 +91,9 @@ class Tokenizer:
 
     A text is not begun with a space. What no token spells is spelled by tokens of single bytes.
     """
-    # Runs of spaces are spelled as such, and looked for where spaces have been replaced.
-    tokens, whole = ([token if token.strip(' ') else _SPACE * len(token) for token in given]
-                     for given in (tokens, whole))
+    # Runs of spaces are merged like words: where tokens are looked for, spaces are replaced.
+    tokens = [token if token.strip(' ') else _SPACE * len(token) for token in tokens]
+    whole = [token for token in whole if token.strip(' ')]
     vocab = {token: i for i, token in enumerate(tokens)}
     # Of several ways to make a token, the one with the longest left half comes first.
     merges = [(token[:cut], token[cut:]) for token in tokens for cut in range(len(token) - 1, 0, -1)
