@@ -1,5 +1,6 @@
 """Operations and parameters by formula, against those of the programs and states themselves."""
 
+import itertools
 import math
 import types
 
@@ -24,8 +25,10 @@ GPTJ = LLAMA.replace(kv_heads=4, norm='layer', positions='rotary_interleaved', r
                      parallel_block=True, gated_mlp=False, mlp_bias=True, head_bias=True,
                      tied_head=False)
 QWEN = LLAMA.replace(qk_norm=True, qkv_bias=True)
-FAMILIES = pytest.mark.parametrize('config', [LLAMA, GPT2, GPTJ, QWEN],
-                                   ids=['llama', 'gpt2', 'gptj', 'qwen'])
+GEMMA = LLAMA.replace(layers=3, qk_norm=True, sandwich_norm=True, norm_offset=True,
+                      scaled_embedding=True, window=5, global_every=2)
+FAMILIES = pytest.mark.parametrize('config', [LLAMA, GPT2, GPTJ, QWEN, GEMMA],
+                                   ids=['llama', 'gpt2', 'gptj', 'qwen', 'gemma'])
 TOKENS = 12  # too few for attention in quarters: XLA's computes the whole square
 
 
@@ -47,8 +50,15 @@ def test_forward_is_what_the_program_computes(config, lora_rank):
   config = config.replace(lora_rank=lora_rank)
   decoder, variables, rows = _program(config)
   counted = _product_flops(lambda v: decoder.apply(v, rows.tokens_RT)[0], variables)
-  square = _above_diagonal(config)
-  assert counted == 2 * (flops.forward_flops(config, TOKENS, logits=TOKENS) + square)
+  unseen = _unseen(config)
+  assert counted == 2 * (flops.forward_flops(config, TOKENS, logits=TOKENS) + unseen)
+
+
+@pytest.mark.parametrize('config', [LLAMA, GEMMA], ids=['llama', 'gemma'])
+def test_a_sequence_is_its_parts(config):
+  whole = flops.forward_flops(config, TOKENS, logits=3)
+  parts = [flops.forward_flops(config, 7, logits=2), flops.forward_flops(config, 5, 7, 1)]
+  assert whole == sum(parts)
 
 
 def test_one_token_after_others():
@@ -66,8 +76,8 @@ def test_training_is_what_the_program_computes(config):
   def loss(params):
     return next_token_loss(decoder, {'params': params}, rows)[0]
   counted = _product_flops(jax.grad(loss), variables['params'])
-  square = 3 * _above_diagonal(config)
-  assert counted == 2 * (flops.training_flops(config, TOKENS) + square)
+  unseen = 3 * _unseen(config)
+  assert counted == 2 * (flops.training_flops(config, TOKENS) + unseen)
 
 
 def test_training_of_adapters_is_what_the_program_computes():
@@ -76,11 +86,11 @@ def test_training_of_adapters_is_what_the_program_computes():
   def loss(lora, params):
     return next_token_loss(decoder, {'params': params, 'lora': lora}, rows)[0]
   counted = _product_flops(jax.grad(loss), variables['lora'], variables['params'])
-  square = 3 * _above_diagonal(config)
+  unseen = 3 * _unseen(config)
   # Nothing below the first block's queries, keys and values is trained.
   heads = config.heads + 2 * config.kv_heads
   first = 2 * TOKENS * config.embed_dim * (heads * config.head_dim + 3 * config.lora_rank)
-  assert counted == 2 * (flops.training_flops(config, TOKENS) + square - first)
+  assert counted == 2 * (flops.training_flops(config, TOKENS) + unseen - first)
 
 
 def test_gpt_j_by_hand():
@@ -112,10 +122,13 @@ def _program(config):
   return decoder, sharding.unbox(abstract_variables(decoder)), rows
 
 
-def _above_diagonal(config):
+def _unseen(config):
   """Returns the operations of one row's attention to tokens that are not seen."""
-  pairs = TOKENS * (TOKENS - 1) // 2
-  return 4 * config.layers * config.heads * config.head_dim * pairs
+  def sees(layer, token, other):
+    near = config.window and (layer + 1) % config.global_every
+    return other <= token and not (near and token - other >= config.window)
+  pairs = itertools.product(range(config.layers), range(TOKENS), range(TOKENS))
+  return 4 * config.heads * config.head_dim * sum(not sees(*pair) for pair in pairs)
 
 
 def _product_flops(function, *args) -> int:

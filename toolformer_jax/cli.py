@@ -21,6 +21,7 @@ _COMMANDS = {
     'view': 'show an annotation run in a browser',
     'finetune': 'train a model on what annotate found',
     'export': 'write a model as a Hugging Face directory',
+    'plan': 'tell whether a step fits a TPU, and how fast it can be, without one',
 }
 _RESUMABLE = ('annotate', 'finetune')
 # What argparse shall take for an option: `-h`, `--name` and the `--` that ends the options.

@@ -19,7 +19,8 @@ def parameters(config: DecoderConfig) -> int:
   """Returns how many numbers the decoder consists of, adapters not counted."""
   c = config
   norm = 2 if c.norm == 'layer' else 1
-  norms = norm * c.embed_dim * (1 if c.parallel_block else 2) + 2 * norm * c.head_dim * c.qk_norm
+  outer = 1 if c.parallel_block else 4 if c.sandwich_norm else 2
+  norms = norm * (outer * c.embed_dim + 2 * c.head_dim * c.qk_norm)
   biases = (c.qkv_bias * (c.heads + 2 * c.kv_heads) * c.head_dim + c.out_bias * c.embed_dim
             + c.mlp_bias * (c.mlp_dim * (2 if c.gated_mlp else 1) + c.embed_dim))
   block = _products(c) + norms + biases
@@ -67,8 +68,17 @@ def utilization(flops_per_s: float, devices: Sequence[jax.Device]) -> float | No
 
 
 def _attention_flops(config: DecoderConfig, tokens: int, before: int) -> int:
-  pairs = tokens * before + tokens * (tokens + 1) // 2
-  return 4 * pairs * config.layers * config.heads * config.head_dim
+  far = _pairs(before + tokens) - _pairs(before)
+  near = _pairs(before + tokens, config.window) - _pairs(before, config.window)
+  reaching_far = config.layers // config.global_every if config.window else config.layers
+  pairs = reaching_far * far + (config.layers - reaching_far) * near
+  return 4 * pairs * config.heads * config.head_dim
+
+
+def _pairs(tokens: int, window: int = 0) -> int:
+  """Returns how many tokens all tokens of a sequence see together, themselves included."""
+  beyond = max(0, tokens - window) if window else 0
+  return (tokens * (tokens + 1) - beyond * (beyond + 1)) // 2
 
 
 def _products(config: DecoderConfig) -> int:

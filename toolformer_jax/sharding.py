@@ -106,7 +106,13 @@ def rows_of_a_device(rows: int) -> int:
 
 def batch_sharding(mesh: Mesh, shape: Sequence[int]) -> NamedSharding:
   """Returns the sharding of an input array whose first dimension is the batch."""
-  names = ('batch', *[None] * (len(shape) - 1))
+  return named_sharding(mesh, shape, ('batch', *[None] * (len(shape) - 1)))
+
+
+def named_sharding(
+    mesh: Mesh, shape: Sequence[int], names: Sequence[str | None]
+) -> NamedSharding:
+  """Returns the sharding of an array of `shape`, its dimensions called `names`."""
   return NamedSharding(mesh, partition_spec(shape, names, dict(mesh.shape)))
 
 
@@ -121,7 +127,7 @@ def state_shardings(abstract: Any, mesh: Mesh) -> Any:
   def sharding(leaf):
     names = leaf.names if isinstance(leaf, nn.LogicallyPartitioned) else ()
     shape = leaf.value.shape if names else ()
-    return NamedSharding(mesh, partition_spec(shape, names, dict(mesh.shape)))
+    return named_sharding(mesh, shape, names)
   return jax.tree.map(sharding, abstract, is_leaf=lambda x: isinstance(x, nn.LogicallyPartitioned))
 
 

@@ -49,6 +49,15 @@ def load_directory(path: pathlib.Path, mesh: Mesh, dtype: str = 'float32') -> La
   return load(kind, config.replace(dtype=dtype), tokenizer, open_weights(path), mesh)
 
 
+def load_config(path: pathlib.Path) -> DecoderConfig:
+  """Returns what the decoder of a Hugging Face directory looks like.
+
+  Raises:
+    UserError: config.json is broken, or is not understood.
+  """
+  return read_config(read_json(path / _CONFIG), str(path / _CONFIG))[1]
+
+
 def load_tokenizer(path: pathlib.Path, fields: dict[str, Any]) -> Tokenizer:
   """Returns the tokenizer of a directory; `fields` of its config.json name its special ids.
 

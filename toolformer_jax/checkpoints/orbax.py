@@ -69,10 +69,7 @@ def load_model(directory: pathlib.Path, mesh: Mesh, dtype: str = 'float32') -> L
   Raises:
     UserError: there is no such model, or it is broken.
   """
-  if (directory / MODEL).is_dir():
-    directory = directory / MODEL
-  elif (directory / STEPS).is_dir():
-    raise UserError(f'the fine-tuning run in {directory} has not ended; start it again to finish')
+  directory = _model_directory(directory)
   config = _read_config(directory / 'config.json').replace(dtype=dtype)
   decoder = decoder_on(mesh, config)
   abstract = sharding.laid_out(abstract_variables(decoder), mesh)
@@ -86,6 +83,24 @@ def load_model(directory: pathlib.Path, mesh: Mesh, dtype: str = 'float32') -> L
     raise UserError(f'the model in {directory} can not be read ({reason}); write it again'
                     ) from error
   return LanguageModel(decoder, variables, tokenizer, mesh)
+
+
+def load_config(directory: pathlib.Path) -> DecoderConfig:
+  """Returns what the decoder of the model in `directory` looks like.
+
+  Raises:
+    UserError: there is no such model, or it is broken.
+  """
+  return _read_config(_model_directory(directory) / 'config.json')
+
+
+def _model_directory(directory: pathlib.Path) -> pathlib.Path:
+  """Returns where the model lies, in `directory` itself or in it as an output folder."""
+  if (directory / MODEL).is_dir():
+    return directory / MODEL
+  if (directory / STEPS).is_dir():
+    raise UserError(f'the fine-tuning run in {directory} has not ended; start it again to finish')
+  return directory
 
 
 def _read_config(file: pathlib.Path) -> DecoderConfig:
