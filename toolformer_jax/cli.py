@@ -20,9 +20,10 @@ _COMMANDS = {
     'annotate': 'find the API calls that help a model to predict a corpus',
     'view': 'show an annotation run in a browser',
     'finetune': 'train a model on what annotate found',
+    'evaluate': 'ask models the questions of benchmarks, with and without tools',
     'export': 'write a model as a Hugging Face directory',
 }
-_RESUMABLE = ('annotate', 'finetune')
+_RESUMABLE = ('annotate', 'evaluate', 'finetune')
 # What argparse shall take for an option: `-h`, `--name` and the `--` that ends the options.
 _OPTION = re.compile(r'-h$|--([A-Za-z].*)?$', re.DOTALL)
 

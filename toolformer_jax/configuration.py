@@ -19,6 +19,7 @@ import gin
 from toolformer_jax.annotation.settings import AnnotationSettings, ToolSettings
 from toolformer_jax.calls import CallSyntax
 from toolformer_jax.errors import UserError, unknown
+from toolformer_jax.evaluation.settings import EvaluationSettings
 from toolformer_jax.inference.continuation import GenerationSettings
 from toolformer_jax.runtime import ModelSettings
 from toolformer_jax.toolbox import MtSettings, OwnTools, QaSettings, Toolbox
@@ -29,8 +30,8 @@ DEFAULT_FILE = 'paper.gin'
 
 _SHIPPED = importlib.resources.files('toolformer_jax.configs')
 _KINDS = {kind.__name__: kind for kind in (
-    AnnotationSettings, CallSyntax, FinetuneSettings, GenerationSettings, ModelSettings, MtSettings,
-    OwnTools, QaSettings, SearchSettings, ToolSettings)}
+    AnnotationSettings, CallSyntax, EvaluationSettings, FinetuneSettings, GenerationSettings,
+    ModelSettings, MtSettings, OwnTools, QaSettings, SearchSettings, ToolSettings)}
 _BUILD = {name: gin.external_configurable(kind) for name, kind in _KINDS.items()}
 
 # What stands before `=` in gin's own listing: `MACRO` or `scope/Kind.parameter`.
@@ -49,6 +50,7 @@ class Configuration:
   """All settings of a run, and the gin text that gives them again."""
 
   annotation: AnnotationSettings
+  evaluation: EvaluationSettings
   finetune: FinetuneSettings
   generation: GenerationSettings
   model: ModelSettings
@@ -99,7 +101,8 @@ def _build() -> Configuration:
       tools[tool] = _BUILD['ToolSettings']()
   _BUILD['ToolSettings']()  # gin shall know that bindings for all tools are used
   settings = {
-      'annotation': _BUILD['AnnotationSettings'](), 'finetune': _BUILD['FinetuneSettings'](),
+      'annotation': _BUILD['AnnotationSettings'](),
+      'evaluation': _BUILD['EvaluationSettings'](), 'finetune': _BUILD['FinetuneSettings'](),
       'generation': _BUILD['GenerationSettings'](), 'model': _BUILD['ModelSettings'](),
       'syntax': _BUILD['CallSyntax'](), 'toolbox': toolbox}
   text = gin.operative_config_str()
