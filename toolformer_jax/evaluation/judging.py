@@ -60,20 +60,18 @@ def first_words(text: str, count: int) -> str:
 
 def contains(text: str, answer: str, settings: EvaluationSettings) -> bool:
   """Tells whether `answer` stands in `text`."""
-  text, answer = (_normalised(part, settings) for part in (text, answer))
-  if not answer:
-    return False
-  if settings.whole_words:
-    return re.search(rf'(?<!\w){re.escape(answer)}(?!\w)', text) is not None
-  return answer in text
-
-
-def _normalised(text: str, settings: EvaluationSettings) -> str:
-  text = unicodedata.normalize('NFKC', text)
-  text = text.casefold() if settings.fold_case else text
-  folded = _FOLDED.sub(' ', text) if settings.fold_punctuation else text
   # An answer of nothing but symbols is looked for as it stands.
-  return ' '.join(folded.split()) or ' '.join(text.split())
+  fold = settings.fold_punctuation and bool(_FOLDED.sub('', answer))
+  text, answer = (_normalised(part, settings.fold_case, fold) for part in (text, answer))
+  if settings.whole_words:
+    return bool(answer) and bool(re.search(rf'(?<!\w){re.escape(answer)}(?!\w)', text))
+  return bool(answer) and answer in text
+
+
+def _normalised(text: str, fold_case: bool, fold_punctuation: bool) -> str:
+  text = unicodedata.normalize('NFKC', text)
+  text = text.casefold() if fold_case else text
+  return ' '.join((_FOLDED.sub(' ', text) if fold_punctuation else text).split())
 
 
 def predicted_number(text: str) -> str | None:
