@@ -38,6 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                       help='benchmarks, apart by commas: lama, asdiv, svamp, mawps, gsm8k, '
                            'webquestions, nq_open, triviaqa, mlqa, xquad, templama, dateset, '
                            'wikitext2, corpus')
+  parser.add_argument('--output_dir', required=True, type=pathlib.Path, metavar='O')
+  add_how(parser)
+
+
+def add_how(parser: argparse.ArgumentParser) -> None:
+  """Declares the options that say how tasks are evaluated, whichever they are."""
   parser.add_argument('--data_dir', type=pathlib.Path, metavar='D', default=pathlib.Path('data'),
                       help='D/<task>/ holds the official files of a benchmark, .gz or not '
                            '(default: data); dateset needs none')
@@ -49,26 +55,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                       help='tools that toolformer may call (default: all five of the paper that '
                            'this machine has)')
   parser.add_argument('--limit', type=int, metavar='N', help='ask only N questions of each task')
-  parser.add_argument('--output_dir', required=True, type=pathlib.Path, metavar='O')
   options.add_call_store(parser)
   options.add_configuration(parser)
 
 
 def run(args: argparse.Namespace) -> None:
   """Carries the command out."""
+  config = options.configuration(args)
+  plan = plan_of(args, config, args.tasks)
+  results = carry_out(args, config, plan, args.output_dir)
+  with open(args.output_dir / 'report.md', encoding='utf-8') as file:
+    print(file.read(), end='')
+  refuse_failures(results)
+
+
+def carry_out(args: argparse.Namespace, config: 'Configuration', plan: 'Plan',
+              folder: pathlib.Path) -> 'Results':
+  """Computes what `folder` lacks of `plan`, and writes its report."""
   from toolformer_jax.evaluation.runner import evaluate
   from toolformer_jax.runs import LockedFolder
-  config = options.configuration(args)
   with options.call_store(args) as store:
-    plan = plan_of(args, config)
     def open_tools():
       return _tools(args, config, plan, store)
     def load(checkpoint: str):
       return load_model(checkpoint, config.model).frozen()
-    with LockedFolder(args.output_dir, {'made by': 'evaluate'}, plan.versions):
-      config.save(args.output_dir)
-      results = evaluate(plan, args.output_dir, load=load, open_tools=open_tools)
-      write_report(plan, results, args.output_dir)
+    with LockedFolder(folder, {'made by': 'evaluate'}, plan.versions):
+      config.save(folder)
+      results = evaluate(plan, folder, load=load, open_tools=open_tools)
+      _write_report(plan, results, folder)
+  return results
+
+
+def refuse_failures(results: 'Results') -> None:
+  """Raises UserError if anything failed, or nothing was evaluated."""
   if results.failed:
     raise UserError(f'{len(results.failed)} failed: ' + '; '.join(
         f'{name}: {reason}' for name, reason in results.failed.items()))
@@ -76,14 +95,18 @@ def run(args: argparse.Namespace) -> None:
     raise UserError('nothing was evaluated: ' + '; '.join(results.skipped.values()))
 
 
-def plan_of(args: argparse.Namespace, config: 'Configuration') -> 'Plan':
-  """Returns what the options ask for; what is amiss is an error before any work."""
+def plan_of(args: argparse.Namespace, config: 'Configuration', names: Sequence[str]) -> 'Plan':
+  """Returns what the options ask for of the tasks `names`.
+
+  Raises:
+    UserError: something is amiss, before any work.
+  """
   from toolformer_jax.evaluation.arms import read_arms
   from toolformer_jax.evaluation.runner import Plan
   from toolformer_jax.evaluation.tasks import tasks
   if args.limit is not None and args.limit < 1:
     raise UserError(f'--limit must be at least 1, not {args.limit}')
-  chosen, arms = tasks(args.tasks), read_arms(args.arms, args.checkpoint)
+  chosen, arms = tasks(names), read_arms(args.arms, args.checkpoint)
   if not args.data_dir.is_dir() and any(task.how_to_get for task in chosen):
     raise UserError(f'--data_dir: there is no folder {args.data_dir}')
   calls = any(arm.calls for arm in arms)
@@ -113,8 +136,7 @@ def _available(config: 'Configuration') -> list[str]:
 def _tools(args: argparse.Namespace, config: 'Configuration', plan: 'Plan',
            store) -> Iterator['CallsOf']:
   """Opens the tools of the plan."""
-  args.tools = plan.tools
-  built = options.tools(args, config, store)
+  built = options.tools(plan.tools, config, store)
   with Executor(built, config.annotation.time_limit_s, config.annotation.max_result_chars,
                 syntax=config.syntax, store=store) as executor:
     def calls_of(questions: Sequence['Question']):
@@ -124,8 +146,8 @@ def _tools(args: argparse.Namespace, config: 'Configuration', plan: 'Plan',
     yield calls_of
 
 
-def write_report(plan: 'Plan', results: 'Results', folder: pathlib.Path) -> None:
-  """Writes summary.json, report.md, tables.tex and plots, and prints the tables."""
+def _write_report(plan: 'Plan', results: 'Results', folder: pathlib.Path) -> None:
+  """Writes summary.json, report.md, tables.tex and plots."""
   from toolformer_jax.evaluation.tables import latex, report, score_rows
   text = report(plan, results)
   write_json(folder / 'summary.json', {
@@ -145,4 +167,3 @@ def write_report(plan: 'Plan', results: 'Results', folder: pathlib.Path) -> None
     draw(plan, results.scores, folder / 'plots')
   else:
     log.info('no plots: pip install "toolformer_jax[plots]" draws them')
-  print(text, end='')

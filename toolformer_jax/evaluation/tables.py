@@ -32,7 +32,7 @@ def score_rows(plan: Plan, scores: Sequence[Score]) -> Rows:
   by_key = {(score.task, score.group, score.arm): score for score in scores}
   arms = [arm.name for arm in plan.arms]
   rows = [['', 'questions', *(TITLES[arm] for arm in arms)]]
-  for task, group in _lines(plan, scores):
+  for task, group in lines_of(plan, scores):
     found = [by_key.get((task.name, group, arm)) for arm in arms]
     count = max(score.count for score in found if score)
     rows.append([task.title_of(group), f'{count:,}',
@@ -40,7 +40,7 @@ def score_rows(plan: Plan, scores: Sequence[Score]) -> Rows:
   return rows
 
 
-def _lines(plan: Plan, figures: Iterable[Score | Difference]) -> list[tuple[Task, str]]:
+def lines_of(plan: Plan, figures: Iterable[Score | Difference]) -> list[tuple[Task, str]]:
   """Returns the tasks and parts that have figures, in the order of the plan."""
   there = {(figure.task, figure.group) for figure in figures}
   return [(task, group) for task in plan.tasks
@@ -59,7 +59,7 @@ def _difference_rows(plan: Plan, results: Results) -> Rows:
   by_key = {(one.task, one.group, one.first): one for one in results.differences}
   arms = [arm.name for arm in plan.arms if arm.name != 'toolformer']
   rows = [['', *(f'against {TITLES[arm]}' for arm in arms)]]
-  for task, group in _lines(plan, results.differences):
+  for task, group in lines_of(plan, results.differences):
     found = [by_key.get((task.name, group, arm)) for arm in arms]
     rows.append([task.title_of(group), *(shown(one) if one else '-' for one in found)])
   return rows
@@ -74,7 +74,7 @@ def _tool_rows(plan: Plan, scores: Sequence[Score]) -> Rows:
   def percent(value: float | None) -> str:
     return '-' if value is None else f'{value:.1f}'
   rows = [['', *plan.tools, 'none', 'no result', 'right with a call', 'right without']]
-  for task, group in _lines(plan, by_key.values()):
+  for task, group in lines_of(plan, by_key.values()):
     score = by_key[task.name, group]
     used = ['not allowed' if tool in task.without_tools else percent(score.tool_use.get(tool, 0.0))
             for tool in plan.tools]
