@@ -32,15 +32,16 @@ def command(script: str, title: str, tasks: Sequence[str]) -> int:
 
 
 def main(script: str, title: str, run: Callable[[argparse.Namespace], str],
-         add: Callable[[argparse.ArgumentParser], None]) -> int:
+         add: Callable[[argparse.ArgumentParser], None], folder: pathlib.Path | None = None) -> int:
   """Reads the options that `add` declares, does `run`, prints what it returns and keeps it.
 
-  It is kept in OUTPUT_DIR/<script>.md.
+  It is kept in OUTPUT_DIR/<script>.md; the folder is by default one of the script's name.
   """
   def work() -> None:
     parser = cli.Parser(prog=f'{script}.py', description=title, allow_abbrev=False)
     add(parser)
-    parser.add_argument('--output_dir', type=pathlib.Path, default=ROOT / script, metavar='O')
+    parser.add_argument('--output_dir', type=pathlib.Path, metavar='O',
+                        default=folder or ROOT / script)
     parser.add_argument('--dry_run', action='store_true', help='only print what is to be done')
     args = cli.parse(parser, sys.argv[1:])
     cli.log_to_stderr()

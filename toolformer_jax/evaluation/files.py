@@ -42,7 +42,7 @@ class TaskFolder:
       found = {path for path in found if path.suffix != '.gz' or path.with_suffix('') not in found}
       if found:
         return sorted(found)
-    raise MissingData(f'{self.path} has no {" or ".join(patterns)} (or .gz): {self.how_to_get}')
+    raise MissingData(f'{self.path} has no {patterns[0]} (or .gz): {self.how_to_get}')
 
   def file(self, *patterns: str) -> pathlib.Path:
     """Returns the only file that matches, or of several the first."""
