@@ -41,8 +41,9 @@ def _bars(title_of, title: str, scores: Sequence[Score]) -> matplotlib.figure.Fi
   width = 0.8 / len(arms)
   for score in scores:
     x = groups.index(score.group) + (arms.index(score.arm) - (len(arms) - 1) / 2) * width
-    axes.bar(x, score.value, width, color=_COLOURS[score.arm],
-             yerr=[[score.value - score.low], [score.high - score.value]], capsize=2)
+    # Rounding may leave a figure a little outside of its interval.
+    whiskers = [[max(0.0, score.value - score.low)], [max(0.0, score.high - score.value)]]
+    axes.bar(x, score.value, width, color=_COLOURS[score.arm], yerr=whiskers, capsize=2)
   for arm in arms:
     axes.bar(0, 0, 0, color=_COLOURS[arm], label=TITLES[arm])
   axes.set_xticks(range(len(groups)), [title_of(group) for group in groups])
