@@ -69,6 +69,12 @@ def test_lama_keeps_what_ends_in_its_mask(read, statements, expected):
   assert {q.prompt.removeprefix(COMPLETE): q.answers[0] for q in found} == expected
 
 
+def test_lama_without_one_of_its_sets_asks_the_others(read, caplog):
+  some = {name: text for name, text in LAMA.items() if not name.startswith('Google')}
+  assert {question.group for question in read('lama', some)} == {'squad', 'trex'}
+  assert 'Google_RE_date_of_birth' in caplog.text
+
+
 def test_asdiv(read):
   xml = '''<?xml version="1.0"?><M><ProblemSet>
     <Problem ID="n1"><Body>Two pears.</Body><Question>How many? </Question>

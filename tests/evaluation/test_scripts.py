@@ -74,7 +74,7 @@ def test_a_table_has_ours_beside_the_papers_and_says_what_is_missing(script, tau
 def test_k_of_decoding(script, taught):
   code, out, err = script('table9_decoding_k', '--checkpoint', taught, *QUICK)
   assert code == 0, err
-  assert '## WebQS' in out and '## T-REx' in out and 'data/lama has no relations' in out
+  assert '## WebQS' in out and '## T-REx' in out and 'data/lama has no Squad' in out
   for k in (0, 1, 3, 10):
     assert f'\n| {k} | ' in out
     assert pathlib.Path(f'runs/paper/table9_decoding_k/k{k}/report.md').is_file()

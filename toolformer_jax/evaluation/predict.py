@@ -54,7 +54,8 @@ def decoding(task: Task, arm: Arm, generation: GenerationSettings,
              settings: EvaluationSettings) -> GenerationSettings:
   """Returns how `arm` continues the questions of `task`."""
   return dataclasses.replace(
-      generation, disabled=arm.disabled, slots=settings.slots, max_words=task.rule.words,
+      generation, disabled=arm.disabled, slots=settings.slots,
+      min_tokens=settings.min_tokens, max_words=task.rule.words,
       max_tokens=task.max_tokens(settings))
 
 

@@ -26,6 +26,8 @@ class EvaluationSettings:
     calendar_date: what the calendar tells where a benchmark has no date.
     templama_day: month and day that it tells for a question of TempLAMA, in the question's year.
     dateset_seed: of the dates and questions of Dateset.
+    min_tokens: a continuation does not end by itself before it has so many tokens, calls and
+      results not counted. A model that was tuned on whole texts may take a question for one.
     number_tokens: longest continuation of a word problem, call and result not counted.
     tokens_per_word: longest continuation elsewhere, for each word that is looked at.
     window_tokens, stride_tokens: a perplexity's texts are cut into windows of so many tokens, each
@@ -45,6 +47,7 @@ class EvaluationSettings:
   calendar_date: str = '2023-02-09'
   templama_day: str = '07-01'
   dateset_seed: int = 0
+  min_tokens: int = 1
   number_tokens: int = 32
   tokens_per_word: int = 4
   window_tokens: int = 1024
@@ -60,7 +63,7 @@ class EvaluationSettings:
           tokens_per_word=(1, 100), window_tokens=(2, 10**6), stride_tokens=(1, 10**6),
           slots=(1, 10_000), chunk=(1, 10**6), text_chunk=(1, 10**6),
           bootstrap_samples=(1, 10**6), seed=(0, 2**31),
-          dateset_seed=(0, 2**31))
+          dateset_seed=(0, 2**31), min_tokens=(0, 1000))
     if self.lama_statements not in STATEMENTS:
       raise UserError(f'EvaluationSettings.lama_statements must be {" or ".join(STATEMENTS)}, '
                       f'not {self.lama_statements!r}')

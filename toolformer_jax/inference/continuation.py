@@ -26,6 +26,8 @@ class GenerationSettings:
     top_p: draw from the likeliest tokens that have this probability together.
     seed: of all draws.
     stop: a text ends before the first of these strings, calls and results not looked at.
+    min_tokens: a text does not end by itself before it has so many tokens, calls and results not
+      counted.
     max_words: a text ends after so many words, which stand between blanks, calls and results not
       counted; 0 for no such end.
   """
@@ -40,12 +42,14 @@ class GenerationSettings:
   top_p: float = 1.0
   seed: int = 0
   stop: tuple[str, ...] = ()
+  min_tokens: int = 0
   max_words: int = 0
 
   def __post_init__(self):
     check(self, max_tokens=(1, 100_000), top_k_api=(1, 1_000_000), max_calls=(0, 1000),
           max_call_tokens=(1, 1000), slots=(1, 10_000), temperature=(0.0, 10.0),
-          top_p=(1e-6, 1.0), seed=(0, 2**31), max_words=(0, 100_000))
+          top_p=(1e-6, 1.0), seed=(0, 2**31), max_words=(0, 100_000),
+          min_tokens=(0, 100_000))
     if not all(isinstance(text, str) and text for text in self.stop):
       raise UserError(f'GenerationSettings.stop must hold strings, none empty, not {self.stop!r}')
 
@@ -134,6 +138,13 @@ class Continuation:
   def may_start_call(self) -> bool:
     """Whether the next token may be the start of a call."""
     return self._may_call and self._call_start is None
+
+  @property
+  def owed(self) -> int:
+    """Tokens that must still come before the text may end by itself."""
+    if self._call_start is not None:  # an end in a call only takes the call back
+      return 0
+    return max(0, self._rules.settings.min_tokens - self._plain_tokens)
 
   def take_in(self, new: Sequence[int]) -> Call | None:
     """Adds decoded tokens up to where the text must stop.

@@ -4,15 +4,18 @@ Only statements whose mask is final are asked, so that they can be read from lef
 """
 
 import hashlib
+import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from toolformer_jax.errors import UserError
-from toolformer_jax.evaluation.files import TaskFolder, read_lines
+from toolformer_jax.evaluation.files import MissingData, TaskFolder, read_lines
 from toolformer_jax.evaluation.judging import Rule
 from toolformer_jax.evaluation.settings import EvaluationSettings
 from toolformer_jax.evaluation.task import Question, Task, in_turn
+
+log = logging.getLogger(__name__)
 
 PROMPT = 'Please complete the following text so that it is factually correct: '
 # Google-RE has no file of templates: these are the ones of the authors of LAMA.
@@ -31,14 +34,29 @@ def before_final_mask(statement: str, mask: str = _MASK) -> str | None:
 
 
 def read(folder: TaskFolder, settings: EvaluationSettings) -> Iterator[Question]:
-  """Yields the questions of all three sets in turn; those of a set with its relations mixed."""
-  def mixed(questions: Iterable[Question]) -> list[Question]:
-    return sorted(questions, key=lambda one: hashlib.sha256(one.id.encode()).digest())
-  return in_turn([mixed(_squad(folder)), mixed(_google_re(folder, settings)),
-                  mixed(_trex(folder, settings))])
+  """Yields the questions of the three sets in turn; those of a set with its relations mixed.
+
+  A set whose files are not there is left out, unless none is there.
+  """
+  sets, missing = [], []
+  for questions in (_squad, _google_re, _trex):
+    try:
+      sets.append(sorted(questions(folder, settings), key=_mixed))
+    except MissingData as error:
+      missing.append(error)
+  if not sets:
+    raise missing[0]
+  for error in missing:
+    log.warning('LAMA without one of its sets: %s', error)
+  return in_turn(sets)
 
 
-def _squad(folder: TaskFolder) -> Iterator[Question]:
+def _mixed(question: Question) -> bytes:
+  """Orders questions by chance, always the same way."""
+  return hashlib.sha256(question.id.encode()).digest()
+
+
+def _squad(folder: TaskFolder, settings: EvaluationSettings) -> Iterator[Question]:
   path = folder.file('Squad_test.jsonl', 'Squad/test.jsonl')
   for fields in read_lines(path):
     yield from _question('squad', fields['id'], [' '.join(fields['masked_sentences'])],
