@@ -39,10 +39,8 @@ def _all_lines(plan: Plan, results: Results) -> list[tuple[Task, str]]:
 
 
 def _title(task: Task, group: str) -> str:
-  title = task.title_of(group)
-  if task.name not in paper.STAND_INS:
-    return title
-  return f'{task.title}{" " * bool(group)}{title if group else ""} (for MLQA)'
+  stands_for = ' (for MLQA)' if task.name in paper.STAND_INS else ''
+  return task.title_of(group) + stands_for
 
 
 def _shown_or_dash(value: float | None) -> str:

@@ -10,7 +10,7 @@ from toolformer_jax.evaluation.judging import Rule
 from toolformer_jax.evaluation.settings import EvaluationSettings
 from toolformer_jax.evaluation.task import Question, Task, in_turn
 
-LANGUAGES = (('es', 'Es'), ('de', 'De'), ('hi', 'Hi'), ('vi', 'Vi'), ('zh', 'Zh'), ('ar', 'Ar'))
+LANGUAGES = ('es', 'de', 'hi', 'vi', 'zh', 'ar')
 
 
 def prompt(paragraph: str, question: str) -> str:
@@ -26,7 +26,7 @@ def read_mlqa(folder: TaskFolder, settings: EvaluationSettings) -> Iterator[Ques
   by_language = {re.search(r'question-(\w+)\.json', path.name)[1]: path for path in paths}
   return in_turn([[_question(language, paragraph, asked['question'], asked)
                    for paragraph, asked in _asked(by_language[language])]
-                  for language, _ in LANGUAGES if language in by_language])
+                  for language in LANGUAGES if language in by_language])
 
 
 def read_xquad(folder: TaskFolder, settings: EvaluationSettings) -> Iterator[Question]:
@@ -38,7 +38,7 @@ def read_xquad(folder: TaskFolder, settings: EvaluationSettings) -> Iterator[Que
     for _, asked in _asked(by_language[language]):
       paragraph, in_english = english[asked['id']]
       yield _question(language, paragraph, asked['question'], in_english)
-  return in_turn([questions(language) for language, _ in LANGUAGES if language in by_language])
+  return in_turn([questions(language) for language in LANGUAGES if language in by_language])
 
 
 def _asked(path: pathlib.Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -58,6 +58,8 @@ def _question(language: str, paragraph: str, question: str, answered: dict[str, 
 _RULE = Rule(words=10)
 MLQA = Task('mlqa', 'MLQA', read_mlqa,
             'fetch MLQA_V1.zip as github.com/facebookresearch/MLQA says, and put '
-            'test-context-en-question-*.json there', _RULE, groups=LANGUAGES)
+            'test-context-en-question-*.json there', _RULE,
+            groups=tuple((language, f'MLQA {language.title()}') for language in LANGUAGES))
 XQUAD = Task('xquad', 'XQuAD', read_xquad,
-             'fetch xquad.*.json of github.com/google-deepmind/xquad', _RULE, groups=LANGUAGES)
+             'fetch xquad.*.json of github.com/google-deepmind/xquad', _RULE,
+             groups=tuple((language, f'XQuAD {language.title()}') for language in LANGUAGES))
