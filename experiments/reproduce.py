@@ -16,7 +16,7 @@ from toolformer_jax.errors import UserError
 from toolformer_jax.evaluation import comparison
 from toolformer_jax.evaluation.arms import TITLES
 from toolformer_jax.evaluation.runner import Plan, Results
-from toolformer_jax.evaluation.tables import latex, markdown
+from toolformer_jax.evaluation.tables import breakdown_rows, latex, markdown
 from toolformer_jax.evaluation.task import read_items
 from toolformer_jax.runs import whole_file
 
@@ -74,6 +74,8 @@ def compared(title: str, plan: Plan, results: Results, folder: pathlib.Path) -> 
     parts += ['## Findings', markdown(findings)]
   if len(used := comparison.tool_use_rows(plan, results)) > 1:
     parts += ['## Tool use', markdown(used)]
+  if results.breakdowns:
+    parts += ['## What became of Toolformer\'s answers', markdown(breakdown_rows(plan, results))]
   gone = {**results.skipped, **results.failed}
   if gone:
     parts += ['## Not evaluated', '\n'.join(f'- {name}: {why}' for name, why in gone.items())]

@@ -87,8 +87,13 @@ def number(text: str) -> Fraction:
   Raises:
     ValueError: there is none.
   """
-  found = _NUMBER.search(text)
+  found = numbers(text)
   if not found:
     raise ValueError(f'no number: {text!r}')
-  value = Fraction(found[2].replace(',', ''))
-  return -value if found[1] else value
+  return found[0]
+
+
+def numbers(text: str) -> list[Fraction]:
+  """Returns the values of all numbers in `text`."""
+  return [Fraction(found[2].replace(',', '')) * (-1 if found[1] else 1)
+          for found in _NUMBER.finditer(text)]

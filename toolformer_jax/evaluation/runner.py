@@ -15,6 +15,7 @@ from typing import Any
 from toolformer_jax.calls import CallSyntax
 from toolformer_jax.errors import UserError
 from toolformer_jax.evaluation.arms import Arm
+from toolformer_jax.evaluation.breakdown import breakdown
 from toolformer_jax.evaluation.cells import Cell, Record, missing, write_lines
 from toolformer_jax.evaluation.files import MissingData
 from toolformer_jax.evaluation.predict import Prediction, TextScore, decoding, predict, score_texts
@@ -82,12 +83,14 @@ class Results:
 
   Attributes:
     scores, differences: the figures.
+    breakdowns: of word problems, by task: how many of Toolformer's answers went wrong how.
     skipped: why tasks were not asked, by name.
     failed: why cells, or the reading of a task, failed: by `task` or `task/arm`.
   """
 
   scores: list[Score] = field(default_factory=list)
   differences: list[Difference] = field(default_factory=list)
+  breakdowns: dict[str, dict[str, int]] = field(default_factory=dict)
   skipped: dict[str, str] = field(default_factory=dict)
   failed: dict[str, str] = field(default_factory=dict)
 
@@ -211,3 +214,5 @@ def _judge(plan: Plan, folder: pathlib.Path, task: Task, items: Sequence, result
     write_lines(path, by_arm[arm.name])
     results.scores += scores(task, arm, by_arm[arm.name], plan.settings)
   results.differences += differences(task, by_arm, plan.settings)
+  if 'toolformer' in by_arm and task.rule and not task.rule.words:
+    results.breakdowns[task.name] = breakdown(by_arm['toolformer'], plan.settings)

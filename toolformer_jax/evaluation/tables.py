@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 
 from toolformer_jax.evaluation.arms import TITLES
+from toolformer_jax.evaluation.breakdown import KINDS
 from toolformer_jax.evaluation.runner import Plan, Results
 from toolformer_jax.evaluation.scores import PERPLEXITY, Difference, Score
 from toolformer_jax.evaluation.task import Task
@@ -22,6 +23,9 @@ def report(plan: Plan, results: Results) -> str:
   if used := _tool_rows(plan, results.scores):
     parts += ['## Tools', 'Percentage of the questions with a call that had a result; with a call '
               'that had none; accuracy with and without one.', markdown(used)]
+  if results.breakdowns:
+    parts += ['## Word problems: what became of Toolformer\'s answers',
+              markdown(breakdown_rows(plan, results))]
   parts += _missing_part(results)
   parts += ['## How it was done', '\n'.join(f'- {line}' for line in _how(plan))]
   return '\n\n'.join(parts) + '\n'
@@ -81,6 +85,16 @@ def _tool_rows(plan: Plan, scores: Sequence[Score]) -> Rows:
     none = max(0.0, 100 - sum(score.tool_use.values()))
     rows.append([task.title_of(group), *used, percent(none), percent(score.failed_calls),
                  percent(score.with_call), percent(score.without_call)])
+  return rows
+
+
+def breakdown_rows(plan: Plan, results: Results) -> Rows:
+  """Returns the percentage of each kind of answer, for each task."""
+  rows = [['', *KINDS]]
+  for task in plan.tasks:
+    if counts := results.breakdowns.get(task.name):
+      rows.append([task.title, *(f'{100 * count / sum(counts.values()):.1f}'
+                                 for count in counts.values())])
   return rows
 
 
