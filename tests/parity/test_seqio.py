@@ -1,4 +1,4 @@
-"""The benchmarks through seqio: the same examples, and metrics that agree with our own judging."""
+"""The benchmarks through seqio and tfds: the same examples, metrics that count as we do."""
 
 import json
 
@@ -9,7 +9,9 @@ pytest.importorskip('seqio')
 
 import seqio  # noqa: E402
 import tensorflow as tf  # noqa: E402
+import tensorflow_datasets as tfds  # noqa: E402
 
+from toolformer_jax.evaluation.files import MissingData  # noqa: E402
 from toolformer_jax.evaluation.settings import EvaluationSettings  # noqa: E402
 from toolformer_jax.evaluation.task import read_items  # noqa: E402
 from toolformer_jax.evaluation.tasks import TASKS  # noqa: E402
@@ -79,3 +81,17 @@ def test_a_perplexity_is_of_a_token(registered, tokenizer):
   tokens = sum(len(tokenizer.encode(text)) for text in texts)
   metric, = task.metric_fns
   assert metric(texts, [-30.0, -6.0])['perplexity'] == pytest.approx(np.exp(36 / tokens))
+
+
+@pytest.mark.parametrize('name', ['nq_open', 'webquestions', 'triviaqa', 'gsm8k'])
+def test_sets_of_tfds_have_the_features_that_are_read(name):
+  # The builders of tfds itself, which make up examples instead of fetching them.
+  policy = tfds.testing.MockPolicy.USE_CODE
+  with tfds.testing.mock_data(num_examples=2, policy=policy):
+    items = read_items(TASKS[name], 'tfds:', SETTINGS)
+  assert len(items) == 2 and all(item.prompt and item.answers for item in items)
+
+
+def test_what_tfds_lacks_says_how_to_get_it():
+  with pytest.raises(MissingData, match='tfds has no SVAMP: fetch SVAMP.json'):
+    read_items(TASKS['svamp'], 'tfds:', SETTINGS)

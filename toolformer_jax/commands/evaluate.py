@@ -44,9 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_how(parser: argparse.ArgumentParser) -> None:
   """Declares the options that say how tasks are evaluated, whichever they are."""
-  parser.add_argument('--data_dir', type=pathlib.Path, metavar='D', default=pathlib.Path('data'),
+  parser.add_argument('--data_dir', metavar='D', default='data',
                       help='D/<task>/ holds the official files of a benchmark, .gz or not '
-                           '(default: data); dateset needs none')
+                           '(default: data; dateset needs none); tfds: or tfds:D for those of '
+                           'TensorFlow Datasets')
   parser.add_argument('--checkpoint', metavar='C', help='the model of arms that name none')
   parser.add_argument('--arms', metavar='A=C,B',
                       help='of base, cc, disabled, toolformer: base=C0,cc=C1,toolformer=C2 '
@@ -103,11 +104,13 @@ def plan_of(args: argparse.Namespace, config: 'Configuration', names: Sequence[s
   """
   from toolformer_jax.evaluation.arms import read_arms
   from toolformer_jax.evaluation.runner import Plan
+  from toolformer_jax.evaluation.task import TFDS
   from toolformer_jax.evaluation.tasks import tasks
   if args.limit is not None and args.limit < 1:
     raise UserError(f'--limit must be at least 1, not {args.limit}')
   chosen, arms = tasks(names), read_arms(args.arms, args.checkpoint)
-  if not args.data_dir.is_dir() and any(task.how_to_get for task in chosen):
+  if not (args.data_dir.startswith(TFDS) or pathlib.Path(args.data_dir).is_dir()
+          or not any(task.how_to_get for task in chosen)):
     raise UserError(f'--data_dir: there is no folder {args.data_dir}')
   calls = any(arm.calls for arm in arms)
   toolbox = config.toolbox

@@ -39,7 +39,7 @@ class Plan:
 
   Attributes:
     tasks, arms: the rows and columns of the tables.
-    data_dir: the tasks' files are in folders of their names.
+    data_dir: the tasks' files are in folders of their names; or 'tfds:' and where it keeps them.
     limit: questions of each task; None for all.
     settings, generation, syntax: how questions are asked and judged.
     tools: names of the tools that Toolformer may call, where the task allows it.
@@ -50,7 +50,7 @@ class Plan:
 
   tasks: Sequence[Task]
   arms: Sequence[Arm]
-  data_dir: pathlib.Path
+  data_dir: str
   limit: int | None
   settings: EvaluationSettings
   generation: GenerationSettings

@@ -11,6 +11,8 @@ from toolformer_jax.evaluation.files import TaskFolder
 from toolformer_jax.evaluation.judging import Rule
 from toolformer_jax.evaluation.settings import EvaluationSettings
 
+TFDS = 'tfds:'  # a data_dir that begins so is one of TensorFlow Datasets
+
 
 @dataclass(frozen=True)
 class Question:
@@ -78,17 +80,28 @@ class Task:
     return dict(self.groups).get(group, group) or self.title
 
 
-def read_items(task: Task, data_dir: pathlib.Path, settings: EvaluationSettings,
+def read_items(task: Task, data_dir: pathlib.Path | str, settings: EvaluationSettings,
                limit: int | None = None) -> list[Question] | list[Text]:
   """Returns the first `limit` questions or texts of a task, by default all.
+
+  Args:
+    task: the task.
+    data_dir: has its files in a folder of its name; or 'tfds:' and where tfds keeps its sets.
+    settings: how they are read.
+    limit: how many.
 
   Raises:
     MissingData: its files are not there.
     UserError: they are broken, or hold nothing.
   """
-  folder = TaskFolder(data_dir / task.name, task.how_to_get)
+  folder = TaskFolder(pathlib.Path(data_dir, task.name), task.how_to_get)
   try:
-    items = list(itertools.islice(task.read(folder, settings), limit))
+    if task.how_to_get and str(data_dir).startswith(TFDS):
+      from toolformer_jax.evaluation.tasks.tfds_sets import read_tfds  # loads TensorFlow
+      found = read_tfds(task, str(data_dir).removeprefix(TFDS))
+    else:
+      found = task.read(folder, settings)
+    items = list(itertools.islice(found, limit))
   except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
     raise UserError(f'{folder.path}: not in the official format of {task.title} '
                     f'({type(error).__name__}: {error})') from error
