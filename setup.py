@@ -62,9 +62,11 @@ setup(
     'nllb': ['ctranslate2>=4.8,<5'],
     'parity': [
       'torch', 'transformers', 'accelerate',  # by which transformers reads GGUF
+      'peft',
       'ctranslate2>=4.8,<5',
     ],
     'plots': ['matplotlib'],
+    'torch': ['torch'],  # reads checkpoints in PyTorch's own format
     'quickstart': ['reasoning-gym==0.1.25'],  # exactly: another one generates another corpus
     'tpu': ['jax[tpu]'],
   },

@@ -22,8 +22,8 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from toolformer_jax.checkpoints.hf_config import write_config
-from toolformer_jax.checkpoints.hf_weights import weights
-from toolformer_jax.checkpoints.huggingface import load_directory, tensor_names
+from toolformer_jax.checkpoints.hf_weights import tensor_names, weights
+from toolformer_jax.checkpoints.huggingface import load_directory
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.sharding import make_mesh
 from toolformer_jax.tokenizer import Tokenizer

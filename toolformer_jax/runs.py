@@ -146,6 +146,21 @@ def write_json(file: pathlib.Path, value: Any) -> None:
     opened.write(json.dumps(value, indent=2, ensure_ascii=False) + '\n')
 
 
+def read_json(file: pathlib.Path) -> dict[str, Any]:
+  """Returns the object in a file of JSON.
+
+  Raises:
+    UserError: there is no such file, or it holds no object.
+  """
+  try:
+    value = json.loads(file.read_text('utf-8'))
+  except (OSError, ValueError) as error:
+    raise UserError(f'can not read {file}: {error}') from error
+  if not isinstance(value, dict):
+    raise UserError(f'{file} holds no JSON object')
+  return value
+
+
 def _flat(value: Any, name: str = '') -> dict[str, Any]:
   """Returns nested JSON objects as one level of dotted names."""
   if not isinstance(value, dict):

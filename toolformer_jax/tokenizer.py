@@ -7,9 +7,12 @@ sequence), it adds it visibly.
 import functools
 import json
 import pathlib
+import re
+from collections.abc import Sequence
 
 import numpy as np
 import tokenizers
+from tokenizers import AddedToken
 from tokenizers import Tokenizer as HfTokenizer
 
 from toolformer_jax.errors import UserError
@@ -26,10 +29,13 @@ def _byte_of_character() -> dict[str, int]:
 
 
 _BYTES = _byte_of_character()
+_SPACE = '▁'  # what SentencePiece writes for it
+_BYTE = re.compile(r'<0x([0-9A-F]{2})>')
 
 
 class Tokenizer:
-  """A byte-level tokenizer.
+  """A tokenizer whose tokens spell the text: byte-level, or SentencePiece's with bytes to fall
+  back on.
 
   Attributes:
     start_id: id that begins every sequence, so that a text's first token has a probability too:
@@ -55,17 +61,50 @@ class Tokenizer:
   def byte_level_bpe(
       cls, tokens: list[str], merges: list[tuple[str, str]], special: list[str], *,
       split_digits: bool, bos_id: int | None, eos_id: int | None, vocab_size: int = 0,
+      pattern: str = '', whole: Sequence[str] = (),
   ) -> 'Tokenizer':
-    """Builds a GPT-2 style tokenizer; with `split_digits` every digit is a token of its own."""
+    """Builds a GPT-2 style tokenizer.
+
+    With `split_digits` every digit is a token of its own. Merges do not cross the pieces that
+    `pattern`, a regular expression, cuts a text into; by default GPT-2's. Tokens that are `whole`
+    are found in a text before anything else is.
+    """
     vocab = {token: i for i, token in enumerate(tokens)}
     hf = HfTokenizer(tokenizers.models.BPE(vocab, merges))
-    byte_level = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-    digits = [tokenizers.pre_tokenizers.Digits(individual_digits=True)] if split_digits else []
-    hf.pre_tokenizer = tokenizers.pre_tokenizers.Sequence([*digits, byte_level])
+    pre = tokenizers.pre_tokenizers
+    pieces = [pre.Digits(individual_digits=True)] if split_digits else []
+    if pattern:
+      pieces.append(pre.Split(tokenizers.Regex(pattern), 'isolated'))
+    hf.pre_tokenizer = pre.Sequence(
+        [*pieces, pre.ByteLevel(add_prefix_space=False, use_regex=not pattern)])
     hf.decoder = tokenizers.decoders.ByteLevel()
-    hf.add_special_tokens(
-        [tokenizers.AddedToken(token, special=True, normalized=False) for token in special])
+    _add_tokens(hf, special, whole)
     return cls(hf, bos_id=bos_id, eos_id=eos_id, vocab_size=vocab_size)
+
+  @classmethod
+  def sentencepiece_bpe(
+      cls, tokens: list[str], special: list[str], whole: list[str], unknown: str, *,
+      bos_id: int | None, eos_id: int | None,
+  ) -> 'Tokenizer':
+    """Builds a tokenizer like Gemma's: merges in the order of the tokens that they make.
+
+    A text is not begun with a space. What no token spells is spelled by tokens of single bytes.
+    """
+    # Runs of spaces are spelled as such, and looked for where spaces have been replaced.
+    tokens, whole = ([token if token.strip(' ') else _SPACE * len(token) for token in given]
+                     for given in (tokens, whole))
+    vocab = {token: i for i, token in enumerate(tokens)}
+    # Of several ways to make a token, the one with the longest left half comes first.
+    merges = [(token[:cut], token[cut:]) for token in tokens for cut in range(len(token) - 1, 0, -1)
+              if token[:cut] in vocab and token[cut:] in vocab]
+    hf = HfTokenizer(tokenizers.models.BPE(
+        vocab, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True))
+    hf.normalizer = tokenizers.normalizers.Replace(' ', _SPACE)
+    hf.decoder = tokenizers.decoders.Sequence([
+        tokenizers.decoders.Replace(_SPACE, ' '), tokenizers.decoders.ByteFallback(),
+        tokenizers.decoders.Fuse()])
+    _add_tokens(hf, special, whole)
+    return cls(hf, bos_id=bos_id, eos_id=eos_id)
 
   @classmethod
   def load(cls, directory: pathlib.Path) -> 'Tokenizer':
@@ -88,15 +127,19 @@ class Tokenizer:
     """Reads a tokenizer.json of Hugging Face.
 
     Raises:
-      UserError: it is broken, or not byte-level: its tokens do not spell bytes.
+      UserError: it is broken, or of a kind whose tokens do not spell the text.
     """
     try:
       hf = HfTokenizer.from_file(str(file))
     except Exception as error:  # the library raises the bare kind
       raise UserError(f'{file} is no tokenizer: {error}') from error
-    if 'ByteLevel' not in json.dumps(json.loads(hf.to_str())['decoder'] or {}):
-      raise UserError(f'{file} is not byte-level, and only such tokenizers are supported')
-    return cls(hf, bos_id=bos_id, eos_id=eos_id, vocab_size=vocab_size)
+    if not _decoders(hf) & {'ByteLevel', 'ByteFallback'}:
+      raise UserError(f'{file} has no tokens of bytes, and only tokenizers that do are supported')
+    made = cls(hf, bos_id=bos_id, eos_id=eos_id, vocab_size=vocab_size)
+    if not made.spells('a b'):
+      raise UserError(f'{file} begins every text with a space or changes it otherwise, so that a '
+                      'call in a text could not be taken out again; it is not supported')
+    return made
 
   def export(self, directory: pathlib.Path) -> None:
     """Writes what transformers needs: tokenizer.json and tokenizer_config.json."""
@@ -150,15 +193,33 @@ class Tokenizer:
   @functools.cached_property
   def token_bytes(self) -> list[bytes]:
     """The bytes that each id spells; a text's tokens spell its UTF-8 encoding (see `spells`)."""
-    return [self._spelling(self._hf.id_to_token(i) or '') for i in range(self.vocab_size)]
+    spelling = _byte_level if 'ByteLevel' in _decoders(self._hf) else _sentencepiece
+    return [spelling(self._hf.id_to_token(i) or '') for i in range(self.vocab_size)]
 
   @functools.cached_property
   def starts_character(self) -> np.ndarray:
     """Whether each id begins with a whole character: a call must not split one. [V], bool."""
     return np.array([not token or token[0] & 0xC0 != 0x80 for token in self.token_bytes])
 
-  @staticmethod
-  def _spelling(token: str) -> bytes:
-    if all(character in _BYTES for character in token):
-      return bytes(_BYTES[character] for character in token)
-    return token.encode('utf-8')
+
+def _byte_level(token: str) -> bytes:
+  if all(character in _BYTES for character in token):
+    return bytes(_BYTES[character] for character in token)
+  return token.encode('utf-8')
+
+
+def _sentencepiece(token: str) -> bytes:
+  if byte := _BYTE.fullmatch(token):
+    return bytes.fromhex(byte[1])
+  return token.replace(_SPACE, ' ').encode('utf-8')
+
+
+def _add_tokens(hf: HfTokenizer, special: Sequence[str], whole: Sequence[str]) -> None:
+  hf.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
+  hf.add_tokens([AddedToken(token, special=False, normalized=False) for token in whole])
+
+
+def _decoders(hf: HfTokenizer) -> set[str]:
+  """Returns the kinds of the steps from tokens to text."""
+  decoder = json.loads(hf.decoder.__getstate__()) if hf.decoder else {}
+  return {step['type'] for step in decoder.get('decoders', [decoder]) if 'type' in step}

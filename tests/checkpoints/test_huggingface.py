@@ -20,6 +20,8 @@ KINDS = {
     'llama': {}, 'llama 3': {'rotary_factor': 8.0, 'rotary_original': 32},
     'linear': {'rotary_factor': 2.0}, 'qwen3': {'qk_norm': True},
     'qwen2': {'qkv_bias': True, 'tied_head': False},
+    'gemma3_text': dict(qkv_bias=False, qk_norm=True, activation='gelu_tanh', sandwich_norm=True,
+                        norm_offset=True, scaled_embedding=True, window=5, global_every=2),
     'gpt2': dict(positions='learned', rotary_dim=0, norm='layer', gated_mlp=False, kv_heads=4,
                  activation='gelu_tanh', qkv_bias=True, out_bias=True, mlp_bias=True),
     'gptj': dict(positions='rotary_interleaved', rotary_dim=4, norm='layer', gated_mlp=False,
@@ -90,8 +92,8 @@ def test_adapters_are_merged(make_model, tmp_path):
   ({'num_attention_heads': 5}, 'config.json describes no model: 5 heads can not share 2'),
   ({'vocab_size': 'many'}, 'config.json describes no model'),
   ({'num_hidden_layers': 3}, r'lacks the tensor model.layers.2.input_layernorm.weight'),
-  ({'num_hidden_layers': 1}, 'has a tensor model.layers.1.* that config.json has no place for'),
-  ({'intermediate_size': 65}, r'mlp.gate_proj.weight has the shape \(64, 32\), and config.json'),
+  ({'num_hidden_layers': 1}, 'has a tensor model.layers.1.* that the configuration'),
+  ({'intermediate_size': 65}, r'gate_proj.weight has the shape \(64, 32\), and the configuration'),
   ({'tie_word_embeddings': False}, 'lacks the tensor lm_head.weight'),
 ])
 def test_a_configuration_that_does_not_fit_is_refused(saved, fields, message):
@@ -102,11 +104,11 @@ def test_a_configuration_that_does_not_fit_is_refused(saved, fields, message):
 
 @pytest.mark.parametrize(('how', 'message'), [
   (lambda t: t.pop('model.norm.weight'), 'lacks the tensor model.norm.weight'),
-  (lambda t: t.update(extra=np.zeros(3)), 'has a tensor extra that config.json has no place for'),
+  (lambda t: t.update(extra=np.zeros(3)), 'has a tensor extra that the configuration'),
   (lambda t: t.update({'model.norm.weight': np.zeros(31, np.float32)}),
-   r'model.norm.weight has the shape \(31,\), and config.json says \(32,\)'),
+   r'model.norm.weight has the shape \(31,\), and the configuration says \(32,\)'),
   (lambda t: t.update({'model.norm.weight': np.zeros(32, np.int8)}),
-   'model.norm.weight is of the type I8; known are F32, F16, BF16'),
+   'model.norm.weight is of the type I8; known are float32, float16, bfloat16'),
 ])
 def test_tensors_that_do_not_fit_are_refused(saved, how, message):
   change_tensors(saved, how)
@@ -149,17 +151,19 @@ def test_broken_and_missing_files_are_named(saved, name):
     load_pretrained(str(saved), mesh=mesh())
 
 
-def test_pickled_weights_are_not_opened(saved):
-  (saved / 'model.safetensors').rename(saved / 'pytorch_model.bin')
-  with pytest.raises(UserError, match='pickle files, which may run code; convert them'):
-    load_pretrained(str(saved), mesh=mesh())
-
-
-def test_a_tokenizer_that_is_not_byte_level_is_refused(saved):
+def test_a_tokenizer_without_bytes_is_refused(saved):
   tokenizer = json.loads((saved / 'tokenizer.json').read_text())
   tokenizer['decoder'] = {'type': 'Fuse'}
   (saved / 'tokenizer.json').write_text(json.dumps(tokenizer))
-  with pytest.raises(UserError, match='is not byte-level'):
+  with pytest.raises(UserError, match='has no tokens of bytes'):
+    load_directory(saved, mesh())
+
+
+def test_a_tokenizer_that_begins_texts_with_a_space_is_refused(saved):
+  tokenizer = json.loads((saved / 'tokenizer.json').read_text())
+  tokenizer['pre_tokenizer'] = {'type': 'ByteLevel', 'add_prefix_space': True, 'trim_offsets': True}
+  (saved / 'tokenizer.json').write_text(json.dumps(tokenizer))
+  with pytest.raises(UserError, match='begins every text with a space'):
     load_directory(saved, mesh())
 
 

@@ -14,6 +14,9 @@ FAMILIES = {
     'gptj': dict(norm='layer', positions='rotary_interleaved', rotary_dim=4, parallel_block=True,
                  gated_mlp=False, kv_heads=4, activation='gelu_tanh', mlp_bias=True,
                  tied_head=False, head_bias=True),
+    'gemma3': dict(layers=3, qk_norm=True, activation='gelu_tanh', sandwich_norm=True,
+                   norm_offset=True, scaled_embedding=True, window=3, global_every=2,
+                   local_rotary_base=100.0),
 }
 TOKENS = jnp.array(np.random.default_rng(0).integers(0, 250, (2, 12)))
 

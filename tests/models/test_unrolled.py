@@ -17,6 +17,8 @@ VARIANTS = {
     'adapters': dict(lora_rank=4),
     'gpt2': dict(norm='layer', positions='learned', rotary_dim=0, gated_mlp=False, kv_heads=4,
                  activation='gelu_tanh', qkv_bias=True, out_bias=True, mlp_bias=True),
+    'gemma3': dict(sandwich_norm=True, norm_offset=True, window=3, global_every=2,
+                   local_rotary_base=100.0),
 }
 
 

@@ -34,7 +34,7 @@ class Transformers:
     import transformers
     where = {'gguf_file': path.name}
     self._torch = torch
-    self._model = transformers.AutoModelForCausalLM.from_pretrained(
+    self.model = transformers.AutoModelForCausalLM.from_pretrained(
         path.parent, dtype=torch.float32, **where)
     self.tokenizer = transformers.AutoTokenizer.from_pretrained(path.parent, **where)
 
@@ -45,14 +45,14 @@ class Transformers:
   def logprobs(self, ids: list[int]) -> np.ndarray:
     """Returns log p(ids[j] | ids[:j]) for j from 1 on."""
     with self._torch.inference_mode():
-      logits = self._model(self._torch.tensor([ids])).logits[0]
+      logits = self.model(self._torch.tensor([ids])).logits[0]
       chosen = self._torch.log_softmax(logits[:-1], -1)
       return chosen[range(len(ids) - 1), ids[1:]].numpy()
 
   def greedy(self, ids: list[int], tokens: int) -> list[int]:
     """Returns the `tokens` likeliest next ids, one after the other; end tokens do not end it."""
     with self._torch.inference_mode():
-      out = self._model.generate(
+      out = self.model.generate(
           self._torch.tensor([ids]), do_sample=False, max_new_tokens=tokens, min_new_tokens=tokens,
           eos_token_id=None, pad_token_id=0)
     return out[0, len(ids):].tolist()

@@ -21,12 +21,14 @@ from toolformer_jax.sharding import make_mesh
 
 V = 263  # odd: no mesh divides it
 ALPHABET = sorted(pre_tokenizers.ByteLevel.alphabet())
-END = len(ALPHABET)
+END, OPENING = len(ALPHABET), len(ALPHABET) + 1
 SPECIAL = ['<|endoftext|>', 'Ġ[']
 _LLAMA = dict(vocab_size=V, hidden_size=48, intermediate_size=80, num_hidden_layers=3,
               num_attention_heads=6, max_position_embeddings=64, bos_token_id=END, eos_token_id=END)
 _GPT = dict(vocab_size=V, n_embd=48, n_layer=3, n_head=4, n_positions=64, bos_token_id=END,
             eos_token_id=END)
+_GEMMA = _LLAMA | dict(num_key_value_heads=2, head_dim=16, query_pre_attn_scalar=16,
+                       num_hidden_layers=4, sliding_window=9, sliding_window_pattern=3)
 FAMILIES = {
     'gpt2': (transformers.GPT2Config, _GPT),
     'gpt2-wide': (transformers.GPT2Config, _GPT | {'n_inner': 100}),
@@ -50,6 +52,14 @@ FAMILIES = {
         'num_key_value_heads': 2, 'tie_word_embeddings': True,
         'rope_parameters': {'rope_type': 'default', 'rope_theta': 1e6}}),
     'qwen3': (transformers.Qwen3Config, _LLAMA | {'num_key_value_heads': 2, 'head_dim': 16}),
+    'gemma3': (transformers.Gemma3TextConfig, _GEMMA),
+    'gemma3-pattern': (transformers.Gemma3TextConfig, _GEMMA | {
+        'num_hidden_layers': 3, 'tie_word_embeddings': False, 'layer_types': [
+            'sliding_attention', 'full_attention', 'sliding_attention']}),
+    'gemma3-linear': (transformers.Gemma3TextConfig, _GEMMA | {
+        'num_key_value_heads': 6, 'rope_parameters': {
+            'sliding_attention': {'rope_type': 'default', 'rope_theta': 100.0},
+            'full_attention': {'rope_type': 'linear', 'rope_theta': 1e5, 'factor': 8.0}}}),
 }
 CASES = [(family, seed) for family in FAMILIES for seed in (0, 1)]
 
@@ -130,6 +140,7 @@ def test_greedy_continuations_are_the_same(saved, family):
     with torch.inference_mode():
       for _ in range(16):
         logits = their_model(torch.tensor([[END, *prompt, *expected]])).logits[0, -1]
+        logits[OPENING] = -math.inf  # disabled: no call may start
         expected.append(int(logits.argmax()))
         if expected[-1] == END:
           expected.pop()

@@ -1,22 +1,72 @@
-"""Reads GGUF files (llama.cpp's format): configuration, tokenizer, and weights dequantised."""
+"""Reads GGUF files (llama.cpp's format): configuration, tokenizer, and weights dequantised.
+
+A file is read as if it were a Hugging Face directory: its fields as those of config.json, its
+tensors under the names, and laid out, as transformers has them.
+"""
 
 import pathlib
 from typing import Any
 
 import gguf
 import numpy as np
+from jax.sharding import Mesh
 
+from toolformer_jax.checkpoints.gguf_tokenizer import read_tokenizer
+from toolformer_jax.checkpoints.hf_config import read_config
+from toolformer_jax.checkpoints.tensors import Header, load
 from toolformer_jax.errors import UserError
 from toolformer_jax.models.config import DecoderConfig
+from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.tokenizer import Tokenizer
 
-_ARCHITECTURES = ('llama',)
-_CONTROL_TOKEN = 3  # gguf's token type of special tokens
-_SPLIT_DIGITS = {'smollm': True}  # pre-tokenizers that we know, and whether they split digits
+_TYPES = {'llama': 'llama', 'qwen2': 'qwen2', 'qwen3': 'qwen3', 'gemma3': 'gemma3_text',
+          'gpt2': 'gpt2'}
+# Fields of an architecture, and what config.json calls them; '' where that says nothing.
+_LLAMA_FIELDS = {
+    'block_count': 'num_hidden_layers', 'embedding_length': 'hidden_size',
+    'feed_forward_length': 'intermediate_size', 'attention.head_count': 'num_attention_heads',
+    'attention.head_count_kv': 'num_key_value_heads', 'attention.key_length': 'head_dim',
+    'attention.layer_norm_rms_epsilon': 'rms_norm_eps', 'context_length': 'max_position_embeddings',
+    'rope.freq_base': 'rope_theta', 'rope.freq_base_swa': 'rope_local_base_freq',
+    'attention.sliding_window': 'sliding_window', 'attention.value_length': '', 'vocab_size': '',
+    'rope.dimension_count': ''}
+_GPT2_FIELDS = {
+    'block_count': 'n_layer', 'embedding_length': 'n_embd', 'feed_forward_length': 'n_inner',
+    'attention.head_count': 'n_head', 'attention.layer_norm_epsilon': 'layer_norm_epsilon',
+    'context_length': 'n_positions', 'vocab_size': ''}
+# Names of transformers' tensors and of theirs; a layer's begin with `blk.`.
+_LLAMA_NAMES = {
+    'model.embed_tokens': 'token_embd', 'model.norm': 'output_norm', 'lm_head': 'output'}
+_LLAMA_BLOCK = {
+    'input_layernorm': 'attn_norm', 'self_attn.q_proj': 'attn_q', 'self_attn.k_proj': 'attn_k',
+    'self_attn.v_proj': 'attn_v', 'self_attn.o_proj': 'attn_output',
+    'self_attn.q_norm': 'attn_q_norm', 'self_attn.k_norm': 'attn_k_norm',
+    'mlp.gate_proj': 'ffn_gate', 'mlp.up_proj': 'ffn_up', 'mlp.down_proj': 'ffn_down'}
+_GPT2_NAMES = {'transformer.wte': 'token_embd', 'transformer.wpe': 'position_embd',
+               'transformer.ln_f': 'output_norm', 'lm_head': 'output'}
+_GPT2_BLOCK = {'ln_1': 'attn_norm', 'attn.c_attn': 'attn_qkv', 'attn.c_proj': 'attn_output',
+               'ln_2': 'ffn_norm', 'mlp.c_fc': 'ffn_up', 'mlp.c_proj': 'ffn_down'}
+
+
+def load_gguf(path: pathlib.Path, mesh: Mesh, dtype: str = 'float32') -> LanguageModel:
+  """Returns the model of a GGUF file on `mesh`, its weights in float32.
+
+  Raises:
+    UserError: it is broken, or not understood.
+  """
+  file = GgufFile(path)
+  return load(_TYPES[file.architecture], file.config().replace(dtype=dtype), file.tokenizer(),
+              file, mesh)
 
 
 class GgufFile:
-  """An open GGUF file."""
+  """An open GGUF file; its tensors are named as in transformers.
+
+  Attributes:
+    where: its path.
+    architecture: llama.cpp's name of it.
+    headers: shape and dtype of all tensors, by name.
+  """
 
   def __init__(self, path: pathlib.Path):
     """Opens the file; its tensors are memory-mapped.
@@ -24,90 +74,122 @@ class GgufFile:
     Raises:
       UserError: it is not a GGUF file, is cut short, or is of an architecture that we do not know.
     """
-    self.path = path
+    self.where = str(path)
     try:
       reader = gguf.GGUFReader(path)
     except (OSError, ValueError, IndexError, KeyError) as error:
       raise UserError(f'{path} is not a readable GGUF file: {error}') from error
     self._fields = reader.fields
-    self._tensors = {tensor.name: tensor for tensor in reader.tensors}
     self.architecture = self._field('general.architecture')
-    if self.architecture not in _ARCHITECTURES:
+    if self.architecture not in _TYPES:
       raise UserError(f'{path} holds the architecture {self.architecture!r}; '
-                      f'known are {", ".join(_ARCHITECTURES)}')
+                      f'known are {", ".join(_TYPES)}')
+    names = self._names()
+    self._tensors = {names.get(tensor.name, tensor.name): tensor for tensor in reader.tensors}
+    # Dequantised they are all float32.
+    self.headers = {name: Header(self._shape(name), 'float32') for name in self._tensors}
 
   def _field(self, name: str, default: Any = None) -> Any:
     if name in self._fields:
       return self._fields[name].contents()
     if default is None:
-      raise UserError(f'{self.path} has no field {name}')
+      raise UserError(f'{self.where} has no field {name}')
     return default
 
-  def _size(self, name: str, default: Any = None) -> Any:
-    return self._field(f'{self.architecture}.{name}', default)
+  def _names(self) -> dict[str, str]:
+    """Returns the names of transformers by those of the file."""
+    plain, block, prefix = _LLAMA_NAMES, _LLAMA_BLOCK, 'model.layers'
+    if self.architecture == 'gpt2':
+      plain, block, prefix = _GPT2_NAMES, _GPT2_BLOCK, 'transformer.h'
+    elif self.architecture == 'gemma3':
+      block = block | {
+          'post_attention_layernorm': 'post_attention_norm', 'pre_feedforward_layernorm':
+          'ffn_norm', 'post_feedforward_layernorm': 'post_ffw_norm'}
+    else:
+      block = block | {'post_attention_layernorm': 'ffn_norm'}
+    layers = range(self._field(f'{self.architecture}.block_count'))
+    pairs = [*plain.items(), *((f'{prefix}.{i}.{theirs}', f'blk.{i}.{name}')
+                               for i in layers for theirs, name in block.items())]
+    return {f'{name}.{part}': f'{theirs}.{part}'
+            for theirs, name in pairs for part in ('weight', 'bias')}
 
   def config(self) -> DecoderConfig:
-    """Returns the decoder's configuration."""
-    heads, embed_dim = self._size('attention.head_count'), self._size('embedding_length')
-    head_dim = self._size('attention.key_length', embed_dim // heads)
-    if f'{self.architecture}.rope.scaling.type' in self._fields:
-      raise UserError(f'{self.path} scales its rotary embeddings, which is not supported')
-    return DecoderConfig(
-        vocab_size=self._tensors['token_embd.weight'].shape[1].item(),
-        layers=self._size('block_count'), embed_dim=embed_dim, heads=heads,
-        kv_heads=self._size('attention.head_count_kv', heads), head_dim=head_dim,
-        mlp_dim=self._size('feed_forward_length'), max_positions=self._size('context_length'),
-        norm_eps=self._size('attention.layer_norm_rms_epsilon'),
-        rotary_dim=self._size('rope.dimension_count', head_dim),
-        rotary_base=self._size('rope.freq_base', 10_000.0),
-        tied_head='output.weight' not in self._tensors)
+    """Returns the decoder's configuration.
+
+    Raises:
+      UserError: a field is missing, or is not understood.
+    """
+    kind = _TYPES[self.architecture]
+    fields = {'model_type': kind, 'tie_word_embeddings': 'lm_head.weight' not in self._tensors}
+    known = _GPT2_FIELDS if kind == 'gpt2' else _LLAMA_FIELDS
+    start = f'{self.architecture}.'
+    for name in self._fields:
+      if name.startswith(start):
+        theirs = known.get(name.removeprefix(start), name)
+        fields |= {theirs: self._field(name)} if theirs else {}
+    if kind == 'gpt2':
+      fields |= {'activation_function': 'gelu_new'}
+    elif kind == 'gemma3_text':
+      fields |= {'hidden_activation': 'gelu_pytorch_tanh',
+                 'query_pre_attn_scalar': fields.get('head_dim')}
+    else:
+      fields |= {'hidden_act': 'silu'}
+    embedding = 'transformer.wte.weight' if kind == 'gpt2' else 'model.embed_tokens.weight'
+    if embedding not in self.headers:
+      raise UserError(f'{self.where} lacks the tensor token_embd.weight')
+    fields['vocab_size'] = self.headers[embedding].shape[0]
+    config = read_config(fields, self.where)[1]
+    for name in ('rope.dimension_count', 'attention.value_length'):
+      if self._field(start + name, config.head_dim) != config.head_dim:
+        raise UserError(f'{self.where}: {start}{name} differs from the size of a head, which is '
+                        'not supported')
+    return config
 
   def tokenizer(self) -> Tokenizer:
-    """Returns the tokenizer that the metadata describe."""
-    kind = self._field('tokenizer.ggml.model'), self._field('tokenizer.ggml.pre', 'none')
-    if kind[0] != 'gpt2' or kind[1] not in _SPLIT_DIGITS:
-      raise UserError(f'{self.path} has a tokenizer of an unknown kind, {kind[0]}/{kind[1]}')
-    tokens = self._field('tokenizer.ggml.tokens')
-    types = self._field('tokenizer.ggml.token_type')
-    merges = [tuple(merge.split(' ')) for merge in self._field('tokenizer.ggml.merges')]
-    special = [t for t, kind in zip(tokens, types, strict=True) if kind == _CONTROL_TOKEN]
-    return Tokenizer.byte_level_bpe(
-        tokens, merges, special, split_digits=_SPLIT_DIGITS[kind[1]],
-        bos_id=self._field('tokenizer.ggml.bos_token_id'),
-        eos_id=self._field('tokenizer.ggml.eos_token_id'))
+    """Returns the tokenizer that the metadata describe.
 
-  def params(self) -> dict[str, Any]:
-    """Returns the decoder's parameters as float32 arrays, blocks stacked along a first axis."""
-    c = self.config()
-    D, H = c.embed_dim, c.head_dim
-    def stack(name, convert):
-      return np.stack([convert(self._dequantised(f'blk.{i}.{name}.weight'))
-                       for i in range(c.layers)])
-    def linear(name):
-      return {'kernel': stack(name, lambda w: w.T)}
-    def heads(name, count, rotary):
-      # llama.cpp interleaves the rotary pairs of each head; ours are a half head apart.
-      unpermute = lambda w: w.reshape(count, H // 2, 2, D).swapaxes(1, 2)  # noqa: E731
-      return {'kernel': stack(name, lambda w: (unpermute(w) if rotary else w)
-                              .reshape(count, H, D).transpose(2, 0, 1))}
-    out = {'kernel': stack('attn_output', lambda w: w.T.reshape(c.heads, H, D))}
-    attention = {'query': heads('attn_q', c.heads, True), 'key': heads('attn_k', c.kv_heads, True),
-                 'value': heads('attn_v', c.kv_heads, False), 'out': out}
-    mlp = {'gate': linear('ffn_gate'), 'up': linear('ffn_up'), 'down': linear('ffn_down')}
-    same = lambda w: w  # noqa: E731
-    params = {
-        'embedding': self._dequantised('token_embd.weight'),
-        'blocks': {'attention': attention, 'mlp': mlp,
-                   'attention_norm': {'scale': stack('attn_norm', same)},
-                   'mlp_norm': {'scale': stack('ffn_norm', same)}},
-        'final_norm': {'scale': self._dequantised('output_norm.weight')}}
-    if not c.tied_head:
-      params['head'] = {'kernel': self._dequantised('output.weight').T}
-    return params
+    Raises:
+      UserError: it is of an unknown kind.
+    """
+    def field(name, default=None):
+      return self._field(f'tokenizer.ggml.{name}', default)
+    return read_tokenizer(field, self.where, self.config().vocab_size)
 
-  def _dequantised(self, name: str) -> np.ndarray:
-    """Returns one tensor in float32, in the row-major shape of its matrix."""
-    if name not in self._tensors:
-      raise UserError(f'{self.path} has no tensor {name}')
+  def _transposed(self, name: str) -> bool:
+    """Tells whether transformers has a tensor's axes the other way round: GPT-2's matrices."""
+    return self.architecture == 'gpt2' and name.endswith('.weight') and '.c_' in name
+
+  def _shape(self, name: str) -> tuple[int, ...]:
+    """Returns a tensor's shape in transformers; the file has the fastest axis first."""
+    shape = tuple(self._tensors[name].shape.tolist())
+    return shape if self._transposed(name) else shape[::-1]
+
+  def read(self, name: str) -> np.ndarray:
+    """Returns one tensor in float32.
+
+    Raises:
+      UserError: it is quantised in a way that is not known.
+    """
     tensor = self._tensors[name]
-    return gguf.dequantize(tensor.data, tensor.tensor_type).astype(np.float32, copy=False)
+    try:
+      found = gguf.dequantize(tensor.data, tensor.tensor_type).astype(np.float32, copy=False)
+    except NotImplementedError as error:
+      raise UserError(f'{self.where}: the tensor {tensor.name} is quantised as '
+                      f'{tensor.tensor_type.name}, which is not supported') from error
+    if self._transposed(name):
+      return found.T
+    if self.architecture == 'gemma3' and name.endswith('norm.weight'):
+      return found - 1  # transformers keeps the difference from 1
+    if self.architecture == 'llama' and ('.q_proj.' in name or '.k_proj.' in name):
+      return self._halved(name, found)
+    return found
+
+  def _halved(self, name: str, tensor: np.ndarray) -> np.ndarray:
+    """Undoes llama.cpp's interleaving of the rotary pairs of Llama's heads: theirs are a half head
+    apart in transformers.
+    """
+    heads = self._field('llama.attention.head_count')
+    if '.k_proj.' in name:
+      heads = self._field('llama.attention.head_count_kv', heads)
+    pairs = tensor.reshape(heads, -1, 2, *tensor.shape[1:])
+    return pairs.swapaxes(1, 2).reshape(tensor.shape)

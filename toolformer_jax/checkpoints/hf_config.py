@@ -21,6 +21,7 @@ _IRRELEVANT = frozenset('''
   torch_dtype transformers.js_config transformers_version use_cache
 '''.split())
 _GELU_TANH = ('gelu_new', 'gelu_pytorch_tanh')
+_LOCAL, _GLOBAL = 'sliding_attention', 'full_attention'
 _MISSING = object()
 # Parameters of rotary embeddings by their type, and what we call them.
 _SCALINGS = {
@@ -30,8 +31,9 @@ _SCALINGS = {
                'original_max_position_embeddings': 'rotary_original'}}
 
 ARCHITECTURES = {
-    'gpt2': 'GPT2LMHeadModel', 'gptj': 'GPTJForCausalLM', 'llama': 'LlamaForCausalLM',
-    'mistral': 'MistralForCausalLM', 'qwen2': 'Qwen2ForCausalLM', 'qwen3': 'Qwen3ForCausalLM'}
+    'gemma3_text': 'Gemma3ForCausalLM', 'gpt2': 'GPT2LMHeadModel', 'gptj': 'GPTJForCausalLM',
+    'llama': 'LlamaForCausalLM', 'mistral': 'MistralForCausalLM', 'qwen2': 'Qwen2ForCausalLM',
+    'qwen3': 'Qwen3ForCausalLM'}
 
 
 class _Fields:
@@ -47,6 +49,12 @@ class _Fields:
     if value is _MISSING:
       raise UserError(f'{self.where} has no field {name}')
     return value
+
+  def take_rotary(self) -> dict[str, Any]:
+    """Takes what is said of rotary embeddings, in the spelling of transformers 5 or before."""
+    older = {'rope_theta': self.take('rope_theta', 10_000.0),
+             **(self.take('rope_scaling', None) or {})}
+    return {**older, **(self.take('rope_parameters', None) or {})}
 
   def expect(self, name: str, *allowed: Any) -> None:
     """Takes a field that has to have one of the values `allowed`; the first one is the default."""
@@ -116,17 +124,23 @@ def _gptj(f: _Fields) -> DecoderConfig:
 
 def _llama_like(f: _Fields, window: int | None = None, **own: Any) -> DecoderConfig:
   """Returns the configuration of the families that differ from Llama by `own` settings."""
-  D, N = f.take('hidden_size'), f.take('num_attention_heads')
-  H = f.take('head_dim', None) or D // N
   f.expect('hidden_act', 'silu')
   positions = f.take('max_position_embeddings')
+  return _gated(
+      f, **_rotary(f.take_rotary(), f.where), tied_head=f.take('tie_word_embeddings', False),
+      # Up to the length of its window nobody can tell that a model has one.
+      max_positions=min(positions, window or positions), **own)
+
+
+def _gated(f: _Fields, **own: Any) -> DecoderConfig:
+  """Returns the configuration of a decoder with gated MLPs; `own` are its other settings."""
+  D, N = f.take('hidden_size'), f.take('num_attention_heads')
+  H = f.take('head_dim', None) or D // N
   return DecoderConfig(
       vocab_size=f.take('vocab_size'), layers=f.take('num_hidden_layers'), embed_dim=D, heads=N,
       kv_heads=f.take('num_key_value_heads', None) or N, head_dim=H,
       mlp_dim=f.take('intermediate_size'), norm_eps=f.take('rms_norm_eps', 1e-6), rotary_dim=H,
-      **_rotary(f), tied_head=f.take('tie_word_embeddings', False),
-      # Up to the length of its window nobody can tell that a model has one.
-      max_positions=min(positions, window or positions), **own)
+      **own)
 
 
 def _llama(f: _Fields) -> DecoderConfig:
@@ -150,30 +164,67 @@ def _qwen3(f: _Fields) -> DecoderConfig:
   return _llama_like(f, qkv_bias=bias, out_bias=bias, qk_norm=True)
 
 
+def _gemma3(f: _Fields) -> DecoderConfig:
+  f.expect('hidden_activation', 'gelu_pytorch_tanh')
+  f.expect('use_bidirectional_attention', False, None)
+  for cap in ('attn_logit_softcapping', 'final_logit_softcapping'):
+    f.expect(cap, None)
+  given = f.take_rotary()
+  local = given.pop(_LOCAL, {'rope_theta': f.take('rope_local_base_freq', 10_000.0)})
+  local = _rotary(local, f.where)
+  bias = f.take('attention_bias', False)
+  config = _gated(
+      f, **_rotary(given.pop(_GLOBAL, given), f.where), qkv_bias=bias, out_bias=bias, qk_norm=True,
+      activation='gelu_tanh', sandwich_norm=True, norm_offset=True, scaled_embedding=True,
+      window=f.take('sliding_window'), global_every=_global_every(f),
+      local_rotary_base=local.pop('rotary_base'), max_positions=f.take('max_position_embeddings'),
+      tied_head=f.take('tie_word_embeddings', True))
+  f.expect('query_pre_attn_scalar', config.head_dim)
+  if local:
+    raise UserError(f'{f.where}: stretched wavelengths of local layers are not supported')
+  return config
+
+
+def _global_every(f: _Fields) -> int:
+  """Returns which layers are global: every so-manieth."""
+  every = f.take('sliding_window_pattern', 6)
+  every = f.take('_sliding_window_pattern', every)
+  kinds = f.take('layer_types', None)
+  if kinds:
+    every = [*kinds, _GLOBAL].index(_GLOBAL) + 1
+    if kinds != layer_types(len(kinds), every):
+      raise UserError(f'{f.where}: layer_types without a period are not supported')
+  return every
+
+
+def layer_types(layers: int, global_every: int) -> list[str]:
+  """Returns what transformers calls the kinds of the layers."""
+  return [_LOCAL if i % global_every else _GLOBAL for i in range(1, layers + 1)]
+
+
 def _no_window(f: _Fields) -> None:
   f.expect('use_sliding_window', False)
   f.take('sliding_window', None)
-  kinds = set(f.take('layer_types', None) or ()) - {'full_attention'}
+  kinds = set(f.take('layer_types', None) or ()) - {_GLOBAL}
   if kinds:
     raise UserError(f'{f.where}: layers of the type {min(kinds)} are not supported')
 
 
-def _rotary(f: _Fields) -> dict[str, Any]:
-  """Returns the settings of rotary embeddings, in the spelling of transformers 5 or before."""
-  older = {'rope_theta': f.take('rope_theta', 10_000.0), **(f.take('rope_scaling', None) or {})}
-  given = {**older, **(f.take('rope_parameters', None) or {})}
+def _rotary(given: dict[str, Any], where: str) -> dict[str, Any]:
+  """Returns our settings of rotary embeddings."""
+  given = dict(given)
   kind = given.pop('rope_type', given.pop('type', 'default'))
   given.pop('type', None)
   names = {'rope_theta': 'rotary_base', **_SCALINGS.get(kind, {})}
   if kind not in _SCALINGS or given.keys() != names.keys():
-    raise UserError(f'{f.where}: rotary embeddings of the type {kind!r} with {", ".join(given)} '
+    raise UserError(f'{where}: rotary embeddings of the type {kind!r} with {", ".join(given)} '
                     f'are not supported, only {", ".join(_SCALINGS)} with their own parameters')
   return {names[name]: value for name, value in given.items()}
 
 
 _READERS: dict[str, Callable[[_Fields], DecoderConfig]] = {
-    'gpt2': _gpt2, 'gptj': _gptj, 'llama': _llama, 'mistral': _mistral, 'qwen2': _qwen2,
-    'qwen3': _qwen3}
+    'gemma3_text': _gemma3, 'gpt2': _gpt2, 'gptj': _gptj, 'llama': _llama, 'mistral': _mistral,
+    'qwen2': _qwen2, 'qwen3': _qwen3}
 
 
 def model_type(config: DecoderConfig) -> str:
@@ -182,6 +233,8 @@ def model_type(config: DecoderConfig) -> str:
     return 'gpt2'
   if config.parallel_block:
     return 'gptj'
+  if config.sandwich_norm:
+    return 'gemma3_text'
   if config.qk_norm:
     return 'qwen3'
   return 'qwen2' if config.qkv_bias and not config.out_bias else 'llama'
@@ -198,16 +251,21 @@ def write_config(config: DecoderConfig) -> dict[str, Any]:
         'n_embd': config.embed_dim, 'n_head': config.heads, 'n_layer': config.layers,
         'n_inner': config.mlp_dim, 'n_positions': config.max_positions,
         'activation_function': 'gelu_new', 'layer_norm_epsilon': config.norm_eps}
-  biases = {} if kind == 'qwen2' else {'attention_bias': config.qkv_bias}
+  own = {} if kind == 'qwen2' else {'attention_bias': config.qkv_bias}
   if kind == 'llama':
-    biases['mlp_bias'] = config.mlp_bias
-  return fields | biases | {
+    own['mlp_bias'] = config.mlp_bias
+  if kind == 'gemma3_text':
+    own |= {'hidden_activation': 'gelu_pytorch_tanh', 'query_pre_attn_scalar': config.head_dim,
+            'sliding_window': config.window, 'rope_local_base_freq': config.local_rotary_base,
+            'layer_types': layer_types(config.layers, config.global_every)}
+  else:
+    own['hidden_act'] = 'silu'
+  return fields | own | {
       'hidden_size': config.embed_dim, 'num_attention_heads': config.heads,
       'num_key_value_heads': config.kv_heads, 'head_dim': config.head_dim,
       'num_hidden_layers': config.layers, 'intermediate_size': config.mlp_dim,
-      'max_position_embeddings': config.max_positions, 'hidden_act': 'silu',
-      'rms_norm_eps': config.norm_eps, 'rope_theta': config.rotary_base,
-      'rope_scaling': _scaling(config)}
+      'max_position_embeddings': config.max_positions, 'rms_norm_eps': config.norm_eps,
+      'rope_theta': config.rotary_base, 'rope_scaling': _scaling(config)}
 
 
 def _scaling(config: DecoderConfig) -> dict[str, Any] | None:

@@ -4,6 +4,7 @@ Letters are those of array names: D embedding, N heads, K key/value heads, H hea
 vocabulary.
 """
 
+import collections
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -60,6 +61,19 @@ def weights(kind: str, config: DecoderConfig) -> list[Weight]:
   Names of GPT-2 and GPT-J begin behind the prefix `transformer.`, which older files lack.
   """
   return {'gpt2': _gpt2, 'gptj': _gptj}.get(kind, _llama)(config)
+
+
+def sharing_tensors(kind: str, config: DecoderConfig) -> list[list[Weight]]:
+  """Returns the table of a model type, those weights together that lie in the same tensors."""
+  sharing: dict[str, list[Weight]] = collections.defaultdict(list)
+  for weight in weights(kind, config):
+    sharing[weight.name].append(weight)
+  return list(sharing.values())
+
+
+def tensor_names(weight: Weight, layers: int) -> list[str]:
+  """Returns the names of the tensors that a parameter lies in: one for each layer, or one."""
+  return [weight.name.format(i) for i in range(layers)] if weight.of_block else [weight.name]
 
 
 def _plain(path: str, name: str, *shape: int) -> Weight:
@@ -138,16 +152,22 @@ def _llama(c: DecoderConfig) -> list[Weight]:
   def mlp(ours, inputs, outputs):
     return _linear(f'{BLOCKS}/mlp/{ours}', f'{block}.mlp.{ours}_proj', [inputs], [outputs],
                    c.mlp_bias)
-  norms = [weight for ours, theirs in (('query_norm', 'q_norm'), ('key_norm', 'k_norm'))
-           for weight in _norm(f'{BLOCKS}/attention/{ours}', f'{block}.self_attn.{theirs}', H,
-                               bias=False)]
+  def norm(ours, theirs, size):
+    return _norm(f'{BLOCKS}/{ours}', f'{block}.{theirs}', size, bias=False)
+  norms = norm('attention_norm', 'input_layernorm', D)
+  if c.sandwich_norm:
+    norms += [*norm('attention_out_norm', 'post_attention_layernorm', D),
+              *norm('mlp_norm', 'pre_feedforward_layernorm', D),
+              *norm('mlp_out_norm', 'post_feedforward_layernorm', D)]
+  else:
+    norms += norm('mlp_norm', 'post_attention_layernorm', D)
+  if c.qk_norm:
+    norms += [*norm('attention/query_norm', 'self_attn.q_norm', H),
+              *norm('attention/key_norm', 'self_attn.k_norm', H)]
   return [
-      _plain('embedding', 'model.embed_tokens.weight', c.vocab_size, D),
-      *_norm(f'{BLOCKS}/attention_norm', f'{block}.input_layernorm', D, bias=False),
+      _plain('embedding', 'model.embed_tokens.weight', c.vocab_size, D), *norms,
       *project('query', 'q', N), *project('key', 'k', K), *project('value', 'v', K),
-      *(norms if c.qk_norm else []),
       *_linear(f'{BLOCKS}/attention/out', f'{block}.self_attn.o_proj', [N, H], [D], c.out_bias),
-      *_norm(f'{BLOCKS}/mlp_norm', f'{block}.post_attention_layernorm', D, bias=False),
       *mlp('gate', D, F), *mlp('up', D, F), *mlp('down', F, D),
       *_norm('final_norm', 'model.norm', D, bias=False),
       *([] if c.tied_head else _linear('head', 'lm_head', [D], [c.vocab_size], bias=False))]

@@ -6,7 +6,7 @@ from jax.sharding import Mesh
 
 from toolformer_jax import fetch
 from toolformer_jax.checkpoints import huggingface
-from toolformer_jax.checkpoints.gguf import GgufFile
+from toolformer_jax.checkpoints.gguf import load_gguf
 from toolformer_jax.checkpoints.orbax import load_model
 from toolformer_jax.errors import UserError, unknown
 from toolformer_jax.models.language_model import LanguageModel
@@ -27,7 +27,7 @@ def load_pretrained(name: str, *, mesh: Mesh, dtype: str = 'float32') -> Languag
   """
   models = [asset.name for asset in fetch.CATALOGUE.values() if asset.kind == 'model']
   if name in models:
-    return _load_gguf(fetch.fetch(name), mesh, dtype)
+    return load_gguf(fetch.fetch(name), mesh, dtype)
   if name.startswith('hf://'):
     return _load_directory(_from_hub(name), mesh, dtype)
   path = pathlib.Path(name)
@@ -36,7 +36,7 @@ def load_pretrained(name: str, *, mesh: Mesh, dtype: str = 'float32') -> Languag
   if path.suffix == '.gguf':
     if not path.is_file():
       raise UserError(f'there is no file {name}')
-    return _load_gguf(path, mesh, dtype)
+    return load_gguf(path, mesh, dtype)
   if path.exists():
     raise UserError(f'{name} is no checkpoint: neither a .gguf file nor a folder with weights')
   if len(path.parts) > 1:
@@ -48,19 +48,15 @@ def _from_hub(name: str) -> pathlib.Path:
   """Returns the local copy of `hf://org/name[@revision]`, which is fetched if it is not there."""
   import huggingface_hub
   repository, _, revision = name.removeprefix('hf://').partition('@')
-  try:
+  def download(*weights):
     return pathlib.Path(huggingface_hub.snapshot_download(
-        repository, revision=revision or None,
-        allow_patterns=['*.json', '*.safetensors', 'merges.txt']))
+        repository, revision=revision or None, allow_patterns=['*.json', 'merges.txt', *weights]))
+  try:
+    path = download('*.safetensors')
+    return path if huggingface.is_directory(path) else download('pytorch_model*.bin')
   except Exception as error:  # of the network, of names, of rights
     reason = ' '.join(str(error).split())[:300]
     raise UserError(f'can not fetch {name}: {type(error).__name__}: {reason}') from error
-
-
-def _load_gguf(path: pathlib.Path, mesh: Mesh, dtype: str) -> LanguageModel:
-  file = GgufFile(path)
-  config = file.config().replace(dtype=dtype)
-  return LanguageModel.place(config, {'params': file.params()}, file.tokenizer(), mesh)
 
 
 def _load_directory(path: pathlib.Path, mesh: Mesh, dtype: str) -> LanguageModel:
@@ -69,7 +65,4 @@ def _load_directory(path: pathlib.Path, mesh: Mesh, dtype: str) -> LanguageModel
   if list(path.glob('*.safetensors')):
     raise UserError(f'{path} is a Hugging Face folder that lacks config.json, or model.safetensors '
                     'and its index')
-  if list(path.glob('pytorch_model*.bin')):
-    raise UserError(f'{path} holds weights as pickle files, which may run code; convert them to '
-                    'safetensors')
   return load_model(path, mesh, dtype)

@@ -11,8 +11,10 @@ from toolformer_jax.fetch import CATALOGUE, fetch
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Declares the options."""
   parser.add_argument('name', metavar='NAME', help=', '.join(CATALOGUE))
+  parser.add_argument('--accept_terms', action='store_true',
+                      help='you have read the terms of use of what is fetched, and accept them')
 
 
 def run(args: argparse.Namespace) -> None:
   """Carries the command out."""
-  print(fetch(args.name))
+  print(fetch(args.name, accept_terms=args.accept_terms))

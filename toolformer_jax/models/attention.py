@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu.splash_attention import (
   BlockSizes,
   CausalMask,
+  LocalMask,
   MultiHeadMask,
   SegmentIds,
   make_splash_mha_single_device,
@@ -93,7 +94,7 @@ def kernel_for(mesh: Mesh, config: DecoderConfig) -> Kernel:
   device = mesh.devices.flat[0]
   if device.platform == 'tpu':
     return 'splash'
-  if device.platform == 'gpu' and config.dtype == 'bfloat16':
+  if device.platform == 'gpu' and config.dtype == 'bfloat16' and not config.window:
     # '8.0' is an A100, the first that cuDNN's kernel runs on; AMD's are like 'gfx90a'.
     major = device.compute_capability.split('.')[0]
     if major.isdigit() and int(major) >= 8 and config.head_dim <= 128 and config.head_dim % 8 == 0:
@@ -108,7 +109,7 @@ def takes_length(kernel: Kernel, tokens: int) -> bool:
 
 def attend_packed(
     q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array, segments_BT: jax.Array | None,
-    kernel: Kernel,
+    kernel: Kernel, window: int = 0,
 ) -> jax.Array:
   """Returns causal attention [B, T, N, H] of packed rows, by a kernel that `takes_length` T.
 
@@ -122,10 +123,11 @@ def attend_packed(
     v_BTKH: values.
     segments_BT: tokens see those of their own segment, up to themselves; None: a row is one.
     kernel: 'splash' or 'cudnn'.
+    window: how many tokens a token sees, itself the last of them; 0: all before it. Only splash.
   """
   if segments_BT is None:
     segments_BT = jnp.zeros(q_BTNH.shape[:2], jnp.int32)
-  attend_here = {'splash': _splash, 'cudnn': _cudnn}[kernel]
+  attend_here = functools.partial(_splash, window=window) if kernel == 'splash' else _cudnn
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty:
     return attend_here(q_BTNH, k_BTKH, v_BTKH, segments_BT)
@@ -139,12 +141,13 @@ def attend_packed(
   )(q_BTNH, k_BTKH, v_BTKH, segments_BT)
 
 
-def _splash(q_BTNH, k_BTKH, v_BTKH, segments_BT):
+def _splash(q_BTNH, k_BTKH, v_BTKH, segments_BT, window):
   """Returns `attend_packed` on one TPU (jax.experimental.pallas.ops.tpu.splash_attention)."""
   _, T, N, H = q_BTNH.shape
   block = math.gcd(T, _LARGEST_BLOCK)  # blocks must divide the length
+  mask = LocalMask((T, T), (window - 1, 0), 0) if window else CausalMask((T, T))
   kernel = make_splash_mha_single_device(
-      MultiHeadMask([CausalMask((T, T))] * N),
+      MultiHeadMask([mask] * N),
       block_sizes=BlockSizes(
           block_q=block, block_kv=block, block_q_dkv=block, block_kv_dkv=block, block_q_dq=block,
           block_kv_dq=block))

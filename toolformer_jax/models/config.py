@@ -30,7 +30,14 @@ class DecoderConfig:
     parallel_block: attention and MLP read the same norm and are added together (GPT-J).
     gated_mlp: the MLP's hidden layer is multiplied by an activated gate.
     qkv_bias, out_bias, mlp_bias, head_bias: which projections have a bias.
-    qk_norm: queries and keys are normalised, each head for itself (Qwen 3).
+    qk_norm: queries and keys are normalised, each head for itself (Qwen 3, Gemma 3).
+    sandwich_norm: what attention and MLP give is normalised, too, before it is added (Gemma 3).
+    norm_offset: the scale of a norm is kept as its difference from 1 (Gemma).
+    scaled_embedding: embeddings are multiplied by the square root of `embed_dim` (Gemma).
+    window: in a local layer a token sees this many tokens, the last of which is itself; 0: all
+      layers are global.
+    global_every: with a window, every so-manieth layer is global (Gemma 3).
+    local_rotary_base: `rotary_base` of local layers, whose wavelengths are not stretched.
     tied_head: the embedding table is also the head.
     lora_rank, lora_alpha: low-rank adapters on every projection of a block; rank 0 for none.
     dtype: of the computation; norms, softmax and log-softmax are always in float32.
@@ -61,6 +68,12 @@ class DecoderConfig:
   mlp_bias: bool = False
   head_bias: bool = False
   qk_norm: bool = False
+  sandwich_norm: bool = False
+  norm_offset: bool = False
+  scaled_embedding: bool = False
+  window: int = 0
+  global_every: int = 1
+  local_rotary_base: float = 10_000.0
   tied_head: bool = True
   lora_rank: int = 0
   lora_alpha: float = 16.0
@@ -68,7 +81,7 @@ class DecoderConfig:
 
   def __post_init__(self):
     for name in ('vocab_size', 'layers', 'embed_dim', 'heads', 'kv_heads', 'head_dim', 'mlp_dim',
-                 'max_positions'):
+                 'max_positions', 'global_every'):
       if getattr(self, name) < 1:
         raise ValueError(f'{name} must be positive, not {getattr(self, name)}')
     for name, kind in (('norm', Norm), ('positions', Positions), ('activation', Activation),

@@ -16,7 +16,8 @@ from toolformer_jax.models.attention import (
 )
 from toolformer_jax.models.cache import Cache, Prefix, UnrolledCache
 from toolformer_jax.models.config import DecoderConfig
-from toolformer_jax.models.layers import Einsum, Norm, rotary_angles, rotate
+from toolformer_jax.models.layers import Einsum, Norm, rotate
+from toolformer_jax.models.sight import look, places
 from toolformer_jax.sharding import constrain
 
 BLOCKS = 'blocks'  # the variables of all layers, stacked
@@ -31,8 +32,10 @@ class Attention(nn.Module):
   kernel: Kernel
 
   @nn.compact
-  def __call__(self, x_BTD, cache, layer, prefixes, angles, masks, segments_BT):
+  def __call__(self, x_BTD, cache, layer, prefixes, kind, sight):
     c = self.config
+    if c.window:
+      sight = sight.of(kind)
     def project(name, heads, axis):
       x_BTNH = Einsum('btd,dnh->btnh', (c.embed_dim, heads, c.head_dim), ('embed', axis, None),
                       c.qkv_bias, c, name=name)(x_BTD)
@@ -44,15 +47,21 @@ class Attention(nn.Module):
       q_BTNH = Norm(c, name='query_norm')(q_BTNH)
       k_BTKH = Norm(c, name='key_norm')(k_BTKH)
     if c.rotary_dim:
-      q_BTNH, k_BTKH = rotate(q_BTNH, angles, c), rotate(k_BTKH, angles, c)
+      q_BTNH, k_BTKH = rotate(q_BTNH, sight.angles, c), rotate(k_BTKH, sight.angles, c)
     if self.kernel == 'xla':
       alone = cache is None and not prefixes
       own, cache = _write(cache, layer, k_BTKH, v_BTKH)
       shared = [(prefix.k_LPKHS, prefix.v_LPKSH) for prefix in prefixes]
-      sources = [(k, v, mask) for (k, v), mask in zip([*shared, own], masks, strict=True)]
+      sources = [(k, v, mask) for (k, v), mask in zip([*shared, own], sight.masks, strict=True)]
       out_BTNH = attend_causal(q_BTNH, *sources[0]) if alone else attend(q_BTNH, sources)
     else:
-      out_BTNH = attend_packed(q_BTNH, k_BTKH, v_BTKH, segments_BT, self.kernel)
+      def packed(window):
+        return attend_packed(q_BTNH, k_BTKH, v_BTKH, sight.segments_BT, self.kernel, window)
+      # A kernel is compiled for its window; a row that fits into it needs none.
+      if 0 < c.window < x_BTD.shape[1]:
+        out_BTNH = jax.lax.cond(kind, lambda: packed(0), lambda: packed(c.window))
+      else:
+        out_BTNH = packed(0)
     y_BTD = Einsum('btnh,nhd->btd', (c.heads, c.head_dim, c.embed_dim), ('heads', None, 'embed'),
                    c.out_bias, c, name='out')(out_BTNH)
     return y_BTD, cache
@@ -96,17 +105,20 @@ class Block(nn.Module):
   kernel: Kernel
 
   @nn.compact
-  def __call__(self, carry, layer, prefixes, angles, masks, segments_BT):
+  def __call__(self, carry, layer, prefixes, kind, sight):
+    c = self.config
     x_BTD, cache = carry
-    attention = Attention(self.config, self.kernel, name='attention')
-    mlp = Mlp(self.config, name='mlp')
-    norm_BTD = Norm(self.config, name='attention_norm')(x_BTD)
-    y_BTD, cache = attention(norm_BTD, cache, layer, prefixes, angles, masks, segments_BT)
-    if self.config.parallel_block:
+    mlp = Mlp(c, name='mlp')
+    norm_BTD = Norm(c, name='attention_norm')(x_BTD)
+    y_BTD, cache = Attention(c, self.kernel, name='attention')(
+        norm_BTD, cache, layer, prefixes, kind, sight)
+    if c.parallel_block:
       x_BTD = x_BTD + y_BTD + mlp(norm_BTD)
     else:
-      x_BTD = x_BTD + y_BTD
-      x_BTD = x_BTD + mlp(Norm(self.config, name='mlp_norm')(x_BTD))
+      def outer(name, y_BTD):
+        return Norm(c, name=name)(y_BTD) if c.sandwich_norm else y_BTD
+      x_BTD = x_BTD + outer('attention_out_norm', y_BTD)
+      x_BTD = x_BTD + outer('mlp_out_norm', mlp(Norm(c, name='mlp_norm')(x_BTD)))
     return (constrain(x_BTD, 'batch', None, None), cache), None
 
 
@@ -160,21 +172,16 @@ class Decoder(nn.Module):
     """
     c = self.config
     B, T = tokens_BT.shape
-    start_B = sum((prefix.limit_B for prefix in prefixes), jnp.zeros(B, jnp.int32))
-    start_B = start_B if cache is None else start_B + cache.length_B
-    if positions_BT is None:
-      positions_BT = start_B[:, None] + jnp.arange(T)
+    places_BT = places(B, T, cache, prefixes)
+    positions_BT = places_BT if positions_BT is None else positions_BT
     embedding_VD = self.param(
         'embedding', nn.with_logical_partitioning(nn.initializers.normal(0.02), ('vocab', 'embed')),
         (c.vocab_size, c.embed_dim), jnp.float32)
     x_BTD = self._embed(embedding_VD, tokens_BT, positions_BT)
-    angles = rotary_angles(positions_BT, c) if c.rotary_dim else None
     packed = cache is None and not prefixes and takes_length(self.kernel, T)
-    kernel, masks = self.kernel, []  # a kernel needs no mask in memory
-    if not packed:
-      kernel = 'xla'
-      masks = [*_prefix_masks(prefixes, B, T), _own_mask(cache, segments_BT, B, T)]
-    x_BTD, cache = self._blocks(kernel, x_BTD, cache, tuple(prefixes), angles, masks, segments_BT)
+    sight = look(c, positions_BT, places_BT, segments_BT, cache, prefixes, in_memory=not packed)
+    kernel = self.kernel if packed else 'xla'
+    x_BTD, cache = self._blocks(kernel, x_BTD, cache, tuple(prefixes), sight)
     x_BTD = Norm(c, name='final_norm')(x_BTD)
     if logits_at_BM is not None:
       x_BTD = jnp.take_along_axis(x_BTD, logits_at_BM[..., None], 1)
@@ -192,30 +199,35 @@ class Decoder(nn.Module):
       positions_table = self.param('position_embedding', init, shape, jnp.float32)
       # Padding may stand past the table: NaN there would reach other tokens by way of 0 * NaN.
       x_BTD += jnp.take(positions_table, positions_BT, axis=0, mode='clip').astype(x_BTD.dtype)
+    if self.config.scaled_embedding:
+      x_BTD *= jnp.asarray(self.config.embed_dim**0.5, x_BTD.dtype)
     return constrain(x_BTD, 'batch', None, None)
 
-  def _blocks(self, kernel, x_BTD, cache, prefixes, angles, masks, segments_BT):
+  def _blocks(self, kernel, x_BTD, cache, prefixes, sight):
     block = nn.remat(Block, prevent_cse=not self.scan) if self.remat else Block
     # Limits are per row, not per layer: the masks already hold them.
     layered = [Prefix(prefix.k_LPKHS, prefix.v_LPKSH, None) for prefix in prefixes]
     if not self.scan:
-      return self._unrolled_blocks(
-          block, kernel, x_BTD, cache, layered, angles, masks, segments_BT)
+      return self._unrolled_blocks(block, kernel, x_BTD, cache, layered, sight)
     stack = nn.scan(
         block, variable_axes={'params': 0, 'lora': 0}, split_rngs={'params': True},
-        in_axes=(0, 0, nn.broadcast, nn.broadcast, nn.broadcast), length=self.config.layers,
+        in_axes=(0, 0, 0, nn.broadcast), length=self.config.layers,
         metadata_params={nn.PARTITION_NAME: 'layers'})(self.config, kernel, name=BLOCKS)
-    carry, _ = stack((x_BTD, cache), jnp.arange(self.config.layers), layered, angles, masks,
-                     segments_BT)
+    carry, _ = stack((x_BTD, cache), jnp.arange(self.config.layers), layered, self._kinds, sight)
     return carry
 
-  def _unrolled_blocks(self, block, kernel, x_BTD, cache, layered, angles, masks, segments_BT):
+  @property
+  def _kinds(self) -> jax.Array:
+    """Whether each layer is global (1) or local (0); without a window all see the same."""
+    return (jnp.arange(1, self.config.layers + 1) % self.config.global_every == 0).astype(jnp.int32)
+
+  def _unrolled_blocks(self, block, kernel, x_BTD, cache, layered, sight):
     written = []
     for layer in range(self.config.layers):
       own = cache and Cache(*(x_BKSH[None] for x_BKSH in cache.layers[layer]), cache.length_B)
       shared = jax.tree.map(operator.itemgetter(layer), layered)
       (x_BTD, own), _ = block(self.config, kernel, name=block_name(layer))(
-          (x_BTD, own), 0, shared, angles, masks, segments_BT)
+          (x_BTD, own), 0, shared, self._kinds[layer], sight)
       written.append(own and (own.k_LBKHS[0], own.v_LBKSH[0]))
     return x_BTD, cache and UnrolledCache(tuple(written), cache.length_B)
 
@@ -226,22 +238,3 @@ class Decoder(nn.Module):
                     c.replace(lora_rank=0), name='head')(x_BTD)
     x_BTD, embedding_VD = nn.dtypes.promote_dtype(x_BTD, embedding_VD, dtype=c.dtype)
     return jnp.einsum('btd,vd->btv', x_BTD, embedding_VD)
-
-
-def _prefix_masks(prefixes: Sequence[Prefix], B: int, T: int) -> list[jax.Array]:
-  """Returns for each prefix which of its slots each token sees, [B, T, S]."""
-  return [
-      jnp.broadcast_to((jnp.arange(prefix.slots) < prefix.limit_B[:, None])[:, None],
-                       (B, T, prefix.slots))
-      for prefix in prefixes]
-
-
-def _own_mask(cache: Cache | UnrolledCache | None, segments_BT, B: int, T: int) -> jax.Array:
-  """Returns which of its row's own slots (without a cache: tokens) each token sees, [B, T, S]."""
-  if cache is not None:
-    slots_S = jnp.arange(cache.slots)
-    return slots_S <= (cache.length_B[:, None] + jnp.arange(T))[..., None]
-  causal_BTT = jnp.broadcast_to(jnp.tril(jnp.ones((T, T), bool)), (B, T, T))
-  if segments_BT is None:
-    return causal_BTT
-  return causal_BTT & (segments_BT[:, :, None] == segments_BT[:, None])

@@ -110,7 +110,9 @@ class Norm(nn.Module):
     wide = wide * jax.lax.rsqrt((wide * wide).mean(-1, keepdims=True) + self.config.norm_eps)
     # The scale is small: splitting it would cost a gather for nothing.
     size = [x_BTD.shape[-1]]
-    wide = wide * self.param('scale', _named(nn.initializers.ones, [None]), size, jnp.float32)
+    offset = self.config.norm_offset
+    init = nn.initializers.zeros if offset else nn.initializers.ones
+    wide = wide * (offset + self.param('scale', _named(init, [None]), size, jnp.float32))
     if self.config.norm == 'layer':
       wide = wide + self.param('bias', _named(nn.initializers.zeros, [None]), size, jnp.float32)
     return wide.astype(self.config.dtype)

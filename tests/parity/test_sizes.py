@@ -1,0 +1,58 @@
+"""The models of configs/models as transformers has them, in full size and without any weight."""
+
+import functools
+import math
+
+import jax
+import pytest
+import torch
+import transformers
+
+from toolformer_jax import sharding
+from toolformer_jax.checkpoints.hf_config import model_type, read_config, write_config
+from toolformer_jax.checkpoints.hf_weights import tensor_names, weights
+from toolformer_jax.configuration import decoder_config, decoder_names
+from toolformer_jax.models.decoder import Decoder
+from toolformer_jax.models.language_model import abstract_variables
+
+
+def on_meta(config):
+  """Returns names and shapes of transformers' model of the same configuration."""
+  fields = write_config(config)
+  kind = transformers.AutoConfig.for_model(fields.pop('model_type'), **fields)
+  with torch.device('meta'):
+    model = transformers.AutoModelForCausalLM.from_config(kind)
+  return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+
+
+@pytest.mark.parametrize('name', decoder_names())
+def test_names_and_shapes_of_an_import(name):
+  config = decoder_config(name)
+  table = weights(model_type(config), config)
+  ours = {tensor: weight.shape for weight in table
+          for tensor in tensor_names(weight, config.layers)}
+  assert ours == on_meta(config)
+  params = abstract_variables(Decoder(config))['params']
+  leaves = sharding.unbox(params)
+  assert len(jax.tree.leaves(leaves)) == len(table)
+  for weight in table:
+    shape = functools.reduce(dict.__getitem__, weight.path, leaves).shape
+    size = math.prod(weight.shape) * (config.layers if weight.of_block else 1)
+    assert math.prod(shape) == (size // weight.split[weight.part[0]] if weight.part else size)
+
+
+@pytest.mark.parametrize('name', decoder_names())
+def test_a_configuration_written_is_read_again(name):
+  config = decoder_config(name)
+  assert read_config(write_config(config), name) == (model_type(config), config)
+
+
+@pytest.mark.parametrize(('shape', 'share'), [((1, 8, 1), 8), ((1, 4, 2), 8), ((1, 1, 8), 8),
+                                              ((8, 1, 1), 1)])
+def test_gptj_lies_evenly_on_a_mesh(shape, share):
+  """Of 6.05 billion parameters every device has its part, but for norms and biases."""
+  params = abstract_variables(Decoder(decoder_config('gptj_6b')))['params']
+  placed = jax.tree.leaves(sharding.laid_out(params, sharding.make_mesh(*shape)))
+  here = sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) for leaf in placed)
+  whole = sum(leaf.size for leaf in placed)
+  assert whole / share <= here < 1.001 * whole / share
