@@ -18,7 +18,7 @@ $(INSTALLED): setup.py pyproject.toml constraints.txt
 
 # The constraint names a release of torch that has a small build for CPUs.
 $(INSTALLED_PARITY): $(INSTALLED)
-	$(INSTALL) -e '.[parity]'
+	$(INSTALL) -e '.[parity,data]'
 	touch $@
 
 # The TPU's compiler, which needs no TPU.

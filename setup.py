@@ -53,8 +53,8 @@ setup(
       'tensorflow-datasets>=4.9.10,<5',
     ],
     'dev': [
-      'build', 'datasets', 'hypothesis', 'mcp>=2.3,<3', 'pytest', 'ruff', 'sacrebleu',
-      'setuptools>=77', 'zstandard',
+      'build', 'datasets', 'holidays', 'hypothesis', 'matplotlib', 'mcp>=2.3,<3', 'pytest',
+      'python-dateutil', 'ruff', 'sacrebleu', 'setuptools>=77', 'zstandard',
     ],
     'gpu': ['jax[cuda12]'],
     'hf': ['datasets>=4,<6'],
@@ -65,6 +65,7 @@ setup(
       'peft',
       'ctranslate2>=4.8,<5',
     ],
+    'plots': ['matplotlib'],
     'torch': ['torch'],  # reads checkpoints in PyTorch's own format
     'quickstart': ['reasoning-gym==0.1.25'],  # exactly: another one generates another corpus
     'tpu': ['jax[tpu]'],

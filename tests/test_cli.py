@@ -95,7 +95,8 @@ def test_information_is_printed_and_every_command_is_in_it(run):
   code, overview, _ = run('--help')
   assert code == 0
   assert run() == (0, overview, '')
-  for command in ('fetch', 'call', 'score', 'generate', 'annotate', 'view', 'finetune', 'export'):
+  for command in ('fetch', 'call', 'score', 'generate', 'annotate', 'view', 'finetune', 'evaluate',
+                  'export'):
     assert f'\n  {command} ' in overview
     code, text, _ = run(command, '--help')
     assert code == 0 and text.startswith(f'usage: toolformer {command} ')

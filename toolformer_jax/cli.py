@@ -20,15 +20,16 @@ _COMMANDS = {
     'annotate': 'find the API calls that help a model to predict a corpus',
     'view': 'show an annotation run in a browser',
     'finetune': 'train a model on what annotate found',
+    'evaluate': 'ask models the questions of benchmarks, with and without tools',
     'export': 'write a model as a Hugging Face directory',
     'plan': 'tell whether a step fits a TPU, and how fast it can be, without one',
 }
-_RESUMABLE = ('annotate', 'finetune')
+_RESUMABLE = ('annotate', 'evaluate', 'finetune')
 # What argparse shall take for an option: `-h`, `--name` and the `--` that ends the options.
 _OPTION = re.compile(r'-h$|--([A-Za-z].*)?$', re.DOTALL)
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
   """A parser whose errors are like all others: one line, exit code 2."""
 
   def error(self, message: str) -> NoReturn:
@@ -80,10 +81,10 @@ def _run(argv: list[str]) -> None:
   if name not in _COMMANDS:
     raise unknown('command', name, _COMMANDS)
   command = importlib.import_module(f'toolformer_jax.commands.{name}')
-  parser = _Parser(prog=f'toolformer {name}', description=command.__doc__, allow_abbrev=False,
+  parser = Parser(prog=f'toolformer {name}', description=command.__doc__, allow_abbrev=False,
                    formatter_class=argparse.RawDescriptionHelpFormatter)
   command.add_arguments(parser)
-  args = _parse(parser, rest)
+  args = parse(parser, rest)
   log_to_stderr()
   command.run(args)
 
@@ -92,7 +93,7 @@ def _overview() -> argparse.ArgumentParser:
   """Returns the parser of `toolformer` without a command, which only gives information."""
   width = max(map(len, _COMMANDS))
   commands = '\n'.join(f'  {name:{width}}  {does}' for name, does in _COMMANDS.items())
-  parser = _Parser(
+  parser = Parser(
       prog='toolformer', usage='toolformer COMMAND ...', allow_abbrev=False,
       description=f'{toolformer_jax.__doc__}\n\ncommands:\n{commands}',
       epilog='`toolformer COMMAND --help` tells more about one.',
@@ -101,7 +102,7 @@ def _overview() -> argparse.ArgumentParser:
   return parser
 
 
-def _parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
+def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
   """Returns the options of a command; `bindings` are those of the form `--gin.NAME=VALUE`."""
   bindings = [arg.removeprefix('--gin.') for arg in argv if arg.startswith('--gin.')]
   others = [arg for arg in argv if not arg.startswith('--gin.')]

@@ -19,6 +19,7 @@ import gin
 from toolformer_jax.annotation.settings import AnnotationSettings, ToolSettings
 from toolformer_jax.calls import CallSyntax
 from toolformer_jax.errors import UserError, unknown
+from toolformer_jax.evaluation.settings import EvaluationSettings
 from toolformer_jax.inference.continuation import GenerationSettings
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.runtime import ModelSettings
@@ -30,8 +31,9 @@ DEFAULT_FILE = 'paper.gin'
 
 _SHIPPED = importlib.resources.files('toolformer_jax.configs')
 _KINDS = {kind.__name__: kind for kind in (
-    AnnotationSettings, CallSyntax, FinetuneSettings, GenerationSettings, MixtureSettings,
-    ModelSettings, MtSettings, OwnTools, QaSettings, SearchSettings, ToolSettings)}
+    AnnotationSettings, CallSyntax, EvaluationSettings, FinetuneSettings, GenerationSettings,
+    MixtureSettings, ModelSettings, MtSettings, OwnTools, QaSettings, SearchSettings,
+    ToolSettings)}
 _BUILD = {name: gin.external_configurable(kind) for name, kind in _KINDS.items()}
 _BUILD_DECODER = gin.external_configurable(DecoderConfig)
 
@@ -51,6 +53,7 @@ class Configuration:
   """All settings of a run, and the gin text that gives them again."""
 
   annotation: AnnotationSettings
+  evaluation: EvaluationSettings
   finetune: FinetuneSettings
   generation: GenerationSettings
   mixture: MixtureSettings
@@ -135,7 +138,8 @@ def _build() -> Configuration:
       tools[tool] = _BUILD['ToolSettings']()
   _BUILD['ToolSettings']()  # gin shall know that bindings for all tools are used
   settings = {
-      'annotation': _BUILD['AnnotationSettings'](), 'finetune': _BUILD['FinetuneSettings'](),
+      'annotation': _BUILD['AnnotationSettings'](),
+      'evaluation': _BUILD['EvaluationSettings'](), 'finetune': _BUILD['FinetuneSettings'](),
       'generation': _BUILD['GenerationSettings'](), 'mixture': _BUILD['MixtureSettings'](),
       'model': _BUILD['ModelSettings'](), 'syntax': _BUILD['CallSyntax'](), 'toolbox': toolbox}
   text = gin.operative_config_str()

@@ -1,6 +1,7 @@
 """A text that is being continued ends, calls and is told the same, however its tokens arrive."""
 
 import dataclasses
+import re
 
 import pytest
 from hypothesis import given, settings
@@ -131,6 +132,18 @@ def test_the_first_complete_one_of_several_stop_strings_counts(tokenizer, text, 
   assert tokenizer.decode(continuation.tokens) == text[:min(ends, default=None)]
 
 
+@given(TEXTS, st.integers(1, 4), CHUNKS)
+@settings(max_examples=300)
+def test_a_text_ends_after_so_many_words(tokenizer, text, words, chunks):
+  continuation = begin(tokenizer, max_words=words)
+  _, news = play(continuation, Writer(ended(tokenizer, text), {}), chunks)
+  expected = text if len(text.split()) < words else text[:list(
+      re.finditer(r'\S+', text))[words - 1].end()]
+  # Blanks at the very end may be there or not: nothing follows them.
+  assert continuation.generated().text == ''.join(news)
+  assert continuation.generated().text.rstrip() == expected.rstrip()
+
+
 def test_half_a_stop_string_is_told_once_it_is_none(tokenizer):
   continuation = begin(tokenizer, stop=('EN.',))
   pieces = []
@@ -234,6 +247,21 @@ def test_no_call_may_start_where_there_shall_be_none(tokenizer, changes):
 def test_calls_and_results_do_not_count_as_tokens(tokenizer, chunks):
   continuation, _ = call_once(tokenizer, ' [Up(x) ->', 'XY', chunks, max_tokens=3)
   assert continuation.generated().text == 'ab [Up(x) -> XY]c'
+
+
+@given(CHUNKS)
+def test_calls_and_results_do_not_count_as_words(tokenizer, chunks):
+  opening, result = ' [Up(of x and y) ->', 'X or Y'
+  writer = Writer(ended(tokenizer, 'abc de fg hi'), {2: tokenizer.encode(opening)})
+  continuation = begin(tokenizer, ['Up'], max_words=2)
+  _, news = play(continuation, writer, chunks, {'of x and y': result})
+  assert continuation.generated().text == ''.join(news) == f'ab{opening} {result}]c de'
+
+
+@given(CHUNKS)
+def test_no_call_is_made_once_the_words_are_there(tokenizer, chunks):
+  continuation, asked = call_once(tokenizer, ' [Up(x) ->', 'XY', chunks, max_words=1)
+  assert asked == [] and continuation.generated() == Generated(tokenizer.encode('ab'), 'ab', [])
 
 
 @given(CHUNKS, st.sampled_from(['Up', 'XY', '->', ']c', 'b [', 'bc']))

@@ -209,6 +209,18 @@ def test_a_text_ends_before_a_stop_string(taught):
   assert [generated.text for generated in stopped] == [' [Up(ab) -> XY] X', ' [Up(cd) -> ZW] Z']
 
 
+@pytest.mark.parametrize('least', [1, 3, 6])
+def test_a_text_does_not_end_by_itself_before_its_least_tokens(taught, least):
+  said = ['ab is [Up(ab) -> XY] XY.']
+  assert run(taught, said)[0].tokens == []
+  for slots in (1, 4):
+    made = run(taught, [*said, *PROMPTS], min_tokens=least, slots=slots)
+    assert len(made[0].tokens) >= least and taught.tokenizer.eos_id not in made[0].tokens
+    # Those of a call do not count.
+    assert made[1].text.startswith(' [Up(ab) -> XY] XY.')
+    assert len(made[1].tokens) >= len(taught.tokenizer.encode(' [Up(ab) -> XY]')) + least
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def _argmax(decoder, variables, tokens_1T):
   return decoder.apply(variables, tokens_1T)[0][0].argmax(-1)

@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> None:
   prompts = {name.lower(): prompt_for(name, config.tool_settings(name).prompt)
              for name in config.toolbox.spelled(args.tools)}
   with options.call_store(args) as store:
-    tools = options.tools(args, config, store)
+    tools = options.tools(args.tools, config, store)
     plans = tuple(ToolPlan(tool, config.tool_settings(tool.name), prompts[tool.name.lower()])
                   for tool in tools)
     model = load_model(args.checkpoint, config.model).frozen()

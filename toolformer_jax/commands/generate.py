@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
   config = options.configuration(args, *disabled)
   texts = _texts(args)
   with options.call_store(args) as store:
-    tools = options.tools(args, config, store)
+    tools = options.tools(args.tools, config, store)
     model = load_model(args.checkpoint, config.model).frozen()
     with Executor(tools, config.annotation.time_limit_s, config.annotation.max_result_chars,
                   syntax=config.syntax, store=store) as executor:

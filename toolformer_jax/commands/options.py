@@ -4,7 +4,7 @@ import argparse
 import contextlib
 import datetime
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from toolformer_jax.errors import UserError
@@ -72,16 +72,15 @@ def call_store(args: argparse.Namespace) -> Iterator[CallStore | None]:
     yield store
 
 
-def tools(args: argparse.Namespace, config: 'Configuration',
-          store: CallStore | None) -> list[Tool]:
-  """Returns the tools of `--tools`; in a replay, those that were recorded.
+def tools(names: Sequence[str], config: 'Configuration', store: CallStore | None) -> list[Tool]:
+  """Returns the tools called `names`; in a replay, those that were recorded.
 
   Raises:
     UserError: a name is unknown, or a tool can not be built.
   """
   if store and store.replay:
-    return [store.replayed_tool(name) for name in config.toolbox.spelled(args.tools)]
-  built = config.toolbox.build(args.tools)
+    return [store.replayed_tool(name) for name in config.toolbox.spelled(names)]
+  built = config.toolbox.build(names)
   for tool in built if store else ():
     store.add_tool(tool)
   return built

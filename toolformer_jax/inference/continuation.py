@@ -1,5 +1,6 @@
 """One text that is being continued: its tokens, the calls in it, and where it ends. No arrays."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,6 +26,10 @@ class GenerationSettings:
     top_p: draw from the likeliest tokens that have this probability together.
     seed: of all draws.
     stop: a text ends before the first of these strings, calls and results not looked at.
+    min_tokens: a text does not end by itself before it has so many tokens, calls and results not
+      counted.
+    max_words: a text ends after so many words, which stand between blanks, calls and results not
+      counted; 0 for no such end.
   """
 
   max_tokens: int = 64
@@ -37,11 +42,14 @@ class GenerationSettings:
   top_p: float = 1.0
   seed: int = 0
   stop: tuple[str, ...] = ()
+  min_tokens: int = 0
+  max_words: int = 0
 
   def __post_init__(self):
     check(self, max_tokens=(1, 100_000), top_k_api=(1, 1_000_000), max_calls=(0, 1000),
           max_call_tokens=(1, 1000), slots=(1, 10_000), temperature=(0.0, 10.0),
-          top_p=(1e-6, 1.0), seed=(0, 2**31))
+          top_p=(1e-6, 1.0), seed=(0, 2**31), max_words=(0, 100_000),
+          min_tokens=(0, 100_000))
     if not all(isinstance(text, str) and text for text in self.stop):
       raise UserError(f'GenerationSettings.stop must hold strings, none empty, not {self.stop!r}')
 
@@ -58,7 +66,7 @@ class MadeCall:
 class Generated:
   """A continuation: its tokens with calls and results, its text, and the calls that it made.
 
-  Where a stop string ended it, the tokens go on to the one that completed the string.
+  Where a stop string or the number of words ended it, the tokens go on to the one that told so.
   """
 
   tokens: list[int]
@@ -112,6 +120,7 @@ class Continuation:
     self._call_start: int | None = None  # index into tokens at which an unfinished call begins
     self._plain_tokens = 0  # outside of calls
     self._plain_start = 0  # index into tokens at which the text since the last call begins
+    self._plain_before = ''  # the text before that, without calls
     self._end: int | None = None  # of the text in characters, where a stop string ended it
     self._told = 0  # characters that `news` has given
 
@@ -129,6 +138,13 @@ class Continuation:
   def may_start_call(self) -> bool:
     """Whether the next token may be the start of a call."""
     return self._may_call and self._call_start is None
+
+  @property
+  def owed(self) -> int:
+    """Tokens that must still come before the text may end by itself."""
+    if self._call_start is not None:  # an end in a call only takes the call back
+      return 0
+    return max(0, self._rules.settings.min_tokens - self._plain_tokens)
 
   def take_in(self, new: Sequence[int]) -> Call | None:
     """Adds decoded tokens up to where the text must stop.
@@ -167,6 +183,7 @@ class Continuation:
       self._take_back(MadeCall(call, 'the model has no positions left for the result'))
       return None
     self._calls.append(MadeCall(done))
+    self._plain_before = self._plain(self._call_start)
     fed_from = len(self.prompt) + self._call_start - 1
     self.tokens[self._call_start:] = spelled
     before = (self.prompt + self.tokens)[fed_from]
@@ -202,11 +219,15 @@ class Continuation:
       self.done = True
       return
     if token == self._rules.api_id and self.may_start_call:
+      self.done = self._has_words(self._plain())
+      if self.done:  # no call can change them
+        return
       self._call_start = len(self.tokens)
     self.tokens.append(token)
     if self._call_start is None:
       self._plain_tokens += 1
-      self.done = (self._stopped() or self._plain_tokens >= self._rules.settings.max_tokens
+      self.done = (self._stopped() or self._worded()
+                   or self._plain_tokens >= self._rules.settings.max_tokens
                    or not self._has_room(len(self.tokens)))
 
   def _has_room(self, tokens: int) -> bool:
@@ -222,6 +243,25 @@ class Continuation:
     if found:
       self._end = len(self._text(self.tokens[:self._plain_start])) + min(found)
     return bool(found)
+
+  def _plain(self, end: int | None = None) -> str:
+    """Returns the text without its calls, of the tokens up to `end`."""
+    return self._plain_before + self._rules.tokenizer.decode(self.tokens[self._plain_start:end])
+
+  def _has_words(self, plain: str) -> bool:
+    """Tells whether `plain` has as many words as a text may have."""
+    most = self._rules.settings.max_words
+    return 0 < most <= len(plain.split())
+
+  def _worded(self) -> bool:
+    """Tells whether the last word is complete, and ends the text after it."""
+    plain = self._plain() if self._rules.settings.max_words else ''
+    words = list(re.finditer(r'\S+', plain))[:self._rules.settings.max_words]
+    if not self._has_words(plain) or words[-1].end() == len(plain):
+      return False
+    rest = max(words[-1].end() - len(self._plain_before), 0)
+    self._end = len(self._text(self.tokens[:self._plain_start])) + rest
+    return True
 
   def _open_call(self, token: int) -> Call | None:
     """Returns the unfinished call once it has reached its arrow; takes it back if it never will."""

@@ -175,7 +175,8 @@ class _Generation:
     tokens_BN, cache = decode_rows(
         model.decoder, model.variables, cache, column(lambda text: text.last),
         column(lambda text: text.may_start_call, bool), column(lambda text: text.seed, np.uint32),
-        column(lambda text: len(text.tokens)), self.rules.api_id, settings.top_k_api,
+        column(lambda text: len(text.tokens)), column(lambda text: text.owed), self.rules.api_id,
+        np.array(sorted(self.rules.tokenizer.end_ids), np.int32), settings.top_k_api,
         bool(self.rules.names) or settings.disabled, np.float32(settings.temperature),
         np.float32(settings.top_p))
     tokens_BN = np.asarray(tokens_BN).tolist()
@@ -236,25 +237,27 @@ def _extend_rows(
 
 @functools.partial(jax.jit, static_argnames='decoder', donate_argnames='cache')
 def decode_rows(
-    decoder: Decoder, variables, cache: AnyCache, last_B, may_call_B, seed_B, count_B, api_id,
-    top_k, guard_api, temperature, top_p
+    decoder: Decoder, variables, cache: AnyCache, last_B, may_call_B, seed_B, count_B, owed_B,
+    api_id, end_ids_E, top_k, guard_api, temperature, top_p
 ):
   """Decodes `STEPS` tokens of every row, [B, N].
 
   Where a row may call, the call's first token is chosen if it is among the `top_k` likeliest, once
-  at most. With `guard_api` that token is chosen nowhere else.
+  at most. With `guard_api` that token is chosen nowhere else. The next `owed_B` tokens of a row end
+  no text.
   """
   def step(carry, _):
-    cache, last_B, may_call_B, count_B = carry
+    cache, last_B, may_call_B, count_B, owed_B = carry
     logits_B1V, cache = decoder.apply(variables, last_B[:, None], cache=cache)
     logits_BV = logits_B1V[:, 0].astype(jnp.float32)
     rank_B = (logits_BV > logits_BV[:, api_id, None]).sum(-1)
     start_B = may_call_B & (rank_B < top_k)
     api_logit_B = jnp.where(guard_api, -jnp.inf, logits_BV[:, api_id])
-    plain_BV = logits_BV.at[:, api_id].set(api_logit_B)
+    end_BE = jnp.where(owed_B[:, None] > 0, -jnp.inf, logits_BV[:, end_ids_E])
+    plain_BV = logits_BV.at[:, api_id].set(api_logit_B).at[:, end_ids_E].set(end_BE)
     drawn_B = draw(plain_BV, seed_B[:, None], count_B, temperature, top_p)[:, 0]
     next_B = jnp.where(start_B, api_id, drawn_B).astype(jnp.int32)
-    return (cache, next_B, may_call_B & ~start_B, count_B + 1), next_B
+    return (cache, next_B, may_call_B & ~start_B, count_B + 1, owed_B - 1), next_B
   (cache, *_), tokens_NB = jax.lax.scan(
-      step, (cache, last_B, may_call_B, count_B), length=STEPS)
+      step, (cache, last_B, may_call_B, count_B, owed_B), length=STEPS)
   return tokens_NB.T, cache

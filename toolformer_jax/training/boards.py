@@ -25,7 +25,10 @@ class TensorBoard:
   def __init__(self, folder: pathlib.Path, last_step: int):
     """Values of steps after `last_step` that `folder` may hold are no longer shown."""
     from tensorboardX import SummaryWriter
-    self._writer = SummaryWriter(str(folder), purge_step=last_step + 1)
+    self._writer = SummaryWriter(
+        str(folder), purge_step=last_step + 1,
+        # Else two restarts within a second would write to one file.
+        filename_suffix=f'.from-{last_step}')
 
   def write(self, step: int, values: Mapping[str, float]) -> None:
     """Shows the values of a step."""

@@ -1,0 +1,111 @@
+"""What the scripts of the paper's tables share: options, a plan, our figures beside the paper's.
+
+Every script takes the options of `toolformer evaluate` but for --tasks, and --dry_run. What was
+computed before is not computed again.
+"""
+
+import argparse
+import dataclasses
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+
+from toolformer_jax import cli
+from toolformer_jax.commands import evaluate, options
+from toolformer_jax.errors import UserError
+from toolformer_jax.evaluation import comparison
+from toolformer_jax.evaluation.arms import TITLES
+from toolformer_jax.evaluation.runner import Plan, Results
+from toolformer_jax.evaluation.tables import breakdown_rows, latex, markdown
+from toolformer_jax.evaluation.task import read_items
+from toolformer_jax.runs import whole_file
+
+ROOT = pathlib.Path('runs/paper')
+_CHARS_PER_TOKEN = 4  # of English, for the estimate of a dry run
+
+
+def command(script: str, title: str, tasks: Sequence[str]) -> int:
+  """Runs the script of one of the tables 3 to 8; returns its exit code."""
+  def run(args: argparse.Namespace) -> str:
+    return benchmark_table(args, title, tasks, args.output_dir)
+  return main(script, title, run, evaluate.add_how)
+
+
+def main(script: str, title: str, run: Callable[[argparse.Namespace], str],
+         add: Callable[[argparse.ArgumentParser], None], folder: pathlib.Path | None = None) -> int:
+  """Reads the options that `add` declares, does `run`, prints what it returns and keeps it.
+
+  It is kept in OUTPUT_DIR/<script>.md; the folder is by default one of the script's name.
+  """
+  def work() -> None:
+    parser = cli.Parser(prog=f'{script}.py', description=title, allow_abbrev=False)
+    add(parser)
+    parser.add_argument('--output_dir', type=pathlib.Path, metavar='O',
+                        default=folder or ROOT / script)
+    parser.add_argument('--dry_run', action='store_true', help='only print what is to be done')
+    args = cli.parse(parser, sys.argv[1:])
+    cli.log_to_stderr()
+    text = run(args)
+    print(text)
+    if not args.dry_run:
+      args.output_dir.mkdir(parents=True, exist_ok=True)
+      with whole_file(args.output_dir / f'{script}.md') as file:
+        file.write(text + '\n')
+  return cli.guarded(work, resumable=True)
+
+
+def benchmark_table(args: argparse.Namespace, title: str, tasks: Sequence[str],
+                    folder: pathlib.Path) -> str:
+  """Evaluates `tasks` and returns ours beside the paper's; of a dry run, the plan."""
+  config = options.configuration(args)
+  plan = evaluate.plan_of(args, config, tasks)
+  if args.dry_run:
+    return f'# {title}\n\n{planned(plan, folder)}'
+  results = evaluate.carry_out(args, config, plan, folder)
+  with whole_file(folder / 'paper.tex') as file:
+    file.write(latex(comparison.figure_rows(plan, results)))
+  return compared(title, plan, results, folder)
+
+
+def compared(title: str, plan: Plan, results: Results, folder: pathlib.Path) -> str:
+  """Returns ours beside the paper's, in Markdown."""
+  parts = [f'# {title}', markdown(comparison.figure_rows(plan, results))]
+  if len(findings := comparison.finding_rows(plan, results)) > 1:
+    parts += ['## Findings', markdown(findings)]
+  if len(used := comparison.tool_use_rows(plan, results)) > 1:
+    parts += ['## Tool use', markdown(used)]
+  if results.breakdowns:
+    parts += ['## What became of Toolformer\'s answers', markdown(breakdown_rows(plan, results))]
+  gone = {**results.skipped, **results.failed}
+  if gone:
+    parts += ['## Not evaluated', '\n'.join(f'- {name}: {why}' for name, why in gone.items())]
+  note = f'Settings, rules and checkpoints: {folder / "report.md"}. Figures in brackets: 95%.'
+  return '\n\n'.join([*parts, note + (f' The first {plan.limit} questions of each task.'
+                                      if plan.limit else '')])
+
+
+def planned(plan: Plan, folder: pathlib.Path) -> str:
+  """Returns what an evaluation would ask, and about how much work that is."""
+  rows = [['task', 'arms', 'items', 'tokens to read', 'tokens to write, at most']]
+  for task in plan.tasks:
+    arms = [arm for arm in plan.arms if task.rule or not arm.calls]
+    titles = ', '.join(TITLES[arm.name] for arm in arms)
+    try:
+      items = read_items(task, plan.data_dir, plan.settings, plan.limit)
+    except UserError as error:
+      rows.append([task.title, titles, f'none: {error}', '-', '-'])
+      continue
+    chars = sum(len(item.prompt if task.rule else item.text) for item in items)
+    wanted = task.max_tokens(plan.settings) if task.rule else 0
+    called = plan.generation.max_call_tokens * sum(arm.calls for arm in arms)
+    rows.append([task.title, titles, f'{len(items):,}',
+                 f'{len(arms) * chars // _CHARS_PER_TOKEN:,}',
+                 f'{len(items) * (len(arms) * wanted + called * bool(wanted)):,}'])
+  tools = f'Tools: {", ".join(plan.tools) or "none"}.'
+  return '\n\n'.join([markdown(rows), tools, f'Output: {folder}. What is there is not done again.'])
+
+
+def with_settings(plan: Plan, **generation: int) -> Plan:
+  """Returns the plan with other settings of generation."""
+  return dataclasses.replace(
+      plan, generation=dataclasses.replace(plan.generation, **generation))

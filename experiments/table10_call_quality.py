@@ -1,0 +1,56 @@
+"""Table 10: calls with their gains, from the best to the worst, for people to judge.
+
+    python experiments/table10_call_quality.py --run D --calls 10
+
+D is an output folder of `toolformer annotate`. Shows calls, results and gains, and no text.
+"""
+
+import argparse
+import sys
+
+import table2_api_calls
+from reproduce import main
+
+from toolformer_jax.annotation.records import ScoredCall
+from toolformer_jax.errors import UserError
+from toolformer_jax.evaluation import paper
+from toolformer_jax.evaluation.tables import markdown
+
+TITLE = 'Table 10: calls and how much they help'
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+  """Declares the options."""
+  table2_api_calls.add(parser)
+  parser.add_argument('--calls', type=int, default=10, metavar='N')
+
+
+def run(args: argparse.Namespace) -> str:
+  """Shows so many calls of all tools, at equal distances from the best gain to the worst."""
+  calls = [call for tool in paper.API_CALLS
+           for call in table2_api_calls.scored_calls(args.run, tool)]
+  if not calls:
+    raise UserError(f'{args.run} has no scored calls; --run must be an output folder of annotate')
+  if args.dry_run:
+    return f'# {TITLE}\n\nShows {args.calls} of {len(calls):,} calls in {args.run}.'
+  rows = [['call', 'result', 'gain', 'useful?']]
+  rows += [[f'{call.tool}({call.argument})', call.result, gain(call), ''] for call
+           in spread(sorted(calls, key=lambda call: -call.gain), args.calls)]
+  rows += [[f'{tool}({argument})', '(the paper\'s)', f'{score:.2f}', 'yes' if useful else 'no']
+           for tool, argument, score, useful in paper.CALL_QUALITY]
+  return f'# {TITLE}\n\n{markdown(rows)}\n\nOf {len(calls):,} calls. Who judges fills in the rest.'
+
+
+def gain(call: ScoredCall) -> str:
+  """Returns the gain in nats; a bound where the loss of the call without a result is unknown."""
+  return f'{"<= " if call.loss_call is None else ""}{call.gain:.2f}'
+
+
+def spread(ranked: list[ScoredCall], count: int) -> list[ScoredCall]:
+  """Returns `count` of `ranked` at equal distances, the first and the last among them."""
+  places = {round(i * (len(ranked) - 1) / max(count - 1, 1)) for i in range(count)}
+  return [ranked[place] for place in sorted(places)]
+
+
+if __name__ == '__main__':
+  sys.exit(main('table10_call_quality', TITLE, run, add))

@@ -1,0 +1,69 @@
+"""Table 9: how the k of decoding changes what is called, and what is right.
+
+    python experiments/table9_decoding_k.py --checkpoint C --data_dir D
+
+T-REx and WebQuestions with k = 0 (no calls), 1 (plain greedy), 3 and 10.
+"""
+
+import argparse
+import dataclasses
+import sys
+
+from reproduce import main, planned, with_settings
+
+from toolformer_jax.commands import evaluate, options
+from toolformer_jax.evaluation import paper
+from toolformer_jax.evaluation.runner import Plan
+from toolformer_jax.evaluation.scores import Score
+from toolformer_jax.evaluation.tables import markdown, shown
+from toolformer_jax.evaluation.tasks import TASKS
+
+TITLE = 'Table 9: the k of decoding'
+
+
+def run(args: argparse.Namespace) -> str:
+  """Evaluates for each k and returns ours beside the paper's."""
+  config = options.configuration(args)
+  sections, found = [f'# {TITLE}'], {}
+  for k in (0, 1, 3, 10):
+    args.arms = 'toolformer' if k else 'disabled'
+    plan = plan_for(evaluate.plan_of(args, config, list(paper.DECODING_K)), k)
+    folder = args.output_dir / f'k{k}'
+    if args.dry_run:
+      sections += [f'## k = {k}', planned(plan, folder)]
+    else:
+      found[k] = evaluate.carry_out(args, config, plan, folder)
+  for name, theirs in paper.DECODING_K.items() if found else ():
+    reasons = {why for one in found.values() for part, why in {**one.skipped, **one.failed}.items()
+               if part.split('/')[0] == name}
+    rows = [['k', 'all', 'paper', 'with a call', 'paper', 'without', 'paper', '% calls', 'paper']]
+    for k, results in found.items():
+      rows += [row(k, score, theirs[k]) for score in results.scores if score.task == name]
+    title = 'T-REx' if name == 'lama' else TASKS[name].title
+    sections += [f'## {title}', markdown(rows), *sorted(reasons)]
+  return '\n\n'.join(sections)
+
+
+def plan_for(plan: Plan, k: int) -> Plan:
+  """Returns the plan with this k, and of LAMA T-REx alone."""
+  lama = TASKS['lama']
+  def trex(folder, settings):
+    return [dataclasses.replace(question, group='') for question in lama.read(folder, settings)
+            if question.group == 'trex']
+  only = dataclasses.replace(lama, title='T-REx', read=trex, groups=())
+  plan = with_settings(plan, top_k_api=k) if k else plan
+  return dataclasses.replace(plan, tasks=[only if task is lama else task for task in plan.tasks])
+
+
+def row(k: int, score: Score, theirs: paper.AtK) -> list[str]:
+  """Returns a row of the table."""
+  def digits(value: float | None) -> str:
+    return '-' if value is None else f'{value:.1f}'
+  called = min(100.0, sum(score.tool_use.values()))  # at most one call a question
+  return [str(k), shown(score), digits(theirs.all), digits(score.with_call),
+          digits(theirs.with_call), digits(score.without_call), digits(theirs.without_call),
+          digits(called), digits(theirs.share)]
+
+
+if __name__ == '__main__':
+  sys.exit(main('table9_decoding_k', TITLE, run, evaluate.add_how))

@@ -1,0 +1,183 @@
+"""`toolformer evaluate` from files to tables: resumed, extended, and with what is amiss."""
+
+import json
+import os
+import pathlib
+
+import jax
+import pytest
+
+from toolformer_jax import cli
+
+from .conftest import PROBLEMS
+
+WIKI = '\n = A page = \n \n One 40, two 2. Sum? \n = B page = \n \n Xi has 7. \n'
+
+
+@pytest.fixture(autouse=True)
+def workplace(tmp_path, monkeypatch):
+  """A working directory and a cache of their own, and the data of three benchmarks."""
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setenv('TOOLFORMER_CACHE', str(tmp_path / 'cache'))
+  write('svamp', 'SVAMP.json', json.dumps([problem for problem, _ in PROBLEMS]))
+  write('wikitext2', 'wiki.valid.tokens', WIKI)
+  yield tmp_path
+  jax.config.update('jax_compilation_cache_dir', None)
+
+
+def write(task, name, text):
+  path = pathlib.Path('data', task, name)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_text(text)
+
+
+@pytest.fixture
+def evaluate(taught, capsys):
+  """Runs the command; returns its exit code, standard output and error."""
+  def evaluate(*extra, tasks='svamp', arms='base,disabled,toolformer', tools='calculator'):
+    code = cli.main(['evaluate', '--checkpoint', taught, '--tasks', tasks, '--data_dir', 'data',
+                     '--arms', arms, '--tools', tools, '--output_dir', 'out',
+                     '--gin.GenerationSettings.top_k_api=1', '--gin.EvaluationSettings.slots=4',
+                     '--gin.EvaluationSettings.number_tokens=6', *map(str, extra)])
+    return code, *capsys.readouterr()
+  return evaluate
+
+
+def predictions(arm, task='svamp'):
+  lines = pathlib.Path(f'out/predictions/{task}.{arm}.jsonl').read_text().splitlines()
+  return [json.loads(line) for line in lines]
+
+
+def scores():
+  summary = json.loads(pathlib.Path('out/summary.json').read_text())
+  return {(score['task'], score['arm']): score for score in summary['scores']}
+
+
+def computed():
+  """What was computed, and when."""
+  return {path: path.stat().st_mtime_ns for path in pathlib.Path('out/work').rglob('0*.jsonl')}
+
+
+def test_every_arm_answers_and_every_answer_can_be_looked_into(evaluate):
+  code, out, err = evaluate(tasks='svamp,wikitext2')
+  assert code == 0, err
+  called, plain, wrong = predictions('toolformer')
+  assert called['calls'] == [{'tool': 'Calculator', 'argument': '40 + 2', 'result': '42',
+                              'failure': None}]
+  assert called['text'].startswith(' [Calculator(40 + 2) -> 42] 42.')
+  assert called['prediction'].startswith(' 42.') and '[' not in called['prediction']
+  assert (called['extracted'], called['correct']) == ('42', True)
+  assert plain['correct'] and not plain['calls'] and not wrong['correct']
+  assert '[' not in predictions('disabled')[0]['text']
+  assert not predictions('disabled')[0]['calls'] and not predictions('base')[0]['calls']
+  found = scores()
+  best = found['svamp', 'toolformer']
+  assert best['value'] == pytest.approx(200 / 3) and best['low'] < best['value'] < best['high']
+  assert best['tool_use'] == {'Calculator': pytest.approx(100 / 3)}
+  assert (best['with_call'], best['without_call']) == (100, 50)
+  # A perplexity with tools disabled is the plain one; with calls there is none (footnote 8).
+  assert found['wikitext2', 'disabled']['value'] == found['wikitext2', 'base']['value']
+  assert ('wikitext2', 'toolformer') not in found
+  assert out == pathlib.Path('out/report.md').read_text()
+  assert '| SVAMP | 3 |' in out and 'number_tolerance = 0.005' in out and 'seed = 0' in out
+  assert '\\toprule' in pathlib.Path('out/tables.tex').read_text()
+  assert {path.name for path in pathlib.Path('out/plots').iterdir()} == {
+      'svamp.png', 'svamp.pdf', 'wikitext2.png', 'wikitext2.pdf'}
+
+
+def test_the_same_command_computes_only_what_is_missing(evaluate):
+  _, first, _ = evaluate('--limit', 2)
+  before = computed()
+  assert evaluate('--limit', 2)[:2] == (0, first) and computed() == before
+  # More questions and another arm: what was there stays.
+  code, more, _ = evaluate(arms='base,cc,disabled,toolformer')
+  assert code == 0 and before.items() < computed().items() and '| SVAMP | 3 |' in more
+  judged = predictions('toolformer')
+  # A run that was killed lacks its last file.
+  lost = pathlib.Path('out/work/svamp/toolformer/00001.jsonl')
+  lost.rename(lost.with_suffix('.jsonl.tmp'))
+  assert evaluate(arms='base,cc,disabled,toolformer')[:2] == (0, more)
+  assert predictions('toolformer') == judged
+  # Judging is done anew: no prediction depends on it.
+  before = computed()
+  assert evaluate('--gin.EvaluationSettings.number_tolerance=1.0')[0] == 0
+  assert scores()['svamp', 'base']['value'] == 200 / 3 and computed() == before
+
+
+@pytest.mark.parametrize(('change', 'named'), [
+    (['--gin.GenerationSettings.max_call_tokens=9'], 'max_call_tokens'),
+    (['--gin.EvaluationSettings.number_tokens=7'], 'max_tokens'),
+    (['--gin.CallSyntax.arrow=" -->"'], 'arrow'),
+])
+def test_a_folder_made_otherwise_is_refused(evaluate, change, named):
+  assert evaluate('--limit', 1)[0] == 0
+  code, out, err = evaluate(*change)
+  assert (code, out) == (2, '') and named in err.splitlines()[-1]
+
+
+def test_other_questions_in_the_same_folder_are_refused(evaluate):
+  assert evaluate(arms='base')[0] == 0
+  write('svamp', 'SVAMP.json', json.dumps([{**PROBLEMS[0][0], 'Body': 'Else.'}]))
+  code, _, err = evaluate(arms='base')
+  assert code == 2 and 'c1' in err and '--output_dir' in err
+
+
+def test_a_missing_data_set_skips_its_rows_with_the_reason(evaluate):
+  code, out, _ = evaluate(tasks='mawps,svamp', arms='base')
+  assert code == 0 and '| SVAMP | 3 |' in out
+  assert '- mawps: data/mawps has no ' in out and 'github.com/arkilpatel/SVAMP' in out
+  code, _, err = evaluate(tasks='mawps', arms='base')
+  assert code == 2 and err.splitlines()[-1].startswith('error: nothing was evaluated: data/mawps')
+
+
+def test_a_crash_does_not_lose_the_others_and_is_tried_again(evaluate, monkeypatch):
+  write('nq_open', 'NQ-open.dev.jsonl', '{"question": ["not a text"], "answer": []}\n')
+  from toolformer_jax.evaluation import runner
+  def out_of_order(*args):
+    raise RuntimeError('the device is lost')
+  with monkeypatch.context() as broken:
+    broken.setattr(runner, 'score_texts', out_of_order)
+    code, out, err = evaluate(tasks='nq_open,wikitext2,svamp', arms='base')
+  assert code == 2 and '| SVAMP | 3 |' in out
+  assert '- nq_open: ' in out and '- wikitext2/base: RuntimeError: the device is lost' in out
+  assert err.splitlines()[-1].startswith('error: 2 failed: nq_open')
+  assert 'out_of_order' in pathlib.Path('out/errors/wikitext2.base.txt').read_text()
+  code, out, _ = evaluate(tasks='wikitext2,svamp', arms='base')
+  assert code == 0 and '| WikiText | 2 |' in out
+
+
+@pytest.mark.parametrize(('argv', 'error'), [
+    (['--tasks', 'swamp'], "unknown task 'swamp': did you mean svamp"),
+    (['--arms', 'tool'], "unknown arm 'tool'"),
+    (['--arms', 'base,base'], '--arms: base occurs twice'),
+    (['--arms', 'base=nowhere'], 'can not read nowhere'),
+    (['--arms', ','], '--arms names no arm'),
+    (['--limit', '0'], '--limit must be at least 1'),
+    (['--data_dir', 'nowhere'], '--data_dir: there is no folder nowhere'),
+    (['--tools', 'abacus'], "unknown tool 'abacus'"),
+    (['--gin.EvaluationSettings.lama_statements="both"'], 'lama_statements must be'),
+    (['--gin.EvaluationSettings.templama_day="13-01"'], 'templama_day'),
+])
+def test_bad_input_is_one_line(evaluate, argv, error):
+  code, out, err = evaluate(*argv)
+  assert (code, out) == (2, '')
+  assert err.splitlines()[-1].startswith('error: ') and error in err.splitlines()[-1]
+  assert 'Traceback' not in err
+
+
+def test_an_arm_needs_a_checkpoint(capsys):
+  code = cli.main(['evaluate', '--tasks', 'dateset', '--arms', 'base', '--output_dir', 'out'])
+  assert code == 2 and 'base has no checkpoint' in capsys.readouterr().err
+
+
+@pytest.mark.long
+def test_the_real_model_on_all_the_real_data(data_dir, smollm2_path, capsys, monkeypatch):
+  monkeypatch.setenv('TOOLFORMER_CACHE', os.path.dirname(smollm2_path))
+  code = cli.main(['evaluate', '--checkpoint', 'smollm2-135m', '--data_dir', str(data_dir),
+                   '--tasks', 'lama,asdiv,svamp,gsm8k,webquestions,nq_open,xquad,dateset',
+                   '--tools', 'calculator,calendar,wikisearch', '--limit', '3',
+                   '--output_dir', 'out'])
+  out = capsys.readouterr().out
+  assert code == 0, out
+  for title in ('LAMA', 'ASDiv', 'SVAMP', 'GSM8K', 'WebQS', 'NQ', 'XQuAD', 'Dateset'):
+    assert f'| {title} | 3 |' in out

@@ -1,0 +1,97 @@
+"""A perplexity belongs to its text (law 3), and a prediction to its question."""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from toolformer_jax.calls import DEFAULT_SYNTAX
+from toolformer_jax.evaluation.arms import Arm
+from toolformer_jax.evaluation.predict import decoding, predict, score_texts, windows_of
+from toolformer_jax.evaluation.settings import EvaluationSettings
+from toolformer_jax.evaluation.task import Question, Text
+from toolformer_jax.evaluation.tasks import TASKS
+from toolformer_jax.inference.continuation import GenerationSettings
+
+TEXTS = [Text(str(i), 'The cat sat on the mat, and the dog ran. '[:n] * 2)
+         for i, n in enumerate((41, 3, 29))]
+
+
+@pytest.fixture(scope='module')
+def model(make_model):
+  return make_model()
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def logprobs_of(decoder, variables, tokens_1T):
+  return jax.nn.log_softmax(decoder.apply(variables, tokens_1T)[0][0].astype(np.float32))
+
+
+def plain(model, ids, windows=None):
+  """Returns the sum of log-probabilities by a forward pass for every window, one at a time."""
+  total = 0.0
+  for start, end, first in windows or [(0, len(ids), 0)]:
+    tokens = [model.tokenizer.start_id, *ids[start:end]]
+    padded = np.array([tokens + [0] * (100 - len(tokens))])  # what comes later changes nothing
+    logprobs = np.asarray(logprobs_of(model.decoder, model.variables, padded))
+    total += sum(float(logprobs[j - start, ids[j]]) for j in range(first, end))
+  return total
+
+
+def test_a_perplexity_is_the_plain_one_alone_and_beside_others(model):
+  settings = EvaluationSettings()
+  together = score_texts(model, TEXTS, settings)
+  for text, score in zip(TEXTS, together, strict=True):
+    ids = model.tokenizer.encode(text.text)
+    assert score.tokens == len(ids)
+    assert score.logprob == pytest.approx(plain(model, ids), abs=1e-3)
+  alone, = score_texts(model, TEXTS[1:2], settings)
+  assert alone.logprob == pytest.approx(together[1].logprob, abs=1e-3)
+  other_buckets = dataclasses.replace(model, scoring_tokens=256)
+  for few, many in zip(score_texts(other_buckets, TEXTS[::-1], settings)[::-1], together,
+                       strict=True):
+    assert few.logprob == pytest.approx(many.logprob, abs=1e-3)
+
+
+def test_a_long_text_is_scored_in_windows_every_token_once(model):
+  settings = EvaluationSettings(window_tokens=30, stride_tokens=10)
+  ids = model.tokenizer.encode(TEXTS[0].text)
+  assert 60 < len(ids) <= 90
+  windows, done = [], 0
+  for start in range(0, len(ids), 10):
+    if done < len(ids):
+      windows.append((start, min(start + 30, len(ids)), done))
+      done = windows[-1][1]
+  score, = score_texts(model, TEXTS[:1], settings)
+  assert score.tokens == len(ids)
+  assert score.logprob == pytest.approx(plain(model, ids, windows), abs=1e-3)
+
+
+@pytest.mark.parametrize(('tokens', 'window', 'stride'), [(1, 4, 4), (9, 4, 4), (9, 4, 1),
+                                                          (8, 8, 2), (3, 8, 2), (0, 4, 2)])
+def test_windows_cover_every_token_once(tokens, window, stride):
+  text, covered = tuple(range(tokens)), []
+  for request in windows_of(text, window, stride):
+    assert len(request.text) <= window
+    covered += [request.text[target] for target in request.targets]
+  assert covered == list(text)
+
+
+def test_no_more_words_are_decoded_than_are_looked_at(model):
+  settings = decoding(TASKS['lama'], Arm('base', 'x'), GenerationSettings(), EvaluationSettings())
+  assert (settings.max_words, settings.max_tokens, settings.disabled) == (5, 20, False)
+  made = predict(model, [Question('1', 'The cat', ('x',))], settings=settings,
+                 syntax=DEFAULT_SYNTAX)[0]
+  assert made.failure is None and made.text == made.prediction
+  assert len(made.prediction.split()) <= 5
+
+
+def test_a_prompt_that_is_too_long_is_a_failure_of_its_own(model):
+  settings = GenerationSettings(max_tokens=8)
+  long, short = Question('1', 'ab ' * 60, ('x',)), Question('2', 'ab', ('x',))
+  alone, = predict(model, [short], settings=settings, syntax=DEFAULT_SYNTAX)
+  failed, beside = predict(model, [long, short], settings=settings, syntax=DEFAULT_SYNTAX)
+  assert 'too many' in failed.failure and failed.text == ''
+  assert beside == alone and beside.text

@@ -1,0 +1,236 @@
+"""Benchmarks are read in their official formats: from small files of our own, and the real ones."""
+
+import gzip
+import json
+from collections import Counter
+
+import pytest
+
+from toolformer_jax.errors import UserError
+from toolformer_jax.evaluation.files import MissingData
+from toolformer_jax.evaluation.judging import number
+from toolformer_jax.evaluation.settings import EvaluationSettings
+from toolformer_jax.evaluation.task import read_items
+from toolformer_jax.evaluation.tasks import TASKS, tasks
+
+SETTINGS = EvaluationSettings()
+
+
+@pytest.fixture
+def read(tmp_path):
+  """Writes files into the folder of a task, and reads it."""
+  def read(name, files, limit=None, **settings):
+    for file, content in files.items():
+      path = tmp_path / name / file
+      path.parent.mkdir(parents=True, exist_ok=True)
+      data = content.encode() if isinstance(content, str) else json.dumps(content).encode()
+      path.write_bytes(gzip.compress(data) if file.endswith('.gz') else data)
+    return read_items(TASKS[name], tmp_path, EvaluationSettings(**settings), limit)
+  return read
+
+
+def lines(*objects):
+  return '\n'.join(json.dumps(each) for each in objects)
+
+
+LAMA = {
+    'Squad_test.jsonl': lines(
+        {'masked_sentences': ['The jug is made of [MASK].'], 'obj_label': 'clay', 'id': 'a'},
+        {'masked_sentences': ['The [MASK] is made of clay.'], 'obj_label': 'jug', 'id': 'b'}),
+    'Google_RE_date_of_birth.jsonl': lines(
+        {'sub_label': 'Ann Roe', 'obj_label': '1950', 'uuid': 'g1',
+         'masked_sentences': ['Ann Roe was born in [MASK] .']}),
+    'Google_RE_place_of_birth.jsonl': lines(
+        {'sub_label': 'Bo Lee', 'obj_label': 'Oslo', 'uuid': 'g2',
+         'masked_sentences': ['In [MASK] Bo Lee was born .']}),
+    'Google_RE_place_of_death.jsonl': lines(
+        {'sub_label': 'Bo Lee', 'obj_label': 'Rome', 'uuid': 'g3', 'masked_sentences': ['[MASK]']}),
+    'relations.jsonl': lines({'relation': 'P19', 'template': '[X] was born in [Y] .'},
+                             {'relation': 'P190', 'template': '[X] and [Y] are twin cities .'}),
+    'TREx_P19.jsonl.gz': lines(
+        {'sub_label': 'Cy Fox', 'obj_label': 'Bern', 'uuid': 't1', 'predicate_id': 'P19',
+         'evidences': [{'masked_sentence': '[MASK] saw Cy Fox.'},
+                       {'masked_sentence': 'Cy Fox grew up in [MASK] .'}]}),
+    'TREx_P190.jsonl': lines(
+        {'sub_label': 'Bonn', 'obj_label': 'Oxford', 'uuid': 't2', 'predicate_id': 'P190',
+         'evidences': []})}
+COMPLETE = 'Please complete the following text so that it is factually correct: '
+
+
+@pytest.mark.parametrize(('statements', 'expected'), [
+    ('template', {'Cy Fox was born in': 'Bern', 'Ann Roe (born': '1950',
+                  'Bo Lee was born in': 'Oslo', 'Bo Lee died in': 'Rome',
+                  'The jug is made of': 'clay'}),
+    ('evidence', {'Cy Fox grew up in': 'Bern', 'Ann Roe was born in': '1950',
+                  'The jug is made of': 'clay'}),
+])
+def test_lama_keeps_what_ends_in_its_mask(read, statements, expected):
+  found = read('lama', LAMA, lama_statements=statements)
+  assert {q.prompt.removeprefix(COMPLETE): q.answers[0] for q in found} == expected
+
+
+def test_lama_without_one_of_its_sets_asks_the_others(read, caplog):
+  some = {name: text for name, text in LAMA.items() if not name.startswith('Google')}
+  assert {question.group for question in read('lama', some)} == {'squad', 'trex'}
+  assert 'Google_RE_date_of_birth' in caplog.text
+
+
+def test_asdiv(read):
+  xml = '''<?xml version="1.0"?><M><ProblemSet>
+    <Problem ID="n1"><Body>Two pears.</Body><Question>How many? </Question>
+      <Answer>2 (pears)</Answer></Problem>
+    <Problem ID="n2"><Body>A race.</Body><Question>Who won?</Question><Answer>Ann</Answer></Problem>
+    <Problem ID="n3"><Body>Bells.</Body><Question>When?</Question><Answer>3:30 p.m.</Answer>
+    </Problem></ProblemSet></M>'''
+  only, = read('asdiv', {'ASDiv.xml.gz': xml})
+  assert (only.prompt, only.answers) == ('Two pears. How many? The answer is', ('2 (pears)',))
+  assert [q.id for q in read('asdiv', {}, numeric_only=False)] == ['n1', 'n2', 'n3']
+
+
+def test_svamp(read):
+  only, = read('svamp', {'SVAMP.json': [
+      {'ID': 'c1', 'Body': 'Eve has 3 keys. ', 'Question': 'How many?', 'Answer': 3.0}]})
+  assert (only.prompt, only.answers) == ('Eve has 3 keys. How many? The answer is', ('3.0',))
+
+
+def test_mawps_in_json_and_in_folds(read, tmp_path):
+  problem = {'iIndex': 1, 'sQuestion': 'Two and 3?', 'lEquations': ['X=2+3'], 'lSolutions': [5.0]}
+  only, = read('mawps', {'AddSub.json': [problem], 'SingleOp.json': [problem]})
+  assert (only.prompt, only.answers) == ('Two and 3? The answer is', ('5.0',))
+  for file in (tmp_path / 'mawps').iterdir():
+    file.unlink()
+  header = 'Question,Numbers,Equation,Answer\n'
+  folds = {'fold0/dev.csv': header + '"number1 , then number0 ?",8.0 2.5,+ number0 number1,10.5\n',
+           'fold1/dev.csv': header + 'number0 ?,7,number0,7.0\n',
+           'fold0/train.csv': header + 'never ?,7,number0,7.0\n'}
+  assert [(q.prompt, q.answers) for q in read('mawps', folds)] == [
+      ('2.5 , then 8 ? The answer is', ('10.5',)), ('7 ? The answer is', ('7.0',))]
+
+
+def test_gsm8k_asks_all_test_questions_and_only_dev_questions_of_train(read, tmp_path):
+  problems = [{'question': f'Is it {i}?', 'answer': f'<<{i}={i}>>{i}\n#### 1,{i:03}'}
+              for i in range(60)]
+  asked = read('gsm8k', {'train.jsonl': lines(*problems)})
+  assert 0 < len(asked) < 20
+  everything = read('gsm8k', {'test.jsonl': lines(*problems)})
+  assert len(everything) == 60 and number(everything[7].answers[0]) == 1007
+  assert everything[7].prompt == 'Is it 7? The answer is'
+  assert {q.prompt for q in asked} < {q.prompt for q in everything}
+
+
+def test_questions_of_the_open_domain(read, tmp_path):
+  brmson = [{'qId': 'w1', 'qText': 'who is he', 'answers': ['Al', 'Al B']}]
+  only, = read('webquestions', {'test.json': brmson})
+  assert (only.prompt, only.answers) == (
+      'Answer the following question: who is he?', ('Al', 'Al B'))
+  (tmp_path / 'webquestions/test.json').unlink()
+  official = [{'utterance': 'where?', 'targetValue': '(list (description Rome) '
+               '(description "New \\"Big\\" York"))'}]
+  only, = read('webquestions', {'webquestions.examples.test.json': official})
+  assert (only.prompt, only.answers) == (
+      'Answer the following question: where?', ('Rome', 'New "Big" York'))
+  only, = read('nq_open', {'NQ-open.dev.jsonl': lines({'question': 'why', 'answer': ['so', 'no']})})
+  assert (only.prompt, only.answers) == ('Answer the following question: why?', ('so', 'no'))
+  trivia = {'Data': [{'QuestionId': 'q1', 'Question': 'Which?', 'Answer': {
+      'Value': 'A', 'Aliases': ['A', 'Aa']}}]}
+  only, = read('triviaqa', {'triviaqa-unfiltered/unfiltered-web-dev.json': trivia})
+  assert only.answers == ('A', 'Aa')
+
+
+def squad(context, *questions):
+  return {'data': [{'paragraphs': [{'context': context, 'qas': [
+      {'id': number, 'question': question, 'answers': [{'text': answer}]}
+      for number, question, answer in questions]}]}]}
+
+
+def test_foreign_questions_about_english_paragraphs(read):
+  prompt = ('Your task is to answer a question based on the following paragraph: The cat sat. '
+            'Now answer the following question in English: Wer?')
+  english = squad('The cat sat.', ('1', 'Who?', 'cat'))
+  only, = read('xquad', {'xquad.en.json': english,
+                         'xquad.de.json.gz': squad('Die Katze sass.', ('1', 'Wer?', 'Katze'))})
+  assert (only.prompt, only.answers, only.group) == (prompt, ('cat',), 'de')
+  only, = read('mlqa', {'test-context-en-question-de.json': squad('The cat sat.',
+                                                                  ('1', 'Wer?', 'cat')),
+                        'test-context-en-question-en.json': english})
+  assert (only.prompt, only.answers, only.group) == (prompt, ('cat',), 'de')
+
+
+def test_templama_tells_the_year_by_the_calendar_alone(read):
+  only, = read('templama', {'test.json': lines(
+      {'query': 'Di Mo plays for _X_.', 'answer': [{'name': 'AC'}, {'name': 'BC'}], 'date': '2014',
+       'id': 'x1'},
+      {'query': '_X_ leads Spain.', 'answer': [{'name': 'Y'}], 'date': '2014', 'id': 'x2'})})
+  assert (only.prompt, only.answers, only.date) == (
+      COMPLETE + 'Di Mo plays for', ('AC', 'BC'), '2014-07-01')
+
+
+def test_texts_of_perplexity(read):
+  wiki = ' \n = First page = \n \n One . \n = = Part = = \n Two . \n = Second = \n Three . \n'
+  assert [text.text for text in read('wikitext2', {'wiki.valid.tokens': wiki})] == [
+      '= First page = \n \n One . \n = = Part = = \n Two .', '= Second = \n Three .']
+  texts = read('corpus', {'a.jsonl.gz': lines({'text': 'One'}, {'text': ' '}, {'text': 'Two'})})
+  assert [text.text for text in texts] == ['One', 'Two']
+
+
+def test_a_limit_gives_every_part_its_share(read):
+  three = read('lama', LAMA, 3)
+  assert len(three) == 3 and {q.group for q in three} == {'squad', 'google_re', 'trex'}
+  assert read('lama', {}, 4)[:3] == three
+
+
+@pytest.mark.parametrize('name', [name for name, task in TASKS.items() if task.how_to_get])
+def test_what_is_missing_says_how_to_get_it(name, tmp_path):
+  with pytest.raises(MissingData) as error:
+    read_items(TASKS[name], tmp_path, SETTINGS)
+  assert TASKS[name].how_to_get in str(error.value) and str(tmp_path / name) in str(error.value)
+
+
+@pytest.mark.parametrize(('name', 'files'), [
+    ('svamp', {'SVAMP.json': [{'Body': 'x'}]}),
+    ('svamp', {'SVAMP.json': '[{'}),
+    ('svamp', {'SVAMP.json': []}),
+    ('svamp', {'SVAMP.json.gz': '[]'[:1]}),
+    ('asdiv', {'ASDiv.xml': '<a><Problem ID="1"><Body>x</Body></Problem></a>'}),
+    ('asdiv', {'ASDiv.xml': '<a>'}),
+    ('mawps', {'a.csv': 'Question,Numbers\nnumber3,1\n'}),
+    ('nq_open', {'NQ-open.dev.jsonl': '{"question": 3}'}),
+    ('mlqa', {'test-context-en-question-de.json': {'data': 3}}),
+    ('xquad', {'xquad.en.json': squad('x'), 'xquad.de.json': squad('x', ('1', 'Wer?', 'A'))}),
+    ('corpus', {'a.jsonl': '{"body": "x"}'}),
+    ('lama', {**LAMA, 'relations.jsonl': lines({'relation': 'P1', 'template': '[X] [Y]'})}),
+])
+def test_a_broken_file_is_one_clear_error(read, name, files):
+  with pytest.raises(UserError) as error:
+    read(name, files)
+  assert name in str(error.value) and not isinstance(error.value, MissingData)
+
+
+def test_names_of_tasks_in_any_case_each_once():
+  assert [task.name for task in tasks(['SVAMP', 'lama ', 'svamp'])] == ['svamp', 'lama']
+  with pytest.raises(UserError, match='did you mean svamp'):
+    tasks(['swamp'])
+  with pytest.raises(UserError, match='no task'):
+    tasks([''])
+
+
+@pytest.mark.parametrize(('name', 'counts'), [
+    ('lama', {'squad': 210, 'google_re': 5528, 'trex': 7999}),  # of T-REx 13 relations are there
+    ('asdiv', {'': 2159}),  # and 146 whose answer is not one number
+    ('svamp', {'': 1000}),
+    ('gsm8k', {'': 714}),
+    ('webquestions', {'': 2032}),
+    ('nq_open', {'': 3610}),
+    ('xquad', dict.fromkeys(('es', 'de', 'hi', 'vi', 'zh', 'ar'), 1190)),
+    ('wikitext2', {'': 60}),
+])
+def test_the_real_data(data_dir, name, counts):
+  try:
+    items = read_items(TASKS[name], data_dir, SETTINGS)
+  except MissingData as error:
+    pytest.skip(str(error))
+  assert Counter(item.group for item in items) == counts
+  if TASKS[name].rule:
+    assert all(item.prompt == item.prompt.strip() and all(item.answers) for item in items)
+    if not TASKS[name].rule.words:
+      assert all(number(answer) is not None for item in items for answer in item.answers)

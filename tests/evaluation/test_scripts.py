@@ -1,0 +1,125 @@
+"""The scripts of tables and figures, from a checkpoint to ours beside the paper's."""
+
+import importlib
+import json
+import pathlib
+import sys
+
+import jax
+import pytest
+
+from .conftest import PROBLEMS
+
+REPOSITORY = pathlib.Path(__file__).parents[2]
+SCRIPTS = sorted(path.stem for pattern in ('table*.py', 'figure*.py', 'all.py')
+                 for path in (REPOSITORY / 'experiments').glob(pattern))
+
+
+@pytest.fixture
+def script(tmp_path, monkeypatch, capsys, taught):
+  """Runs a script in a folder with a few questions; returns exit code, standard output, error."""
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setenv('TOOLFORMER_CACHE', str(tmp_path / 'cache'))
+  monkeypatch.syspath_prepend(REPOSITORY / 'experiments')
+  before = {*sys.modules}
+  files = {'svamp/SVAMP.json': json.dumps([problem for problem, _ in PROBLEMS]),
+           'webquestions/test.json': json.dumps([{'qId': 'w', 'qText': 'who', 'answers': ['I']}])}
+  for name, text in files.items():
+    (tmp_path / 'data' / name).parent.mkdir(parents=True)
+    (tmp_path / 'data' / name).write_text(text)
+  def script(name, *argv):
+    module = importlib.import_module(name)
+    monkeypatch.setattr(sys, 'argv', [f'{name}.py', *map(str, argv)])
+    if hasattr(module, 'command'):
+      code = module.command(name, module.TITLE, module.TASKS)
+    else:
+      code = module.main(name, module.TITLE, module.run, getattr(module, 'add', None)
+                         or module.evaluate.add_how)
+    return code, *capsys.readouterr()
+  yield script
+  for name in {*sys.modules} - before:
+    if 'experiments' in str(getattr(sys.modules[name], '__file__', '')):
+      del sys.modules[name]
+  jax.config.update('jax_compilation_cache_dir', None)
+
+
+QUICK = ['--data_dir', 'data', '--tools', 'calculator', '--gin.EvaluationSettings.slots=4',
+         '--gin.GenerationSettings.top_k_api=1', '--gin.EvaluationSettings.number_tokens=6',
+         '--gin.EvaluationSettings.tokens_per_word=1']
+
+
+@pytest.mark.parametrize('name', SCRIPTS)
+def test_every_script_says_what_it_does(name):
+  text = (REPOSITORY / 'experiments' / f'{name}.py').read_text()
+  assert f'python experiments/{name}.py' in text and len(text.splitlines()) <= 140
+
+
+def test_a_table_has_ours_beside_the_papers_and_says_what_is_missing(script, taught):
+  code, out, err = script('table4_math', '--checkpoint', taught, *QUICK)
+  assert code == 0, err
+  assert '| SVAMP | Toolformer | 3 | 66.7 [' in out and '] | 29.4 |' in out
+  assert '| ASDiv | Toolformer | - | - | 40.4 |' in out
+  assert '| SVAMP | GPT-3 (175B) |  |  | 10.0 |' in out
+  assert '| SVAMP | Toolformer (disabled) | +' in out and '| +23.1 |' in out
+  assert '| SVAMP | Calculator | 33.3 | 97.9 (all three) |' in out
+  assert '- mawps: data/mawps has no ' in out
+  assert pathlib.Path('runs/paper/table4_math/table4_math.md').read_text() == out
+  assert '\\toprule' in pathlib.Path('runs/paper/table4_math/paper.tex').read_text()
+  # What is done is not done again.
+  work = [path.stat().st_mtime_ns for path in pathlib.Path('runs').rglob('0*.jsonl')]
+  assert script('table4_math', '--checkpoint', taught, *QUICK)[1] == out
+  assert work == [path.stat().st_mtime_ns for path in pathlib.Path('runs').rglob('0*.jsonl')]
+
+
+def test_k_of_decoding(script, taught):
+  code, out, err = script('table9_decoding_k', '--checkpoint', taught, *QUICK)
+  assert code == 0, err
+  assert '## WebQS' in out and '## T-REx' in out and 'data/lama has no Squad' in out
+  for k in (0, 1, 3, 10):
+    assert f'\n| {k} | ' in out
+    assert pathlib.Path(f'runs/paper/table9_decoding_k/k{k}/report.md').is_file()
+
+
+def test_scaling(script, taught):
+  code, out, err = script('figure4_scaling', '--sizes', f'1={taught}', *QUICK)
+  assert code == 0, err
+  assert '| Math | ours | 1 | 66.7 | ' in out and '| Math | paper | 6700 | 26.6 | 11.2 |' in out
+  assert pathlib.Path('runs/paper/figure4_scaling/figure4.png').stat().st_size > 1000
+
+
+@pytest.fixture
+def annotated(tmp_path):
+  """Three scored calls, as annotate writes them."""
+  folder = tmp_path / 'run/calculator/filter'
+  folder.mkdir(parents=True)
+  calls = [{'document_id': text, 'tool': 'Calculator', 'argument': argument, 'position': 1,
+            'probability': 0.5, 'result': '4', 'failure': None, 'loss_nothing': gain + 1.0,
+            'loss_call': None if gain < 0 else gain + 1.5, 'loss_result': 1.0}
+           for text, argument, gain in (('a', '2 + 2', 2.5), ('a', '1 + 3', 0.75),
+                                        ('b', '8 / 2', -0.25))]
+  (folder / '00000.jsonl').write_text('\n'.join(map(json.dumps, calls)) + '\n')
+  return tmp_path / 'run'
+
+
+def test_calls_are_counted_by_text_and_threshold(script, annotated):
+  code, out, _ = script('table2_api_calls', '--run', annotated)
+  assert code == 0 and '| Calculator | 1 | 3,680 | 1 | 994 | 1 | 138 |' in out
+  code, _, err = script('table2_api_calls', '--run', 'nowhere')
+  assert code == 2 and 'toolformer annotate' in err
+
+
+def test_calls_are_shown_from_the_best_to_the_worst(script, annotated):
+  code, out, _ = script('table10_call_quality', '--run', annotated, '--calls', 2)
+  assert code == 0
+  ours = [line for line in out.splitlines() if '| 4 |' in line]
+  assert ours == ['| Calculator(2 + 2) | 4 | 2.50 |  |', '| Calculator(8 / 2) | 4 | <= -0.25 |  |']
+
+
+def test_all_of_them_in_one_report(script, taught, annotated):
+  code, plan, err = script('all', '--checkpoint', taught, '--run', annotated, '--dry_run', *QUICK)
+  assert code == 0, err
+  assert not pathlib.Path('runs').exists()
+  for title in (*(f'Table {i}' for i in range(2, 11)), 'Figure 4'):
+    assert f'\n## {title}' in plan
+  assert '| SVAMP | Toolformer (disabled), Toolformer | 3 |' in plan
+  assert '--sizes was not given' in plan and 'data/templama has no' in plan

@@ -1,0 +1,1 @@
+"""Benchmarks of the paper: questions, judging, scores with intervals, tables and plots."""

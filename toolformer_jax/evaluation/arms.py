@@ -1,0 +1,54 @@
+"""The models that are compared, and how each decodes (paper, 4.1 and footnote 5)."""
+
+from dataclasses import dataclass
+
+from toolformer_jax.errors import UserError, unknown
+
+TITLES = {'base': 'base', 'cc': '+ CC', 'disabled': 'Toolformer (disabled)',
+          'toolformer': 'Toolformer'}
+DEFAULT = ('disabled', 'toolformer')
+
+
+@dataclass(frozen=True)
+class Arm:
+  """One of the models of a table.
+
+  Attributes:
+    name: 'base' and 'cc' decode plainly, 'disabled' never starts a call, 'toolformer' may.
+    checkpoint: the model.
+  """
+
+  name: str
+  checkpoint: str
+
+  @property
+  def calls(self) -> bool:
+    """Whether it may call tools."""
+    return self.name == 'toolformer'
+
+  @property
+  def disabled(self) -> bool:
+    """Whether the start of a call has probability 0."""
+    return self.name == 'disabled'
+
+
+def read_arms(text: str | None, checkpoint: str | None) -> list[Arm]:
+  """Reads `base=C0,toolformer=C2`; a name alone means `checkpoint`.
+
+  Raises:
+    UserError: a name is unknown or occurs twice, or has no checkpoint.
+  """
+  parts = [part.strip() for part in (text or ','.join(DEFAULT)).split(',') if part.strip()]
+  arms: dict[str, Arm] = {}
+  for part in parts:
+    name, _, given = (piece.strip() for piece in part.partition('='))
+    if name not in TITLES:
+      raise unknown('arm', name, TITLES)
+    if name in arms:
+      raise UserError(f'--arms: {name} occurs twice')
+    if not (given or checkpoint):
+      raise UserError(f'--arms: {name} has no checkpoint; write {name}=C, or give --checkpoint C')
+    arms[name] = Arm(name, given or checkpoint)
+  if not arms:
+    raise UserError(f'--arms names no arm; choose from {", ".join(TITLES)}')
+  return list(arms.values())

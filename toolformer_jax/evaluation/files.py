@@ -1,0 +1,95 @@
+"""Finds and reads the official files of a benchmark: D/<task>/..., plain or .gz."""
+
+import csv
+import gzip
+import io
+import json
+import pathlib
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from toolformer_jax.annotation.jsonl import read_objects
+from toolformer_jax.errors import UserError
+
+
+class MissingData(UserError):
+  """A benchmark's files are not there: its rows are skipped."""
+
+
+@dataclass(frozen=True)
+class TaskFolder:
+  """Where the files of one benchmark lie.
+
+  Attributes:
+    path: the folder.
+    how_to_get: what to tell somebody who lacks them.
+  """
+
+  path: pathlib.Path
+  how_to_get: str
+
+  def files(self, *patterns: str) -> list[pathlib.Path]:
+    """Returns the files that match the first of `patterns` that any matches, sorted.
+
+    Raises:
+      MissingData: there are none.
+    """
+    for pattern in patterns:
+      found = {path for suffix in ('', '.gz') for path in self.path.glob(pattern + suffix)}
+      # Of a file and its compressed copy, one is enough.
+      found = {path for path in found if path.suffix != '.gz' or path.with_suffix('') not in found}
+      if found:
+        return sorted(found)
+    raise MissingData(f'{self.path} has no {patterns[0]} (or .gz): {self.how_to_get}')
+
+  def file(self, *patterns: str) -> pathlib.Path:
+    """Returns the only file that matches, or of several the first."""
+    return self.files(*patterns)[0]
+
+
+def read_text(path: pathlib.Path) -> str:
+  """Returns the text of a file in UTF-8.
+
+  Raises:
+    UserError: it can not be read.
+  """
+  try:
+    data = path.read_bytes()
+    return (gzip.decompress(data) if path.suffix == '.gz' else data).decode('utf-8-sig')
+  except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+    raise UserError(f'can not read {path}: {error}') from error
+
+
+def read_json(path: pathlib.Path) -> Any:
+  """Returns the value in a JSON file.
+
+  Raises:
+    UserError: it can not be read.
+  """
+  try:
+    return json.loads(read_text(path))
+  except (ValueError, RecursionError) as error:
+    raise UserError(f'{path}: not JSON ({error})') from error
+
+
+def read_lines(path: pathlib.Path) -> Iterator[dict[str, Any]]:
+  """Yields the objects of JSON Lines.
+
+  Raises:
+    UserError: a line can not be read.
+  """
+  return (fields for _, fields in read_objects(path))
+
+
+def read_csv(path: pathlib.Path) -> list[dict[str, str]]:
+  """Returns the rows of a CSV file with a header.
+
+  Raises:
+    UserError: it can not be read.
+  """
+  try:
+    return list(csv.DictReader(io.StringIO(read_text(path), newline='')))
+  except csv.Error as error:
+    raise UserError(f'{path}: not CSV ({error})') from error

@@ -1,0 +1,124 @@
+"""What a model says to questions, and how likely it finds texts: the records of an evaluation."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from toolformer_jax.calls import CallSyntax
+from toolformer_jax.evaluation.arms import Arm
+from toolformer_jax.evaluation.settings import EvaluationSettings
+from toolformer_jax.evaluation.task import Question, Task, Text
+from toolformer_jax.inference.continuation import Generated, GenerationSettings
+from toolformer_jax.inference.generation import RunCall, generate
+from toolformer_jax.inference.scoring import ScoreRequest, score
+from toolformer_jax.models.language_model import LanguageModel
+
+
+@dataclass(frozen=True)
+class Prediction:
+  """A question and what was made of it.
+
+  Attributes:
+    id, group, prompt, answers: of the question.
+    text: the continuation with its calls.
+    prediction: the continuation without them: what is judged.
+    calls: {tool, argument, result, failure} of each; one without a result was taken back.
+    failure: why there is no continuation, if so.
+  """
+
+  id: str
+  group: str
+  prompt: str
+  answers: tuple[str, ...]
+  text: str = ''
+  prediction: str = ''
+  calls: tuple[dict[str, Any], ...] = ()
+  failure: str | None = None
+
+
+@dataclass(frozen=True)
+class TextScore:
+  """How likely a text is: the sum of its tokens' natural log-probabilities, and how many count."""
+
+  id: str
+  group: str
+  logprob: float
+  tokens: int
+
+
+def decoding(task: Task, arm: Arm, generation: GenerationSettings,
+             settings: EvaluationSettings) -> GenerationSettings:
+  """Returns how `arm` continues the questions of `task`."""
+  return dataclasses.replace(
+      generation, disabled=arm.disabled, slots=settings.slots,
+      min_tokens=settings.min_tokens, max_words=task.rule.words,
+      max_tokens=task.max_tokens(settings))
+
+
+def predict(model: LanguageModel, questions: Sequence[Question], *, settings: GenerationSettings,
+            syntax: CallSyntax, tool_names: Sequence[str] = (), run_call: RunCall | None = None,
+            ) -> list[Prediction]:
+  """Returns what `model` predicts; a prompt that is too long for it is a failure.
+
+  Args:
+    model: the model.
+    questions: what is asked.
+    settings: how to decode, as `decoding` has it.
+    syntax: how calls are spelled.
+    tool_names, run_call: the tools that may be called, and how; of no use to a disabled arm.
+  """
+  prompts = [model.tokenizer.encode(question.prompt) for question in questions]
+  # The start token and one more, so that a whole continuation fits without a call.
+  room = model.config.max_positions - settings.max_tokens - 2
+  fitting = [i for i, prompt in enumerate(prompts) if len(prompt) <= room]
+  generated = generate(
+      model, [prompts[i] for i in fitting], settings=settings, syntax=syntax,
+      tool_names=tool_names,
+      run_call=run_call and (lambda call, number: run_call(call, fitting[number])))
+  by_place = dict(zip(fitting, generated, strict=True))
+  return [_prediction(question, by_place.get(i), len(prompt), syntax, tool_names)
+          for i, (question, prompt) in enumerate(zip(questions, prompts, strict=True))]
+
+
+def _prediction(question: Question, generated: Generated | None, tokens: int, syntax: CallSyntax,
+                tool_names: Sequence[str]) -> Prediction:
+  asked = Prediction(question.id, question.group, question.prompt, question.answers)
+  if generated is None:
+    return dataclasses.replace(asked, failure=f'the prompt has {tokens} tokens, too many')
+  calls = tuple({'tool': made.call.name, 'argument': made.call.argument,
+                 'result': made.call.result, 'failure': made.failure} for made in generated.calls)
+  plain = syntax.remove(generated.text, tool_names) if calls else generated.text
+  return dataclasses.replace(asked, text=generated.text, prediction=plain, calls=calls)
+
+
+def score_texts(model: LanguageModel, texts: Sequence[Text],
+                settings: EvaluationSettings) -> list[TextScore]:
+  """Returns how likely `model` finds `texts`, in windows where they are longer than one.
+
+  Calls play no part: with tools disabled a perplexity is the plain one (paper, footnote 8).
+  """
+  ids = [tuple(model.tokenizer.encode(text.text)) for text in texts]
+  window = min(settings.window_tokens, model.config.max_positions - 1)  # and the start token
+  windows = [windows_of(tokens, window, min(settings.stride_tokens, window)) for tokens in ids]
+  logprobs = iter(score(model, [request for some in windows for request in some]))
+  scores = []
+  for text, some in zip(texts, windows, strict=True):
+    values = np.concatenate([next(logprobs) for _ in some] or [np.zeros(0)])
+    known = values[~np.isnan(values)].tolist()  # without a start token the first has none
+    scores.append(TextScore(text.id, text.group, math.fsum(known), len(known)))
+  return scores
+
+
+def windows_of(tokens: tuple[int, ...], window: int, stride: int) -> list[ScoreRequest]:
+  """Returns requests for the score of every token, in the first window that it is in."""
+  requests, done = [], 0
+  for start in range(0, len(tokens), stride):
+    if done < len(tokens):
+      some = tokens[start:start + window]
+      requests.append(ScoreRequest((), some, tuple(range(done - start, len(some)))))
+      done = start + len(some)
+  return requests

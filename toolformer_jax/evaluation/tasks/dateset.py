@@ -1,0 +1,126 @@
+"""Dateset: questions about dates, made from seven templates (paper, 4.2.5 and appendix D).
+
+The paper has 500 random current dates, and for each one past and one future date within four
+years; its numbers of questions are fewer than these give, so that a sample of that size is drawn.
+A question knows the current date only through the calendar.
+"""
+
+import random
+from collections.abc import Iterator
+
+from toolformer_jax.evaluation.dates import (
+    MONTHS,
+    Date,
+    federal_holidays,
+    from_ordinal,
+    whole_months,
+)
+from toolformer_jax.evaluation.files import TaskFolder
+from toolformer_jax.evaluation.judging import Rule
+from toolformer_jax.evaluation.settings import EvaluationSettings
+from toolformer_jax.evaluation.task import Question, Task
+from toolformer_jax.evaluation.tasks.questions import prompt
+
+# Questions of each template (paper, Table 11).
+SIZES = {1: 400, 2: 800, 3: 800, 4: 400, 5: 4000, 6: 1800, 7: 1200}
+_DATES, _RANGE_DAYS = 500, 4 * 365
+_FIRST, _LAST = Date(2010, 1, 1), Date(2022, 12, 31)  # of the current dates; the paper is silent
+_NEAR = {-2: 'the day before yesterday', -1: 'yesterday', 0: 'today', 1: 'tomorrow',
+         2: 'the day after tomorrow'}
+_PARTS = ('day of the week', 'day of the month', 'month', 'year')
+
+Asked = tuple[str, tuple[str, ...]]  # a question and its answers
+
+
+def read(folder: TaskFolder, settings: EvaluationSettings) -> list[Question]:
+  """Returns all questions, mixed; they need no files."""
+  draw = random.Random(settings.dateset_seed)
+  filled: dict[int, list[tuple[Date, Asked]]] = {template: [] for template in SIZES}
+  for _ in range(_DATES):
+    today = from_ordinal(draw.randint(_FIRST.ordinal, _LAST.ordinal))
+    past, future = (today.plus_days(sign * draw.randint(1, _RANGE_DAYS)) for sign in (-1, 1))
+    for template, asked in fill(today, past, future):
+      filled[template].append((today, asked))
+  found = [(template, today, asked) for template, size in SIZES.items()
+           for today, asked in draw.sample(filled[template], size)]
+  draw.shuffle(found)
+  return [Question(f'dateset-{i:04}', prompt(question), answers, str(template), today.iso)
+          for i, (template, today, (question, answers)) in enumerate(found)]
+
+
+def fill(today: Date, past: Date, future: Date) -> Iterator[tuple[int, Asked]]:
+  """Yields the number of a template and what it asks, for all that can be filled."""
+  for number, template in enumerate((
+      _days_between, _ago, _in_days, _weekday, _near, _holiday, _to_holiday), 1):
+    for asked in template(today, past, future):
+      yield number, asked
+
+
+def _days_between(today: Date, past: Date, future: Date) -> Iterator[Asked]:
+  yield f'How many days ago was {past}?', _count(today.ordinal - past.ordinal)
+  yield f'How many days are there until {future}?', _count(future.ordinal - today.ordinal)
+
+
+def _ago(today: Date, past: Date, future: Date) -> Iterator[Asked]:
+  for unit, count in _units(past, today).items():
+    for part in _PARTS if count else ():
+      then = (today.plus_days(-count * {'days': 1, 'weeks': 7}[unit]) if unit in ('days', 'weeks')
+              else today.plus_months(-count * {'months': 1, 'years': 12}[unit]))
+      yield f'What {part} was it {count} {unit} ago?', _part(then, part)
+
+
+def _in_days(today: Date, past: Date, future: Date) -> Iterator[Asked]:
+  for part in _PARTS:
+    days = future.ordinal - today.ordinal
+    yield f'What {part} will it be in {days} days?', _part(future, part)
+
+
+def _weekday(today: Date, past: Date, future: Date) -> Iterator[Asked]:
+  yield f'What day of the week was it on {past}?', (past.weekday,)
+  yield f'What day of the week is it on {future}?', (future.weekday,)
+
+
+def _near(today: Date, past: Date, future: Date) -> Iterator[Asked]:
+  for days, name in _NEAR.items():
+    for part in _PARTS:
+      verb = 'was' if days < 0 else 'is'
+      yield f'What {part} {verb} it {name}?', _part(today.plus_days(days), part)
+
+
+def _holiday(today: Date, past: Date, future: Date) -> Iterator[Asked]:
+  for name, day in federal_holidays(today.year).items():
+    for part in _PARTS[:3]:
+      yield f'What {part} {"was" if day < today else "is"} {name} this year?', _part(day, part)
+
+
+def _to_holiday(today: Date, past: Date, future: Date) -> Iterator[Asked]:
+  for name, day in federal_holidays(today.year).items():
+    verb = 'ago was' if day < today else 'are there until'
+    for unit, count in _units(min(day, today), max(day, today)).items():
+      yield f'How many {unit} {verb} {name} this year?', _count(count)
+
+
+def _units(earlier: Date, later: Date) -> dict[str, int]:
+  """Returns how many whole days, weeks, months and years lie between two dates."""
+  days, months = later.ordinal - earlier.ordinal, whole_months(earlier, later)
+  return {'days': days, 'weeks': days // 7, 'months': months, 'years': months // 12}
+
+
+def _part(date: Date, part: str) -> tuple[str, ...]:
+  if part == 'day of the month':
+    return str(date.day), f'{date.day}{_ending(date.day)}'
+  return {'day of the week': (date.weekday,), 'month': (MONTHS[date.month - 1],),
+          'year': (str(date.year),)}[part]
+
+
+def _ending(day: int) -> str:
+  return 'th' if day in (11, 12, 13) else {1: 'st', 2: 'nd', 3: 'rd'}.get(day % 10, 'th')
+
+
+def _count(number: int) -> tuple[str, ...]:
+  return (str(number), f'{number:,}') if number >= 1000 else (str(number),)
+
+
+DATESET = Task(
+    'dateset', 'Dateset', read, '', Rule(words=5),
+    groups=tuple((str(i), f'Dateset, template {i}') for i in SIZES))

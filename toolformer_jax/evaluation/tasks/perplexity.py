@@ -1,0 +1,37 @@
+"""WikiText-2, and documents of a corpus that nothing was trained on (paper, 4.3)."""
+
+import re
+from collections.abc import Iterator
+
+from toolformer_jax.errors import UserError
+from toolformer_jax.evaluation.files import TaskFolder, read_lines, read_text
+from toolformer_jax.evaluation.settings import EvaluationSettings
+from toolformer_jax.evaluation.task import Task, Text
+
+_TITLE = re.compile(r'^ = [^=\n].*? = ?$', re.MULTILINE)
+
+
+def read_wikitext2(folder: TaskFolder, settings: EvaluationSettings) -> Iterator[Text]:
+  """Yields the articles of WikiText-2 (Merity et al. 2017): of test, or else of validation."""
+  path = folder.file('wiki.test.*', 'test.txt', 'wiki.valid.*', 'valid.txt')
+  text = read_text(path)
+  starts = [match.start() for match in _TITLE.finditer(text)]
+  for i, (start, end) in enumerate(zip(starts, [*starts[1:], len(text)], strict=True)):
+    yield Text(f'wikitext-{i:03}', text[start:end].strip())
+
+
+def read_corpus(folder: TaskFolder, settings: EvaluationSettings) -> Iterator[Text]:
+  """Yields the documents of all files, the paper's CCNet or others."""
+  for path in folder.files('*.jsonl', '*.jsonl.zst'):
+    for i, fields in enumerate(read_lines(path)):
+      if not isinstance(fields.get('text'), str):
+        raise UserError(f'{path}: document {i} has no `text`, a string')
+      if fields['text'].strip():
+        yield Text(f'{path.name}-{i:06}', fields['text'])
+
+
+WIKITEXT2 = Task('wikitext2', 'WikiText', read_wikitext2,
+                 'fetch wiki.test.tokens of wikitext-2-v1.zip', None)
+CORPUS = Task('corpus', 'held-out corpus', read_corpus,
+              'put JSON Lines of documents with a `text` there that no model was trained on', None,
+              remark='The paper has 10,000 documents of CCNet.')

@@ -1,0 +1,24 @@
+"""TempLAMA (Dhingra et al. 2022): facts that change from year to year (paper, 4.2.5)."""
+
+from collections.abc import Iterator
+
+from toolformer_jax.evaluation.files import TaskFolder, read_lines
+from toolformer_jax.evaluation.judging import Rule
+from toolformer_jax.evaluation.settings import EvaluationSettings
+from toolformer_jax.evaluation.task import Question, Task
+from toolformer_jax.evaluation.tasks.lama import PROMPT, before_final_mask
+
+
+def read(folder: TaskFolder, settings: EvaluationSettings) -> Iterator[Question]:
+  """Yields the questions whose blank is final; the calendar tells a day of the question's year."""
+  path = folder.file('test.json', 'test.jsonl', 'templama_test.json')
+  for fields in read_lines(path):
+    beginning = before_final_mask(fields['query'], '_X_')
+    if beginning is not None:
+      answers = dict.fromkeys(answer['name'] for answer in fields['answer'])
+      yield Question(fields['id'], PROMPT + beginning, tuple(answers),
+                     date=f'{fields["date"]}-{settings.templama_day}')
+
+
+TEMPLAMA = Task('templama', 'TempLAMA', read,
+                'fetch https://storage.googleapis.com/gresearch/templama/test.json', Rule(words=5))

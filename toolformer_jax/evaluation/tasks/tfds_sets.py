@@ -1,0 +1,87 @@
+"""Benchmarks that TensorFlow Datasets has: `--data_dir tfds:`, or `tfds:D` to keep them in D.
+
+Questions, ids and answers are those of the official files.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from toolformer_jax.errors import UserError
+from toolformer_jax.evaluation.files import MissingData
+from toolformer_jax.evaluation.task import TFDS, Question, Task, in_turn
+from toolformer_jax.evaluation.tasks import multilingual, questions, word_problems
+
+Load = Callable[[str, str], Iterator[dict[str, Any]]]  # of a set's name and split
+
+
+def read_tfds(task: Task, directory: str) -> Iterator[Question]:
+  """Returns the questions of a task.
+
+  Args:
+    task: the task.
+    directory: where prepared sets lie, '' for the default of tfds.
+
+  Raises:
+    MissingData: tfds does not have it.
+    UserError: it can not be had, or tfds is not installed.
+  """
+  if task.name not in _READERS:
+    raise MissingData(f'tfds has no {task.title}: {task.how_to_get}')
+  try:
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+  except ImportError as error:
+    raise UserError(f'--data_dir {TFDS} needs: pip install "toolformer_jax[data]"') from error
+  tf.config.set_visible_devices([], 'GPU')  # TensorFlow would take all of its memory
+  logging.getLogger('tensorflow_datasets').setLevel(logging.WARNING)
+  def load(name: str, split: str) -> Iterator[dict[str, Any]]:
+    try:
+      yield from tfds.as_numpy(tfds.load(name, split=split, data_dir=directory or None))
+    except Exception as error:  # of the network, of the disk
+      reason = ' '.join(str(error).split())[:300]
+      raise UserError(f'tfds can not load {name}: {type(error).__name__}: {reason}') from error
+  return _READERS[task.name](load)
+
+
+def _texts(values: Any) -> tuple[str, ...]:
+  return tuple(dict.fromkeys(value.decode() for value in values))
+
+
+def _nq_open(load: Load) -> Iterator[Question]:
+  for i, row in enumerate(load('natural_questions_open', 'validation')):
+    yield Question(f'nq-{i:05}', questions.prompt(row['question'].decode()), _texts(row['answer']))
+
+
+def _webquestions(load: Load) -> Iterator[Question]:
+  for i, row in enumerate(load('web_questions', 'test')):
+    yield Question(f'wqs{i:06}', questions.prompt(row['question'].decode()), _texts(row['answers']))
+
+
+def _triviaqa(load: Load) -> Iterator[Question]:
+  for row in load('trivia_qa/unfiltered.nocontext', 'validation'):
+    answers = [row['answer']['value'], *row['answer']['aliases']]
+    yield Question(row['question_id'].decode(), questions.prompt(row['question'].decode()),
+                   _texts(answers))
+
+
+def _gsm8k(load: Load) -> Iterator[Question]:
+  for i, row in enumerate(load('gsm8k', 'test')):
+    answer = row['answer'].decode().rpartition('####')[2].strip()
+    yield Question(f'test-{i:05}', word_problems.prompt(row['question'].decode()), (answer,))
+
+
+def _xquad(load: Load) -> Iterator[Question]:
+  english = {row['id']: row for row in load('xquad/en', 'test')}
+  def asked(language: str) -> Iterator[Question]:
+    for row in load(f'xquad/{language}', 'test'):
+      known = english[row['id']]
+      yield Question(f'{language}-{row["id"].decode()}',
+                     multilingual.prompt(known['context'].decode(), row['question'].decode()),
+                     _texts(known['answers']['text']), language)
+  return in_turn([asked(language) for language in multilingual.LANGUAGES])
+
+
+_READERS: dict[str, Callable[[Load], Iterator[Question]]] = {
+    'nq_open': _nq_open, 'webquestions': _webquestions, 'triviaqa': _triviaqa, 'gsm8k': _gsm8k,
+    'xquad': _xquad}

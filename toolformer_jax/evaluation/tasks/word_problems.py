@@ -1,0 +1,97 @@
+"""ASDiv, SVAMP, MAWPS and GSM8K: word problems whose answer is a number (paper, 4.2.2)."""
+
+import pathlib
+import re
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
+
+from toolformer_jax.annotation.gsm8k import is_dev, read_gsm8k
+from toolformer_jax.errors import UserError
+from toolformer_jax.evaluation.files import TaskFolder, read_csv, read_json, read_text
+from toolformer_jax.evaluation.judging import Rule
+from toolformer_jax.evaluation.settings import EvaluationSettings
+from toolformer_jax.evaluation.task import Question, Task
+
+_ONE_NUMBER = re.compile(r'[-−]?\$?(?:[\d,]*\.?\d+)\.?\s*(?:\(.*\))?', re.DOTALL)
+_PLACE = re.compile(r'\bnumber(\d+)\b')
+
+
+def prompt(problem: str) -> str:
+  """Returns the prompt of a problem: the story and its question."""
+  return f'{" ".join(problem.split())} The answer is'
+
+
+def read_asdiv(folder: TaskFolder, settings: EvaluationSettings) -> Iterator[Question]:
+  """Yields the problems of ASDiv.xml (Miao et al. 2020)."""
+  path = folder.file('ASDiv.xml', 'dataset/ASDiv.xml')
+  try:
+    root = ElementTree.fromstring(read_text(path))
+    for problem in root.iter('Problem'):
+      body, question, answer = (problem.find(name).text.strip()
+                                for name in ('Body', 'Question', 'Answer'))
+      if _ONE_NUMBER.fullmatch(answer) or not settings.numeric_only:
+        yield Question(problem.attrib['ID'], prompt(f'{body} {question}'), (answer,))
+  except (ElementTree.ParseError, AttributeError, KeyError) as error:
+    raise UserError(f'{path}: not in the format of ASDiv ({error})') from error
+
+
+def read_svamp(folder: TaskFolder, settings: EvaluationSettings) -> Iterator[Question]:
+  """Yields the problems of SVAMP.json (Patel et al. 2021)."""
+  for problem in read_json(folder.file('SVAMP.json')):
+    yield Question(problem['ID'], prompt(f'{problem["Body"]} {problem["Question"]}'),
+                   (str(problem['Answer']),))
+
+
+def read_mawps(folder: TaskFolder, settings: EvaluationSettings) -> list[Question]:
+  """Returns the problems of MAWPS (Koncel-Kedziorski et al. 2016): JSON, or folds in CSV."""
+  # The dev parts of all folds make up the whole set.
+  paths = folder.files('*.json', '**/dev.csv', '**/*.csv')
+  problems = {}
+  for path in paths:
+    for text, answer in _mawps_json(path) if '.json' in path.suffixes else _mawps_csv(path):
+      problems.setdefault(prompt(text), answer)
+  return [Question(f'mawps-{i:05}', asked, (answer,))
+          for i, (asked, answer) in enumerate(problems.items())]
+
+
+def _mawps_json(path: pathlib.Path) -> Iterator[tuple[str, str]]:
+  for problem in read_json(path):
+    yield problem['sQuestion'], str(problem['lSolutions'][0])
+
+
+def _mawps_csv(path: pathlib.Path) -> Iterator[tuple[str, str]]:
+  """Yields problems in whose text `number0` stands for the first of the numbers."""
+  for row in read_csv(path):
+    numbers = [_plain(number) for number in row['Numbers'].split()]
+    yield _PLACE.sub(lambda place, given=numbers: given[int(place[1])],
+                     row['Question']), row['Answer']
+
+
+def _plain(number: str) -> str:
+  """Returns '8' for '8.0'."""
+  return re.sub(r'\.0+$', '', number)
+
+
+def read_gsm8k_questions(folder: TaskFolder, settings: EvaluationSettings) -> Iterator[Question]:
+  """Yields the test problems of GSM8K; where only the training part is there, its dev questions.
+
+  These are the tenth whose sha256 is divisible by 10, which is never annotated.
+  """
+  path = folder.file('test.jsonl', 'train.jsonl')
+  for i, problem in enumerate(read_gsm8k(path)):
+    if path.name.startswith('test') or is_dev(problem.question):
+      yield Question(f'{path.name.partition(".")[0]}-{i:05}', prompt(problem.question),
+                     (problem.answer.rpartition('####')[2].strip(),))
+
+
+_RULE = Rule(words=0)
+ASDIV = Task('asdiv', 'ASDiv', read_asdiv,
+             'fetch dataset/ASDiv.xml of github.com/chaochun/nlu-asdiv-dataset', _RULE)
+SVAMP = Task('svamp', 'SVAMP', read_svamp, 'fetch SVAMP.json of github.com/arkilpatel/SVAMP', _RULE)
+MAWPS = Task('mawps', 'MAWPS', read_mawps,
+             'fetch data/cv_mawps (CSV) of github.com/arkilpatel/SVAMP, or the JSON files of '
+             'MAWPS', _RULE)
+GSM8K = Task('gsm8k', 'GSM8K', read_gsm8k_questions,
+             'fetch test.jsonl or train.jsonl of github.com/openai/grade-school-math', _RULE,
+             remark='A model that was tuned on gsm_symbolic or its kin, as the quickstart does, '
+                    'has seen templates of GSM8K test questions: its score counts for nothing.')
