@@ -23,7 +23,7 @@ from toolformer_jax.cli import guarded, log_to_stderr
 os.environ['JAX_PLATFORMS'] = 'cpu'  # before JAX is imported: a TPU that is there stays free
 
 from toolformer_jax import configuration  # noqa: E402
-from toolformer_jax.planning.plan import DEFAULT_MESH, Request, make_plan  # noqa: E402
+from toolformer_jax.planning.plan import Request, default_mesh, make_plan  # noqa: E402
 from toolformer_jax.planning.slices import GIB, Slice  # noqa: E402
 
 MODELS = ('gpt2_124m', 'gpt2_355m', 'gpt2_774m', 'gpt2_1.5b', 'gptj_6b')
@@ -48,8 +48,9 @@ def main() -> None:
   for model, name, step in wanted:
     batch, length = WORK[step]
     config = configuration.decoder_config(model).replace(dtype=settings.model.dtype)
-    plans.add(Request(model, config, Slice.named(name), step, batch, length, DEFAULT_MESH[step],
-                      settings.finetune))
+    where = Slice.named(name)
+    plans.add(Request(model, config, where, step, batch, length,
+                      default_mesh(step, config, where.chips), settings.finetune))
   print(table([plans.known[key] for key in wanted]))
 
 

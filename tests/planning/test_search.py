@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolformer_jax.planning.hlo import Collectives
-from toolformer_jax.planning.plan import Fit, Plan
+from toolformer_jax.planning.plan import Fit, Plan, default_mesh
 from toolformer_jax.planning.roofline import Roofline
 from toolformer_jax.planning.search import largest_batch, meshes, search
 
@@ -46,6 +46,14 @@ def test_a_batch_that_fits_nowhere_is_halved(gpt_j):
 def test_nothing_fits(gpt_j):
   found = search(gpt_j(batch=4), _planner(0))
   assert not found.fits and found.request.batch == 1
+
+
+def test_heads_are_split_as_far_as_they_go(gpt_j):
+  config = gpt_j().config
+  assert default_mesh('train', config, 8) == (1, 8, 1)
+  assert default_mesh('decode', config, 8) == (1, 1, 8)
+  assert default_mesh('decode', config.replace(heads=12, kv_heads=12), 8) == (1, 2, 4)
+  assert default_mesh('prefill', config.replace(heads=25, kv_heads=25), 8) == (1, 8, 1)
 
 
 def test_meshes_divide_rows_and_heads(gpt_j):

@@ -37,7 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                       help='tokens of a row, slots of the cache')
   parser.add_argument('--mesh', type=_mesh, metavar='D,F,T',
                       help='chips along the axes data, fsdp and tensor; -1 for what the others '
-                           'leave (default: 1,-1,1 for train and score, 1,1,-1 else)')
+                           'leave (default: all along fsdp; for prefill and decode along '
+                           'tensor, as far as that divides the heads)')
   parser.add_argument('--search', action='store_true',
                       help='look for the best mesh, unless --mesh says it, and for the largest '
                            'batch that fits it')
@@ -61,14 +62,16 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _request(args: argparse.Namespace) -> 'Request':
-  from toolformer_jax.planning.plan import DEFAULT_MESH, Request
+  from toolformer_jax.planning.plan import Request, default_mesh
   from toolformer_jax.planning.slices import Slice
   args.gin_file = args.gin_file or [_SETTINGS]
   settings = options.configuration(args)
+  config = _decoder_config(args.model).replace(dtype=settings.model.dtype)
+  where = Slice.named(args.topology)
   return Request(
-      model=args.model, config=_decoder_config(args.model).replace(dtype=settings.model.dtype),
-      slice=Slice.named(args.topology), step=args.step, batch=args.batch, length=args.length,
-      mesh=args.mesh or DEFAULT_MESH[args.step], finetune=settings.finetune)
+      model=args.model, config=config, slice=where, step=args.step, batch=args.batch,
+      length=args.length, mesh=args.mesh or default_mesh(args.step, config, where.chips),
+      finetune=settings.finetune)
 
 
 def _decoder_config(model: str) -> 'DecoderConfig':

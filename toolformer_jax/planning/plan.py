@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,10 +20,6 @@ from toolformer_jax.planning.slices import GIB, Slice
 from toolformer_jax.training.settings import FinetuneSettings
 
 log = logging.getLogger(__name__)
-
-# By default weights are split over the chips where rows are many, and heads where they are few.
-DEFAULT_MESH = {'train': (1, -1, 1), 'score': (1, -1, 1), 'prefill': (1, 1, -1),
-                'decode': (1, 1, -1)}
 
 
 @dataclass(frozen=True)
@@ -115,6 +112,15 @@ class Plan:
                           for kind, count in sorted(sent.counts.items())},
           'unknown_loops': sent.unknown_loops, 'roofline': dataclasses.asdict(self.fit.bound)}
     return record
+
+
+def default_mesh(step: Step, config: DecoderConfig, chips: int) -> tuple[int, int, int]:
+  """Returns a mesh on which weights are split, and heads as well where little is computed at a time.
+
+  Heads as many ways as chips and heads allow.
+  """
+  tensor = math.gcd(chips, config.kv_heads) if step in ('prefill', 'decode') else 1
+  return 1, chips // tensor, tensor
 
 
 def make_plan(request: Request) -> Plan:
