@@ -115,10 +115,7 @@ class Plan:
 
 
 def default_mesh(step: Step, config: DecoderConfig, chips: int) -> tuple[int, int, int]:
-  """Returns a mesh on which weights are split, and heads as well where little is computed at a time.
-
-  Heads as many ways as chips and heads allow.
-  """
+  """Returns a mesh that splits weights; heads first, as far as they go, where rows are few."""
   tensor = math.gcd(chips, config.kv_heads) if step in ('prefill', 'decode') else 1
   return 1, chips // tensor, tensor
 
