@@ -1,7 +1,7 @@
 """Fine-tuning: updates of all weights, or of adapters, by AdamW.
 
     python benchmarks/finetuning.py [--rows 8] [--tokens 256] [--dtype bfloat16] [--lora_rank 16]
-    python benchmarks/finetuning.py --data runs/benchmark    # texts of mixed length
+    python benchmarks/finetuning.py --data runs/quickstart/calculator runs/quickstart/wikisearch
     python benchmarks/finetuning.py --model gpt2_1.5b --rows 8 --tokens 1024 --dtype bfloat16
 
 Master weights and moments are float32 on both sides, gradients are clipped, and rates constant.
@@ -47,7 +47,7 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--model', default='smollm2-135m',
                       help='smollm2-135m, or random weights of a file of configs/models')
-  parser.add_argument('--data', help='texts with calls; random tokens without')
+  parser.add_argument('--data', nargs='+', help='texts with calls; random tokens without')
   for name, default in (('rows', 8), ('tokens', 256), ('steps', 3), ('texts', 64),
                         ('lora_rank', 0), ('loss_tokens', 1024)):
     parser.add_argument(f'--{name}', type=int, default=default)
@@ -69,7 +69,8 @@ def read(args: argparse.Namespace, tokenizer: Tokenizer | None, vocab_size: int)
   if args.data is None:
     draw = np.random.default_rng(0)
     return draw.integers(0, vocab_size, (args.steps * args.rows, args.tokens)).tolist()
-  texts = [annotated_example(text, tokenizer).ids for text in read_texts(args.data)]
+  texts = [annotated_example(text, tokenizer).ids
+           for source in args.data for text in read_texts(source)]
   order = np.random.default_rng(0).permutation(len(texts))[:args.texts]
   return [[tokenizer.start_id, *texts[i]][:args.tokens] for i in order.tolist()]
 
