@@ -6,7 +6,7 @@ INSTALL = .venv/bin/python -m pip install --disable-pip-version-check -c constra
 INSTALLED = .venv/.installed
 INSTALLED_PARITY = .venv/.installed-parity
 
-.PHONY: .venv apertium quickstart test parity benchmarks lint clean
+.PHONY: .venv apertium quickstart test test-long parity benchmarks lint clean
 
 .venv: $(INSTALLED)
 
@@ -36,17 +36,27 @@ quickstart: $(INSTALLED)
 test: $(INSTALLED)
 	.venv/bin/python -m pytest --ignore=tests/parity -m 'not long'
 
+# Minutes each.
+test-long: $(INSTALLED)
+	.venv/bin/python -m pytest --ignore=tests/parity -m long
+
 parity: $(INSTALLED_PARITY)
 	.venv/bin/python -m pytest tests/parity
 
-# About an hour with nothing else running. The candidates are those of the paper's k and m.
-benchmarks: $(INSTALLED_PARITY) runs/benchmark/calculator/execute/.COMPLETED
+# More than an hour with nothing else running. The candidates are those of the paper's k and m, the
+# texts to train on those of the quickstart.
+benchmarks: $(INSTALLED_PARITY) runs/benchmark/calculator/execute/.COMPLETED quickstart
 	.venv/bin/python benchmarks/filter_scoring.py --record --run runs/benchmark
 	.venv/bin/python benchmarks/call_sampling.py --record
 	.venv/bin/python benchmarks/generation.py --record
 	.venv/bin/python benchmarks/decoding.py --record --rows 1
 	.venv/bin/python benchmarks/decoding.py --record --rows 32
 	.venv/bin/python benchmarks/prefill.py --record
+	.venv/bin/python benchmarks/finetuning.py --record
+	.venv/bin/python benchmarks/finetuning.py --record --dtype bfloat16
+	.venv/bin/python benchmarks/finetuning.py --record --lora_rank 16
+	.venv/bin/python benchmarks/finetuning.py --record --data runs/quickstart/calculator \
+	  runs/quickstart/wikisearch
 	.venv/bin/python benchmarks/filter_scoring.py --record --run runs/benchmark --distinct \
 	  --candidates 100
 	.venv/bin/python benchmarks/call_sampling.py --record --temperature 1.0 --texts 4 \
