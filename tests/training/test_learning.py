@@ -34,8 +34,8 @@ def _record(number: int) -> AnnotatedDocument:
 
 def _accuracy(model, examples):
   """Returns how many of the numbers after a result are predicted, all digits of them."""
-  rows = pack(examples, model.tokenizer, 64, True)
-  assert len(rows) == len(examples)
+  rows = jax.tree.map(lambda *parts: np.concatenate(parts),
+                      *(pack([example], model.tokenizer, 64, True) for example in examples))
   logits = jax.jit(model.decoder.apply)(model.variables, rows.tokens_RT)[0]
   hits = np.asarray(jax.numpy.argmax(logits, -1) == rows.targets_RT)
   ends = (rows.segments_RT > 0).sum(1)  # the end-of-text token and the full stop come last
