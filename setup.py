@@ -55,7 +55,8 @@ setup(
     ],
     'dev': [
       'build', 'datasets', 'holidays', 'hypothesis', 'matplotlib', 'mcp>=2.3,<3', 'pytest',
-      'python-dateutil', 'ruff', 'sacrebleu', 'setuptools>=77', 'tensorboardX>=2.6,<3', 'zstandard',
+      'pytest-xdist', 'python-dateutil', 'ruff', 'sacrebleu', 'setuptools>=77',
+      'tensorboardX>=2.6,<3', 'zstandard',
     ],
     'gpu': ['jax[cuda12]'],
     'hf': ['datasets>=4,<6'],

@@ -69,6 +69,15 @@ def test_what_does_not_fit_is_an_answer(model, capsys):
   assert 'no: Ran out of memory' in out and '15.75G' in out
 
 
+@pytest.mark.usefixtures('libtpu')
+def test_arguments_that_leave_no_room_do_not_fit(model, capsys):
+  """A cache of 16 GiB, of which a step reads and writes a little."""
+  options = ['--step', 'prefill', '--topology', 'v5e-1', '--batch', str(2**14), '--length', '512']
+  assert cli.main(_command(model, *options, '--json')) == 0
+  plan = json.loads(capsys.readouterr().out)
+  assert not plan['fits'] and plan['arguments'] > 15.75 * 2**30 and '15.75' in plan['reason']
+
+
 @pytest.mark.parametrize(('others', 'message'), [
     (['--topology', 'v5e:2x5'], "unknown topology 'v5e:2x5'"),
     (['--mesh', '1,3,1'], '--mesh 1,3,1 does not fit v5e:2x4: the product must be 8'),

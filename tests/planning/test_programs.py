@@ -4,7 +4,9 @@ import jax
 import pytest
 
 from toolformer_jax.models.config import DecoderConfig
+from toolformer_jax.planning.compilation import Compiled
 from toolformer_jax.planning.hlo import Collectives
+from toolformer_jax.planning.plan import judge
 from toolformer_jax.planning.programs import argument_bytes, program
 from toolformer_jax.planning.roofline import roofline
 from toolformer_jax.planning.slices import GIB, Slice
@@ -12,6 +14,7 @@ from toolformer_jax.training.settings import FinetuneSettings
 
 SMALL = DecoderConfig(vocab_size=96, layers=2, embed_dim=32, heads=4, kv_heads=2, head_dim=8,
                       mlp_dim=64, max_positions=64, rotary_dim=8)
+NOTHING = 'ENTRY %main (a: f32[]) -> f32[] {\n  ROOT %a = f32[] parameter(0)\n}'
 LARGE_STATE = FinetuneSettings(remat=True, first_moment='bfloat16')
 
 
@@ -74,6 +77,19 @@ def test_links_bound_what_sends_much():
                    flops=1e12, traffic=1e6, collectives=sent)
   assert bound.links_s == pytest.approx(21 * GIB / 200e9)
   assert bound.tokens_per_s == pytest.approx(1000 / bound.links_s)
+
+
+@pytest.mark.parametrize('over', [-1, 0, 1])
+def test_arguments_and_temporaries_fit_together(mesh_of, gpt_j, over):
+  request = gpt_j()
+  work = program('train', request.config, mesh_of(1, 8, 1), 32, 1024, LARGE_STATE)
+  temporaries = request.slice.usable_memory - 7 * GIB - 5 + over
+  plan = judge(request, work, Compiled(1.0, 7 * GIB, 5, temporaries, True, NOTHING))
+  assert plan.fits == (over <= 0)
+  if plan.fits:
+    assert plan.fit.headroom == -over and not plan.reason
+  else:
+    assert 'more than the 15.75 GiB' in plan.reason
 
 
 def _bound(one, work):

@@ -15,7 +15,7 @@ from toolformer_jax.planning import hlo
 from toolformer_jax.planning.compilation import Compiled, TooLarge, compile_program
 from toolformer_jax.planning.programs import Program, Step, argument_bytes, program
 from toolformer_jax.planning.roofline import Roofline, roofline
-from toolformer_jax.planning.slices import Slice
+from toolformer_jax.planning.slices import GIB, Slice
 from toolformer_jax.training.settings import FinetuneSettings
 
 log = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ class Plan:
     compile_s: how long the compiler took.
     useful_flops: operations of one run on all chips, see `flops`.
     fit: what is known if it fits; None if it does not.
-    reason: why it does not, in the compiler's words.
+    reason: why it does not; '' if it does.
   """
 
   request: Request
@@ -134,22 +134,32 @@ def make_plan(request: Request) -> Plan:
                  request.finetune)
   log.info('compiling %s of %s for %s; a large model takes a minute or two', request.step,
            request.model, request.slice.name)
-  compiled = compile_program(step.lower(mesh))
+  return judge(request, step, compile_program(step.lower(mesh)))
+
+
+def judge(request: Request, step: Program, compiled: Compiled | TooLarge) -> Plan:
+  """Returns the plan of a program that was compiled, or that the compiler gave up.
+
+  The compiler only gives up where the temporaries alone are too large. Arguments have to fit beside
+  them.
+  """
+  usable = request.slice.usable_memory
   if isinstance(compiled, TooLarge):
-    return Plan(request, argument_bytes(step.arguments), compiled.seconds, step.useful_flops, None,
-                compiled.reason)
-  return Plan(request, compiled.arguments, compiled.seconds, step.useful_flops,
-              _fit(request, step, compiled))
-
-
-def _fit(request: Request, step: Program, compiled: Compiled) -> Fit:
-  sent = hlo.collectives(compiled.text)
-  bound = roofline(
-      chip=request.slice.chip, chips=request.slice.chips, tokens=step.tokens,
-      useful_flops=step.useful_flops, flops=step.flops, traffic=step.traffic, collectives=sent)
-  temporaries = compiled.results + compiled.temporaries
-  headroom = request.slice.usable_memory - compiled.arguments - temporaries
-  return Fit(temporaries, headroom, compiled.kernel, sent, bound)
+    arguments = argument_bytes(step.arguments)
+    reason = f'{compiled.reason.rstrip(".")}; arguments are {arguments / GIB:.2f} GiB beside them'
+    return Plan(request, arguments, compiled.seconds, step.useful_flops, None, reason)
+  arguments, temporaries = compiled.arguments, compiled.results + compiled.temporaries
+  headroom, fit, reason = usable - arguments - temporaries, None, ''
+  if headroom < 0:
+    reason = (f'{arguments / GIB:.2f} GiB of arguments and {temporaries / GIB:.2f} GiB of '
+              f'temporaries are more than the {usable / GIB:.2f} GiB of a chip')
+  else:
+    sent = hlo.collectives(compiled.text)
+    bound = roofline(
+        chip=request.slice.chip, chips=request.slice.chips, tokens=step.tokens,
+        useful_flops=step.useful_flops, flops=step.flops, traffic=step.traffic, collectives=sent)
+    fit = Fit(temporaries, headroom, compiled.kernel, sent, bound)
+  return Plan(request, arguments, compiled.seconds, step.useful_flops, fit, reason)
 
 
 def mesh_on(devices: Sequence[jax.Device], request: Request) -> jax.sharding.Mesh:
