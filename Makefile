@@ -7,7 +7,7 @@ INSTALLED = .venv/.installed
 INSTALLED_PARITY = .venv/.installed-parity
 INSTALLED_AOT = .venv/.installed-aot
 
-.PHONY: .venv aot apertium quickstart test parity benchmarks lint clean
+.PHONY: .venv aot apertium quickstart test test-long parity benchmarks lint clean
 
 .venv: $(INSTALLED)
 
@@ -39,9 +39,14 @@ apertium:
 quickstart: $(INSTALLED)
 	.venv/bin/python experiments/quickstart.py
 
+# Two at a time: most of the time is one core's, tracing and compiling.
 test: $(INSTALLED)
-	.venv/bin/python -m pytest --ignore=tests/parity --ignore=tests/planning/test_paper_model.py \
-	  -m 'not long'
+	.venv/bin/python -m pytest --numprocesses 2 --dist loadfile --ignore=tests/parity \
+	  --ignore=tests/planning/test_paper_model.py -m 'not long'
+
+# Minutes each.
+test-long: $(INSTALLED)
+	.venv/bin/python -m pytest --ignore=tests/parity -m long
 
 parity: $(INSTALLED_PARITY)
 	.venv/bin/python -m pytest tests/parity
@@ -49,14 +54,20 @@ parity: $(INSTALLED_PARITY)
 aot: $(INSTALLED_AOT)
 	.venv/bin/python -m pytest tests/planning
 
-# About an hour with nothing else running. The candidates are those of the paper's k and m.
-benchmarks: $(INSTALLED_PARITY) runs/benchmark/calculator/execute/.COMPLETED
+# More than an hour with nothing else running. The candidates are those of the paper's k and m, the
+# texts to train on those of the quickstart.
+benchmarks: $(INSTALLED_PARITY) runs/benchmark/calculator/execute/.COMPLETED quickstart
 	.venv/bin/python benchmarks/filter_scoring.py --record --run runs/benchmark
 	.venv/bin/python benchmarks/call_sampling.py --record
 	.venv/bin/python benchmarks/generation.py --record
 	.venv/bin/python benchmarks/decoding.py --record --rows 1
 	.venv/bin/python benchmarks/decoding.py --record --rows 32
 	.venv/bin/python benchmarks/prefill.py --record
+	.venv/bin/python benchmarks/finetuning.py --record
+	.venv/bin/python benchmarks/finetuning.py --record --dtype bfloat16
+	.venv/bin/python benchmarks/finetuning.py --record --lora_rank 16
+	.venv/bin/python benchmarks/finetuning.py --record --data runs/quickstart/calculator \
+	  runs/quickstart/wikisearch
 	.venv/bin/python benchmarks/filter_scoring.py --record --run runs/benchmark --distinct \
 	  --candidates 100
 	.venv/bin/python benchmarks/call_sampling.py --record --temperature 1.0 --texts 4 \

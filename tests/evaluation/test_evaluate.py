@@ -115,6 +115,14 @@ def test_a_folder_made_otherwise_is_refused(evaluate, change, named):
   assert (code, out) == (2, '') and named in err.splitlines()[-1]
 
 
+def test_a_prompt_that_is_too_long_counts_as_wrong_and_is_told(evaluate):
+  write('svamp', 'SVAMP.json', json.dumps([PROBLEMS[1][0], {
+      'ID': 'long', 'Body': 'Xi has 7. ' * 200, 'Question': 'How many?', 'Answer': 7.0}]))
+  code, out, _ = evaluate(arms='base')
+  assert code == 0 and scores()['svamp', 'base']['value'] == 50
+  assert '- SVAMP, base: 1 prompts are too long for the model and count as wrong.' in out
+
+
 def test_other_questions_in_the_same_folder_are_refused(evaluate):
   assert evaluate(arms='base')[0] == 0
   write('svamp', 'SVAMP.json', json.dumps([{**PROBLEMS[0][0], 'Body': 'Else.'}]))

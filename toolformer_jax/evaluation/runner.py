@@ -84,6 +84,7 @@ class Results:
   Attributes:
     scores, differences: the figures.
     breakdowns: of word problems, by task: how many of Toolformer's answers went wrong how.
+    notes: what a reader of the scores has to know of single cells.
     skipped: why tasks were not asked, by name.
     failed: why cells, or the reading of a task, failed: by `task` or `task/arm`.
   """
@@ -91,6 +92,7 @@ class Results:
   scores: list[Score] = field(default_factory=list)
   differences: list[Difference] = field(default_factory=list)
   breakdowns: dict[str, dict[str, int]] = field(default_factory=dict)
+  notes: list[str] = field(default_factory=list)
   skipped: dict[str, str] = field(default_factory=dict)
   failed: dict[str, str] = field(default_factory=dict)
 
@@ -209,6 +211,9 @@ def _judge(plan: Plan, folder: pathlib.Path, task: Task, items: Sequence, result
     records = [found[item.id] for item in items]
     by_arm[arm.name] = (judged(task, records, plan.settings) if task.rule
                         else list(map(dataclasses.asdict, records)))
+    if failures := sum(record.get('failure') is not None for record in by_arm[arm.name]):
+      results.notes.append(f'{task.title}, {arm.name}: {failures} prompts are too long for the '
+                           'model and count as wrong.')
     path = folder / 'predictions' / f'{task.name}.{arm.name}.jsonl'
     path.parent.mkdir(parents=True, exist_ok=True)
     write_lines(path, by_arm[arm.name])

@@ -27,7 +27,8 @@ def report(plan: Plan, results: Results) -> str:
     parts += ['## Word problems: what became of Toolformer\'s answers',
               markdown(breakdown_rows(plan, results))]
   parts += _missing_part(results)
-  parts += ['## How it was done', '\n'.join(f'- {line}' for line in _how(plan))]
+  lines = [*results.notes, *_how(plan)]
+  parts += ['## How it was done', '\n'.join(f'- {line}' for line in lines)]
   return '\n\n'.join(parts) + '\n'
 
 
@@ -111,7 +112,8 @@ def _how(plan: Plan) -> list[str]:
   for task in plan.tasks:
     rule = f'judged by {task.rule}' if task.rule else 'perplexity'
     without = f'; without {", ".join(sorted(task.without_tools))}' if task.without_tools else ''
-    lines.append(f'{task.title}: {rule}{without}. {task.remark}'.rstrip())
+    prompt = f' Prompt: `{task.prompt}`.' if task.prompt else ''
+    lines.append(f'{task.title}: {rule}{without}.{prompt} {task.remark}'.rstrip())
   if plan.limit:
     lines.append(f'Only the first {plan.limit} questions of each task were asked.')
   generation = {name: value for name, value in dataclasses.asdict(plan.generation).items()

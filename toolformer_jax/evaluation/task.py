@@ -58,6 +58,7 @@ class Task:
     rule: by which answers are judged; None for a perplexity.
     without_tools: tools that must not be called.
     groups: titles of its parts, by their names.
+    prompt: how its prompts are made, for the report.
     remark: what everybody who reads a score has to know.
   """
 
@@ -68,6 +69,7 @@ class Task:
   rule: Rule | None
   without_tools: frozenset[str] = frozenset()
   groups: tuple[tuple[str, str], ...] = ()
+  prompt: str = ''
   remark: str = ''
 
   def max_tokens(self, settings: EvaluationSettings) -> int:

@@ -91,9 +91,10 @@ class Einsum(nn.Module):
     down = variable('a', nn.initializers.normal(0.02), inside, len(inside))
     up = variable('b', nn.initializers.zeros, outside, 0)
     rows = ''.join(letter for letter in left if letter not in names(inside))
-    low = jnp.einsum(f'{left},{names(inside)}r->{rows}r', x, down)
+    low = contract(f'{left},{names(inside)}r->{rows}r', self.config.dtype, x, down)
     scale = self.config.lora_alpha / rank
-    y = contract(f'{rows}r,r{names(outside)}->{self.equation.split("->")[1]}', low, up)
+    out = self.equation.split('->')[1]
+    y = contract(f'{rows}r,r{names(outside)}->{out}', 'float32', low, up)
     return (scale * y).astype(x.dtype)
 
 

@@ -123,4 +123,5 @@ def _count(number: int) -> tuple[str, ...]:
 
 DATESET = Task(
     'dateset', 'Dateset', read, '', Rule(words=5),
-    groups=tuple((str(i), f'Dateset, template {i}') for i in SIZES))
+    groups=tuple((str(i), f'Dateset, template {i}') for i in SIZES),
+    prompt=prompt('...'))

@@ -109,4 +109,5 @@ LAMA = Task(
     'fetch https://dl.fbaipublicfiles.com/LAMA/data.zip and put relations.jsonl, Squad_test.jsonl, '
     'Google_RE_*.jsonl and TREx_P*.jsonl there',
     Rule(words=5), without_tools=frozenset({'WikiSearch'}),
-    groups=(('squad', 'SQuAD'), ('google_re', 'Google-RE'), ('trex', 'T-REx')))
+    groups=(('squad', 'SQuAD'), ('google_re', 'Google-RE'), ('trex', 'T-REx')),
+    prompt=PROMPT + '...')

@@ -59,7 +59,9 @@ _RULE = Rule(words=10)
 MLQA = Task('mlqa', 'MLQA', read_mlqa,
             'fetch MLQA_V1.zip as github.com/facebookresearch/MLQA says, and put '
             'test-context-en-question-*.json there', _RULE,
-            groups=tuple((language, f'MLQA {language.title()}') for language in LANGUAGES))
+            groups=tuple((language, f'MLQA {language.title()}') for language in LANGUAGES),
+            prompt=prompt('...', '...'))
 XQUAD = Task('xquad', 'XQuAD', read_xquad,
              'fetch xquad.*.json of github.com/google-deepmind/xquad', _RULE,
-             groups=tuple((language, f'XQuAD {language.title()}') for language in LANGUAGES))
+             groups=tuple((language, f'XQuAD {language.title()}') for language in LANGUAGES),
+             prompt=prompt('...', '...'))

@@ -46,16 +46,17 @@ def read_triviaqa(folder: TaskFolder, settings: EvaluationSettings) -> Iterator[
     yield Question(fields['QuestionId'], prompt(fields['Question']), tuple(answers))
 
 
+_PROMPT = prompt('...')
 _RULE, _WITHOUT = Rule(words=20), frozenset({'QA'})  # the paper's QA tool was trained on NQ
 WEBQUESTIONS = Task(
     'webquestions', 'WebQS', read_webquestions,
     'fetch main/test.json of github.com/brmson/dataset-factoid-webquestions, or '
-    'webquestions.examples.test.json of SEMPRE', _RULE, _WITHOUT)
+    'webquestions.examples.test.json of SEMPRE', _RULE, _WITHOUT, prompt=_PROMPT)
 NQ_OPEN = Task(
     'nq_open', 'NQ', read_nq_open,
     'fetch nq_open/NQ-open.dev.jsonl of github.com/google-research-datasets/natural-questions',
-    _RULE, _WITHOUT)
+    _RULE, _WITHOUT, prompt=_PROMPT)
 TRIVIAQA = Task(
     'triviaqa', 'TriviaQA', read_triviaqa,
     'fetch unfiltered-web-dev.json of triviaqa-unfiltered.tar.gz from '
-    'nlp.cs.washington.edu/triviaqa', _RULE, _WITHOUT)
+    'nlp.cs.washington.edu/triviaqa', _RULE, _WITHOUT, prompt=_PROMPT)

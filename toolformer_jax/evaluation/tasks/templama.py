@@ -21,4 +21,5 @@ def read(folder: TaskFolder, settings: EvaluationSettings) -> Iterator[Question]
 
 
 TEMPLAMA = Task('templama', 'TempLAMA', read,
-                'fetch https://storage.googleapis.com/gresearch/templama/test.json', Rule(words=5))
+                'fetch https://storage.googleapis.com/gresearch/templama/test.json', Rule(words=5),
+                prompt=PROMPT + '...')

@@ -84,14 +84,17 @@ def read_gsm8k_questions(folder: TaskFolder, settings: EvaluationSettings) -> It
                      (problem.answer.rpartition('####')[2].strip(),))
 
 
-_RULE = Rule(words=0)
+_RULE, _PROMPT = Rule(words=0), prompt('...')
 ASDIV = Task('asdiv', 'ASDiv', read_asdiv,
-             'fetch dataset/ASDiv.xml of github.com/chaochun/nlu-asdiv-dataset', _RULE)
-SVAMP = Task('svamp', 'SVAMP', read_svamp, 'fetch SVAMP.json of github.com/arkilpatel/SVAMP', _RULE)
+             'fetch dataset/ASDiv.xml of github.com/chaochun/nlu-asdiv-dataset', _RULE,
+             prompt=_PROMPT)
+SVAMP = Task('svamp', 'SVAMP', read_svamp, 'fetch SVAMP.json of github.com/arkilpatel/SVAMP', _RULE,
+             prompt=_PROMPT)
 MAWPS = Task('mawps', 'MAWPS', read_mawps,
              'fetch data/cv_mawps (CSV) of github.com/arkilpatel/SVAMP, or the JSON files of '
-             'MAWPS', _RULE)
+             'MAWPS', _RULE, prompt=_PROMPT)
 GSM8K = Task('gsm8k', 'GSM8K', read_gsm8k_questions,
              'fetch test.jsonl or train.jsonl of github.com/openai/grade-school-math', _RULE,
+             prompt=_PROMPT,
              remark='A model that was tuned on gsm_symbolic or its kin, as the quickstart does, '
                     'has seen templates of GSM8K test questions: its score counts for nothing.')
