@@ -5,8 +5,9 @@ INSTALL = .venv/bin/python -m pip install --disable-pip-version-check -c constra
 # Written last, so that an installation which was interrupted is gone on with.
 INSTALLED = .venv/.installed
 INSTALLED_PARITY = .venv/.installed-parity
+INSTALLED_AOT = .venv/.installed-aot
 
-.PHONY: .venv apertium quickstart test parity benchmarks lint clean
+.PHONY: .venv aot apertium quickstart test test-long parity benchmarks lint clean
 
 .venv: $(INSTALLED)
 
@@ -18,6 +19,11 @@ $(INSTALLED): setup.py pyproject.toml constraints.txt
 # The constraint names a release of torch that has a small build for CPUs.
 $(INSTALLED_PARITY): $(INSTALLED)
 	$(INSTALL) -e '.[parity,data]'
+	touch $@
+
+# The TPU's compiler, which needs no TPU.
+$(INSTALLED_AOT): $(INSTALLED)
+	$(INSTALL) -e '.[aot]'
 	touch $@
 
 # The translator's rules, from Debian's packages; as root or with sudo.
@@ -33,20 +39,35 @@ apertium:
 quickstart: $(INSTALLED)
 	.venv/bin/python experiments/quickstart.py
 
+# Two at a time: most of the time is one core's, tracing and compiling.
 test: $(INSTALLED)
-	.venv/bin/python -m pytest --ignore=tests/parity -m 'not long'
+	.venv/bin/python -m pytest --numprocesses 2 --dist loadfile --ignore=tests/parity \
+	  --ignore=tests/planning/test_paper_model.py -m 'not long'
+
+# Minutes each.
+test-long: $(INSTALLED)
+	.venv/bin/python -m pytest --ignore=tests/parity -m long
 
 parity: $(INSTALLED_PARITY)
 	.venv/bin/python -m pytest tests/parity
 
-# About an hour with nothing else running. The candidates are those of the paper's k and m.
-benchmarks: $(INSTALLED_PARITY) runs/benchmark/calculator/execute/.COMPLETED
+aot: $(INSTALLED_AOT)
+	.venv/bin/python -m pytest tests/planning
+
+# More than an hour with nothing else running. The candidates are those of the paper's k and m, the
+# texts to train on those of the quickstart.
+benchmarks: $(INSTALLED_PARITY) runs/benchmark/calculator/execute/.COMPLETED quickstart
 	.venv/bin/python benchmarks/filter_scoring.py --record --run runs/benchmark
 	.venv/bin/python benchmarks/call_sampling.py --record
 	.venv/bin/python benchmarks/generation.py --record
 	.venv/bin/python benchmarks/decoding.py --record --rows 1
 	.venv/bin/python benchmarks/decoding.py --record --rows 32
 	.venv/bin/python benchmarks/prefill.py --record
+	.venv/bin/python benchmarks/finetuning.py --record
+	.venv/bin/python benchmarks/finetuning.py --record --dtype bfloat16
+	.venv/bin/python benchmarks/finetuning.py --record --lora_rank 16
+	.venv/bin/python benchmarks/finetuning.py --record --data runs/quickstart/calculator \
+	  runs/quickstart/wikisearch
 	.venv/bin/python benchmarks/filter_scoring.py --record --run runs/benchmark --distinct \
 	  --candidates 100
 	.venv/bin/python benchmarks/call_sampling.py --record --temperature 1.0 --texts 4 \

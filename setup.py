@@ -47,6 +47,7 @@ setup(
   ],
   extras_require={
     'aot': ['libtpu==0.0.42.1'],  # compiles for TPUs without one: must fit jaxlib
+    'boards': ['tensorboardX>=2.6,<3', 'wandb>=0.20,<1'],  # where metrics of training are shown
     'data': [
       'seqio>=0.0.20,<0.1',
       'tensorflow>=2.21,<2.22',
@@ -54,7 +55,8 @@ setup(
     ],
     'dev': [
       'build', 'datasets', 'holidays', 'hypothesis', 'matplotlib', 'mcp>=2.3,<3', 'pytest',
-      'python-dateutil', 'ruff', 'sacrebleu', 'setuptools>=77', 'zstandard',
+      'pytest-xdist', 'python-dateutil', 'ruff', 'sacrebleu', 'setuptools>=77',
+      'tensorboardX>=2.6,<3', 'zstandard',
     ],
     'gpu': ['jax[cuda12]'],
     'hf': ['datasets>=4,<6'],

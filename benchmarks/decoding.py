@@ -11,9 +11,9 @@ import copy
 import dataclasses
 
 import harness
-from flops import forward_flops
 from generation import read
 
+from toolformer_jax.flops import forward_flops
 from toolformer_jax.inference.continuation import GenerationSettings
 from toolformer_jax.inference.generation import generate
 from toolformer_jax.models.config import DecoderConfig

@@ -15,7 +15,6 @@ import pathlib
 from collections import defaultdict
 
 import harness
-from flops import forward_flops
 
 from toolformer_jax.annotation import folder as folders
 from toolformer_jax.annotation.filter import WEIGHTS, score_calls
@@ -23,6 +22,7 @@ from toolformer_jax.annotation.folder import stage_name
 from toolformer_jax.annotation.records import Document, ExecutedCall, read_records
 from toolformer_jax.annotation.settings import THRESHOLDS
 from toolformer_jax.calls import DEFAULT_SYNTAX
+from toolformer_jax.flops import forward_flops
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.runtime import ModelSettings, load_model
 from toolformer_jax.tokenizer import Tokenizer

@@ -23,6 +23,7 @@ Run = Callable[[bool], dict[str, float]]  # warm-up or all -> amounts of work
 Side = Callable[[argparse.Namespace], Run]
 RESULTS = pathlib.Path(__file__).with_name('RESULTS.md')
 _PACKAGES = ('jax', 'flax', 'torch', 'transformers')
+_SIZES = (2048, 8192)  # of the matrices whose product is timed: on a CPU, on an accelerator
 _MEASURED = ('seconds', 'memory', 'peak_flops', 'flops')
 
 
@@ -72,10 +73,10 @@ def _measure(side: Side, args: argparse.Namespace) -> dict[str, float]:
   memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts KiB
   product = _torch_product if args.side == 'theirs' else _jax_product
   return {'seconds': seconds, 'memory': memory,
-          'peak_flops': _peak_flops(product(getattr(args, 'dtype', 'float32'))), **amounts}
+          'peak_flops': _peak_flops(*product(getattr(args, 'dtype', 'float32'))), **amounts}
 
 
-def _peak_flops(product: Callable[[], None], size: int = 2048) -> float:
+def _peak_flops(product: Callable[[], None], size: int) -> float:
   """Returns the best floating-point operations per second of a product of square matrices."""
   product()
   times = []
@@ -86,18 +87,25 @@ def _peak_flops(product: Callable[[], None], size: int = 2048) -> float:
   return 2 * size**3 / min(times)
 
 
-def _jax_product(dtype: str, size: int = 2048) -> Callable[[], None]:
+def _jax_product(dtype: str) -> tuple[Callable[[], None], int]:
   import jax
   import jax.numpy as jnp
+  size = _SIZES[jax.default_backend() != 'cpu']
   x = jnp.ones((size, size), dtype)
   multiply = jax.jit(lambda x: x @ x)
-  return lambda: multiply(x).block_until_ready()
+  return lambda: multiply(x).block_until_ready(), size
 
 
-def _torch_product(dtype: str, size: int = 2048) -> Callable[[], None]:
+def _torch_product(dtype: str) -> tuple[Callable[[], None], int]:
   import torch
-  x = torch.ones(size, size, dtype=getattr(torch, dtype))
-  return lambda: torch.matmul(x, x)
+  gpu = torch.cuda.is_available()
+  size = _SIZES[gpu]
+  x = torch.ones(size, size, dtype=getattr(torch, dtype), device='cuda' if gpu else 'cpu')
+  def multiply():
+    torch.matmul(x, x)
+    if gpu:
+      torch.cuda.synchronize()
+  return multiply, size
 
 
 def report(title: str, repeats: int, results: Mapping[str, list[dict[str, float]]]) -> str:

@@ -7,9 +7,9 @@ import argparse
 import itertools
 
 import harness
-from flops import forward_flops
 
 from toolformer_jax.annotation.corpus import read_corpus
+from toolformer_jax.flops import forward_flops
 from toolformer_jax.inference.prefill import prefill_prompt
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.runtime import ModelSettings, load_model

@@ -510,7 +510,7 @@ def test_finetune_writes_a_checkpoint_that_generates(run, workplace, data, check
 
 
 @pytest.mark.parametrize('name, message', [
-  ('nothing', 'can not read nothing'),
+  ('nothing', "unknown corpus 'nothing'"),
   ('unfinished', 'no output folder of annotate, or the run has not ended'),
   ('empty', 'empty holds no text with a call'),
 ])

@@ -11,7 +11,7 @@ import pytest
 PACKAGE = pathlib.Path(__file__).parents[1] / 'toolformer_jax'
 CORE = ('models.decoder', 'inference.scoring', 'inference.sampling', 'inference.generation',
         'annotation.pipeline', 'annotation.corpus', 'training.finetune', 'checkpoints.pretrained',
-        'tools.executor', 'evaluation.runner', 'evaluation.tasks')
+        'planning.search', 'tools.executor', 'evaluation.runner', 'evaluation.tasks')
 
 
 @pytest.fixture(scope='module')

@@ -67,3 +67,26 @@ def test_characters_before_a_token_are_those_that_its_predecessors_spell(tokeniz
   spelled = b''.join(tokenizer.token_bytes[i] for i in tokenizer.encode(text)[:position])
   assert spelled.startswith(text[:count].encode())
   assert len(spelled) - len(text[:count].encode()) < 4
+
+
+@pytest.fixture(scope='module')
+def pieces():
+  """SentencePiece's kind: a token for each byte, some letters, runs of spaces and line ends."""
+  special, whole = ['<pad>', '<unk>', '<bos>'], ['\n\n', '  ', '<table>']
+  letters = ['▁', 'a', 'b', 'é', '東', '[', '▁[', 'ab', '▁ab', 'abab']
+  tokens = [*special, *whole, *(f'<0x{byte:02X}>' for byte in range(256)), *letters]
+  return Tokenizer.sentencepiece_bpe(tokens, special, whole, '<unk>', bos_id=2, eos_id=None)
+
+
+@given(st.text() | st.text('ab é東[\n<>table'))
+def test_pieces_spell_any_text_without_their_own_sign_for_a_space(pieces, text):
+  text = text.replace('▁', ' ').encode('utf-8', 'ignore').decode('utf-8')
+  assert pieces.spells(text)
+
+
+def test_pieces_are_merged_in_their_order(pieces):
+  def spelled(text):
+    return [pieces.token_bytes[i].decode() for i in pieces.encode(text)]
+  assert spelled('abab ab') == ['abab', ' ab'] and spelled('   [') == ['  ', ' [']
+  assert spelled('a\n\n\n<table>') == ['a', '\n\n', '\n', '<table>']
+  assert pieces.start_id == 2 and pieces.encode('<bos>') != [2]

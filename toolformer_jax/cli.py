@@ -22,6 +22,7 @@ _COMMANDS = {
     'finetune': 'train a model on what annotate found',
     'evaluate': 'ask models the questions of benchmarks, with and without tools',
     'export': 'write a model as a Hugging Face directory',
+    'plan': 'tell whether a step fits a TPU, and how fast it can be, without one',
 }
 _RESUMABLE = ('annotate', 'evaluate', 'finetune')
 # What argparse shall take for an option: `-h`, `--name` and the `--` that ends the options.

@@ -24,7 +24,7 @@ from toolformer_jax.inference.continuation import GenerationSettings
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.runtime import ModelSettings
 from toolformer_jax.toolbox import MtSettings, OwnTools, QaSettings, Toolbox
-from toolformer_jax.training.settings import FinetuneSettings
+from toolformer_jax.training.settings import FinetuneSettings, MixtureSettings
 from toolformer_jax.wikipedia import SearchSettings
 
 DEFAULT_FILE = 'paper.gin'
@@ -32,7 +32,8 @@ DEFAULT_FILE = 'paper.gin'
 _SHIPPED = importlib.resources.files('toolformer_jax.configs')
 _KINDS = {kind.__name__: kind for kind in (
     AnnotationSettings, CallSyntax, EvaluationSettings, FinetuneSettings, GenerationSettings,
-    ModelSettings, MtSettings, OwnTools, QaSettings, SearchSettings, ToolSettings)}
+    MixtureSettings, ModelSettings, MtSettings, OwnTools, QaSettings, SearchSettings,
+    ToolSettings)}
 _BUILD = {name: gin.external_configurable(kind) for name, kind in _KINDS.items()}
 _BUILD_DECODER = gin.external_configurable(DecoderConfig)
 
@@ -55,6 +56,7 @@ class Configuration:
   evaluation: EvaluationSettings
   finetune: FinetuneSettings
   generation: GenerationSettings
+  mixture: MixtureSettings
   model: ModelSettings
   syntax: CallSyntax
   toolbox: Toolbox
@@ -138,8 +140,8 @@ def _build() -> Configuration:
   settings = {
       'annotation': _BUILD['AnnotationSettings'](),
       'evaluation': _BUILD['EvaluationSettings'](), 'finetune': _BUILD['FinetuneSettings'](),
-      'generation': _BUILD['GenerationSettings'](), 'model': _BUILD['ModelSettings'](),
-      'syntax': _BUILD['CallSyntax'](), 'toolbox': toolbox}
+      'generation': _BUILD['GenerationSettings'](), 'mixture': _BUILD['MixtureSettings'](),
+      'model': _BUILD['ModelSettings'](), 'syntax': _BUILD['CallSyntax'](), 'toolbox': toolbox}
   text = gin.operative_config_str()
   _refuse_unused(set(_ASSIGNED.findall(text)), tools)
   return Configuration(tools=tools, text=text, **settings)

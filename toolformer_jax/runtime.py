@@ -14,6 +14,10 @@ from toolformer_jax.fetch import CATALOGUE, cache_directory, file_sha256
 from toolformer_jax.settings import check
 
 if TYPE_CHECKING:
+  from collections.abc import Sequence
+
+  import jax
+
   from toolformer_jax.models.language_model import LanguageModel
 
 _PATIENCE_S = 86_400  # a day
@@ -48,8 +52,9 @@ class ModelSettings:
       raise UserError('ModelSettings: no axis of the mesh can have size 0')
 
 
-def load_model(checkpoint: str, settings: ModelSettings) -> 'LanguageModel':
-  """Returns the model `checkpoint` on the devices of this process.
+def load_model(checkpoint: str, settings: ModelSettings,
+               devices: 'Sequence[jax.Device] | None' = None) -> 'LanguageModel':
+  """Returns the model `checkpoint` on `devices`, by default those of this process.
 
   Programs that XLA compiles are kept in the cache directory: the second run starts faster.
 
@@ -65,7 +70,7 @@ def load_model(checkpoint: str, settings: ModelSettings) -> 'LanguageModel':
   jax.config.update('jax_compilation_cache_dir', str(cache_directory() / 'compiled'))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
   try:
-    mesh = make_mesh(settings.data, settings.fsdp, settings.tensor)
+    mesh = make_mesh(settings.data, settings.fsdp, settings.tensor, devices)
   except ValueError as error:
     raise UserError(f'ModelSettings: {error}') from error
   model = load_pretrained(checkpoint, mesh=mesh, dtype=settings.dtype)

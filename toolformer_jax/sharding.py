@@ -15,6 +15,8 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 log = logging.getLogger(__name__)
@@ -36,8 +38,11 @@ def make_mesh(
 ) -> Mesh:
   """Returns a mesh of `devices` (default: this process's); the axis of size -1 takes the rest.
 
+  Of several slices of a TPU, which a slower network connects, each has a part of the data axis, or
+  else of the fsdp axis.
+
   Raises:
-    ValueError: the sizes do not multiply to the number of devices.
+    ValueError: the sizes do not multiply to the number of devices, or slices divide neither axis.
   """
   devices = jax.local_devices() if devices is None else devices
   shape = [data, fsdp, tensor]
@@ -46,7 +51,20 @@ def make_mesh(
     shape[shape.index(-1)] = len(devices) // known
   if math.prod(shape) != len(devices):
     raise ValueError(f'a mesh of {data} x {fsdp} x {tensor} does not fit {len(devices)} devices')
+  slices = len({getattr(device, 'slice_index', 0) for device in devices})
+  if slices > 1:
+    return Mesh(_across_slices(shape, slices, devices), MESH_AXES, axis_types=(AxisType.Auto,) * 3)
   return jax.make_mesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+
+
+def _across_slices(shape: Sequence[int], slices: int, devices: Sequence[jax.Device]) -> np.ndarray:
+  """Returns the devices of several slices in a mesh of `shape`."""
+  whole = [axis for axis in (0, 1) if shape[axis] % slices == 0]
+  if not whole:
+    raise ValueError(f'{slices} slices divide neither data {shape[0]} nor fsdp {shape[1]}')
+  across = [slices if axis == whole[0] else 1 for axis in range(3)]
+  within = [size // ways for size, ways in zip(shape, across, strict=True)]
+  return mesh_utils.create_hybrid_device_mesh(within, across, devices)
 
 
 @functools.cache
@@ -77,9 +95,24 @@ def constrain(x: jax.Array, *names: str | None) -> jax.Array:
   return jax.lax.with_sharding_constraint(x, partition_spec(x.shape, names, dict(mesh.shape)))
 
 
+def rows_of_a_device(rows: int) -> int:
+  """Returns how many of a batch's rows lie on one device of the current mesh; all without one."""
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty:
+    return rows
+  spec = partition_spec((rows,), ('batch',), dict(mesh.shape))
+  return rows // math.prod(mesh.shape[axis] for axis in spec[0] or ())
+
+
 def batch_sharding(mesh: Mesh, shape: Sequence[int]) -> NamedSharding:
   """Returns the sharding of an input array whose first dimension is the batch."""
-  names = ('batch', *[None] * (len(shape) - 1))
+  return named_sharding(mesh, shape, ('batch', *[None] * (len(shape) - 1)))
+
+
+def named_sharding(
+    mesh: Mesh, shape: Sequence[int], names: Sequence[str | None]
+) -> NamedSharding:
+  """Returns the sharding of an array of `shape`, its dimensions called `names`."""
   return NamedSharding(mesh, partition_spec(shape, names, dict(mesh.shape)))
 
 
@@ -94,7 +127,7 @@ def state_shardings(abstract: Any, mesh: Mesh) -> Any:
   def sharding(leaf):
     names = leaf.names if isinstance(leaf, nn.LogicallyPartitioned) else ()
     shape = leaf.value.shape if names else ()
-    return NamedSharding(mesh, partition_spec(shape, names, dict(mesh.shape)))
+    return named_sharding(mesh, shape, names)
   return jax.tree.map(sharding, abstract, is_leaf=lambda x: isinstance(x, nn.LogicallyPartitioned))
 
 

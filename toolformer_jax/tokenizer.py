@@ -8,7 +8,7 @@ import functools
 import json
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import tokenizers
@@ -45,17 +45,18 @@ class Tokenizer:
   """
 
   def __init__(self, hf: HfTokenizer, *, bos_id: int | None, eos_id: int | None,
-               vocab_size: int = 0):
+               vocab_size: int = 0, end_ids: Iterable[int] = ()):
     """Wraps a tokenizer of the `tokenizers` library; ids that are None are unknown.
 
-    A model may have a `vocab_size` above the number of tokens; the ids between spell nothing.
+    A model may have a `vocab_size` above the number of tokens; the ids between spell nothing. It
+    may have `end_ids` besides its `eos_id`, that of the end of a turn for instance.
     """
     self._hf = hf
     self.bos_id, self.eos_id = bos_id, eos_id
     self.vocab_size = max(hf.get_vocab_size(with_added_tokens=True), vocab_size)
     end_of_text = hf.token_to_id(_END_OF_TEXT)
     self.start_id = end_of_text if bos_id is None else bos_id
-    self.end_ids = frozenset({eos_id, end_of_text} - {None})
+    self.end_ids = frozenset({eos_id, end_of_text, *end_ids} - {None})
 
   @classmethod
   def byte_level_bpe(
@@ -90,9 +91,9 @@ class Tokenizer:
 
     A text is not begun with a space. What no token spells is spelled by tokens of single bytes.
     """
-    # Runs of spaces are spelled as such, and looked for where spaces have been replaced.
-    tokens, whole = ([token if token.strip(' ') else _SPACE * len(token) for token in given]
-                     for given in (tokens, whole))
+    # Runs of spaces are merged like words: where tokens are looked for, spaces are replaced.
+    tokens = [token if token.strip(' ') else _SPACE * len(token) for token in tokens]
+    whole = [token for token in whole if token.strip(' ')]
     vocab = {token: i for i, token in enumerate(tokens)}
     # Of several ways to make a token, the one with the longest left half comes first.
     merges = [(token[:cut], token[cut:]) for token in tokens for cut in range(len(token) - 1, 0, -1)
@@ -117,14 +118,14 @@ class Tokenizer:
       ids = json.loads((directory / 'tokenizer_ids.json').read_text('utf-8'))
       text = (directory / 'tokenizer.json').read_text('utf-8')
       return cls(HfTokenizer.from_str(text), bos_id=ids['bos_id'], eos_id=ids['eos_id'],
-                 vocab_size=ids.get('vocab_size', 0))
+                 vocab_size=ids.get('vocab_size', 0), end_ids=ids.get('end_ids', ()))
     except (OSError, ValueError, KeyError) as error:
       raise UserError(f'no usable tokenizer in {directory}: {error}') from error
 
   @classmethod
   def from_file(cls, file: pathlib.Path, *, bos_id: int | None, eos_id: int | None,
-                vocab_size: int = 0) -> 'Tokenizer':
-    """Reads a tokenizer.json of Hugging Face.
+                vocab_size: int = 0, end_ids: Iterable[int] = ()) -> 'Tokenizer':
+    """Reads a tokenizer.json of Hugging Face; the ids are those of `__init__`.
 
     Raises:
       UserError: it is broken, or of a kind whose tokens do not spell the text.
@@ -135,7 +136,7 @@ class Tokenizer:
       raise UserError(f'{file} is no tokenizer: {error}') from error
     if not _decoders(hf) & {'ByteLevel', 'ByteFallback'}:
       raise UserError(f'{file} has no tokens of bytes, and only tokenizers that do are supported')
-    made = cls(hf, bos_id=bos_id, eos_id=eos_id, vocab_size=vocab_size)
+    made = cls(hf, bos_id=bos_id, eos_id=eos_id, vocab_size=vocab_size, end_ids=end_ids)
     if not made.spells('a b'):
       raise UserError(f'{file} begins every text with a space or changes it otherwise, so that a '
                       'call in a text could not be taken out again; it is not supported')
@@ -152,7 +153,8 @@ class Tokenizer:
   def save(self, directory: pathlib.Path) -> None:
     """Writes tokenizer.json (Hugging Face's format) and the ids of its special tokens."""
     (directory / 'tokenizer.json').write_text(self._hf.to_str(), 'utf-8')
-    ids = {'bos_id': self.bos_id, 'eos_id': self.eos_id, 'vocab_size': self.vocab_size}
+    ids = {'bos_id': self.bos_id, 'eos_id': self.eos_id, 'vocab_size': self.vocab_size,
+           'end_ids': sorted(self.end_ids)}
     (directory / 'tokenizer_ids.json').write_text(json.dumps(ids), 'utf-8')
 
   def encode(self, text: str) -> list[int]:

@@ -15,6 +15,7 @@ from toolformer_jax.checkpoints.pretrained import load_pretrained
 from toolformer_jax.errors import UserError
 from toolformer_jax.inference.scoring import ScoreRequest, score
 from toolformer_jax.models.language_model import LanguageModel, abstract_variables, decoder_on
+from toolformer_jax.tokenizer import Tokenizer
 
 KINDS = {
     'llama': {}, 'llama 3': {'rotary_factor': 8.0, 'rotary_original': 32},
@@ -149,6 +150,16 @@ def test_broken_and_missing_files_are_named(saved, name):
   (saved / name).unlink()
   with pytest.raises(UserError, match='holds no tokenizer|config.json|is no '):
     load_pretrained(str(saved), mesh=mesh())
+
+
+def test_a_model_may_have_several_ends(saved, tmp_path):
+  change(saved, eos_token_id=[258, 7, 9])
+  read = load_directory(saved, mesh())
+  assert read.tokenizer.eos_id == 258 and read.tokenizer.end_ids >= {258, 7, 9}
+  save_directory(tmp_path / 'again', read)
+  assert load_directory(tmp_path / 'again', mesh()).tokenizer.end_ids == read.tokenizer.end_ids
+  read.tokenizer.save(tmp_path)
+  assert Tokenizer.load(tmp_path).end_ids == read.tokenizer.end_ids
 
 
 def test_a_tokenizer_without_bytes_is_refused(saved):

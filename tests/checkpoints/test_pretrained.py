@@ -4,7 +4,9 @@ import jax
 import pytest
 
 from toolformer_jax import sharding
-from toolformer_jax.checkpoints.pretrained import load_pretrained
+from toolformer_jax.checkpoints.huggingface import save_directory
+from toolformer_jax.checkpoints.orbax import save_model
+from toolformer_jax.checkpoints.pretrained import load_pretrained, pretrained_config
 from toolformer_jax.errors import UserError
 
 
@@ -44,3 +46,12 @@ def test_a_gguf_file_by_its_path(smollm2_path):
   model = _load(smollm2_path)
   assert model.config.layers == 30
   assert model.variables['params']['embedding'].shape == (49152, 576)
+
+
+def test_sizes_are_known_without_weights(smollm2_path, make_model, tmp_path):
+  assert pretrained_config(str(smollm2_path)).embed_dim == 576
+  model = make_model()
+  save_model(tmp_path / 'ours', model)
+  save_directory(tmp_path / 'theirs', model)
+  for name in ('ours', 'theirs'):
+    assert pretrained_config(str(tmp_path / name)) == model.config

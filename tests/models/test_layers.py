@@ -10,9 +10,12 @@ from toolformer_jax.models.layers import contract
 SIZES = dict(zip('btrdpkxgshnf', (2, 3, 4, 5, 2, 3, 4, 2, 6, 5, 2, 3), strict=True))
 
 
-@pytest.mark.parametrize('equation', ['btr,rd->btd', 'btr,rnh->btnh', 'pkxgh,pkhs->pkxgs'])
-@pytest.mark.parametrize(('dtype', 'tolerance'), [('float32', 1e-5), ('bfloat16', 2e-2)])
-def test_gradient_is_autodiffs(equation, dtype, tolerance):
+@pytest.mark.parametrize('equation', ['btr,rd->btd', 'btr,rnh->btnh', 'btnh,nhd->btd',
+                                      'pkxgh,pkhs->pkxgs'])
+@pytest.mark.parametrize(('dtype', 'out', 'tolerance'), [
+  ('float32', 'float32', 1e-5), ('bfloat16', 'float32', 2e-2), ('bfloat16', 'bfloat16', 2e-2),
+])
+def test_gradient_is_autodiffs(equation, dtype, out, tolerance):
   keys = jax.random.split(jax.random.key(0), 3)
   terms = equation.replace('->', ',').split(',')
   left, right, weight = (jax.random.normal(key, [SIZES[letter] for letter in term])
@@ -21,8 +24,9 @@ def test_gradient_is_autodiffs(equation, dtype, tolerance):
   def loss(product):
     return lambda left, right: (jnp.tanh(product(equation, left, right)) * weight).sum()
   def plain(equation, left, right):
-    return jnp.einsum(equation, left, right, preferred_element_type=jnp.float32)
-  ours = jax.grad(loss(contract), (0, 1))(left, right)
+    return jnp.einsum(equation, left, right, preferred_element_type=out)
+  ours = jax.grad(loss(lambda equation, *terms: contract(equation, out, *terms)), (0, 1))(
+      left, right)
   autodiffs = jax.grad(loss(plain), (0, 1))(left, right)
   for one, other in zip(ours, autodiffs, strict=True):
     assert one.dtype == other.dtype == dtype

@@ -2,15 +2,17 @@
 
 import itertools
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from toolformer_jax import sharding
 from toolformer_jax.annotation.records import AnnotatedDocument, Document, ScoredCall
 from toolformer_jax.calls import DEFAULT_SYNTAX, Call, insert_calls
 from toolformer_jax.errors import UserError
-from toolformer_jax.training.data import annotated_example, batches, plain_example
+from toolformer_jax.training.data import annotated_example, batches, plain_example, put_rows
 from toolformer_jax.training.packing import Example, pack
 
 words = st.text(st.characters(codec='utf-8', exclude_categories=['Cs']), max_size=30)
@@ -82,24 +84,25 @@ def test_the_call_of_the_paper(tokenizer):
                              [(7, Call('Calculator', '48 + 36', '84'))], tokenizer.encode)
 
 
-def _rows(count, tokenizer):
-  return pack([Example([i] * 4, [1.0] * 4) for i in range(count)], tokenizer, 4, False)
-
-
 @given(count=st.integers(1, 9), batch=st.integers(1, 5), seed=st.integers(0, 99),
        start=st.integers(0, 20))
-def test_a_step_has_the_same_batch_wherever_a_run_starts(count, batch, seed, start, tokenizer):
-  rows = _rows(count, tokenizer)
-  whole = itertools.islice(batches(rows, batch, seed, 0), start, start + 3)
-  for one, other in zip(whole, batches(rows, batch, seed, start), strict=False):
-    np.testing.assert_array_equal(one.targets_RT, other.targets_RT)
+def test_a_step_has_the_same_batch_wherever_a_run_starts(count, batch, seed, start):
+  whole = itertools.islice(batches(count, batch, seed, 0), start, start + 3)
+  for one, other in zip(whole, batches(count, batch, seed, start), strict=False):
+    np.testing.assert_array_equal(one, other)
 
 
-def test_every_epoch_has_every_row_in_another_order(tokenizer):
-  rows = _rows(12, tokenizer)
-  seen = [batch.targets_RT[:, 0].tolist() for batch in itertools.islice(batches(rows, 4, 0, 0), 6)]
+def test_every_epoch_has_every_row_in_another_order():
+  seen = [batch.tolist() for batch in itertools.islice(batches(12, 4, 0, 0), 6)]
   first, second = sum(seen[:3], []), sum(seen[3:], [])
   assert sorted(first) == sorted(second) == list(range(12))
   assert first != second
-  assert first != sum((b.targets_RT[:, 0].tolist()
-                       for b in itertools.islice(batches(rows, 4, 1, 0), 3)), [])
+  assert first != sum((b.tolist() for b in itertools.islice(batches(12, 4, 1, 0), 3)), [])
+
+
+def test_a_batch_is_its_rows_on_any_mesh(tokenizer):
+  rows = pack([Example([i] * 4, [1.0] * 4) for i in range(9)], tokenizer, 4, False)
+  numbers = np.array([7, 0, 3, 3])
+  for shape in (1, 1, 1), (2, 2, 2), (4, 1, 2), (8, 1, 1):  # 8: 4 rows can not be split
+    mesh = sharding.make_mesh(*shape, devices=jax.devices()[:np.prod(shape)])
+    jax.tree.map(np.testing.assert_array_equal, put_rows(rows, numbers, mesh), rows.take(numbers))

@@ -178,11 +178,13 @@ def test_other_examples_are_refused(make_model, examples, tmp_path):
 
 def test_a_loss_that_is_no_number_names_the_last_good_checkpoint(
     make_model, examples, tmp_path, monkeypatch):
-  def spoilt(*arguments):
-    for step, batch in enumerate(batches(*arguments), 1):
-      yield batch if step < 4 else dataclasses.replace(batch, weights_RT=batch.weights_RT * np.nan)
-  batches = module.batches
-  monkeypatch.setattr(module, 'batches', spoilt)
+  def spoilt(rows, numbers, mesh):
+    batch = put_rows(rows, numbers, mesh)
+    steps.append(numbers)
+    return batch if len(steps) < 4 else dataclasses.replace(
+        batch, weights_RT=batch.weights_RT * np.nan)
+  steps, put_rows = [], module.put_rows
+  monkeypatch.setattr(module, 'put_rows', spoilt)
   with pytest.raises(UserError, match='step 4 has loss nan.*last good checkpoint: .*steps/2'):
     _run(make_model(), examples, SETTINGS, tmp_path)
   assert [step for step, _ in _losses(tmp_path)] == [1, 2, 3]

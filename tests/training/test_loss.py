@@ -3,8 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+from toolformer_jax import sharding
 from toolformer_jax.training.data import plain_example
 from toolformer_jax.training.loss import next_token_loss
 from toolformer_jax.training.packing import Example, PackedRows, pack
@@ -14,7 +16,7 @@ TEXTS = ['one two', 'three', 'and a third text']
 
 def _loss(model, rows):
   loss = jax.jit(next_token_loss, static_argnums=0)
-  return [float(x) for x in loss(model.decoder, model.variables, rows)]
+  return [float(x) for x in loss(model.decoder, model.variables, rows)[:2]]
 
 
 def test_a_packed_row_costs_what_its_texts_cost_alone(make_model, tokenizer):
@@ -54,3 +56,59 @@ def test_no_gradient_from_the_future_or_another_text(make_model, tokenizer, scor
   gradient = jax.jit(jax.grad(total))(model.variables['params'])
   touched = np.asarray(jnp.abs(gradient['embedding']).sum(-1))
   assert set(np.flatnonzero(touched)) == set(tokens[0, scored].tolist())
+
+
+def _random_rows(rows, row_tokens, vocab_size):
+  """Returns full rows of random tokens, a third of whose targets count."""
+  rng = np.random.default_rng(0)
+  tokens, targets = rng.integers(0, vocab_size, (2, rows, row_tokens), np.int32)
+  positions, segments = np.arange(row_tokens) % 7, np.arange(row_tokens) // 7 + 1
+  weights = (rng.random((rows, row_tokens)) < 0.3).astype(np.float32)
+  return PackedRows(tokens, targets, *(np.tile(np.int32(x), (rows, 1))
+                                       for x in (positions, segments)), weights)
+
+
+def _plain(decoder, variables, rows):
+  """Returns the same sums by optax, from all logits at once."""
+  logits, _ = decoder.apply(variables, rows.tokens_RT, positions_BT=rows.positions_RT,
+                            segments_BT=rows.segments_RT)
+  nll = optax.softmax_cross_entropy_with_integer_labels(logits, rows.targets_RT)
+  return (nll * rows.weights_RT).sum()
+
+
+def _value_and_gradient(loss, model, rows):
+  def total(params, rows):
+    return loss(model.decoder, {'params': params}, rows)
+  with sharding.on_mesh(model.mesh):
+    batch = jax.tree.map(model.put_batch, rows)
+    return jax.jit(jax.value_and_grad(total))(model.variables['params'], batch)
+
+
+@pytest.mark.parametrize(('mesh', 'head'), [
+  ((1, 1, 1), {}), ((1, 1, 1), {'tied_head': False, 'head_bias': True}), ((2, 2, 2), {}),
+  ((1, 2, 4), {'tied_head': False}),
+])
+def test_piece_by_piece_it_is_the_loss_of_all_logits(make_model, mesh, head):
+  devices = jax.devices()[:np.prod(mesh)]
+  model = make_model(sharding.make_mesh(*mesh, devices=devices), layers=1, vocab_size=260, **head)
+  rows = _random_rows(4, 23, 260)  # 23: the last piece is not full
+  def pieces(decoder, variables, rows):
+    return next_token_loss(decoder, variables, rows, loss_tokens=8).nll
+  value, gradient = _value_and_gradient(pieces, model, rows)
+  expected, wanted = _value_and_gradient(_plain, model, rows)
+  assert float(value) == pytest.approx(float(expected), rel=1e-6)
+  jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=1e-5),
+               gradient, wanted)
+
+
+def test_never_all_logits_are_in_memory(make_model):
+  model = make_model(layers=1, vocab_size=8192)
+  rows = _random_rows(4, 256, 8192)
+  def temporary(loss_tokens):
+    def total(params):
+      return next_token_loss(model.decoder, {'params': params}, rows, loss_tokens=loss_tokens).nll
+    compiled = jax.jit(jax.grad(total)).lower(model.variables['params']).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+  logits = 4 * 256 * 8192 * 4  # bytes
+  assert temporary(1024) > logits
+  assert temporary(128) < temporary(1024) - 0.8 * logits

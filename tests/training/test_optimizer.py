@@ -1,5 +1,7 @@
 """The learning rate rises linearly and then stays; settings refuse what makes no sense."""
 
+import math
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -21,6 +23,28 @@ def test_without_warm_up_the_rate_is_constant():
   assert {float(learning_rate(step, settings)) for step in (0, 1, 1999)} == {0.5}
 
 
+@pytest.mark.parametrize(('schedule', 'middle'), [
+  ('cosine', 0.2 + 0.8 * (1 + math.cos(math.pi / 2)) / 2), ('linear', 0.6),
+])
+def test_a_falling_rate_ends_at_its_share_of_the_peak(schedule, middle):
+  settings = FinetuneSettings(steps=110, learning_rate=2.0, warmup_fraction=0.1, final_rate=0.2,
+                              schedule=schedule)
+  rates = [float(learning_rate(step, settings)) for step in range(110)]
+  np.testing.assert_allclose(rates[:11], 2.0 * np.arange(1, 12) / 11, rtol=1e-6)
+  assert (np.diff(rates[10:]) < 0).all()
+  assert rates[10 + 50 - 1] > 2.0 * middle > rates[10 + 50 + 1]
+  assert rates[-1] == pytest.approx(2.0 * 0.2, rel=1e-2)
+
+
+def test_the_first_moment_alone_is_of_the_dtype_that_is_set():
+  optimizer = make_optimizer(FinetuneSettings(first_moment='bfloat16'))
+  weight = jnp.ones(3)
+  state = optimizer.init(weight)
+  update, state = optimizer.update(weight, state, weight)
+  (adam,) = [inner for inner in state[1] if hasattr(inner, 'mu')]
+  assert (adam.mu.dtype, adam.nu.dtype, update.dtype) == (jnp.bfloat16, jnp.float32, jnp.float32)
+
+
 @pytest.mark.parametrize(('size', 'moment'), [(100.0, 1.0), (0.5, 0.5)])
 def test_only_gradients_longer_than_the_clip_norm_are_clipped(size, moment):
   optimizer = make_optimizer(FinetuneSettings(clip_norm=1.0, beta1=0.0, steps=10))
@@ -32,7 +56,8 @@ def test_only_gradients_longer_than_the_clip_norm_are_clipped(size, moment):
 
 @pytest.mark.parametrize(('name', 'value'), [
   ('steps', 0), ('learning_rate', '1e-5'), ('warmup_fraction', 1.5), ('beta2', 1.0),
-  ('lora_rank', -1), ('mask_results', 1),
+  ('lora_rank', -1), ('mask_results', 1), ('schedule', 'cosinus'), ('first_moment', 'float16'),
+  ('dropout', 1.0), ('micro_batches', 3),
 ])
 def test_settings_are_checked(name, value):
   with pytest.raises(UserError, match=f'FinetuneSettings.{name}'):

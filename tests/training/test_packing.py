@@ -64,3 +64,11 @@ def test_empty_rows_are_added_at_the_end(tokenizer):
   assert len(padded) == 3
   assert padded.take([0]).tokens_RT.tolist() == rows.tokens_RT.tolist()
   assert not padded.take([1, 2]).segments_RT.any()
+
+
+def test_rows_of_texts_of_realistic_lengths_are_full(tokenizer):
+  # Lengths of texts with calls: most are of one paragraph, few are long, and none fits twice.
+  lengths = np.random.default_rng(0).lognormal(np.log(120), 0.6, 2000).clip(8, 1400).astype(int)
+  rows = pack([Example([5] * size, [1.0] * size) for size in lengths], tokenizer, 1024, True)
+  assert (rows.segments_RT > 0).mean() > 0.99
+  assert rows.weights_RT.sum() == (lengths + 1).sum()  # and of each the end of the text

@@ -49,6 +49,15 @@ def load_directory(path: pathlib.Path, mesh: Mesh, dtype: str = 'float32') -> La
   return load(kind, config.replace(dtype=dtype), tokenizer, open_weights(path), mesh)
 
 
+def load_config(path: pathlib.Path) -> DecoderConfig:
+  """Returns what the decoder of a Hugging Face directory looks like.
+
+  Raises:
+    UserError: config.json is broken, or is not understood.
+  """
+  return read_config(read_json(path / _CONFIG), str(path / _CONFIG))[1]
+
+
 def load_tokenizer(path: pathlib.Path, fields: dict[str, Any]) -> Tokenizer:
   """Returns the tokenizer of a directory; `fields` of its config.json name its special ids.
 
@@ -56,10 +65,11 @@ def load_tokenizer(path: pathlib.Path, fields: dict[str, Any]) -> Tokenizer:
     UserError: there is none, or it is of a kind that is not supported.
   """
   end = fields.get('eos_token_id')
-  ids = {'bos_id': fields.get('bos_token_id'), 'eos_id': end[0] if isinstance(end, list) else end,
+  ends = end if isinstance(end, list) else [end]
+  ids = {'bos_id': fields.get('bos_token_id'), 'eos_id': ends[0],
          'vocab_size': fields['vocab_size']}
   if (path / 'tokenizer.json').is_file():
-    return Tokenizer.from_file(path / 'tokenizer.json', **ids)
+    return Tokenizer.from_file(path / 'tokenizer.json', end_ids=ends[1:], **ids)
   if not all((path / name).is_file() for name in ('vocab.json', 'merges.txt')):
     raise UserError(f'{path} holds no tokenizer: neither tokenizer.json nor, as GPT-2 has it, '
                     'vocab.json and merges.txt')
@@ -78,7 +88,10 @@ def save_directory(path: pathlib.Path, model: LanguageModel) -> None:
     UserError: the directory can not be written.
   """
   config = model.config.replace(lora_rank=0)
-  ids = {'bos_token_id': model.tokenizer.bos_id, 'eos_token_id': model.tokenizer.eos_id}
+  eos_id = model.tokenizer.eos_id
+  others = sorted(model.tokenizer.end_ids - {eos_id})
+  ids = {'bos_token_id': model.tokenizer.bos_id,
+         'eos_token_id': [eos_id, *others] if others else eos_id}
   try:
     path.mkdir(parents=True, exist_ok=True)
     _save_tensors(path, _exported(model, config))

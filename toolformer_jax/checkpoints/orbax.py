@@ -10,6 +10,8 @@ import json
 import pathlib
 import shutil
 
+import jax
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from orbax.checkpoint import v1 as ocp
 
@@ -26,14 +28,27 @@ _FORMAT = 1
 
 
 def save_model(directory: pathlib.Path, model: LanguageModel) -> None:
-  """Writes `model` to `directory`, which is there whole or not at all; replaces what was there."""
+  """Writes `model` to `directory`, which is there whole or not at all; replaces what was there.
+
+  Where the model lies on the devices of several processes, all of them call this.
+  """
   temporary = directory.with_name(directory.name + '.tmp')
-  shutil.rmtree(temporary, ignore_errors=True)
-  temporary.mkdir(parents=True)
-  write_json(temporary / 'config.json',
-             {'format': _FORMAT, 'decoder': dataclasses.asdict(model.config)})
-  model.tokenizer.save(temporary)
+  first = jax.process_index() == 0
+  if first:
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    write_json(temporary / 'config.json',
+               {'format': _FORMAT, 'decoder': dataclasses.asdict(model.config)})
+    model.tokenizer.save(temporary)
+  multihost_utils.sync_global_devices(f'{temporary} is there')
   ocp.save((temporary / 'variables').resolve(), model.variables)
+  if first:
+    _replace(directory, temporary)
+  multihost_utils.sync_global_devices(f'{directory} is written')
+
+
+def _replace(directory: pathlib.Path, temporary: pathlib.Path) -> None:
+  """Puts `temporary` in the place of `directory`."""
   # Moved aside before it is removed: a folder half removed would look like a model.
   old = directory.with_name(directory.name + '.old')
   shutil.rmtree(old, ignore_errors=True)
@@ -54,10 +69,7 @@ def load_model(directory: pathlib.Path, mesh: Mesh, dtype: str = 'float32') -> L
   Raises:
     UserError: there is no such model, or it is broken.
   """
-  if (directory / MODEL).is_dir():
-    directory = directory / MODEL
-  elif (directory / STEPS).is_dir():
-    raise UserError(f'the fine-tuning run in {directory} has not ended; start it again to finish')
+  directory = _model_directory(directory)
   config = _read_config(directory / 'config.json').replace(dtype=dtype)
   decoder = decoder_on(mesh, config)
   abstract = sharding.laid_out(abstract_variables(decoder), mesh)
@@ -71,6 +83,24 @@ def load_model(directory: pathlib.Path, mesh: Mesh, dtype: str = 'float32') -> L
     raise UserError(f'the model in {directory} can not be read ({reason}); write it again'
                     ) from error
   return LanguageModel(decoder, variables, tokenizer, mesh)
+
+
+def load_config(directory: pathlib.Path) -> DecoderConfig:
+  """Returns what the decoder of the model in `directory` looks like.
+
+  Raises:
+    UserError: there is no such model, or it is broken.
+  """
+  return _read_config(_model_directory(directory) / 'config.json')
+
+
+def _model_directory(directory: pathlib.Path) -> pathlib.Path:
+  """Returns where the model lies, in `directory` itself or in it as an output folder."""
+  if (directory / MODEL).is_dir():
+    return directory / MODEL
+  if (directory / STEPS).is_dir():
+    raise UserError(f'the fine-tuning run in {directory} has not ended; start it again to finish')
+  return directory
 
 
 def _read_config(file: pathlib.Path) -> DecoderConfig:

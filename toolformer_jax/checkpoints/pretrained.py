@@ -6,9 +6,10 @@ from jax.sharding import Mesh
 
 from toolformer_jax import fetch
 from toolformer_jax.checkpoints import huggingface
-from toolformer_jax.checkpoints.gguf import load_gguf
-from toolformer_jax.checkpoints.orbax import load_model
+from toolformer_jax.checkpoints.gguf import GgufFile, load_gguf
+from toolformer_jax.checkpoints.orbax import load_config, load_model
 from toolformer_jax.errors import UserError, unknown
+from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.language_model import LanguageModel
 
 
@@ -25,23 +26,45 @@ def load_pretrained(name: str, *, mesh: Mesh, dtype: str = 'float32') -> Languag
   Raises:
     UserError: there is no such model, or it is of a kind that can not be read.
   """
-  models = [asset.name for asset in fetch.CATALOGUE.values() if asset.kind == 'model']
-  if name in models:
-    return load_gguf(fetch.fetch(name), mesh, dtype)
+  path = _local(name)
+  return load_gguf(path, mesh, dtype) if path.is_file() else _load_directory(path, mesh, dtype)
+
+
+def pretrained_config(name: str) -> DecoderConfig:
+  """Returns what the decoder of the model `name` looks like, without reading its weights.
+
+  Raises:
+    UserError: there is no such model, or it is of a kind that can not be read.
+  """
+  path = _local(name)
+  if path.is_file():
+    return GgufFile(path).config()
+  if huggingface.is_directory(path):
+    return huggingface.load_config(path)
+  return load_config(path)
+
+
+def known_models() -> list[str]:
+  """Returns the short names of models."""
+  return [asset.name for asset in fetch.CATALOGUE.values() if asset.kind == 'model']
+
+
+def _local(name: str) -> pathlib.Path:
+  """Returns the GGUF file or the folder of the model `name`, which is fetched if need be."""
+  if name in known_models():
+    return fetch.fetch(name)
   if name.startswith('hf://'):
-    return _load_directory(_from_hub(name), mesh, dtype)
+    return _from_hub(name)
   path = pathlib.Path(name)
-  if path.is_dir():
-    return _load_directory(path, mesh, dtype)
+  if path.is_dir() or (path.is_file() and path.suffix == '.gguf'):
+    return path
   if path.suffix == '.gguf':
-    if not path.is_file():
-      raise UserError(f'there is no file {name}')
-    return load_gguf(path, mesh, dtype)
+    raise UserError(f'there is no file {name}')
   if path.exists():
     raise UserError(f'{name} is no checkpoint: neither a .gguf file nor a folder with weights')
   if len(path.parts) > 1:
     raise UserError(f'there is no checkpoint {name}')
-  raise unknown('model', name, models)
+  raise unknown('model', name, known_models())
 
 
 def _from_hub(name: str) -> pathlib.Path:

@@ -30,7 +30,7 @@ from toolformer_jax.models.cache import Cache, UnrolledCache, take_rows
 from toolformer_jax.models.decoder import Decoder
 from toolformer_jax.models.language_model import LanguageModel
 
-_STEPS = 4  # tokens decoded per compiled call
+STEPS = 4  # tokens decoded per compiled call
 _NARROWER = 4  # a batch shrinks by this once so few of its rows have work: 1 in 4, 1 in 16
 _SLOTS = 256  # of a new cache, at most; it doubles where a text needs more
 _CHUNK, _TOGETHER = 32, 8  # tokens of a prompt or result, and rows, that are fed in one call
@@ -169,10 +169,10 @@ class _Generation:
     texts = [slot.text if slot else None for slot in self.slots]
     def column(value, dtype=np.int32):
       return self.model.put_batch(np.array([value(text) if text else 0 for text in texts], dtype))
-    cache = _with_room(cache, max(text.length for text in texts if text) + _STEPS)
+    cache = _with_room(cache, max(text.length for text in texts if text) + STEPS)
     cache = cache.with_length(column(lambda text: text.length))
     settings, model = self.rules.settings, self.decoding_model
-    tokens_BN, cache = _decode_rows(
+    tokens_BN, cache = decode_rows(
         model.decoder, model.variables, cache, column(lambda text: text.last),
         column(lambda text: text.may_start_call, bool), column(lambda text: text.seed, np.uint32),
         column(lambda text: len(text.tokens)), column(lambda text: text.owed), self.rules.api_id,
@@ -236,11 +236,11 @@ def _extend_rows(
 
 
 @functools.partial(jax.jit, static_argnames='decoder', donate_argnames='cache')
-def _decode_rows(
+def decode_rows(
     decoder: Decoder, variables, cache: AnyCache, last_B, may_call_B, seed_B, count_B, owed_B,
     api_id, end_ids_E, top_k, guard_api, temperature, top_p
 ):
-  """Decodes `_STEPS` tokens of every row, [B, N].
+  """Decodes `STEPS` tokens of every row, [B, N].
 
   Where a row may call, the call's first token is chosen if it is among the `top_k` likeliest, once
   at most. With `guard_api` that token is chosen nowhere else. The next `owed_B` tokens of a row end
@@ -259,5 +259,5 @@ def _decode_rows(
     next_B = jnp.where(start_B, api_id, drawn_B).astype(jnp.int32)
     return (cache, next_B, may_call_B & ~start_B, count_B + 1, owed_B - 1), next_B
   (cache, *_), tokens_NB = jax.lax.scan(
-      step, (cache, last_B, may_call_B, count_B, owed_B), length=_STEPS)
+      step, (cache, last_B, may_call_B, count_B, owed_B), length=STEPS)
   return tokens_NB.T, cache

@@ -15,7 +15,7 @@ from toolformer_jax.models.cache import Cache, Prefix
 from toolformer_jax.models.decoder import Decoder
 from toolformer_jax.models.language_model import LanguageModel
 
-_TOGETHER = 8  # documents: their logits take more memory than their keys and values
+TOGETHER = 8  # documents: their logits take more memory than their keys and values
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,10 @@ def prefill_documents(
   slots, logprobs = length_bucket(max(map(len, documents))), []
   with sharding.on_mesh(model.mesh), naming_memory('AnnotationSettings.max_text_tokens'):
     cache = Cache.empty(model.config, count_bucket(len(documents)), slots)
-    for first in range(0, len(documents), _TOGETHER):
-      some = slice(first, first + _TOGETHER)
+    for first in range(0, len(documents), TOGETHER):
+      some = slice(first, first + TOGETHER)
       tokens_PT, at_PM = _padded(documents[some], watched[some])
-      logprobs_PM, cache = _prefill_documents(
+      logprobs_PM, cache = prefill_rows(
           model.decoder, model.variables, prompt, cache, first, model.put_batch(tokens_PT),
           model.put_batch(at_PM), token_id)
       logprobs_PM = np.asarray(logprobs_PM)
@@ -97,7 +97,7 @@ def _prefill_prompt(decoder: Decoder, variables, tokens_1T) -> Cache:
 
 
 @functools.partial(jax.jit, static_argnames='decoder', donate_argnames='cache')
-def _prefill_documents(
+def prefill_rows(
     decoder: Decoder, variables, prompt, cache, first, tokens_PT, at_PM, token_id
 ):
   """Returns log p(token_id) after each place of `at_PM`, [P, M], and the documents' cache.

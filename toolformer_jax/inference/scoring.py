@@ -81,7 +81,7 @@ def _score_sequences(model: LanguageModel, sequences: list[_Sequence]) -> list[n
     arrays, next_places = _pack_rows(sequences, rows, row_tokens)
     _read(under_way, places, scores)
     with sharding.on_mesh(model.mesh):
-      under_way = _target_logprobs(
+      under_way = target_logprobs(
           model.decoder, model.variables, *map(model.put_batch, arrays))
     places = next_places
   _read(under_way, places, scores)
@@ -106,7 +106,7 @@ def _pack_rows(sequences, rows, row_tokens) -> tuple[list[np.ndarray], list[tupl
   """Fills the arrays of one batch.
 
   Returns:
-    what `_target_logprobs` takes, and (sequence, index in it, row, column) of each score.
+    what `target_logprobs` takes, and (sequence, index in it, row, column) of each score.
   """
   B = count_bucket(len(rows))
   M = count_bucket(max(sum(len(sequences[i].at) for i in row) for row in rows), 16)
@@ -137,7 +137,7 @@ def _read(logprobs_BM: jax.Array | None, places: list[tuple], scores: list[np.nd
 
 
 @functools.partial(jax.jit, static_argnames='decoder')
-def _target_logprobs(
+def target_logprobs(
     decoder: Decoder, variables, tokens_BT, positions_BT, segments_BT, at_BM, wanted_BM
 ) -> jax.Array:
   """Returns log p(wanted_BM | tokens of the same segment up to at_BM), [B, M], float32."""

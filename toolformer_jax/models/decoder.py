@@ -2,6 +2,7 @@
 
 import operator
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -98,25 +99,36 @@ class Mlp(nn.Module):
                   name='down')(hidden_BTF)
 
 
+class _Dropout(nn.Module):
+  """Dropout that is off unless `apply` gets a key for it, rngs={'dropout': key}."""
+
+  rate: float
+
+  @nn.compact
+  def __call__(self, x):
+    return nn.Dropout(self.rate, deterministic=not self.has_rng('dropout'))(x)
+
+
 class Block(nn.Module):
   """One layer: attention and MLP, one after the other or side by side."""
 
   config: DecoderConfig
   kernel: Kernel
+  dropout: float
 
   @nn.compact
   def __call__(self, carry, layer, prefixes, kind, sight):
     c = self.config
     x_BTD, cache = carry
-    mlp = Mlp(c, name='mlp')
+    drop, mlp = _Dropout(self.dropout, name='dropout'), Mlp(c, name='mlp')
     norm_BTD = Norm(c, name='attention_norm')(x_BTD)
     y_BTD, cache = Attention(c, self.kernel, name='attention')(
         norm_BTD, cache, layer, prefixes, kind, sight)
     if c.parallel_block:
-      x_BTD = x_BTD + y_BTD + mlp(norm_BTD)
+      x_BTD = x_BTD + drop(y_BTD + mlp(norm_BTD))
     else:
       def outer(name, y_BTD):
-        return Norm(c, name=name)(y_BTD) if c.sandwich_norm else y_BTD
+        return drop(Norm(c, name=name)(y_BTD) if c.sandwich_norm else y_BTD)
       x_BTD = x_BTD + outer('attention_out_norm', y_BTD)
       x_BTD = x_BTD + outer('mlp_out_norm', mlp(Norm(c, name='mlp_norm')(x_BTD)))
     return (constrain(x_BTD, 'batch', None, None), cache), None
@@ -137,12 +149,15 @@ class Decoder(nn.Module):
       variables of its own, which takes longer to compile.
     kernel: what computes attention where there is neither cache nor prefix and it takes the length;
       elsewhere XLA does.
+    dropout: share of the embeddings and of what each half of a block adds that is dropped in
+      training: where `apply` gets rngs={'dropout': key}.
   """
 
   config: DecoderConfig
   remat: bool = False
   scan: bool = True
   kernel: Kernel = 'xla'
+  dropout: float = 0.0
 
   @nn.compact
   def __call__(
@@ -154,6 +169,7 @@ class Decoder(nn.Module):
       cache: Cache | UnrolledCache | None = None,
       prefixes: Sequence[Prefix] = (),
       logits_at_BM: jax.Array | None = None,
+      head: bool = True,
   ) -> tuple[jax.Array, Cache | UnrolledCache | None]:
     """Returns the logits of each next token, and the cache after `tokens_BT`.
 
@@ -165,10 +181,11 @@ class Decoder(nn.Module):
       cache: earlier tokens of each row, extended in place; an UnrolledCache without `scan`.
       prefixes: earlier tokens that rows share; they come before those of the cache.
       logits_at_BM: project to the vocabulary only at these indices into T; by default at all.
+      head: project to the vocabulary; without it `project` does, piece by piece.
 
     Returns:
-      logits [B, T, V] ([B, M, V] with `logits_at_BM`) in the computation's dtype, and the cache
-      with length + T, or None.
+      logits [B, T, V] ([B, M, V] with `logits_at_BM`, without `head` [B, T, D]) in the
+      computation's dtype, and the cache with length + T, or None.
     """
     c = self.config
     B, T = tokens_BT.shape
@@ -177,7 +194,8 @@ class Decoder(nn.Module):
     embedding_VD = self.param(
         'embedding', nn.with_logical_partitioning(nn.initializers.normal(0.02), ('vocab', 'embed')),
         (c.vocab_size, c.embed_dim), jnp.float32)
-    x_BTD = self._embed(embedding_VD, tokens_BT, positions_BT)
+    x_BTD = _Dropout(self.dropout, name='dropout')(
+        self._embed(embedding_VD, tokens_BT, positions_BT))
     packed = cache is None and not prefixes and takes_length(self.kernel, T)
     sight = look(c, positions_BT, places_BT, segments_BT, cache, prefixes, in_memory=not packed)
     kernel = self.kernel if packed else 'xla'
@@ -187,7 +205,7 @@ class Decoder(nn.Module):
       x_BTD = jnp.take_along_axis(x_BTD, logits_at_BM[..., None], 1)
     if cache is not None:
       cache = cache.with_length(cache.length_B + T)
-    return constrain(self._head(embedding_VD, x_BTD), 'batch', None, 'vocab'), cache
+    return (self._head(embedding_VD, x_BTD) if head else x_BTD), cache
 
   def _embed(self, embedding_VD, tokens_BT, positions_BT):
     # Gathering from a table split over two mesh axes would make XLA rematerialise it per device.
@@ -210,9 +228,10 @@ class Decoder(nn.Module):
     if not self.scan:
       return self._unrolled_blocks(block, kernel, x_BTD, cache, layered, sight)
     stack = nn.scan(
-        block, variable_axes={'params': 0, 'lora': 0}, split_rngs={'params': True},
-        in_axes=(0, 0, 0, nn.broadcast), length=self.config.layers,
-        metadata_params={nn.PARTITION_NAME: 'layers'})(self.config, kernel, name=BLOCKS)
+        block, variable_axes={'params': 0, 'lora': 0},
+        split_rngs={'params': True, 'dropout': True}, in_axes=(0, 0, 0, nn.broadcast),
+        length=self.config.layers, metadata_params={nn.PARTITION_NAME: 'layers'})(
+            self.config, kernel, self.dropout, name=BLOCKS)
     carry, _ = stack((x_BTD, cache), jnp.arange(self.config.layers), layered, self._kinds, sight)
     return carry
 
@@ -226,15 +245,34 @@ class Decoder(nn.Module):
     for layer in range(self.config.layers):
       own = cache and Cache(*(x_BKSH[None] for x_BKSH in cache.layers[layer]), cache.length_B)
       shared = jax.tree.map(operator.itemgetter(layer), layered)
-      (x_BTD, own), _ = block(self.config, kernel, name=block_name(layer))(
+      (x_BTD, own), _ = block(self.config, kernel, self.dropout, name=block_name(layer))(
           (x_BTD, own), 0, shared, self._kinds[layer], sight)
       written.append(own and (own.k_LBKHS[0], own.v_LBKSH[0]))
     return x_BTD, cache and UnrolledCache(tuple(written), cache.length_B)
 
   def _head(self, embedding_VD, x_BTD):
-    c = self.config
-    if not c.tied_head:
-      return Einsum('btd,dv->btv', (c.embed_dim, c.vocab_size), ('embed', 'vocab'), c.head_bias,
-                    c.replace(lora_rank=0), name='head')(x_BTD)
-    x_BTD, embedding_VD = nn.dtypes.promote_dtype(x_BTD, embedding_VD, dtype=c.dtype)
-    return jnp.einsum('btd,vd->btv', x_BTD, embedding_VD)
+    if self.config.tied_head:
+      return _project_tied(self.config, embedding_VD, x_BTD)
+    return constrain(_head(self.config, name='head')(x_BTD), 'batch', None, 'vocab')
+
+
+def _head(config: DecoderConfig, **placement) -> Einsum:
+  """Returns the projection to the vocabulary where it is not the embedding table."""
+  return Einsum('btd,dv->btv', (config.embed_dim, config.vocab_size), ('embed', 'vocab'),
+                config.head_bias, config.replace(lora_rank=0), **placement)
+
+
+def _project_tied(config: DecoderConfig, embedding_VD, x_BTD):
+  x_BTD, embedding_VD = nn.dtypes.promote_dtype(x_BTD, embedding_VD, dtype=config.dtype)
+  return constrain(jnp.einsum('btd,vd->btv', x_BTD, embedding_VD), 'batch', None, 'vocab')
+
+
+def project(config: DecoderConfig, params: Any, x_BTD: jax.Array) -> jax.Array:
+  """Returns the logits [B, T, V] of hidden states that the decoder gave without `head`.
+
+  `params` are those of the decoder.
+  """
+  if config.tied_head:
+    return _project_tied(config, params['embedding'], x_BTD)
+  logits_BTV = _head(config, parent=None).apply({'params': params['head']}, x_BTD)
+  return constrain(logits_BTV, 'batch', None, 'vocab')

@@ -66,10 +66,7 @@ class LanguageModel:
     half of the reading and, once those in float32 are let go of, of the memory. Norms are computed
     in float32 and keep their weights.
     """
-    def cast(path, x):
-      of_norm = any(str(key.key).endswith('norm') for key in path)
-      return x if of_norm else x.astype(self.config.dtype)
-    variables = jax.tree_util.tree_map_with_path(cast, self.variables)
+    variables = cast_for_use(self.variables, self.config)
     return dataclasses.replace(self, variables=jax.block_until_ready(variables))
 
   def unrolled(self) -> 'LanguageModel':
@@ -93,6 +90,14 @@ class LanguageModel:
   def put_batch(self, array: np.ndarray) -> jax.Array:
     """Puts an input on the mesh, its first dimension split like a batch."""
     return jax.device_put(array, sharding.batch_sharding(self.mesh, array.shape))
+
+
+def cast_for_use(variables: dict[str, Any], config: DecoderConfig) -> dict[str, Any]:
+  """Returns `variables` in the dtype that they are used in."""
+  def cast(path, x):
+    of_norm = any(str(key.key).endswith('norm') for key in path)
+    return x if of_norm else x.astype(config.dtype)
+  return jax.tree_util.tree_map_with_path(cast, variables)
 
 
 def decoder_on(mesh: Mesh, config: DecoderConfig) -> Decoder:

@@ -10,22 +10,22 @@ import jax.numpy as jnp
 from toolformer_jax.models.config import DecoderConfig
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def contract(equation: str, left: jax.Array, right: jax.Array) -> jax.Array:
-  """Returns an einsum of two operands in float32; each letter is in two or three of its terms.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def contract(equation: str, dtype: str, left: jax.Array, right: jax.Array) -> jax.Array:
+  """Returns an einsum of two operands in `dtype`; each letter is in two or three of its terms.
 
   The gradient of `right` is a product with `left` first. Autodiff puts the large incoming gradient
   first, and XLA then recomputes that one transposed, element by element (5 times the time of a
   whole layer's backward pass on a CPU).
   """
-  return jnp.einsum(equation, left, right, preferred_element_type=jnp.float32)
+  return jnp.einsum(equation, left, right, preferred_element_type=dtype)
 
 
-def _contract_forward(equation, left, right):
-  return contract(equation, left, right), (left, right)
+def _contract_forward(equation, dtype, left, right):
+  return contract(equation, dtype, left, right), (left, right)
 
 
-def _contract_backward(equation, operands, gradient):
+def _contract_backward(equation, dtype, operands, gradient):
   left, right = operands
   terms, out = equation.split('->')
   first, second = terms.split(',')
@@ -62,7 +62,7 @@ class Einsum(nn.Module):
     kernel = self.param('kernel', _named(nn.initializers.normal(0.02), self.axes), self.shape,
                         jnp.float32)
     x, kernel = nn.dtypes.promote_dtype(x, kernel, dtype=self.config.dtype)
-    y = jnp.einsum(self.equation, x, kernel)
+    y = contract(self.equation, self.config.dtype, x, kernel)
     if self.config.lora_rank:
       y = y + self._adapter(x)
     if self.bias:
@@ -91,9 +91,10 @@ class Einsum(nn.Module):
     down = variable('a', nn.initializers.normal(0.02), inside, len(inside))
     up = variable('b', nn.initializers.zeros, outside, 0)
     rows = ''.join(letter for letter in left if letter not in names(inside))
-    low = jnp.einsum(f'{left},{names(inside)}r->{rows}r', x, down)
+    low = contract(f'{left},{names(inside)}r->{rows}r', self.config.dtype, x, down)
     scale = self.config.lora_alpha / rank
-    y = contract(f'{rows}r,r{names(outside)}->{self.equation.split("->")[1]}', low, up)
+    out = self.equation.split('->')[1]
+    y = contract(f'{rows}r,r{names(outside)}->{out}', 'float32', low, up)
     return (scale * y).astype(x.dtype)
 
 

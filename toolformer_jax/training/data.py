@@ -1,11 +1,14 @@
 """What is learned, and in which order: records to examples, packed rows to batches."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
+import jax
 import numpy as np
+from jax.sharding import Mesh
 
-from toolformer_jax import calls
+from toolformer_jax import calls, sharding
 from toolformer_jax.annotation.records import AnnotatedDocument
 from toolformer_jax.errors import UserError
 from toolformer_jax.tokenizer import Tokenizer
@@ -43,15 +46,58 @@ def plain_example(text: str, tokenizer: Tokenizer) -> Example:
   return Example(ids, [1.0] * len(ids))
 
 
-def batches(rows: PackedRows, batch_rows: int, seed: int, start_step: int) -> Iterator[PackedRows]:
-  """Yields the batches of steps `start_step`, `start_step` + 1, ... without end.
+@dataclass(frozen=True)
+class TaskRow:
+  """An example of a seqio task: text, or ids that have to be the model's.
+
+  Attributes:
+    id: of the example.
+    inputs: what is given, and not learned.
+    targets: what is learned.
+  """
+
+  id: str
+  inputs: str | Sequence[int]
+  targets: str | Sequence[int]
+
+
+def task_example(row: TaskRow, tokenizer: Tokenizer) -> Example:
+  """Returns the inputs of a task's example and its targets, which alone count.
+
+  Raises:
+    UserError: an id is not one of the model's.
+  """
+  inputs, targets = (tokenizer.encode(piece) if isinstance(piece, str) else [int(i) for i in piece]
+                     for piece in (row.inputs, row.targets))
+  if unknown := [i for i in (*inputs, *targets) if not 0 <= i < tokenizer.vocab_size]:
+    raise UserError(f'{row.id}: the model has no token {unknown[0]}; was the task tokenised for '
+                    'another one?')
+  return Example(inputs + targets, [0.0] * len(inputs) + [1.0] * len(targets))
+
+
+def batches(rows: int, batch_rows: int, seed: int, start_step: int) -> Iterator[np.ndarray]:
+  """Yields which of `rows` rows are the batches of steps `start_step`, `start_step` + 1, ...
 
   Every epoch has all rows in an order of its own, and epochs follow each other without a gap. The
   batch of a step depends on (seed, step) alone, so that a resumed run sees what it would have seen.
   """
   def order(epoch: int) -> np.ndarray:
-    return np.random.default_rng((seed, epoch)).permutation(len(rows))
+    return np.random.default_rng((seed, epoch)).permutation(rows)
+  epochs: dict[int, np.ndarray] = {}
   for step in itertools.count(start_step):
     places = np.arange(step * batch_rows, (step + 1) * batch_rows)
-    epochs = {epoch: order(epoch) for epoch in np.unique(places // len(rows)).tolist()}
-    yield rows.take([epochs[place // len(rows)][place % len(rows)] for place in places.tolist()])
+    epochs = {epoch: order(epoch) if epoch not in epochs else epochs[epoch]
+              for epoch in np.unique(places // rows).tolist()}
+    yield np.array([epochs[place // rows][place % rows] for place in places.tolist()])
+
+
+def put_rows(rows: PackedRows, numbers: np.ndarray, mesh: Mesh) -> PackedRows:
+  """Puts the rows with these numbers on `mesh` as a batch.
+
+  Each process reads those rows alone that its own devices hold.
+  """
+  def put(array):
+    shape = (len(numbers), *array.shape[1:])
+    where = sharding.batch_sharding(mesh, shape)
+    return jax.make_array_from_callback(shape, where, lambda index: array[numbers[index[0]]])
+  return jax.tree.map(put, rows)

@@ -4,30 +4,29 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-import math
 import pathlib
-import time
 from collections.abc import Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
-from toolformer_jax import sharding
+from toolformer_jax import flops, sharding
 from toolformer_jax.checkpoints.orbax import MODEL, STEPS, save_model
 from toolformer_jax.errors import UserError
 from toolformer_jax.memory import naming_memory
 from toolformer_jax.models.language_model import LanguageModel, abstract_variables
 from toolformer_jax.progress import Progress
-from toolformer_jax.runs import LockedFolder
-from toolformer_jax.training.data import batches
+from toolformer_jax.runs import LockedFolder, Shard
+from toolformer_jax.training.boards import open_boards
+from toolformer_jax.training.data import batches, put_rows
+from toolformer_jax.training.evaluation import mean_loss
+from toolformer_jax.training.interruption import StopSignal
 from toolformer_jax.training.log import MetricsLog
-from toolformer_jax.training.loss import next_token_loss
-from toolformer_jax.training.optimizer import learning_rate, make_optimizer
+from toolformer_jax.training.loop import Reporter, run_steps
+from toolformer_jax.training.optimizer import make_optimizer
 from toolformer_jax.training.packing import Example, PackedRows, pack
 from toolformer_jax.training.settings import FinetuneSettings
 from toolformer_jax.training.state import (
-  Metrics,
   TrainState,
   abstract_state,
   initial_adapters,
@@ -36,46 +35,54 @@ from toolformer_jax.training.state import (
 )
 from toolformer_jax.training.steps import StepCheckpoints
 
-_NOT_RESULTS = ('save_every', 'keep')  # settings that change no number
+# Settings that change no number: whether a folder may be gone on with does not depend on them.
+_NOT_RESULTS = ('keep', 'max_loss_rise', 'wandb_project')
 
 
 def finetune(
     *, model: LanguageModel, examples: Sequence[Example], settings: FinetuneSettings,
     output_dir: pathlib.Path, configuration: dict[str, Any], versions: dict[str, str],
-) -> LanguageModel:
+    dev_examples: Sequence[Example] = (),
+) -> LanguageModel | None:
   """Trains `model` on `examples`, or goes on where an earlier run in `output_dir` ended.
 
   `output_dir` gets run.json, metrics.jsonl (a line a step), steps/ (states to resume from) and
-  model/ (the self-contained result). A resumed run has the same losses, to the bit, as one that
-  was never interrupted.
+  model/ (the self-contained result). A resumed run has the same losses, to the bit on the same
+  mesh, as one that was never interrupted. SIGTERM makes it save its state and return.
 
   Args:
     model: the model to begin with. What is trained of it is used up: after a full fine-tuning its
-      parameters are gone, so that two copies of a large model never exist.
+      parameters are gone, so that two copies of a large model never exist. Its mesh may span
+      several processes; each of them calls this function with the same arguments.
     examples: what to learn.
     settings: how.
     output_dir: of this run alone.
     configuration: what else the result depends on, as JSON: the checkpoint, the data. Settings,
       the decoder's configuration and a hash of the examples are added to it.
     versions: of the software, recorded in run.json.
+    dev_examples: the result is the checkpoint with the lowest perplexity of these (paper,
+      appendix B); without any, the last one.
 
   Returns:
-    the trained model.
+    the trained model; None if the run was asked to stop before its end.
 
   Raises:
     UserError: there is nothing to learn, rows are longer than the model allows, the folder is of
-      another configuration, or the loss is no longer a number.
+      another configuration, or the loss explodes or is no longer a number.
   """
   model = _with_adapters(model, settings)
   rows = _pack(model, examples, settings)
-  used = {name: value for name, value in dataclasses.asdict(settings).items()
-          if name not in _NOT_RESULTS}
-  everything = {**configuration, 'finetune': used, 'decoder': dataclasses.asdict(model.config),
-                'examples_sha256': _digest(rows)}
-  with LockedFolder(output_dir, everything, versions):
+  dev = _pack(model, dev_examples, settings) if dev_examples else None
+  if settings.patience and dev is None:
+    raise UserError('FinetuneSettings.patience needs texts to judge checkpoints by: give --dev, or '
+                    'set MixtureSettings.dev_texts')
+  described = {**configuration, **_described(settings, rows, dev),
+               'decoder': dataclasses.asdict(model.config)}
+  process = Shard(jax.process_index(), jax.process_count())
+  with LockedFolder(output_dir, described, versions, process):
     with StepCheckpoints(output_dir / STEPS, settings.keep) as checkpoints:
-      trained, news = _train(model, rows, settings, checkpoints, output_dir / 'metrics.jsonl')
-    if news or not (output_dir / MODEL).is_dir():
+      trained, news = _train(model, rows, dev, settings, checkpoints, output_dir)
+    if trained and (news or not (output_dir / MODEL).is_dir()):
       save_model(output_dir / MODEL, trained)
   return trained
 
@@ -83,17 +90,19 @@ def finetune(
 def evaluate_loss(model: LanguageModel, examples: Sequence[Example],
                   settings: FinetuneSettings) -> float:
   """Returns the mean loss of `examples` in nats per token, packed as for training."""
-  rows = _pack(model, examples, settings)
-  total = weight = 0.0
-  for first in range(0, len(rows), settings.batch_rows):
-    chosen = rows.take(slice(first, first + settings.batch_rows)).pad(settings.batch_rows)
-    with sharding.on_mesh(model.mesh):
-      sums = _loss_sums(model.decoder, model.variables, jax.tree.map(model.put_batch, chosen))
-    total, weight = total + float(sums[0]), weight + float(sums[1])
-  return total / weight
+  return mean_loss(model, _pack(model, examples, settings), settings.batch_rows,
+                   settings.loss_tokens)
 
 
-_loss_sums = functools.partial(jax.jit, static_argnums=0)(next_token_loss)
+def _described(settings: FinetuneSettings, rows: PackedRows, dev: PackedRows | None
+               ) -> dict[str, Any]:
+  """Returns what of a run decides its result, as JSON."""
+  # Without dev texts it does not matter when checkpoints are made.
+  ignored = _NOT_RESULTS if dev else (*_NOT_RESULTS, 'save_every', 'patience')
+  used = {name: value for name, value in dataclasses.asdict(settings).items()
+          if name not in ignored}
+  digests = {'examples_sha256': _digest(rows)} | ({'dev_sha256': _digest(dev)} if dev else {})
+  return {'finetune': used, **digests}
 
 
 def _pack(model: LanguageModel, examples: Sequence[Example],
@@ -130,11 +139,12 @@ def _with_adapters(model: LanguageModel, settings: FinetuneSettings) -> Language
   return dataclasses.replace(model, decoder=decoder, variables=variables)
 
 
-def _train(model: LanguageModel, rows: PackedRows, settings: FinetuneSettings,
-           checkpoints: StepCheckpoints, metrics_file: pathlib.Path) -> tuple[LanguageModel, bool]:
-  """Returns the trained model, and whether any step was left to do."""
+def _train(model: LanguageModel, rows: PackedRows, dev: PackedRows | None,
+           settings: FinetuneSettings, checkpoints: StepCheckpoints, output_dir: pathlib.Path,
+           ) -> tuple[LanguageModel | None, bool]:
+  """Returns the trained model, if the run has ended, and whether any step was left to do."""
   collection = 'lora' if settings.lora_rank else 'params'
-  decoder = model.decoder.clone(remat=settings.remat)
+  decoder = model.decoder.clone(remat=settings.remat, dropout=settings.dropout)
   optimizer = make_optimizer(settings)
   abstract = abstract_state(decoder, collection, optimizer, model.mesh)
   state = checkpoints.restore(abstract)
@@ -143,65 +153,41 @@ def _train(model: LanguageModel, rows: PackedRows, settings: FinetuneSettings,
   else:
     jax.tree.map(lambda array: array.delete(), model.variables[collection])
   start = int(state.step)
-  step = make_step(decoder, collection, optimizer, abstract)
   frozen = {name: value for name, value in model.variables.items() if name != collection}
+  def with_trained(state: TrainState) -> LanguageModel:
+    return dataclasses.replace(model, variables={**frozen, collection: state.trained})
+  def dev_loss(state: TrainState) -> float:
+    return mean_loss(with_trained(state), dev, settings.batch_rows, settings.loss_tokens)
+  step = make_step(decoder, collection, optimizer, abstract, settings)
+  order = batches(len(rows), settings.batch_rows, settings.seed, start)
+  with (
+      _reporter(model, settings, checkpoints, output_dir, start) as reporter, StopSignal() as stop,
+      sharding.on_mesh(model.mesh),
+      naming_memory('FinetuneSettings.loss_tokens or batch_rows, or micro_batches larger')):
+    state, ended = run_steps(
+        state, start, (put_rows(rows, numbers, model.mesh) for numbers in order),
+        step=functools.partial(step, frozen), dev_loss=dev_loss if dev else None,
+        settings=settings, checkpoints=checkpoints, reporter=reporter, stop=stop)
+  if not ended:
+    return None, True
+  news = int(state.step) > start
+  if dev and checkpoints.best_step() not in (None, int(state.step)):
+    state = checkpoints.restore_best(abstract)
+  return with_trained(state), news
+
+
+@contextlib.contextmanager
+def _reporter(model: LanguageModel, settings: FinetuneSettings, checkpoints: StepCheckpoints,
+              output_dir: pathlib.Path, start: int):
+  """Opens what tells about a run; of several processes the first one writes."""
+  devices = model.mesh.devices.flatten().tolist()
+  flops_per_token = flops.training_flops(model.config, settings.row_tokens) / settings.row_tokens
   with contextlib.ExitStack() as stack:
-    log = stack.enter_context(MetricsLog(metrics_file, start))
+    log = None
+    if jax.process_index() == 0:
+      boards = open_boards(output_dir, start, settings.wandb_project)
+      log = stack.enter_context(MetricsLog(output_dir / 'metrics.jsonl', start, boards))
     progress = stack.enter_context(Progress('fine-tuning', settings.steps, 'steps', start))
-    reporter = _Reporter(settings, checkpoints, log, progress)
-    put = functools.partial(jax.tree.map, model.put_batch)
-    with sharding.on_mesh(model.mesh), naming_memory('FinetuneSettings.batch_rows'):
-      state = _loop(functools.partial(step, frozen), put, rows, state, start, reporter)
-  trained = dataclasses.replace(model, variables={**frozen, collection: state.trained})
-  return trained, start < settings.steps
-
-
-def _loop(step, put, rows: PackedRows, state: TrainState, start: int,
-          reporter: '_Reporter') -> TrainState:
-  """Does the steps that are left and returns the last state."""
-  settings = reporter.settings
-  order = batches(rows, settings.batch_rows, settings.seed, start)
-  for number, batch in zip(range(start + 1, settings.steps + 1), order, strict=False):
-    state, metrics = step(state, put(batch))
-    reporter.report()  # of the step before: the device is busy with this one meanwhile
-    reporter.pending = number, metrics, np.count_nonzero(batch.segments_RT)
-    if number % settings.save_every == 0 or number == settings.steps:
-      reporter.report()  # a state is saved only after its loss was seen to be a number
-      reporter.checkpoints.save(number, state)
-  return state
-
-
-@dataclasses.dataclass
-class _Reporter:
-  """Tells what a step did, one step late.
-
-  Attributes:
-    settings, checkpoints, log, progress: of the run.
-    pending: number, metrics and tokens of the step that has not been reported yet.
-  """
-
-  settings: FinetuneSettings
-  checkpoints: StepCheckpoints
-  log: MetricsLog
-  progress: Progress
-  pending: tuple[int, Metrics, int] | None = None
-  _clock: float = dataclasses.field(default_factory=time.monotonic)
-
-  def report(self) -> None:
-    """Waits for the pending step and writes its metrics.
-
-    Raises:
-      UserError: its loss or gradient is not a number.
-    """
-    if self.pending is None:
-      return
-    (number, metrics, tokens), self.pending = self.pending, None
-    loss, norm = (float(metrics[name]) for name in ('loss', 'gradient_norm'))
-    if not math.isfinite(loss + norm):
-      raise UserError(f'step {number} has loss {loss} and gradient norm {norm}; lower the learning '
-                      f'rate. The last good checkpoint: {self.checkpoints.last_good()}')
-    before, self._clock = self._clock, time.monotonic()
-    self.log.write(number, loss=loss, gradient_norm=norm,
-                   learning_rate=float(learning_rate(number - 1, self.settings)),
-                   tokens_per_s=round(tokens / (self._clock - before), 1))
-    self.progress.advance(1, f'loss {loss:.3f}')
+    yield Reporter(
+        settings, checkpoints, progress, log,
+        lambda tokens_per_s: flops.utilization(tokens_per_s * flops_per_token, devices))

@@ -1,16 +1,25 @@
-"""The optimizer: AdamW with clipped gradients and a linear warm-up (paper, appendix B)."""
+"""The optimizer: AdamW with clipped gradients, and the schedule of its learning rate."""
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from toolformer_jax.training.settings import FinetuneSettings
 
 
 def learning_rate(step: int | jax.Array, settings: FinetuneSettings) -> jax.Array:
-  """Returns the rate of update number `step` (from 0): a linear rise, then constant."""
-  warmup_steps = max(1.0, settings.warmup_fraction * settings.steps)
-  return settings.learning_rate * jnp.minimum(1.0, (step + 1) / warmup_steps)
+  """Returns the rate of update number `step` (from 0).
+
+  It rises linearly (paper, appendix B) and then does what the settings say.
+  """
+  peak, warmup = settings.learning_rate, max(1, round(settings.warmup_fraction * settings.steps))
+  rest, last = max(1, settings.steps - warmup), settings.final_rate
+  falling = {
+      'constant': optax.schedules.constant_schedule(peak),
+      'cosine': optax.schedules.cosine_decay_schedule(peak, rest, alpha=last),
+      'linear': optax.schedules.linear_schedule(peak, last * peak, rest)}
+  rising = optax.schedules.linear_schedule(0.0, peak, warmup)
+  # The first update counts as one step of the warm-up: at rate 0 it would do nothing.
+  return optax.schedules.join_schedules([rising, falling[settings.schedule]], [warmup])(step + 1)
 
 
 def make_optimizer(settings: FinetuneSettings) -> optax.GradientTransformation:
@@ -18,4 +27,4 @@ def make_optimizer(settings: FinetuneSettings) -> optax.GradientTransformation:
   return optax.chain(
       optax.clip_by_global_norm(settings.clip_norm),
       optax.adamw(lambda step: learning_rate(step, settings), settings.beta1, settings.beta2,
-                  weight_decay=settings.weight_decay))
+                  weight_decay=settings.weight_decay, mu_dtype=settings.first_moment))

@@ -13,8 +13,10 @@ from toolformer_jax.models.decoder import Decoder
 from toolformer_jax.models.language_model import abstract_variables
 from toolformer_jax.training.loss import next_token_loss
 from toolformer_jax.training.packing import PackedRows
+from toolformer_jax.training.settings import FinetuneSettings
 
 Metrics = dict[str, jax.Array]
+_PAPER = FinetuneSettings()
 
 
 class TrainState(NamedTuple):
@@ -62,22 +64,46 @@ def initial_adapters(decoder: Decoder, where: Any, seed: int) -> Any:
 
 def make_step(
     decoder: Decoder, collection: str, optimizer: optax.GradientTransformation,
-    abstract: TrainState,
+    abstract: TrainState, settings: FinetuneSettings = _PAPER,
 ) -> Callable[[dict[str, Any], TrainState, PackedRows], tuple[TrainState, Metrics]]:
   """Returns the jitted step (frozen variables, state, batch) -> (state, metrics).
 
-  The old state is donated: its arrays are gone afterwards. Metrics are the mean loss in nats per
-  token and the gradients' global norm, both before the update.
+  The old state is donated: its arrays are gone afterwards. Metrics are the mean cross-entropy in
+  nats per token and the gradients' global norm, both before the update, and the number of tokens.
+  Dropout depends on the settings' seed and the step alone. Parameters, second moments and sums of
+  gradients stay float32 whatever the computation's dtype is.
   """
-  def step(frozen, state, batch):
-    def mean_loss(trained):
-      total, weight = next_token_loss(decoder, {**frozen, collection: trained}, batch)
-      return total / jnp.maximum(weight, 1e-6)  # a batch may hold nothing but masked results
-    loss, gradients = jax.value_and_grad(mean_loss)(state.trained)
-    updates, moments = optimizer.update(gradients, state.optimizer, state.trained)
-    trained = optax.apply_updates(state.trained, updates)
-    metrics = {'loss': loss, 'gradient_norm': optax.tree.norm(gradients)}
-    return TrainState(trained, moments, state.step + 1), metrics
   # Without being told, the compiler may return the state laid out otherwise than it came.
   where = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+  def step(frozen, state, batch):
+    weight = jnp.maximum(batch.weights_RT.sum(), 1e-6)  # it may hold nothing but masked results
+    def share(trained, rows, key):
+      """What some rows add to the mean over the batch: what is minimised, the cross-entropy."""
+      sums = next_token_loss(
+          decoder, {**frozen, collection: trained}, rows, loss_tokens=settings.loss_tokens,
+          dropout_key=key if settings.dropout else None)
+      return (sums.nll + settings.z_loss * sums.z) / weight, sums.nll / weight
+    key = jax.random.fold_in(jax.random.key(settings.seed), state.step)
+    gradients, loss = _added_up(jax.grad(share, has_aux=True), state.trained, where.trained, batch,
+                                key, settings.micro_batches)
+    updates, moments = optimizer.update(gradients, state.optimizer, state.trained)
+    trained = optax.apply_updates(state.trained, updates)
+    metrics = {'loss': loss, 'gradient_norm': optax.tree.norm(gradients),
+               'tokens': jnp.count_nonzero(batch.segments_RT)}
+    return TrainState(trained, moments, state.step + 1), metrics
   return jax.jit(step, donate_argnums=1, out_shardings=(where, None))
+
+
+def _added_up(gradient, trained: Any, where: Any, batch: PackedRows, key: jax.Array, parts: int
+              ) -> tuple[Any, jax.Array]:
+  """Returns the sum of `gradient` (trained, rows, key) over `parts` of the batch."""
+  if parts == 1:
+    return gradient(trained, batch, key)
+  def add(total, part):
+    rows, number = part
+    more = gradient(trained, rows, jax.random.fold_in(key, number))
+    return jax.tree.map(jnp.add, total, more), None
+  # Every part has rows of all devices.
+  cut = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch)
+  zeros = jax.lax.with_sharding_constraint(jax.tree.map(jnp.zeros_like, trained), where)
+  return jax.lax.scan(add, (zeros, jnp.float32(0)), (cut, jnp.arange(parts)))[0]

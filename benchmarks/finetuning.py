@@ -1,0 +1,171 @@
+"""Fine-tuning: updates of all weights, or of adapters, by AdamW.
+
+    python benchmarks/finetuning.py [--rows 8] [--tokens 256] [--dtype bfloat16] [--lora_rank 16]
+    python benchmarks/finetuning.py --data runs/quickstart/calculator runs/quickstart/wikisearch
+    python benchmarks/finetuning.py --model gpt2_1.5b --rows 8 --tokens 1024 --dtype bfloat16
+
+Master weights and moments are float32 on both sides, gradients are clipped, and rates constant.
+Without --data both get the same full rows. With it (an output folder of annotate, or a file of
+texts) both see each text once, in the same order: theirs in batches of --rows texts, each padded to
+its longest, as the collators of transformers do; ours packed, in batches of --rows rows of
+--tokens. Tokens are those of the texts, operations what these need, at their own lengths.
+
+A model of configs/models has random weights and tokens, and needs neither network nor torch's
+files: on a GPU both sides run there. Peak memory is then the device's.
+"""
+
+import argparse
+from collections.abc import Iterator
+
+import harness
+import jax
+import numpy as np
+
+from toolformer_jax import configuration, flops, sharding
+from toolformer_jax.models.config import DecoderConfig
+from toolformer_jax.models.decoder import Decoder
+from toolformer_jax.models.language_model import LanguageModel, abstract_variables, decoder_on
+from toolformer_jax.runtime import ModelSettings, load_model
+from toolformer_jax.tokenizer import Tokenizer
+from toolformer_jax.training.data import annotated_example, put_rows
+from toolformer_jax.training.optimizer import make_optimizer
+from toolformer_jax.training.packing import Example, PackedRows, pack
+from toolformer_jax.training.settings import FinetuneSettings
+from toolformer_jax.training.sources import read_texts
+from toolformer_jax.training.state import (
+  abstract_state,
+  initial_adapters,
+  initial_state,
+  make_step,
+)
+
+RATE = 1e-5
+
+
+def main() -> None:
+  """Reads the options and runs both sides."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('--model', default='smollm2-135m',
+                      help='smollm2-135m, or random weights of a file of configs/models')
+  parser.add_argument('--data', nargs='+', help='texts with calls; random tokens without')
+  for name, default in (('rows', 8), ('tokens', 256), ('steps', 3), ('texts', 64),
+                        ('lora_rank', 0), ('loss_tokens', 1024)):
+    parser.add_argument(f'--{name}', type=int, default=default)
+  parser.add_argument('--remat', action='store_true', help='recompute activations, both sides')
+  parser.add_argument('--dtype', default='float32', choices=('float32', 'bfloat16'))
+  harness.main(title, parser, {'ours': ours, 'theirs': theirs})
+
+
+def title(args: argparse.Namespace) -> str:
+  """Returns what is measured."""
+  what = f'LoRA of rank {args.lora_rank}' if args.lora_rank else 'all weights'
+  rows = ('annotated texts of mixed length' if args.data else
+          f'batches of {args.rows} x {args.tokens} tokens')
+  return f'Fine-tuning {args.model}, {what}, {args.dtype}, {rows}'
+
+
+def read(args: argparse.Namespace, tokenizer: Tokenizer | None, vocab_size: int) -> list[list[int]]:
+  """Returns the sequences to learn; of random ones as many as full rows."""
+  if args.data is None:
+    draw = np.random.default_rng(0)
+    return draw.integers(0, vocab_size, (args.steps * args.rows, args.tokens)).tolist()
+  texts = [annotated_example(text, tokenizer).ids
+           for source in args.data for text in read_texts(source)]
+  order = np.random.default_rng(0).permutation(len(texts))[:args.texts]
+  return [[tokenizer.start_id, *texts[i]][:args.tokens] for i in order.tolist()]
+
+
+def work(config: DecoderConfig, sequences: list[list[int]]) -> dict[str, float]:
+  """Returns what is to be done, in tokens and operations."""
+  return {'tokens': sum(map(len, sequences)),
+          'flops': sum(flops.training_flops(config, len(sequence)) for sequence in sequences)}
+
+
+def ours(args: argparse.Namespace) -> harness.Run:
+  """Trains by the project's step."""
+  settings = FinetuneSettings(learning_rate=RATE, warmup_fraction=0.0, lora_rank=args.lora_rank,
+                              loss_tokens=args.loss_tokens)
+  collection = 'lora' if args.lora_rank else 'params'
+  model = _with_adapters(_our_model(args), settings)
+  optimizer, decoder = make_optimizer(settings), model.decoder.clone(remat=args.remat)
+  abstract = abstract_state(decoder, collection, optimizer, model.mesh)
+  state = initial_state(abstract, model.variables[collection], optimizer)
+  frozen = {name: tree for name, tree in model.variables.items() if name != collection}
+  step = make_step(decoder, collection, optimizer, abstract, settings)
+  sequences = read(args, model.tokenizer, model.config.vocab_size)
+  batches = list(_packed(args, sequences, model.tokenizer))
+  del model
+  def run(warm_up: bool) -> dict[str, float]:
+    nonlocal state
+    with sharding.on_mesh(mesh):
+      for batch in batches[:1] if warm_up else batches:
+        state, metrics = step(frozen, state, put_rows(batch, np.arange(len(batch)), mesh))
+    metrics['loss'].block_until_ready()
+    return {**work(decoder.config, sequences), **_device_memory()}
+  mesh = sharding.make_mesh()
+  return run
+
+
+def _packed(args: argparse.Namespace, sequences: list[list[int]], tokenizer: Tokenizer | None
+            ) -> Iterator[PackedRows]:
+  """Yields batches of rows; what is no target is the last token of each sequence."""
+  if args.data:
+    # The start token, which they have already, is added again.
+    examples = [Example(sequence[1:], [1.0] * len(sequence[1:])) for sequence in sequences]
+    rows = pack(examples, tokenizer, args.tokens, False)
+    rows = rows.pad(-(-len(rows) // args.rows) * args.rows)
+  else:
+    tokens = np.array(sequences, np.int32)
+    weights = np.ones(tokens.shape, np.float32)
+    weights[:, -1] = 0.0
+    positions = np.broadcast_to(np.arange(args.tokens, dtype=np.int32), tokens.shape)
+    rows = PackedRows(tokens, np.roll(tokens, -1, 1), positions, np.ones_like(tokens), weights)
+  for first in range(0, len(rows), args.rows):
+    yield rows.take(slice(first, first + args.rows))
+
+
+def _our_model(args: argparse.Namespace) -> LanguageModel:
+  if args.model == 'smollm2-135m':
+    return load_model(args.model, ModelSettings(dtype=args.dtype))
+  mesh = sharding.make_mesh()
+  decoder = decoder_on(mesh, configuration.decoder_config(args.model).replace(dtype=args.dtype))
+  def make():
+    return sharding.unbox(decoder.init(jax.random.key(0), np.zeros((1, 2), np.int32)))
+  where = sharding.state_shardings(abstract_variables(decoder), mesh)
+  return LanguageModel(decoder, jax.jit(make, out_shardings=where)(), None, mesh)
+
+
+def _with_adapters(model: LanguageModel, settings: FinetuneSettings) -> LanguageModel:
+  if not settings.lora_rank:
+    return model
+  config = model.config.replace(lora_rank=settings.lora_rank, lora_alpha=settings.lora_alpha)
+  decoder = Decoder(config, kernel=model.decoder.kernel)
+  where = sharding.state_shardings(abstract_variables(decoder)['lora'], model.mesh)
+  variables = {**model.variables, 'lora': initial_adapters(decoder, where, 0)}
+  return LanguageModel(decoder, variables, model.tokenizer, model.mesh)
+
+
+def _device_memory() -> dict[str, float]:
+  """Returns the peak of the accelerator's memory in GiB; nothing on a CPU."""
+  device = jax.devices()[0]
+  if device.platform == 'cpu':
+    return {}
+  return {'memory': device.memory_stats()['peak_bytes_in_use'] / 2**30}
+
+
+def theirs(args: argparse.Namespace) -> harness.Run:
+  """Trains by transformers, torch and, for adapters, peft."""
+  from their_training import Training
+  training = Training(args.model, args.dtype, args.lora_rank, RATE, args.remat)
+  sequences = read(args, training.tokenizer, training.config.vocab_size)
+  batches = [sequences[i:i + args.rows] for i in range(0, len(sequences), args.rows)]
+  config = training.config.replace(lora_rank=args.lora_rank)
+  def run(warm_up: bool) -> dict[str, float]:
+    for batch in batches[:1] if warm_up else batches:
+      training.step(batch)
+    return {**work(config, sequences), **training.device_memory()}
+  return run
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,86 @@
+"""Texts to train on, whoever wrote them; seqio's examples lose no id 0."""
+
+import sys
+
+import pytest
+
+from toolformer_jax.annotation.records import AnnotatedDocument, Document, ScoredCall, write_records
+from toolformer_jax.errors import UserError
+from toolformer_jax.training.data import TaskRow, task_example
+from toolformer_jax.training.packing import pack
+from toolformer_jax.training.sources import read_texts
+
+CALL = ScoredCall('d', 'Calculator', '1 + 1', 0, 0.5, '2')
+RECORDS = [AnnotatedDocument(Document('d', 'two'), (CALL,)),
+           AnnotatedDocument(Document('e', 'no call'), ())]
+
+
+def test_texts_with_calls_come_from_a_run_or_a_file(tmp_path):
+  merged = tmp_path / 'run/merged'
+  merged.mkdir(parents=True)
+  for number, record in enumerate(RECORDS):
+    write_records(merged / f'{number:05}.jsonl', [record])
+  with pytest.raises(UserError, match='the run has not ended'):
+    list(read_texts(str(tmp_path / 'run')))
+  (merged / '.COMPLETED').touch()
+  assert list(read_texts(str(tmp_path / 'run'))) == RECORDS
+  write_records(tmp_path / 'c.jsonl', RECORDS)
+  assert list(read_texts(str(tmp_path / 'c.jsonl'))) == RECORDS
+
+
+def test_any_corpus_is_plain_text(tmp_path):
+  (tmp_path / 'plain.jsonl').write_text('{"text": "one"}\n{"text": "two", "id": "b"}\n')
+  texts = list(read_texts(str(tmp_path / 'plain.jsonl')))
+  assert [text.document.text for text in texts] == ['one', 'two']
+  assert not any(text.calls for text in texts)
+
+
+def test_of_a_task_the_targets_alone_are_learned(tokenizer):
+  example = task_example(TaskRow('r', 'ab', 'cd'), tokenizer)
+  assert example.ids == tokenizer.encode('ab') + tokenizer.encode('cd')
+  assert example.weights == [0.0, 0.0, 1.0, 1.0]
+
+
+def test_ids_of_another_model_are_refused(tokenizer):
+  with pytest.raises(UserError, match='r: the model has no token 5000'):
+    task_example(TaskRow('r', '', [1, 5000]), tokenizer)
+
+
+_REGISTRATION = """
+import seqio
+import tensorflow as tf
+
+def examples(split, shuffle_files, seed=None):
+  return tf.data.Dataset.from_tensor_slices(
+      {'inputs': [[7], [8]], 'targets': [[5, 0, 6], [0, 0, 9]]})
+
+vocabulary = seqio.PassThroughVocabulary(size=100)
+features = {name: seqio.Feature(vocabulary, add_eos=False, dtype=tf.int32)
+            for name in ('inputs', 'targets')}
+for name in ('one', 'other'):
+  seqio.TaskRegistry.add(f'planted_{name}', seqio.FunctionDataSource(examples, splits=['train']),
+                         preprocessors=[], output_features=features)
+seqio.MixtureRegistry.add('planted_mixture', ['planted_one', 'planted_other'], default_rate=1.0)
+"""
+
+
+@pytest.mark.parametrize(('source', 'count'), [
+  ('seqio:planted_tasks:planted_one', 2), ('seqio:planted_tasks:planted_mixture@train[:9]', 9),
+])
+def test_a_seqio_task_or_mixture_keeps_id_0(source, count, tokenizer, tmp_path, monkeypatch):
+  pytest.importorskip('seqio')
+  (tmp_path / 'planted_tasks.py').write_text(_REGISTRATION)
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setattr(sys, 'path', [*sys.path, str(tmp_path)])
+  rows = list(read_texts(source))
+  assert len(rows) == count
+  assert {tuple(row.targets) for row in rows} == {(5, 0, 6), (0, 0, 9)}
+  packed = pack([task_example(row, tokenizer) for row in rows], tokenizer, 64, False)
+  learned = packed.targets_RT[packed.weights_RT > 0]
+  assert learned.size == 3 * count and (learned == 0).sum() >= count
+
+
+def test_a_module_without_the_task_is_named():
+  pytest.importorskip('seqio')
+  with pytest.raises(UserError, match='can not read seqio:json:no_such_task'):
+    list(read_texts('seqio:json:no_such_task'))

@@ -1,0 +1,72 @@
+"""Compiles a program for devices that are not there, and reads what the compiler says of it."""
+
+import re
+import time
+from dataclasses import dataclass
+
+import jax
+
+from toolformer_jax.errors import UserError
+
+_KERNEL = 'tpu_custom_call'  # what a Pallas kernel is in a TPU's program
+_TOO_LARGE = re.compile(r'RESOURCE_EXHAUSTED: *(.+)', re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Compiled:
+  """What the compiler made of a program; sizes are bytes on each chip.
+
+  Attributes:
+    seconds: it took.
+    arguments: what lies in memory before: weights, state, cache, batch.
+    results: what is written beside the arguments that are used up.
+    temporaries: what is needed in between, the code included.
+    kernel: whether there is a hand-written kernel in it.
+    text: the program.
+  """
+
+  seconds: float
+  arguments: int
+  results: int
+  temporaries: int
+  kernel: bool
+  text: str
+
+
+@dataclass(frozen=True)
+class TooLarge:
+  """The program needs more memory than there is.
+
+  Attributes:
+    seconds: until the compiler gave up.
+    reason: the compiler's own words.
+  """
+
+  seconds: float
+  reason: str
+
+
+def compile_program(lowered: jax.stages.Lowered) -> Compiled | TooLarge:
+  """Compiles a program.
+
+  Raises:
+    UserError: the compiler refuses it for another reason than memory.
+  """
+  start = time.monotonic()
+  try:
+    compiled = lowered.compile()
+  except jax.errors.JaxRuntimeError as error:
+    seconds = time.monotonic() - start
+    if match := _TOO_LARGE.search(str(error)):
+      return TooLarge(seconds, _first_sentences(match[1]))
+    raise UserError(f'the compiler refuses this program: {_first_sentences(str(error))}') from error
+  seconds, text, sizes = time.monotonic() - start, compiled.as_text(), compiled.memory_analysis()
+  return Compiled(
+      seconds, sizes.argument_size_in_bytes,
+      sizes.output_size_in_bytes - sizes.alias_size_in_bytes,
+      sizes.temp_size_in_bytes + sizes.generated_code_size_in_bytes, _KERNEL in text, text)
+
+
+def _first_sentences(message: str) -> str:
+  """Returns what a message says before it goes into details."""
+  return ' '.join(message.partition('\n\n')[0].split())[:400]

@@ -1,0 +1,177 @@
+"""A plan: whether a step fits a TPU slice, what it takes, and how fast it can be at most."""
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from toolformer_jax import sharding
+from toolformer_jax.errors import UserError
+from toolformer_jax.models.config import DecoderConfig
+from toolformer_jax.planning import hlo
+from toolformer_jax.planning.compilation import Compiled, TooLarge, compile_program
+from toolformer_jax.planning.programs import Program, Step, argument_bytes, program
+from toolformer_jax.planning.roofline import Roofline, roofline
+from toolformer_jax.planning.slices import GIB, Slice
+from toolformer_jax.training.settings import FinetuneSettings
+
+log = logging.getLogger(__name__)
+
+# By default weights are split over the chips where rows are many, and heads where they are few.
+DEFAULT_MESH = {'train': (1, -1, 1), 'score': (1, -1, 1), 'prefill': (1, 1, -1),
+                'decode': (1, 1, -1)}
+
+
+@dataclass(frozen=True)
+class Request:
+  """What is to be planned.
+
+  Attributes:
+    model: what it is called.
+    config: of the model; its dtype is that of the computation.
+    slice: the TPU.
+    step, batch, length: see `programs.program`.
+    mesh: sizes of the axes data, fsdp and tensor; one may be -1, what the others leave.
+    finetune: of 'train'.
+  """
+
+  model: str
+  config: DecoderConfig
+  slice: Slice
+  step: Step
+  batch: int
+  length: int
+  mesh: tuple[int, int, int]
+  finetune: FinetuneSettings
+
+  def replace(self, **changes: Any) -> 'Request':
+    """Returns a copy with `changes`."""
+    return dataclasses.replace(self, **changes)
+
+
+@dataclass(frozen=True)
+class Fit:
+  """What is known of a program that fits.
+
+  Attributes:
+    temporaries: bytes on each chip beside the arguments, new results and the code included.
+    headroom: bytes that are left of what the compiler leaves to a program.
+    kernel: whether a TPU's kernel computes the attention.
+    collectives: what chips send each other in one run.
+    bound: how fast it can be at most.
+  """
+
+  temporaries: int
+  headroom: int
+  kernel: bool
+  collectives: hlo.Collectives
+  bound: Roofline
+
+
+@dataclass(frozen=True)
+class Plan:
+  """What the compiler says of a request.
+
+  Attributes:
+    request: what was asked, with the mesh as it is.
+    arguments: bytes on each chip before the step: weights, state, cache, batch.
+    compile_s: how long the compiler took.
+    useful_flops: operations of one run on all chips, see `flops`.
+    fit: what is known if it fits; None if it does not.
+    reason: why it does not; '' if it does.
+  """
+
+  request: Request
+  arguments: int
+  compile_s: float
+  useful_flops: int
+  fit: Fit | None
+  reason: str = ''
+
+  @property
+  def fits(self) -> bool:
+    """Whether there is as much memory as it needs."""
+    return self.fit is not None
+
+  def record(self) -> dict[str, Any]:
+    """Returns the plan as JSON; sizes are bytes on each chip, times seconds."""
+    request, where = self.request, self.request.slice
+    record = {
+        'model': request.model, 'step': request.step, 'batch': request.batch,
+        'length': request.length, 'topology': where.name, 'slice': where.short_name,
+        'chips': where.chips, 'mesh': list(request.mesh), 'dtype': request.config.dtype,
+        'fits': self.fits, 'reason': self.reason, 'usable': where.usable_memory,
+        'arguments': self.arguments, 'compile_s': round(self.compile_s, 1),
+        'useful_flops': self.useful_flops}
+    if self.fits:
+      sent = self.fit.collectives
+      record |= {
+          'temporaries': self.fit.temporaries, 'headroom': self.fit.headroom,
+          'attention_kernel': self.fit.kernel,
+          'collectives': {kind: {'count': count, 'bytes': sent.bytes[kind]}
+                          for kind, count in sorted(sent.counts.items())},
+          'unknown_loops': sent.unknown_loops, 'roofline': dataclasses.asdict(self.fit.bound)}
+    return record
+
+
+def make_plan(request: Request) -> Plan:
+  """Compiles what was asked for, and reads the program.
+
+  Raises:
+    UserError: it can not be: the mesh is none of this slice, rows are longer than the model allows,
+      libtpu is not there, or the compiler refuses the program for another reason than memory.
+  """
+  positions = request.config.max_positions
+  if request.length > positions:
+    raise UserError(f'--length is {request.length}, but {request.model} has only {positions} '
+                    'positions')
+  mesh = mesh_on(request.slice.devices(), request)
+  request = request.replace(mesh=tuple(mesh.shape.values()))
+  step = program(request.step, request.config, mesh, request.batch, request.length,
+                 request.finetune)
+  log.info('compiling %s of %s for %s; a large model takes a minute or two', request.step,
+           request.model, request.slice.name)
+  return judge(request, step, compile_program(step.lower(mesh)))
+
+
+def judge(request: Request, step: Program, compiled: Compiled | TooLarge) -> Plan:
+  """Returns the plan of a program that was compiled, or that the compiler gave up.
+
+  The compiler only gives up where the temporaries alone are too large. Arguments have to fit beside
+  them.
+  """
+  usable = request.slice.usable_memory
+  if isinstance(compiled, TooLarge):
+    arguments = argument_bytes(step.arguments)
+    reason = f'{compiled.reason.rstrip(".")}; arguments are {arguments / GIB:.2f} GiB beside them'
+    return Plan(request, arguments, compiled.seconds, step.useful_flops, None, reason)
+  arguments, temporaries = compiled.arguments, compiled.results + compiled.temporaries
+  headroom, fit, reason = usable - arguments - temporaries, None, ''
+  if headroom < 0:
+    reason = (f'{arguments / GIB:.2f} GiB of arguments and {temporaries / GIB:.2f} GiB of '
+              f'temporaries are more than the {usable / GIB:.2f} GiB of a chip')
+  else:
+    sent = hlo.collectives(compiled.text)
+    bound = roofline(
+        chip=request.slice.chip, chips=request.slice.chips, tokens=step.tokens,
+        useful_flops=step.useful_flops, flops=step.flops, traffic=step.traffic, collectives=sent)
+    fit = Fit(temporaries, headroom, compiled.kernel, sent, bound)
+  return Plan(request, arguments, compiled.seconds, step.useful_flops, fit, reason)
+
+
+def mesh_on(devices: Sequence[jax.Device], request: Request) -> jax.sharding.Mesh:
+  """Returns the mesh of a request.
+
+  Raises:
+    UserError: its sizes do not multiply to the number of chips.
+  """
+  try:
+    return sharding.make_mesh(*request.mesh, devices=devices)
+  except (ValueError, ZeroDivisionError) as error:
+    sizes = ','.join(map(str, request.mesh))
+    raise UserError(f'--mesh {sizes} does not fit {request.slice.name}: the product must be '
+                    f'{len(devices)}') from error
+

@@ -1,0 +1,170 @@
+"""The steps that can be planned: the programs that really run, and shapes in place of arrays."""
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from toolformer_jax import flops, sharding
+from toolformer_jax.inference.generation import STEPS, decode_rows
+from toolformer_jax.inference.prefill import TOGETHER, prefill_rows
+from toolformer_jax.inference.scoring import target_logprobs
+from toolformer_jax.models.cache import Cache
+from toolformer_jax.models.config import DecoderConfig
+from toolformer_jax.models.decoder import Decoder
+from toolformer_jax.models.language_model import abstract_variables, cast_for_use, decoder_on
+from toolformer_jax.training.optimizer import make_optimizer
+from toolformer_jax.training.packing import PackedRows
+from toolformer_jax.training.settings import FinetuneSettings
+from toolformer_jax.training.state import abstract_state, make_step
+
+Step = Literal['train', 'score', 'prefill', 'decode']
+
+_PROMPT = 512  # tokens of the few-shot prompt that documents are prefilled behind
+
+
+@dataclass(frozen=True)
+class Program:
+  """A step that can be compiled, and the work that it has to do.
+
+  Attributes:
+    trace, arguments: of a jitted function: traces it for these shapes, dtypes and shardings.
+    tokens: that one run of it reads or writes.
+    useful_flops: of all chips together.
+    flops: the same with what is computed twice: remat, and rows that the mesh does not divide.
+    traffic: bytes that each chip has to read or write at least.
+  """
+
+  trace: Callable[..., jax.stages.Traced]
+  arguments: tuple[Any, ...]
+  tokens: int
+  useful_flops: int
+  flops: int
+  traffic: int
+
+  def lower(self, mesh: Mesh) -> jax.stages.Lowered:
+    """Returns the program for the devices of `mesh`."""
+    with sharding.on_mesh(mesh):
+      return self.trace(*self.arguments).lower()
+
+
+def program(step: Step, config: DecoderConfig, mesh: Mesh, batch: int, length: int,
+            finetune: FinetuneSettings) -> Program:
+  """Returns a step of a model on `mesh`.
+
+  Args:
+    step: 'train': forward and backward pass and update of `batch` rows of `length` tokens.
+      'score': log-probabilities of all tokens of such rows. 'prefill': keys and values of 8 of
+      `batch` documents of `length` tokens behind a prompt of 512, as before sampling. 'decode': 4
+      more tokens of `batch` texts in a cache of `length` tokens each.
+    config: of the model.
+    mesh: where.
+    batch, length: sizes, see `step`.
+    finetune: adapters, remat, dtype of the first moment and the rest of 'train'.
+  """
+  decoder = decoder_on(mesh, config)
+  if step == 'train':
+    return _train(decoder, mesh, batch, length, finetune)
+  build = {'score': _score, 'prefill': _prefill, 'decode': _decode}[step]
+  return build(decoder, mesh, batch, length)
+
+
+def argument_bytes(arguments: Any) -> int:
+  """Returns how many bytes of `arguments` lie on each device."""
+  leaves = [leaf for leaf in jax.tree.leaves(arguments) if isinstance(leaf, jax.ShapeDtypeStruct)]
+  return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+             for leaf in leaves)
+
+
+def _train(decoder: Decoder, mesh: Mesh, batch: int, length: int,
+           finetune: FinetuneSettings) -> Program:
+  config = decoder.config.replace(lora_rank=finetune.lora_rank, lora_alpha=finetune.lora_alpha)
+  decoder = decoder.clone(config=config, remat=finetune.remat, dropout=finetune.dropout)
+  collection = 'lora' if config.lora_rank else 'params'
+  optimizer = make_optimizer(finetune)
+  state = abstract_state(decoder, collection, optimizer, mesh)
+  variables = sharding.laid_out(abstract_variables(decoder), mesh)
+  frozen = {name: value for name, value in variables.items() if name != collection}
+  rows = jax.tree.map(lambda x: _input(mesh, x.shape, x.dtype), PackedRows.empty(batch, length))
+  useful = batch * flops.training_flops(config, length)
+  again = batch * _recomputed_flops(config, length, finetune, rows.tokens_RT)
+  step = make_step(decoder, collection, optimizer, state, finetune)
+  return Program(step.trace, (frozen, state, rows), batch * length, useful,
+                 (useful + again) * _copies(mesh, batch),
+                 argument_bytes((frozen, state)) + argument_bytes(state))
+
+
+def _score(decoder: Decoder, mesh: Mesh, batch: int, length: int) -> Program:
+  variables = _frozen(decoder, mesh)
+  ids = _input(mesh, (batch, length))
+  useful = batch * flops.forward_flops(decoder.config, length, logits=length)
+  return Program(functools.partial(target_logprobs.trace, decoder), (variables, *[ids] * 5),
+                 batch * length, useful, useful * _copies(mesh, batch), argument_bytes(variables))
+
+
+def _prefill(decoder: Decoder, mesh: Mesh, batch: int, length: int) -> Program:
+  config, variables = decoder.config, _frozen(decoder, mesh)
+  rows = min(TOGETHER, batch)
+  prompt, cache = _cache(config, mesh, 1, _PROMPT), _cache(config, mesh, batch, length)
+  ids = _input(mesh, (rows, length))
+  useful = rows * flops.forward_flops(config, length, _PROMPT, logits=length)
+  written = argument_bytes(cache) * rows // batch
+  return Program(functools.partial(prefill_rows.trace, decoder),
+                 (variables, prompt, cache, 0, ids, ids, 0), rows * length, useful,
+                 useful * _copies(mesh, rows), argument_bytes((variables, prompt)) + written)
+
+
+def _decode(decoder: Decoder, mesh: Mesh, batch: int, length: int) -> Program:
+  config, variables = decoder.config, _frozen(decoder, mesh)
+  cache = _cache(config, mesh, batch, length)
+  column = functools.partial(_input, mesh, (batch,))
+  # The last tokens that there is room for: they read all of the cache.
+  useful = batch * flops.forward_flops(config, STEPS, length - STEPS, logits=STEPS)
+  arguments = (variables, cache, column(), column(bool), column(np.uint32), column(), column(), 0,
+               np.zeros(1, np.int32), 10, True, np.float32(0), np.float32(1))
+  return Program(functools.partial(decode_rows.trace, decoder), arguments, batch * STEPS, useful,
+                 useful * _copies(mesh, batch), STEPS * argument_bytes((variables, cache)))
+
+
+def _recomputed_flops(config: DecoderConfig, length: int, finetune: FinetuneSettings,
+                      tokens_RT: jax.ShapeDtypeStruct) -> int:
+  """Returns what the backward pass of a row computes again: blocks, and logits in pieces."""
+  in_pieces = math.prod(tokens_RT.sharding.shard_shape(tokens_RT.shape)) > finetune.loss_tokens
+  return flops.forward_flops(config, length if finetune.remat else 0,
+                             logits=length if in_pieces else 0)
+
+
+def _copies(mesh: Mesh, rows: int) -> int:
+  """Returns how many groups of devices compute the same rows, as the mesh does not divide them."""
+  groups = mesh.shape['data'] * mesh.shape['fsdp']
+  return 1 if rows % groups == 0 else groups
+
+
+def _frozen(decoder: Decoder, mesh: Mesh) -> Any:
+  """Returns the variables as inference has them."""
+  laid_out = sharding.laid_out(abstract_variables(decoder), mesh)
+  cast = jax.eval_shape(functools.partial(cast_for_use, config=decoder.config), laid_out)
+  return jax.tree.map(
+      lambda x, like: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=like.sharding), cast,
+      laid_out)
+
+
+def _cache(config: DecoderConfig, mesh: Mesh, rows: int, slots: int) -> Cache:
+  names = {'k_LBKHS': (None, 'batch', 'kv_heads', None, None),
+           'v_LBKSH': (None, 'batch', 'kv_heads', None, None), 'length_B': ('batch',)}
+  shapes = jax.eval_shape(functools.partial(Cache.empty, config, rows, slots))
+  def placed(name):
+    x = getattr(shapes, name)
+    where = sharding.named_sharding(mesh, x.shape, names[name])
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
+  return Cache(**{name: placed(name) for name in names})
+
+
+def _input(mesh: Mesh, shape: tuple[int, ...], dtype: Any = jnp.int32) -> jax.ShapeDtypeStruct:
+  return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding.batch_sharding(mesh, shape))

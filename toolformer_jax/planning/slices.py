@@ -1,0 +1,104 @@
+"""TPU slices by name, and their devices, which can be compiled for without being there."""
+
+import importlib.util
+import math
+import os
+from dataclasses import dataclass
+
+import jax
+from jax.experimental import topologies
+
+from toolformer_jax.chips import CHIPS, Chip
+from toolformer_jax.errors import UserError, unknown
+
+GIB = 2**30
+
+_FLAT = ('1x1', '2x2', '2x4', '4x4', '4x8', '8x8', '8x16', '16x16')
+_CUBES = ('2x2x1', '2x2x2', '2x2x4', '2x4x4', '4x4x4', '4x4x8', '4x8x8', '8x8x8')
+_SHAPES = {'v4': _CUBES, 'v5e': _FLAT, 'v5p': _CUBES, 'v6e': _FLAT}
+# What a name such as v4-8 counts are cores, of which these have two a chip.
+_TWO_CORES = ('v4', 'v5p')
+# What the compiler leaves to a program, GiB; the rest of the memory is its own.
+_USABLE = {'v4': 30.75, 'v5e': 15.75, 'v5p': 95.74, 'v6e': 31.25}
+# Read by libtpu once it is loaded: else it looks for a machine that it is on, prints warnings, and
+# does not let two processes compile at a time.
+_ENVIRONMENT = {
+    'ALLOW_MULTIPLE_LIBTPU_LOAD': '1', 'TPU_SKIP_MDS_QUERY': '1',
+    'TPU_ACCELERATOR_TYPE': 'v5litepod-8', 'TPU_WORKER_HOSTNAMES': 'localhost'}
+
+
+@dataclass(frozen=True)
+class Slice:
+  """Chips of one kind that are linked.
+
+  Attributes:
+    kind: 'v4', 'v5e', 'v5p' or 'v6e'.
+    shape: how many chips along each direction, '2x4'.
+  """
+
+  kind: str
+  shape: str
+
+  @classmethod
+  def named(cls, name: str) -> 'Slice':
+    """Returns the slice `name`: kind and shape as in v5e:2x4, or kind and size as in v5e-8.
+
+    Raises:
+      UserError: there is none of that name.
+    """
+    known = {}
+    for kind, shapes in _SHAPES.items():
+      for shape in shapes:
+        one = cls(kind, shape)
+        known |= {one.name: one, one.short_name: one}
+    found = known.get(name.lower().replace('v5litepod', 'v5e'))
+    if found is None:
+      raise unknown('topology', name, known)
+    return found
+
+  @property
+  def name(self) -> str:
+    """Kind and shape, 'v5e:2x4'."""
+    return f'{self.kind}:{self.shape}'
+
+  @property
+  def short_name(self) -> str:
+    """What Google Cloud calls it, 'v5e-8'; v4 and v5p are counted in cores, two a chip."""
+    return f'{self.kind}-{self.chips * (2 if self.kind in _TWO_CORES else 1)}'
+
+  @property
+  def chips(self) -> int:
+    """How many."""
+    return math.prod(map(int, self.shape.split('x')))
+
+  @property
+  def chip(self) -> Chip:
+    """What one can do."""
+    return next(chip for chip in CHIPS if chip.name == self.kind)
+
+  @property
+  def usable_memory(self) -> int:
+    """Bytes of a chip's memory that a program may use."""
+    return int(_USABLE[self.kind] * GIB)
+
+  def devices(self) -> list[jax.Device]:
+    """Returns devices that programs can be compiled for, and not run on.
+
+    Raises:
+      UserError: libtpu is not installed, or another version than this JAX needs.
+    """
+    if importlib.util.find_spec('libtpu') is None:
+      raise UserError("the TPU compiler is not installed; pip install 'toolformer_jax[aot]'")
+    for name, value in _ENVIRONMENT.items():
+      os.environ.setdefault(name, value)
+    try:
+      return topologies.get_topology_desc(
+          platform='tpu', topology_name=self.name, **self._details()).devices
+    except (RuntimeError, ValueError, NotImplementedError) as error:
+      raise UserError(f'libtpu can not describe {self.name}: {error}') from error
+
+  def _details(self) -> dict:
+    if self.kind == 'v4':  # else its two cores are two devices
+      return {'chip_config_name': 'megacore', 'chips_per_host_bounds': (2, 2, 1), 'num_slices': 1,
+              'wrap': (False,) * 3}
+    return {'chips_per_host_bounds': (1, 1, 1)} if self.chips == 1 else {}
