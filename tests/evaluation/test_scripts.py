@@ -8,6 +8,9 @@ import sys
 import jax
 import pytest
 
+from toolformer_jax.annotation.records import Document, ExecutedCall
+from toolformer_jax.calls import DEFAULT_SYNTAX
+
 from .conftest import PROBLEMS
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
@@ -113,6 +116,18 @@ def test_calls_are_shown_from_the_best_to_the_worst(script, annotated):
   assert code == 0
   ours = [line for line in out.splitlines() if '| 4 |' in line]
   assert ours == ['| Calculator(2 + 2) | 4 | 2.50 |  |', '| Calculator(8 / 2) | 4 | <= -0.25 |  |']
+
+
+def test_in_place_is_before_the_text_where_it_begins(script, make_model):
+  ablation = importlib.import_module('ablation_filter')
+  document = Document('a', 'The sum of both is 42, they say.')
+  calls = [ExecutedCall('a', 'Calculator', '40 + 2', position, 0.5, '42') for position in (0, 9)]
+  model = make_model()
+  place = ablation.gains_in_place(model, calls, {'a': document}, DEFAULT_SYNTAX)
+  before = [call.gain for call in ablation.score_calls(calls, [document], model=model,
+                                                       syntax=DEFAULT_SYNTAX)[0]]
+  assert place[0] == pytest.approx(before[0], abs=1e-4)
+  assert place[1] != pytest.approx(before[1], abs=1e-4)
 
 
 def test_all_of_them_in_one_report(script, taught, annotated):

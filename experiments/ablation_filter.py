@@ -1,0 +1,119 @@
+"""Does it matter that the filter puts a call before the whole text, and not where it belongs?
+
+    python experiments/ablation_filter.py --run D --checkpoint C --calls 200
+
+D is an output folder of `toolformer annotate` with that model. Scores calls in both ways, the
+paper's (footnote 3) and in place, and compares what each would keep, what it costs, and how many of
+the kept calls copy from the text after them, which `look_ahead_guard` would drop. In place, calls
+of one text could share what comes before them; here they do not.
+"""
+
+import argparse
+import pathlib
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+import table2_api_calls
+from reproduce import main
+
+from toolformer_jax.annotation.execute import looks_ahead
+from toolformer_jax.annotation.filter import WEIGHTS, score_calls, weighted_loss
+from toolformer_jax.annotation.folder import DOCUMENTS
+from toolformer_jax.annotation.records import Document, ExecutedCall, ScoredCall, read_records
+from toolformer_jax.annotation.settings import THRESHOLDS
+from toolformer_jax.calls import CallSyntax
+from toolformer_jax.commands import options
+from toolformer_jax.errors import UserError
+from toolformer_jax.evaluation import paper
+from toolformer_jax.evaluation.tables import markdown
+from toolformer_jax.inference.scoring import ScoreRequest, score
+from toolformer_jax.models.language_model import LanguageModel
+from toolformer_jax.runtime import load_model
+
+TITLE = 'Ablation: the call before the text, or in place'
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+  """Declares the options."""
+  table2_api_calls.add(parser)
+  options.add_checkpoint(parser)
+  parser.add_argument('--calls', type=int, default=200, metavar='N', help='of each tool')
+  options.add_configuration(parser)
+
+
+def run(args: argparse.Namespace) -> str:
+  """Compares the two for every tool of the run."""
+  config = options.configuration(args)
+  by_tool = {tool: list(table2_api_calls.scored_calls(args.run, tool))[:args.calls]
+             for tool in paper.API_CALLS}
+  by_tool = {tool: calls for tool, calls in by_tool.items() if calls}
+  if not by_tool:
+    raise UserError(f'{args.run} has no scored calls; --run must be an output folder of annotate')
+  if args.dry_run:
+    counts = ', '.join(f'{len(calls)} of {tool}' for tool, calls in by_tool.items())
+    return f'# {TITLE}\n\nScores {counts}, twice, and some before to compile.'
+  model = load_model(args.checkpoint, config.model).frozen()
+  documents = {document.id: document for document in documents_of(args.run)}
+  sections = [f'# {TITLE}']
+  for tool, calls in by_tool.items():
+    sections += [f'## {tool}, {len(calls)} calls', compared(model, calls, documents, config.syntax)]
+  return '\n\n'.join(sections)
+
+
+def documents_of(run: pathlib.Path) -> list[Document]:
+  """Returns the texts of a run."""
+  return [document for path in sorted((run / DOCUMENTS).glob('[0-9]*.jsonl'))
+          for document in read_records(path, Document)]
+
+
+def compared(model: LanguageModel, calls: Sequence[ScoredCall], documents: dict[str, Document],
+             syntax: CallSyntax) -> str:
+  """Returns a table with a row for each threshold."""
+  some = [documents[name] for name in {call.document_id for call in calls}]
+  def before_the_text() -> list[float]:
+    return [call.gain for call in score_calls(calls, some, model=model, syntax=syntax)[0]]
+  def in_place() -> list[float]:
+    return gains_in_place(model, calls, documents, syntax)
+  (before, before_s), (place, place_s) = timed(before_the_text), timed(in_place)
+  ahead = [looks_ahead(call, documents[call.document_id], model.tokenizer, numbers=True)
+           for call in calls]
+  rows = [['gain at least', 'kept: before the text', 'in place', 'by both', 'agreement',
+           'kept and looking ahead: before the text', 'in place']]
+  for t in THRESHOLDS:
+    kept = [{i for i, gain in enumerate(gains) if gain >= t} for gains in (before, place)]
+    both, either = kept[0] & kept[1], kept[0] | kept[1]
+    agreement = f'{len(both) / len(either):.2f}' if either else '-'
+    rows.append([str(t), *(str(len(one)) for one in kept), str(len(both)), agreement,
+                 *(str(sum(ahead[i] for i in one)) for one in kept)])
+  return (f'{markdown(rows)}\n\nSeconds: {before_s:.1f} before the text, {place_s:.1f} in place. '
+          'Agreement: calls kept by both, of those kept by either.')
+
+
+def timed(work: Callable[[], list[float]]) -> tuple[list[float], float]:
+  """Returns what `work` returns, and the seconds that it takes once its programs are compiled."""
+  work()
+  start = time.monotonic()
+  return work(), time.monotonic() - start
+
+
+def gains_in_place(model: LanguageModel, calls: Sequence[ExecutedCall],
+                   documents: dict[str, Document], syntax: CallSyntax) -> list[float]:
+  """Returns the gains of calls that stand where they belong: between x_{i-1} and x_i."""
+  encode = model.tokenizer.encode
+  requests = []
+  for call in calls:
+    text, at = tuple(encode(documents[call.document_id].text)), call.position
+    opening = encode(syntax.opening(call.call()))
+    following = text[at:at + len(WEIGHTS)]
+    for inserted in ((), (*opening, *encode(syntax.closing(''))),
+                     (*opening, *encode(syntax.closing(call.result)))):
+      begin = at + len(inserted)
+      requests.append(ScoreRequest((), (*text[:at], *inserted, *following),
+                                   tuple(range(begin, begin + len(following)))))
+  losses = [weighted_loss(logprobs) for logprobs in score(model, requests)]
+  return [min(losses[i], losses[i + 1]) - losses[i + 2] for i in range(0, len(losses), 3)]
+
+
+if __name__ == '__main__':
+  sys.exit(main('ablation_filter', TITLE, run, add))
