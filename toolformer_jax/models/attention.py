@@ -12,6 +12,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.experimental.pallas.ops.tpu.splash_attention import (
   BlockSizes,
   CausalMask,
@@ -23,7 +24,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import (
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from toolformer_jax.models.config import DecoderConfig
-from toolformer_jax.models.layers import contract
+from toolformer_jax.models.layers import PRODUCT, contract
 from toolformer_jax.sharding import partition_spec
 
 Kernel = Literal['xla', 'splash', 'cudnn']
@@ -82,8 +83,9 @@ def _attend_one(q_BTNH, k_PKHS, v_PKSH, mask_BTS):
   # The output does not depend on the peak, only its rounding does: no gradient goes through it.
   peak_PKXG = jax.lax.stop_gradient(score_PKXGS.max(-1))
   weight_PKXGS = jnp.exp(score_PKXGS - peak_PKXG[..., None])
-  out_PKXGH = jnp.einsum('pkxgs,pksh->pkxgh', weight_PKXGS.astype(v_PKSH.dtype), v_PKSH,
-                         preferred_element_type=jnp.float32)
+  out_PKXGH = checkpoint_name(
+      jnp.einsum('pkxgs,pksh->pkxgh', weight_PKXGS.astype(v_PKSH.dtype), v_PKSH,
+                 preferred_element_type=jnp.float32), PRODUCT)
   def by_row(x_PKXG):
     return x_PKXG.swapaxes(1, 2).reshape(B, T, N, *x_PKXG.shape[4:])
   return by_row(out_PKXGH), by_row(weight_PKXGS.sum(-1)), by_row(peak_PKXG)

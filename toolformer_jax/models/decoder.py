@@ -17,7 +17,7 @@ from toolformer_jax.models.attention import (
 )
 from toolformer_jax.models.cache import Cache, Prefix, UnrolledCache
 from toolformer_jax.models.config import DecoderConfig
-from toolformer_jax.models.layers import Einsum, Norm, rotate
+from toolformer_jax.models.layers import PRODUCT, Einsum, Norm, rotate
 from toolformer_jax.models.sight import look, places
 from toolformer_jax.sharding import constrain
 
@@ -144,7 +144,8 @@ class Decoder(nn.Module):
 
   Attributes:
     config: its sizes and switches.
-    remat: recompute each block's activations in the backward pass instead of keeping them.
+    remat: recompute all of each block's activations in the backward pass, instead of all but the
+      products of matrices.
     scan: blocks are one block in a loop, and their variables are stacked; else every block has
       variables of its own, which takes longer to compile.
     kernel: what computes attention where there is neither cache nor prefix and it takes the length;
@@ -222,7 +223,10 @@ class Decoder(nn.Module):
     return constrain(x_BTD, 'batch', None, None)
 
   def _blocks(self, kernel, x_BTD, cache, prefixes, sight):
-    block = nn.remat(Block, prevent_cse=not self.scan) if self.remat else Block
+    # Norms, activations and the softmax cost next to nothing: that they are not kept halves the
+    # memory of training.
+    kept = None if self.remat else jax.checkpoint_policies.save_only_these_names(PRODUCT)
+    block = Block if cache is not None else nn.remat(Block, prevent_cse=not self.scan, policy=kept)
     # Limits are per row, not per layer: the masks already hold them.
     layered = [Prefix(prefix.k_LPKHS, prefix.v_LPKSH, None) for prefix in prefixes]
     if not self.scan:

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from toolformer_jax.models.config import DecoderConfig
 
+PRODUCT = 'product'  # the name of what a backward pass keeps, by which `save_only_these_names` asks
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+
 def contract(equation: str, dtype: str, left: jax.Array, right: jax.Array) -> jax.Array:
   """Returns an einsum of two operands in `dtype`; each letter is in two or three of its terms.
 
@@ -18,22 +20,33 @@ def contract(equation: str, dtype: str, left: jax.Array, right: jax.Array) -> ja
   first, and XLA then recomputes that one transposed, element by element (5 times the time of a
   whole layer's backward pass on a CPU).
   """
+  return checkpoint_name(_contract(equation, dtype, left, right), PRODUCT)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _contract(equation, dtype, left, right):
   return jnp.einsum(equation, left, right, preferred_element_type=dtype)
 
 
 def _contract_forward(equation, dtype, left, right):
-  return contract(equation, dtype, left, right), (left, right)
+  out = _contract(equation, dtype, left.value, right.value)
+  # What is frozen has no gradient, and then the other operand need not be kept.
+  return out, (left.value if right.perturbed else None, right.value if left.perturbed else None)
 
 
 def _contract_backward(equation, dtype, operands, gradient):
   left, right = operands
   terms, out = equation.split('->')
   first, second = terms.split(',')
-  return (jnp.einsum(f'{out},{second}->{first}', gradient, right).astype(left.dtype),
-          jnp.einsum(f'{first},{out}->{second}', left, gradient).astype(right.dtype))
+  to_left = to_right = None
+  if right is not None:
+    to_left = jnp.einsum(f'{out},{second}->{first}', gradient, right).astype(right.dtype)
+  if left is not None:
+    to_right = jnp.einsum(f'{first},{out}->{second}', left, gradient).astype(left.dtype)
+  return to_left, to_right
 
 
-contract.defvjp(_contract_forward, _contract_backward)
+_contract.defvjp(_contract_forward, _contract_backward, symbolic_zeros=True)
 
 
 def _named(init: nn.initializers.Initializer, axes: Sequence[str | None]):

@@ -21,7 +21,8 @@ class FinetuneSettings:
     micro_batches: parts into which the rows of an update are divided, computed one after the other
       and added up. More need less memory and change no number but by rounding.
     loss_tokens: tokens whose logits a device holds at a time, as well.
-    remat: recompute activations in the backward pass: half of the memory for a little more work.
+    remat: recompute all of a block in the backward pass, not only what costs next to nothing: a
+      third more work for much less memory.
     seed: of the order of the rows, of dropout and of the adapters' first values.
 
     lora_rank, lora_alpha: train low-rank adapters of this rank and scale; rank 0 trains all
