@@ -90,3 +90,12 @@ def test_pieces_are_merged_in_their_order(pieces):
   assert spelled('abab ab') == ['abab', ' ab'] and spelled('   [') == ['  ', ' [']
   assert spelled('a\n\n\n<table>') == ['a', '\n\n', '\n', '<table>']
   assert pieces.start_id == 2 and pieces.encode('<bos>') != [2]
+
+
+def test_a_piece_that_is_a_token_needs_no_merges():
+  tokens = ['a', 'b', 'ab', 'aba']
+  def ids(**options):
+    made = Tokenizer.byte_level_bpe(tokens, [('a', 'b')], [], split_digits=False, bos_id=None,
+                                    eos_id=None, **options)
+    return made.encode('aba')
+  assert ids() == [2, 0] and ids(ignore_merges=True) == [3]

@@ -62,16 +62,20 @@ class Tokenizer:
   def byte_level_bpe(
       cls, tokens: list[str], merges: list[tuple[str, str]], special: list[str], *,
       split_digits: bool, bos_id: int | None, eos_id: int | None, vocab_size: int = 0,
-      pattern: str = '', whole: Sequence[str] = (),
+      pattern: str = '', whole: Sequence[str] = (), ignore_merges: bool = False,
+      composed: bool = False,
   ) -> 'Tokenizer':
     """Builds a GPT-2 style tokenizer.
 
     With `split_digits` every digit is a token of its own. Merges do not cross the pieces that
     `pattern`, a regular expression, cuts a text into; by default GPT-2's. Tokens that are `whole`
-    are found in a text before anything else is.
+    are found in a text before anything else is. With `ignore_merges` a piece that is a token is
+    one, whatever merges say (Llama 3). A text is `composed` (Unicode's NFC) first for Qwen.
     """
     vocab = {token: i for i, token in enumerate(tokens)}
-    hf = HfTokenizer(tokenizers.models.BPE(vocab, merges))
+    hf = HfTokenizer(tokenizers.models.BPE(vocab, merges, ignore_merges=ignore_merges))
+    if composed:
+      hf.normalizer = tokenizers.normalizers.NFC()
     pre = tokenizers.pre_tokenizers
     pieces = [pre.Digits(individual_digits=True)] if split_digits else []
     if pattern:
@@ -85,7 +89,7 @@ class Tokenizer:
   @classmethod
   def sentencepiece_bpe(
       cls, tokens: list[str], special: list[str], whole: list[str], unknown: str, *,
-      bos_id: int | None, eos_id: int | None,
+      bos_id: int | None, eos_id: int | None, vocab_size: int = 0,
   ) -> 'Tokenizer':
     """Builds a tokenizer like Gemma's: merges in the order of the tokens that they make.
 
@@ -105,7 +109,7 @@ class Tokenizer:
         tokenizers.decoders.Replace(_SPACE, ' '), tokenizers.decoders.ByteFallback(),
         tokenizers.decoders.Fuse()])
     _add_tokens(hf, special, whole)
-    return cls(hf, bos_id=bos_id, eos_id=eos_id)
+    return cls(hf, bos_id=bos_id, eos_id=eos_id, vocab_size=vocab_size)
 
   @classmethod
   def load(cls, directory: pathlib.Path) -> 'Tokenizer':
@@ -167,6 +171,13 @@ class Tokenizer:
     plain = HfTokenizer.from_str(self._hf.to_str())
     plain.encode_special_tokens = True
     return plain
+
+  @property
+  def highest_id(self) -> int:
+    """The highest id that a text, its start or its end can have."""
+    special = {i for i, token in self._hf.get_added_tokens_decoder().items() if token.special}
+    ids = set(self._hf.get_vocab(with_added_tokens=True).values()) - special
+    return max(ids | self.end_ids | {self.start_id or 0})
 
   def single_id(self, text: str) -> int:
     """Returns the one id that `text` is.

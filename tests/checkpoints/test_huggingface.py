@@ -134,6 +134,27 @@ def test_a_truncated_file_is_refused(saved, size):
     load_directory(saved, mesh())
 
 
+@pytest.mark.parametrize(('index', 'message'), [
+  ({}, 'has no weight_map of names'), ({'weight_map': ['a']}, 'has no weight_map of names'),
+  ({'weight_map': {'a': 3}}, 'has no weight_map of names'),
+  ({'weight_map': {'a': 'part.safetensors'}}, 'names part.safetensors, which is not there'),
+])
+def test_a_broken_index_is_refused(saved, index, message):
+  (saved / 'model.safetensors').unlink()
+  (saved / 'model.safetensors.index.json').write_text(json.dumps(index))
+  with pytest.raises(UserError, match=message):
+    load_directory(saved, mesh())
+
+
+def test_a_tokenizer_with_more_ids_than_the_model_is_refused(saved):
+  tokenizer = json.loads((saved / 'tokenizer.json').read_text())
+  vocab = tokenizer['model']['vocab']
+  tokenizer['model']['vocab'] = {**vocab, 'one more': 300}
+  (saved / 'tokenizer.json').write_text(json.dumps(tokenizer))
+  with pytest.raises(UserError, match='has ids up to 300, and the model 259 tokens'):
+    load_directory(saved, mesh())
+
+
 def test_an_index_can_not_name_files_elsewhere(saved):
   (saved / 'model.safetensors').rename(saved.parent / 'model.safetensors')
   (saved / 'model.safetensors.index.json').write_text(

@@ -82,7 +82,7 @@ def test_kernels_on_a_mesh(kernel, rows, heads, kv_heads):
 
 
 @pytest.mark.parametrize(('kernel', 'mesh', 'remat', 'window'), [
-  ('splash', None, False, 0), ('splash', (2, 2, 2), True, 0), ('splash', None, False, 40),
+  ('splash', None, False, 0), ('splash', (2, 2, 2), True, 0), ('splash', (2, 2, 2), True, 40),
   ('splash', None, False, 128), ('cudnn', (2, 2, 2), True, 0)])
 def test_a_decoder_with_kernels(make_model, kernel, mesh, remat, window):
   model = make_model(make_mesh(*mesh) if mesh else None, window=window, global_every=2)

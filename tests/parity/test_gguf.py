@@ -28,8 +28,9 @@ FIELDS = {
     'qwen2': _LLAMA,
     # The sizes of heads are those that transformers assumes, whatever a file says.
     'qwen3': _LLAMA | {'attention.key_length': 128, 'attention.value_length': 128},
-    'gemma3': _LLAMA | {'attention.key_length': 256, 'attention.value_length': 256,
-                        'attention.sliding_window': 9},
+    # The sixth of seven layers is global.
+    'gemma3': _LLAMA | {'block_count': 7, 'rope.freq_base': 1e6, 'attention.key_length': 256,
+                        'attention.value_length': 256, 'attention.sliding_window': 9},
     'gpt2': _COMMON | {'context_length': 1024, 'attention.head_count': 4,
                        'attention.layer_norm_epsilon': 1e-5},
 }
@@ -59,7 +60,8 @@ def shapes(architecture):
     block |= {'attn_q_norm.weight': (H,), 'attn_k_norm.weight': (H,)}
   if architecture == 'gemma3':
     block |= {'post_attention_norm.weight': (D,), 'post_ffw_norm.weight': (D,)}
-  return plain | {f'blk.{i}.{name}': shape for i in range(L) for name, shape in block.items()}
+  return plain | {f'blk.{i}.{name}': shape for i in range(fields['block_count'])
+                  for name, shape in block.items()}
 
 
 def write(path, architecture, quantised, merges=('a b',), **changes):
@@ -115,7 +117,7 @@ def test_log_probabilities_are_the_same(tmp_path, architecture, quantised):
 
 
 @pytest.mark.parametrize(('changes', 'message'), [
-  ({'rope.scaling.factor': 4.0}, 'the field llama.rope.scaling.factor is not understood'),
+  ({'rope.scaling.attn_factor': 4.0}, 'field llama.rope.scaling.attn_factor is not understood'),
   ({'rope.dimension_count': 8}, 'rope.dimension_count differs from the size of a head'),
   ({'block_count': 4}, 'lacks the tensor model.layers.3.'),
   ({'block_count': 2}, 'has a tensor blk.2.'),
@@ -125,6 +127,12 @@ def test_what_does_not_fit_is_refused(tmp_path, changes, message):
   path = write(tmp_path / 'm.gguf', 'llama', gguf.GGMLQuantizationType.F32, **changes)
   with pytest.raises(UserError, match=message):
     ours(path)
+
+
+def test_wavelengths_may_be_stretched(tmp_path):
+  path = write(tmp_path / 'm.gguf', 'llama', gguf.GGMLQuantizationType.F32,
+               **{'rope.scaling.factor': 4.0})
+  assert ours(path).config.rotary_factor == 4
 
 
 def test_a_file_cut_short_is_refused(tmp_path):

@@ -33,6 +33,7 @@ def read(path):
 @pytest.mark.parametrize('zipped', [True, False])
 def test_one_file(saved, zipped):
   path, tensors, model = saved
+  tensors = {name: torch.nn.Parameter(tensor) for name, tensor in tensors.items()}
   torch.save(tensors, path / 'pytorch_model.bin', _use_new_zipfile_serialization=zipped)
   jax.tree.map(np.testing.assert_array_equal, read(path).variables, model.variables)
 
@@ -78,8 +79,11 @@ def test_broken_files(saved, content):
     read(path)
 
 
-def test_something_else_than_tensors(saved):
+@pytest.mark.parametrize('wrap', [
+  lambda tensors: {'model': tensors}, lambda tensors: next(iter(tensors.values())),
+  lambda tensors: {1: next(iter(tensors.values()))}])
+def test_something_else_than_tensors(saved, wrap):
   path, tensors, _ = saved
-  torch.save({'model': tensors}, path / 'pytorch_model.bin')
+  torch.save(wrap(tensors), path / 'pytorch_model.bin')
   with pytest.raises(UserError, match='something else than tensors by name'):
     read(path)

@@ -29,7 +29,7 @@ _LLAMA_FIELDS = {
     'attention.layer_norm_rms_epsilon': 'rms_norm_eps', 'context_length': 'max_position_embeddings',
     'rope.freq_base': 'rope_theta', 'rope.freq_base_swa': 'rope_local_base_freq',
     'attention.sliding_window': 'sliding_window', 'attention.value_length': '', 'vocab_size': '',
-    'rope.dimension_count': ''}
+    'rope.dimension_count': '', 'rope.scaling.type': '', 'rope.scaling.factor': ''}
 _GPT2_FIELDS = {
     'block_count': 'n_layer', 'embedding_length': 'n_embd', 'feed_forward_length': 'n_inner',
     'attention.head_count': 'n_head', 'attention.layer_norm_epsilon': 'layer_norm_epsilon',
@@ -46,6 +46,10 @@ _GPT2_NAMES = {'transformer.wte': 'token_embd', 'transformer.wpe': 'position_emb
                'transformer.ln_f': 'output_norm', 'lm_head': 'output'}
 _GPT2_BLOCK = {'ln_1': 'attn_norm', 'attn.c_attn': 'attn_qkv', 'attn.c_proj': 'attn_output',
                'ln_2': 'ffn_norm', 'mlp.c_fc': 'ffn_up', 'mlp.c_proj': 'ffn_down'}
+
+
+_MOST_LAYERS = 10_000  # a damaged file shall not name more tensors than fit in memory
+_GEMMA_27B_LAYERS = 62
 
 
 def load_gguf(path: pathlib.Path, mesh: Mesh, dtype: str = 'float32') -> LanguageModel:
@@ -91,7 +95,10 @@ class GgufFile:
 
   def _field(self, name: str, default: Any = None) -> Any:
     if name in self._fields:
-      return self._fields[name].contents()
+      try:
+        return self._fields[name].contents()
+      except ValueError as error:
+        raise UserError(f'{self.where}: the field {name} is broken: {error}') from error
     if default is None:
       raise UserError(f'{self.where} has no field {name}')
     return default
@@ -107,7 +114,7 @@ class GgufFile:
           'ffn_norm', 'post_feedforward_layernorm': 'post_ffw_norm'}
     else:
       block = block | {'post_attention_layernorm': 'ffn_norm'}
-    layers = range(self._field(f'{self.architecture}.block_count'))
+    layers = range(min(self._field(f'{self.architecture}.block_count'), _MOST_LAYERS))
     pairs = [*plain.items(), *((f'{prefix}.{i}.{theirs}', f'blk.{i}.{name}')
                                for i in layers for theirs, name in block.items())]
     return {f'{name}.{part}': f'{theirs}.{part}'
@@ -130,10 +137,17 @@ class GgufFile:
     if kind == 'gpt2':
       fields |= {'activation_function': 'gelu_new'}
     elif kind == 'gemma3_text':
+      # Except in the largest, llama.cpp scales scores by the size of a head.
+      if fields.get('num_hidden_layers') == _GEMMA_27B_LAYERS:
+        raise UserError(f'{self.where} is a Gemma 3 of 27B, which is not supported')
       fields |= {'hidden_activation': 'gelu_pytorch_tanh',
-                 'query_pre_attn_scalar': fields.get('head_dim')}
+                 'query_pre_attn_scalar': self._field(start + 'attention.key_length')}
     else:
       fields |= {'hidden_act': 'silu'}
+    factor = self._field(start + 'rope.scaling.factor', 1.0) or 1.0
+    scaling = self._field(start + 'rope.scaling.type', 'linear')
+    if scaling != 'none' and factor != 1:
+      fields['rope_scaling'] = {'rope_type': scaling, 'factor': factor}
     embedding = 'transformer.wte.weight' if kind == 'gpt2' else 'model.embed_tokens.weight'
     if embedding not in self.headers:
       raise UserError(f'{self.where} lacks the tensor token_embd.weight')

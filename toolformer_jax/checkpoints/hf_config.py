@@ -50,11 +50,18 @@ class _Fields:
       raise UserError(f'{self.where} has no field {name}')
     return value
 
-  def take_rotary(self) -> dict[str, Any]:
-    """Takes what is said of rotary embeddings, in the spelling of transformers 5 or before."""
-    older = {'rope_theta': self.take('rope_theta', 10_000.0),
+  def take_rotary(self, base: float = 10_000.0) -> dict[str, Any]:
+    """Takes what is said of rotary embeddings, in the spelling of transformers 5 or before.
+
+    `base` is that of a family where a file does not say it. Of layers that differ, what is said of
+    all is said of the global ones.
+    """
+    older = {'rope_theta': self.take('rope_theta', base),
              **(self.take('rope_scaling', None) or {})}
-    return {**older, **(self.take('rope_parameters', None) or {})}
+    given = self.take('rope_parameters', None) or {}
+    if _LOCAL in given or _GLOBAL in given:
+      return {**given, _GLOBAL: {**older, **given.get(_GLOBAL, {})}}
+    return {**older, **given}
 
   def expect(self, name: str, *allowed: Any) -> None:
     """Takes a field that has to have one of the values `allowed`; the first one is the default."""
@@ -169,32 +176,28 @@ def _gemma3(f: _Fields) -> DecoderConfig:
   f.expect('use_bidirectional_attention', False, None)
   for cap in ('attn_logit_softcapping', 'final_logit_softcapping'):
     f.expect(cap, None)
-  given = f.take_rotary()
+  given = f.take_rotary(1_000_000.0)
   local = given.pop(_LOCAL, {'rope_theta': f.take('rope_local_base_freq', 10_000.0)})
   local = _rotary(local, f.where)
-  bias = f.take('attention_bias', False)
+  bias, kinds = f.take('attention_bias', False), f.take('layer_types', None)
+  every = f.take('_sliding_window_pattern', f.take('sliding_window_pattern', 6))
+  if kinds:
+    every = [*kinds, _GLOBAL].index(_GLOBAL) + 1
   config = _gated(
       f, **_rotary(given.pop(_GLOBAL, given), f.where), qkv_bias=bias, out_bias=bias, qk_norm=True,
       activation='gelu_tanh', sandwich_norm=True, norm_offset=True, scaled_embedding=True,
-      window=f.take('sliding_window'), global_every=_global_every(f),
+      window=f.take('sliding_window'), global_every=every,
       local_rotary_base=local.pop('rotary_base'), max_positions=f.take('max_position_embeddings'),
       tied_head=f.take('tie_word_embeddings', True))
-  f.expect('query_pre_attn_scalar', config.head_dim)
+  if f.take('query_pre_attn_scalar', 256) != config.head_dim:
+    raise UserError(f'{f.where}: query_pre_attn_scalar differs from head_dim, which is not '
+                    'supported')
+  if kinds and kinds != layer_types(config.layers, every):
+    raise UserError(f'{f.where}: layer_types that are not one global layer in every {every} are '
+                    'not supported')
   if local:
     raise UserError(f'{f.where}: stretched wavelengths of local layers are not supported')
   return config
-
-
-def _global_every(f: _Fields) -> int:
-  """Returns which layers are global: every so-manieth."""
-  every = f.take('sliding_window_pattern', 6)
-  every = f.take('_sliding_window_pattern', every)
-  kinds = f.take('layer_types', None)
-  if kinds:
-    every = [*kinds, _GLOBAL].index(_GLOBAL) + 1
-    if kinds != layer_types(len(kinds), every):
-      raise UserError(f'{f.where}: layer_types without a period are not supported')
-  return every
 
 
 def layer_types(layers: int, global_every: int) -> list[str]:

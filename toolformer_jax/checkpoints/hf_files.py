@@ -47,10 +47,15 @@ def _files(path: pathlib.Path, single: str, index: str) -> list[pathlib.Path]:
   """
   if (path / single).is_file():
     return [path / single]
-  names = sorted(set(read_json(path / index).get('weight_map', {}).values()))
+  where = read_json(path / index).get('weight_map')
+  if not isinstance(where, dict) or not all(isinstance(name, str) for name in where.values()):
+    raise UserError(f'{path / index} has no weight_map of names')
+  names = sorted(set(where.values()))
   for name in names:
     if pathlib.PurePath(name).name != name:
       raise UserError(f'{path / index} names a file elsewhere: {name!r}')
+    if not (path / name).is_file():
+      raise UserError(f'{path / index} names {name}, which is not there; fetch it')
   return [path / name for name in names]
 
 
@@ -105,7 +110,7 @@ class TorchFiles:
 
   def read(self, name: str) -> np.ndarray:
     """Returns the tensor called `name`, in float32: numpy alone knows no bfloat16."""
-    return self._tensors[self._names[name]].float().numpy()
+    return self._tensors[self._names[name]].detach().float().numpy()
 
 
 def _load_tensors(file: pathlib.Path) -> dict[str, Any]:
@@ -120,8 +125,9 @@ def _load_tensors(file: pathlib.Path) -> dict[str, Any]:
   except Exception as error:  # of pickles, of zip files, of what is not allowed
     raise UserError(f'{file} is broken, or holds something else than weights '
                     f'({type(error).__name__}); no code in it was run') from error
-  found = tensors.values() if isinstance(tensors, dict) else [tensors]
-  if not all(isinstance(tensor, torch.Tensor) for tensor in found):
+  if not isinstance(tensors, dict) or not all(
+      isinstance(name, str) and isinstance(tensor, torch.Tensor)
+      for name, tensor in tensors.items()):
     raise UserError(f'{file} holds something else than tensors by name')
   return tensors
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from toolformer_jax.checkpoints.hf_config import model_type, read_config, write_config
@@ -74,6 +75,8 @@ def load_tokenizer(path: pathlib.Path, fields: dict[str, Any]) -> Tokenizer:
     raise UserError(f'{path} holds no tokenizer: neither tokenizer.json nor, as GPT-2 has it, '
                     'vocab.json and merges.txt')
   vocab = read_json(path / 'vocab.json')
+  if sorted(vocab.values()) != list(range(len(vocab))):
+    raise UserError(f'{path / "vocab.json"}: its ids are not all from 0 on')
   lines = (path / 'merges.txt').read_text('utf-8').splitlines()
   merges = [tuple(line.split()) for line in lines if line and not line.startswith('#version')]
   special = [token for token in ('<|endoftext|>',) if token in vocab]
@@ -97,8 +100,8 @@ def save_directory(path: pathlib.Path, model: LanguageModel) -> None:
     _save_tensors(path, _exported(model, config))
     model.tokenizer.export(path)
     write_json(path / _CONFIG, write_config(config) | ids)  # last: with it, the directory is whole
-  except OSError as error:
-    raise UserError(f'can not write {path}: {error.strerror}') from error
+  except (OSError, SafetensorError) as error:  # a full disk may be either
+    raise UserError(f'can not write {path}: {error}') from error
 
 
 def _exported(model: LanguageModel, config: DecoderConfig) -> Iterator[tuple[str, np.ndarray]]:

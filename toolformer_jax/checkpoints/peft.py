@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from toolformer_jax.checkpoints.hf_config import model_type
@@ -47,8 +48,8 @@ def save_adapter(path: pathlib.Path, model: LanguageModel, base: str) -> None:
     path.mkdir(parents=True, exist_ok=True)
     save_file(tensors, path / 'adapter_model.safetensors', {'format': 'pt'})
     write_json(path / 'adapter_config.json', _config(model, adapters, base))
-  except OSError as error:
-    raise UserError(f'can not write {path}: {error.strerror}') from error
+  except (OSError, SafetensorError) as error:  # a full disk may be either
+    raise UserError(f'can not write {path}: {error}') from error
 
 
 def _config(model: LanguageModel, adapters: Sequence[_Adapter], base: str) -> dict[str, object]:

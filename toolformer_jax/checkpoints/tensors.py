@@ -61,8 +61,12 @@ def load(kind: str, config: DecoderConfig, tokenizer: Tokenizer, tensors: Tensor
     mesh: where each weight is read to, the shard of a device straight from the file.
 
   Raises:
-    UserError: a tensor is missing, too many, or of another shape or dtype than `config` says.
+    UserError: a tensor is missing, too many, or of another shape or dtype than `config` says; or
+      the tokenizer has ids that the model has not.
   """
+  if tokenizer.highest_id >= config.vocab_size:
+    raise UserError(f'{tensors.where}: its tokenizer has ids up to {tokenizer.highest_id}, and the '
+                    f'model {config.vocab_size} tokens only; were its embeddings resized?')
   table = weights(kind, config)
   check(tensors, table, config)
   decoder = decoder_on(mesh, config)
@@ -80,6 +84,9 @@ def check(tensors: Tensors, table: Sequence[Weight], config: DecoderConfig) -> N
   Raises:
     UserError: one is missing, too many, or of another shape or dtype.
   """
+  if config.layers > len(tensors.headers):  # before a list of them is made
+    raise UserError(f'{tensors.where} has {len(tensors.headers)} tensors, too few for the '
+                    f'{config.layers} layers that the configuration says')
   expected = {name: weight.shape
               for weight in table for name in tensor_names(weight, config.layers)}
   for name, shape in expected.items():
@@ -100,22 +107,21 @@ def check(tensors: Tensors, table: Sequence[Weight], config: DecoderConfig) -> N
 
 def _place(tensors: Tensors, weight: Weight, wanted: jax.ShapeDtypeStruct) -> jax.Array:
   """Returns a parameter on its devices, each of which is given its own part."""
-  parts = wanted.sharding.addressable_devices_indices_map(wanted.shape)
-  arrays = [jax.device_put(_part(tensors, weight, index, wanted.shape), device, may_alias=True)
-            for device, index in parts.items()]
-  return jax.make_array_from_single_device_arrays(wanted.shape, wanted.sharding, arrays)
-
-
-def _part(tensors: Tensors, weight: Weight, index: tuple[slice, ...],
-          shape: tuple[int, ...]) -> np.ndarray:
-  """Returns one device's part of a parameter of that shape."""
-  part = _buffer([len(range(*i.indices(n))) for i, n in zip(index, shape, strict=True)])
-  if not weight.of_block:
-    part[...] = weight.ours(tensors.read(weight.name))[index]
-    return part
-  for row, layer in enumerate(range(*index[0].indices(shape[0]))):
-    part[row] = weight.ours(tensors.read(weight.name.format(layer)))[index[1:]]
-  return part
+  shape = wanted.shape
+  where = wanted.sharding.addressable_devices_indices_map(shape)
+  parts = [_buffer([len(range(*i.indices(n))) for i, n in zip(index, shape, strict=True)])
+           for index in where.values()]
+  names = tensor_names(weight, shape[0])
+  for layer, name in enumerate(names):  # each is read once, for all devices
+    tensor = weight.ours(tensors.read(name))
+    for index, part in zip(where.values(), parts, strict=True):
+      if weight.of_block:
+        part[layer] = tensor[index[1:]]  # no mesh splits the layers
+      else:
+        part[...] = tensor[index]
+  arrays = [jax.device_put(part, device, may_alias=True)
+            for part, device in zip(parts, where, strict=True)]
+  return jax.make_array_from_single_device_arrays(shape, wanted.sharding, arrays)
 
 
 def _buffer(shape: Sequence[int]) -> np.ndarray:

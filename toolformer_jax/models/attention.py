@@ -129,6 +129,8 @@ def attend_packed(
   """
   if segments_BT is None:
     segments_BT = jnp.zeros(q_BTNH.shape[:2], jnp.int32)
+  if window and kernel != 'splash':
+    raise ValueError(f'the kernel {kernel} has no windows')
   attend_here = functools.partial(_splash, window=window) if kernel == 'splash' else _cudnn
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty:

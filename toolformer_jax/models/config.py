@@ -92,6 +92,11 @@ class DecoderConfig:
       raise ValueError(f'{self.heads} heads can not share {self.kv_heads} key/value heads')
     if self.rotary_dim % 2 or self.rotary_dim > self.head_dim:
       raise ValueError(f'rotary_dim {self.rotary_dim} must be even and at most {self.head_dim}')
+    if self.window < 0 or (self.window and self.positions == 'learned'):
+      raise ValueError(f'window {self.window} does not go with positions {self.positions}')
+    if self.rotary_factor <= 0 or self.rotary_high <= self.rotary_low:
+      raise ValueError(f'rotary_factor {self.rotary_factor} must be positive, and rotary_high '
+                       f'{self.rotary_high} more than rotary_low {self.rotary_low}')
     if (self.positions == 'learned') == bool(self.rotary_dim):
       raise ValueError(f'positions {self.positions} do not go with rotary_dim {self.rotary_dim}')
 
