@@ -154,7 +154,8 @@ def _splash(q_BTNH, k_BTKH, v_BTKH, segments_BT, window):
       MultiHeadMask([mask] * N),
       block_sizes=BlockSizes(
           block_q=block, block_kv=block, block_q_dkv=block, block_kv_dkv=block, block_q_dq=block,
-          block_kv_dq=block))
+          block_kv_dq=block),
+      residual_checkpoint_name=PRODUCT)  # else a backward pass would call the kernel again
   q_BTNH = q_BTNH * jnp.asarray(H**-0.5, q_BTNH.dtype)
   q_BNTH, k_BKTH, v_BKTH = (x.swapaxes(1, 2) for x in (q_BTNH, k_BTKH, v_BTKH))
   out_BNTH = jax.vmap(kernel)(q_BNTH, k_BKTH, v_BKTH, SegmentIds(segments_BT, segments_BT))
@@ -168,5 +169,5 @@ def _cudnn(q_BTNH, k_BTKH, v_BTKH, segments_BT):
   the mask's gradient, of the same size, which nobody reads (jax issue 34685).
   """
   mask_B1TT = segments_BT[:, None, :, None] == segments_BT[:, None, None]
-  return jax.nn.dot_product_attention(
-      q_BTNH, k_BTKH, v_BTKH, mask=mask_B1TT, is_causal=True, implementation='cudnn')
+  return checkpoint_name(jax.nn.dot_product_attention(
+      q_BTNH, k_BTKH, v_BTKH, mask=mask_B1TT, is_causal=True, implementation='cudnn'), PRODUCT)
