@@ -42,7 +42,7 @@ quickstart: $(INSTALLED)
 # Two at a time: most of the time is one core's, tracing and compiling.
 test: $(INSTALLED)
 	.venv/bin/python -m pytest --numprocesses 2 --dist loadfile --ignore=tests/parity \
-	  --ignore=tests/planning/test_paper_model.py -m 'not long'
+	  --ignore=tests/planning/test_paper_model.py -m 'not long' --durations 25
 
 # Minutes each.
 test-long: $(INSTALLED)

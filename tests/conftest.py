@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import signal
 
 # Before JAX is imported. Who tests on an accelerator says so.
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
@@ -9,6 +10,9 @@ os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 # orders: with fewer cores than devices they then wait for each other for ever.
 os.environ['XLA_FLAGS'] = (os.environ.get('XLA_FLAGS', '') +
                            ' --xla_cpu_enable_concurrency_optimized_scheduler=false')
+
+# Tests that are started in the background ignore interrupts, and so would all that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import hypothesis
 import jax
