@@ -11,9 +11,6 @@ os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ['XLA_FLAGS'] = (os.environ.get('XLA_FLAGS', '') +
                            ' --xla_cpu_enable_concurrency_optimized_scheduler=false')
 
-# Tests that are started in the background ignore interrupts, and so would all that they start.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-
 import hypothesis
 import jax
 import numpy as np
@@ -30,6 +27,8 @@ from toolformer_jax.tokenizer import Tokenizer
 REPOSITORY = pathlib.Path(__file__).parent.parent
 
 jax.config.update('jax_num_cpu_devices', 8)
+# Tests that are started in the background ignore interrupts, and so would all that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 hypothesis.settings.register_profile(
   'toolformer',
