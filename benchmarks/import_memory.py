@@ -20,6 +20,7 @@ import time
 import jax
 import numpy as np
 from safetensors.numpy import save_file
+from tokenizers.pre_tokenizers import ByteLevel
 
 from toolformer_jax.checkpoints.hf_config import write_config
 from toolformer_jax.checkpoints.hf_weights import tensor_names, weights
@@ -66,7 +67,8 @@ def write(path: pathlib.Path, layers: int) -> None:
     save_file({name: rng.random(weight.shape, np.float32) for name in names}, path / file)
     where |= dict.fromkeys(names, file)
   (path / 'model.safetensors.index.json').write_text(json.dumps({'weight_map': where}))
-  Tokenizer.byte_level_bpe(['a'], [], [], split_digits=False, bos_id=None, eos_id=None).export(path)
+  Tokenizer.byte_level_bpe(sorted(ByteLevel.alphabet()), [], [], split_digits=False, bos_id=None,
+                           eos_id=None).export(path)
   (path / 'config.json').write_text(json.dumps(write_config(config)))
 
 
