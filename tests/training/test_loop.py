@@ -113,8 +113,8 @@ def test_a_line_of_metrics_says_what_a_step_did(run, tmp_path):
   assert first.keys() >= {'step', 'loss', 'gradient_norm', 'learning_rate', 'step_s',
                           'tokens_per_s'}
   assert 'mfu' not in first  # nobody knows the peak of a CPU
-  tokens = first['step_s'] * first['tokens_per_s']
-  assert tokens == pytest.approx(64, abs=14)  # two rows, nearly full
+  tokens = first['step_s'] * first['tokens_per_s']  # each was rounded
+  assert 0.75 * 64 < tokens < 1.02 * 64  # two rows of 32, not all of them full
 
 
 def test_a_state_can_be_restored_with_another_dtype(tmp_path):
