@@ -82,7 +82,7 @@ def _run(argv: list[str]) -> None:
     raise unknown('command', name, _COMMANDS)
   command = importlib.import_module(f'toolformer_jax.commands.{name}')
   parser = Parser(prog=f'toolformer {name}', description=command.__doc__, allow_abbrev=False,
-                   formatter_class=argparse.RawDescriptionHelpFormatter)
+                  formatter_class=argparse.RawDescriptionHelpFormatter)
   command.add_arguments(parser)
   args = parse(parser, rest)
   log_to_stderr()

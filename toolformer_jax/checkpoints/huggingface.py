@@ -16,7 +16,7 @@ from toolformer_jax.checkpoints.hf_files import (
   has_weights,
   open_weights,
 )
-from toolformer_jax.checkpoints.hf_weights import sharing_tensors
+from toolformer_jax.checkpoints.hf_weights import sharing_tensors, tensor_names
 from toolformer_jax.checkpoints.tensors import leaf, load
 from toolformer_jax.errors import UserError
 from toolformer_jax.models.config import DecoderConfig
@@ -105,26 +105,27 @@ def save_directory(path: pathlib.Path, model: LanguageModel) -> None:
 
 
 def _exported(model: LanguageModel, config: DecoderConfig) -> Iterator[tuple[str, np.ndarray]]:
-  """Yields the tensors of a checkpoint, those of one layer after the other."""
+  """Yields the tensors of a checkpoint, all layers of one parameter after the other."""
   for table in sharing_tensors(model_type(config), config):
-    parameters = [merged(model, weight.path) for weight in table]
+    stacks = [np.asarray(leaf(model.variables['params'], weight.path)) for weight in table]
     if not table[0].of_block:
-      yield table[0].name, table[0].theirs(parameters)
-    else:
-      for layer in range(config.layers):
-        yield table[0].name.format(layer), table[0].theirs([p[layer] for p in parameters])
+      yield table[0].name, table[0].theirs(stacks)
+      continue
+    for layer, name in enumerate(tensor_names(table[0], config.layers)):
+      yield name, table[0].theirs([_merged(model, weight.path, stack[layer], layer)
+                                   for weight, stack in zip(table, stacks, strict=True)])
 
 
-def merged(model: LanguageModel, path: tuple[str, ...]) -> np.ndarray:
-  """Returns a parameter, an adapter's share in it (Hu et al. 2021)."""
-  parameter = np.asarray(leaf(model.variables['params'], path), np.float32)
+def _merged(model: LanguageModel, path: tuple[str, ...], parameter: np.ndarray,
+            layer: int) -> np.ndarray:
+  """Returns one layer of a parameter, an adapter's share in it (Hu et al. 2021)."""
   adapter = leaf(model.variables.get('lora', {}), path[:-1])
   if path[-1] != 'kernel' or not adapter:
     return parameter
-  L, rank = len(parameter), model.config.lora_rank
-  a_LIr, b_LrO = (np.asarray(adapter[name], np.float32) for name in 'ab')
-  product = a_LIr.reshape(L, -1, rank) @ b_LrO.reshape(L, rank, -1)
-  return parameter + model.config.lora_alpha / rank * product.reshape(parameter.shape)
+  rank = model.config.lora_rank
+  product_IO = (np.asarray(adapter['a'][layer]).reshape(-1, rank)
+                @ np.asarray(adapter['b'][layer]).reshape(rank, -1))
+  return parameter + model.config.lora_alpha / rank * product_IO.reshape(parameter.shape)
 
 
 def _save_tensors(path: pathlib.Path, tensors: Iterator[tuple[str, np.ndarray]]) -> None:
