@@ -1,21 +1,25 @@
-"""Makes a corpus for the calculator of GSM8K's training problems: questions and their answers.
+"""Makes a corpus for the calculator of GSM8K's training problems: each ends with its answer.
 
     python experiments/answer_corpus.py --data ../shared/data/gsm8k/train.jsonl.gz --output F
 
-A text is a problem of few steps and few words and, instead of its solution, `The answer is N.`:
-the form in which the word problems of the evaluation are asked. That is a reformatting of the
-corpus, to be declared beside what comes of it. Calls there are none in it, nor equations. Dev
-questions are left out.
+A text is a problem, the statements of its solution without the equations in them, and, instead of
+the last statement, `The answer is N.`: the form in which word problems are asked in the evaluation.
+That is a reformatting of the corpus, to be declared beside what comes of it. There is neither a
+call nor an equation in it. Dev questions are left out, and so are long texts, and solutions that
+end with anything but one equation.
 """
 
 import argparse
 import pathlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from toolformer_jax import cli
-from toolformer_jax.annotation.gsm8k import Problem, is_dev, read_gsm8k
+from toolformer_jax.annotation.equations import has_arithmetic_left
+from toolformer_jax.annotation.gsm8k import Problem, collapse_gsm8k, is_dev, read_gsm8k
 from toolformer_jax.annotation.records import Document, write_records
+
+SOURCE = 'GSM8K train, ending with the answer'
 
 
 def main() -> None:
@@ -23,24 +27,29 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__,
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--data', type=pathlib.Path, required=True, metavar='F')
-  parser.add_argument('--max_steps', type=int, default=2, metavar='N', help='of the solution')
-  parser.add_argument('--max_words', type=int, default=50, metavar='N', help='of the question')
+  parser.add_argument('--max_words', type=int, default=60, metavar='N', help='of a text')
   parser.add_argument('--output', type=pathlib.Path, required=True, metavar='F')
   args = parser.parse_args()
-  def chosen(problem: Problem) -> bool:
-    return (not is_dev(problem.question) and 1 <= problem.answer.count('<<') <= args.max_steps
-            and len(problem.question.split()) <= args.max_words)
-  write_records(args.output, answered(args.data, chosen))
+  write_records(args.output, answered(args.data, args.max_words))
 
 
-def answered(path: pathlib.Path, chosen: Callable[[Problem], bool]) -> Iterator[Document]:
-  """Yields the chosen problems with their answers."""
+def answered(path: pathlib.Path, max_words: int) -> Iterator[Document]:
+  """Yields the problems of a file that can be put so."""
   for number, problem in enumerate(read_gsm8k(path)):
-    if chosen(problem):
-      answer = problem.answer.rpartition('####')[2].strip().replace(',', '')
-      question = ' '.join(problem.question.split())
-      yield Document(f'gsm8k-{number:05}', f'{question} The answer is {answer}.',
-                     source='GSM8K train')
+    text = None if is_dev(problem.question) else with_answer(problem)
+    if text and len(text.split()) <= max_words:
+      yield Document(f'gsm8k-{number:05}', text, source=SOURCE)
+
+
+def with_answer(problem: Problem) -> str | None:
+  """Returns a problem, how its solution begins, and its answer; None if that can not be told."""
+  solution, _, answer = problem.answer.rpartition('####')
+  *statements, last = solution.strip().split('\n')
+  told = collapse_gsm8k('\n'.join(statements))[0]
+  if last.count('<<') != 1 or has_arithmetic_left(told):
+    return None
+  words = f'{problem.question} {told}'.split()
+  return f'{" ".join(words)} The answer is {answer.strip().replace(",", "")}.'
 
 
 if __name__ == '__main__':
