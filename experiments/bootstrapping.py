@@ -1,7 +1,7 @@
 """Rounds of annotating and fine-tuning, each sampling calls from the model of the one before.
 
-    python experiments/bootstrapping.py --gin_file answers.gin --corpus F --checkpoint smollm2-135m \\
-        --tools calculator --tasks svamp --data_dir D --rounds 3 --texts 480 --limit 200
+    python experiments/bootstrapping.py --gin_file answers.gin --corpus F --tools calculator \\
+        --checkpoint smollm2-135m --tasks svamp --data_dir D --rounds 3 --texts 480 --limit 200
 
 The paper's own suggestion for the few calls that the calculator gets (section 7). A round annotates
 the next TEXTS texts of the corpus, the first one by the checkpoint itself; fine-tunes the
@@ -60,7 +60,9 @@ def run(args: argparse.Namespace) -> str:
   for number in range(args.rounds):
     folder = args.output_dir / f'round{number}'
     folder.mkdir(parents=True, exist_ok=True)
-    write_records(folder / 'texts.jsonl', itertools.islice(texts, args.texts))
+    chosen = list(itertools.islice(texts, args.texts))
+    if not (folder / 'texts.jsonl').exists():
+      write_records(folder / 'texts.jsonl', chosen)
     sampler = one_round(args, folder, sampler, number)
     rows.append(row(folder, number, args.tasks.split(',')))
   return (f'# {TITLE}\n\n{markdown(rows)}\n\nAccuracy in percent with tools, the first '

@@ -1,22 +1,31 @@
 """What the experiments decide by themselves: which texts they take."""
 
-import importlib.util
+import importlib
 import pathlib
 import sys
 
 import pytest
 
+from toolformer_jax.annotation.gsm8k import is_dev, read_gsm8k
+
 EXPERIMENTS = pathlib.Path(__file__).parent.parent / 'experiments'
 
 
 @pytest.fixture(scope='module')
-def quickstart():
-  spec = importlib.util.spec_from_file_location('quickstart', EXPERIMENTS / 'quickstart.py')
-  module = importlib.util.module_from_spec(spec)
-  sys.modules['quickstart'] = module
-  spec.loader.exec_module(module)
-  yield module
-  del sys.modules['quickstart']
+def experiment():
+  """Imports a script by its name."""
+  before = {*sys.modules}
+  sys.path.insert(0, str(EXPERIMENTS))
+  yield importlib.import_module
+  sys.path.remove(str(EXPERIMENTS))
+  for name in {*sys.modules} - before:
+    if str(EXPERIMENTS) in str(getattr(sys.modules[name], '__file__', '')):
+      del sys.modules[name]
+
+
+@pytest.fixture(scope='module')
+def quickstart(experiment):
+  return experiment('quickstart')
 
 
 @pytest.mark.parametrize(('problem', 'hard'), [
@@ -41,3 +50,33 @@ def test_training_mix_has_equal_shares_and_nothing_held_out(quickstart):
   assert len(mix) == 2 * share and sum(text.startswith('s') for text in mix) == share
   held_out = {*many[::quickstart.HELD_OUT_EVERY], *few[::quickstart.HELD_OUT_EVERY]}
   assert not held_out & set(mix) and {*few} - held_out <= set(mix)
+
+
+@pytest.mark.parametrize(('answer', 'text'), [
+  ('She sold 48/2 = <<48/2=24>>24 clips.\nIn all 48 + 24 = <<48+24=72>>72 clips.\n#### 72',
+   'How many? She sold 24 clips. The answer is 72.'),
+  ('That makes 2*600=$<<2*600=1200>>1200.\n#### 1,200', 'How many? The answer is 1200.'),
+  ('2*3=<<2*3=6>>6 and 6*2=<<6*2=12>>12.\n#### 12', None),  # two steps in one
+  ('It is half of that.\n#### 12', None),
+])
+def test_problems_end_with_their_answer_and_tell_no_equation(experiment, answer, text):
+  problem = experiment('answer_corpus').Problem('How  many?', answer)
+  assert experiment('answer_corpus').with_answer(problem) == text
+
+
+def test_dev_questions_and_equations_are_in_no_answer_corpus(experiment, data_dir):
+  corpus = list(experiment('answer_corpus').answered(data_dir / 'gsm8k' / 'train.jsonl.gz', 60))
+  assert len(corpus) > 2000
+  assert not any('=' in document.text or '<<' in document.text for document in corpus)
+  asked = [document.text.partition('?')[0] for document in corpus]
+  dev = {problem.question.partition('?')[0]
+         for problem in read_gsm8k(data_dir / 'gsm8k' / 'train.jsonl.gz')
+         if is_dev(problem.question)}
+  assert not dev & set(asked)
+
+
+@pytest.mark.parametrize(('argument', 'operation'), [
+  ('48 / 2', '/'), ('5 - -3', '-'), ('-5 * 3', '*'), ('2 * 3 + 4', 'several'), ('(2 + 3) + 4', '+'),
+  ('72', 'other'), ('', 'other')])
+def test_calls_are_counted_by_their_operation(experiment, argument, operation):
+  assert experiment('bootstrapping').operation(argument) == operation

@@ -8,6 +8,7 @@ writes tests/golden/smollm2_135m.json, which `make test` compares with where tor
 import hashlib
 import json
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -24,6 +25,14 @@ def texts() -> list[Document]:
   """Returns paragraphs of Wikipedia from all over the sample, the same ones everywhere."""
   short = [d for d in read_corpus('wikipedia-sample') if len(d.text.split()) <= MAX_WORDS]
   return sorted(short, key=lambda d: hashlib.sha256(d.text.encode()).digest())[:TEXTS]
+
+
+def their_logprobs(model, ids: Sequence[int]) -> np.ndarray:
+  """Returns log p(ids[j] | ids[:j]) for j from 1 on, of a model of transformers."""
+  import torch
+  with torch.inference_mode():
+    logits = model(torch.tensor([ids])).logits[0, :-1].double()
+  return torch.log_softmax(logits, -1)[range(len(ids) - 1), ids[1:]].numpy()
 
 
 class Transformers:
@@ -44,10 +53,7 @@ class Transformers:
 
   def logprobs(self, ids: list[int]) -> np.ndarray:
     """Returns log p(ids[j] | ids[:j]) for j from 1 on."""
-    with self._torch.inference_mode():
-      logits = self.model(self._torch.tensor([ids])).logits[0]
-      chosen = self._torch.log_softmax(logits[:-1], -1)
-      return chosen[range(len(ids) - 1), ids[1:]].numpy()
+    return their_logprobs(self.model, ids)
 
   def greedy(self, ids: list[int], tokens: int) -> list[int]:
     """Returns the `tokens` likeliest next ids, one after the other; end tokens do not end it."""

@@ -19,6 +19,8 @@ from toolformer_jax.inference.generation import generate
 from toolformer_jax.inference.scoring import ScoreRequest, score
 from toolformer_jax.sharding import make_mesh
 
+from .reference import their_logprobs
+
 V = 263  # odd: no mesh divides it
 ALPHABET = sorted(pre_tokenizers.ByteLevel.alphabet())
 END, OPENING = len(ALPHABET), len(ALPHABET) + 1
@@ -103,13 +105,6 @@ def sequences(seed):
   return [tuple(rng.integers(0, END, size).tolist()) for size in (1, 7, 40)]
 
 
-def their_logprobs(model, ids):
-  with torch.inference_mode():
-    logits = model(torch.tensor([[END, *ids]])).logits[0, :-1]
-  logprobs = torch.log_softmax(logits.double(), -1)
-  return logprobs[torch.arange(len(ids)), torch.tensor(ids)].numpy()
-
-
 def our_logprobs(model, texts):
   return score(model, [ScoreRequest((), ids, tuple(range(len(ids)))) for ids in texts])
 
@@ -119,13 +114,14 @@ def test_log_probabilities_are_the_same(saved, family, seed):
   texts = sequences(seed)
   found = our_logprobs(ours(saved(family, seed)), texts)
   for ids, logprobs in zip(texts, found, strict=True):
-    np.testing.assert_allclose(logprobs, their_logprobs(theirs(family, seed), ids), atol=1e-4)
+    expected = their_logprobs(theirs(family, seed), (END, *ids))
+    np.testing.assert_allclose(logprobs, expected, atol=1e-4)
 
 
 @pytest.mark.parametrize('family', FAMILIES)
 def test_half_precision_is_near(saved, family):
   texts = sequences(0)
-  exact = np.concatenate([their_logprobs(theirs(family, 0), ids) for ids in texts])
+  exact = np.concatenate([their_logprobs(theirs(family, 0), (END, *ids)) for ids in texts])
   found = np.concatenate(our_logprobs(ours(saved(family, 0), dtype='bfloat16'), texts))
   assert np.abs(found - exact).mean() < 5e-2
 
@@ -161,8 +157,8 @@ def test_what_is_exported_is_what_was_imported_bit_by_bit(saved, tmp_path, famil
       tmp_path / 'out', output_loading_info=True)
   assert not any(info.values())
   ids = sequences(seed)[2]
-  np.testing.assert_allclose(their_logprobs(loaded.eval(), ids),
-                             their_logprobs(theirs(family, seed), ids), atol=1e-6)
+  np.testing.assert_allclose(their_logprobs(loaded.eval(), (END, *ids)),
+                             their_logprobs(theirs(family, seed), (END, *ids)), atol=1e-6)
   assert type(loaded) is type(theirs(family, seed)) or family == 'mistral'
 
 

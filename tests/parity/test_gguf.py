@@ -19,6 +19,8 @@ from toolformer_jax.errors import UserError
 from toolformer_jax.inference.scoring import ScoreRequest, score
 from toolformer_jax.sharding import make_mesh
 
+from .reference import their_logprobs
+
 D, F, L, V, T = 64, 256, 3, 261, 128
 _COMMON = dict(block_count=L, embedding_length=D, feed_forward_length=F, context_length=T)
 _LLAMA = {**_COMMON, 'attention.head_count': 4, 'attention.head_count_kv': 2,
@@ -93,12 +95,6 @@ def write(path, architecture, quantised, merges=('a b',), **changes):
 
 def ours(path, dtype='float32'):
   return load_gguf(path, make_mesh(devices=jax.devices()[:1]), dtype)
-
-
-def their_logprobs(model, ids):
-  with torch.inference_mode():
-    logits = model(torch.tensor([ids])).logits[0, :-1].double()
-  return torch.log_softmax(logits, -1)[range(len(ids) - 1), ids[1:]].numpy()
 
 
 def our_logprobs(model, ids):

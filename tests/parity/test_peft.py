@@ -6,7 +6,6 @@ import jax
 import numpy as np
 import peft
 import pytest
-import torch
 import transformers
 
 from toolformer_jax import sharding
@@ -15,6 +14,8 @@ from toolformer_jax.checkpoints.peft import save_adapter
 from toolformer_jax.errors import UserError
 from toolformer_jax.inference.scoring import ScoreRequest, score
 from toolformer_jax.models.language_model import LanguageModel, abstract_variables, decoder_on
+
+from .reference import their_logprobs
 
 GPT = dict(norm='layer', gated_mlp=False, kv_heads=4, activation='gelu_tanh', mlp_bias=True)
 FAMILIES = {
@@ -45,9 +46,7 @@ def test_logits_are_the_same(make_model, tmp_path, family):
   loaded = peft.AutoPeftModelForCausalLM.from_pretrained(tmp_path / 'adapter')
   assert isinstance(loaded.base_model.model, transformers.PreTrainedModel)
   ids = [base.tokenizer.start_id, *IDS]
-  with torch.inference_mode():
-    logits = loaded.eval()(torch.tensor([ids])).logits[0, :-1].double()
-  expected = torch.log_softmax(logits, -1)[range(len(IDS)), IDS].numpy()
+  expected = their_logprobs(loaded.eval(), ids)
   request = [ScoreRequest((), tuple(IDS), tuple(range(len(IDS))))]
   np.testing.assert_allclose(score(tuned, request)[0], expected, atol=1e-4)
   assert np.abs(score(base, request)[0] - expected).max() > 1e-2

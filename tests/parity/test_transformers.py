@@ -5,7 +5,6 @@ Gemma's file is fetched, and so its terms of use accepted, only by hand: see the
 
 import dataclasses
 import gzip
-import importlib.util
 import itertools
 import json
 import pathlib
@@ -29,11 +28,9 @@ from toolformer_jax.inference.generation import generate
 from toolformer_jax.inference.scoring import ScoreRequest, score
 from toolformer_jax.sharding import make_mesh
 
+from . import reference
+
 REPOSITORY = pathlib.Path(__file__).parents[2]
-_spec = importlib.util.spec_from_file_location(
-    'reference', pathlib.Path(__file__).with_name('reference.py'))
-reference = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(reference)
 
 
 @pytest.fixture(scope='session', params=['smollm2-135m', 'gemma3-270m'])
