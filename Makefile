@@ -40,19 +40,21 @@ quickstart: $(INSTALLED)
 	.venv/bin/python experiments/quickstart.py
 
 # Two at a time: most of the time is one core's, tracing and compiling.
+TWO = --numprocesses 2 --dist loadfile --durations 25
+
 test: $(INSTALLED)
-	.venv/bin/python -m pytest --numprocesses 2 --dist loadfile --ignore=tests/parity \
-	  --ignore=tests/planning/test_paper_model.py -m 'not long' --durations 25
+	.venv/bin/python -m pytest $(TWO) --ignore=tests/parity \
+	  --ignore=tests/planning/test_paper_model.py -m 'not long'
 
 # Minutes each.
 test-long: $(INSTALLED)
 	.venv/bin/python -m pytest --ignore=tests/parity -m long
 
 parity: $(INSTALLED_PARITY)
-	.venv/bin/python -m pytest tests/parity
+	.venv/bin/python -m pytest $(TWO) tests/parity
 
 aot: $(INSTALLED_AOT)
-	.venv/bin/python -m pytest tests/planning
+	.venv/bin/python -m pytest $(TWO) tests/planning
 
 # More than an hour with nothing else running. The candidates are those of the paper's k and m, the
 # texts to train on those of the quickstart.

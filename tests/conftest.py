@@ -63,9 +63,11 @@ END = '<|endoftext|>'
 
 @pytest.fixture(scope='session', autouse=True)
 def compile_once(tmp_path_factory):
-  """Every run compiles its own step; most of these programs are equal."""
+  """Every run compiles its own step; most of these programs are equal, in all processes."""
   before = jax.config.jax_compilation_cache_dir
-  jax.config.update('jax_compilation_cache_dir', str(tmp_path_factory.mktemp('compiled')))
+  own = tmp_path_factory.getbasetemp()
+  shared = own.parent if 'PYTEST_XDIST_WORKER' in os.environ else own
+  jax.config.update('jax_compilation_cache_dir', str(shared / 'compiled'))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
   yield
   jax.config.update('jax_compilation_cache_dir', before)

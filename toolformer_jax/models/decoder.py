@@ -209,9 +209,7 @@ class Decoder(nn.Module):
     return (self._head(embedding_VD, x_BTD) if head else x_BTD), cache
 
   def _embed(self, embedding_VD, tokens_BT, positions_BT):
-    # Gathering from a table split over two mesh axes would make XLA rematerialise it per device.
-    table = constrain(embedding_VD, None, None)
-    x_BTD = jnp.take(table, tokens_BT, axis=0).astype(self.config.dtype)
+    x_BTD = jnp.take(_rows_whole(embedding_VD), tokens_BT, axis=0).astype(self.config.dtype)
     if self.config.positions == 'learned':
       init = nn.with_logical_partitioning(nn.initializers.normal(0.02), (None, 'embed'))
       shape = (self.config.max_positions, self.config.embed_dim)
@@ -258,6 +256,20 @@ class Decoder(nn.Module):
     if self.config.tied_head:
       return _project_tied(self.config, embedding_VD, x_BTD)
     return constrain(_head(self.config, name='head')(x_BTD), 'batch', None, 'vocab')
+
+
+@jax.custom_vjp
+def _rows_whole(embedding_VD):
+  """Returns the table split by rows alone; its gradient is split as the table itself.
+
+  Gathering from a table split over two mesh axes would make XLA rematerialise it per device, and
+  without a gradient of its own that one would be summed up whole on every device.
+  """
+  return constrain(embedding_VD, 'vocab', None)
+
+
+_rows_whole.defvjp(lambda embedding_VD: (_rows_whole(embedding_VD), None),
+                   lambda _, gradient_VD: (constrain(gradient_VD, 'vocab', 'embed'),))
 
 
 def _head(config: DecoderConfig, **placement) -> Einsum:
