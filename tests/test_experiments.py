@@ -2,6 +2,8 @@
 
 import importlib
 import pathlib
+import re
+import subprocess
 import sys
 
 import pytest
@@ -80,3 +82,20 @@ def test_dev_questions_and_equations_are_in_no_answer_corpus(experiment, data_di
   ('72', 'other'), ('', 'other')])
 def test_calls_are_counted_by_their_operation(experiment, argument, operation):
   assert experiment('bootstrapping').operation(argument) == operation
+
+
+@pytest.mark.long
+def test_two_rounds_of_bootstrapping_with_the_real_model(tmp_path, data_dir, smollm2_path):
+  corpus = tmp_path / 'answers.jsonl'
+  scripts = [['answer_corpus', '--data', data_dir / 'gsm8k' / 'train.jsonl.gz', '--output', corpus,
+              '--max_words', '30'],
+             ['bootstrapping', '--gin_file', 'answers.gin', '--corpus', corpus, '--tools',
+              'calculator', '--checkpoint', smollm2_path, '--tasks', 'svamp', '--data_dir',
+              data_dir, '--rounds', '2', '--texts', '6', '--limit', '4', '--output_dir', tmp_path,
+              '--gin.calculator/ToolSettings.tau_f=-10.0', '--gin.calculator/ToolSettings.m=2']]
+  for name, *options in scripts:
+    done = subprocess.run([sys.executable, EXPERIMENTS / f'{name}.py', *options], text=True,
+                          cwd=EXPERIMENTS.parent, capture_output=True)
+    assert done.returncode == 0, done.stderr
+  rows = [line.split(' | ') for line in done.stdout.splitlines() if re.match(r'\| \d', line)]
+  assert [row[1] for row in rows] == ['6', '6'] and all(int(row[3]) > 0 for row in rows)
