@@ -5,9 +5,8 @@
         --change AnnotationSettings.look_ahead_guard=False calculator/ToolSettings.tau_f=0.3 \\
                  FinetuneSettings.mask_results=True GenerationSettings.max_calls=3
 
-Annotates, fine-tunes and evaluates as configured, and once more for each change. Of a change to
-FinetuneSettings the calls are those of the configuration, and of one to GenerationSettings the
-model is, too.
+Annotates, fine-tunes and evaluates as configured, and once more for each change. Of a change to the
+training the calls are those of the configuration, and of one to the evaluation the model is, too.
 """
 
 import argparse
@@ -16,49 +15,58 @@ import sys
 import stages
 from reproduce import ROOT, main
 
+from toolformer_jax.errors import UserError
 from toolformer_jax.evaluation.tables import markdown
 from toolformer_jax.training.sources import read_texts
 
 TITLE = 'Ablation: settings'
+CONFIGURED = 'as configured'
+_OF_TRAINING = ('FinetuneSettings.', 'MixtureSettings.')
+_OF_EVALUATION = ('GenerationSettings.', 'EvaluationSettings.')
 
 
 def add(parser: argparse.ArgumentParser) -> None:
   """Declares the options."""
   stages.add(parser)
-  parser.add_argument('--change', nargs='+', required=True, metavar='NAME=VALUE')
+  parser.add_argument('--change', nargs='+', required=True, metavar='NAME=VALUE',
+                      help='settings to change, each alone; written as after --gin.')
 
 
 def run(args: argparse.Namespace) -> str:
   """Does what is asked for and returns a table with a row for each change."""
+  stages.check(args, *args.change)
   if args.dry_run:
     return (f'# {TITLE}\n\n{args.corpus} by {args.checkpoint}, as configured and with each of: '
-            f'{", ".join(args.change)}; {args.limit} questions of {args.tasks}.')
-  tasks = args.tasks.split(',')
-  rows = [['', 'texts with calls', *tasks], row(args, tasks)]
-  rows += [row(args, tasks, change) for change in args.change]
-  return (f'# {TITLE}\n\n{markdown(rows)}\n\nAccuracy in percent with tools, the first '
-          f'{args.limit} questions; 95% in brackets.')
+            f'{", ".join(args.change)}; {args.limit} questions of {", ".join(args.tasks)}.')
+  rows = [['', 'texts with calls', *args.tasks], row(args)]
+  for change in args.change:
+    try:
+      rows.append(row(args, change))
+    except UserError as error:  # for instance, it keeps no call
+      rows.append([change, str(error), *['-'] * len(args.tasks)])
+  return f'# {TITLE}\n\n{markdown(rows)}\n\n{stages.NOTE.format(args.limit)}'
 
 
-def row(args: argparse.Namespace, tasks: list[str], *change: str) -> list[str]:
-  """Does what the change, if there is one, makes different; returns what came of it."""
-  configured, name = args.output_dir / 'as configured', change[0] if change else 'as configured'
-  own = args.output_dir / name.replace('/', '.')
-  first = _first_stage(name)
-  calls = (configured if first > 0 else own) / 'calls'
-  model = (configured if first > 1 else own) / 'model'
-  stages.annotate(args, args.corpus, args.checkpoint, calls, *(change if first == 0 else ()))
-  stages.finetune(args, [calls], model, *(change if first <= 1 else ()))
-  stages.evaluate(args, model, own / 'evaluation', *change)
+def row(args: argparse.Namespace, change: str = '') -> list[str]:
+  """Does what `change` makes different, without one everything; returns what came of it."""
+  first, own = first_stage(change), args.output_dir / (change or CONFIGURED).replace('/', '.')
+  calls, model = ((args.output_dir / CONFIGURED if first > stage else own) / name
+                  for stage, name in enumerate(('calls', 'model')))
+  bindings = (change,) if change else ()
+  if first == 0:
+    stages.annotate(args, args.corpus, args.checkpoint, calls, *bindings)
+  if first <= 1:
+    stages.finetune(args, [calls], model, *bindings)
+  stages.evaluate(args, model, own / 'evaluation', *bindings)
   texts = sum(1 for _ in read_texts(str(calls)))
-  return [name, f'{texts:,}', *stages.figures(own / 'evaluation', tasks)]
+  return [change or CONFIGURED, f'{texts:,}', *stages.figures(args, own / 'evaluation')]
 
 
-def _first_stage(change: str) -> int:
+def first_stage(change: str) -> int:
   """Returns the first stage that a change concerns: 0 annotates, 1 trains, 2 evaluates."""
-  if change.startswith('GenerationSettings.'):
+  if change.startswith(_OF_EVALUATION):
     return 2
-  return int(change.startswith(('FinetuneSettings.', 'MixtureSettings.')))
+  return 1 if change.startswith(_OF_TRAINING) else 0
 
 
 if __name__ == '__main__':

@@ -1,25 +1,30 @@
-"""How many calls would be kept with other thresholds, and how many of them are right?
+"""How many calls would be kept with another tau_f or k, and how many of them are right?
 
     python experiments/ablation_thresholds.py --run D
 
 D is an output folder of `toolformer annotate`. For each tau_f, and each k up to the run's: the
-calls that would be kept, as at most one is at a position, and the texts with one. Of the calculator
-also how many of them state the number that the text states next, which no rule of the filter looks
-at. Needs no model; calls whose third loss was not computed (`skip_hopeless`) count with what is
-known of their gain, which can only make them too many below the run's own tau_f.
+calls that would be kept and the texts with one. Of the calculator also the share whose result is
+the number that the text states next, which no rule of the filter looks at. Needs no model.
+
+Gains of calls whose third loss was not computed (`skip_hopeless`) are bounds: below the run's own
+tau_f the rows count too many calls, and are marked. Positions at which no sample was a call are not
+known to have been among the k likeliest.
 """
 
 import argparse
+import json
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import table2_api_calls
 from ablation_filter import documents_of
 from reproduce import main
 
-from toolformer_jax.annotation.records import Document, ScoredCall
+from toolformer_jax.annotation.folder import stage_name
+from toolformer_jax.annotation.merge import merge
+from toolformer_jax.annotation.records import Document, ExecutedCall, ScoredCall, read_records
 from toolformer_jax.errors import UserError
 from toolformer_jax.evaluation import paper
 from toolformer_jax.evaluation.tables import markdown
@@ -40,58 +45,63 @@ def run(args: argparse.Namespace) -> str:
   if args.dry_run:
     counts = ', '.join(f'{len(calls):,} of {tool}' for tool, calls in by_tool.items())
     return f'# {TITLE}\n\nCounts {counts}.'
-  documents = {document.id: document for document in documents_of(args.run)}
-  tokenizer = Tokenizer.load(args.run)
+  documents, tokenizer = documents_of(args.run), Tokenizer.load(args.run)
+  described = json.loads((args.run / 'run.json').read_text('utf-8'))['configuration']['tools']
   sections = [f'# {TITLE}']
   for tool, calls in by_tool.items():
+    known_from = described[tool]['tau_f'] if any(call.loss_call is None for call in calls) else 0.0
+    ranks = ranked(executed_calls(args, tool))
     sections += [f'## {tool}, {len(calls):,} calls of {len(documents):,} texts',
-                 markdown(rows(calls, documents, tokenizer))]
+                 markdown(rows(calls, ranks, documents, tokenizer, known_from))]
   return '\n\n'.join(sections)
 
 
-def rows(calls: list[ScoredCall], documents: dict[str, Document], tokenizer: Tokenizer
-         ) -> list[list[str]]:
-  """Returns a table with a row for each pair of tau_f and k."""
-  right = {id(call) for call in calls
-           if states_next_number(call, documents[call.document_id].text, tokenizer)}
-  most = max(len(positions) for positions in by_probability(calls).values())
-  table = [['tau_f', 'k', 'calls kept', 'texts', 'state the next number']]
-  for tau_f in TAU_F:
-    for k in (k for i, k in enumerate(K) if not i or K[i - 1] < most):
-      found = kept(calls, tau_f, k)
-      share = sum(id(call) in right for call in found) / len(found) if found else 0
-      table.append([str(tau_f), str(k), f'{len(found):,}',
-                    f'{len({call.document_id for call in found}):,}',
-                    f'{share:.0%}' if found and right else '-'])
-  return table
+def executed_calls(args: argparse.Namespace, tool: str) -> list[ExecutedCall]:
+  """Returns the calls of a tool that were made, with or without a result."""
+  return [call for path in sorted((args.run / stage_name(tool, 'execute')).glob('[0-9]*.jsonl'))
+          for call in read_records(path, ExecutedCall)]
 
 
-def kept(calls: Iterable[ScoredCall], tau_f: float, k: int) -> list[ScoredCall]:
-  """Returns the best call of each of the k likeliest positions of each text, if it gains tau_f."""
-  likeliest = {name: set(positions[:k]) for name, positions in by_probability(calls).items()}
-  best = {}
-  for call in calls:
-    place = call.document_id, call.position
-    if call.position in likeliest[call.document_id] and call.gain >= tau_f and (
-        place not in best or call.gain > best[place].gain):
-      best[place] = call
-  return list(best.values())
-
-
-def by_probability(calls: Iterable[ScoredCall]) -> dict[str, list[int]]:
-  """Returns the positions of each text that have scored calls, the likeliest first."""
+def ranked(calls: Sequence[ExecutedCall]) -> dict[tuple[str, int], int]:
+  """Returns of each text and position with a call how many of the text's are likelier."""
   found = defaultdict(dict)
   for call in calls:
     found[call.document_id][call.position] = call.probability
-  return {name: sorted(places, key=lambda at: (-places[at], at)) for name, places in found.items()}
+  return {(name, at): rank for name, places in found.items()
+          for rank, at in enumerate(sorted(places, key=lambda at: (-places[at], at)))}
+
+
+def rows(calls: Sequence[ScoredCall], ranks: dict[tuple[str, int], int],
+         documents: Sequence[Document], tokenizer: Tokenizer, known_from: float) -> list[list[str]]:
+  """Returns a table with a row for each pair of tau_f and k; below `known_from` it is marked."""
+  texts = {document.id: document.text for document in documents}
+  most = max(ranks.values()) + 1
+  table = [['tau_f', 'k', 'calls kept', 'texts', 'state the next number']]
+  for tau_f in TAU_F:
+    for k in [k for i, k in enumerate(K) if not i or K[i - 1] < most]:
+      kept = kept_with(calls, ranks, documents, tau_f, k)
+      right = sum(states_next_number(call, texts[call.document_id], tokenizer) for call in kept)
+      share = f'{right / len(kept):.0%}' if kept and kept[0].tool == 'Calculator' else '-'
+      mark = '<= ' if tau_f < known_from else ''
+      table.append([str(tau_f), str(k), f'{mark}{len(kept):,}',
+                    f'{mark}{len({call.document_id for call in kept}):,}', share])
+  return table
+
+
+def kept_with(calls: Sequence[ScoredCall], ranks: dict[tuple[str, int], int],
+              documents: Sequence[Document], tau_f: float, k: int) -> list[ScoredCall]:
+  """Returns what of one tool's calls would be in C*."""
+  chosen = [call for call in calls if ranks[call.document_id, call.position] < k]
+  records, _ = merge(documents, chosen, dict.fromkeys({call.tool for call in calls}, tau_f))
+  return [call for record in records for call in record.calls]
 
 
 def states_next_number(call: ScoredCall, text: str, tokenizer: Tokenizer) -> bool:
   """Tells whether a call's result is the number that the text states right behind it."""
-  number = _NEXT_NUMBER.match(tokenizer.decode(tokenizer.encode(text)[call.position:]))
+  found = _NEXT_NUMBER.match(text[tokenizer.characters_before(text, call.position):])
   try:
-    return number is not None and abs(
-        float(number[1].replace(',', '')) - float(call.result.replace(',', ''))) <= 0.005
+    return found is not None and abs(
+        float(found[1].replace(',', '')) - float(call.result.replace(',', ''))) <= 0.005
   except ValueError:  # the result of another tool
     return False
 

@@ -20,7 +20,8 @@ import table2_api_calls
 from reproduce import ROOT, main
 
 from toolformer_jax.annotation.corpus import read_corpus
-from toolformer_jax.annotation.records import write_records
+from toolformer_jax.annotation.records import Document, write_records
+from toolformer_jax.errors import UserError
 from toolformer_jax.evaluation.tables import markdown
 from toolformer_jax.training.sources import read_texts
 
@@ -37,27 +38,41 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> str:
   """Does all rounds and returns a table with a row for each."""
+  stages.check(args)
+  parts = divided(args)
   if args.dry_run:
     return (f'# {TITLE}\n\n{args.rounds} rounds of {args.texts} texts of {args.corpus}; each '
-            f'trains {args.checkpoint} and asks {args.limit} questions of {args.tasks}.')
-  texts, tasks = read_corpus(args.corpus), args.tasks.split(',')
-  rows, calls, sampler = [['round', 'texts', 'calls scored', 'kept', 'by operation', *tasks]], [], \
-      args.checkpoint
-  for number in range(args.rounds):
-    folder = args.output_dir / f'round{number}'
-    chosen = list(itertools.islice(texts, args.texts))
-    if not (folder / 'texts.jsonl').exists():
-      folder.mkdir(parents=True, exist_ok=True)
-      write_records(folder / 'texts.jsonl', chosen)
-    calls.append(folder / 'calls')
-    stages.annotate(args, folder / 'texts.jsonl', sampler, calls[-1])
-    stages.finetune(args, calls, folder / 'model')
-    stages.evaluate(args, folder / 'model', folder / 'evaluation')
-    sampler = folder / 'model'
-    rows.append([str(number), str(len(chosen)), *counted(calls[-1], args.tools.split(',')),
-                 *stages.figures(folder / 'evaluation', tasks)])
-  return (f'# {TITLE}\n\n{markdown(rows)}\n\nAccuracy in percent with tools, the first '
-          f'{args.limit} questions; 95% in brackets.')
+            f'trains {args.checkpoint} and asks {args.limit} questions of {", ".join(args.tasks)}.')
+  rows = [['round', 'texts', 'calls scored', 'kept', 'by operation', *args.tasks]]
+  rows += [row(args, number, texts) for number, texts in enumerate(parts)]
+  return f'# {TITLE}\n\n{markdown(rows)}\n\n{stages.NOTE.format(args.limit)}'
+
+
+def divided(args: argparse.Namespace) -> list[list[Document]]:
+  """Returns the texts of each round.
+
+  Raises:
+    UserError: there are too few.
+  """
+  corpus = read_corpus(args.corpus)
+  parts = [list(itertools.islice(corpus, args.texts)) for _ in range(args.rounds)]
+  if not parts or not parts[-1]:
+    raise UserError(f'{args.corpus} has {sum(map(len, parts))} texts: too few for {args.rounds} '
+                    f'rounds of {args.texts}')
+  return parts
+
+
+def row(args: argparse.Namespace, number: int, texts: list[Document]) -> list[str]:
+  """Does a round and returns what came of it."""
+  folders = [args.output_dir / f'round{i}' for i in range(number + 1)]
+  own, sampler = folders[-1], folders[-2] / 'model' if number else args.checkpoint
+  own.mkdir(parents=True, exist_ok=True)
+  write_records(own / 'texts.jsonl', texts)
+  stages.annotate(args, own / 'texts.jsonl', sampler, own / 'calls')
+  stages.finetune(args, [folder / 'calls' for folder in folders], own / 'model')
+  stages.evaluate(args, own / 'model', own / 'evaluation')
+  return [str(number), str(len(texts)), *counted(own / 'calls', args.tools.split(',')),
+          *stages.figures(args, own / 'evaluation')]
 
 
 def counted(run: pathlib.Path, tools: list[str]) -> list[str]:

@@ -9,65 +9,88 @@ import json
 import pathlib
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
+from toolformer_jax.annotation.corpus import read_corpus
 from toolformer_jax.commands import options
 from toolformer_jax.errors import UserError
+from toolformer_jax.evaluation.scores import Score
+from toolformer_jax.evaluation.tables import shown
+from toolformer_jax.evaluation.tasks import tasks
 from toolformer_jax.tokenizer import Tokenizer
 from toolformer_jax.training.data import annotated_example
+from toolformer_jax.training.mixture import hold_out, mixture
 from toolformer_jax.training.sources import read_texts
+
+NOTE = 'In brackets: 95%. With tools, the first {} questions of each task.'
 
 
 def add(parser: argparse.ArgumentParser) -> None:
   """Declares the options of all stages."""
-  parser.add_argument('--corpus', required=True, metavar='F')
+  parser.add_argument('--corpus', required=True, metavar='F', help='as of toolformer annotate')
   options.add_checkpoint(parser)
-  parser.add_argument('--tools', required=True, metavar='A,B')
-  parser.add_argument('--tasks', required=True, metavar='A,B')
-  parser.add_argument('--data_dir', default='data', metavar='D')
+  parser.add_argument('--tools', required=True, metavar='A,B', help='of both annotate and evaluate')
+  parser.add_argument('--tasks', required=True, metavar='A,B', type=lambda text: text.split(','),
+                      help='as of toolformer evaluate')
+  parser.add_argument('--data_dir', default='data', metavar='D', help='the same')
   parser.add_argument('--limit', type=int, default=200, metavar='N', help='questions of each task')
-  parser.add_argument('--epochs', type=float, default=3.0, metavar='N')
+  parser.add_argument('--epochs', type=float, default=3.0, metavar='N',
+                      help='how often each text is trained on; FinetuneSettings.steps follows')
   options.add_configuration(parser)
+
+
+def check(args: argparse.Namespace, *bindings: str) -> None:
+  """Looks at the options before hours of work, with each of `bindings` in turn.
+
+  Raises:
+    UserError: an option is wrong.
+  """
+  for binding in ('', *bindings):
+    config = options.configuration(args, *filter(None, [binding]))
+    config.toolbox.spelled(args.tools.split(','))
+  args.tasks = [task.name for task in tasks(args.tasks)]
+  if not pathlib.Path(args.data_dir).is_dir():
+    raise UserError(f'--data_dir: there is no folder {args.data_dir}')
+  next(read_corpus(args.corpus))
 
 
 def annotate(args: argparse.Namespace, corpus: pathlib.Path | str, checkpoint: pathlib.Path | str,
              folder: pathlib.Path, *bindings: str) -> None:
-  """Finds the calls of a corpus."""
+  """Finds the calls of a corpus; raises UserError if the command fails."""
   _toolformer(args, bindings, 'annotate', f'--corpus={corpus}', f'--checkpoint={checkpoint}',
               f'--tools={args.tools}', f'--output_dir={folder}')
 
 
 def finetune(args: argparse.Namespace, data: Sequence[pathlib.Path], folder: pathlib.Path,
              *bindings: str) -> None:
-  """Trains the checkpoint on what `annotate` left in the folders `data`."""
-  steps = f'FinetuneSettings.steps={_steps(args, data)}'
-  _toolformer(args, (steps, *bindings), 'finetune', '--data', *map(str, data),
+  """Trains the checkpoint on what `annotate` left in the folders `data`.
+
+  Raises:
+    UserError: there is no call in them, or the command fails or was stopped.
+  """
+  steps = f'FinetuneSettings.steps={_steps(args, data, bindings)}'
+  _toolformer(args, (*bindings, steps), 'finetune', '--data', *map(str, data),
               f'--checkpoint={args.checkpoint}', f'--output_dir={folder}')
+  if not (folder / 'model').exists():  # asked to stop, it saves its state and ends well
+    raise UserError('stopped; the same command goes on from the state that was saved')
 
 
 def evaluate(args: argparse.Namespace, model: pathlib.Path, folder: pathlib.Path,
              *bindings: str) -> None:
-  """Asks the questions, with tools."""
-  _toolformer(args, bindings, 'evaluate', f'--tasks={args.tasks}', f'--tools={args.tools}',
-              f'--checkpoint={model}', '--arms=toolformer', f'--data_dir={args.data_dir}',
-              f'--limit={args.limit}', f'--output_dir={folder}')
+  """Asks the questions, with tools; raises UserError if the command fails."""
+  _toolformer(args, bindings, 'evaluate', f'--tasks={",".join(args.tasks)}',
+              f'--tools={args.tools}', f'--checkpoint={model}', '--arms=toolformer',
+              f'--data_dir={args.data_dir}', f'--limit={args.limit}', f'--output_dir={folder}')
 
 
-def figures(folder: pathlib.Path, tasks: Sequence[str]) -> Iterator[str]:
-  """Yields the accuracy in each task that `evaluate` left in a folder."""
+def figures(args: argparse.Namespace, folder: pathlib.Path) -> list[str]:
+  """Returns what `evaluate` left in a folder of each task, all groups of questions together."""
   summary = json.loads((folder / 'summary.json').read_text('utf-8'))
-  scores = {score['task']: score for score in summary['scores']}
-  for task in tasks:
-    score = scores.get(task)
-    yield f'{score["value"]:.1f} [{score["low"]:.1f}, {score["high"]:.1f}]' if score else '-'
+  whole = {score['task']: Score(**score) for score in summary['scores'] if not score['group']}
+  return [shown(whole[task]) if task in whole else '-' for task in args.tasks]
 
 
 def _toolformer(args: argparse.Namespace, bindings: Sequence[str], *command: str) -> None:
-  """Runs a command with the configuration of `args` and some more.
-
-  Raises:
-    UserError: it failed, and has said why.
-  """
   gin = [*(f'--gin_file={file}' for file in args.gin_file),
          *(f'--gin.{binding}' for binding in (*args.bindings, *bindings))]
   done = subprocess.run([sys.executable, '-m', 'toolformer_jax', *command, *gin], stdout=sys.stderr)
@@ -78,9 +101,13 @@ def _toolformer(args: argparse.Namespace, bindings: Sequence[str], *command: str
                     'here')
 
 
-def _steps(args: argparse.Namespace, data: Sequence[pathlib.Path]) -> int:
+def _steps(args: argparse.Namespace, data: Sequence[pathlib.Path], bindings: Sequence[str]) -> int:
   """Returns the updates in which every text is seen about EPOCHS times."""
-  settings, tokenizer = options.configuration(args).finetune, Tokenizer.load(data[0])
-  tokens = sum(len(annotated_example(text, tokenizer).ids)
-               for source in data for text in read_texts(str(source)))
+  config, tokenizer = options.configuration(args, *bindings), Tokenizer.load(data[0])
+  texts = [text for source in data for text in read_texts(str(source))]
+  if not texts:
+    raise UserError(f'{", ".join(map(str, data))}: no call was kept, there is nothing to learn')
+  trained = mixture(hold_out(texts, config.mixture)[0], config.mixture)
+  tokens = sum(len(annotated_example(text, tokenizer, config.syntax).ids) for text in trained)
+  settings = config.finetune
   return max(1, round(args.epochs * tokens / (settings.batch_rows * settings.row_tokens)))

@@ -1,8 +1,10 @@
 """What all tests share: eight simulated devices, outside data, a real model and a tiny one."""
 
+import importlib
 import os
 import pathlib
 import signal
+import sys
 
 # Before JAX is imported. Who tests on an accelerator says so.
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
@@ -56,6 +58,18 @@ def smollm2_path() -> pathlib.Path:
     return fetch('smollm2-135m')
   except DownloadError as error:
     pytest.skip(str(error))
+
+
+@pytest.fixture(scope='module')
+def experiment():
+  """Returns a function that imports a script by its name; scripts import each other."""
+  folder, before = str(REPOSITORY / 'experiments'), {*sys.modules}
+  sys.path.insert(0, folder)
+  yield importlib.import_module
+  sys.path.remove(folder)
+  for name in {*sys.modules} - before:
+    if folder in str(getattr(sys.modules[name], '__file__', '')):
+      del sys.modules[name]
 
 
 END = '<|endoftext|>'

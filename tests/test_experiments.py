@@ -1,6 +1,5 @@
 """What the experiments decide by themselves: which texts they take."""
 
-import importlib
 import pathlib
 import re
 import subprocess
@@ -11,18 +10,6 @@ import pytest
 from toolformer_jax.annotation.gsm8k import is_dev, read_gsm8k
 
 EXPERIMENTS = pathlib.Path(__file__).parent.parent / 'experiments'
-
-
-@pytest.fixture(scope='module')
-def experiment():
-  """Imports a script by its name."""
-  before = {*sys.modules}
-  sys.path.insert(0, str(EXPERIMENTS))
-  yield importlib.import_module
-  sys.path.remove(str(EXPERIMENTS))
-  for name in {*sys.modules} - before:
-    if str(EXPERIMENTS) in str(getattr(sys.modules[name], '__file__', '')):
-      del sys.modules[name]
 
 
 @pytest.fixture(scope='module')
@@ -67,14 +54,12 @@ def test_problems_end_with_their_answer_and_tell_no_equation(experiment, answer,
 
 
 def test_dev_questions_and_equations_are_in_no_answer_corpus(experiment, data_dir):
-  corpus = list(experiment('answer_corpus').answered(data_dir / 'gsm8k' / 'train.jsonl.gz', 60))
+  path = data_dir / 'gsm8k' / 'train.jsonl.gz'
+  corpus = list(experiment('answer_corpus').answered(path, 60))
   assert len(corpus) > 2000
   assert not any('=' in document.text or '<<' in document.text for document in corpus)
-  asked = [document.text.partition('?')[0] for document in corpus]
-  dev = {problem.question.partition('?')[0]
-         for problem in read_gsm8k(data_dir / 'gsm8k' / 'train.jsonl.gz')
-         if is_dev(problem.question)}
-  assert not dev & set(asked)
+  dev = {f'gsm8k-{i:05}' for i, problem in enumerate(read_gsm8k(path)) if is_dev(problem.question)}
+  assert dev and not dev & {document.id for document in corpus}
 
 
 @pytest.mark.parametrize(('argument', 'operation'), [
@@ -82,6 +67,34 @@ def test_dev_questions_and_equations_are_in_no_answer_corpus(experiment, data_di
   ('72', 'other'), ('', 'other')])
 def test_calls_are_counted_by_their_operation(experiment, argument, operation):
   assert experiment('bootstrapping').operation(argument) == operation
+
+
+@pytest.mark.parametrize(('change', 'stage'), [
+  ('', 0), ('AnnotationSettings.seed=1', 0), ('calculator/ToolSettings.k=2', 0),
+  ('FinetuneSettings.mask_results=True', 1), ('MixtureSettings.cap=3', 1),
+  ('GenerationSettings.max_calls=3', 2), ('EvaluationSettings.aliases=False', 2)])
+def test_a_change_is_made_where_it_matters(experiment, change, stage):
+  assert experiment('ablation_settings').first_stage(change) == stage
+
+
+OPTIONS = ['--gin_file', 'answers.gin', '--tools', 'calculator', '--checkpoint', 'smollm2-135m',
+           '--tasks', 'svamp', '--data_dir', '.', '--dry_run']
+
+
+@pytest.mark.parametrize(('name', 'more', 'message'), [
+  ('bootstrapping', ['--texts', '2'], 'has 2 texts: too few for 3 rounds of 2'),
+  ('bootstrapping', ['--tasks', 'swamp'], "unknown task 'swamp'"),
+  ('bootstrapping', ['--data_dir', 'none'], 'there is no folder none'),
+  ('ablation_settings', ['--change', 'calculator/ToolSettings.tau=1'], 'tau'),
+])
+def test_what_can_not_be_done_is_said_before_any_work(
+    experiment, monkeypatch, capsys, tmp_path, name, more, message):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / 'corpus.jsonl').write_text('{"text": "One."}\n{"text": "Two."}\n')
+  monkeypatch.setattr(sys, 'argv', [name, '--corpus', 'corpus.jsonl', *OPTIONS, *more])
+  script = experiment(name)
+  assert experiment('reproduce').main(name, script.TITLE, script.run, script.add) == 2
+  assert message in capsys.readouterr().err
 
 
 @pytest.mark.long

@@ -1,4 +1,4 @@
-"""A wheel that is installed elsewhere is whole: the gin files come with it."""
+"""A wheel that is installed elsewhere is whole: gin files and prompts come with it."""
 
 import pathlib
 import shutil
@@ -15,8 +15,9 @@ import toolformer_jax
 configs = importlib.resources.files('toolformer_jax.configs')
 with importlib.resources.as_file(configs) as folder:
   print(pathlib.Path(toolformer_jax.__file__).parent.parent)
-  for path in sorted(folder.rglob('*.gin')):
-    print(path.relative_to(folder).as_posix())
+  for path in sorted(folder.rglob('*.*')):
+    if path.suffix in ('.gin', '.txt'):
+      print(path.relative_to(folder).as_posix())
 '''
 
 
@@ -28,9 +29,10 @@ def run(*command: object, cwd: pathlib.Path) -> str:
   return done.stdout
 
 
-def gin_files() -> list[str]:
+def config_files() -> list[str]:
   configs = REPOSITORY / 'configs'
-  return [path.relative_to(configs).as_posix() for path in sorted(configs.rglob('*.gin'))]
+  return [path.relative_to(configs).as_posix() for path in sorted(configs.rglob('*.*'))
+          if path.suffix in ('.gin', '.txt')]
 
 
 @pytest.fixture(scope='module')
@@ -56,9 +58,9 @@ def test_installed_wheel_has_the_configs(installed):
   script = f'import sys; sys.path.insert(0, {str(installed)!r})\n{SCRIPT}'
   where, *names = run('-I', '-c', script, cwd=installed.parent).splitlines()
   assert pathlib.Path(where).samefile(installed)
-  assert names == gin_files()
+  assert names == config_files()
 
 
 def test_development_installation_has_the_configs(tmp_path):
   _, *names = run('-c', SCRIPT, cwd=tmp_path).splitlines()
-  assert names == gin_files()
+  assert names == config_files()

@@ -64,8 +64,15 @@ class Configuration:
   text: str
 
   def tool_settings(self, tool: str) -> ToolSettings:
-    """Returns the settings of the tool called `tool`, in any case."""
-    return self.tools[tool.lower()]
+    """Returns the settings of the tool called `tool`, in any case.
+
+    A prompt that is no file is looked for in the package, as gin files are.
+    """
+    settings = self.tools[tool.lower()]
+    shipped = _SHIPPED / settings.prompt
+    if settings.prompt and not pathlib.Path(settings.prompt).is_file() and shipped.is_file():
+      return dataclasses.replace(settings, prompt=str(shipped))
+    return settings
 
   def save(self, directory: pathlib.Path) -> None:
     """Writes the whole configuration, defaults included, to `directory`/config.gin."""

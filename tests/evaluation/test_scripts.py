@@ -1,6 +1,5 @@
 """The scripts of tables and figures, from a checkpoint to ours beside the paper's."""
 
-import importlib
 import json
 import pathlib
 import sys
@@ -8,7 +7,7 @@ import sys
 import jax
 import pytest
 
-from toolformer_jax.annotation.records import Document, ExecutedCall
+from toolformer_jax.annotation.records import Document, ExecutedCall, ScoredCall
 from toolformer_jax.calls import DEFAULT_SYNTAX
 
 from .conftest import PROBLEMS
@@ -19,19 +18,17 @@ SCRIPTS = sorted(path.stem for pattern in ('table*.py', 'figure*.py', 'all.py')
 
 
 @pytest.fixture
-def script(tmp_path, monkeypatch, capsys, taught):
+def script(tmp_path, monkeypatch, capsys, taught, experiment):
   """Runs a script in a folder with a few questions; returns exit code, standard output, error."""
   monkeypatch.chdir(tmp_path)
   monkeypatch.setenv('TOOLFORMER_CACHE', str(tmp_path / 'cache'))
-  monkeypatch.syspath_prepend(REPOSITORY / 'experiments')
-  before = {*sys.modules}
   files = {'svamp/SVAMP.json': json.dumps([problem for problem, _ in PROBLEMS]),
            'webquestions/test.json': json.dumps([{'qId': 'w', 'qText': 'who', 'answers': ['I']}])}
   for name, text in files.items():
     (tmp_path / 'data' / name).parent.mkdir(parents=True)
     (tmp_path / 'data' / name).write_text(text)
   def script(name, *argv):
-    module = importlib.import_module(name)
+    module = experiment(name)
     monkeypatch.setattr(sys, 'argv', [f'{name}.py', *map(str, argv)])
     if hasattr(module, 'command'):
       code = module.command(name, module.TITLE, module.TASKS)
@@ -40,9 +37,6 @@ def script(tmp_path, monkeypatch, capsys, taught):
                          or module.evaluate.add_how)
     return code, *capsys.readouterr()
   yield script
-  for name in {*sys.modules} - before:
-    if 'experiments' in str(getattr(sys.modules[name], '__file__', '')):
-      del sys.modules[name]
   jax.config.update('jax_compilation_cache_dir', None)
 
 
@@ -118,8 +112,29 @@ def test_calls_are_shown_from_the_best_to_the_worst(script, annotated):
   assert ours == ['| Calculator(2 + 2) | 4 | 2.50 |  |', '| Calculator(8 / 2) | 4 | <= -0.25 |  |']
 
 
-def test_in_place_is_before_the_text_where_it_begins(script, make_model):
-  ablation = importlib.import_module('ablation_filter')
+def test_other_thresholds_keep_what_annotate_would(experiment, tokenizer):
+  ablation = experiment('ablation_thresholds')
+  text = 'Two and two are 4, two and three 5.'
+  four, five = (len(tokenizer.encode(text[:text.index(number)])) - 1 for number in '45')
+  def call(argument, position, probability, result, gain):
+    return ScoredCall('a', 'Calculator', argument, position, probability, result,
+                      loss_nothing=gain, loss_call=gain)
+  calls = [call('2 + 2', four, 0.2, '4', 0.9), call('1 + 2', four, 0.2, '3', 1.5),
+           call('2 + 3', five, 0.6, '5', 0.3)]
+  document = Document('a', text)
+  ranks = ablation.ranked([*calls, ExecutedCall('a', 'Calculator', '?', 3, 0.4, None)])
+  assert ranks == {('a', five): 0, ('a', 3): 1, ('a', four): 2}
+  kept = lambda tau_f, k: [c.argument for c in ablation.kept_with(  # noqa: E731
+      calls, ranks, [document], tau_f, k)]
+  assert kept(0.2, 1) == ['2 + 3'] and kept(0.2, 2) == ['2 + 3']
+  assert kept(0.2, 3) == ['1 + 2', '2 + 3'] and kept(0.5, 3) == ['1 + 2']
+  assert [ablation.states_next_number(c, text, tokenizer) for c in calls] == [True, False, True]
+  table = ablation.rows(calls, ranks, [document], tokenizer, known_from=0.3)
+  assert table[1] == ['0.1', '1', '<= 1', '<= 1', '100%'] and ['0.3', '5', '2', '1', '50%'] in table
+
+
+def test_in_place_is_before_the_text_where_it_begins(experiment, make_model):
+  ablation = experiment('ablation_filter')
   document = Document('a', 'The sum of both is 42, they say.')
   calls = [ExecutedCall('a', 'Calculator', '40 + 2', position, 0.5, '42') for position in (0, 9)]
   model = make_model()

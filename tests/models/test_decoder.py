@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from toolformer_jax import sharding
 from toolformer_jax.models.cache import Cache, Prefix
 
 FAMILIES = {
@@ -91,3 +92,15 @@ def test_logits_only_where_asked(model):
   at = jnp.array([[3, 0], [11, 11]])
   some, _ = model.decoder.apply(model.variables, TOKENS, logits_at_BM=at)
   np.testing.assert_allclose(some, jnp.take_along_axis(full, at[..., None], 1), atol=1e-5)
+
+
+def test_no_device_reads_rows_of_another_whole(make_model):
+  mesh = sharding.make_mesh(1, 2, 4)
+  one, eight = make_model(vocab_size=264), make_model(mesh, vocab_size=264)
+  with sharding.on_mesh(mesh):
+    compiled = jax.jit(lambda variables, tokens: eight.decoder.apply(
+        variables, tokens, head=False)[0]).lower(eight.variables, TOKENS).compile()
+    hidden_BTD = compiled(eight.variables, TOKENS)
+  assert 'f32[66,32]' in compiled.as_text() and 'f32[264,32]' not in compiled.as_text()
+  np.testing.assert_allclose(
+      hidden_BTD, one.decoder.apply(one.variables, TOKENS, head=False)[0], atol=1e-5)

@@ -33,6 +33,8 @@ def test_fine_tuning_fits_with_32_rows(gpt_j):
   products = flops.forward_flops(plan.request.config, 1)  # two for each weight, as bytes
   assert sum(plan.fit.collectives.bytes.values()) > 3 * products
   assert not plan.fit.collectives.unknown_loops
+  # No gradient is summed up whole on every chip, not even the embedding's.
+  assert plan.fit.collectives.bytes['all-reduce'] < 50_400 * 4096 / 8
   assert plan.fit.bound.utilization == pytest.approx(0.75, abs=0.01)
 
 
@@ -55,3 +57,5 @@ def test_prefilling_and_decoding_fit(gpt_j, quickly, step):
   weights, keys = 6.05e9 * 2 / 8, 64 * 1024 * 459e3 / 8
   assert plan.arguments == pytest.approx(weights + keys, rel=0.02)
   assert plan.fit.headroom > 4 * GIB
+  # Tokens are looked up where their rows of the table are.
+  assert plan.fit.collectives.bytes['all-gather'] < 50_400 * 4096 * 2

@@ -18,8 +18,8 @@ class ToolSettings:
     m: calls sampled at each position.
     tau_f: a call is kept if it lowers the loss by at least this, in nats.
     max_texts: at most this many texts keep calls to the tool (25,000 in the paper, appendix B).
-    prompt: a file with the prompt to sample from, see `annotation.prompts.read_prompt`; by default
-      the one of the package for the paper's tools.
+    prompt: a file with the prompt to sample from, see `annotation.prompts.read_prompt`, in the
+      working directory or in configs/; by default the one of the package for the paper's tools.
   """
 
   tau_s: float = 0.05

@@ -164,7 +164,11 @@ class GgufFile:
     return read_tokenizer(field, self.where, self._vocab_size())
 
   def _vocab_size(self) -> int:
-    """Returns the number of rows of the embedding table."""
+    """Returns the number of rows of the embedding table.
+
+    Raises:
+      UserError: there is none.
+    """
     for name in ('model.embed_tokens.weight', 'transformer.wte.weight'):
       if name in self.headers:
         return self.headers[name].shape[0]

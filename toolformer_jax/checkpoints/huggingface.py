@@ -109,7 +109,8 @@ def _exported(model: LanguageModel, config: DecoderConfig) -> Iterator[tuple[str
   for table in sharing_tensors(model_type(config), config):
     stacks = [np.asarray(leaf(model.variables['params'], weight.path)) for weight in table]
     if not table[0].of_block:
-      yield table[0].name, table[0].theirs(stacks)
+      yield table[0].name, table[0].theirs([stack.astype(np.float32, copy=False)
+                                            for stack in stacks])
       continue
     for layer, name in enumerate(tensor_names(table[0], config.layers)):
       yield name, table[0].theirs([_merged(model, weight.path, stack[layer], layer)
@@ -118,13 +119,14 @@ def _exported(model: LanguageModel, config: DecoderConfig) -> Iterator[tuple[str
 
 def _merged(model: LanguageModel, path: tuple[str, ...], parameter: np.ndarray,
             layer: int) -> np.ndarray:
-  """Returns one layer of a parameter, an adapter's share in it (Hu et al. 2021)."""
+  """Returns one layer of a parameter in float32, an adapter's share in it (Hu et al. 2021)."""
   adapter = leaf(model.variables.get('lora', {}), path[:-1])
+  parameter = parameter.astype(np.float32, copy=False)
   if path[-1] != 'kernel' or not adapter:
     return parameter
   rank = model.config.lora_rank
-  product_IO = (np.asarray(adapter['a'][layer]).reshape(-1, rank)
-                @ np.asarray(adapter['b'][layer]).reshape(rank, -1))
+  a_Ir, b_rO = (np.asarray(adapter[name])[layer].astype(np.float32) for name in 'ab')
+  product_IO = a_Ir.reshape(-1, rank) @ b_rO.reshape(rank, -1)
   return parameter + model.config.lora_alpha / rank * product_IO.reshape(parameter.shape)
 
 

@@ -262,8 +262,8 @@ class Decoder(nn.Module):
 def _rows_whole(embedding_VD):
   """Returns the table split by rows alone; its gradient is split as the table itself.
 
-  Gathering from a table split over two mesh axes would make XLA rematerialise it per device, and
-  without a gradient of its own that one would be summed up whole on every device.
+  Gathering from a table split over two mesh axes would make XLA rematerialise it per device. The
+  transpose of this constraint would leave the gradient whole along `fsdp`, summed up everywhere.
   """
   return constrain(embedding_VD, 'vocab', None)
 

@@ -16,10 +16,10 @@ PRODUCT = 'product'  # the name of what a backward pass keeps, by which `save_on
 def contract(equation: str, dtype: str, left: jax.Array, right: jax.Array) -> jax.Array:
   """Returns an einsum of two operands in `dtype`; each letter is in two or three of its terms.
 
-  The gradient of `right` is a product of `left` and the incoming gradient, the smaller one first:
-  XLA transposes the first one, and recomputes it for that, element by element. Autodiff puts the
-  incoming gradient first, however large (on a CPU, 5 times the time of a whole layer's backward
-  pass).
+  The gradient of `right` is a product of `left` and the incoming gradient, the smaller one first
+  (before they are split over devices): on a CPU, XLA transposes the first one, element by element,
+  together with whatever it can be recomputed from. Autodiff puts the incoming gradient first,
+  however large: 5 times the time of a whole layer's backward pass.
   """
   return checkpoint_name(_contract(equation, dtype, left, right), PRODUCT)
 
