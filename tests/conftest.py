@@ -77,7 +77,10 @@ END = '<|endoftext|>'
 
 @pytest.fixture(scope='session', autouse=True)
 def compile_once(tmp_path_factory):
-  """Every run compiles its own step; most of these programs are equal, in all processes."""
+  """Every run compiles its own step; most of these programs are equal, in all processes.
+
+  One that another process has half written is compiled again, with a warning.
+  """
   before = jax.config.jax_compilation_cache_dir
   own = tmp_path_factory.getbasetemp()
   shared = own.parent if 'PYTEST_XDIST_WORKER' in os.environ else own
