@@ -20,12 +20,10 @@ from reproduce import main
 from toolformer_jax.annotation.execute import looks_ahead
 from toolformer_jax.annotation.filter import WEIGHTS, score_calls, weighted_loss
 from toolformer_jax.annotation.folder import DOCUMENTS
-from toolformer_jax.annotation.records import Document, ExecutedCall, ScoredCall, read_records
+from toolformer_jax.annotation.records import Document, ExecutedCall, ScoredCall
 from toolformer_jax.annotation.settings import THRESHOLDS
 from toolformer_jax.calls import CallSyntax
 from toolformer_jax.commands import options
-from toolformer_jax.errors import UserError
-from toolformer_jax.evaluation import paper
 from toolformer_jax.evaluation.tables import markdown
 from toolformer_jax.inference.scoring import ScoreRequest, score
 from toolformer_jax.models.language_model import LanguageModel
@@ -45,11 +43,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> str:
   """Compares the two for every tool of the run."""
   config = options.configuration(args)
-  by_tool = {tool: list(table2_api_calls.scored_calls(args.run, tool))[:args.calls]
-             for tool in paper.API_CALLS}
-  by_tool = {tool: calls for tool, calls in by_tool.items() if calls}
-  if not by_tool:
-    raise UserError(f'{args.run} has no scored calls; --run must be an output folder of annotate')
+  by_tool = {tool: calls[:args.calls]
+             for tool, calls in table2_api_calls.scored_by_tool(args.run).items()}
   if args.dry_run:
     counts = ', '.join(f'{len(calls)} of {tool}' for tool, calls in by_tool.items())
     return f'# {TITLE}\n\nScores {counts}, twice, and some before to compile.'
@@ -63,8 +58,7 @@ def run(args: argparse.Namespace) -> str:
 
 def documents_of(run: pathlib.Path) -> list[Document]:
   """Returns the texts of a run."""
-  return [document for path in sorted((run / DOCUMENTS).glob('[0-9]*.jsonl'))
-          for document in read_records(path, Document)]
+  return list(table2_api_calls.records_of(run, DOCUMENTS, Document))
 
 
 def compared(model: LanguageModel, calls: Sequence[ScoredCall], documents: dict[str, Document],

@@ -16,7 +16,7 @@ import json
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import table2_api_calls
 from ablation_filter import documents_of
@@ -24,9 +24,7 @@ from reproduce import main
 
 from toolformer_jax.annotation.folder import stage_name
 from toolformer_jax.annotation.merge import merge
-from toolformer_jax.annotation.records import Document, ExecutedCall, ScoredCall, read_records
-from toolformer_jax.errors import UserError
-from toolformer_jax.evaluation import paper
+from toolformer_jax.annotation.records import Document, ExecutedCall, ScoredCall
 from toolformer_jax.evaluation.tables import markdown
 from toolformer_jax.tokenizer import Tokenizer
 
@@ -38,10 +36,7 @@ _NEXT_NUMBER = re.compile(r'\s*[$£€]?(-?\d[\d,]*(?:\.\d+)?)')
 
 def run(args: argparse.Namespace) -> str:
   """Counts for every tool of the run."""
-  by_tool = {tool: list(table2_api_calls.scored_calls(args.run, tool)) for tool in paper.API_CALLS}
-  by_tool = {tool: calls for tool, calls in by_tool.items() if calls}
-  if not by_tool:
-    raise UserError(f'{args.run} has no scored calls; --run must be an output folder of annotate')
+  by_tool = table2_api_calls.scored_by_tool(args.run)
   if args.dry_run:
     counts = ', '.join(f'{len(calls):,} of {tool}' for tool, calls in by_tool.items())
     return f'# {TITLE}\n\nCounts {counts}.'
@@ -50,19 +45,13 @@ def run(args: argparse.Namespace) -> str:
   sections = [f'# {TITLE}']
   for tool, calls in by_tool.items():
     known_from = described[tool]['tau_f'] if any(call.loss_call is None for call in calls) else 0.0
-    ranks = ranked(executed_calls(args, tool))
+    ranks = ranked(table2_api_calls.records_of(args.run, stage_name(tool, 'execute'), ExecutedCall))
     sections += [f'## {tool}, {len(calls):,} calls of {len(documents):,} texts',
                  markdown(rows(calls, ranks, documents, tokenizer, known_from))]
   return '\n\n'.join(sections)
 
 
-def executed_calls(args: argparse.Namespace, tool: str) -> list[ExecutedCall]:
-  """Returns the calls of a tool that were made, with or without a result."""
-  return [call for path in sorted((args.run / stage_name(tool, 'execute')).glob('[0-9]*.jsonl'))
-          for call in read_records(path, ExecutedCall)]
-
-
-def ranked(calls: Sequence[ExecutedCall]) -> dict[tuple[str, int], int]:
+def ranked(calls: Iterable[ExecutedCall]) -> dict[tuple[str, int], int]:
   """Returns of each text and position with a call how many of the text's are likelier."""
   found = defaultdict(dict)
   for call in calls:

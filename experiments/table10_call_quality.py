@@ -12,7 +12,6 @@ import table2_api_calls
 from reproduce import main
 
 from toolformer_jax.annotation.records import ScoredCall
-from toolformer_jax.errors import UserError
 from toolformer_jax.evaluation import paper
 from toolformer_jax.evaluation.tables import markdown
 
@@ -27,10 +26,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> str:
   """Shows so many calls of all tools, at equal distances from the best gain to the worst."""
-  calls = [call for tool in paper.API_CALLS
-           for call in table2_api_calls.scored_calls(args.run, tool)]
-  if not calls:
-    raise UserError(f'{args.run} has no scored calls; --run must be an output folder of annotate')
+  calls = [call for calls in table2_api_calls.scored_by_tool(args.run).values() for call in calls]
   if args.dry_run:
     return f'# {TITLE}\n\nShows {args.calls} of {len(calls):,} calls in {args.run}.'
   rows = [['call', 'result', 'gain', 'useful?']]

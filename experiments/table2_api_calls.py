@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from reproduce import main
 
 from toolformer_jax.annotation.folder import stage_name
-from toolformer_jax.annotation.records import ScoredCall, read_records
+from toolformer_jax.annotation.records import Record, ScoredCall, read_records
 from toolformer_jax.annotation.settings import THRESHOLDS
 from toolformer_jax.errors import UserError
 from toolformer_jax.evaluation import paper
@@ -30,8 +30,26 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def scored_calls(run: pathlib.Path, tool: str) -> Iterator[ScoredCall]:
   """Yields the calls of a tool that have been scored."""
-  for path in sorted((run / stage_name(tool, 'filter')).glob('[0-9]*.jsonl')):
-    yield from read_records(path, ScoredCall)
+  return records_of(run, stage_name(tool, 'filter'), ScoredCall)
+
+
+def scored_by_tool(run: pathlib.Path) -> dict[str, list[ScoredCall]]:
+  """Returns the scored calls of each of the paper's tools that has some.
+
+  Raises:
+    UserError: none has.
+  """
+  by_tool = {tool: list(scored_calls(run, tool)) for tool in paper.API_CALLS}
+  by_tool = {tool: calls for tool, calls in by_tool.items() if calls}
+  if not by_tool:
+    raise UserError(f'{run} has no scored calls; --run must be an output folder of annotate')
+  return by_tool
+
+
+def records_of(run: pathlib.Path, stage: str, kind: type[Record]) -> Iterator[Record]:
+  """Yields the records of a stage of a run, so far as it has come."""
+  for path in sorted((run / stage).glob('[0-9]*.jsonl')):
+    yield from read_records(path, kind)
 
 
 def run(args: argparse.Namespace) -> str:
