@@ -12,7 +12,7 @@ from toolformer_jax import sharding
 from toolformer_jax.inference.batching import count_bucket, length_bucket
 from toolformer_jax.memory import naming_memory
 from toolformer_jax.models.cache import Cache, Prefix
-from toolformer_jax.models.decoder import Decoder
+from toolformer_jax.models.decoder import Decoder, target_logits
 from toolformer_jax.models.language_model import LanguageModel
 
 TOGETHER = 8  # documents: their logits take more memory than their keys and values
@@ -110,5 +110,6 @@ def prefill_rows(
       variables, tokens_PT, cache=Cache.empty(decoder.config, P, T),
       prefixes=[Prefix.of(prompt, limit_P)], logits_at_BM=at_PM)
   logits_PMV = logits_PMV.astype(jnp.float32)
-  logprobs_PM = logits_PMV[..., token_id] - jax.nn.logsumexp(logits_PMV, -1)
+  asked_PM = jnp.full_like(at_PM, token_id)
+  logprobs_PM = target_logits(logits_PMV, asked_PM) - jax.nn.logsumexp(logits_PMV, -1)
   return logprobs_PM, cache.put(first + jnp.arange(P), some.grow(cache.slots))

@@ -17,7 +17,7 @@ import numpy as np
 from toolformer_jax import sharding
 from toolformer_jax.inference.batching import count_bucket, first_fit
 from toolformer_jax.memory import naming_memory
-from toolformer_jax.models.decoder import Decoder
+from toolformer_jax.models.decoder import Decoder, target_logits
 from toolformer_jax.models.language_model import LanguageModel
 
 _ROW_TOKENS = 256  # shortest row; longer sequences get rows of the next power of two
@@ -144,5 +144,4 @@ def target_logprobs(
   logits_BMV, _ = decoder.apply(
       variables, tokens_BT, positions_BT=positions_BT, segments_BT=segments_BT, logits_at_BM=at_BM)
   logits_BMV = logits_BMV.astype(jnp.float32)
-  wanted_BM1 = jnp.take_along_axis(logits_BMV, wanted_BM[..., None], -1)
-  return wanted_BM1[..., 0] - jax.nn.logsumexp(logits_BMV, -1)
+  return target_logits(logits_BMV, wanted_BM) - jax.nn.logsumexp(logits_BMV, -1)

@@ -292,3 +292,12 @@ def project(config: DecoderConfig, params: Any, x_BTD: jax.Array) -> jax.Array:
     return _project_tied(config, params['embedding'], x_BTD)
   logits_BTV = _head(config, parent=None).apply({'params': params['head']}, x_BTD)
   return constrain(logits_BTV, 'batch', None, 'vocab')
+
+
+def target_logits(logits_BTV: jax.Array, targets_BT: jax.Array) -> jax.Array:
+  """Returns the logit of one token at each place, [B, T].
+
+  A sum with one term, not a gather: the vocabulary may be split over devices.
+  """
+  hit_BTV = jnp.arange(logits_BTV.shape[-1]) == targets_BT[..., None]
+  return jnp.where(hit_BTV, logits_BTV, 0).sum(-1)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from toolformer_jax import sharding
 from toolformer_jax.models.config import DecoderConfig
-from toolformer_jax.models.decoder import Decoder, project
+from toolformer_jax.models.decoder import Decoder, project, target_logits
 from toolformer_jax.training.packing import PackedRows
 
 
@@ -77,8 +77,6 @@ def _sums(config: DecoderConfig, params: Any, hidden_RTD: jax.Array, targets_RT:
           weights_RT: jax.Array) -> LossSums:
   logits_RTV = project(config, params, hidden_RTD).astype(jnp.float32)
   log_z_RT = jax.nn.logsumexp(logits_RTV, -1)
-  # A sum with one term, not a gather: the vocabulary may be split over devices.
-  hit_RTV = jnp.arange(config.vocab_size) == targets_RT[..., None]
-  target_RT = jnp.where(hit_RTV, logits_RTV, 0).sum(-1)
-  return LossSums(((log_z_RT - target_RT) * weights_RT).sum(), weights_RT.sum(),
+  losses_RT = log_z_RT - target_logits(logits_RTV, targets_RT)
+  return LossSums((losses_RT * weights_RT).sum(), weights_RT.sum(),
                   (log_z_RT**2 * weights_RT).sum())
