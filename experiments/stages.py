@@ -5,11 +5,13 @@ is done.
 """
 
 import argparse
+import contextlib
 import json
 import pathlib
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from toolformer_jax.annotation.corpus import read_corpus
 from toolformer_jax.commands import options
@@ -93,12 +95,24 @@ def figures(args: argparse.Namespace, folder: pathlib.Path) -> list[str]:
 def _toolformer(args: argparse.Namespace, bindings: Sequence[str], *command: str) -> None:
   gin = [*(f'--gin_file={file}' for file in args.gin_file),
          *(f'--gin.{binding}' for binding in (*args.bindings, *bindings))]
-  done = subprocess.run([sys.executable, '-m', 'toolformer_jax', *command, *gin], stdout=sys.stderr)
+  with _asked_to_stop_as_by_hand():
+    done = subprocess.run([sys.executable, '-m', 'toolformer_jax', *command, *gin],
+                          stdout=sys.stderr)
   if done.returncode == 130:
     raise KeyboardInterrupt
   if done.returncode:
     raise UserError(f'toolformer {command[0]} failed, see above; the same command goes on from '
                     'here')
+
+
+@contextlib.contextmanager
+def _asked_to_stop_as_by_hand() -> Iterator[None]:
+  """Makes SIGTERM an interrupt, which ends the command that is running, too."""
+  before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+  try:
+    yield
+  finally:
+    signal.signal(signal.SIGTERM, before)
 
 
 def _steps(args: argparse.Namespace, data: Sequence[pathlib.Path], bindings: Sequence[str]) -> int:

@@ -4,6 +4,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -95,6 +96,32 @@ def test_what_can_not_be_done_is_said_before_any_work(
   script = experiment(name)
   assert experiment('reproduce').main(name, script.TITLE, script.run, script.add) == 2
   assert message in capsys.readouterr().err
+
+
+def test_what_an_experiment_started_ends_with_it(tmp_path):
+  (tmp_path / 'corpus.jsonl').write_text('{"text": "One."}\n')
+  script = subprocess.Popen(
+      [sys.executable, EXPERIMENTS / 'bootstrapping.py', '--corpus', 'corpus.jsonl', *OPTIONS[:-1],
+       '--rounds', '1'], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+  children = pathlib.Path(f'/proc/{script.pid}/task/{script.pid}/children')
+  while not (child := children.read_text()):
+    assert script.poll() is None, script.stderr.read()
+    time.sleep(0.05)
+  script.terminate()
+  assert 'the same command again goes on' in script.communicate(timeout=60)[1]
+  assert script.returncode == 130
+  deadline = time.monotonic() + 10
+  while is_running(child.strip()):
+    assert time.monotonic() < deadline
+    time.sleep(0.05)
+
+
+def is_running(process):
+  try:
+    stat = pathlib.Path(f'/proc/{process}/stat').read_text()
+  except FileNotFoundError:
+    return False
+  return stat.rpartition(') ')[2][0] != 'Z'  # killed, but nobody has asked how it ended
 
 
 @pytest.mark.long
