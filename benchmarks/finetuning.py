@@ -101,7 +101,7 @@ def ours(args: argparse.Namespace) -> harness.Run:
       for batch in batches[:1] if warm_up else batches:
         state, metrics = step(frozen, state, put_rows(batch, np.arange(len(batch)), mesh))
     metrics['loss'].block_until_ready()
-    return {**work(decoder.config, sequences), **_device_memory()}
+    return work(decoder.config, sequences) | harness.device_memory()
   mesh = sharding.make_mesh()
   return run
 
@@ -145,17 +145,10 @@ def _with_adapters(model: LanguageModel, settings: FinetuneSettings) -> Language
   return LanguageModel(decoder, variables, model.tokenizer, model.mesh)
 
 
-def _device_memory() -> dict[str, float]:
-  """Returns the peak of the accelerator's memory in GiB; nothing on a CPU."""
-  device = jax.devices()[0]
-  if device.platform == 'cpu':
-    return {}
-  return {'memory': device.memory_stats()['peak_bytes_in_use'] / 2**30}
-
-
 def theirs(args: argparse.Namespace) -> harness.Run:
   """Trains by transformers, torch and, for adapters, peft."""
   from their_training import Training
+  from theirs import device_memory
   training = Training(args.model, args.dtype, args.lora_rank, RATE, args.remat)
   sequences = read(args, training.tokenizer, training.config.vocab_size)
   batches = [sequences[i:i + args.rows] for i in range(0, len(sequences), args.rows)]
@@ -163,7 +156,7 @@ def theirs(args: argparse.Namespace) -> harness.Run:
   def run(warm_up: bool) -> dict[str, float]:
     for batch in batches[:1] if warm_up else batches:
       training.step(batch)
-    return {**work(config, sequences), **training.device_memory()}
+    return work(config, sequences) | device_memory()
   return run
 
 

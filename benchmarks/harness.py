@@ -108,6 +108,15 @@ def _torch_product(dtype: str) -> tuple[Callable[[], None], int]:
   return multiply, size
 
 
+def device_memory() -> dict[str, float]:
+  """Returns the peak that JAX used of the accelerator's memory in GiB; nothing on a CPU."""
+  import jax
+  device = jax.devices()[0]
+  if device.platform == 'cpu':
+    return {}
+  return {'memory': device.memory_stats()['peak_bytes_in_use'] / 2**30}
+
+
 def report(title: str, repeats: int, results: Mapping[str, list[dict[str, float]]]) -> str:
   """Returns a Markdown section: medians of each side, and theirs compared with the others."""
   middle = {side: {key: statistics.median(run[key] for run in runs) for key in runs[0]}

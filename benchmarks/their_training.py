@@ -5,13 +5,9 @@ AdamW is the fused one, and batches are padded to their longest sequence.
 """
 
 import torch
-import transformers
-from theirs import Transformers
+from theirs import DEVICE, GPU, Transformers, random_model
 
 from toolformer_jax import configuration
-from toolformer_jax.models.config import DecoderConfig
-
-_GPU = torch.cuda.is_available()
 
 
 class Training:
@@ -30,16 +26,15 @@ class Training:
       self.tokenizer, self.config, model = loaded.tokenizer, loaded.config, loaded.model
     else:
       self.config = configuration.decoder_config(name)
-      model = transformers.AutoModelForCausalLM.from_config(_gpt2(self.config))
+      model = random_model(self.config)
     if lora_rank:
       model = _with_adapters(model, lora_rank)
-    self._device = torch.device('cuda' if _GPU else 'cpu')
-    self._model = model.to(self._device).train()
+    self._model = model.to(DEVICE).train()
     if remat:
       self._model.gradient_checkpointing_enable()
     self._trained = [p for p in self._model.parameters() if p.requires_grad]
     self._optimizer = torch.optim.AdamW(self._trained, rate, weight_decay=0.0, fused=True)
-    self._autocast = torch.autocast(self._device.type, torch.bfloat16, enabled=dtype == 'bfloat16')
+    self._autocast = torch.autocast(DEVICE.type, torch.bfloat16, enabled=dtype == 'bfloat16')
 
   def step(self, sequences: list[list[int]]) -> None:
     """Does one update on a batch."""
@@ -47,7 +42,7 @@ class Training:
     tokens = torch.tensor([row + [0] * (longest - len(row)) for row in sequences])
     mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in sequences])
     labels = tokens.masked_fill(mask == 0, -100)
-    tokens, mask, labels = (x.to(self._device) for x in (tokens, mask, labels))
+    tokens, mask, labels = (x.to(DEVICE) for x in (tokens, mask, labels))
     with self._autocast:
       # Without padding no mask is given: then torch takes its fastest attention.
       full = bool((mask == 1).all())
@@ -57,19 +52,8 @@ class Training:
     torch.nn.utils.clip_grad_norm_(self._trained, 1.0)
     self._optimizer.step()
     self._optimizer.zero_grad(set_to_none=True)
-    if _GPU:
+    if GPU:
       torch.cuda.synchronize()
-
-  def device_memory(self) -> dict[str, float]:
-    """Returns the peak of the GPU's memory in GiB; nothing on a CPU."""
-    return {'memory': torch.cuda.max_memory_allocated() / 2**30} if _GPU else {}
-
-
-def _gpt2(config: DecoderConfig) -> transformers.GPT2Config:
-  return transformers.GPT2Config(
-      vocab_size=config.vocab_size, n_positions=config.max_positions, n_embd=config.embed_dim,
-      n_layer=config.layers, n_head=config.heads, n_inner=config.mlp_dim,
-      resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
 
 
 def _with_adapters(model: torch.nn.Module, rank: int) -> torch.nn.Module:

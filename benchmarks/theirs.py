@@ -8,13 +8,77 @@ import copy
 import logging
 import os
 import pathlib
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
+import numpy as np
 import torch
 import transformers
 
 from toolformer_jax import fetch
 from toolformer_jax.checkpoints.gguf import GgufFile
+from toolformer_jax.checkpoints.hf_config import write_config
+from toolformer_jax.models.config import DecoderConfig
+
+GPU = torch.cuda.is_available()
+DEVICE = torch.device('cuda' if GPU else 'cpu')
+
+
+def random_model(config: DecoderConfig, dtype: torch.dtype = torch.float32
+                 ) -> transformers.PreTrainedModel:
+  """Returns a model of that shape with random weights, no dropout, on the GPU if there is one."""
+  off = dict.fromkeys(('resid_pdrop', 'embd_pdrop', 'attn_pdrop'), 0.0)
+  theirs = transformers.AutoConfig.for_model(**write_config(config), **off)
+  with DEVICE:
+    return transformers.AutoModelForCausalLM.from_config(theirs, dtype=dtype)
+
+
+def device_memory() -> dict[str, float]:
+  """Returns the peak of the GPU's memory in GiB; nothing on a CPU."""
+  return {'memory': torch.cuda.max_memory_allocated() / 2**30} if GPU else {}
+
+
+class RandomModel:
+  """What engines do all day, by a model with random weights."""
+
+  def __init__(self, config: DecoderConfig, dtype: str):
+    """Makes the model."""
+    self._model = random_model(config, getattr(torch, dtype)).eval()
+
+  @torch.inference_mode()
+  def score(self, ids: np.ndarray) -> None:
+    """Computes the log-probability of every token of the rows `ids`."""
+    tokens = torch.tensor(ids, device=DEVICE)
+    logits = self._model(tokens, use_cache=False).logits[:, :-1]
+    torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1).float(), tokens[:, 1:].flatten(), reduction='none').cpu()
+
+  def prefilling(self, ids: np.ndarray, prompt: int) -> Callable[[], None]:
+    """Returns what reads documents behind a prompt, and tells of a token how likely it is there."""
+    tokens = torch.tensor(ids, device=DEVICE)
+    shared = self._filled(torch.ones(1, prompt, dtype=torch.long, device=DEVICE))
+    @torch.inference_mode()
+    def step() -> None:
+      cache = copy.deepcopy(shared)
+      cache.batch_repeat_interleave(len(ids))
+      logits = self._model(tokens, past_key_values=cache).logits
+      torch.log_softmax(logits.float(), -1)[..., 0].cpu()
+    return step
+
+  def decoding(self, ids: np.ndarray, steps: int) -> Callable[[], None]:
+    """Returns what decodes more tokens of the rows `ids`, and takes them back."""
+    cache = self._filled(torch.tensor(ids, device=DEVICE))
+    @torch.inference_mode()
+    def step() -> None:
+      last = torch.ones(len(ids), 1, dtype=torch.long, device=DEVICE)
+      for _ in range(steps):
+        last = self._model(last, past_key_values=cache).logits[:, -1:].argmax(-1)
+      last.cpu()
+      cache.crop(-steps)
+    return step
+
+  @torch.inference_mode()
+  def _filled(self, tokens: torch.Tensor) -> transformers.Cache:
+    return self._model(tokens, logits_to_keep=1, use_cache=True).past_key_values
 
 
 class Transformers:

@@ -26,7 +26,7 @@ from toolformer_jax.training.state import abstract_state, make_step
 
 Step = Literal['train', 'score', 'prefill', 'decode']
 
-_PROMPT = 512  # tokens of the few-shot prompt that documents are prefilled behind
+PROMPT = 512  # tokens of the few-shot prompt that documents are prefilled behind
 
 
 @dataclass(frozen=True)
@@ -111,9 +111,9 @@ def _score(decoder: Decoder, mesh: Mesh, batch: int, length: int) -> Program:
 def _prefill(decoder: Decoder, mesh: Mesh, batch: int, length: int) -> Program:
   config, variables = decoder.config, _frozen(decoder, mesh)
   rows = min(TOGETHER, batch)
-  prompt, cache = _cache(config, mesh, 1, _PROMPT), _cache(config, mesh, batch, length)
+  prompt, cache = _cache(config, mesh, 1, PROMPT), _cache(config, mesh, batch, length)
   ids = _input(mesh, (rows, length))
-  useful = rows * flops.forward_flops(config, length, _PROMPT, logits=length)
+  useful = rows * flops.forward_flops(config, length, PROMPT, logits=length)
   written = argument_bytes(cache) * rows // batch
   return Program(functools.partial(prefill_rows.trace, decoder),
                  (variables, prompt, cache, 0, ids, ids, 0), rows * length, useful,
