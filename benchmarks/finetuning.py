@@ -7,8 +7,8 @@
 Master weights and moments are float32 on both sides, gradients are clipped, and rates constant.
 Without --data both get the same full rows. With it (an output folder of annotate, or a file of
 texts) both see each text once, in the same order: theirs in batches of --rows texts, each padded to
-its longest, as the collators of transformers do; ours packed, in batches of --rows rows of
---tokens. Tokens are those of the texts, operations what these need, at their own lengths.
+its longest, as the collators of transformers do; ours packed into rows of --tokens, in as many
+updates. Tokens are those of the texts, operations what these need, at their own lengths.
 
 A model of configs/models has random weights and tokens, and needs neither network nor torch's
 files: on a GPU both sides run there. Peak memory is then the device's.
@@ -113,15 +113,18 @@ def _packed(args: argparse.Namespace, sequences: list[list[int]], tokenizer: Tok
     # The start token, which they have already, is added again.
     examples = [Example(sequence[1:], [1.0] * len(sequence[1:])) for sequence in sequences]
     rows = pack(examples, tokenizer, args.tokens, False)
-    rows = rows.pad(-(-len(rows) // args.rows) * args.rows)
+    updates = -(-len(sequences) // args.rows)
+    size = -(-len(rows) // updates)
+    rows = rows.pad(-(-len(rows) // size) * size)
   else:
     tokens = np.array(sequences, np.int32)
     weights = np.ones(tokens.shape, np.float32)
     weights[:, -1] = 0.0
     positions = np.broadcast_to(np.arange(args.tokens, dtype=np.int32), tokens.shape)
     rows = PackedRows(tokens, np.roll(tokens, -1, 1), positions, np.ones_like(tokens), weights)
-  for first in range(0, len(rows), args.rows):
-    yield rows.take(slice(first, first + args.rows))
+    size = args.rows
+  for first in range(0, len(rows), size):
+    yield rows.take(slice(first, first + size))
 
 
 def _our_model(args: argparse.Namespace) -> LanguageModel:

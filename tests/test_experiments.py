@@ -5,10 +5,12 @@ import re
 import subprocess
 import sys
 import time
+from collections import Counter
 
 import pytest
 
 from toolformer_jax.annotation.gsm8k import is_dev, read_gsm8k
+from toolformer_jax.annotation.records import AnnotatedDocument, Document, ScoredCall
 
 EXPERIMENTS = pathlib.Path(__file__).parent.parent / 'experiments'
 
@@ -68,6 +70,17 @@ def test_dev_questions_and_equations_are_in_no_answer_corpus(experiment, data_di
   ('72', 'other'), ('', 'other')])
 def test_calls_are_counted_by_their_operation(experiment, argument, operation):
   assert experiment('bootstrapping').operation(argument) == operation
+
+
+def test_rare_operations_are_repeated_and_no_text_is_lost(experiment):
+  def text(argument):
+    call = ScoredCall('', 'Calculator', argument, 0, 0.5, '1')
+    return AnnotatedDocument(Document(argument, 'One.'), (call,))
+  products, sums = [text(f'{n} * 2') for n in range(9)], [text(f'{n} + 2') for n in range(3)]
+  script = experiment('balanced_calls')
+  often = Counter(text.document.id for text in script.balanced([*products, *sums, text('8 / 2')], 4))
+  assert all(often[f'{n} * 2'] == 1 for n in range(9))
+  assert all(often[f'{n} + 2'] == 3 for n in range(3)) and often['8 / 2'] == 4
 
 
 @pytest.mark.parametrize(('change', 'stage'), [

@@ -1,0 +1,65 @@
+"""Repeats the texts whose calculations are rare among those that a run kept.
+
+    python experiments/balanced_calls.py --runs runs/answers --output train.jsonl --dev dev.jsonl
+
+A small model proposes products far more often than quotients, whatever the problem: what it finds
+and learns from teaches it to multiply even more. The texts come from annotation runs, and are the
+data and the --dev of `toolformer finetune`. A text with a rare operation is repeated until there
+are as many of it as of the most frequent one, but at most --most times. What is held out is taken
+out before, so that none of it is trained on.
+"""
+
+import argparse
+import pathlib
+import sys
+from collections import Counter
+from collections.abc import Sequence
+
+from bootstrapping import operation
+
+from toolformer_jax import cli
+from toolformer_jax.annotation.records import AnnotatedDocument, write_records
+from toolformer_jax.training.mixture import hold_out
+from toolformer_jax.training.settings import MixtureSettings
+from toolformer_jax.training.sources import read_texts
+
+DEV_TEXTS = 1000  # the paper's; a tenth of few texts
+
+
+def main() -> None:
+  """Writes both files, and prints what is in the first."""
+  parser = argparse.ArgumentParser(description=__doc__,
+                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument('--runs', nargs='+', required=True, metavar='D')
+  for name in ('output', 'dev'):
+    parser.add_argument(f'--{name}', type=pathlib.Path, required=True, metavar='F')
+  parser.add_argument('--most', type=int, default=4, metavar='N')
+  args = parser.parse_args()
+  texts = [text for run in args.runs for text in read_texts(run)]
+  trained, held_out = hold_out(texts, MixtureSettings(dev_texts=DEV_TEXTS))
+  write_records(args.output, balanced(trained, args.most))
+  write_records(args.dev, held_out)
+  for name, count in Counter(map(kind, trained)).most_common():
+    print(f'{name}: {count} texts, each {times(trained, args.most)[name]} times')
+
+
+def balanced(texts: Sequence[AnnotatedDocument], most: int) -> list[AnnotatedDocument]:
+  """Returns `texts`, each as often as its operation is rare."""
+  often = times(texts, most)
+  return [text for text in texts for _ in range(often[kind(text)])]
+
+
+def times(texts: Sequence[AnnotatedDocument], most: int) -> dict[str, int]:
+  """Returns how often a text with each operation is taken."""
+  counts = Counter(map(kind, texts))
+  largest = max(counts.values(), default=0)
+  return {name: min(most, round(largest / count)) for name, count in counts.items()}
+
+
+def kind(text: AnnotatedDocument) -> str:
+  """Returns the operation of a text's first call."""
+  return operation(text.calls[0].argument)
+
+
+if __name__ == '__main__':
+  sys.exit(cli.guarded(main, resumable=False))
