@@ -77,8 +77,8 @@ def test_rare_operations_are_repeated_and_no_text_is_lost(experiment):
     call = ScoredCall('', 'Calculator', argument, 0, 0.5, '1')
     return AnnotatedDocument(Document(argument, 'One.'), (call,))
   products, sums = [text(f'{n} * 2') for n in range(9)], [text(f'{n} + 2') for n in range(3)]
-  script = experiment('balanced_calls')
-  often = Counter(text.document.id for text in script.balanced([*products, *sums, text('8 / 2')], 4))
+  taken = experiment('balanced_calls').balanced([*products, *sums, text('8 / 2')], 4)
+  often = Counter(text.document.id for text in taken)
   assert all(often[f'{n} * 2'] == 1 for n in range(9))
   assert all(often[f'{n} + 2'] == 3 for n in range(3)) and often['8 / 2'] == 4
 

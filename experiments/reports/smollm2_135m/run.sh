@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# All of this report, from the data sets to its tables: half a day on two cores. Each step goes on
+# where it was stopped, and does nothing again that is done.
+#
+#     bash experiments/reports/smollm2_135m/run.sh DATA OUTPUT
+#
+# DATA holds gsm8k/train.jsonl.gz (the corpus of the calculator), usgov_posts/posts.jsonl.gz (of the
+# other tools), wikipedia/enwiki2019_subset.jsonl.gz (searched) and the files of the tasks.
+set -euo pipefail
+data=$1 out=$2
+mkdir -p "$out"
+search="--gin.SearchSettings.corpus='$data/wikipedia/enwiki2019_subset.jsonl.gz'"
+model=(--checkpoint smollm2-135m)
+
+# Word problems. 480 texts in the middle had been used up by the second round of bootstrapping.
+python experiments/answer_corpus.py --data "$data/gsm8k/train.jsonl.gz" --output "$out/all.jsonl"
+for part in a:1,480 c:961,2167; do
+  sed -n "${part#*:}p" "$out/all.jsonl" > "$out/${part%:*}.jsonl"
+  toolformer annotate --corpus "$out/${part%:*}.jsonl" --tools calculator "${model[@]}" \
+      --gin_file answers.gin --output_dir "$out/${part%:*}"
+done
+python experiments/balanced_calls.py --runs "$out/a" "$out/c" --output "$out/balanced.jsonl" \
+    --dev "$out/dev.jsonl"
+
+# Web posts.
+python experiments/web_posts.py --posts "$data/usgov_posts/posts.jsonl.gz" --texts 200 --every 30 \
+    --output "$out/posts.jsonl"
+toolformer annotate --corpus "$out/posts.jsonl" --tools calculator,calendar,wikisearch,mt,qa \
+    "${model[@]}" --gin_file quickstart.gin --output_dir "$out/web_posts" "$search"
+
+# Toolformer, and the arm "+ CC" that sees the same texts without calls.
+texts=(--data "$out/balanced.jsonl" "$out/web_posts" --dev "$out/dev.jsonl" "${model[@]}"
+       --gin_file answers.gin --gin.FinetuneSettings.steps=80)
+toolformer finetune "${texts[@]}" --output_dir "$out/toolformer"
+toolformer finetune "${texts[@]}" --without_calls --output_dir "$out/cc"
+
+# Math with all questions, by the model with tools; every table, by all arms, with few.
+tools=(--tools calculator,calendar,wikisearch,qa "$search")
+python experiments/table4_math.py --data_dir "$data" --tools calculator \
+    --arms "toolformer=$out/toolformer" --output_dir "$out/math"
+python experiments/all.py --data_dir "$data" "${tools[@]}" --limit 100 --run "$out/web_posts" \
+    --arms "base=smollm2-135m,cc=$out/cc,disabled=$out/toolformer,toolformer=$out/toolformer" \
+    --checkpoint "$out/toolformer" --output_dir "$out/tables"
