@@ -114,17 +114,16 @@ def _packed(args: argparse.Namespace, sequences: list[list[int]], tokenizer: Tok
     examples = [Example(sequence[1:], [1.0] * len(sequence[1:])) for sequence in sequences]
     rows = pack(examples, tokenizer, args.tokens, False)
     updates = -(-len(sequences) // args.rows)
-    size = -(-len(rows) // updates)
-    rows = rows.pad(-(-len(rows) // size) * size)
+    rows = rows.pad(-(-len(rows) // updates) * updates)
   else:
     tokens = np.array(sequences, np.int32)
     weights = np.ones(tokens.shape, np.float32)
     weights[:, -1] = 0.0
     positions = np.broadcast_to(np.arange(args.tokens, dtype=np.int32), tokens.shape)
     rows = PackedRows(tokens, np.roll(tokens, -1, 1), positions, np.ones_like(tokens), weights)
-    size = args.rows
-  for first in range(0, len(rows), size):
-    yield rows.take(slice(first, first + size))
+    updates = args.steps
+  for first in range(updates):
+    yield rows.take(slice(first, None, updates))
 
 
 def _our_model(args: argparse.Namespace) -> LanguageModel:

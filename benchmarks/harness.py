@@ -42,7 +42,10 @@ def main(title: Callable[[argparse.Namespace], str], parser: argparse.ArgumentPa
     for side in sides:
       print(f'{side}, repeat {repeat + 1} of {args.repeats} ...', file=sys.stderr, flush=True)
       results[side].append(_in_process(side))
-  section = report(title(args), args.repeats, results)
+  devices = {run.pop('device') for runs in results.values() for run in runs}
+  if len(devices) > 1:
+    raise SystemExit(f'the sides ran on different devices: {", ".join(devices)}')
+  section = report(title(args), args.repeats, results, *devices)
   print(section)
   if args.record:
     record(section)
@@ -71,8 +74,9 @@ def _measure(side: Side, args: argparse.Namespace) -> dict[str, float]:
   amounts = run(False)
   seconds = time.perf_counter() - start
   memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts KiB
-  product = _torch_product if args.side == 'theirs' else _jax_product
-  return {'seconds': seconds, 'memory': memory,
+  by_torch = args.side == 'theirs'
+  product = _torch_product if by_torch else _jax_product
+  return {'device': _torch_device() if by_torch else _jax_device(), 'seconds': seconds, 'memory': memory,
           'peak_flops': _peak_flops(*product(getattr(args, 'dtype', 'float32'))), **amounts}
 
 
@@ -85,6 +89,16 @@ def _peak_flops(product: Callable[[], None], size: int) -> float:
     product()
     times.append(time.perf_counter() - start)
   return 2 * size**3 / min(times)
+
+
+def _jax_device() -> str:
+  import jax
+  return jax.devices()[0].device_kind
+
+
+def _torch_device() -> str:
+  import torch
+  return torch.cuda.get_device_name() if torch.cuda.is_available() else 'cpu'
 
 
 def _jax_product(dtype: str) -> tuple[Callable[[], None], int]:
@@ -117,7 +131,8 @@ def device_memory() -> dict[str, float]:
   return {'memory': device.memory_stats()['peak_bytes_in_use'] / 2**30}
 
 
-def report(title: str, repeats: int, results: Mapping[str, list[dict[str, float]]]) -> str:
+def report(title: str, repeats: int, results: Mapping[str, list[dict[str, float]]],
+           device: str) -> str:
   """Returns a Markdown section: medians of each side, and theirs compared with the others."""
   middle = {side: {key: statistics.median(run[key] for run in runs) for key in runs[0]}
             for side, runs in results.items()}
@@ -131,8 +146,8 @@ def report(title: str, repeats: int, results: Mapping[str, list[dict[str, float]
   table = '\n'.join(f'| {" | ".join(cells)} |' for cells in lines)
   options = [option for option in sys.argv[1:] if option != '--record']
   command = ' '.join(['python', f'benchmarks/{pathlib.Path(sys.argv[0]).name}', *options])
-  about = f'median of {repeats}, {_environment()}' if repeats > 1 else f'once, {_environment()}'
-  return f'## {title}\n\n`{command}`, {about}\n\n{table}\n'
+  often = f'median of {repeats}' if repeats > 1 else 'once'
+  return f'## {title}\n\n`{command}`, {often}, {_environment(device)}\n\n{table}\n'
 
 
 def _line(side: str, m: Mapping[str, float], units: list[str]) -> list[str]:
@@ -149,9 +164,10 @@ def _ratio(side: str, m: Mapping[str, float], theirs: Mapping[str, float], units
           f'{m["memory"] / theirs["memory"]:.2f}x', '', '']
 
 
-def _environment() -> str:
+def _environment(device: str) -> str:
+  where = _processor() if device == 'cpu' else device
   versions = ', '.join(f'{name} {importlib.metadata.version(name)}' for name in _PACKAGES)
-  return f'{time.strftime("%Y-%m-%d")}, {_processor()}, {versions}'
+  return f'{time.strftime("%Y-%m-%d")}, {where}, {versions}'
 
 
 def _processor() -> str:

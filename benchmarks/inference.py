@@ -7,9 +7,11 @@
 Neither weights nor network are needed: on a GPU both sides run there, and peak memory is the
 device's. Ours are the programs and arguments of `planning/programs.py`: scores of all tokens of the
 batch; keys and values of 8 documents behind a prompt of 512 tokens, with a log-probability at every
-token; 4 more tokens of each text in a full cache. Theirs computes the same, by scaled dot product
-attention. GB are what has to be read and written at least: beside the makers' figure they tell what
-share of the memory's bandwidth is used.
+token; 4 more tokens of each text in a full cache. Theirs computes the same by transformers' default
+cache and attention (of GPT-J that is no fused one), and drops the documents' keys and values, which
+ours puts into a store of --batch rows. GB are what has to be read and written at least: beside the
+makers' figure they tell what share of the memory's bandwidth is used. Models with windows (Gemma 3)
+are left out: theirs can not take tokens back.
 """
 
 import argparse
@@ -46,6 +48,9 @@ def main() -> None:
 def planned(args: argparse.Namespace) -> Program:
   """Returns our program, which also says how much there is to do."""
   config = configuration.decoder_config(args.model).replace(dtype=args.dtype)
+  needed = args.length + PROMPT * (args.step == 'prefill')
+  if needed > config.max_positions or config.window:
+    raise SystemExit(f'{args.model} has {config.max_positions} positions, not {needed}, or windows')
   return program(args.step, config, sharding.make_mesh(), args.batch, args.length,
                  FinetuneSettings())
 
@@ -61,7 +66,7 @@ def ours(args: argparse.Namespace) -> harness.Run:
   """Runs what is planned."""
   one, amounts = planned(args), work(args)
   compiled = one.lower(sharding.make_mesh()).compile()
-  arguments = jax.tree.map(_random, one.arguments)
+  arguments = _with_ids(jax.tree.map(_random, one.arguments), args)
   def run(warm_up: bool) -> dict[str, float]:
     nonlocal arguments
     for _ in range(1 if warm_up else args.runs):
@@ -73,7 +78,7 @@ def ours(args: argparse.Namespace) -> harness.Run:
 
 
 def _random(x: Any) -> Any:
-  """Returns an array of this shape: small numbers, or ids that every model has."""
+  """Returns an array of this shape: small random numbers, or ones."""
   if not isinstance(x, jax.ShapeDtypeStruct):
     return x
   def make():
@@ -81,6 +86,24 @@ def _random(x: Any) -> Any:
       return 0.02 * jax.random.normal(jax.random.key(0), x.shape, x.dtype)
     return jnp.ones(x.shape, x.dtype)
   return jax.jit(make, out_shardings=x.sharding)()
+
+
+def _with_ids(arguments: tuple, args: argparse.Namespace) -> tuple:
+  """Returns the arguments with the ids that theirs gets, and their places."""
+  ids_BT = ids(args)
+  places_BT = np.broadcast_to(np.arange(args.length, dtype=np.int32), ids_BT.shape)
+  rows = {'score': (ids_BT, places_BT, np.ones_like(ids_BT), places_BT, ids_BT),
+          'prefill': (0, ids_BT[:TOGETHER], places_BT[:TOGETHER], 0)}.get(args.step, ())
+  def put(new, x):
+    return jax.device_put(new, x.sharding) if isinstance(x, jax.Array) else x
+  first = len(arguments) - len(rows)
+  return (*arguments[:first], *map(put, rows, arguments[first:]))
+
+
+def ids(args: argparse.Namespace) -> np.ndarray:
+  """Returns the tokens of the batch."""
+  size = configuration.decoder_config(args.model).vocab_size
+  return np.random.default_rng(0).integers(0, size, (args.batch, args.length), np.int32)
 
 
 def _filled(arguments: tuple, args: argparse.Namespace) -> tuple:
@@ -104,13 +127,13 @@ def _taken_back(arguments: tuple, out: Any) -> tuple:
 def theirs(args: argparse.Namespace) -> harness.Run:
   """Computes the same by transformers."""
   from theirs import RandomModel, device_memory
-  config = configuration.decoder_config(args.model)
-  model, amounts = RandomModel(config, args.dtype), work(args)
-  ids = np.random.default_rng(0).integers(0, config.vocab_size, (args.batch, args.length))
+  jax.config.update('jax_platforms', 'cpu')  # the GPU is torch's
+  amounts, ids_BT = work(args), ids(args)
+  model = RandomModel(configuration.decoder_config(args.model), args.dtype)
   step = {
-      'score': lambda: model.score(ids),
-      'prefill': model.prefilling(ids[:TOGETHER], PROMPT),
-      'decode': model.decoding(ids[:, :-STEPS], STEPS)}[args.step]
+      'score': lambda: model.scoring(ids_BT),
+      'prefill': lambda: model.prefilling(ids_BT[:TOGETHER], PROMPT),
+      'decode': lambda: model.decoding(ids_BT[:, :-STEPS], STEPS)}[args.step]()
   def run(warm_up: bool) -> dict[str, float]:
     for _ in range(1 if warm_up else args.runs):
       step()

@@ -21,6 +21,8 @@ from toolformer_jax.models.config import DecoderConfig
 
 GPU = torch.cuda.is_available()
 DEVICE = torch.device('cuda' if GPU else 'cpu')
+if GPU:
+  torch.set_float32_matmul_precision('high')  # products of float32 by TF32, as XLA has them
 
 
 def random_model(config: DecoderConfig, dtype: torch.dtype = torch.float32
@@ -44,29 +46,31 @@ class RandomModel:
     """Makes the model."""
     self._model = random_model(config, getattr(torch, dtype)).eval()
 
-  @torch.inference_mode()
-  def score(self, ids: np.ndarray) -> None:
-    """Computes the log-probability of every token of the rows `ids`."""
-    tokens = torch.tensor(ids, device=DEVICE)
-    logits = self._model(tokens, use_cache=False).logits[:, :-1]
-    torch.nn.functional.cross_entropy(
-        logits.flatten(0, 1).float(), tokens[:, 1:].flatten(), reduction='none').cpu()
+  def scoring(self, ids: np.ndarray) -> Callable[[], None]:
+    """Returns what computes the log-probability of every token of the rows `ids`."""
+    tokens = torch.tensor(ids, device=DEVICE).long()
+    @torch.inference_mode()
+    def step() -> None:
+      logits = self._model(tokens, use_cache=False).logits.float()
+      torch.nn.functional.cross_entropy(
+          logits.flatten(0, 1), tokens.roll(-1, 1).flatten(), reduction='none').cpu()
+    return step
 
   def prefilling(self, ids: np.ndarray, prompt: int) -> Callable[[], None]:
     """Returns what reads documents behind a prompt, and tells of a token how likely it is there."""
-    tokens = torch.tensor(ids, device=DEVICE)
+    tokens = torch.tensor(ids, device=DEVICE).long()
     shared = self._filled(torch.ones(1, prompt, dtype=torch.long, device=DEVICE))
     @torch.inference_mode()
     def step() -> None:
       cache = copy.deepcopy(shared)
       cache.batch_repeat_interleave(len(ids))
-      logits = self._model(tokens, past_key_values=cache).logits
-      torch.log_softmax(logits.float(), -1)[..., 0].cpu()
+      logits = self._model(tokens, past_key_values=cache).logits.float()
+      (logits[..., 0] - torch.logsumexp(logits, -1)).cpu()
     return step
 
   def decoding(self, ids: np.ndarray, steps: int) -> Callable[[], None]:
     """Returns what decodes more tokens of the rows `ids`, and takes them back."""
-    cache = self._filled(torch.tensor(ids, device=DEVICE))
+    cache = self._filled(torch.tensor(ids, device=DEVICE).long())
     @torch.inference_mode()
     def step() -> None:
       last = torch.ones(len(ids), 1, dtype=torch.long, device=DEVICE)
@@ -78,7 +82,11 @@ class RandomModel:
 
   @torch.inference_mode()
   def _filled(self, tokens: torch.Tensor) -> transformers.Cache:
-    return self._model(tokens, logits_to_keep=1, use_cache=True).past_key_values
+    """Returns the cache of `tokens`; what it took to fill it does not count as memory."""
+    cache = self._model(tokens, logits_to_keep=1, use_cache=True).past_key_values
+    if GPU:
+      torch.cuda.reset_peak_memory_stats()
+    return cache
 
 
 class Transformers:

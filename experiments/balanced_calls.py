@@ -5,8 +5,8 @@
 A small model proposes products far more often than quotients, whatever the problem: what it finds
 and learns from teaches it to multiply even more. The texts come from annotation runs, and are the
 data and the --dev of `toolformer finetune`. A text with a rare operation is repeated until there
-are as many of it as of the most frequent one, but at most --most times. What is held out is taken
-out before, so that none of it is trained on.
+are about as many of it as of the most frequent one, but at most --most times. What is held out is
+taken out before, so that none of it is trained on. Texts without calls are left out.
 """
 
 import argparse
@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument(f'--{name}', type=pathlib.Path, required=True, metavar='F')
   parser.add_argument('--most', type=int, default=4, metavar='N')
   args = parser.parse_args()
-  texts = [text for run in args.runs for text in read_texts(run)]
+  texts = [text for run in args.runs for text in read_texts(run) if text.calls]
   trained, held_out = hold_out(texts, MixtureSettings(dev_texts=DEV_TEXTS))
   write_records(args.output, balanced(trained, args.most))
   write_records(args.dev, held_out)

@@ -5,13 +5,12 @@ is done.
 """
 
 import argparse
-import contextlib
 import json
 import pathlib
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from toolformer_jax.annotation.corpus import read_corpus
 from toolformer_jax.commands import options
@@ -95,22 +94,24 @@ def figures(args: argparse.Namespace, folder: pathlib.Path) -> list[str]:
 def _toolformer(args: argparse.Namespace, bindings: Sequence[str], *command: str) -> None:
   gin = [*(f'--gin_file={file}' for file in args.gin_file),
          *(f'--gin.{binding}' for binding in (*args.bindings, *bindings))]
-  with _asked_to_stop_as_by_hand():
-    done = subprocess.run([sys.executable, '-m', 'toolformer_jax', *command, *gin],
-                          stdout=sys.stderr)
-  if done.returncode == 130:
+  code = _ended([sys.executable, '-m', 'toolformer_jax', *command, *gin])
+  if code == 130:
     raise KeyboardInterrupt
-  if done.returncode:
+  if code:
     raise UserError(f'toolformer {command[0]} failed, see above; the same command goes on from '
                     'here')
 
 
-@contextlib.contextmanager
-def _asked_to_stop_as_by_hand() -> Iterator[None]:
-  """Makes SIGTERM an interrupt, which ends the command that is running, too."""
+def _ended(command: list[str]) -> int:
+  """Runs a command and returns its exit code; asked to stop, waits until it has stopped, too."""
   before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+  child = subprocess.Popen(command, stdout=sys.stderr)
   try:
-    yield
+    return child.wait()
+  except KeyboardInterrupt:
+    child.terminate()  # it saves what it has, if it is not done with that
+    child.wait()
+    raise
   finally:
     signal.signal(signal.SIGTERM, before)
 

@@ -10,10 +10,8 @@ import sys
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 # XLA's other scheduler lets the simulated devices reach independent collectives in different
 # orders: with fewer cores than devices they then wait for each other for ever.
-# Small models take longer to compile than to run: LLVM need not make their loops fast.
 os.environ['XLA_FLAGS'] = (os.environ.get('XLA_FLAGS', '') +
-                           ' --xla_cpu_enable_concurrency_optimized_scheduler=false'
-                           ' --xla_backend_optimization_level=0')
+                           ' --xla_cpu_enable_concurrency_optimized_scheduler=false')
 
 import hypothesis
 import jax

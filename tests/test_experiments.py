@@ -113,20 +113,17 @@ def test_what_can_not_be_done_is_said_before_any_work(
 
 def test_what_an_experiment_started_ends_with_it(tmp_path):
   (tmp_path / 'corpus.jsonl').write_text('{"text": "One."}\n')
-  script = subprocess.Popen(
-      [sys.executable, EXPERIMENTS / 'bootstrapping.py', '--corpus', 'corpus.jsonl', *OPTIONS[:-1],
-       '--rounds', '1'], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+  with open(tmp_path / 'err', 'w') as err:
+    script = subprocess.Popen(
+        [sys.executable, EXPERIMENTS / 'bootstrapping.py', '--corpus', 'corpus.jsonl',
+         *OPTIONS[:-1], '--rounds', '1'], cwd=tmp_path, stderr=err)
   children = pathlib.Path(f'/proc/{script.pid}/task/{script.pid}/children')
-  while not (child := children.read_text()):
-    assert script.poll() is None, script.stderr.read()
+  while not (child := children.read_text().strip()):
+    assert script.poll() is None
     time.sleep(0.05)
   script.terminate()
-  assert 'the same command again goes on' in script.communicate(timeout=60)[1]
-  assert script.returncode == 130
-  deadline = time.monotonic() + 10
-  while is_running(child.strip()):
-    assert time.monotonic() < deadline
-    time.sleep(0.05)
+  assert script.wait(timeout=60) == 130 and not is_running(child)
+  assert 'the same command again goes on' in (tmp_path / 'err').read_text()
 
 
 def is_running(process):
