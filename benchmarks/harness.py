@@ -76,7 +76,8 @@ def _measure(side: Side, args: argparse.Namespace) -> dict[str, float]:
   memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts KiB
   by_torch = args.side == 'theirs'
   product = _torch_product if by_torch else _jax_product
-  return {'device': _torch_device() if by_torch else _jax_device(), 'seconds': seconds, 'memory': memory,
+  return {'device': _torch_device() if by_torch else _jax_device(),
+          'seconds': seconds, 'memory': memory,
           'peak_flops': _peak_flops(*product(getattr(args, 'dtype', 'float32'))), **amounts}
 
 
