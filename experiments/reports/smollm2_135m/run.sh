@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# All of this report, from the data sets to its tables: half a day on two cores. Each step goes on
-# where it was stopped, and does nothing again that is done.
+# From the data sets to the tables of this report: half a day on two cores. Each step goes on where
+# it was stopped, and does nothing again that is done.
 #
 #     bash experiments/reports/smollm2_135m/run.sh DATA OUTPUT
 #
+# From the root of the repository, with its environment active; `make apertium` for the translator.
 # DATA holds gsm8k/train.jsonl.gz (the corpus of the calculator), usgov_posts/posts.jsonl.gz (of the
 # other tools), wikipedia/enwiki2019_subset.jsonl.gz (searched) and the files of the tasks.
 set -euo pipefail
@@ -12,7 +13,7 @@ mkdir -p "$out"
 search="--gin.SearchSettings.corpus='$data/wikipedia/enwiki2019_subset.jsonl.gz'"
 model=(--checkpoint smollm2-135m)
 
-# Word problems. 480 texts in the middle had been used up by the second round of bootstrapping.
+# Word problems. Texts 481 to 960 are left out: they had been the second round of bootstrapping.
 python experiments/answer_corpus.py --data "$data/gsm8k/train.jsonl.gz" --output "$out/all.jsonl"
 for part in a:1,480 c:961,2167; do
   sed -n "${part#*:}p" "$out/all.jsonl" > "$out/${part%:*}.jsonl"
@@ -33,11 +34,15 @@ texts=(--data "$out/balanced.jsonl" "$out/web_posts" --dev "$out/dev.jsonl" "${m
        --gin_file answers.gin --gin.FinetuneSettings.steps=80)
 toolformer finetune "${texts[@]}" --output_dir "$out/toolformer"
 toolformer finetune "${texts[@]}" --without_calls --output_dir "$out/cc"
+test -d "$out/toolformer/model" -a -d "$out/cc/model"  # else they were asked to stop
 
-# Math with all questions, by the model with tools; every table, by all arms, with few.
-tools=(--tools calculator,calendar,wikisearch,qa "$search")
+# Word problems: all of them with tools, the first 300 by all arms. Then the other tasks.
+arms="disabled=$out/toolformer,toolformer=$out/toolformer"
 python experiments/table4_math.py --data_dir "$data" --tools calculator \
     --arms "toolformer=$out/toolformer" --output_dir "$out/math"
-python experiments/all.py --data_dir "$data" "${tools[@]}" --limit 100 --run "$out/web_posts" \
-    --arms "base=smollm2-135m,cc=$out/cc,disabled=$out/toolformer,toolformer=$out/toolformer" \
-    --checkpoint "$out/toolformer" --output_dir "$out/tables"
+python experiments/table4_math.py --data_dir "$data" --tools calculator --limit 300 \
+    --arms "base=smollm2-135m,cc=$out/cc,$arms" --output_dir "$out/arms"
+for table in table3_lama table5_qa table7_temporal; do
+  python "experiments/$table.py" --data_dir "$data" --tools calculator,calendar,wikisearch,qa \
+      "$search" --limit 100 --arms "$arms" --output_dir "$out/$table"
+done
