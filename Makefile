@@ -39,12 +39,14 @@ apertium:
 quickstart: $(INSTALLED)
 	.venv/bin/python experiments/quickstart.py
 
-# Two at a time: most of the time is one core's, tracing and compiling. Small models take longer to
-# compile than to run: here LLVM need not make their loops fast, in the other targets it does.
+# Two at a time: most of the time is one core's, tracing and compiling.
 TWO = --numprocesses 2 --dist loadfile --durations 25
 
+# Small models take longer to compile than to run: here LLVM need not make their loops fast, in the
+# other targets it does.
 test: $(INSTALLED)
-	XLA_FLAGS=--xla_backend_optimization_level=0 .venv/bin/python -m pytest $(TWO) --ignore=tests/parity \
+	XLA_FLAGS=--xla_backend_optimization_level=0 \
+	  .venv/bin/python -m pytest $(TWO) --ignore=tests/parity \
 	  --ignore=tests/planning/test_paper_model.py -m 'not long'
 
 # Minutes each.

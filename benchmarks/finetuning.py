@@ -6,7 +6,7 @@
 
 Master weights and moments are float32 on both sides, gradients are clipped, and rates constant.
 Without --data both get the same full rows. With it (an output folder of annotate, or a file of
-texts) both see each text once, in the same order: theirs in batches of --rows texts, each padded to
+texts) both see each text once: theirs in batches of --rows texts, each padded to
 its longest, as the collators of transformers do; ours packed into rows of --tokens, in as many
 updates. Tokens are those of the texts, operations what these need, at their own lengths.
 
@@ -101,7 +101,7 @@ def ours(args: argparse.Namespace) -> harness.Run:
       for batch in batches[:1] if warm_up else batches:
         state, metrics = step(frozen, state, put_rows(batch, np.arange(len(batch)), mesh))
     metrics['loss'].block_until_ready()
-    return work(decoder.config, sequences) | harness.device_memory()
+    return work(decoder.config, sequences)
   mesh = sharding.make_mesh()
   return run
 
@@ -150,7 +150,6 @@ def _with_adapters(model: LanguageModel, settings: FinetuneSettings) -> Language
 def theirs(args: argparse.Namespace) -> harness.Run:
   """Trains by transformers, torch and, for adapters, peft."""
   from their_training import Training
-  from theirs import device_memory
   training = Training(args.model, args.dtype, args.lora_rank, RATE, args.remat)
   sequences = read(args, training.tokenizer, training.config.vocab_size)
   batches = [sequences[i:i + args.rows] for i in range(0, len(sequences), args.rows)]
@@ -158,7 +157,7 @@ def theirs(args: argparse.Namespace) -> harness.Run:
   def run(warm_up: bool) -> dict[str, float]:
     for batch in batches[:1] if warm_up else batches:
       training.step(batch)
-    return work(config, sequences) | device_memory()
+    return work(config, sequences)
   return run
 
 

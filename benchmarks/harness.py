@@ -74,10 +74,10 @@ def _measure(side: Side, args: argparse.Namespace) -> dict[str, float]:
   amounts = run(False)
   seconds = time.perf_counter() - start
   memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts KiB
-  by_torch = args.side == 'theirs'
-  product = _torch_product if by_torch else _jax_product
-  return {'device': _torch_device() if by_torch else _jax_device(),
-          'seconds': seconds, 'memory': memory,
+  device, product = ((_torch_device, _torch_product) if args.side == 'theirs' else
+                     (_jax_device, _jax_product))
+  used = {'memory': memory} | device()  # before the product, which would count as memory
+  return {'seconds': seconds, **used,
           'peak_flops': _peak_flops(*product(getattr(args, 'dtype', 'float32'))), **amounts}
 
 
@@ -92,14 +92,23 @@ def _peak_flops(product: Callable[[], None], size: int) -> float:
   return 2 * size**3 / min(times)
 
 
-def _jax_device() -> str:
+def _jax_device() -> dict[str, str | float]:
+  """Returns the device's name, and of an accelerator the peak of its own memory in GiB."""
   import jax
-  return jax.devices()[0].device_kind
+  device = jax.devices()[0]
+  if device.platform == 'cpu':
+    return {'device': 'cpu'}
+  return {'device': device.device_kind,
+          'memory': device.memory_stats()['peak_bytes_in_use'] / 2**30}
 
 
-def _torch_device() -> str:
+def _torch_device() -> dict[str, str | float]:
+  """Returns the same as `_jax_device`."""
   import torch
-  return torch.cuda.get_device_name() if torch.cuda.is_available() else 'cpu'
+  if not torch.cuda.is_available():
+    return {'device': 'cpu'}
+  return {'device': torch.cuda.get_device_name(),
+          'memory': torch.cuda.max_memory_allocated() / 2**30}
 
 
 def _jax_product(dtype: str) -> tuple[Callable[[], None], int]:
@@ -121,15 +130,6 @@ def _torch_product(dtype: str) -> tuple[Callable[[], None], int]:
     if gpu:
       torch.cuda.synchronize()
   return multiply, size
-
-
-def device_memory() -> dict[str, float]:
-  """Returns the peak that JAX used of the accelerator's memory in GiB; nothing on a CPU."""
-  import jax
-  device = jax.devices()[0]
-  if device.platform == 'cpu':
-    return {}
-  return {'memory': device.memory_stats()['peak_bytes_in_use'] / 2**30}
 
 
 def report(title: str, repeats: int, results: Mapping[str, list[dict[str, float]]],

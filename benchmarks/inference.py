@@ -55,16 +55,16 @@ def planned(args: argparse.Namespace) -> Program:
                  FinetuneSettings())
 
 
-def work(args: argparse.Namespace) -> dict[str, float]:
+def work(args: argparse.Namespace, one: Program) -> dict[str, float]:
   """Returns what is to be done, in tokens, operations and traffic."""
-  one = planned(args)
   return {'tokens': args.runs * one.tokens, 'GB': args.runs * one.traffic / 1e9,
           'flops': args.runs * one.useful_flops}
 
 
 def ours(args: argparse.Namespace) -> harness.Run:
   """Runs what is planned."""
-  one, amounts = planned(args), work(args)
+  one = planned(args)
+  amounts = work(args, one)
   compiled = one.lower(sharding.make_mesh()).compile()
   arguments = _with_ids(jax.tree.map(_random, one.arguments), args)
   def run(warm_up: bool) -> dict[str, float]:
@@ -73,7 +73,7 @@ def ours(args: argparse.Namespace) -> harness.Run:
       out = compiled(*_filled(arguments, args))
       jax.block_until_ready(out)
       arguments = _taken_back(arguments, out)
-    return amounts | harness.device_memory()
+    return amounts
   return run
 
 
@@ -126,9 +126,9 @@ def _taken_back(arguments: tuple, out: Any) -> tuple:
 
 def theirs(args: argparse.Namespace) -> harness.Run:
   """Computes the same by transformers."""
-  from theirs import RandomModel, device_memory
+  from theirs import RandomModel
   jax.config.update('jax_platforms', 'cpu')  # the GPU is torch's
-  amounts, ids_BT = work(args), ids(args)
+  amounts, ids_BT = work(args, planned(args)), ids(args)
   model = RandomModel(configuration.decoder_config(args.model), args.dtype)
   step = {
       'score': lambda: model.scoring(ids_BT),
@@ -137,7 +137,7 @@ def theirs(args: argparse.Namespace) -> harness.Run:
   def run(warm_up: bool) -> dict[str, float]:
     for _ in range(1 if warm_up else args.runs):
       step()
-    return amounts | device_memory()
+    return amounts
   return run
 
 

@@ -34,11 +34,6 @@ def random_model(config: DecoderConfig, dtype: torch.dtype = torch.float32
     return transformers.AutoModelForCausalLM.from_config(theirs, dtype=dtype)
 
 
-def device_memory() -> dict[str, float]:
-  """Returns the peak of the GPU's memory in GiB; nothing on a CPU."""
-  return {'memory': torch.cuda.max_memory_allocated() / 2**30} if GPU else {}
-
-
 class RandomModel:
   """What engines do all day, by a model with random weights."""
 

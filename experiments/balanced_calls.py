@@ -39,8 +39,9 @@ def main() -> None:
   trained, held_out = hold_out(texts, MixtureSettings(dev_texts=DEV_TEXTS))
   write_records(args.output, balanced(trained, args.most))
   write_records(args.dev, held_out)
+  often = times(trained, args.most)
   for name, count in Counter(map(kind, trained)).most_common():
-    print(f'{name}: {count} texts, each {times(trained, args.most)[name]} times')
+    print(f'{name}: {count} texts, each {often[name]} times')
 
 
 def balanced(texts: Sequence[AnnotatedDocument], most: int) -> list[AnnotatedDocument]:
