@@ -78,7 +78,8 @@ def _attend_one(q_BTNH, k_PKHS, v_PKSH, mask_BTS):
   P, K, _, S = k_PKHS.shape
   X, G = B // P * T, N // K
   q_PKXGH = q_BTNH.reshape(P, X, K, G, H).swapaxes(1, 2)
-  score_PKXGS = contract('pkxgh,pkhs->pkxgs', 'float32', q_PKXGH, k_PKHS)
+  score_PKXGS = checkpoint_name(
+      contract('pkxgh,pkhs->pkxgs', 'float32', q_PKXGH, k_PKHS), PRODUCT)
   score_PKXGS = jnp.where(mask_BTS.reshape(P, 1, X, 1, S), score_PKXGS, _MASKED)
   # The output does not depend on the peak, only its rounding does: no gradient goes through it.
   peak_PKXG = jax.lax.stop_gradient(score_PKXGS.max(-1))

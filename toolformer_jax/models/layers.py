@@ -13,6 +13,7 @@ from toolformer_jax.models.config import DecoderConfig
 PRODUCT = 'product'  # the name of what a backward pass keeps, by which `save_only_these_names` asks
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def contract(equation: str, dtype: str, left: jax.Array, right: jax.Array) -> jax.Array:
   """Returns an einsum of two operands in `dtype`; each letter is in two or three of its terms.
 
@@ -21,16 +22,11 @@ def contract(equation: str, dtype: str, left: jax.Array, right: jax.Array) -> ja
   together with whatever it can be recomputed from. Autodiff puts the incoming gradient first,
   however large: 5 times the time of a whole layer's backward pass.
   """
-  return checkpoint_name(_contract(equation, dtype, left, right), PRODUCT)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _contract(equation, dtype, left, right):
   return jnp.einsum(equation, left, right, preferred_element_type=dtype)
 
 
 def _contract_forward(equation, dtype, left, right):
-  out = _contract(equation, dtype, left.value, right.value)
+  out = contract(equation, dtype, left.value, right.value)
   # What is frozen has no gradient, and then the other operand need not be kept.
   return out, (left.value if right.perturbed else None, right.value if left.perturbed else None)
 
@@ -44,11 +40,15 @@ def _contract_backward(equation, dtype, operands, gradient):
     to_left = jnp.einsum(f'{out},{second}->{first}', gradient, right).astype(right.dtype)
   if left is not None:
     (small, x), (large, y) = sorted([(first, left), (out, gradient)], key=lambda pair: pair[1].size)
-    to_right = jnp.einsum(f'{small},{large}->{second}', x, y).astype(left.dtype)
+    # What a product of the two is laid out like; else XLA exchanges them.
+    plain = ''.join(sorted(second, key=lambda letter: (letter not in small, letter not in large)))
+    to_right = jnp.einsum(f'{small},{large}->{plain}', x, y).astype(left.dtype)
+    if plain != second:
+      to_right = jnp.einsum(f'{plain}->{second}', jax.lax.optimization_barrier(to_right))
   return to_left, to_right
 
 
-_contract.defvjp(_contract_forward, _contract_backward, symbolic_zeros=True)
+contract.defvjp(_contract_forward, _contract_backward, symbolic_zeros=True)
 
 
 def _named(init: nn.initializers.Initializer, axes: Sequence[str | None]):
@@ -80,6 +80,7 @@ class Einsum(nn.Module):
     y = contract(self.equation, self.config.dtype, x, kernel)
     if self.config.lora_rank:
       y = y + self._adapter(x)
+    y = checkpoint_name(y, PRODUCT)
     if self.bias:
       free = [i for i, letter in enumerate(self._letters[1]) if letter not in self._letters[0]]
       bias = self.param('bias', _named(nn.initializers.zeros, [self.axes[i] for i in free]),
@@ -106,7 +107,8 @@ class Einsum(nn.Module):
     down = variable('a', nn.initializers.normal(0.02), inside, len(inside))
     up = variable('b', nn.initializers.zeros, outside, 0)
     rows = ''.join(letter for letter in left if letter not in names(inside))
-    low = contract(f'{left},{names(inside)}r->{rows}r', self.config.dtype, x, down)
+    low = checkpoint_name(
+        contract(f'{left},{names(inside)}r->{rows}r', self.config.dtype, x, down), PRODUCT)
     scale = self.config.lora_alpha / rank
     out = self.equation.split('->')[1]
     y = contract(f'{rows}r,r{names(outside)}->{out}', 'float32', low, up)
