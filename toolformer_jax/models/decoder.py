@@ -17,7 +17,7 @@ from toolformer_jax.models.attention import (
 )
 from toolformer_jax.models.cache import Cache, Prefix, UnrolledCache
 from toolformer_jax.models.config import DecoderConfig
-from toolformer_jax.models.layers import PRODUCT, Einsum, Norm, rotate
+from toolformer_jax.models.layers import PRODUCT, Einsum, Norm, contract, rotate
 from toolformer_jax.models.sight import look, places
 from toolformer_jax.sharding import constrain
 
@@ -280,17 +280,23 @@ def _head(config: DecoderConfig, **placement) -> Einsum:
 
 def _project_tied(config: DecoderConfig, embedding_VD, x_BTD):
   x_BTD, embedding_VD = nn.dtypes.promote_dtype(x_BTD, embedding_VD, dtype=config.dtype)
-  return constrain(jnp.einsum('btd,vd->btv', x_BTD, embedding_VD), 'batch', None, 'vocab')
+  logits_BTV = contract('btd,vd->btv', config.dtype, x_BTD, embedding_VD)
+  return constrain(logits_BTV, 'batch', None, 'vocab')
 
 
-def project(config: DecoderConfig, params: Any, x_BTD: jax.Array) -> jax.Array:
+def head_variables(config: DecoderConfig, params: Any) -> Any:
+  """Returns those of the decoder's parameters by which `project` projects to the vocabulary."""
+  return params['embedding' if config.tied_head else 'head']
+
+
+def project(config: DecoderConfig, head: Any, x_BTD: jax.Array) -> jax.Array:
   """Returns the logits [B, T, V] of hidden states that the decoder gave without `head`.
 
-  `params` are those of the decoder.
+  `head` are its `head_variables`.
   """
   if config.tied_head:
-    return _project_tied(config, params['embedding'], x_BTD)
-  logits_BTV = _head(config, parent=None).apply({'params': params['head']}, x_BTD)
+    return _project_tied(config, head, x_BTD)
+  logits_BTV = _head(config, parent=None).apply({'params': head}, x_BTD)
   return constrain(logits_BTV, 'batch', None, 'vocab')
 
 

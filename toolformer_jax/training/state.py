@@ -81,8 +81,8 @@ def make_step(
       """What some rows add to the mean over the batch: what is minimised, the cross-entropy."""
       sums = next_token_loss(
           decoder, {**frozen, collection: trained}, rows, loss_tokens=settings.loss_tokens,
-          dropout_key=key if settings.dropout else None)
-      return (sums.nll + settings.z_loss * sums.z) / weight, sums.nll / weight
+          z_loss=settings.z_loss, dropout_key=key if settings.dropout else None)
+      return sums.minimised / weight, sums.nll / weight
     key = jax.random.fold_in(jax.random.key(settings.seed), state.step)
     gradients, loss = _added_up(jax.grad(share, has_aux=True), state.trained, where.trained, batch,
                                 key, settings.micro_batches)
