@@ -18,7 +18,7 @@ from toolformer_jax.training.packing import pack
 from toolformer_jax.training.settings import FinetuneSettings
 
 SETTINGS = FinetuneSettings(
-    steps=800, batch_rows=16, row_tokens=128, learning_rate=3e-3, beta2=0.99, schedule='cosine',
+    steps=1500, batch_rows=16, row_tokens=128, learning_rate=3e-3, beta2=0.99, schedule='cosine',
     final_rate=0.1, mask_results=True, save_every=10_000)
 DIGITS = 4
 
