@@ -7,8 +7,8 @@
 Master weights and moments are float32 on both sides, gradients are clipped, and rates constant.
 Without --data both get the same full rows. With it (an output folder of annotate, or a file of
 texts) both see each text once: theirs in batches of --rows texts, each padded to
-its longest, as the collators of transformers do; ours packed into rows of --tokens, in as many
-updates. Tokens are those of the texts, operations what these need, at their own lengths.
+its longest, as the collators of transformers do; ours packed into rows of --tokens, in at least as
+many updates. Tokens are those of the texts, operations what these need, at their own lengths.
 
 A model of configs/models has random weights and tokens, and needs neither network nor torch's
 files: on a GPU both sides run there. Peak memory is then the device's.
@@ -113,8 +113,9 @@ def _packed(args: argparse.Namespace, sequences: list[list[int]], tokenizer: Tok
     # The start token, which they have already, is added again.
     examples = [Example(sequence[1:], [1.0] * len(sequence[1:])) for sequence in sequences]
     rows = pack(examples, tokenizer, args.tokens, False)
-    updates = -(-len(sequences) // args.rows)
-    rows = rows.pad(-(-len(rows) // updates) * updates)
+    at_once = max(1, len(rows) // -(-len(sequences) // args.rows))
+    updates = -(-len(rows) // at_once)
+    rows = rows.pad(updates * at_once)
   else:
     tokens = np.array(sequences, np.int32)
     weights = np.ones(tokens.shape, np.float32)

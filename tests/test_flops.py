@@ -74,7 +74,7 @@ def test_one_token_after_others():
 def test_training_is_what_the_program_computes(config):
   decoder, variables, rows = _program(config)
   def loss(params):
-    return next_token_loss(decoder, {'params': params}, rows).minimised
+    return next_token_loss(decoder, {'params': params}, rows, loss_tokens=8).minimised
   counted = _product_flops(jax.grad(loss), variables['params'])
   unseen = 3 * _unseen(config)
   assert counted == 2 * (flops.training_flops(config, TOKENS) + unseen)
@@ -84,7 +84,7 @@ def test_training_of_adapters_is_what_the_program_computes():
   config = LLAMA.replace(lora_rank=3)
   decoder, variables, rows = _program(config)
   def loss(lora, params):
-    return next_token_loss(decoder, {'params': params, 'lora': lora}, rows).minimised
+    return next_token_loss(decoder, {'params': params, 'lora': lora}, rows, loss_tokens=8).minimised
   counted = _product_flops(jax.grad(loss), variables['lora'], variables['params'])
   unseen = 3 * _unseen(config)
   # Nothing below the first block's queries, keys and values is trained.
@@ -144,7 +144,8 @@ def _in_jaxpr(jaxpr: Jaxpr) -> int:
       (contracted, _), _ = equation.params['dimension_numbers']
       left = equation.invars[0].aval.shape
       total += 2 * equation.outvars[0].aval.size * math.prod(left[i] for i in contracted)
-    total += equation.params.get('length', 1) * sum(map(_in_jaxpr, _inner(equation)))
+    times = equation.params['length'] if equation.primitive.name == 'scan' else 1
+    total += times * sum(map(_in_jaxpr, _inner(equation)))
   return total
 
 

@@ -7,11 +7,11 @@ import pytest
 
 from toolformer_jax.models.layers import contract
 
-SIZES = dict(zip('btrdpkxgshnf', (2, 3, 4, 5, 2, 3, 4, 2, 6, 5, 2, 3), strict=True))
+SIZES = dict(zip('btrdpkxgshnfv', (2, 3, 4, 5, 2, 3, 4, 2, 6, 5, 2, 3, 7), strict=True))
 
 
 @pytest.mark.parametrize('equation', ['btr,rd->btd', 'btr,rnh->btnh', 'btnh,nhd->btd',
-                                      'pkxgh,pkhs->pkxgs'])
+                                      'pkxgh,pkhs->pkxgs', 'pkxgs,pkhs->pkxgh', 'btd,vd->btv'])
 @pytest.mark.parametrize(('dtype', 'out', 'tolerance'), [
   ('float32', 'float32', 1e-5), ('bfloat16', 'float32', 2e-2), ('bfloat16', 'bfloat16', 2e-2),
 ])

@@ -35,7 +35,7 @@ def test_fine_tuning_fits_with_32_rows(gpt_j):
   assert not plan.fit.collectives.unknown_loops
   # No gradient is summed up whole on every chip, not even the embedding's.
   assert plan.fit.collectives.bytes['all-reduce'] < 50_400 * 4096 / 8
-  assert plan.fit.bound.utilization == pytest.approx(0.75, abs=0.01)
+  assert plan.fit.bound.utilization == pytest.approx(0.7565, abs=0.001)
 
 
 def test_fine_tuning_with_256_rows_does_not_fit(gpt_j):

@@ -11,12 +11,13 @@ from toolformer_jax.training.data import plain_example
 from toolformer_jax.training.loss import next_token_loss
 from toolformer_jax.training.packing import Example, PackedRows, pack
 
+Z_LOSS = 0.1
 TEXTS = ['one two', 'three', 'and a third text']
 
 
 def _loss(model, rows):
-  loss = jax.jit(next_token_loss, static_argnums=0)
-  return [float(x) for x in loss(model.decoder, model.variables, rows)[1:]]
+  sums = jax.jit(next_token_loss, static_argnums=0)(model.decoder, model.variables, rows)
+  return [float(sums.nll), float(sums.weight)]
 
 
 def test_a_packed_row_costs_what_its_texts_cost_alone(make_model, tokenizer):
@@ -69,35 +70,39 @@ def _random_rows(rows, row_tokens, vocab_size):
 
 
 def _plain(decoder, variables, rows):
-  """Returns the same sums by optax, from all logits at once."""
+  """Returns the same loss by optax, from all logits at once."""
   logits, _ = decoder.apply(variables, rows.tokens_RT, positions_BT=rows.positions_RT,
                             segments_BT=rows.segments_RT)
   nll = optax.softmax_cross_entropy_with_integer_labels(logits, rows.targets_RT)
-  return (nll * rows.weights_RT).sum()
+  return ((nll + Z_LOSS * jax.nn.logsumexp(logits, -1)**2) * rows.weights_RT).sum() / 3
 
 
-def _value_and_gradient(loss, model, rows):
-  def total(params, rows):
-    return loss(model.decoder, {'params': params}, rows)
+def _value_and_gradient(loss, model, rows, frozen):
+  params = model.variables['params']
+  fixed = {name: params[name] for name in params if name in frozen}
+  trained = {name: params[name] for name in params if name not in frozen}
+  def total(trained, rows):
+    return loss(model.decoder, {'params': {**fixed, **trained}}, rows)
   with sharding.on_mesh(model.mesh):
     batch = jax.tree.map(model.put_batch, rows)
-    return jax.jit(jax.value_and_grad(total))(model.variables['params'], batch)
+    return jax.jit(jax.value_and_grad(total))(trained, batch)
 
 
 @pytest.mark.parametrize(('mesh', 'head'), [
   ((1, 1, 1), {}), ((1, 1, 1), {'tied_head': False, 'head_bias': True}), ((2, 2, 2), {}),
   ((1, 2, 4), {'tied_head': False}),
 ])
-def test_piece_by_piece_it_is_the_loss_of_all_logits(make_model, mesh, head):
+@pytest.mark.parametrize('frozen', [(), ('embedding', 'head')])
+def test_piece_by_piece_it_is_the_loss_of_all_logits(make_model, mesh, head, frozen):
   devices = jax.devices()[:np.prod(mesh)]
   model = make_model(sharding.make_mesh(*mesh, devices=devices), layers=1, vocab_size=260, **head)
   rows = _random_rows(4, 23, 260)  # 23: the last piece is not full
   def pieces(decoder, variables, rows):
-    return next_token_loss(decoder, variables, rows, loss_tokens=8).minimised
-  value, gradient = _value_and_gradient(pieces, model, rows)
-  expected, wanted = _value_and_gradient(_plain, model, rows)
+    return next_token_loss(decoder, variables, rows, loss_tokens=8, z_loss=Z_LOSS).minimised / 3
+  value, gradient = _value_and_gradient(pieces, model, rows, frozen)
+  expected, wanted = _value_and_gradient(_plain, model, rows, frozen)
   assert float(value) == pytest.approx(float(expected), rel=1e-6)
-  jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=1e-5),
+  jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-5),
                gradient, wanted)
 
 

@@ -40,7 +40,8 @@ def _contract_backward(equation, dtype, operands, gradient):
     to_left = jnp.einsum(f'{out},{second}->{first}', gradient, right).astype(right.dtype)
   if left is not None:
     (small, x), (large, y) = sorted([(first, left), (out, gradient)], key=lambda pair: pair[1].size)
-    # What a product of the two is laid out like; else XLA exchanges them.
+    # The order in which a product of the two comes out. Asked for another one, XLA exchanges them
+    # to save the transposition of the result; the barrier keeps it from that.
     plain = ''.join(sorted(second, key=lambda letter: (letter not in small, letter not in large)))
     to_right = jnp.einsum(f'{small},{large}->{plain}', x, y).astype(left.dtype)
     if plain != second:

@@ -93,7 +93,7 @@ def _train(decoder: Decoder, mesh: Mesh, batch: int, length: int,
   frozen = {name: value for name, value in variables.items() if name != collection}
   rows = jax.tree.map(lambda x: _input(mesh, x.shape, x.dtype), PackedRows.empty(batch, length))
   useful = batch * flops.training_flops(config, length)
-  again = batch * _recomputed_flops(config, length, finetune, rows.tokens_RT)
+  again = batch * flops.forward_flops(config, length) if finetune.remat else 0
   step = make_step(decoder, collection, optimizer, state, finetune)
   return Program(step.trace, (frozen, state, rows), batch * length, useful,
                  (useful + again) * _copies(mesh, batch),
@@ -130,14 +130,6 @@ def _decode(decoder: Decoder, mesh: Mesh, batch: int, length: int) -> Program:
                np.zeros(1, np.int32), 10, True, np.float32(0), np.float32(1))
   return Program(functools.partial(decode_rows.trace, decoder), arguments, batch * STEPS, useful,
                  useful * _copies(mesh, batch), STEPS * argument_bytes((variables, cache)))
-
-
-def _recomputed_flops(config: DecoderConfig, length: int, finetune: FinetuneSettings,
-                      tokens_RT: jax.ShapeDtypeStruct) -> int:
-  """Returns what the backward pass of a row computes again: blocks, and logits in pieces."""
-  in_pieces = math.prod(tokens_RT.sharding.shard_shape(tokens_RT.shape)) > finetune.loss_tokens
-  return flops.forward_flops(config, length if finetune.remat else 0,
-                             logits=length if in_pieces else 0)
 
 
 def _copies(mesh: Mesh, rows: int) -> int:

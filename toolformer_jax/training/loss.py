@@ -50,8 +50,9 @@ def next_token_loss(
       head=False, rngs=None if dropout_key is None else {'dropout': dropout_key})
   sums_of = functools.partial(_stretch_sums, decoder.config, z_loss)
   stretches = _stretches(rows.tokens_RT.shape, loss_tokens)
-  return _sums(sums_of, stretches, head_variables(decoder.config, variables['params']), hidden_RTD,
-               rows.targets_RT, rows.weights_RT)
+  head = head_variables(decoder.config, variables['params'])
+  sums = _sums(sums_of, stretches, head, hidden_RTD, rows.targets_RT, rows.weights_RT)
+  return jax.lax.stop_gradient(sums)._replace(minimised=sums.minimised)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
