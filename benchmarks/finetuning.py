@@ -6,9 +6,9 @@
 
 Master weights and moments are float32 on both sides, gradients are clipped, and rates constant.
 Without --data both get the same full rows. With it (an output folder of annotate, or a file of
-texts) both see each text once: theirs in batches of --rows texts, each padded to
-its longest, as the collators of transformers do; ours packed into rows of --tokens, in at least as
-many updates. Tokens are those of the texts, operations what these need, at their own lengths.
+texts) both see each text once: theirs in batches of --rows texts, each padded to its longest, as
+the collators of transformers do; ours packed into rows of --tokens, in at least as many updates.
+Tokens are those of the texts, operations what these need, at their own lengths.
 
 A model of configs/models has random weights and tokens, and needs neither network nor torch's
 files: on a GPU both sides run there. Peak memory is then the device's.

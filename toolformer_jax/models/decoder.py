@@ -290,9 +290,9 @@ def head_variables(config: DecoderConfig, params: Any) -> Any:
 
 
 def project(config: DecoderConfig, head: Any, x_BTD: jax.Array) -> jax.Array:
-  """Returns the logits [B, T, V] of hidden states that the decoder gave without `head`.
+  """Returns the logits [B, T, V] of hidden states, which the decoder gives with head=False.
 
-  `head` are its `head_variables`.
+  `head` are the decoder's `head_variables`.
   """
   if config.tied_head:
     return _project_tied(config, head, x_BTD)
