@@ -70,22 +70,25 @@ class Writer:
 def play(text, writer, chunks, results=None):
   """Continues until the text is done; returns the calls that were asked and the pieces of news."""
   asked, news, step = [], [], 0
+  text.unread = 0  # the prompt was fed
   while not text.done:
     call = text.take_in(writer.write(text, chunks[step % len(chunks)]))
     step += 1
     news.append(text.news())
     if call:
-      opened, held = writer.open_at, text.length
+      opened, held = writer.open_at, (PROMPT + text.tokens)[:text.length]
       asked.append(call)
       result = (results or {}).get(call.argument)
-      missing = text.answer(call, result, None if result is not None else 'Up: broken')
+      text.answer(call, result, None if result is not None else 'Up: broken')
       news.append(text.news())
       if result is None:
-        assert missing is None and len(text.tokens) == opened
+        assert text.unread == 0 and len(text.tokens) == opened
       else:
-        length, fed = missing
-        assert length <= held
-        assert (PROMPT + text.tokens)[length:-1] == fed and length + len(fed) == text.length
+        # What was read before is what the text begins with now, and the rest is ahead.
+        whole = PROMPT + text.tokens
+        assert whole[:text.length] == held[:text.length]
+        assert whole[text.length:] == text.ahead and len(text.ahead) == text.unread + 1
+        text.unread = 0
         writer.answered += len(text.tokens) - opened
       writer.open_at = None
   return asked, news

@@ -107,6 +107,7 @@ class Continuation:
     tokens: ids after the prompt.
     seed: of its draws.
     done: whether it has ended.
+    unread: tokens that the model's cache does not hold, besides the last one.
   """
 
   def __init__(self, rules: Rules, request: int, prompt: Sequence[int], seed: int):
@@ -114,6 +115,7 @@ class Continuation:
     self.request, self.prompt, self.seed = request, list(prompt), seed
     self.tokens: list[int] = []
     self.done = False
+    self.unread = len(self.prompt) - 1
     self._rules = rules
     self._calls: list[MadeCall] = []
     self._may_call = rules.calls_enabled
@@ -125,14 +127,14 @@ class Continuation:
     self._told = 0  # characters that `news` has given
 
   @property
-  def last(self) -> int:
-    """The id to feed next: the model's cache holds all before it."""
-    return (self.tokens or self.prompt)[-1]
+  def ahead(self) -> list[int]:
+    """The ids to feed next, those that the model's cache does not hold: `unread` and one more."""
+    return (self.prompt + self.tokens)[self.length:]
 
   @property
   def length(self) -> int:
-    """Tokens that the model's cache must hold before the next step."""
-    return len(self.prompt) + len(self.tokens) - 1
+    """Tokens that the model's cache holds."""
+    return len(self.prompt) + len(self.tokens) - 1 - self.unread
 
   @property
   def may_start_call(self) -> bool:
@@ -165,31 +167,30 @@ class Continuation:
           return call
     return None
 
-  def answer(self, call: Call, result: str | None, failure: str | None
-             ) -> tuple[int, list[int]] | None:
+  def answer(self, call: Call, result: str | None, failure: str | None) -> None:
     """Puts the result of the call that is waited for into the text, or takes the call back.
 
-    Returns:
-      what the model's cache lacks now: the length to set it back to, and the tokens to feed.
+    What of it the model has not read is `unread`.
     """
     if result is None:
       self._take_back(MadeCall(call, failure))
-      return None
+      return
     done = Call(call.name, call.argument, result)
     # Spelled anew in its two pieces, so that what is decoded is what was trained on.
     encode, syntax = self._rules.tokenizer.encode, self._rules.syntax
     spelled = [*encode(syntax.opening(done)), *encode(syntax.closing(result))]
     if not self._has_room(self._call_start + len(spelled)):
       self._take_back(MadeCall(call, 'the model has no positions left for the result'))
-      return None
+      return
     self._calls.append(MadeCall(done))
     self._plain_before = self._plain(self._call_start)
-    fed_from = len(self.prompt) + self._call_start - 1
+    read = self.tokens[self._call_start:-1]  # the last was not fed
+    same = next((i for i, (old, new) in enumerate(zip(read, spelled, strict=False)) if old != new),
+                min(len(read), len(spelled)))
     self.tokens[self._call_start:] = spelled
-    before = (self.prompt + self.tokens)[fed_from]
+    self.unread = len(spelled) - 1 - same
     self._call_start, self._plain_start = None, len(self.tokens)
     self._may_call = len(self._calls) < self._rules.settings.max_calls
-    return fed_from, [before, *spelled[:-1]]
 
   def news(self) -> str:
     """Returns the text that is final and was not returned before.

@@ -17,6 +17,7 @@ import numpy as np
 
 from toolformer_jax import sharding
 from toolformer_jax.calls import DEFAULT_SYNTAX, Call, CallSyntax
+from toolformer_jax.inference import feeding
 from toolformer_jax.inference.batching import count_bucket
 from toolformer_jax.inference.continuation import (
     Continuation,
@@ -25,17 +26,16 @@ from toolformer_jax.inference.continuation import (
     Rules,
 )
 from toolformer_jax.inference.drawing import draw
+from toolformer_jax.inference.feeding import AnyCache, Missing
 from toolformer_jax.memory import naming_memory
-from toolformer_jax.models.cache import Cache, UnrolledCache, take_rows
+from toolformer_jax.models.cache import new_cache, take_rows
 from toolformer_jax.models.decoder import Decoder
 from toolformer_jax.models.language_model import LanguageModel
 
 STEPS = 4  # tokens decoded per compiled call
 _NARROWER = 4  # a batch shrinks by this once so few of its rows have work: 1 in 4, 1 in 16
 _SLOTS = 256  # of a new cache, at most; it doubles where a text needs more
-_CHUNK, _TOGETHER = 32, 8  # tokens of a prompt or result, and rows, that are fed in one call
 
-AnyCache = Cache | UnrolledCache
 # Starts a call for request number n; the future gives (result, failure), one of them None.
 RunCall = Callable[[Call, int], futures.Future[tuple[str | None, str | None]]]
 
@@ -101,11 +101,13 @@ class _Generation:
     with sharding.on_mesh(self.model.mesh):
       longest = max((len(text.prompt) for text in self.queue), default=1)
       slots = min(_SLOTS, count_bucket(longest + self.rules.settings.max_tokens))
-      cache = Cache.empty(self.model.config, len(self.slots), slots)
-      if not self.decoding_model.decoder.scan:
-        cache = UnrolledCache.of(cache)
+      unrolled = not self.decoding_model.decoder.scan
+      cache = new_cache(self.model.config, len(self.slots), slots, unrolled)
       while self.queue or any(self.slots):
-        cache = self._extend(self._narrow(cache), [*self._admit(), *self._resume_answered()])
+        cache = self._narrow(cache)
+        self._admit()
+        self._resume_answered()
+        cache = feeding.feed(self.model, cache, self._missing())
         active = [slot is not None and slot.answer is None for slot in self.slots]
         if any(active):
           cache = self._decode(cache, np.array(active))
@@ -124,58 +126,45 @@ class _Generation:
     self.slots = [self.slots[i] for i in rows]
     return take_rows(cache, np.array(rows, np.int32))
 
-  def _admit(self) -> list[tuple[int, int, list[int]]]:
-    """Gives free slots the next texts; returns what their caches lack."""
-    places = [i for i, slot in enumerate(self.slots) if slot is None][:len(self.queue)]
-    for place in places:
+  def _admit(self) -> None:
+    """Gives free slots the next texts."""
+    for place in [i for i, slot in enumerate(self.slots) if slot is None][:len(self.queue)]:
       self.slots[place] = _Slot(self.queue.popleft())
-    return [(i, 0, self.slots[i].text.prompt[:-1]) for i in places]
 
-  def _resume_answered(self) -> list[tuple[int, int, list[int]]]:
-    """Puts the results of finished tools into their texts; returns what their caches lack."""
-    work = []
+  def _resume_answered(self) -> None:
+    """Puts the results of finished tools into their texts."""
+    for slot in self.slots:
+      if slot and slot.answer and slot.answer.done():
+        slot.text.answer(slot.call, *slot.answer.result())
+        slot.call = slot.answer = None
+        self._tell(slot.text)
+
+  def _missing(self) -> list[Missing]:
+    """Returns what is to be fed now; decoding steps feed a short result beside the other texts."""
+    missing = []
     for place, slot in enumerate(self.slots):
-      if slot is None or slot.answer is None or not slot.answer.done():
-        continue
-      missing = slot.text.answer(slot.call, *slot.answer.result())
-      slot.call = slot.answer = None
-      self._tell(slot.text)
-      if missing:
-        work.append((place, *missing))
-    return work
-
-  def _extend(self, cache: AnyCache, work: list[tuple[int, int, list[int]]]) -> AnyCache:
-    """Feeds (row, length of its cache before, tokens), side by side and in chunks."""
-    longest = max((length + len(tokens) for _, length, tokens in work), default=0)
-    cache = _with_room(cache, -(-longest // _CHUNK) * _CHUNK)
-    while work := [item for item in work if item[2]]:
-      for first in range(0, len(work), _TOGETHER):
-        cache = self._extend_some(cache, work[first:first + _TOGETHER])
-      work = [(place, length + _CHUNK, tokens[_CHUNK:]) for place, length, tokens in work]
-    return cache
-
-  def _extend_some(self, cache: AnyCache, work: list[tuple[int, int, list[int]]]) -> AnyCache:
-    """Feeds the first chunk of each; few rows, as they are copied out of the cache and back."""
-    R = count_bucket(len(work))
-    rows_R, lengths_R = np.full(R, len(self.slots), np.int32), np.zeros(R, np.int32)
-    tokens_RT = np.zeros((R, _CHUNK), np.int32)
-    for r, (place, length, tokens) in enumerate(work):
-      rows_R[r], lengths_R[r] = place, length
-      tokens_RT[r, :len(tokens[:_CHUNK])] = tokens[:_CHUNK]
-    return _extend_rows(self.model.decoder, self.model.variables, cache, rows_R, lengths_R,
-                        tokens_RT)
+      if slot and slot.text.unread > (len(self.slots) // 2 if slot.text.length else 0):
+        missing.append(Missing(place, slot.text.length, slot.text.ahead[:-1]))
+        slot.text.unread = 0
+    return missing
 
   def _decode(self, cache: AnyCache, active_B: np.ndarray) -> AnyCache:
     texts = [slot.text if slot else None for slot in self.slots]
     def column(value, dtype=np.int32):
       return self.model.put_batch(np.array([value(text) if text else 0 for text in texts], dtype))
-    cache = _with_room(cache, max(text.length for text in texts if text) + STEPS)
+    cache = feeding.with_room(cache, max(text.length for text in texts if text) + STEPS)
     cache = cache.with_length(column(lambda text: text.length))
+    def ahead(text):
+      tokens = text.ahead[:STEPS + 1] if text else []
+      return tokens + [0] * (STEPS + 1 - len(tokens))
     settings, model = self.rules.settings, self.decoding_model
     tokens_BN, cache = decode_rows(
-        model.decoder, model.variables, cache, column(lambda text: text.last),
-        column(lambda text: text.may_start_call, bool), column(lambda text: text.seed, np.uint32),
-        column(lambda text: len(text.tokens)), column(lambda text: text.owed), self.rules.api_id,
+        model.decoder, model.variables, cache,
+        model.put_batch(np.array([ahead(text) for text in texts], np.int32)),
+        column(lambda text: text.unread), column(lambda text: text.may_start_call, bool),
+        column(lambda text: text.seed, np.uint32),
+        column(lambda text: len(text.tokens) - text.unread), column(lambda text: text.owed),
+        self.rules.api_id,
         np.array(sorted(self.rules.tokenizer.end_ids), np.int32), settings.top_k_api,
         bool(self.rules.names) or settings.disabled, np.float32(settings.temperature),
         np.float32(settings.top_p))
@@ -187,7 +176,9 @@ class _Generation:
   def _take_in(self, place: int, new: list[int]) -> None:
     """Adds decoded tokens to a text; starts its tool, or frees its slot."""
     slot = self.slots[place]
-    slot.call = slot.text.take_in(new)
+    known = min(slot.text.unread, len(new))
+    slot.text.unread -= known
+    slot.call = slot.text.take_in(new[known:])
     if slot.call:
       slot.answer = self.run_call(slot.call, slot.text.request)
     self._tell(slot.text)
@@ -200,64 +191,36 @@ class _Generation:
       self.on_text(text.request, news)
 
 
-def _with_room(cache: AnyCache, tokens: int) -> AnyCache:
-  """Returns `cache` with room for `tokens` tokens a row, in as few different sizes as may be.
-
-  Where that is another one, the old one is gone.
-  """
-  if tokens <= cache.slots:
-    return cache
-  if isinstance(cache, Cache):
-    return _grow(cache, count_bucket(tokens))
-  layers = []
-  for layer in cache.layers:  # one by one: never are the old and the new of all there at once
-    layers += _grow(UnrolledCache((layer,), cache.length_B), count_bucket(tokens)).layers
-    jax.block_until_ready(layers[-1])
-    for slots in layer:
-      slots.delete()
-  return UnrolledCache(tuple(layers), cache.length_B)
-
-
-@functools.partial(jax.jit, static_argnames='slots')
-def _grow(cache: AnyCache, slots: int) -> AnyCache:
-  return cache.grow(slots)
-
-
-@functools.partial(jax.jit, static_argnames='decoder', donate_argnames='cache')
-def _extend_rows(
-    decoder: Decoder, variables, cache: AnyCache, rows_R, lengths_R, tokens_RT
-) -> AnyCache:
-  """Feeds tokens to some rows of the cache; rows past its end are ignored."""
-  some = cache.take(rows_R).with_length(lengths_R)
-  unrolled = isinstance(some, UnrolledCache)
-  _, some = decoder.apply(variables, tokens_RT, cache=some.stacked() if unrolled else some,
-                          logits_at_BM=jnp.zeros((rows_R.shape[0], 1), jnp.int32))
-  return cache.put(rows_R, UnrolledCache.of(some) if unrolled else some)
-
-
 @functools.partial(jax.jit, static_argnames='decoder', donate_argnames='cache')
 def decode_rows(
-    decoder: Decoder, variables, cache: AnyCache, last_B, may_call_B, seed_B, count_B, owed_B,
-    api_id, end_ids_E, top_k, guard_api, temperature, top_p
+    decoder: Decoder, variables, cache: AnyCache, ahead_BA, known_B, may_call_B, seed_B, count_B,
+    owed_B, api_id, end_ids_E, top_k, guard_api, temperature, top_p
 ):
   """Decodes `STEPS` tokens of every row, [B, N].
+
+  Each row is fed the first of its `ahead_BA`, A = N + 1. The `known_B` ones that follow there are
+  not decoded but taken from it.
 
   Where a row may call, the call's first token is chosen if it is among the `top_k` likeliest, once
   at most. With `guard_api` that token is chosen nowhere else. The next `owed_B` tokens of a row end
   no text.
   """
-  def step(carry, _):
+  def step(carry, ahead):
     cache, last_B, may_call_B, count_B, owed_B = carry
+    n, following_B = ahead
+    open_B = n >= known_B
     logits_B1V, cache = decoder.apply(variables, last_B[:, None], cache=cache)
     logits_BV = logits_B1V[:, 0].astype(jnp.float32)
     rank_B = (logits_BV > logits_BV[:, api_id, None]).sum(-1)
-    start_B = may_call_B & (rank_B < top_k)
+    start_B = may_call_B & open_B & (rank_B < top_k)
     api_logit_B = jnp.where(guard_api, -jnp.inf, logits_BV[:, api_id])
     end_BE = jnp.where(owed_B[:, None] > 0, -jnp.inf, logits_BV[:, end_ids_E])
     plain_BV = logits_BV.at[:, api_id].set(api_logit_B).at[:, end_ids_E].set(end_BE)
     drawn_B = draw(plain_BV, seed_B[:, None], count_B, temperature, top_p)[:, 0]
-    next_B = jnp.where(start_B, api_id, drawn_B).astype(jnp.int32)
-    return (cache, next_B, may_call_B & ~start_B, count_B + 1, owed_B - 1), next_B
+    next_B = jnp.where(start_B, api_id, drawn_B)
+    next_B = jnp.where(open_B, next_B, following_B).astype(jnp.int32)
+    return (cache, next_B, may_call_B & ~start_B, count_B + 1, owed_B - open_B), next_B
   (cache, *_), tokens_NB = jax.lax.scan(
-      step, (cache, last_B, may_call_B, count_B, owed_B), length=STEPS)
+      step, (cache, ahead_BA[:, 0], may_call_B, count_B, owed_B),
+      (jnp.arange(STEPS), ahead_BA[:, 1:].T))
   return tokens_NB.T, cache

@@ -11,7 +11,7 @@ import numpy as np
 from toolformer_jax import sharding
 from toolformer_jax.inference.batching import count_bucket, length_bucket
 from toolformer_jax.memory import naming_memory
-from toolformer_jax.models.cache import Cache, Prefix
+from toolformer_jax.models.cache import Cache, Prefix, new_cache
 from toolformer_jax.models.decoder import Decoder, target_logits
 from toolformer_jax.models.language_model import LanguageModel
 
@@ -64,7 +64,7 @@ def prefill_documents(
   """
   slots, logprobs = length_bucket(max(map(len, documents))), []
   with sharding.on_mesh(model.mesh), naming_memory('AnnotationSettings.max_text_tokens'):
-    cache = Cache.empty(model.config, count_bucket(len(documents)), slots)
+    cache = new_cache(model.config, count_bucket(len(documents)), slots)
     for first in range(0, len(documents), TOGETHER):
       some = slice(first, first + TOGETHER)
       tokens_PT, at_PM = _padded(documents[some], watched[some])

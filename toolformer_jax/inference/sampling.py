@@ -20,7 +20,7 @@ from toolformer_jax.inference.batching import count_bucket
 from toolformer_jax.inference.drawing import draw
 from toolformer_jax.inference.prefill import Prefilled
 from toolformer_jax.memory import naming_memory
-from toolformer_jax.models.cache import Cache, Prefix, take_rows
+from toolformer_jax.models.cache import Cache, Prefix, new_cache, take_rows
 from toolformer_jax.models.decoder import Decoder
 from toolformer_jax.models.language_model import LanguageModel
 
@@ -144,7 +144,7 @@ class _BranchLoop:
     """Decodes until no branch is left."""
     slots = -(-(len(self.settings.opening) + self.settings.max_tokens) // 16) * 16
     with sharding.on_mesh(self.model.mesh):
-      cache = Cache.empty(self.model.config, len(self.lanes) * self.width, slots)
+      cache = new_cache(self.model.config, len(self.lanes) * self.width, slots)
       loaded, documents = None, None
       while self._fill():
         cache = self._narrow(cache)

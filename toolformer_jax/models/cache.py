@@ -71,6 +71,20 @@ class Cache:
         self.v_LBKSH.at[:, rows_B].set(other.v_LBKSH, mode='drop'),
         self.length_B.at[rows_B].set(other.length_B, mode='drop'))
 
+  def row(self, row: jax.Array, begin: jax.Array) -> 'Cache':
+    """Returns a copy of one row, turned so that slot `begin` is its first."""
+    k_L1KHS, v_L1KSH, length_1 = (
+        jax.lax.dynamic_slice_in_dim(x, row, 1, axis)
+        for x, axis in ((self.k_LBKHS, 1), (self.v_LBKSH, 1), (self.length_B, 0)))
+    return Cache(jnp.roll(k_L1KHS, -begin, 4), jnp.roll(v_L1KSH, -begin, 3), length_1)
+
+  def write(self, row: jax.Array, other: 'Cache') -> 'Cache':
+    """Returns this cache with the slots of `other`, of one row, at the beginning of a row."""
+    def write(x, y):
+      return jax.lax.dynamic_update_slice_in_dim(x, y, row, 1)
+    return dataclasses.replace(self, k_LBKHS=write(self.k_LBKHS, other.k_LBKHS),
+                               v_LBKSH=write(self.v_LBKSH, other.v_LBKSH))
+
 
 @functools.partial(
     jax.tree_util.register_dataclass, data_fields=['layers', 'length_B'], meta_fields=[])
@@ -121,6 +135,21 @@ class UnrolledCache:
   def put(self, rows_B: jax.Array, other: 'UnrolledCache') -> 'UnrolledCache':
     """Returns this cache with `other`'s rows put in places; those out of range are dropped."""
     return jax.tree.map(lambda x, y: x.at[rows_B].set(y, mode='drop'), self, other)
+
+  def write(self, row: jax.Array, other: Cache) -> 'UnrolledCache':
+    """Returns this cache with the slots of `other`, of one row, at the beginning of a row."""
+    new = tuple(zip(other.k_LBKHS, other.v_LBKSH, strict=True))
+    layers = jax.tree.map(lambda x, y: jax.lax.dynamic_update_slice_in_dim(x, y, row, 0),
+                          self.layers, new)
+    return UnrolledCache(layers, self.length_B)
+
+
+@functools.partial(jax.jit, static_argnames=('config', 'rows', 'slots', 'unrolled'))
+def new_cache(config: DecoderConfig, rows: int, slots: int,
+              unrolled: bool = False) -> Cache | UnrolledCache:
+  """Returns an empty cache, by one compiled program: in steps it would be copied."""
+  cache = Cache.empty(config, rows, slots)
+  return UnrolledCache.of(cache) if unrolled else cache
 
 
 @jax.jit

@@ -178,7 +178,8 @@ class Decoder(nn.Module):
       tokens_BT: ids. A row may be shorter: what follows its last token is computed and never read,
         if the caller sets the cache's length back.
       positions_BT: position of each token; by default they go on where prefixes and cache end.
-      segments_BT: tokens see only tokens of their own segment (packed rows); not with a cache.
+      segments_BT: tokens see only tokens of their own segment (packed rows); with a cache only if
+        it is empty and has as many slots as the rows have tokens.
       cache: earlier tokens of each row, extended in place; an UnrolledCache without `scan`.
       prefixes: earlier tokens that rows share; they come before those of the cache.
       logits_at_BM: project to the vocabulary only at these indices into T; by default at all.

@@ -22,7 +22,19 @@ def contract(equation: str, dtype: str, left: jax.Array, right: jax.Array) -> ja
   together with whatever it can be recomputed from. Autodiff puts the incoming gradient first,
   however large: 5 times the time of a whole layer's backward pass.
   """
+  terms, out = equation.split('->')
+  first, second = terms.split(',')
+  shared = ''.join(letter for letter in first if letter in second and letter not in out)
+  if len(shared) > 1:  # as one dimension: in XLA's order of two it may transpose a kernel each time
+    left, right = _joined(left, first.index(shared), shared), _joined(right, second.index(shared),
+                                                                     shared)
+    equation = equation.replace(shared, shared[0])
   return jnp.einsum(equation, left, right, preferred_element_type=dtype)
+
+
+def _joined(x: jax.Array, at: int, letters: str) -> jax.Array:
+  """Returns `x` with as many dimensions as there are letters, from `at` on, made one."""
+  return x.reshape(*x.shape[:at], -1, *x.shape[at + len(letters):])
 
 
 def _contract_forward(equation, dtype, left, right):

@@ -83,13 +83,14 @@ def _prefix_masks(prefixes: Sequence[Prefix], B: int, T: int) -> list[jax.Array]
 
 def _own_mask(cache: Cache | UnrolledCache | None, segments_BT, B: int, T: int) -> jax.Array:
   """Returns which of its row's own slots (without a cache: tokens) each token sees, [B, T, S]."""
-  if cache is not None:
+  if cache is None:
+    mask_BTS = jnp.broadcast_to(jnp.tril(jnp.ones((T, T), bool)), (B, T, T))
+  else:
     slots_S = jnp.arange(cache.slots)
-    return slots_S <= (cache.length_B[:, None] + jnp.arange(T))[..., None]
-  causal_BTT = jnp.broadcast_to(jnp.tril(jnp.ones((T, T), bool)), (B, T, T))
+    mask_BTS = slots_S <= (cache.length_B[:, None] + jnp.arange(T))[..., None]
   if segments_BT is None:
-    return causal_BTT
-  return causal_BTT & (segments_BT[:, :, None] == segments_BT[:, None])
+    return mask_BTS
+  return mask_BTS & (segments_BT[:, :, None] == segments_BT[:, None])
 
 
 def _near(masks: Sequence[jax.Array], places_BT: jax.Array, prefixes: Sequence[Prefix],
