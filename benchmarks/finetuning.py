@@ -1,7 +1,7 @@
 """Fine-tuning: updates of all weights, or of adapters, by AdamW.
 
     python benchmarks/finetuning.py [--rows 8] [--tokens 256] [--dtype bfloat16] [--lora_rank 16]
-    python benchmarks/finetuning.py --data runs/quickstart/calculator runs/quickstart/wikisearch
+    python benchmarks/finetuning.py --data runs/quickstart/calculator runs/posts
     python benchmarks/finetuning.py --model gpt2_1.5b --rows 8 --tokens 1024 --dtype bfloat16
 
 Master weights and moments are float32 on both sides, gradients are clipped, and rates constant.
@@ -59,7 +59,7 @@ def main() -> None:
 def title(args: argparse.Namespace) -> str:
   """Returns what is measured."""
   what = f'LoRA of rank {args.lora_rank}' if args.lora_rank else 'all weights'
-  rows = ('annotated texts of mixed length' if args.data else
+  rows = (f'annotated texts of mixed length from {len(args.data)} runs' if args.data else
           f'batches of {args.rows} x {args.tokens} tokens')
   return f'Fine-tuning {args.model}, {what}, {args.dtype}, {rows}'
 

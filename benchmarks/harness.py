@@ -139,7 +139,10 @@ def _torch_product(dtype: str) -> tuple[Callable[[], None], int]:
 
 def report(title: str, repeats: int, results: Mapping[str, list[dict[str, float]]],
            device: str) -> str:
-  """Returns a Markdown section: medians of each side, and theirs compared with the others."""
+  """Returns a Markdown section: medians of each side, and theirs compared with the others.
+
+  The machine is part of its title: results of another one stay beside it.
+  """
   middle = {side: {key: statistics.median(run[key] for run in runs) for key in runs[0]}
             for side, runs in results.items()}
   units = [key for key in middle['theirs'] if key not in _MEASURED]
@@ -153,7 +156,9 @@ def report(title: str, repeats: int, results: Mapping[str, list[dict[str, float]
   options = [option for option in sys.argv[1:] if option != '--record']
   command = ' '.join(['python', f'benchmarks/{pathlib.Path(sys.argv[0]).name}', *options])
   often = f'median of {repeats}' if repeats > 1 else 'once'
-  return f'## {title}\n\n`{command}`, {often}, {_environment(device)}\n\n{table}\n'
+  where = _processor() if device == 'cpu' else device
+  return (f'## {title} ({where})\n\n`{command}`, {often}, {time.strftime("%Y-%m-%d")}, '
+          f'{_versions()}\n\n{table}\n')
 
 
 def _line(side: str, m: Mapping[str, float], units: list[str]) -> list[str]:
@@ -170,10 +175,8 @@ def _ratio(side: str, m: Mapping[str, float], theirs: Mapping[str, float], units
           f'{m["memory"] / theirs["memory"]:.2f}x', '', '']
 
 
-def _environment(device: str) -> str:
-  where = _processor() if device == 'cpu' else device
-  versions = ', '.join(f'{name} {importlib.metadata.version(name)}' for name in _PACKAGES)
-  return f'{time.strftime("%Y-%m-%d")}, {where}, {versions}'
+def _versions() -> str:
+  return ', '.join(f'{name} {importlib.metadata.version(name)}' for name in _PACKAGES)
 
 
 def _processor() -> str:

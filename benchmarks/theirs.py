@@ -85,7 +85,7 @@ class RandomModel:
 
 
 class Transformers:
-  """SmolLM2-135M-Instruct in transformers, from the same file.
+  """SmolLM2-135M-Instruct in transformers, from the same file, or what was exported to a folder.
 
   Attributes:
     tokenizer: ours, so that both sides see the same ids.
@@ -93,15 +93,16 @@ class Transformers:
     model: theirs.
   """
 
-  def __init__(self, dtype: str):
+  def __init__(self, dtype: str, exported: pathlib.Path | None = None):
     """Loads the model."""
     logging.getLogger('transformers').setLevel(logging.ERROR)
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     file = pathlib.Path(fetch.fetch('smollm2-135m'))
     ours = GgufFile(file)
     self.tokenizer, self.config = ours.tokenizer(), ours.config()
+    source = {'gguf_file': file.name} if exported is None else {}
     self.model = transformers.AutoModelForCausalLM.from_pretrained(
-        file.parent, gguf_file=file.name, dtype=getattr(torch, dtype)).eval()
+        exported or file.parent, **source, dtype=getattr(torch, dtype)).eval()
 
   @torch.inference_mode()
   def last_logprobs(self, sequences: list[list[int]], kept: list[int], batch_rows: int

@@ -40,7 +40,7 @@ class ModelSettings:
   data: int = 1
   fsdp: int = -1
   tensor: int = 1
-  scoring_tokens: int = 2048
+  scoring_tokens: int = 1024
   sampling_rows: int = 128
 
   def __post_init__(self):

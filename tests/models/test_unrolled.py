@@ -139,6 +139,19 @@ def test_put_rows_are_taken_again_and_others_stay(make_model, make):
 
 
 @pytest.mark.parametrize('make', [lambda cache: cache, UnrolledCache.of])
+def test_a_row_is_turned_and_written(make_model, make):
+  model = make_model(layers=3)
+  before, source = random_cache(model), random_cache(model, rows=2, slots=12)
+  after = make(before).write(jnp.array(2), source.row(jnp.array(1), jnp.array(5)))
+  after = after if isinstance(after, Cache) else after.stacked()
+  turned = np.r_[5:12, 0:5]
+  k_LBKHS, v_LBKSH = np.array(before.k_LBKHS), np.array(before.v_LBKSH)
+  k_LBKHS[:, 2, ..., :12] = source.k_LBKHS[:, 1][..., turned]
+  v_LBKSH[:, 2, :, :12] = source.v_LBKSH[:, 1][:, :, turned]
+  assert_equal(after, Cache(jnp.array(k_LBKHS), jnp.array(v_LBKSH), before.length_B))
+
+
+@pytest.mark.parametrize('make', [lambda cache: cache, UnrolledCache.of])
 def test_a_grown_cache_reads_the_same(make_model, make):
   model = make_model(layers=3)
   cache = make(random_cache(model, rows=3))

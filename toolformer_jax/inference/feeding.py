@@ -18,7 +18,7 @@ from toolformer_jax.models.language_model import LanguageModel
 
 _CHUNK = 32  # tokens that are fed to a row in one call
 _PACKED = 256  # tokens of a row of beginnings, at most
-_TOGETHER = 8  # rows that are fed in one call, at most
+_PACKED_ROWS, _ROWS = 4, 8  # that are fed in one call, at most: of beginnings, of what goes on
 
 AnyCache = Cache | UnrolledCache
 
@@ -45,8 +45,8 @@ def feed(model: LanguageModel, cache: AnyCache, missing: Sequence[Missing]) -> A
     missing = [Missing(row, length, tokens) if length else Missing(row, size, tokens[size:])
                for row, length, tokens in missing]
   while missing := [item for item in missing if item.tokens]:
-    for first in range(0, len(missing), _TOGETHER):
-      cache = _go_on(model, cache, missing[first:first + _TOGETHER])
+    for first in range(0, len(missing), _ROWS):
+      cache = _go_on(model, cache, missing[first:first + _ROWS])
     missing = [Missing(row, length + _CHUNK, tokens[_CHUNK:]) for row, length, tokens in missing]
   return cache
 
@@ -76,19 +76,20 @@ def _grow(cache: AnyCache, slots: int) -> AnyCache:
 
 def _begin(model: LanguageModel, cache: AnyCache, texts: list[Missing], size: int) -> AnyCache:
   """Feeds the first `size` tokens of each text, packed into rows of so many."""
-  rows = first_fit([len(text.tokens[:size]) for text in texts], size)
-  for some in _powers_of_two(rows):
-    tokens_PT, positions_PT, segments_PT = np.zeros((3, len(some), size), np.int32)
+  sizes = [len(text.tokens[:size]) for text in texts]
+  for some in _batches(first_fit(sizes, size)):
+    used = max(sum(sizes[i] for i in members) for members in some)
+    T = min(size, count_bucket(used, _CHUNK))
+    tokens_PT, positions_PT, segments_PT = np.zeros((3, len(some), T), np.int32)
     places = []
     for p, members in enumerate(some):
       begin = 0
       for segment, i in enumerate(members, 1):
         places.append((texts[i].row, p, begin))
-        tokens = texts[i].tokens[:size]
-        here = np.s_[p, begin:begin + len(tokens)]
-        tokens_PT[here], positions_PT[here] = tokens, np.arange(len(tokens))
+        here = np.s_[p, begin:begin + sizes[i]]
+        tokens_PT[here], positions_PT[here] = texts[i].tokens[:size], np.arange(sizes[i])
         segments_PT[here] = segment
-        begin += len(tokens)
+        begin += sizes[i]
     count = len(places)
     places += [(0, 0, 0)] * (cache.length_B.size - count)
     cache = _begin_rows(model.decoder, model.variables, cache, tokens_PT, positions_PT,
@@ -96,12 +97,14 @@ def _begin(model: LanguageModel, cache: AnyCache, texts: list[Missing], size: in
   return cache
 
 
-def _powers_of_two(rows: list) -> Iterator[list]:
-  """Yields all rows, as many at a time as leave none empty."""
+def _batches(rows: list[list[int]]) -> Iterator[list[list[int]]]:
+  """Yields all rows, powers of two of them; the last one, which has most room, by itself."""
+  *rows, last = rows
   while rows:
-    size = min(_TOGETHER, 1 << len(rows).bit_length() - 1)
+    size = min(_PACKED_ROWS, 1 << len(rows).bit_length() - 1)
     yield rows[:size]
     rows = rows[size:]
+  yield [last]
 
 
 @functools.partial(jax.jit, static_argnames='decoder', donate_argnames='cache')

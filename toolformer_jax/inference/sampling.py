@@ -149,6 +149,7 @@ class _BranchLoop:
       while self._fill():
         cache = self._narrow(cache)
         if loaded != (loaded := [lane.document for lane in self.lanes]):
+          documents = None  # before there are others: each takes as much memory as the cache
           documents = take_rows(self.prefilled.documents, np.array(loaded, np.int32))
         drawn_BW, cache = self._decode(documents, cache)
         cache = self._part(np.asarray(drawn_BW), cache)

@@ -97,9 +97,16 @@ def _batches(sequences: list[_Sequence], batch_tokens: int) -> Iterator[tuple[li
   for row_tokens, members in sorted(by_length.items()):
     rows = first_fit([len(sequences[i].tokens) for i in members], row_tokens)
     rows = [[members[i] for i in row] for row in rows]
+    # A batch is filled to the most places of its rows: beside each other those with as many.
+    rows.sort(key=lambda row: -_places(sequences, row))
     batch_rows = max(1, batch_tokens // row_tokens)
     for first in range(0, len(rows), batch_rows):
       yield rows[first:first + batch_rows], row_tokens
+
+
+def _places(sequences: list[_Sequence], row: list[int]) -> int:
+  """Returns how many tokens of a row are scored."""
+  return sum(len(sequences[i].at) for i in row)
 
 
 def _pack_rows(sequences, rows, row_tokens) -> tuple[list[np.ndarray], list[tuple]]:
@@ -109,7 +116,7 @@ def _pack_rows(sequences, rows, row_tokens) -> tuple[list[np.ndarray], list[tupl
     what `target_logprobs` takes, and (sequence, index in it, row, column) of each score.
   """
   B = count_bucket(len(rows))
-  M = count_bucket(max(sum(len(sequences[i].at) for i in row) for row in rows), 16)
+  M = count_bucket(max(_places(sequences, row) for row in rows), 16)
   tokens_BT, positions_BT, segments_BT = np.zeros((3, B, row_tokens), np.int32)
   at_BM, wanted_BM = np.zeros((2, B, M), np.int32)
   places = []

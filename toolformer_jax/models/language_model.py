@@ -32,7 +32,7 @@ class LanguageModel:
   variables: dict[str, Any]
   tokenizer: Tokenizer
   mesh: Mesh
-  scoring_tokens: int = 2048
+  scoring_tokens: int = 1024
   sampling_rows: int = 128
 
   @property
