@@ -65,7 +65,9 @@ aot: $(INSTALLED_AOT)
 benchmarks: $(INSTALLED_PARITY) runs/benchmark/calculator/execute/.COMPLETED quickstart
 	.venv/bin/python benchmarks/filter_scoring.py --record --run runs/benchmark
 	.venv/bin/python benchmarks/call_sampling.py --record
-	.venv/bin/python benchmarks/generation.py --record
+	test -d runs/exported || .venv/bin/toolformer export --checkpoint runs/quickstart/model \
+	  --output_dir runs/exported
+	.venv/bin/python benchmarks/generation.py --record --exported runs/exported
 	.venv/bin/python benchmarks/decoding.py --record --rows 1
 	.venv/bin/python benchmarks/decoding.py --record --rows 32
 	.venv/bin/python benchmarks/prefill.py --record

@@ -15,6 +15,7 @@ files: on a GPU both sides run there. Peak memory is then the device's.
 """
 
 import argparse
+import pathlib
 from collections.abc import Iterator
 
 import harness
@@ -59,7 +60,8 @@ def main() -> None:
 def title(args: argparse.Namespace) -> str:
   """Returns what is measured."""
   what = f'LoRA of rank {args.lora_rank}' if args.lora_rank else 'all weights'
-  rows = (f'annotated texts of mixed length from {len(args.data)} runs' if args.data else
+  sources = ', '.join(pathlib.Path(source).name for source in args.data or ())
+  rows = (f'annotated texts of mixed length: {sources}' if args.data else
           f'batches of {args.rows} x {args.tokens} tokens')
   return f'Fine-tuning {args.model}, {what}, {args.dtype}, {rows}'
 

@@ -1,11 +1,11 @@
 """Generation with tools, beside transformers' batched `generate` without tools.
 
-    python benchmarks/generation.py --exported D [--prompts 64] [--slots 32]
+    python benchmarks/generation.py [--exported D] [--prompts 64] [--slots 32]
 
-Both continue the same word problems greedily until the model ends a text or it has 64 tokens, calls
-not counted; theirs in batches of as many rows as we have slots, sorted by length. Tokens after a
-text's end and what a tool returns are not counted. The model should be one that calls: an export of
-a fine-tuned SmolLM2-135M; as it comes it makes no call.
+Both continue the same word problems greedily until the model ends a text or it has 64 tokens, ours
+besides those of calls; theirs in batches of as many rows as we have slots, sorted by length. Tokens
+after a text's end and what a tool returns are not counted. With --exported the model is one that
+calls: an export of SmolLM2-135M as it was fine-tuned. As it comes it makes no call.
 """
 
 import argparse

@@ -88,8 +88,8 @@ class Transformers:
   """SmolLM2-135M-Instruct in transformers, from the same file, or what was exported to a folder.
 
   Attributes:
-    tokenizer: ours, so that both sides see the same ids.
-    config: sizes of the decoder.
+    tokenizer: ours, of SmolLM2-135M, so that both sides see the same ids.
+    config: its sizes; what was exported has the same.
     model: theirs.
   """
 

@@ -104,6 +104,11 @@ def rows_of_a_device(rows: int) -> int:
   return rows // math.prod(mesh.shape[axis] for axis in spec[0] or ())
 
 
+def batch_ways(mesh: Mesh) -> int:
+  """Returns over how many groups of devices a batch is divided, if its size allows it."""
+  return math.prod(mesh.shape[axis] for axis in RULES['batch'])
+
+
 def batch_sharding(mesh: Mesh, shape: Sequence[int]) -> NamedSharding:
   """Returns the sharding of an input array whose first dimension is the batch."""
   return named_sharding(mesh, shape, ('batch', *[None] * (len(shape) - 1)))

@@ -98,6 +98,9 @@ def test_generating_again_compiles_nothing(make_model):
   sampled = dataclasses.replace(how, temperature=1.0, top_p=0.9, seed=5, max_tokens=20, stop=('a',))
   assert programs(lambda: run((60, 3, 80, 50, 5), how)) == 0
   assert programs(lambda: run((60, 3, 80, 50, 5, 1, 9, 17), sampled)) == 0
+  # Rows of 256 tokens, four of them and then one.
+  assert programs(lambda: run((200, 190, 180, 210, 220), how)) > 0
+  assert programs(lambda: run((170, 220, 150, 190, 180), how)) == 0
 
 
 def test_memory_names_the_rows_that_are_sampled(make_model):

@@ -84,10 +84,11 @@ def play(text, writer, chunks, results=None):
       if result is None:
         assert text.unread == 0 and len(text.tokens) == opened
       else:
-        # What was read before is what the text begins with now, and the rest is ahead.
-        whole = PROMPT + text.tokens
-        assert whole[:text.length] == held[:text.length]
-        assert whole[text.length:] == text.ahead and len(text.ahead) == text.unread + 1
+        # What was read before is what the text begins with, as far as it goes; the rest is ahead.
+        whole, length = PROMPT + text.tokens, text.length
+        assert whole[:length] == held[:length] and whole[length:] == text.ahead
+        assert length == len(held) or whole[length] != held[length]
+        assert text.unread == len(text.ahead) - 1 >= 0
         text.unread = 0
         writer.answered += len(text.tokens) - opened
       writer.open_at = None

@@ -8,7 +8,7 @@ from toolformer_jax import sharding
 from toolformer_jax.inference.feeding import Missing, feed
 from toolformer_jax.models.cache import Cache, new_cache
 
-# Texts that fill one packed row, that begin beyond it, that are one token, and that are none.
+# Texts that fill one packed row, that go on beyond it, that are one token, and that are none.
 SIZES = (5, 40, 300, 1, 256, 130, 0, 33)
 ROWS = len(SIZES)
 
@@ -65,12 +65,14 @@ def test_windows_are_kept_in_packed_rows(make_model):
     assert_holds(model, cache, row, text)
 
 
-def test_devices_change_nothing(make_model):
-  mesh, rng = sharding.make_mesh(4, 1, 2), np.random.default_rng(3)
-  one, eight = make_model(), make_model(mesh)
-  texts = [ids(rng, size) for size in (50, 3, 90, 31)]
+@pytest.mark.parametrize('shape', [(4, 1, 2), (2, 4, 1)])
+def test_devices_change_nothing(make_model, shape):
+  mesh, rng = sharding.make_mesh(*shape), np.random.default_rng(3)
+  sizes = dict(layers=1, max_positions=512)
+  one, eight = make_model(**sizes), make_model(mesh, **sizes)
+  texts = [ids(rng, size) for size in (50, 3, 190, 231, 200, 300, 180, 170)]
   with sharding.on_mesh(mesh):
-    cache = feed(eight, new_cache(eight.config, 4, 128),
+    cache = feed(eight, new_cache(eight.config, 8, 128),
                  [Missing(row, 0, text) for row, text in enumerate(texts)])
   for row, text in enumerate(texts):
     assert_holds(one, Cache(*map(np.asarray, (cache.k_LBKHS, cache.v_LBKSH, cache.length_B))),

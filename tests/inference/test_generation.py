@@ -1,5 +1,6 @@
 """Generation with tools, on a tiny model that was taught to call one."""
 
+import copy
 import dataclasses
 import functools
 import threading
@@ -102,6 +103,28 @@ def test_slots_change_nothing(taught, slots):
   prompts = PROMPTS * 4
   assert [g.text for g in run(taught, prompts, slots=slots)] == [
       g.text for g in run(taught, PROMPTS)] * 4
+
+
+@pytest.mark.parametrize('size', [0, 1, 2, 3, 5, 7, 12])
+@pytest.mark.parametrize('how', [
+    {}, dict(temperature=0.8, top_p=0.9, seed=3),
+    dict(top_k_api=3, max_calls=3, min_tokens=6, max_tokens=20)], ids=['greedy', 'drawn', 'calls'])
+def test_a_result_is_read_the_same_in_any_company(taught, how, size):
+  def texts(slots):
+    return run(taught, PROMPTS * 10, lambda argument: ('QRSTUVWXYZab'[:size], None), slots=slots,
+               **how)
+  # By itself it is fed; beside others, decoding steps read it, or not if it is long for them.
+  alone, together = texts(1), texts(16)
+  assert [text.tokens for text in together] == [text.tokens for text in alone]
+  assert sum(len(text.calls) for text in alone) >= 10
+
+
+def test_a_prompt_without_tokens_is_refused(taught):
+  tokenizer = copy.copy(taught.tokenizer)
+  tokenizer.start_id = None
+  model = dataclasses.replace(taught, tokenizer=tokenizer)
+  with pytest.raises(ValueError, match='prompt 1 has no token'):
+    generate(model, [[5], []], settings=GenerationSettings())
 
 
 def test_a_waiting_row_does_not_stop_the_others(taught):

@@ -129,7 +129,8 @@ class Continuation:
   @property
   def ahead(self) -> list[int]:
     """The ids to feed next, those that the model's cache does not hold: `unread` and one more."""
-    return (self.prompt + self.tokens)[self.length:]
+    own = self.tokens[-1 - self.unread:]
+    return self.prompt[len(self.prompt) + len(own) - 1 - self.unread:] + own
 
   @property
   def length(self) -> int:
@@ -147,6 +148,10 @@ class Continuation:
     if self._call_start is not None:  # an end in a call only takes the call back
       return 0
     return max(0, self._rules.settings.min_tokens - self._plain_tokens)
+
+  def read(self, tokens: int) -> None:
+    """Takes in that the model's cache holds so many more tokens, which were `ahead`."""
+    self.unread -= tokens
 
   def take_in(self, new: Sequence[int]) -> Call | None:
     """Adds decoded tokens up to where the text must stop.

@@ -30,7 +30,7 @@ def draw(
 
 
 def _first_of_most(logits_BV: jax.Array) -> jax.Array:
-  """Returns the argmax [B] int32, by two sums over the vocabulary that XLA vectorises on a CPU."""
+  """Returns the argmax [B] int32, as a maximum and a minimum: XLA on a CPU vectorises these."""
   V = logits_BV.shape[-1]
   most_B1 = logits_BV.max(-1, keepdims=True)
   return jnp.where(logits_BV == most_B1, jnp.arange(V, dtype=jnp.int32), V - 1).min(-1)

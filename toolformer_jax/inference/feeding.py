@@ -1,7 +1,7 @@
 """Feeds tokens to some rows of a cache: texts that begin are packed, what goes on comes in chunks.
 
-A prompt reads nothing but itself: several are computed in one row, without filling, and their keys
-and values go to where each belongs. A tool's result reads the text before it, in its own row.
+A prompt reads nothing but itself: several are computed in one row, and their keys and values go to
+where each belongs. A tool's result reads the text before it, in its own row.
 """
 
 import functools
@@ -11,16 +11,16 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from toolformer_jax import sharding
 from toolformer_jax.inference.batching import count_bucket, first_fit
-from toolformer_jax.models.cache import Cache, UnrolledCache
+from toolformer_jax.models.cache import AnyCache, Cache, UnrolledCache
 from toolformer_jax.models.decoder import Decoder
 from toolformer_jax.models.language_model import LanguageModel
 
 _CHUNK = 32  # tokens that are fed to a row in one call
 _PACKED = 256  # tokens of a row of beginnings, at most
-_PACKED_ROWS, _ROWS = 4, 8  # that are fed in one call, at most: of beginnings, of what goes on
-
-AnyCache = Cache | UnrolledCache
+_PACKED_ROWS = 4  # of them that a device is fed in one call, at most
+_ROWS = 8  # that are fed a chunk in one call, at most
 
 
 class Missing(NamedTuple):
@@ -76,35 +76,40 @@ def _grow(cache: AnyCache, slots: int) -> AnyCache:
 
 def _begin(model: LanguageModel, cache: AnyCache, texts: list[Missing], size: int) -> AnyCache:
   """Feeds the first `size` tokens of each text, packed into rows of so many."""
-  sizes = [len(text.tokens[:size]) for text in texts]
-  for some in _batches(first_fit(sizes, size)):
-    used = max(sum(sizes[i] for i in members) for members in some)
-    T = min(size, count_bucket(used, _CHUNK))
-    tokens_PT, positions_PT, segments_PT = np.zeros((3, len(some), T), np.int32)
-    places = []
-    for p, members in enumerate(some):
-      begin = 0
-      for segment, i in enumerate(members, 1):
-        places.append((texts[i].row, p, begin))
-        here = np.s_[p, begin:begin + sizes[i]]
-        tokens_PT[here], positions_PT[here] = texts[i].tokens[:size], np.arange(sizes[i])
-        segments_PT[here] = segment
-        begin += sizes[i]
-    count = len(places)
-    places += [(0, 0, 0)] * (cache.length_B.size - count)
-    cache = _begin_rows(model.decoder, model.variables, cache, tokens_PT, positions_PT,
-                        segments_PT, np.array(places, np.int32), count)
+  begins, ways = [text.tokens[:size] for text in texts], sharding.batch_ways(model.mesh)
+  for rows in _batches(first_fit(list(map(len, begins)), size), ways):
+    arrays, found = _packed(begins, rows, -(-len(rows) // ways) * ways, size)
+    places_R3 = np.zeros((cache.length_B.size, 3), np.int32)
+    places_R3[:len(found)] = [(texts[i].row, p, begin) for i, p, begin in found]
+    cache = _begin_rows(model.decoder, model.variables, cache, *map(model.put_batch, arrays),
+                        places_R3, len(found))
   return cache
 
 
-def _batches(rows: list[list[int]]) -> Iterator[list[list[int]]]:
-  """Yields all rows, powers of two of them; the last one, which has most room, by itself."""
-  *rows, last = rows
+def _batches(rows: list[list[int]], ways: int) -> Iterator[list[list[int]]]:
+  """Yields all rows, a power of two of them for each of `ways` devices at a time."""
   while rows:
-    size = min(_PACKED_ROWS, 1 << len(rows).bit_length() - 1)
-    yield rows[:size]
-    rows = rows[size:]
-  yield [last]
+    count = ways * min(_PACKED_ROWS, 1 << max(1, len(rows) // ways).bit_length() - 1)
+    yield rows[:count]
+    rows = rows[count:]
+
+
+def _packed(begins: list[list[int]], rows: list[list[int]], P: int, size: int
+            ) -> tuple[list[np.ndarray], list[tuple[int, int, int]]]:
+  """Returns tokens, positions and segments [P, T] of rows, and (text, row, begin in it) of each."""
+  longest = max(sum(len(begins[i]) for i in members) for members in rows)
+  T = min(size, count_bucket(longest, _CHUNK))
+  tokens_PT, positions_PT, segments_PT = np.zeros((3, P, T), np.int32)
+  found = []
+  for p, members in enumerate(rows):
+    begin = 0
+    for segment, i in enumerate(members, 1):
+      here = np.s_[p, begin:begin + len(begins[i])]
+      tokens_PT[here], positions_PT[here] = begins[i], np.arange(len(begins[i]))
+      segments_PT[here] = segment
+      found.append((i, p, begin))
+      begin += len(begins[i])
+  return [tokens_PT, positions_PT, segments_PT], found
 
 
 @functools.partial(jax.jit, static_argnames='decoder', donate_argnames='cache')

@@ -26,15 +26,17 @@ from toolformer_jax.inference.continuation import (
     Rules,
 )
 from toolformer_jax.inference.drawing import draw
-from toolformer_jax.inference.feeding import AnyCache, Missing
+from toolformer_jax.inference.feeding import Missing
 from toolformer_jax.memory import naming_memory
-from toolformer_jax.models.cache import new_cache, take_rows
+from toolformer_jax.models.cache import AnyCache, new_cache, take_rows
 from toolformer_jax.models.decoder import Decoder
 from toolformer_jax.models.language_model import LanguageModel
 
 STEPS = 4  # tokens decoded per compiled call
 _NARROWER = 4  # a batch shrinks by this once so few of its rows have work: 1 in 4, 1 in 16
 _SLOTS = 256  # of a new cache, at most; it doubles where a text needs more
+_SHORT = 16  # tokens of a result that decoding steps may feed
+_PATIENCE = 0.002  # seconds: for an answer that comes at once no row sits out a compiled call
 
 # Starts a call for request number n; the future gives (result, failure), one of them None.
 RunCall = Callable[[Call, int], futures.Future[tuple[str | None, str | None]]]
@@ -65,9 +67,12 @@ def generate(
 
   Raises:
     UserError: there is not enough memory.
+    ValueError: a prompt has no token, and there is no start token.
   """
   tokenizer = model.tokenizer
   start = [] if tokenizer.start_id is None else [tokenizer.start_id]
+  if not start and not all(prompts):
+    raise ValueError(f'prompt {list(map(bool, prompts)).index(False)} has no token to go on from')
   seeds = range(settings.seed, settings.seed + len(prompts)) if seeds is None else seeds
   rules = Rules(settings, tokenizer, syntax, frozenset(tool_names),
                 tokenizer.single_id(syntax.start), model.config.max_positions)
@@ -107,7 +112,7 @@ class _Generation:
         cache = self._narrow(cache)
         self._admit()
         self._resume_answered()
-        cache = feeding.feed(self.model, cache, self._missing())
+        cache = feeding.feed(self.model, cache, self._take_missing())
         active = [slot is not None and slot.answer is None for slot in self.slots]
         if any(active):
           cache = self._decode(cache, np.array(active))
@@ -139,14 +144,19 @@ class _Generation:
         slot.call = slot.answer = None
         self._tell(slot.text)
 
-  def _missing(self) -> list[Missing]:
-    """Returns what is to be fed now; decoding steps feed a short result beside the other texts."""
-    missing = []
-    for place, slot in enumerate(self.slots):
-      if slot and slot.text.unread > (len(self.slots) // 2 if slot.text.length else 0):
-        missing.append(Missing(place, slot.text.length, slot.text.ahead[:-1]))
-        slot.text.unread = 0
-    return missing
+  def _take_missing(self) -> list[Missing]:
+    """Returns what is to be fed now, as read; a short result is fed by the steps of decoding.
+
+    A step costs little more for one row that reads beside many that write.
+    """
+    texts = {i: slot.text for i, slot in enumerate(self.slots) if slot and slot.answer is None}
+    short = min(_SHORT, len(texts) // 2)
+    missing = {place: text.ahead[:-1] for place, text in texts.items()
+               if text.unread > (short if text.length else 0)}
+    work = [Missing(place, texts[place].length, tokens) for place, tokens in missing.items()]
+    for place, tokens in missing.items():
+      texts[place].read(len(tokens))
+    return work
 
   def _decode(self, cache: AnyCache, active_B: np.ndarray) -> AnyCache:
     texts = [slot.text if slot else None for slot in self.slots]
@@ -164,20 +174,22 @@ class _Generation:
         column(lambda text: text.unread), column(lambda text: text.may_start_call, bool),
         column(lambda text: text.seed, np.uint32),
         column(lambda text: len(text.tokens) - text.unread), column(lambda text: text.owed),
-        self.rules.api_id,
-        np.array(sorted(self.rules.tokenizer.end_ids), np.int32), settings.top_k_api,
-        bool(self.rules.names) or settings.disabled, np.float32(settings.temperature),
-        np.float32(settings.top_p))
+        self.rules.api_id, np.array(sorted(self.rules.tokenizer.end_ids), np.int32),
+        settings.top_k_api, bool(self.rules.names) or settings.disabled,
+        np.float32(settings.temperature), np.float32(settings.top_p))
     tokens_BN = np.asarray(tokens_BN).tolist()
-    for place in np.flatnonzero(active_B):
+    decoded = np.flatnonzero(active_B)
+    for place in decoded:
       self._take_in(place, tokens_BN[place])
+    called = [self.slots[i].answer for i in decoded if self.slots[i] and self.slots[i].answer]
+    futures.wait(called, timeout=_PATIENCE)
     return cache
 
   def _take_in(self, place: int, new: list[int]) -> None:
     """Adds decoded tokens to a text; starts its tool, or frees its slot."""
     slot = self.slots[place]
     known = min(slot.text.unread, len(new))
-    slot.text.unread -= known
+    slot.text.read(known)
     slot.call = slot.text.take_in(new[known:])
     if slot.call:
       slot.answer = self.run_call(slot.call, slot.text.request)
@@ -219,7 +231,8 @@ def decode_rows(
     drawn_B = draw(plain_BV, seed_B[:, None], count_B, temperature, top_p)[:, 0]
     next_B = jnp.where(start_B, api_id, drawn_B)
     next_B = jnp.where(open_B, next_B, following_B).astype(jnp.int32)
-    return (cache, next_B, may_call_B & ~start_B, count_B + 1, owed_B - open_B), next_B
+    owed_B = jnp.where(start_B, 0, owed_B - open_B)  # nothing is owed inside of a call
+    return (cache, next_B, may_call_B & ~start_B, count_B + 1, owed_B), next_B
   (cache, *_), tokens_NB = jax.lax.scan(
       step, (cache, ahead_BA[:, 0], may_call_B, count_B, owed_B),
       (jnp.arange(STEPS), ahead_BA[:, 1:].T))

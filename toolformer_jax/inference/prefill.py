@@ -17,8 +17,6 @@ from toolformer_jax.models.language_model import LanguageModel
 
 TOGETHER = 8  # documents: their logits take more memory than their keys and values
 
-_ROW_STEP = 8  # the cache of many documents has a multiple of so many rows
-
 
 @dataclass(frozen=True)
 class Prefilled:
@@ -66,7 +64,8 @@ def prefill_documents(
   """
   slots, logprobs = length_bucket(max(map(len, documents))), []
   with sharding.on_mesh(model.mesh), naming_memory('AnnotationSettings.max_text_tokens'):
-    rows = min(count_bucket(len(documents)), -(-len(documents) // _ROW_STEP) * _ROW_STEP)
+    step = max(TOGETHER, sharding.batch_ways(model.mesh))
+    rows = min(count_bucket(len(documents)), -(-len(documents) // step) * step)
     cache = new_cache(model.config, rows, slots)
     for first in range(0, len(documents), TOGETHER):
       some = slice(first, first + TOGETHER)

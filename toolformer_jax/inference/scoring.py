@@ -77,7 +77,8 @@ def _score_sequences(model: LanguageModel, sequences: list[_Sequence]) -> list[n
   """
   scores = [np.full(len(s.at), np.nan, np.float32) for s in sequences]
   under_way, places = None, []
-  for rows, row_tokens in _batches(sequences, model.scoring_tokens):
+  ways = sharding.batch_ways(model.mesh)
+  for rows, row_tokens in _batches(sequences, model.scoring_tokens, ways):
     arrays, next_places = _pack_rows(sequences, rows, row_tokens)
     _read(under_way, places, scores)
     with sharding.on_mesh(model.mesh):
@@ -88,8 +89,12 @@ def _score_sequences(model: LanguageModel, sequences: list[_Sequence]) -> list[n
   return scores
 
 
-def _batches(sequences: list[_Sequence], batch_tokens: int) -> Iterator[tuple[list, int]]:
-  """Yields the rows of each batch, as lists of numbers of sequences, and their length."""
+def _batches(sequences: list[_Sequence], batch_tokens: int, ways: int
+             ) -> Iterator[tuple[list, int]]:
+  """Yields the rows of each batch, as lists of numbers of sequences, and their length.
+
+  Where there are enough, no batch has less than one for each of `ways` devices.
+  """
   by_length: dict[int, list[int]] = {}
   for i, sequence in enumerate(sequences):
     if sequence.at and sequence.tokens:
@@ -99,7 +104,7 @@ def _batches(sequences: list[_Sequence], batch_tokens: int) -> Iterator[tuple[li
     rows = [[members[i] for i in row] for row in rows]
     # A batch is filled to the most places of its rows: beside each other those with as many.
     rows.sort(key=lambda row: -_places(sequences, row))
-    batch_rows = max(1, batch_tokens // row_tokens)
+    batch_rows = max(ways, batch_tokens // row_tokens)
     for first in range(0, len(rows), batch_rows):
       yield rows[first:first + batch_rows], row_tokens
 

@@ -138,22 +138,23 @@ class UnrolledCache:
 
   def write(self, row: jax.Array, other: Cache) -> 'UnrolledCache':
     """Returns this cache with the slots of `other`, of one row, at the beginning of a row."""
-    new = tuple(zip(other.k_LBKHS, other.v_LBKSH, strict=True))
     layers = jax.tree.map(lambda x, y: jax.lax.dynamic_update_slice_in_dim(x, y, row, 0),
-                          self.layers, new)
+                          self.layers, UnrolledCache.of(other).layers)
     return UnrolledCache(layers, self.length_B)
 
 
+AnyCache = Cache | UnrolledCache
+
+
 @functools.partial(jax.jit, static_argnames=('config', 'rows', 'slots', 'unrolled'))
-def new_cache(config: DecoderConfig, rows: int, slots: int,
-              unrolled: bool = False) -> Cache | UnrolledCache:
+def new_cache(config: DecoderConfig, rows: int, slots: int, unrolled: bool = False) -> AnyCache:
   """Returns an empty cache, by one compiled program: in steps it would be copied."""
   cache = Cache.empty(config, rows, slots)
   return UnrolledCache.of(cache) if unrolled else cache
 
 
 @jax.jit
-def take_rows(cache: Cache | UnrolledCache, rows_B: jax.Array) -> Cache | UnrolledCache:
+def take_rows(cache: AnyCache, rows_B: jax.Array) -> AnyCache:
   """Returns a copy of the given rows, by one compiled program."""
   return cache.take(rows_B)
 

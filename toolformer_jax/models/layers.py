@@ -25,16 +25,17 @@ def contract(equation: str, dtype: str, left: jax.Array, right: jax.Array) -> ja
   terms, out = equation.split('->')
   first, second = terms.split(',')
   shared = ''.join(letter for letter in first if letter in second and letter not in out)
-  if len(shared) > 1:  # as one dimension: in XLA's order of two it may transpose a kernel each time
-    left, right = _joined(left, first.index(shared), shared), _joined(right, second.index(shared),
-                                                                     shared)
+  if len(shared) > 1 and shared in second:
+    # As one dimension: of two XLA chooses the order, and may transpose a kernel at every use.
+    left = _joined(left, first.index(shared), len(shared))
+    right = _joined(right, second.index(shared), len(shared))
     equation = equation.replace(shared, shared[0])
   return jnp.einsum(equation, left, right, preferred_element_type=dtype)
 
 
-def _joined(x: jax.Array, at: int, letters: str) -> jax.Array:
-  """Returns `x` with as many dimensions as there are letters, from `at` on, made one."""
-  return x.reshape(*x.shape[:at], -1, *x.shape[at + len(letters):])
+def _joined(x: jax.Array, at: int, count: int) -> jax.Array:
+  """Returns `x` with `count` of its dimensions, from `at` on, made one."""
+  return x.reshape(*x.shape[:at], -1, *x.shape[at + count:])
 
 
 def _contract_forward(equation, dtype, left, right):
