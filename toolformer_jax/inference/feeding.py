@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from toolformer_jax import sharding
-from toolformer_jax.inference.batching import count_bucket, first_fit
+from toolformer_jax.inference.batching import count_bucket, first_fit, length_bucket
 from toolformer_jax.models.cache import AnyCache, Cache, UnrolledCache
 from toolformer_jax.models.decoder import Decoder
 from toolformer_jax.models.language_model import LanguageModel
@@ -87,9 +87,13 @@ def _begin(model: LanguageModel, cache: AnyCache, texts: list[Missing], size: in
 
 
 def _batches(rows: list[list[int]], ways: int) -> Iterator[list[list[int]]]:
-  """Yields all rows, a power of two of them for each of `ways` devices at a time."""
+  """Yields all rows, a power of two of them for each of `ways` devices at a time.
+
+  On one device the last is by itself: it is seldom full, and may be shorter then.
+  """
   while rows:
-    count = ways * min(_PACKED_ROWS, 1 << max(1, len(rows) // ways).bit_length() - 1)
+    each = max(1, (len(rows) - 1) // ways)
+    count = ways * min(_PACKED_ROWS, 1 << each.bit_length() - 1)
     yield rows[:count]
     rows = rows[count:]
 
@@ -98,7 +102,7 @@ def _packed(begins: list[list[int]], rows: list[list[int]], P: int, size: int
             ) -> tuple[list[np.ndarray], list[tuple[int, int, int]]]:
   """Returns tokens, positions and segments [P, T] of rows, and (text, row, begin in it) of each."""
   longest = max(sum(len(begins[i]) for i in members) for members in rows)
-  T = min(size, count_bucket(longest, _CHUNK))
+  T = min(size, length_bucket(longest))
   tokens_PT, positions_PT, segments_PT = np.zeros((3, P, T), np.int32)
   found = []
   for p, members in enumerate(rows):
