@@ -104,7 +104,8 @@ def test_an_exploding_loss_names_the_checkpoint_before_it(run, tmp_path):
   losses = [line['loss'] for line in _lines(tmp_path)]
   named = int(str(e.value).rpartition('/')[2])
   assert losses[named - 1] < losses[0] + 0.1  # it was not yet one of those that are too high
-  assert losses[-1] > min(losses) + settings.max_loss_rise
+  # Judged by their running mean: the very last may be lower again.
+  assert max(losses) > min(losses) + settings.max_loss_rise
 
 
 def test_a_line_of_metrics_says_what_a_step_did(run, tmp_path):
