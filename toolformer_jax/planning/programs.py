@@ -128,8 +128,7 @@ def _decode(decoder: Decoder, mesh: Mesh, batch: int, length: int) -> Program:
   useful = batch * flops.forward_flops(config, STEPS, length - STEPS, logits=STEPS)
   ahead = _input(mesh, (batch, STEPS + 1))
   arguments = (variables, cache, ahead, column(), column(bool), column(np.uint32), column(),
-               column(), 0,
-               np.zeros(1, np.int32), 10, True, np.float32(0), np.float32(1))
+               column(), 0, np.zeros(1, np.int32), 10, True, np.float32(0), np.float32(1))
   return Program(functools.partial(decode_rows.trace, decoder), arguments, batch * STEPS, useful,
                  useful * _copies(mesh, batch), STEPS * argument_bytes((variables, cache)))
 
