@@ -88,8 +88,8 @@ runs/benchmark/calculator/execute/.COMPLETED: | $(INSTALLED)
 	mkdir -p runs
 	head -60 "$$(.venv/bin/toolformer fetch word-problems)" > runs/benchmark.jsonl
 	for stage in sample execute; do .venv/bin/toolformer annotate --gin_file quickstart.gin \
-	  --gin.calculator/ToolSettings.k=20 --gin.calculator/ToolSettings.m=10 \
-	  --gin.calculator/ToolSettings.tau_s=0.0 --corpus runs/benchmark.jsonl \
+	  --gin.calculator/ToolConfig.k=20 --gin.calculator/ToolConfig.m=10 \
+	  --gin.calculator/ToolConfig.tau_s=0.0 --corpus runs/benchmark.jsonl \
 	  --checkpoint smollm2-135m --tools calculator --output_dir runs/benchmark --stage $$stage \
 	  || exit 1; done
 

@@ -14,14 +14,14 @@ import time
 
 import harness
 
-from toolformer_jax import configuration
-from toolformer_jax.annotation.corpus import read_corpus
+from toolformer_jax.annotation.config import AnnotationConfig, ToolConfig
 from toolformer_jax.annotation.prompts import CALCULATOR
-from toolformer_jax.annotation.records import Document
 from toolformer_jax.annotation.sample import CallSampler
-from toolformer_jax.annotation.settings import AnnotationSettings, ToolSettings
 from toolformer_jax.calls import DEFAULT_SYNTAX
-from toolformer_jax.runtime import load_model
+from toolformer_jax.checkpoints.loading import load_model
+from toolformer_jax.config import loading as configuration
+from toolformer_jax.data.corpus import read_corpus
+from toolformer_jax.data.records import Document
 
 
 def main() -> None:
@@ -34,9 +34,9 @@ def main() -> None:
                {'ours': ours, 'theirs': theirs})
 
 
-def settings(args: argparse.Namespace) -> AnnotationSettings:
+def settings(args: argparse.Namespace) -> AnnotationConfig:
   """Returns how calls are sampled."""
-  return AnnotationSettings(temperature=args.temperature, max_call_tokens=24)
+  return AnnotationConfig(temperature=args.temperature, max_call_tokens=24)
 
 
 def read(texts: int) -> list[Document]:
@@ -47,7 +47,7 @@ def read(texts: int) -> list[Document]:
 def ours(args: argparse.Namespace) -> harness.Run:
   """Samples by the project's engine."""
   model = load_model('smollm2-135m', configuration.load([]).model)
-  tool = ToolSettings(tau_s=0.0, k=args.k, m=args.m)
+  tool = ToolConfig(tau_s=0.0, k=args.k, m=args.m)
   sampler = CallSampler(model=model, prompt=CALCULATOR, tool=tool, settings=settings(args),
                         syntax=DEFAULT_SYNTAX)
   documents = read(args.texts)

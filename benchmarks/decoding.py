@@ -13,11 +13,11 @@ import dataclasses
 import harness
 from generation import read
 
-from toolformer_jax.flops import forward_flops
-from toolformer_jax.inference.continuation import GenerationSettings
-from toolformer_jax.inference.generation import generate
+from toolformer_jax.checkpoints.loading import ModelConfig, load_model
+from toolformer_jax.inference.engine import generate
+from toolformer_jax.inference.request import GenerationConfig
 from toolformer_jax.models.config import DecoderConfig
-from toolformer_jax.runtime import ModelSettings, load_model
+from toolformer_jax.models.flops import forward_flops
 from toolformer_jax.tokenizer import Tokenizer
 
 _PROMPT = 16
@@ -46,11 +46,11 @@ def work(config: DecoderConfig, args: argparse.Namespace) -> dict[str, float]:
 
 def ours(args: argparse.Namespace) -> harness.Run:
   """Decodes by the project's engine."""
-  model = load_model('smollm2-135m', ModelSettings())
+  model = load_model('smollm2-135m', ModelConfig())
   endless = copy.copy(model.tokenizer)
   endless.end_ids = frozenset()
   model = dataclasses.replace(model, tokenizer=endless)
-  settings = GenerationSettings(max_tokens=args.tokens, slots=args.rows)
+  settings = GenerationConfig(max_tokens=args.tokens, slots=args.rows)
   amounts = work(model.config, args)
   def run(warm_up: bool) -> dict[str, float]:
     generate(model, prompts(endless, args.rows), settings=settings)

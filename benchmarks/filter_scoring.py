@@ -5,7 +5,7 @@
 Theirs scores the text without a call once a document, and each call without and with its result;
 sequences end with their last scored token. Ours groups, packs and scores the same candidates. With
 --distinct each call is in once a document: then there is nothing to group. `ours_skipping` leaves
-out the losses that can not decide whether a call is kept (AnnotationSettings.skip_hopeless). The
+out the losses that can not decide whether a call is kept (AnnotationConfig.early_reject). The
 share of the matmul peak counts what a side has to compute, equal sequences once for ours.
 """
 
@@ -16,15 +16,15 @@ from collections import defaultdict
 
 import harness
 
-from toolformer_jax.annotation import folder as folders
+from toolformer_jax.annotation import run_dir as folders
+from toolformer_jax.annotation.config import THRESHOLDS
 from toolformer_jax.annotation.filter import WEIGHTS, score_calls
-from toolformer_jax.annotation.folder import stage_name
-from toolformer_jax.annotation.records import Document, ExecutedCall, read_records
-from toolformer_jax.annotation.settings import THRESHOLDS
+from toolformer_jax.annotation.run_dir import stage_name
 from toolformer_jax.calls import DEFAULT_SYNTAX
-from toolformer_jax.flops import forward_flops
+from toolformer_jax.checkpoints.loading import ModelConfig, load_model
+from toolformer_jax.data.records import Document, ExecutedCall, read_records
 from toolformer_jax.models.config import DecoderConfig
-from toolformer_jax.runtime import ModelSettings, load_model
+from toolformer_jax.models.flops import forward_flops
 from toolformer_jax.tokenizer import Tokenizer
 
 _WARM_UP = 100
@@ -88,24 +88,24 @@ def flops(config: DecoderConfig, found: list[list[int]], kept: list[int], groupe
   return sum(forward_flops(config, len(tokens), logits=logits) for tokens, logits in work)
 
 
-def ours(args: argparse.Namespace, least_gain: float = -math.inf) -> harness.Run:
+def ours(args: argparse.Namespace, min_gain: float = -math.inf) -> harness.Run:
   """Scores by the project's engine."""
-  model = load_model('smollm2-135m', ModelSettings(dtype=args.dtype)).frozen()
+  model = load_model('smollm2-135m', ModelConfig(dtype=args.dtype)).frozen()
   calls, documents = read(args)
   work = {'candidates': len(calls)}
-  if least_gain == -math.inf:
+  if min_gain == -math.inf:
     needed = sequences(calls, documents, model.tokenizer)
     work['flops'] = flops(model.config, *needed, grouped=True)
   def run(warm_up: bool) -> dict[str, float]:
     score_calls(calls[:_WARM_UP] if warm_up else calls, documents, model=model,
-                syntax=DEFAULT_SYNTAX, least_gain=least_gain)
+                syntax=DEFAULT_SYNTAX, min_gain=min_gain)
     return work
   return run
 
 
 def ours_skipping(args: argparse.Namespace) -> harness.Run:
   """Scores by the project's engine what may decide."""
-  return ours(args, least_gain=min(THRESHOLDS))
+  return ours(args, min_gain=min(THRESHOLDS))
 
 
 def theirs(args: argparse.Namespace) -> harness.Run:

@@ -22,18 +22,20 @@ import harness
 import jax
 import numpy as np
 
-from toolformer_jax import configuration, flops, sharding
+from toolformer_jax import sharding
+from toolformer_jax.checkpoints.loading import ModelConfig, load_model
+from toolformer_jax.config import loading as configuration
+from toolformer_jax.models import flops
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.decoder import Decoder
 from toolformer_jax.models.language_model import LanguageModel, abstract_variables, decoder_on
-from toolformer_jax.runtime import ModelSettings, load_model
 from toolformer_jax.tokenizer import Tokenizer
+from toolformer_jax.training.config import FinetuneConfig
 from toolformer_jax.training.data import annotated_example, put_rows
 from toolformer_jax.training.optimizer import make_optimizer
 from toolformer_jax.training.packing import Example, PackedRows, pack
-from toolformer_jax.training.settings import FinetuneSettings
 from toolformer_jax.training.sources import read_texts
-from toolformer_jax.training.state import (
+from toolformer_jax.training.train_step import (
   abstract_state,
   initial_adapters,
   initial_state,
@@ -85,7 +87,7 @@ def work(config: DecoderConfig, sequences: list[list[int]]) -> dict[str, float]:
 
 def ours(args: argparse.Namespace) -> harness.Run:
   """Trains by the project's step."""
-  settings = FinetuneSettings(learning_rate=RATE, warmup_fraction=0.0, lora_rank=args.lora_rank,
+  settings = FinetuneConfig(learning_rate=RATE, warmup_fraction=0.0, lora_rank=args.lora_rank,
                               loss_tokens=args.loss_tokens)
   collection = 'lora' if args.lora_rank else 'params'
   model = _with_adapters(_our_model(args), settings)
@@ -131,7 +133,7 @@ def _packed(args: argparse.Namespace, sequences: list[list[int]], tokenizer: Tok
 
 def _our_model(args: argparse.Namespace) -> LanguageModel:
   if args.model == 'smollm2-135m':
-    return load_model(args.model, ModelSettings(dtype=args.dtype))
+    return load_model(args.model, ModelConfig(dtype=args.dtype))
   mesh = sharding.make_mesh()
   decoder = decoder_on(mesh, configuration.decoder_config(args.model).replace(dtype=args.dtype))
   def make():
@@ -140,7 +142,7 @@ def _our_model(args: argparse.Namespace) -> LanguageModel:
   return LanguageModel(decoder, jax.jit(make, out_shardings=where)(), None, mesh)
 
 
-def _with_adapters(model: LanguageModel, settings: FinetuneSettings) -> LanguageModel:
+def _with_adapters(model: LanguageModel, settings: FinetuneConfig) -> LanguageModel:
   if not settings.lora_rank:
     return model
   config = model.config.replace(lora_rank=settings.lora_rank, lora_alpha=settings.lora_alpha)

@@ -15,16 +15,16 @@ import sys
 
 import harness
 
-from toolformer_jax import configuration
-from toolformer_jax.annotation.corpus import read_corpus
 from toolformer_jax.calls import DEFAULT_SYNTAX
-from toolformer_jax.inference.continuation import GenerationSettings
-from toolformer_jax.inference.generation import generate
-from toolformer_jax.runtime import load_model
+from toolformer_jax.checkpoints.loading import load_model
+from toolformer_jax.config import loading as configuration
+from toolformer_jax.data.corpus import read_corpus
+from toolformer_jax.inference.engine import generate
+from toolformer_jax.inference.request import GenerationConfig
 from toolformer_jax.tokenizer import Tokenizer
-from toolformer_jax.toolbox import call_runner
 from toolformer_jax.tools.base import Context
 from toolformer_jax.tools.executor import Executor
+from toolformer_jax.tools.registry import call_runner
 
 
 def main() -> None:
@@ -58,7 +58,7 @@ def ours(args: argparse.Namespace) -> harness.Run:
   model = load_model(str(args.exported or 'smollm2-135m'), config.model)
   tools = config.toolbox.build(['calculator'])
   prompts = read(model.tokenizer, args.prompts)
-  settings = GenerationSettings(max_tokens=args.max_tokens, slots=args.slots)
+  settings = GenerationConfig(max_tokens=args.max_tokens, slots=args.slots)
   def run(warm_up: bool) -> dict[str, float]:
     with Executor(tools, syntax=DEFAULT_SYNTAX) as executor:
       made = generate(

@@ -22,12 +22,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from toolformer_jax import configuration, sharding
-from toolformer_jax.inference.generation import STEPS
-from toolformer_jax.inference.prefill import TOGETHER
-from toolformer_jax.models.cache import Cache
+from toolformer_jax import sharding
+from toolformer_jax.config import loading as configuration
+from toolformer_jax.inference.engine import STEPS
+from toolformer_jax.inference.shared_prefix import TOGETHER
+from toolformer_jax.models.kv_cache import Cache
 from toolformer_jax.planning.programs import PROMPT, Program, Step, program
-from toolformer_jax.training.settings import FinetuneSettings
+from toolformer_jax.training.config import FinetuneConfig
 
 STEPS_OF_INFERENCE = tuple(step for step in get_args(Step) if step != 'train')
 
@@ -52,7 +53,7 @@ def planned(args: argparse.Namespace) -> Program:
   if needed > config.max_positions or config.window:
     raise SystemExit(f'{args.model} has {config.max_positions} positions, not {needed}, or windows')
   return program(args.step, config, sharding.make_mesh(), args.batch, args.length,
-                 FinetuneSettings())
+                 FinetuneConfig())
 
 
 def work(args: argparse.Namespace, one: Program) -> dict[str, float]:

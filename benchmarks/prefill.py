@@ -8,11 +8,11 @@ import itertools
 
 import harness
 
-from toolformer_jax.annotation.corpus import read_corpus
-from toolformer_jax.flops import forward_flops
-from toolformer_jax.inference.prefill import prefill_prompt
+from toolformer_jax.checkpoints.loading import ModelConfig, load_model
+from toolformer_jax.data.corpus import read_corpus
+from toolformer_jax.inference.shared_prefix import prefill_prompt
 from toolformer_jax.models.config import DecoderConfig
-from toolformer_jax.runtime import ModelSettings, load_model
+from toolformer_jax.models.flops import forward_flops
 from toolformer_jax.tokenizer import Tokenizer
 
 
@@ -41,7 +41,7 @@ def work(config: DecoderConfig, args: argparse.Namespace) -> dict[str, float]:
 
 def ours(args: argparse.Namespace) -> harness.Run:
   """Computes them by the project's engine."""
-  model = load_model('smollm2-135m', ModelSettings(dtype=args.dtype)).frozen()
+  model = load_model('smollm2-135m', ModelConfig(dtype=args.dtype)).frozen()
   prompts = read(model.tokenizer, args)
   amounts = work(model.config, args)
   def run(warm_up: bool) -> dict[str, float]:

@@ -7,7 +7,7 @@ AdamW is the fused one, and batches are padded to their longest sequence.
 import torch
 from theirs import DEVICE, GPU, Transformers, random_model
 
-from toolformer_jax import configuration
+from toolformer_jax.config import loading as configuration
 
 
 class Training:

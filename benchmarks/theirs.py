@@ -14,9 +14,9 @@ import numpy as np
 import torch
 import transformers
 
-from toolformer_jax import fetch
 from toolformer_jax.checkpoints.gguf import GgufFile
 from toolformer_jax.checkpoints.hf_config import write_config
+from toolformer_jax.data import catalogue as fetch
 from toolformer_jax.models.config import DecoderConfig
 
 GPU = torch.cuda.is_available()

@@ -17,17 +17,17 @@ from collections.abc import Callable, Sequence
 import table2_api_calls
 from reproduce import main
 
+from toolformer_jax.annotation.config import THRESHOLDS
 from toolformer_jax.annotation.execute import looks_ahead
 from toolformer_jax.annotation.filter import WEIGHTS, score_calls, weighted_loss
-from toolformer_jax.annotation.folder import DOCUMENTS
-from toolformer_jax.annotation.records import Document, ExecutedCall, ScoredCall
-from toolformer_jax.annotation.settings import THRESHOLDS
+from toolformer_jax.annotation.run_dir import DOCUMENTS
 from toolformer_jax.calls import CallSyntax
+from toolformer_jax.checkpoints.loading import load_model
 from toolformer_jax.commands import options
+from toolformer_jax.data.records import Document, ExecutedCall, ScoredCall
 from toolformer_jax.evaluation.tables import markdown
 from toolformer_jax.inference.scoring import ScoreRequest, score
 from toolformer_jax.models.language_model import LanguageModel
-from toolformer_jax.runtime import load_model
 
 TITLE = 'Ablation: the call before the text, or in place'
 

@@ -2,8 +2,8 @@
 
     python experiments/ablation_settings.py --gin_file answers.gin --corpus F --tools calculator \\
         --checkpoint smollm2-135m --tasks svamp --data_dir D \\
-        --change AnnotationSettings.look_ahead_guard=False calculator/ToolSettings.tau_f=0.3 \\
-                 FinetuneSettings.mask_results=True GenerationSettings.max_calls=3
+        --change AnnotationConfig.look_ahead_guard=False calculator/ToolConfig.tau_f=0.3 \\
+                 FinetuneConfig.mask_results=True GenerationConfig.max_calls=3
 
 Annotates, fine-tunes and evaluates as configured, and once more for each change. Of a change to the
 training the calls are those of the configuration, and of one to the evaluation the model is, too.
@@ -21,8 +21,8 @@ from toolformer_jax.training.sources import read_texts
 
 TITLE = 'Ablation: settings'
 CONFIGURED = 'as configured'
-_OF_TRAINING = ('FinetuneSettings.', 'MixtureSettings.')
-_OF_EVALUATION = ('GenerationSettings.', 'EvaluationSettings.')
+_OF_TRAINING = ('FinetuneConfig.', 'MixtureConfig.')
+_OF_EVALUATION = ('GenerationConfig.', 'EvaluationConfig.')
 
 
 def add(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,7 @@ D is an output folder of `toolformer annotate`. For each tau_f, and each k up to
 calls that would be kept and the texts with one. Of the calculator also the share whose result is
 the number that the text states next, which no rule of the filter looks at. Needs no model.
 
-Gains of calls whose third loss was not computed (`skip_hopeless`) are bounds: below the run's own
+Gains of calls whose third loss was not computed (`early_reject`) are bounds: below the run's own
 tau_f the rows count too many calls, and are marked. Positions at which no sample was a call are not
 known to have been among the k likeliest.
 """
@@ -22,9 +22,9 @@ import table2_api_calls
 from ablation_filter import documents_of
 from reproduce import main
 
-from toolformer_jax.annotation.folder import stage_name
 from toolformer_jax.annotation.merge import merge
-from toolformer_jax.annotation.records import Document, ExecutedCall, ScoredCall
+from toolformer_jax.annotation.run_dir import stage_name
+from toolformer_jax.data.records import Document, ExecutedCall, ScoredCall
 from toolformer_jax.evaluation.tables import markdown
 from toolformer_jax.tokenizer import Tokenizer
 

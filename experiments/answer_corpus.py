@@ -15,9 +15,9 @@ import sys
 from collections.abc import Iterator
 
 from toolformer_jax import cli
-from toolformer_jax.annotation.equations import has_arithmetic_left
-from toolformer_jax.annotation.gsm8k import Problem, collapse_gsm8k, is_dev, read_gsm8k
-from toolformer_jax.annotation.records import Document, write_records
+from toolformer_jax.data.equations import has_arithmetic_left
+from toolformer_jax.data.gsm8k import Problem, collapse_gsm8k, is_dev, read_gsm8k
+from toolformer_jax.data.records import Document, write_records
 
 SOURCE = 'GSM8K train, ending with the answer'
 

@@ -18,9 +18,9 @@ from collections.abc import Sequence
 from bootstrapping import operation
 
 from toolformer_jax import cli
-from toolformer_jax.annotation.records import AnnotatedDocument, write_records
+from toolformer_jax.data.records import AnnotatedDocument, write_records
+from toolformer_jax.training.config import MixtureConfig
 from toolformer_jax.training.mixture import hold_out
-from toolformer_jax.training.settings import MixtureSettings
 from toolformer_jax.training.sources import read_texts
 
 DEV_TEXTS = 1000  # the paper's; a tenth of few texts
@@ -36,7 +36,7 @@ def main() -> None:
   parser.add_argument('--most', type=int, default=4, metavar='N')
   args = parser.parse_args()
   texts = [text for run in args.runs for text in read_texts(run) if text.calls]
-  trained, held_out = hold_out(texts, MixtureSettings(dev_texts=DEV_TEXTS))
+  trained, held_out = hold_out(texts, MixtureConfig(dev_texts=DEV_TEXTS))
   write_records(args.output, balanced(trained, args.most))
   write_records(args.dev, held_out)
   often = times(trained, args.most)

@@ -19,8 +19,8 @@ import stages
 import table2_api_calls
 from reproduce import ROOT, main
 
-from toolformer_jax.annotation.corpus import read_corpus
-from toolformer_jax.annotation.records import Document, write_records
+from toolformer_jax.data.corpus import read_corpus
+from toolformer_jax.data.records import Document, write_records
 from toolformer_jax.errors import UserError
 from toolformer_jax.evaluation.tables import markdown
 from toolformer_jax.training.sources import read_texts

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from toolformer_jax.commands.finetune import read_annotated
-from toolformer_jax.wikipedia import corpus_pages
+from toolformer_jax.data.pages import corpus_pages
 
 _WORD = re.compile(r'\w+')
 _TAG = re.compile(r'<[^>]*>')

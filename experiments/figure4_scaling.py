@@ -15,9 +15,9 @@ from reproduce import main, planned
 
 from toolformer_jax.commands import evaluate, options
 from toolformer_jax.errors import UserError
-from toolformer_jax.evaluation import paper
 from toolformer_jax.evaluation.runner import Results
 from toolformer_jax.evaluation.tables import markdown
+from toolformer_jax.experiments import paper
 
 TITLE = 'Figure 4: scaling'
 TOOLS = ['calculator', 'qa', 'wikisearch']

@@ -16,14 +16,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
-from toolformer_jax import cli, configuration
+from toolformer_jax import cli
 from toolformer_jax.annotation import report
-from toolformer_jax.annotation.folder import MERGED, RunFolder
-from toolformer_jax.annotation.gsm8k import collapse_gsm8k, is_dev, read_gsm8k
 from toolformer_jax.annotation.pipeline import Annotation, ToolPlan
 from toolformer_jax.annotation.prompts import CALCULATOR
-from toolformer_jax.annotation.records import AnnotatedDocument, Document, ScoredCall
-from toolformer_jax.runtime import identity, load_model, versions
+from toolformer_jax.annotation.run_dir import MERGED, RunFolder
+from toolformer_jax.checkpoints.loading import load_model
+from toolformer_jax.config import loading as configuration
+from toolformer_jax.data.content_hash import identity
+from toolformer_jax.data.gsm8k import collapse_gsm8k, is_dev, read_gsm8k
+from toolformer_jax.data.records import AnnotatedDocument, Document, ScoredCall
+from toolformer_jax.runtime.run_dir import software_versions
 from toolformer_jax.tokenizer import Tokenizer
 from toolformer_jax.tools.calculator import Calculator
 
@@ -74,14 +77,14 @@ def main() -> None:
   parser.add_argument('--output_dir', type=pathlib.Path, default=pathlib.Path('runs/gsm8k_oracle'))
   args = parser.parse_args()
   cli.log_to_stderr()
-  config = configuration.load(['quickstart.gin'], ['AnnotationSettings.max_text_tokens = 400'])
+  config = configuration.load(['quickstart.gin'], ['AnnotationConfig.max_text_tokens = 400'])
   model = load_model(MODEL, config.model)
   problems = solved_problems(args.data, args.documents)
   plan = ToolPlan(Calculator(), config.tool_settings('calculator'), CALCULATOR)
   annotation = Annotation(model, (plan,), config.annotation, config.syntax)
   described = {**annotation.configuration(), 'checkpoint': identity(MODEL),
                'corpus': identity(str(args.data)), 'texts': len(problems)}
-  with RunFolder(args.output_dir, described, versions()) as folder:
+  with RunFolder(args.output_dir, described, software_versions()) as folder:
     annotation.run(lambda: [solved.document for solved in problems], folder)
     print(report.tool_table(report.tool_rows(folder, annotation.plans)))
     print(oracle_line(problems, list(folder.read_all(MERGED, AnnotatedDocument)), model.tokenizer))

@@ -22,7 +22,7 @@ from toolformer_jax.cli import guarded, log_to_stderr
 
 os.environ['JAX_PLATFORMS'] = 'cpu'  # before JAX is imported: a TPU that is there stays free
 
-from toolformer_jax import configuration  # noqa: E402
+from toolformer_jax.config import loading as configuration  # noqa: E402
 from toolformer_jax.planning.plan import Request, default_mesh, make_plan  # noqa: E402
 from toolformer_jax.planning.slices import GIB, Slice  # noqa: E402
 

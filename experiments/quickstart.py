@@ -18,21 +18,24 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 
-from toolformer_jax import cli, configuration
+from toolformer_jax import cli
 from toolformer_jax.annotation import report
-from toolformer_jax.annotation.corpus import read_corpus
-from toolformer_jax.annotation.folder import MERGED, RunFolder
 from toolformer_jax.annotation.pipeline import Annotation, ToolPlan
 from toolformer_jax.annotation.prompts import prompt_for
-from toolformer_jax.annotation.records import AnnotatedDocument, Document
-from toolformer_jax.inference.continuation import Generated
-from toolformer_jax.inference.generation import generate
+from toolformer_jax.annotation.run_dir import MERGED, RunFolder
+from toolformer_jax.checkpoints.loading import load_model
+from toolformer_jax.config import loading as configuration
+from toolformer_jax.data.content_hash import identity
+from toolformer_jax.data.corpus import read_corpus
+from toolformer_jax.data.records import AnnotatedDocument, Document
+from toolformer_jax.inference.engine import generate
+from toolformer_jax.inference.request import Generated
 from toolformer_jax.models.language_model import LanguageModel
-from toolformer_jax.runtime import identity, load_model, versions
+from toolformer_jax.runtime.run_dir import software_versions
 from toolformer_jax.tokenizer import Tokenizer
-from toolformer_jax.toolbox import call_runner
 from toolformer_jax.tools.base import Context, Tool
 from toolformer_jax.tools.executor import Executor
+from toolformer_jax.tools.registry import call_runner
 from toolformer_jax.training.data import annotated_example
 from toolformer_jax.training.finetune import evaluate_loss, finetune
 from toolformer_jax.training.packing import Example
@@ -129,7 +132,7 @@ def annotate(
   annotation = Annotation(model, (plan,), config.annotation, config.syntax)
   described = {**annotation.configuration(), 'checkpoint': identity(MODEL),
                'corpus': identity(source), 'texts': digest(corpus)}
-  with RunFolder(folder_path, described, versions()) as folder:
+  with RunFolder(folder_path, described, software_versions()) as folder:
     annotation.run(lambda: corpus, folder)
     rows = report.tool_rows(folder, annotation.plans)
     kept, rejected = report.best_calls(folder, plan, 3)
@@ -156,7 +159,8 @@ def train(
     return [annotated_example(record, model.tokenizer, config.syntax) for record in chosen]
   tuned = finetune(
       model=model, examples=examples(training_mix(of_tool.values())), settings=config.finetune,
-      output_dir=folder_path, configuration={'checkpoint': identity(MODEL)}, versions=versions())
+      output_dir=folder_path, configuration={'checkpoint': identity(MODEL)},
+      versions=software_versions())
   losses = {}
   for tool, some in of_tool.items():
     held_out = examples(some[::HELD_OUT_EVERY])

@@ -13,12 +13,12 @@ from collections.abc import Callable, Sequence
 from toolformer_jax import cli
 from toolformer_jax.commands import evaluate, options
 from toolformer_jax.errors import UserError
-from toolformer_jax.evaluation import comparison
 from toolformer_jax.evaluation.arms import TITLES
 from toolformer_jax.evaluation.runner import Plan, Results
 from toolformer_jax.evaluation.tables import breakdown_rows, latex, markdown
 from toolformer_jax.evaluation.task import read_items
-from toolformer_jax.runs import whole_file
+from toolformer_jax.experiments import comparison
+from toolformer_jax.runtime.run_dir import whole_file
 
 ROOT = pathlib.Path('runs/paper')
 _CHARS_PER_TOKEN = 4  # of English, for the estimate of a dry run

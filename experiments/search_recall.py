@@ -18,9 +18,9 @@ import tempfile
 import time
 from collections.abc import Iterator
 
+from toolformer_jax.data.pages import corpus_pages
+from toolformer_jax.data.passages import Page
 from toolformer_jax.tools.passage_index import PassageIndex
-from toolformer_jax.tools.passages import Page
-from toolformer_jax.wikipedia import corpus_pages
 
 _DEPTHS = (1, 5)
 

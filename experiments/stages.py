@@ -12,8 +12,8 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from toolformer_jax.annotation.corpus import read_corpus
 from toolformer_jax.commands import options
+from toolformer_jax.data.corpus import read_corpus
 from toolformer_jax.errors import UserError
 from toolformer_jax.evaluation.scores import Score
 from toolformer_jax.evaluation.tables import shown
@@ -36,7 +36,7 @@ def add(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--data_dir', default='data', metavar='D', help='the same')
   parser.add_argument('--limit', type=int, default=200, metavar='N', help='questions of each task')
   parser.add_argument('--epochs', type=float, default=3.0, metavar='N',
-                      help='how often each text is trained on; FinetuneSettings.steps follows')
+                      help='how often each text is trained on; FinetuneConfig.steps follows')
   options.add_configuration(parser)
 
 
@@ -69,7 +69,7 @@ def finetune(args: argparse.Namespace, data: Sequence[pathlib.Path], folder: pat
   Raises:
     UserError: there is no call in them, or the command fails or was stopped.
   """
-  steps = f'FinetuneSettings.steps={_steps(args, data, bindings)}'
+  steps = f'FinetuneConfig.steps={_steps(args, data, bindings)}'
   _toolformer(args, (*bindings, steps), 'finetune', '--data', *map(str, data),
               f'--checkpoint={args.checkpoint}', f'--output_dir={folder}')
   if not (folder / 'model').exists():  # asked to stop, it saves its state and ends well

@@ -18,8 +18,8 @@ import sys
 import time
 from collections.abc import Sequence
 
-from toolformer_jax.annotation.corpus import read_corpus
-from toolformer_jax.annotation.records import write_records
+from toolformer_jax.data.corpus import read_corpus
+from toolformer_jax.data.records import write_records
 
 _OWN = ('times.log', '.lock', '.turn')
 

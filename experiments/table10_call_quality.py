@@ -11,9 +11,9 @@ import sys
 import table2_api_calls
 from reproduce import main
 
-from toolformer_jax.annotation.records import ScoredCall
-from toolformer_jax.evaluation import paper
+from toolformer_jax.data.records import ScoredCall
 from toolformer_jax.evaluation.tables import markdown
+from toolformer_jax.experiments import paper
 
 TITLE = 'Table 10: calls and how much they help'
 

@@ -12,12 +12,12 @@ from collections.abc import Iterator
 
 from reproduce import main
 
-from toolformer_jax.annotation.folder import stage_name
-from toolformer_jax.annotation.records import Record, ScoredCall, read_records
-from toolformer_jax.annotation.settings import THRESHOLDS
+from toolformer_jax.annotation.config import THRESHOLDS
+from toolformer_jax.annotation.run_dir import stage_name
+from toolformer_jax.data.records import Record, ScoredCall, read_records
 from toolformer_jax.errors import UserError
-from toolformer_jax.evaluation import paper
 from toolformer_jax.evaluation.tables import markdown
+from toolformer_jax.experiments import paper
 
 TITLE = 'Table 2: examples with API calls in C*'
 

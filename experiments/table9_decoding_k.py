@@ -12,11 +12,11 @@ import sys
 from reproduce import main, planned, with_settings
 
 from toolformer_jax.commands import evaluate, options
-from toolformer_jax.evaluation import paper
 from toolformer_jax.evaluation.runner import Plan
 from toolformer_jax.evaluation.scores import Score
 from toolformer_jax.evaluation.tables import markdown, shown
 from toolformer_jax.evaluation.tasks import TASKS
+from toolformer_jax.experiments import paper
 
 TITLE = 'Table 9: the k of decoding'
 

@@ -9,7 +9,7 @@ split; the second the first words of so many posts. All five tools were annotate
 
     toolformer annotate --corpus F --tools calculator,calendar,wikisearch,mt,qa \\
         --checkpoint smollm2-135m --gin_file quickstart.gin --output_dir D \\
-        "--gin.SearchSettings.corpus='pages.jsonl.gz'"
+        "--gin.SearchConfig.corpus='pages.jsonl.gz'"
 """
 
 import argparse
@@ -18,12 +18,12 @@ import itertools
 import pathlib
 from collections.abc import Iterable, Iterator
 
-from toolformer_jax import fetch
-from toolformer_jax.annotation.corpus import read_corpus
-from toolformer_jax.annotation.records import Document, write_records
-from toolformer_jax.annotation.settings import AnnotationSettings
-from toolformer_jax.annotation.split import split_document
+from toolformer_jax.annotation.config import AnnotationConfig
 from toolformer_jax.checkpoints.gguf import GgufFile
+from toolformer_jax.data import catalogue as fetch
+from toolformer_jax.data.corpus import read_corpus
+from toolformer_jax.data.records import Document, write_records
+from toolformer_jax.data.split import split_document
 
 
 def main() -> None:
@@ -54,7 +54,7 @@ def filling(posts: Iterable[Document], texts: int) -> Iterator[Document]:
   """Yields posts that make up `texts` texts once they are split; one that is too long is left."""
   encode = GgufFile(fetch.fetch('smollm2-135m')).tokenizer().encode
   for post in posts:
-    pieces = len(split_document(post, encode, AnnotationSettings().max_text_tokens))
+    pieces = len(split_document(post, encode, AnnotationConfig().max_text_tokens))
     if pieces <= texts:
       texts -= pieces
       yield post

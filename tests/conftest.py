@@ -20,7 +20,7 @@ import pytest
 from tokenizers.pre_tokenizers import ByteLevel
 
 from toolformer_jax import sharding
-from toolformer_jax.fetch import DownloadError, fetch
+from toolformer_jax.data.catalogue import DownloadError, fetch
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.decoder import Decoder
 from toolformer_jax.models.language_model import LanguageModel, abstract_variables

@@ -21,10 +21,10 @@ from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.tokenizer import Tokenizer
 
 TEXTS = ['She has 48 + 36 equals 84 cats.', 'Of 7 and 5 the total of 12 is odd.']
-QUICK = ['--gin.ToolSettings.k=1', '--gin.ToolSettings.m=1', '--gin.calculator/ToolSettings.k=1',
-         '--gin.calculator/ToolSettings.m=1', '--gin.AnnotationSettings.max_call_tokens=8']
-SMALL_STEPS = ['--gin.FinetuneSettings.steps=2', '--gin.FinetuneSettings.batch_rows=8',
-               '--gin.FinetuneSettings.row_tokens=32', '--gin.FinetuneSettings.save_every=1']
+QUICK = ['--gin.ToolConfig.k=1', '--gin.ToolConfig.m=1', '--gin.calculator/ToolConfig.k=1',
+         '--gin.calculator/ToolConfig.m=1', '--gin.AnnotationConfig.max_call_tokens=8']
+SMALL_STEPS = ['--gin.FinetuneConfig.steps=2', '--gin.FinetuneConfig.batch_rows=8',
+               '--gin.FinetuneConfig.row_tokens=32', '--gin.FinetuneConfig.save_every=1']
 
 
 @pytest.fixture(scope='module')
@@ -129,7 +129,7 @@ def test_call_prints_the_result_alone(run, argv, result):
 
 def test_search_finds_in_the_corpus_of_its_settings(run, workplace):
   (workplace / 'pages.jsonl').write_text('{"title": "Togo", "text": "Its capital is Lomé."}\n')
-  argv = ['call', 'wikisearch', 'capital', "--gin.SearchSettings.corpus='pages.jsonl'"]
+  argv = ['call', 'wikisearch', 'capital', "--gin.SearchConfig.corpus='pages.jsonl'"]
   assert run(*argv) == (0, 'Togo > Its capital is Lomé.\n', '')
 
 
@@ -184,13 +184,13 @@ def test_a_decorated_function_gets_the_name_that_it_is_given(run, own_tools):
 
 
 def test_results_are_cut_as_a_model_would_see_them(run, own_tools):
-  cut = '--gin.AnnotationSettings.max_result_chars=10'
+  cut = '--gin.AnnotationConfig.max_result_chars=10'
   assert run('call', 'upper', 'a long one of many words', *own_tools, cut) == (0, 'A LONG\n', '')
 
 
 def test_settings_are_for_tools_that_are_there(fails, own_tools):
   argv = ('call', 'calculator', '1+1', *own_tools)
-  assert "unknown tool 'uper': did you mean upper" in fails(*argv, '--gin.uper/ToolSettings.k=3')
+  assert "unknown tool 'uper': did you mean upper" in fails(*argv, '--gin.uper/ToolConfig.k=3')
 
 
 @pytest.mark.parametrize('argument, reason', [
@@ -208,7 +208,7 @@ def test_call_without_a_result_is_an_error(fails, argument, reason):
   (['call', 'calculatr', '1+1'], "unknown tool 'calculatr': did you mean calculator"),
   (['call', 'calculator', '1+1', '2'], 'unrecognized arguments: 2'),
   (['call', 'calendar', '--date', '30.1.2023'], "'30.1.2023' is not a date"),
-  (['call', 'calculator', '1+1', '--gin.ToolSettings.kk=3'], "'kk': did you mean k"),
+  (['call', 'calculator', '1+1', '--gin.ToolConfig.kk=3'], "'kk': did you mean k"),
   (['call', 'calculator', '1+1', '--gin_file', 'papr.gin'], 'did you mean paper.gin'),
   (['fetch', 'smolm2'], "unknown model or corpus 'smolm2': did you mean smollm2-135m"),
   (['fetch', 'smollm2-135m', '--gin.A.b=3'], 'nothing to configure'),
@@ -285,7 +285,7 @@ def test_score_refuses_bad_input_and_keeps_earlier_results(
 def generate(run, checkpoint):
   def generate(*argv):
     code, out, err = run('generate', '--checkpoint', checkpoint, '--tools', 'calculator,Calendar',
-                         '--gin.GenerationSettings.max_tokens=3', *argv)
+                         '--gin.GenerationConfig.max_tokens=3', *argv)
     assert code == 0, err
     return out
   return generate
@@ -312,7 +312,7 @@ def test_generate_continues_every_text_of_a_file_as_if_it_were_alone(generate, c
   (['--input', 'nothing.txt'], 'can not read nothing.txt'),
   (['--prompt', 'a', '--tools', ' ,'], 'no tool is named'),
   (['--prompt', 'a', '--checkpoint', 'smollm3'], "unknown model 'smollm3': did you mean smollm2"),
-  (['--prompt', 'a', '--gin.ModelSettings.data=7'], 'a mesh of 7 x -1 x 1 does not fit'),
+  (['--prompt', 'a', '--gin.ModelConfig.data=7'], 'a mesh of 7 x -1 x 1 does not fit'),
 ])
 def test_generate_refuses_bad_input(fails, checkpoint, argv, message):
   assert message in fails('generate', '--checkpoint', checkpoint, '--tools', 'calculator', *argv)
@@ -335,7 +335,7 @@ def test_annotate_reports_and_does_not_repeat_what_is_done(run, workplace, corpu
   made_with = json.loads((workplace / 'run/run.json').read_text())['configuration']
   assert made_with['settings']['seed'] == 3
   assert len(made_with['checkpoint']) == len(made_with['corpus']) == 64
-  assert 'AnnotationSettings.seed = 3\n' in (workplace / 'run/config.gin').read_text()
+  assert 'AnnotationConfig.seed = 3\n' in (workplace / 'run/config.gin').read_text()
   before = snapshot(workplace / 'run')
   code, again, err = run(*annotate(corpus, checkpoint, '--seed', 3))
   assert (code, again) == (0, report)
@@ -376,7 +376,7 @@ def test_annotate_with_a_tool_of_ones_own(run, fails, workplace, corpus, checkpo
           '--output_dir', 'run', *QUICK, *own_tools]
   assert 'there is no prompt to sample calls to Upper from' in fails(*argv)
   assert not (workplace / 'run').exists()
-  code, report, err = run(*argv, "--gin.upper/ToolSettings.prompt='upper.txt'")
+  code, report, err = run(*argv, "--gin.upper/ToolConfig.prompt='upper.txt'")
   assert code == 0 and '| Upper | 2 |' in report, err
   tools = json.loads((workplace / 'run/run.json').read_text())['configuration']['tools']
   assert tools['Upper']['prompt'] and tools['Upper']['version'] == '1'
@@ -387,7 +387,7 @@ def test_a_recorded_run_is_replayed_without_its_tools(run, fails, workplace, cor
   def argv(folder, *more):
     return ['annotate', '--corpus', corpus, '--checkpoint', checkpoint, '--tools', 'upper',
             '--output_dir', folder, *QUICK, *own_tools,
-            "--gin.upper/ToolSettings.prompt='upper.txt'", *more]
+            "--gin.upper/ToolConfig.prompt='upper.txt'", *more]
   code, report, err = run(*argv('recorded', '--record', 'calls.sqlite'))
   assert code == 0, err
   (workplace / 'my_tools.py').unlink()
@@ -397,7 +397,7 @@ def test_a_recorded_run_is_replayed_without_its_tools(run, fails, workplace, cor
 
 
 def test_two_processes_of_a_cluster_share_the_work(run, workplace, corpus, checkpoint):
-  more = ['--gin.AnnotationSettings.chunk_documents=1']
+  more = ['--gin.AnnotationConfig.chunk_documents=1']
   code, report, err = run(*annotate(corpus, checkpoint, *more))
   assert code == 0, err
   (workplace / 'run').rename(workplace / 'alone')
@@ -481,7 +481,7 @@ def test_an_exported_model_scores_and_learns_as_before(run, fails, workplace, co
                      *SMALL_STEPS)
   assert code == 0, err
   assert run('generate', '--checkpoint', 'tuned', '--tools', 'calculator', '--prompt', 'a',
-             '--gin.GenerationSettings.max_tokens=2')[0] == 0
+             '--gin.GenerationConfig.max_tokens=2')[0] == 0
 
 
 def test_finetune_without_calls_learns_the_texts_alone(run, workplace, data, checkpoint):
@@ -502,10 +502,10 @@ def test_finetune_writes_a_checkpoint_that_generates(run, workplace, data, check
   argv = ['finetune', '--data', data, '--checkpoint', checkpoint, '--output_dir', 'tuned']
   code, out, err = run(*argv, *SMALL_STEPS)
   assert (code, out) == (0, 'tuned\n'), err
-  assert 'FinetuneSettings.steps = 2\n' in (workplace / 'tuned/config.gin').read_text()
+  assert 'FinetuneConfig.steps = 2\n' in (workplace / 'tuned/config.gin').read_text()
   assert len((workplace / 'tuned/metrics.jsonl').read_text().splitlines()) == 2
   code, out, err = run('generate', '--checkpoint', 'tuned', '--tools', 'calculator',
-                       '--prompt', 'a', '--gin.GenerationSettings.max_tokens=3')
+                       '--prompt', 'a', '--gin.GenerationConfig.max_tokens=3')
   assert code == 0 and out.startswith('a'), err
 
 

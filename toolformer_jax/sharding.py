@@ -136,7 +136,7 @@ def state_shardings(abstract: Any, mesh: Mesh) -> Any:
   return jax.tree.map(sharding, abstract, is_leaf=lambda x: isinstance(x, nn.LogicallyPartitioned))
 
 
-def laid_out(abstract: Any, mesh: Mesh) -> Any:
+def abstract_with_sharding(abstract: Any, mesh: Mesh) -> Any:
   """Returns shape, dtype and sharding of every array of the boxed state `abstract`, without boxes.
 
   This is what restores a checkpoint onto `mesh`, whatever mesh it was written from.

@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 
 from toolformer_jax.annotation.execute import LOOK_AHEAD, looks_ahead, start_calls
-from toolformer_jax.annotation.records import Candidate, Document
 from toolformer_jax.calls import DEFAULT_SYNTAX
+from toolformer_jax.data.records import Candidate, Document
 from toolformer_jax.tools.calculator import Calculator
 from toolformer_jax.tools.executor import Executor
 from toolformer_jax.tools.function import tool

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from toolformer_jax.annotation.filter import WEIGHTS, score_calls, weighted_loss
-from toolformer_jax.annotation.records import Document, ExecutedCall
 from toolformer_jax.calls import DEFAULT_SYNTAX
+from toolformer_jax.data.records import Document, ExecutedCall
 from toolformer_jax.inference.scoring import ScoreRequest, score
 
 TEXT = 'There are 48 and 36, which makes 84 in all.'
@@ -40,7 +40,7 @@ def test_losses_are_those_of_the_whole_text_after_a_prefix(make_model):
   for made in scored:
     texts = ('', f' [Calculator({made.argument}) -> ]',
              f' [Calculator({made.argument}) -> {made.result}]')
-    for text, loss in zip(texts, (made.loss_nothing, made.loss_call, made.loss_result),
+    for text, loss in zip(texts, (made.loss_no_call, made.loss_call, made.loss_result),
                           strict=True):
       opening, arrow, rest = text.partition(' ->')
       prefix = model.tokenizer.encode(opening + arrow) + model.tokenizer.encode(rest)
@@ -48,7 +48,7 @@ def test_losses_are_those_of_the_whole_text_after_a_prefix(make_model):
                                               tuple(range(len(prefix) + len(ids))))])[0]
       from_position = everything[len(prefix) + made.position:]
       assert loss == pytest.approx(weighted_loss(from_position), abs=1e-4)
-    assert made.gain == min(made.loss_nothing, made.loss_call) - made.loss_result
+    assert made.gain == min(made.loss_no_call, made.loss_call) - made.loss_result
 
 
 def test_calls_without_a_result_are_not_scored(make_model):
@@ -63,7 +63,7 @@ def test_skipping_a_loss_changes_no_call_that_reaches_the_threshold(make_model):
   calls = [call(i, result=result) for i in positions for result in ('84', '9')]
   every, lazy = (
       score_calls(calls, [Document('d', TEXT)], model=model, syntax=DEFAULT_SYNTAX, **bound)[0]
-      for bound in ({}, {'least_gain': least}))
+      for bound in ({}, {'min_gain': least}))
   skipped = [made.loss_call is None for made in lazy]
   assert any(skipped) and not all(skipped)
   for one, other in zip(every, lazy, strict=True):

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolformer_jax.annotation.merge import merge, over_cap
-from toolformer_jax.annotation.records import Document, ScoredCall, from_json, to_json
 from toolformer_jax.calls import DEFAULT_SYNTAX, insert_calls
+from toolformer_jax.data.records import Document, ScoredCall, from_json, to_json
 
 NAMES = ('Calculator', 'WikiSearch')
 TAU_F = {'Calculator': 0.5, 'WikiSearch': 1.0}

@@ -10,15 +10,15 @@ import threading
 import numpy as np
 import pytest
 
-from toolformer_jax.annotation.folder import MERGED, RunFolder
+from toolformer_jax.annotation.config import AnnotationConfig, ToolConfig
 from toolformer_jax.annotation.pipeline import Annotation, ToolPlan
 from toolformer_jax.annotation.prompts import CALCULATOR
-from toolformer_jax.annotation.records import AnnotatedDocument, Document, ScoredCall
-from toolformer_jax.annotation.settings import AnnotationSettings, ToolSettings
+from toolformer_jax.annotation.run_dir import MERGED, RunFolder
+from toolformer_jax.data.records import AnnotatedDocument, Document, ScoredCall
 from toolformer_jax.errors import UserError
-from toolformer_jax.runs import Shard
+from toolformer_jax.runtime.run_dir import Shard
 from toolformer_jax.tools.calculator import Calculator
-from toolformer_jax.tools.store import CallStore
+from toolformer_jax.tools.call_store import CallStore
 
 TEXTS = [f'There are {i} and {i + 7} ducks. In all there are {2 * i + 7} ducks.' for i in range(7)]
 DOCUMENTS = [Document(f'd{i}', text) for i, text in enumerate(TEXTS)]
@@ -60,9 +60,9 @@ class Waiting(Echo):
 
 @pytest.fixture
 def annotation(make_model):
-  settings = AnnotationSettings(max_text_tokens=60, max_call_tokens=6, chunk_documents=2,
+  settings = AnnotationConfig(max_text_tokens=60, max_call_tokens=6, chunk_documents=2,
                                 temperature=3.0, preselect=False, time_limit_s=600.0)
-  plan = ToolPlan(Echo(), ToolSettings(tau_s=0.0, k=3, m=4, tau_f=-1.0), CALCULATOR)
+  plan = ToolPlan(Echo(), ToolConfig(tau_s=0.0, k=3, m=4, tau_f=-1.0), CALCULATOR)
   model = make_model(max_positions=8192, tied_head=False, head_bias=True)
   # A random model that is eager to end calls writes whole ones now and then.
   ids = np.array([model.tokenizer.encode(mark)[0] for mark in ')]'])

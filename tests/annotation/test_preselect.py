@@ -5,7 +5,7 @@ import time
 import pytest
 
 from toolformer_jax.annotation.preselect import preselect
-from toolformer_jax.annotation.records import Document
+from toolformer_jax.data.records import Document
 
 
 def selects(tool: str, text: str, seed: int = 0, **fields) -> bool:

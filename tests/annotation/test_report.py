@@ -6,24 +6,24 @@ from collections import Counter
 import pytest
 import tokenizers
 
-from toolformer_jax.annotation import folder as folders
 from toolformer_jax.annotation import report
-from toolformer_jax.annotation.folder import RunFolder, stage_name
+from toolformer_jax.annotation import run_dir as folders
+from toolformer_jax.annotation.config import AnnotationConfig, ToolConfig
 from toolformer_jax.annotation.merge import merge
 from toolformer_jax.annotation.pipeline import ToolPlan
 from toolformer_jax.annotation.prompts import CALCULATOR
-from toolformer_jax.annotation.records import Candidate, Document, ScoredCall
-from toolformer_jax.annotation.settings import AnnotationSettings, ToolSettings
+from toolformer_jax.annotation.run_dir import RunFolder, stage_name
+from toolformer_jax.data.records import Candidate, Document, ScoredCall
 from toolformer_jax.tokenizer import Tokenizer
 from toolformer_jax.tools.calculator import Calculator
 
 DOCUMENTS = [Document('a', 'One and two | make\nthree.'), Document('b', 'Four.')]
-PLAN = ToolPlan(Calculator(), ToolSettings(tau_s=0.25, k=2, m=3, tau_f=0.75), CALCULATOR)
+PLAN = ToolPlan(Calculator(), ToolConfig(tau_s=0.25, k=2, m=3, tau_f=0.75), CALCULATOR)
 
 
 def scored(document_id: str, position: int, gain: float, argument: str = '1 + 2') -> ScoredCall:
   return ScoredCall(document_id, 'Calculator', argument, position, 0.5, '3', None,
-                    loss_nothing=3.0, loss_call=4.0, loss_result=3.0 - gain)
+                    loss_no_call=3.0, loss_call=4.0, loss_result=3.0 - gain)
 
 
 SCORED = [
@@ -77,7 +77,7 @@ def test_row_counts_every_stage(folder):
 @pytest.mark.parametrize('tau_f', [0.0, 0.5, 0.75, 1.0, 2.0, 3.0])
 def test_kept_is_what_merging_keeps(folder, tau_f):
   write_whole_run(folder)
-  row, = report.tool_rows(folder, [ToolPlan(Calculator(), ToolSettings(tau_f=tau_f), CALCULATOR)])
+  row, = report.tool_rows(folder, [ToolPlan(Calculator(), ToolConfig(tau_f=tau_f), CALCULATOR)])
   merged, _ = merge(DOCUMENTS, SCORED, {'Calculator': tau_f})
   assert row.kept[tau_f] == sum(len(record.calls) for record in merged)
   assert row.texts_kept[tau_f] == len(merged)
@@ -85,7 +85,7 @@ def test_kept_is_what_merging_keeps(folder, tau_f):
 
 def test_summary_has_a_line_for_the_tool_and_says_what_failed(folder):
   write_whole_run(folder)
-  text = report.summary(folder, [PLAN], AnnotationSettings())
+  text = report.summary(folder, [PLAN], AnnotationConfig())
   assert '3 documents were read; 1 of them are longer than 192 tokens and were split' in text
   assert '1 texts with a call already were left out. That makes 2 texts.' in text
   assert '| Calculator | 2 | 2 | 4 | 12 | 7 | 5 | 5 | 0.75 | 2 | 2 | 1 | 1 |' in text.splitlines()

@@ -4,11 +4,11 @@ import jax
 import numpy as np
 import pytest
 
+from toolformer_jax.annotation.config import AnnotationConfig, ToolConfig
 from toolformer_jax.annotation.prompts import Prompt
-from toolformer_jax.annotation.records import Document
 from toolformer_jax.annotation.sample import CallSampler, check_fits
-from toolformer_jax.annotation.settings import AnnotationSettings, ToolSettings
 from toolformer_jax.calls import DEFAULT_SYNTAX, CallSyntax
+from toolformer_jax.data.records import Document
 from toolformer_jax.errors import UserError
 
 PROMPT = Prompt('Calculator', 'Add calls:', ('One and one is [Calculator(1 + 1)] 2.',))
@@ -26,8 +26,8 @@ def model(make_model):
 
 
 def sampler(model, **tool):
-  settings = AnnotationSettings(temperature=3.0, max_call_tokens=12)
-  return CallSampler(model=model, prompt=PROMPT, tool=ToolSettings(**tool), settings=settings,
+  settings = AnnotationConfig(temperature=3.0, max_call_tokens=12)
+  return CallSampler(model=model, prompt=PROMPT, tool=ToolConfig(**tool), settings=settings,
                      syntax=DEFAULT_SYNTAX)
 
 
@@ -75,7 +75,7 @@ def test_tau_s_is_a_lower_bound(model):
 
 def test_what_the_model_has_no_room_for_is_refused(model):
   def check(**settings):
-    check_fits(model, PROMPT, AnnotationSettings(**settings), DEFAULT_SYNTAX)
+    check_fits(model, PROMPT, AnnotationConfig(**settings), DEFAULT_SYNTAX)
   check(max_text_tokens=200)
   with pytest.raises(UserError, match='max_text_tokens smaller'):
     check(max_text_tokens=500)
@@ -83,4 +83,4 @@ def test_what_the_model_has_no_room_for_is_refused(model):
 
 def test_a_start_of_several_tokens_is_refused(model):
   with pytest.raises(UserError, match='must be one token'):
-    check_fits(model, PROMPT, AnnotationSettings(), CallSyntax(start=' <API>'))
+    check_fits(model, PROMPT, AnnotationConfig(), CallSyntax(start=' <API>'))

@@ -2,9 +2,9 @@
 
 import pytest
 
+from toolformer_jax.training.config import FinetuneConfig
 from toolformer_jax.training.finetune import finetune
 from toolformer_jax.training.packing import Example
-from toolformer_jax.training.settings import FinetuneSettings
 
 # What SVAMP.json has, and what the model has learned to go on with.
 PROBLEMS = [
@@ -22,7 +22,7 @@ def taught(make_model, tmp_path_factory):
     prompt = f'{problem["Body"]} {problem["Question"]} The answer is'
     ids = [token for piece in (prompt, *pieces) for token in model.tokenizer.encode(piece)]
     return Example(ids, [1.0] * len(ids))
-  settings = FinetuneSettings(steps=150, batch_rows=1, row_tokens=64, learning_rate=1e-2,
+  settings = FinetuneConfig(steps=150, batch_rows=1, row_tokens=64, learning_rate=1e-2,
                               save_every=150)
   path = tmp_path_factory.mktemp('taught')
   finetune(model=model, examples=[example(*each) for each in PROBLEMS], settings=settings,

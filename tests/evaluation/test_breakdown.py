@@ -2,20 +2,20 @@
 
 import pytest
 
+from toolformer_jax.evaluation.answer_matching import Rule, judge
 from toolformer_jax.evaluation.breakdown import (
-    EXTRACTION,
-    IGNORED,
-    KINDS,
-    NO_CALL,
-    NO_RESULT,
-    RIGHT,
-    WRONG_ARGUMENT,
-    breakdown,
+  EXTRACTION,
+  IGNORED,
+  KINDS,
+  NO_CALL,
+  NO_RESULT,
+  RIGHT,
+  WRONG_ARGUMENT,
+  breakdown,
 )
-from toolformer_jax.evaluation.judging import Rule, judge
-from toolformer_jax.evaluation.settings import EvaluationSettings
+from toolformer_jax.evaluation.config import EvaluationConfig
 
-SETTINGS = EvaluationSettings()
+SETTINGS = EvaluationConfig()
 
 
 @pytest.mark.parametrize(('prediction', 'results', 'kind'), [

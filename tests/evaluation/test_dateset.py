@@ -10,7 +10,7 @@ import holidays
 import pytest
 from dateutil.relativedelta import relativedelta
 
-from toolformer_jax.evaluation.settings import EvaluationSettings
+from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.evaluation.task import read_items
 from toolformer_jax.evaluation.tasks.dateset import DATESET
 
@@ -22,7 +22,7 @@ NAMES = {'Thanksgiving': 'Thanksgiving Day', 'Juneteenth': 'Juneteenth National 
 
 @pytest.fixture(scope='module')
 def questions():
-  return [read_items(DATESET, pathlib.Path('nowhere'), EvaluationSettings(dateset_seed=seed))
+  return [read_items(DATESET, pathlib.Path('nowhere'), EvaluationConfig(dateset_seed=seed))
           for seed in (0, 1)]
 
 
@@ -35,7 +35,7 @@ def test_sizes_are_those_of_the_paper(questions):
 
 
 def test_a_seed_gives_the_same_questions_and_another_one_others(questions):
-  again = read_items(DATESET, pathlib.Path('nowhere'), EvaluationSettings())
+  again = read_items(DATESET, pathlib.Path('nowhere'), EvaluationConfig())
   assert again == questions[0] != questions[1]
 
 

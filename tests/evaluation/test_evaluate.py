@@ -37,8 +37,8 @@ def evaluate(taught, capsys):
   def evaluate(*extra, tasks='svamp', arms='base,disabled,toolformer', tools='calculator'):
     code = cli.main(['evaluate', '--checkpoint', taught, '--tasks', tasks, '--data_dir', 'data',
                      '--arms', arms, '--tools', tools, '--output_dir', 'out',
-                     '--gin.GenerationSettings.top_k_api=1', '--gin.EvaluationSettings.slots=4',
-                     '--gin.EvaluationSettings.number_tokens=6', *map(str, extra)])
+                     '--gin.GenerationConfig.top_k_api=1', '--gin.EvaluationConfig.slots=4',
+                     '--gin.EvaluationConfig.number_tokens=6', *map(str, extra)])
     return code, *capsys.readouterr()
   return evaluate
 
@@ -100,13 +100,13 @@ def test_the_same_command_computes_only_what_is_missing(evaluate):
   assert predictions('toolformer') == judged
   # Judging is done anew: no prediction depends on it.
   before = computed()
-  assert evaluate('--gin.EvaluationSettings.number_tolerance=1.0')[0] == 0
+  assert evaluate('--gin.EvaluationConfig.number_tolerance=1.0')[0] == 0
   assert scores()['svamp', 'base']['value'] == 200 / 3 and computed() == before
 
 
 @pytest.mark.parametrize(('change', 'named'), [
-    (['--gin.GenerationSettings.max_call_tokens=9'], 'max_call_tokens'),
-    (['--gin.EvaluationSettings.number_tokens=7'], 'max_tokens'),
+    (['--gin.GenerationConfig.max_call_tokens=9'], 'max_call_tokens'),
+    (['--gin.EvaluationConfig.number_tokens=7'], 'max_tokens'),
     (['--gin.CallSyntax.arrow=" -->"'], 'arrow'),
 ])
 def test_a_folder_made_otherwise_is_refused(evaluate, change, named):
@@ -163,8 +163,8 @@ def test_a_crash_does_not_lose_the_others_and_is_tried_again(evaluate, monkeypat
     (['--limit', '0'], '--limit must be at least 1'),
     (['--data_dir', 'nowhere'], '--data_dir: there is no folder nowhere'),
     (['--tools', 'abacus'], "unknown tool 'abacus'"),
-    (['--gin.EvaluationSettings.lama_statements="both"'], 'lama_statements must be'),
-    (['--gin.EvaluationSettings.templama_day="13-01"'], 'templama_day'),
+    (['--gin.EvaluationConfig.lama_statements="both"'], 'lama_statements must be'),
+    (['--gin.EvaluationConfig.templama_day="13-01"'], 'templama_day'),
 ])
 def test_bad_input_is_one_line(evaluate, argv, error):
   code, out, err = evaluate(*argv)

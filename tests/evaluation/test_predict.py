@@ -9,11 +9,11 @@ import pytest
 
 from toolformer_jax.calls import DEFAULT_SYNTAX
 from toolformer_jax.evaluation.arms import Arm
+from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.evaluation.predict import decoding, predict, score_texts, windows_of
-from toolformer_jax.evaluation.settings import EvaluationSettings
 from toolformer_jax.evaluation.task import Question, Text
 from toolformer_jax.evaluation.tasks import TASKS
-from toolformer_jax.inference.continuation import GenerationSettings
+from toolformer_jax.inference.request import GenerationConfig
 
 TEXTS = [Text(str(i), 'The cat sat on the mat, and the dog ran. '[:n] * 2)
          for i, n in enumerate((41, 3, 29))]
@@ -41,7 +41,7 @@ def plain(model, ids, windows=None):
 
 
 def test_a_perplexity_is_the_plain_one_alone_and_beside_others(model):
-  settings = EvaluationSettings()
+  settings = EvaluationConfig()
   together = score_texts(model, TEXTS, settings)
   for text, score in zip(TEXTS, together, strict=True):
     ids = model.tokenizer.encode(text.text)
@@ -56,7 +56,7 @@ def test_a_perplexity_is_the_plain_one_alone_and_beside_others(model):
 
 
 def test_a_long_text_is_scored_in_windows_every_token_once(model):
-  settings = EvaluationSettings(window_tokens=30, stride_tokens=10)
+  settings = EvaluationConfig(window_tokens=30, stride_tokens=10)
   ids = model.tokenizer.encode(TEXTS[0].text)
   assert 60 < len(ids) <= 90
   windows, done = [], 0
@@ -80,7 +80,7 @@ def test_windows_cover_every_token_once(tokens, window, stride):
 
 
 def test_no_more_words_are_decoded_than_are_looked_at(model):
-  settings = decoding(TASKS['lama'], Arm('base', 'x'), GenerationSettings(), EvaluationSettings())
+  settings = decoding(TASKS['lama'], Arm('base', 'x'), GenerationConfig(), EvaluationConfig())
   assert (settings.max_words, settings.max_tokens, settings.disabled) == (5, 20, False)
   made = predict(model, [Question('1', 'The cat', ('x',))], settings=settings,
                  syntax=DEFAULT_SYNTAX)[0]
@@ -89,7 +89,7 @@ def test_no_more_words_are_decoded_than_are_looked_at(model):
 
 
 def test_a_prompt_that_is_too_long_is_a_failure_of_its_own(model):
-  settings = GenerationSettings(max_tokens=8)
+  settings = GenerationConfig(max_tokens=8)
   long, short = Question('1', 'ab ' * 60, ('x',)), Question('2', 'ab', ('x',))
   alone, = predict(model, [short], settings=settings, syntax=DEFAULT_SYNTAX)
   failed, beside = predict(model, [long, short], settings=settings, syntax=DEFAULT_SYNTAX)

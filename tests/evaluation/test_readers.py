@@ -7,13 +7,13 @@ from collections import Counter
 import pytest
 
 from toolformer_jax.errors import UserError
+from toolformer_jax.evaluation.answer_matching import number
+from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.evaluation.files import MissingData
-from toolformer_jax.evaluation.judging import number
-from toolformer_jax.evaluation.settings import EvaluationSettings
 from toolformer_jax.evaluation.task import read_items
 from toolformer_jax.evaluation.tasks import TASKS, tasks
 
-SETTINGS = EvaluationSettings()
+SETTINGS = EvaluationConfig()
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def read(tmp_path):
       path.parent.mkdir(parents=True, exist_ok=True)
       data = content.encode() if isinstance(content, str) else json.dumps(content).encode()
       path.write_bytes(gzip.compress(data) if file.endswith('.gz') else data)
-    return read_items(TASKS[name], tmp_path, EvaluationSettings(**settings), limit)
+    return read_items(TASKS[name], tmp_path, EvaluationConfig(**settings), limit)
   return read
 
 

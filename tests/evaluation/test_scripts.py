@@ -7,8 +7,8 @@ import sys
 import jax
 import pytest
 
-from toolformer_jax.annotation.records import Document, ExecutedCall, ScoredCall
 from toolformer_jax.calls import DEFAULT_SYNTAX
+from toolformer_jax.data.records import Document, ExecutedCall, ScoredCall
 
 from .conftest import PROBLEMS
 
@@ -40,9 +40,9 @@ def script(tmp_path, monkeypatch, capsys, taught, experiment):
   jax.config.update('jax_compilation_cache_dir', None)
 
 
-QUICK = ['--data_dir', 'data', '--tools', 'calculator', '--gin.EvaluationSettings.slots=4',
-         '--gin.GenerationSettings.top_k_api=1', '--gin.EvaluationSettings.number_tokens=6',
-         '--gin.EvaluationSettings.tokens_per_word=1']
+QUICK = ['--data_dir', 'data', '--tools', 'calculator', '--gin.EvaluationConfig.slots=4',
+         '--gin.GenerationConfig.top_k_api=1', '--gin.EvaluationConfig.number_tokens=6',
+         '--gin.EvaluationConfig.tokens_per_word=1']
 
 
 @pytest.mark.parametrize('name', SCRIPTS)
@@ -90,7 +90,7 @@ def annotated(tmp_path):
   folder = tmp_path / 'run/calculator/filter'
   folder.mkdir(parents=True)
   calls = [{'document_id': text, 'tool': 'Calculator', 'argument': argument, 'position': 1,
-            'probability': 0.5, 'result': '4', 'failure': None, 'loss_nothing': gain + 1.0,
+            'probability': 0.5, 'result': '4', 'failure': None, 'loss_no_call': gain + 1.0,
             'loss_call': None if gain < 0 else gain + 1.5, 'loss_result': 1.0}
            for text, argument, gain in (('a', '2 + 2', 2.5), ('a', '1 + 3', 0.75),
                                         ('b', '8 / 2', -0.25))]
@@ -118,7 +118,7 @@ def test_other_thresholds_keep_what_annotate_would(experiment, tokenizer):
   four, five = (len(tokenizer.encode(text[:text.index(number)])) - 1 for number in '45')
   def call(argument, position, probability, result, gain):
     return ScoredCall('a', 'Calculator', argument, position, probability, result,
-                      loss_nothing=gain, loss_call=gain)
+                      loss_no_call=gain, loss_call=gain)
   calls = [call('2 + 2', four, 0.2, '4', 0.9), call('1 + 2', four, 0.2, '3', 1.5),
            call('2 + 3', five, 0.6, '5', 0.3)]
   document = Document('a', text)

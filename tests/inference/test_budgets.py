@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from toolformer_jax.errors import UserError
-from toolformer_jax.inference import prefill, sampling
-from toolformer_jax.inference.continuation import GenerationSettings
-from toolformer_jax.inference.generation import generate
+from toolformer_jax.inference import branch_sampling as sampling
+from toolformer_jax.inference import shared_prefix as prefill
+from toolformer_jax.inference.engine import generate
+from toolformer_jax.inference.request import GenerationConfig
 from toolformer_jax.inference.scoring import ScoreRequest, score
-from toolformer_jax.memory import naming_memory
-from toolformer_jax.programs import ProgramCounter
+from toolformer_jax.runtime.compile_counter import ProgramCounter
+from toolformer_jax.runtime.oom import naming_memory
 
 
 def programs(work):
@@ -69,7 +70,7 @@ def sample(model, rng, seeds, branches):
   documents = [ids(rng, size) for size in rng.integers(40, 64, 3)]
   computed = prefill.prefill_documents(
       model, prompt, documents, 5, [range(1, len(document)) for document in documents])
-  how = sampling.BranchSettings(
+  how = sampling.BranchConfig(
       opening=(7, 11), first_allowed=np.ones(model.config.vocab_size, bool), max_tokens=8,
       temperature=1.0, top_p=1.0, finished=lambda text: len(text) >= 5)
   return sampling.sample_branches(
@@ -90,7 +91,7 @@ def test_sampling_again_compiles_nothing(make_model, branches):
 
 def test_generating_again_compiles_nothing(make_model):
   model, rng = make_model(layers=1), np.random.default_rng(0)
-  how = GenerationSettings(max_tokens=16, slots=4)
+  how = GenerationConfig(max_tokens=16, slots=4)
   # Four prompts are packed into a row of 192 tokens; the last text is alone.
   def run(sizes, settings):
     generate(model, [ids(rng, size) for size in sizes], settings=settings)
@@ -107,10 +108,10 @@ def test_memory_names_the_rows_that_are_sampled(make_model):
   model = make_model(layers=1)
   computed = prefill.prefill_documents(
       model, prefill.prefill_prompt(model, [1, 2]), [[3, 4]], 5, [range(1, 2)])
-  endless = sampling.BranchSettings(
+  endless = sampling.BranchConfig(
       opening=(7,), first_allowed=np.ones(model.config.vocab_size, bool), max_tokens=10**13,
       temperature=0.0, top_p=1.0, finished=bool)
-  with pytest.raises(UserError, match='out of memory; make ModelSettings.sampling_rows smaller'):
+  with pytest.raises(UserError, match='out of memory; make ModelConfig.sampling_rows smaller'):
     sampling.sample_branches(model, computed, [sampling.Branch(0, 1, 0)], endless)
 
 
@@ -118,21 +119,21 @@ def test_memory_names_the_slots_of_generation(make_model):
   model = make_model(layers=1)
   # Nothing but the cache's size is asked of this configuration before there is no memory for it.
   huge = model.decoder.clone(config=model.config.replace(head_dim=2**42))
-  with pytest.raises(UserError, match='make GenerationSettings.slots, or the texts, smaller'):
-    generate(dataclasses.replace(model, decoder=huge), [[1, 2]], settings=GenerationSettings())
+  with pytest.raises(UserError, match='make GenerationConfig.slots, or the texts, smaller'):
+    generate(dataclasses.replace(model, decoder=huge), [[1, 2]], settings=GenerationConfig())
 
 
 def test_memory_names_the_tokens_that_are_scored(make_model):
   size = 2**22  # its attention would take 2**44 numbers
   request = ScoreRequest((), (1,) * size, (size - 1,))
-  with pytest.raises(UserError, match='out of memory; make ModelSettings.scoring_tokens smaller'):
+  with pytest.raises(UserError, match='out of memory; make ModelConfig.scoring_tokens smaller'):
     score(make_model(layers=1), [request])
 
 
 def test_memory_names_the_length_of_documents(make_model):
   model = make_model(layers=1)
   prompt = prefill.prefill_prompt(model, [1, 2])
-  with pytest.raises(UserError, match='make AnnotationSettings.max_text_tokens smaller'):
+  with pytest.raises(UserError, match='make AnnotationConfig.max_text_tokens smaller'):
     prefill.prefill_documents(model, prompt, [[1] * 2**22], 5, [range(1, 2)])
 
 

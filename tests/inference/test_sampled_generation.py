@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from toolformer_jax import sharding
-from toolformer_jax.inference.continuation import GenerationSettings
-from toolformer_jax.inference.drawing import draw
-from toolformer_jax.inference.generation import generate
+from toolformer_jax.inference.engine import generate
+from toolformer_jax.inference.request import GenerationConfig
+from toolformer_jax.inference.token_sampling import draw
 
 NAMES = [f'text {i}' * (i + 1) for i in range(6)]
 
@@ -18,7 +18,7 @@ def run(model, prompts, seeds=None, on_text=None, **settings):
   how = {'temperature': 0.7, 'max_tokens': 12, 'slots': 4, 'top_k_api': 1, **settings}
   return generate(
       model, [model.tokenizer.encode(prompt) for prompt in prompts], tool_names=['Up'], seeds=seeds,
-      settings=GenerationSettings(**how), on_text=on_text)
+      settings=GenerationConfig(**how), on_text=on_text)
 
 
 @pytest.fixture(scope='module')
@@ -38,7 +38,7 @@ def test_a_sampled_text_depends_on_its_prompt_and_seed_alone(sampled, changes):
 def test_every_token_is_drawn_from_the_logits_of_a_plain_pass(make_model):
   model, seed = make_model(), 11
   prompt = model.tokenizer.encode(NAMES[0])
-  how = GenerationSettings(max_tokens=20, temperature=0.7, top_p=0.9)
+  how = GenerationConfig(max_tokens=20, temperature=0.7, top_p=0.9)
   [generated] = generate(model, [prompt], settings=how, seeds=[seed])
   tokens_1T = np.zeros((1, 64), np.int32)  # causality hides what is behind
   before = [model.tokenizer.start_id, *prompt]

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from toolformer_jax import sharding
-from toolformer_jax.inference import prefill, sampling
+from toolformer_jax.inference import branch_sampling as sampling
+from toolformer_jax.inference import shared_prefix as prefill
 
 RNG = np.random.default_rng(0)
 PROMPT = RNG.integers(0, 250, 21).tolist()
@@ -31,7 +32,7 @@ def prefilled(make_model):
 
 def sample(model, computed, branches, temperature=0.2):
   """At this temperature most branches of a place share their first tokens, then part."""
-  settings = sampling.BranchSettings(
+  settings = sampling.BranchConfig(
       opening=OPENING, first_allowed=np.ones(model.config.vocab_size, bool), max_tokens=6,
       temperature=temperature, top_p=1.0, finished=lambda text: len(text) >= 4)
   return sampling.sample_branches(model, computed, branches, settings)

@@ -14,8 +14,8 @@ import pytest
 
 from toolformer_jax.models import attention, language_model
 from toolformer_jax.models.attention import attend, attend_packed, kernel_for
-from toolformer_jax.models.cache import Cache, Prefix
 from toolformer_jax.models.config import DecoderConfig
+from toolformer_jax.models.kv_cache import Cache, Prefix
 from toolformer_jax.sharding import make_mesh, on_mesh
 
 KERNELS = ['splash', 'cudnn']

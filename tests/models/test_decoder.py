@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from toolformer_jax import sharding
-from toolformer_jax.models.cache import Cache, Prefix
+from toolformer_jax.models.kv_cache import Cache, Prefix
 
 FAMILIES = {
     'llama': {},

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from toolformer_jax.models.cache import Cache, UnrolledCache
 from toolformer_jax.models.decoder import BLOCKS, block_name
+from toolformer_jax.models.kv_cache import Cache, UnrolledCache
 
 TOLERANCE = dict(atol=1e-5, rtol=1e-5)
 TOKENS = jnp.array(np.random.default_rng(0).integers(0, 250, (3, 9)))

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from toolformer_jax.annotation.corpus import read_corpus
-from toolformer_jax.annotation.records import Document
-from toolformer_jax.fetch import fetch
+from toolformer_jax.data.catalogue import fetch
+from toolformer_jax.data.corpus import read_corpus
+from toolformer_jax.data.records import Document
 
 GOLDEN = pathlib.Path(__file__).parents[1] / 'golden' / 'smollm2_135m.json'
 TEXTS, GREEDY_TEXTS, GREEDY_TOKENS = 20, 3, 64

@@ -11,14 +11,14 @@ import seqio  # noqa: E402
 import tensorflow as tf  # noqa: E402
 import tensorflow_datasets as tfds  # noqa: E402
 
+from toolformer_jax.evaluation.config import EvaluationConfig  # noqa: E402
 from toolformer_jax.evaluation.files import MissingData  # noqa: E402
-from toolformer_jax.evaluation.settings import EvaluationSettings  # noqa: E402
 from toolformer_jax.evaluation.task import read_items  # noqa: E402
 from toolformer_jax.evaluation.tasks import TASKS  # noqa: E402
 from toolformer_jax.evaluation.tasks.seqio_tasks import register  # noqa: E402
 from toolformer_jax.evaluation.tasks.vocabulary import SHIFT, ShiftedVocabulary  # noqa: E402
 
-SETTINGS = EvaluationSettings()
+SETTINGS = EvaluationConfig()
 PROBLEMS = [{'ID': f'c{i}', 'Body': f'Bo has {i}!', 'Question': 'Sum?', 'Answer': float(i)}
             for i in range(7)]
 

@@ -11,7 +11,7 @@ import transformers
 from toolformer_jax import sharding
 from toolformer_jax.checkpoints.hf_config import model_type, read_config, write_config
 from toolformer_jax.checkpoints.hf_weights import tensor_names, weights
-from toolformer_jax.configuration import decoder_config, decoder_names
+from toolformer_jax.config.loading import decoder_config, decoder_names
 from toolformer_jax.models.decoder import Decoder
 from toolformer_jax.models.language_model import abstract_variables
 
@@ -52,7 +52,7 @@ def test_a_configuration_written_is_read_again(name):
 def test_gptj_lies_evenly_on_a_mesh(shape, share):
   """Of 6.05 billion parameters every device has its part, but for norms and biases."""
   params = abstract_variables(Decoder(decoder_config('gptj_6b')))['params']
-  placed = jax.tree.leaves(sharding.laid_out(params, sharding.make_mesh(*shape)))
+  placed = jax.tree.leaves(sharding.abstract_with_sharding(params, sharding.make_mesh(*shape)))
   here = sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) for leaf in placed)
   whole = sum(leaf.size for leaf in placed)
   assert whole / share <= here < 1.001 * whole / share

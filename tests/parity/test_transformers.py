@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 
 from toolformer_jax.checkpoints.huggingface import save_directory
 from toolformer_jax.checkpoints.pretrained import load_pretrained
+from toolformer_jax.data.catalogue import fetch
 from toolformer_jax.errors import UserError
-from toolformer_jax.fetch import fetch
-from toolformer_jax.inference.continuation import GenerationSettings
-from toolformer_jax.inference.generation import generate
+from toolformer_jax.inference.engine import generate
+from toolformer_jax.inference.request import GenerationConfig
 from toolformer_jax.inference.scoring import ScoreRequest, score
 from toolformer_jax.sharding import make_mesh
 
@@ -72,7 +72,7 @@ def test_greedy_continuations(ours, theirs, texts):
     prompt = ours.tokenizer.encode(text)[:19]
     expected = theirs.greedy([ours.tokenizer.start_id, *prompt], 64)
     ended = next((i for i, token in enumerate(expected) if token in ours.tokenizer.end_ids), 64)
-    settings = GenerationSettings(max_tokens=64)
+    settings = GenerationConfig(max_tokens=64)
     assert generate(ours, [prompt], settings=settings)[0].tokens == expected[:ended]
 
 

@@ -6,10 +6,10 @@ import jax
 import pytest
 
 from toolformer_jax import sharding
-from toolformer_jax.configuration import decoder_config
+from toolformer_jax.config.loading import decoder_config
 from toolformer_jax.planning.plan import Request
 from toolformer_jax.planning.slices import Slice
-from toolformer_jax.training.settings import FinetuneSettings
+from toolformer_jax.training.config import FinetuneConfig
 
 
 @pytest.fixture(scope='session')
@@ -33,5 +33,5 @@ def gpt_j():
   """Returns a function from changes to a request for GPT-J 6B on 8 chips of v5e."""
   request = Request(
       'gptj_6b', decoder_config('gptj_6b').replace(dtype='bfloat16'), Slice.named('v5e-8'),
-      'train', 32, 1024, (1, 8, 1), FinetuneSettings(remat=True, first_moment='bfloat16'))
+      'train', 32, 1024, (1, 8, 1), FinetuneConfig(remat=True, first_moment='bfloat16'))
   return request.replace

@@ -7,7 +7,7 @@ of it: the compiler is told to optimise less, which takes a fifth of the time.
 import jax
 import pytest
 
-from toolformer_jax import flops
+from toolformer_jax.models import flops
 from toolformer_jax.planning.plan import make_plan
 from toolformer_jax.planning.slices import GIB
 

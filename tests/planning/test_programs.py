@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from toolformer_jax import flops
+from toolformer_jax.models import flops
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.planning.compilation import Compiled
 from toolformer_jax.planning.hlo import Collectives
@@ -11,18 +11,18 @@ from toolformer_jax.planning.plan import judge
 from toolformer_jax.planning.programs import argument_bytes, program
 from toolformer_jax.planning.roofline import roofline
 from toolformer_jax.planning.slices import GIB, Slice
-from toolformer_jax.training.settings import FinetuneSettings
+from toolformer_jax.training.config import FinetuneConfig
 
 SMALL = DecoderConfig(vocab_size=96, layers=2, embed_dim=32, heads=4, kv_heads=2, head_dim=8,
                       mlp_dim=64, max_positions=64, rotary_dim=8)
 NOTHING = 'ENTRY %main (a: f32[]) -> f32[] {\n  ROOT %a = f32[] parameter(0)\n}'
-LARGE_STATE = FinetuneSettings(remat=True, first_moment='bfloat16')
+LARGE_STATE = FinetuneConfig(remat=True, first_moment='bfloat16')
 
 
 @pytest.mark.parametrize('step', ['train', 'score', 'prefill', 'decode'])
 def test_the_compiler_counts_the_same_arguments(mesh_of, step):
   mesh = mesh_of(1, 2, 2)
-  planned = program(step, SMALL, mesh, 4, 32, FinetuneSettings())
+  planned = program(step, SMALL, mesh, 4, 32, FinetuneConfig())
   sizes = planned.lower(mesh).compile().memory_analysis()
   scalars = 64  # of the few numbers that come without an array, at most
   assert 0 <= sizes.argument_size_in_bytes - argument_bytes(planned.arguments) <= scalars
@@ -38,7 +38,7 @@ def test_state_of_gpt_j_by_hand(mesh_of, gpt_j):
 
 
 def test_adapters_need_little_state(mesh_of, gpt_j):
-  settings = FinetuneSettings(lora_rank=8)
+  settings = FinetuneConfig(lora_rank=8)
   planned = program('train', gpt_j().config, mesh_of(1, 8, 1), 32, 1024, settings)
   frozen, state, _ = planned.arguments
   assert argument_bytes(frozen) == pytest.approx(6_050_882_784 * 4 / 8, rel=1e-3)
@@ -48,7 +48,7 @@ def test_adapters_need_little_state(mesh_of, gpt_j):
 
 def test_rows_that_the_mesh_does_not_divide_are_computed_everywhere(mesh_of):
   def work(batch):
-    return program('score', SMALL, mesh_of(1, 8, 1), batch, 32, FinetuneSettings())
+    return program('score', SMALL, mesh_of(1, 8, 1), batch, 32, FinetuneConfig())
   assert work(8).flops == work(8).useful_flops
   assert work(4).flops == 8 * work(4).useful_flops
 

@@ -4,9 +4,9 @@ import importlib.util
 
 import pytest
 
-from toolformer_jax.chips import chip_of
 from toolformer_jax.errors import UserError
 from toolformer_jax.planning.slices import Slice
+from toolformer_jax.runtime.chips import chip_of
 
 
 @pytest.mark.parametrize(('short', 'name', 'chips'), [

@@ -2,9 +2,9 @@
 
 import pytest
 
+from toolformer_jax.data.passages import Page
 from toolformer_jax.tools.base import Context, ToolError
 from toolformer_jax.tools.passage_index import PassageIndex
-from toolformer_jax.tools.passages import Page
 from toolformer_jax.tools.qa import QuestionAnswering, question_prompt
 
 PAGES = [Page('Ghana', 'The capital of Ghana is Accra. It lies on the coast.'),
@@ -73,9 +73,9 @@ def test_versions_tell_readers_and_sources_apart():
 
 @pytest.mark.long
 def test_a_real_model_reads(smollm2_path):
-  from toolformer_jax.runtime import ModelSettings, load_model
-  from toolformer_jax.toolbox import completer
-  complete = completer(load_model('smollm2-135m', ModelSettings()).frozen(), 16)
+  from toolformer_jax.checkpoints.loading import ModelConfig, load_model
+  from toolformer_jax.tools.registry import completer
+  complete = completer(load_model('smollm2-135m', ModelConfig()).frozen(), 16)
   qa = QuestionAnswering(complete, 'm', INDEX)
   assert 'Accra' in qa('What is the capital of Ghana?', Context())
   assert 'Lima' in qa('What is the capital of Peru?', Context())

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from toolformer_jax.data.passages import Page, Passage, split_passages, split_sentences
 from toolformer_jax.errors import UserError
 from toolformer_jax.tools.base import Context, ToolError
 from toolformer_jax.tools.passage_index import K1, B, PassageIndex
-from toolformer_jax.tools.passages import Page, Passage, split_passages, split_sentences
 from toolformer_jax.tools.wikisearch import WikiSearch, best_snippet
 
 # Words that are their own stems and no stopwords.

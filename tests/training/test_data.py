@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolformer_jax import sharding
-from toolformer_jax.annotation.records import AnnotatedDocument, Document, ScoredCall
 from toolformer_jax.calls import DEFAULT_SYNTAX, Call, insert_calls
+from toolformer_jax.data.records import AnnotatedDocument, Document, ScoredCall
 from toolformer_jax.errors import UserError
 from toolformer_jax.training.data import annotated_example, batches, plain_example, put_rows
 from toolformer_jax.training.packing import Example, pack

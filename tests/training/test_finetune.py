@@ -14,13 +14,13 @@ from toolformer_jax.errors import UserError
 from toolformer_jax.models.decoder import Decoder
 from toolformer_jax.models.language_model import abstract_variables
 from toolformer_jax.training import finetune as module
+from toolformer_jax.training.config import FinetuneConfig
 from toolformer_jax.training.data import plain_example
 from toolformer_jax.training.finetune import evaluate_loss, finetune
 from toolformer_jax.training.optimizer import make_optimizer
-from toolformer_jax.training.settings import FinetuneSettings
-from toolformer_jax.training.state import abstract_state, initial_adapters
+from toolformer_jax.training.train_step import abstract_state, initial_adapters
 
-SETTINGS = FinetuneSettings(steps=6, batch_rows=2, row_tokens=32, learning_rate=1e-2, save_every=2)
+SETTINGS = FinetuneConfig(steps=6, batch_rows=2, row_tokens=32, learning_rate=1e-2, save_every=2)
 LORA = dataclasses.replace(SETTINGS, lora_rank=4)
 TEXTS = [f'the number after {i} is {i + 1}.' for i in range(12)]
 

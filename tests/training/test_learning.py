@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 
 from toolformer_jax import sharding
-from toolformer_jax.annotation.records import AnnotatedDocument, Document, ScoredCall
+from toolformer_jax.data.records import AnnotatedDocument, Document, ScoredCall
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.decoder import Decoder
 from toolformer_jax.models.language_model import LanguageModel
+from toolformer_jax.training.config import FinetuneConfig
 from toolformer_jax.training.data import annotated_example
 from toolformer_jax.training.finetune import finetune
 from toolformer_jax.training.packing import pack
-from toolformer_jax.training.settings import FinetuneSettings
 
-SETTINGS = FinetuneSettings(
+SETTINGS = FinetuneConfig(
     steps=1500, batch_rows=16, row_tokens=128, learning_rate=3e-3, beta2=0.99, schedule='cosine',
     final_rate=0.1, mask_results=True, save_every=10_000)
 DIGITS = 4

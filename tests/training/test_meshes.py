@@ -17,14 +17,14 @@ from jax.experimental import topologies
 
 from toolformer_jax import sharding
 from toolformer_jax.checkpoints.orbax import load_model, save_model
-from toolformer_jax.runtime import identity
+from toolformer_jax.data.content_hash import identity
+from toolformer_jax.training.config import FinetuneConfig
 from toolformer_jax.training.data import plain_example
 from toolformer_jax.training.finetune import finetune
-from toolformer_jax.training.settings import FinetuneSettings
 
-SETTINGS = FinetuneSettings(steps=20, batch_rows=8, row_tokens=32, learning_rate=1e-3, save_every=1)
+SETTINGS = FinetuneConfig(steps=20, batch_rows=8, row_tokens=32, learning_rate=1e-3, save_every=1)
 TEXTS = [f'{i} and {i} make {i + i}, and twice that is {4 * i}.' for i in range(40)]
-BINDINGS = [f'--gin.FinetuneSettings.{name}={getattr(SETTINGS, name)}'
+BINDINGS = [f'--gin.FinetuneConfig.{name}={getattr(SETTINGS, name)}'
             for name in ('steps', 'batch_rows', 'row_tokens', 'learning_rate', 'save_every')]
 PATIENCE_S = 240
 
@@ -75,7 +75,7 @@ def test_eight_devices_have_the_losses_of_one(checkpoint, undisturbed, shape, tm
 def _start(checkpoint, folder, devices, *more, **environment):
   argv = [sys.executable, '-m', 'toolformer_jax', 'finetune', '--data',
           checkpoint.with_name('texts.jsonl'), '--checkpoint', checkpoint, '--output_dir', folder,
-          *BINDINGS, '--gin.MixtureSettings.dev_texts=0', *more]
+          *BINDINGS, '--gin.MixtureConfig.dev_texts=0', *more]
   return subprocess.Popen(
       list(map(str, argv)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
       env={**os.environ, 'JAX_NUM_CPU_DEVICES': str(devices), **environment})
@@ -100,7 +100,7 @@ def test_killed_asked_to_stop_broken_and_moved_it_goes_on_with_the_same_losses(
   process.communicate()
 
   process = _start(checkpoint, folder, 8, *(
-      f'--gin.ModelSettings.{axis}=2' for axis in sharding.MESH_AXES))
+      f'--gin.ModelConfig.{axis}=2' for axis in sharding.MESH_AXES))
   _wait_for_step(folder, draw.randint(9, 12), [process])
   process.send_signal(signal.SIGTERM)
   out, err = process.communicate(timeout=PATIENCE_S)
@@ -123,7 +123,7 @@ def _start_cluster(checkpoint, folder):
   with socket.socket() as free:
     free.bind(('127.0.0.1', 0))
     address = f'127.0.0.1:{free.getsockname()[1]}'
-  axes = [f'--gin.ModelSettings.{axis}=2' for axis in sharding.MESH_AXES]
+  axes = [f'--gin.ModelConfig.{axis}=2' for axis in sharding.MESH_AXES]
   return [_start(checkpoint, folder, 4, '--distributed', *axes, JAX_COORDINATOR_ADDRESS=address,
                  JAX_NUM_PROCESSES='2', JAX_PROCESS_ID=str(index)) for index in range(2)]
 

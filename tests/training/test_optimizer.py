@@ -7,19 +7,19 @@ import numpy as np
 import pytest
 
 from toolformer_jax.errors import UserError
+from toolformer_jax.training.config import FinetuneConfig
 from toolformer_jax.training.optimizer import learning_rate, make_optimizer
-from toolformer_jax.training.settings import FinetuneSettings
 
 
 def test_warm_up_over_the_first_tenth():
-  settings = FinetuneSettings(steps=100, learning_rate=1.0)
+  settings = FinetuneConfig(steps=100, learning_rate=1.0)
   rates = [float(learning_rate(step, settings)) for step in range(100)]
   np.testing.assert_allclose(rates[:10], np.arange(1, 11) / 10, rtol=1e-6)
   assert set(rates[10:]) == {1.0}
 
 
 def test_without_warm_up_the_rate_is_constant():
-  settings = FinetuneSettings(warmup_fraction=0.0, learning_rate=0.5)
+  settings = FinetuneConfig(warmup_fraction=0.0, learning_rate=0.5)
   assert {float(learning_rate(step, settings)) for step in (0, 1, 1999)} == {0.5}
 
 
@@ -27,7 +27,7 @@ def test_without_warm_up_the_rate_is_constant():
   ('cosine', 0.2 + 0.8 * (1 + math.cos(math.pi / 2)) / 2), ('linear', 0.6),
 ])
 def test_a_falling_rate_ends_at_its_share_of_the_peak(schedule, middle):
-  settings = FinetuneSettings(steps=110, learning_rate=2.0, warmup_fraction=0.1, final_rate=0.2,
+  settings = FinetuneConfig(steps=110, learning_rate=2.0, warmup_fraction=0.1, final_rate=0.2,
                               schedule=schedule)
   rates = [float(learning_rate(step, settings)) for step in range(110)]
   np.testing.assert_allclose(rates[:11], 2.0 * np.arange(1, 12) / 11, rtol=1e-6)
@@ -37,7 +37,7 @@ def test_a_falling_rate_ends_at_its_share_of_the_peak(schedule, middle):
 
 
 def test_the_first_moment_alone_is_of_the_dtype_that_is_set():
-  optimizer = make_optimizer(FinetuneSettings(first_moment='bfloat16'))
+  optimizer = make_optimizer(FinetuneConfig(first_moment='bfloat16'))
   weight = jnp.ones(3)
   state = optimizer.init(weight)
   update, state = optimizer.update(weight, state, weight)
@@ -47,7 +47,7 @@ def test_the_first_moment_alone_is_of_the_dtype_that_is_set():
 
 @pytest.mark.parametrize(('size', 'moment'), [(100.0, 1.0), (0.5, 0.5)])
 def test_only_gradients_longer_than_the_clip_norm_are_clipped(size, moment):
-  optimizer = make_optimizer(FinetuneSettings(clip_norm=1.0, beta1=0.0, steps=10))
+  optimizer = make_optimizer(FinetuneConfig(max_grad_norm=1.0, beta1=0.0, steps=10))
   weight = jnp.zeros(1)
   _, state = optimizer.update(jnp.full(1, size), optimizer.init(weight), weight)
   (adam,) = [inner for inner in state[1] if hasattr(inner, 'mu')]
@@ -60,5 +60,5 @@ def test_only_gradients_longer_than_the_clip_norm_are_clipped(size, moment):
   ('dropout', 1.0), ('micro_batches', 3),
 ])
 def test_settings_are_checked(name, value):
-  with pytest.raises(UserError, match=f'FinetuneSettings.{name}'):
-    FinetuneSettings(**{name: value})
+  with pytest.raises(UserError, match=f'FinetuneConfig.{name}'):
+    FinetuneConfig(**{name: value})

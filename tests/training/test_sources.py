@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from toolformer_jax.annotation.records import AnnotatedDocument, Document, ScoredCall, write_records
+from toolformer_jax.data.records import AnnotatedDocument, Document, ScoredCall, write_records
 from toolformer_jax.errors import UserError
 from toolformer_jax.training.data import TaskRow, task_example
 from toolformer_jax.training.packing import pack

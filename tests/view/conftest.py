@@ -4,8 +4,8 @@ from collections import Counter
 
 import pytest
 
-from toolformer_jax.annotation.folder import DOCUMENTS, RunFolder, stage_name
-from toolformer_jax.annotation.records import (
+from toolformer_jax.annotation.run_dir import DOCUMENTS, RunFolder, stage_name
+from toolformer_jax.data.records import (
   Candidate,
   ExecutedCall,
   ScoredCall,
@@ -40,5 +40,5 @@ def scored():
   """Returns a function that makes a call with losses."""
   def make(document_id, position, gain, argument='1 + 2', tool='Calculator', result='3', **losses):
     return ScoredCall(document_id, tool, argument, position, 0.25, result, None, **{
-        'loss_nothing': 3.0, 'loss_call': 4.0, 'loss_result': 3.0 - gain, **losses})
+        'loss_no_call': 3.0, 'loss_call': 4.0, 'loss_result': 3.0 - gain, **losses})
   return make

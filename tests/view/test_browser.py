@@ -11,7 +11,7 @@ import threading
 import pytest
 
 from toolformer_jax.annotation.merge import merge
-from toolformer_jax.annotation.records import Document, ExecutedCall, ScoredCall
+from toolformer_jax.data.records import Document, ExecutedCall, ScoredCall
 from toolformer_jax.view.data import RunReader
 from toolformer_jax.view.server import make_server
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolformer_jax.annotation.folder import RunFolder
 from toolformer_jax.annotation.merge import merge
-from toolformer_jax.annotation.records import Candidate, Document, ExecutedCall
+from toolformer_jax.annotation.run_dir import RunFolder
+from toolformer_jax.data.records import Candidate, Document, ExecutedCall
 from toolformer_jax.errors import UserError
 from toolformer_jax.view.charts import slider
 from toolformer_jax.view.data import RunReader, ShownCall, cut_at_calls

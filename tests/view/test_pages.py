@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from toolformer_jax.annotation.records import Candidate, Document, ExecutedCall
+from toolformer_jax.data.records import Candidate, Document, ExecutedCall
 from toolformer_jax.view import charts
 from toolformer_jax.view.data import RunReader, ToolGains
 from toolformer_jax.view.pages import TEXTS_PER_PAGE, error_page, page_count, run_page
@@ -149,10 +149,10 @@ def test_form_shows_what_was_asked_for_and_works_without_a_script(tmp_path, writ
   calls = [scored('a', 0, 1.0), scored('a', 0, 1.0, tool='WikiSearch')]
   path = write_run(tmp_path / 'run', [[Document('a', 'abc')]], calls,
                    {'Calculator': 0.5, 'WikiSearch': 0.75})
-  page = shown(path, 'tool=Calculator&state=rejected&least_gain=-0.5&tau_f.Calculator=1.25')
+  page = shown(path, 'tool=Calculator&state=rejected&min_gain=-0.5&tau_f.Calculator=1.25')
   fields = {value['name']: value['value'] for tag, value in page.tags
             if tag == 'input' and 'name' in value}
-  assert fields == {'tau_f.Calculator': '1.25', 'tau_f.WikiSearch': '0.75', 'least_gain': '-0.5'}
+  assert fields == {'tau_f.Calculator': '1.25', 'tau_f.WikiSearch': '0.75', 'min_gain': '-0.5'}
   chosen = [value['value'] for _, value in page.tags if 'selected' in value]
   assert chosen == ['Calculator', 'rejected']
   assert all('hidden' in value for _, value in page.tags if value.get('type') == 'range')

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolformer_jax.annotation.records import Candidate, Document, ExecutedCall
+from toolformer_jax.data.records import Candidate, Document, ExecutedCall
 from toolformer_jax.errors import UserError
 from toolformer_jax.view.data import STATES, Run, ShownCall, Text, ToolGains
 from toolformer_jax.view.query import Query, Selection, parse, select
@@ -54,14 +54,14 @@ def test_an_address_is_read_as_it_was_written(query):
 def test_what_an_address_leaves_out_is_as_in_the_run():
   expected = Query({'Calculator': 0.5, 'Wiki & Söhne': 1.0})
   assert parse('', TOOLS) == expected
-  assert parse('tool=&state=&least_gain=&tau_f.Calculator=', TOOLS) == expected  # an empty form
+  assert parse('tool=&state=&min_gain=&tau_f.Calculator=', TOOLS) == expected  # an empty form
 
 
 @pytest.mark.parametrize('fields, message', [
   ('tool=Calculatr', "unknown tool 'Calculatr': did you mean Calculator"),
   ('state=good', "unknown state 'good': choose from failed, kept, pending, rejected"),
-  ('least_gain=much', "least_gain: 'much' is not a number"),
-  ('least_gain=nan', "'nan' is not a number"), ('tau_f.Calculator=1e999', "'1e999' is not a numb"),
+  ('min_gain=much', "min_gain: 'much' is not a number"),
+  ('min_gain=nan', "'nan' is not a number"), ('tau_f.Calculator=1e999', "'1e999' is not a numb"),
   ('tau_f.Calcu=1', "unknown field 'tau_f.Calcu': did you mean tau_f.Calculator"),
   ('pages=2', "unknown field 'pages': did you mean page"),
   ('page=0', "page: '0' is not the number of a page"), ('page=-1', 'not the number of a page'),
@@ -75,7 +75,7 @@ def test_bad_addresses_are_explained(fields, message):
 
 
 @given(st.text(st.characters(exclude_categories=('Cs',))) | st.dictionaries(
-    st.sampled_from(['tool', 'state', 'page', 'least_gain', 'tau_f.Calculator']),
+    st.sampled_from(['tool', 'state', 'page', 'min_gain', 'tau_f.Calculator']),
     st.text(st.characters(exclude_categories=('Cs',)))).map(urllib.parse.urlencode))
 def test_any_other_address_is_an_error_for_people(fields):
   with contextlib.suppress(UserError):
@@ -83,10 +83,10 @@ def test_any_other_address_is_an_error_for_people(fields):
 
 
 @given(TEXTS, QUERIES, st.floats(-2, 2), st.floats(0, 1))
-def test_a_higher_least_gain_never_shows_more(texts, query, least_gain, more):
+def test_a_higher_least_gain_never_shows_more(texts, query, min_gain, more):
   def at(value):
     return set(shown(texts, Query(query.tau_f, query.tool, query.state, value)))
-  assert at(least_gain + more) <= at(least_gain) <= at(None)
+  assert at(min_gain + more) <= at(min_gain) <= at(None)
 
 
 @given(TEXTS, st.fixed_dictionaries({name: st.floats(-2, 2) for name in NAMES}))

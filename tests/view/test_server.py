@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolformer_jax import cli
-from toolformer_jax.annotation.records import Document
 from toolformer_jax.commands import view
+from toolformer_jax.data.records import Document
 from toolformer_jax.errors import UserError
 from toolformer_jax.view.data import RunReader
 from toolformer_jax.view.server import make_server, respond
@@ -96,18 +96,18 @@ def test_only_names_of_this_machine_are_answered(port, host, status):
 @pytest.mark.parametrize('target, status, message', [
   ('/favicon.ico', 404, 'There is no such page'), ('/../run.json', 404, 'no such page'),
   ('/?page=2', 404, 'There is no page 2; the last one is 1'),
-  ('/?least_gain=x', 400, 'least_gain: &#x27;x&#x27; is not a number'),
+  ('/?min_gain=x', 400, 'min_gain: &#x27;x&#x27; is not a number'),
   ('/?tool=%3Cscript%3E', 400, 'unknown tool &#x27;&lt;script&gt;&#x27;'),
   ('/?tool=Calculator&state=kept', 200, '<strong>1 calls</strong> in 1 of 1 texts'),
   ('/?tau_f.Calculator=2', 200, 'keeps <output>0</output> calls'),
-  ('/?least_gain=9', 200, '<strong>0 calls</strong>'),
+  ('/?min_gain=9', 200, '<strong>0 calls</strong>'),
 ])
 def test_addresses(port, target, status, message):
   code, _, body = ask(port, target)
   assert code == status and message in body
 
 
-@given(st.text(), st.sampled_from(['/', '/?', '/?tool=', '/?page=', '/?state=', '/?least_gain=',
+@given(st.text(), st.sampled_from(['/', '/?', '/?tool=', '/?page=', '/?state=', '/?min_gain=',
                                    '/?tau_f.Calculator=', '//', 'http://x/?', '']))
 def test_every_address_has_an_answer(reader, rest, start):
   status, page = respond(reader, 'localhost', start + rest)

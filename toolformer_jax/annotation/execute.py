@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 from toolformer_jax import calls
-from toolformer_jax.annotation.records import Candidate, Document, ExecutedCall, from_json, to_json
+from toolformer_jax.data.records import Candidate, Document, ExecutedCall, from_json, to_json
 from toolformer_jax.tokenizer import Tokenizer
 from toolformer_jax.tools.base import Context
 from toolformer_jax.tools.executor import Executor, Outcome, Request

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from toolformer_jax.annotation.records import Document, ExecutedCall, ScoredCall, from_json, to_json
 from toolformer_jax.calls import CallSyntax
+from toolformer_jax.data.records import Document, ExecutedCall, ScoredCall, from_json, to_json
 from toolformer_jax.inference.scoring import ScoreRequest, score
 from toolformer_jax.models.language_model import LanguageModel
 
@@ -26,13 +26,13 @@ def weighted_loss(logprobs: np.ndarray) -> float:
 
 def score_calls(
     executed: Sequence[ExecutedCall], documents: Sequence[Document], *,
-    model: LanguageModel, syntax: CallSyntax, least_gain: float = -math.inf,
+    model: LanguageModel, syntax: CallSyntax, min_gain: float = -math.inf,
 ) -> tuple[list[ScoredCall], Counter]:
   """Returns the calls that have a result with their three losses, and counts.
 
   The losses are of the text from the call's position on, after three prefixes of the *whole*
   text: nothing, the call with an empty response, the call with its result. The second is left out
-  (None) where the other two differ by less than `least_gain`, so that the gain does as well.
+  (None) where the other two differ by less than `min_gain`, so that the gain does as well.
   """
   texts = {document.id: tuple(model.tokenizer.encode(document.text)) for document in documents}
   calls = [call for call in executed if call.failure is None]
@@ -41,13 +41,13 @@ def score_calls(
               for call, (nothing, _, result) in zip(calls, prefixes, strict=True)
               for prefix in (nothing, result)]
   losses = [weighted_loss(logprobs) for logprobs in score(model, requests)]
-  loss_nothing, loss_result = losses[::2], losses[1::2]
-  needed = [i for i in range(len(calls)) if loss_nothing[i] - loss_result[i] >= least_gain]
+  loss_no_call, loss_result = losses[::2], losses[1::2]
+  needed = [i for i in range(len(calls)) if loss_no_call[i] - loss_result[i] >= min_gain]
   requests = [_request(texts[calls[i].document_id], calls[i].position, prefixes[i][1])
               for i in needed]
   loss_call = dict(zip(needed, map(weighted_loss, score(model, requests)), strict=True))
   scored = [
-      from_json(ScoredCall, {**to_json(call), 'loss_nothing': loss_nothing[i],
+      from_json(ScoredCall, {**to_json(call), 'loss_no_call': loss_no_call[i],
                              'loss_call': loss_call.get(i), 'loss_result': loss_result[i]})
       for i, call in enumerate(calls)]
   return scored, Counter(scored=len(scored))

@@ -5,7 +5,7 @@ import heapq
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from toolformer_jax.annotation.records import AnnotatedDocument, Document, ScoredCall
+from toolformer_jax.data.records import AnnotatedDocument, Document, ScoredCall
 
 
 def merge(

@@ -23,29 +23,29 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from toolformer_jax.annotation import folder as folders
+from toolformer_jax.annotation import run_dir as folders
+from toolformer_jax.annotation.config import (
+  STAGES,
+  THRESHOLDS,
+  AnnotationConfig,
+  ToolConfig,
+)
 from toolformer_jax.annotation.execute import start_calls
 from toolformer_jax.annotation.filter import score_calls
-from toolformer_jax.annotation.folder import RunFolder, stage_name
 from toolformer_jax.annotation.merge import merge, over_cap
 from toolformer_jax.annotation.preselect import preselect
 from toolformer_jax.annotation.prompts import Prompt
-from toolformer_jax.annotation.records import Candidate, Document, ExecutedCall, ScoredCall
+from toolformer_jax.annotation.run_dir import RunFolder, stage_name
 from toolformer_jax.annotation.sample import CallSampler, check_fits
-from toolformer_jax.annotation.settings import (
-    STAGES,
-    THRESHOLDS,
-    AnnotationSettings,
-    ToolSettings,
-)
-from toolformer_jax.annotation.split import split_document
 from toolformer_jax.calls import DEFAULT_SYNTAX, CallSyntax
+from toolformer_jax.data.records import Candidate, Document, ExecutedCall, ScoredCall
+from toolformer_jax.data.split import split_document
 from toolformer_jax.errors import UserError
 from toolformer_jax.models.language_model import LanguageModel
-from toolformer_jax.progress import Progress
+from toolformer_jax.runtime.progress import Progress
 from toolformer_jax.tools.base import Tool
+from toolformer_jax.tools.call_store import CallStore
 from toolformer_jax.tools.executor import Executor, ToolCounts
-from toolformer_jax.tools.store import CallStore
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class ToolPlan:
   """A tool and how calls to it are sampled and kept."""
 
   tool: Tool
-  settings: ToolSettings
+  settings: ToolConfig
   prompt: Prompt
 
   def configuration(self) -> dict[str, Any]:
@@ -71,7 +71,7 @@ class Annotation:
 
   model: LanguageModel
   plans: tuple[ToolPlan, ...]
-  settings: AnnotationSettings
+  settings: AnnotationConfig
   syntax: CallSyntax = DEFAULT_SYNTAX
   store: CallStore | None = None
 
@@ -217,11 +217,11 @@ class Annotation:
                            tokenizer=self.model.tokenizer,
                            look_ahead_guard=settings.look_ahead_guard)
       return call
-    least = min(*THRESHOLDS, plan.settings.tau_f) if settings.skip_hopeless else -math.inf
+    least = min(*THRESHOLDS, plan.settings.tau_f) if settings.early_reject else -math.inf
     def score(folder, chunk, documents):
       executed = _read(folder, stage_name(tool, 'execute'), chunk, ExecutedCall, documents)
       return functools.partial(score_calls, executed, documents, model=self.model,
-                               syntax=self.syntax, least_gain=least)
+                               syntax=self.syntax, min_gain=least)
     return score
 
   def _merge(self, folder: RunFolder, others_at_work: bool) -> None:

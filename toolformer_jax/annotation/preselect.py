@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
-from toolformer_jax.annotation.records import Document
+from toolformer_jax.data.records import Document
 from toolformer_jax.tools.language import identify_language
 
 WINDOW_WORDS = 100

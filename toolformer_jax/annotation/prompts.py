@@ -55,7 +55,7 @@ def prompt_for(tool: str, file: str = '') -> Prompt:
     return read_prompt(tool, pathlib.Path(file))
   if tool.lower() not in PROMPTS:
     raise UserError(f'there is no prompt to sample calls to {tool} from; write one and set '
-                    f'{tool.lower()}/ToolSettings.prompt to its file')
+                    f'{tool.lower()}/ToolConfig.prompt to its file')
   return PROMPTS[tool.lower()]
 
 

@@ -4,12 +4,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from toolformer_jax.annotation import folder as folders
-from toolformer_jax.annotation.folder import RunFolder, stage_name
+from toolformer_jax.annotation import run_dir as folders
+from toolformer_jax.annotation.config import THRESHOLDS, AnnotationConfig
 from toolformer_jax.annotation.pipeline import ToolPlan
-from toolformer_jax.annotation.records import Candidate, Document, ScoredCall
-from toolformer_jax.annotation.settings import THRESHOLDS, AnnotationSettings
+from toolformer_jax.annotation.run_dir import RunFolder, stage_name
 from toolformer_jax.calls import DEFAULT_SYNTAX, CallSyntax
+from toolformer_jax.data.records import Candidate, Document, ScoredCall
 from toolformer_jax.tokenizer import Tokenizer
 
 _CONTEXT_CHARS = 60
@@ -47,7 +47,7 @@ class ToolRow:
   missing: str | None
 
 
-def summary(folder: RunFolder, plans: Sequence[ToolPlan], settings: AnnotationSettings) -> str:
+def summary(folder: RunFolder, plans: Sequence[ToolPlan], settings: AnnotationConfig) -> str:
   """Returns what came of a run: its corpus, a table with a row for each tool, and notes."""
   rows = tool_rows(folder, plans)
   paragraphs = [corpus_line(folder, settings.max_text_tokens), tool_table(rows),
@@ -205,7 +205,7 @@ def call_table(folder: RunFolder, calls: Sequence[ScoredCall], tokenizer: Tokeni
     spelled = syntax.linearise(call.call()).lstrip()  # bold begins with no blank
     shown = f'{before[-_CONTEXT_CHARS:]} **{spelled}**{after[:_CONTEXT_CHARS]}'
     known = call.loss_call is not None
-    lines.append([shown, f'{call.loss_nothing:.2f}', f'{call.loss_call:.2f}' if known else '-',
+    lines.append([shown, f'{call.loss_no_call:.2f}', f'{call.loss_call:.2f}' if known else '-',
                   f'{call.loss_result:.2f}', f'{"" if known else "<= "}{call.gain:.2f}'])
   return _markdown(lines)
 

@@ -6,19 +6,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from toolformer_jax.annotation.config import AnnotationConfig, ToolConfig
 from toolformer_jax.annotation.prompts import Prompt
-from toolformer_jax.annotation.records import Candidate, Document
-from toolformer_jax.annotation.settings import AnnotationSettings, ToolSettings
 from toolformer_jax.calls import Call, CallSyntax
+from toolformer_jax.data.records import Candidate, Document
 from toolformer_jax.errors import UserError
-from toolformer_jax.inference import sampling
-from toolformer_jax.inference.prefill import prefill_documents, prefill_prompt
+from toolformer_jax.inference import branch_sampling as sampling
+from toolformer_jax.inference.shared_prefix import prefill_documents, prefill_prompt
 from toolformer_jax.models.language_model import LanguageModel
 
 _DOCUMENTS = 32  # computed in one batch: enough branches to keep all rows busy
 
 
-def check_fits(model: LanguageModel, prompt: Prompt, settings: AnnotationSettings,
+def check_fits(model: LanguageModel, prompt: Prompt, settings: AnnotationConfig,
                syntax: CallSyntax) -> None:
   """Checks before any work that the model can sample calls from `prompt`.
 
@@ -34,14 +34,14 @@ def check_fits(model: LanguageModel, prompt: Prompt, settings: AnnotationSetting
     raise UserError(
         f'the prompt of {prompt.tool}, twice a text of {text} tokens and a call of {call} make '
         f'{needed} tokens, and the model has {model.config.max_positions} positions; make '
-        'AnnotationSettings.max_text_tokens smaller')
+        'AnnotationConfig.max_text_tokens smaller')
 
 
 class CallSampler:
   """Samples calls to one tool; holds the tool's prompt, computed once."""
 
-  def __init__(self, *, model: LanguageModel, prompt: Prompt, tool: ToolSettings,
-               settings: AnnotationSettings, syntax: CallSyntax):
+  def __init__(self, *, model: LanguageModel, prompt: Prompt, tool: ToolConfig,
+               settings: AnnotationConfig, syntax: CallSyntax):
     """Computes the prompt's keys and values; see the settings for the rest."""
     self._model, self._prompt, self._tool = model, prompt, tool
     self._settings, self._syntax = settings, syntax
@@ -50,7 +50,7 @@ class CallSampler:
     self._between = encode(prompt.between())
     self._start_id = model.tokenizer.single_id(syntax.start)
     self._opening_text = syntax.start + (prompt.tool if settings.force_name else '')
-    self._branch_settings = sampling.BranchSettings(
+    self._branch_settings = sampling.BranchConfig(
         opening=tuple(encode(self._opening_text)), first_allowed=self._first_allowed(),
         max_tokens=settings.max_call_tokens, temperature=settings.temperature,
         top_p=settings.top_p, finished=lambda text: '\n' in text or self._parse(text) is not None)

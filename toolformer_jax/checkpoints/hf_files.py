@@ -14,7 +14,7 @@ import safetensors
 
 from toolformer_jax.checkpoints.tensors import Header, Tensors
 from toolformer_jax.errors import UserError
-from toolformer_jax.runs import read_json
+from toolformer_jax.runtime.run_dir import read_json
 
 SAFETENSORS, SAFETENSORS_INDEX = 'model.safetensors', 'model.safetensors.index.json'
 _BIN, _BIN_INDEX = 'pytorch_model.bin', 'pytorch_model.bin.index.json'

@@ -21,7 +21,7 @@ from toolformer_jax.checkpoints.tensors import leaf, load
 from toolformer_jax.errors import UserError
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.language_model import LanguageModel
-from toolformer_jax.runs import read_json, write_json
+from toolformer_jax.runtime.run_dir import read_json, write_json
 from toolformer_jax.tokenizer import Tokenizer
 
 _CONFIG = 'config.json'

@@ -19,7 +19,7 @@ from toolformer_jax import sharding
 from toolformer_jax.errors import UserError
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.language_model import LanguageModel, abstract_variables, decoder_on
-from toolformer_jax.runs import write_json
+from toolformer_jax.runtime.run_dir import write_json
 from toolformer_jax.tokenizer import Tokenizer
 
 MODEL = 'model'  # where an output folder of `finetune` holds the model
@@ -72,7 +72,7 @@ def load_model(directory: pathlib.Path, mesh: Mesh, dtype: str = 'float32') -> L
   directory = _model_directory(directory)
   config = _read_config(directory / 'config.json').replace(dtype=dtype)
   decoder = decoder_on(mesh, config)
-  abstract = sharding.laid_out(abstract_variables(decoder), mesh)
+  abstract = sharding.abstract_with_sharding(abstract_variables(decoder), mesh)
   try:
     tokenizer = Tokenizer.load(directory)
     variables = ocp.load((directory / 'variables').resolve(), abstract)

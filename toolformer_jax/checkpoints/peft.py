@@ -13,7 +13,7 @@ from toolformer_jax.checkpoints.hf_weights import Weight, sharing_tensors, tenso
 from toolformer_jax.checkpoints.tensors import leaf
 from toolformer_jax.errors import UserError
 from toolformer_jax.models.language_model import LanguageModel
-from toolformer_jax.runs import write_json
+from toolformer_jax.runtime.run_dir import write_json
 
 
 class _Adapter(NamedTuple):

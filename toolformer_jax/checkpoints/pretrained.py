@@ -4,10 +4,10 @@ import pathlib
 
 from jax.sharding import Mesh
 
-from toolformer_jax import fetch
 from toolformer_jax.checkpoints import huggingface
 from toolformer_jax.checkpoints.gguf import GgufFile, load_gguf
 from toolformer_jax.checkpoints.orbax import load_config, load_model
+from toolformer_jax.data import catalogue as fetch
 from toolformer_jax.errors import UserError, unknown
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.language_model import LanguageModel

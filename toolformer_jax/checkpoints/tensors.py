@@ -70,7 +70,7 @@ def load(kind: str, config: DecoderConfig, tokenizer: Tokenizer, tensors: Tensor
   table = weights(kind, config)
   check(tensors, table, config)
   decoder = decoder_on(mesh, config)
-  abstract = sharding.laid_out(abstract_variables(decoder), mesh)['params']
+  abstract = sharding.abstract_with_sharding(abstract_variables(decoder), mesh)['params']
   params: dict[str, Any] = {}
   for weight in table:
     wanted = functools.reduce(dict.__getitem__, weight.path, abstract)

@@ -12,12 +12,14 @@ import itertools
 import logging
 import pathlib
 
-from toolformer_jax.annotation import hosted
-from toolformer_jax.annotation.settings import STAGES
+from toolformer_jax.annotation.config import STAGES
+from toolformer_jax.checkpoints.loading import load_model
 from toolformer_jax.commands import options
+from toolformer_jax.data import hub_datasets as hosted
+from toolformer_jax.data.content_hash import identity
 from toolformer_jax.errors import UserError
-from toolformer_jax.runs import Shard
-from toolformer_jax.runtime import identity, join_cluster, load_model, versions
+from toolformer_jax.runtime.cluster import join_cluster
+from toolformer_jax.runtime.run_dir import Shard, software_versions
 
 log = logging.getLogger(__name__)
 
@@ -49,13 +51,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
   """Carries the command out."""
   from toolformer_jax.annotation import report
-  from toolformer_jax.annotation.corpus import read_corpus
-  from toolformer_jax.annotation.folder import DOCUMENTS, MERGED, RunFolder
   from toolformer_jax.annotation.pipeline import Annotation, ToolPlan
   from toolformer_jax.annotation.prompts import prompt_for
-  from toolformer_jax.programs import ProgramCounter
+  from toolformer_jax.annotation.run_dir import DOCUMENTS, MERGED, RunFolder
+  from toolformer_jax.data.corpus import read_corpus
+  from toolformer_jax.runtime.compile_counter import ProgramCounter
   shard = _shard(args)
-  seed = [] if args.seed is None else [f'AnnotationSettings.seed = {args.seed}']
+  seed = [] if args.seed is None else [f'AnnotationConfig.seed = {args.seed}']
   config = options.configuration(args, *seed)
   if not (args.output_dir / DOCUMENTS / '.COMPLETED').exists():
     # Read once before anything is written: a folder is bound to its corpus, and a line that is
@@ -72,7 +74,7 @@ def run(args: argparse.Namespace) -> None:
     annotation = Annotation(model, plans, config.annotation, config.syntax, store)
     described = {**annotation.configuration(), 'checkpoint': identity(args.checkpoint),
                  'corpus': identity(args.corpus)}
-    with RunFolder(args.output_dir, described, versions(), shard) as folder:
+    with RunFolder(args.output_dir, described, software_versions(), shard) as folder:
       with folder.exclusively():
         config.save(args.output_dir)
       stages = STAGES if args.stage == 'all' else (args.stage,)

@@ -16,16 +16,17 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from toolformer_jax.checkpoints.loading import load_model
 from toolformer_jax.commands import options
+from toolformer_jax.data.content_hash import identity
 from toolformer_jax.errors import UserError
-from toolformer_jax.runs import whole_file, write_json
-from toolformer_jax.runtime import identity, load_model, versions
-from toolformer_jax.toolbox import PAPER_TOOLS, call_runner
+from toolformer_jax.runtime.run_dir import software_versions, whole_file, write_json
 from toolformer_jax.tools.base import Context
 from toolformer_jax.tools.executor import Executor
+from toolformer_jax.tools.registry import PAPER_TOOLS, call_runner
 
 if TYPE_CHECKING:
-  from toolformer_jax.configuration import Configuration
+  from toolformer_jax.config.loading import Configuration
   from toolformer_jax.evaluation.runner import CallsOf, Plan, Results
   from toolformer_jax.evaluation.task import Question
 
@@ -74,7 +75,7 @@ def carry_out(args: argparse.Namespace, config: 'Configuration', plan: 'Plan',
               folder: pathlib.Path) -> 'Results':
   """Computes what `folder` lacks of `plan`, and writes its report."""
   from toolformer_jax.evaluation.runner import evaluate
-  from toolformer_jax.runs import LockedFolder
+  from toolformer_jax.runtime.run_dir import LockedFolder
   with options.call_store(args) as store:
     def open_tools():
       return _tools(args, config, plan, store)
@@ -122,7 +123,7 @@ def plan_of(args: argparse.Namespace, config: 'Configuration', names: Sequence[s
       described={'toolbox': dataclasses.asdict(toolbox),
                  'max_result_chars': config.annotation.max_result_chars,
                  'time_limit_s': config.annotation.time_limit_s},
-      versions=versions())
+      versions=software_versions())
 
 
 def _available(config: 'Configuration') -> list[str]:

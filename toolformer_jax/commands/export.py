@@ -7,9 +7,9 @@ are merged into its weights. With --adapter they are written alone, as PEFT load
 import argparse
 import pathlib
 
+from toolformer_jax.checkpoints.loading import load_model
 from toolformer_jax.commands import options
 from toolformer_jax.errors import UserError
-from toolformer_jax.runtime import load_model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -5,7 +5,7 @@ The cache is $TOOLFORMER_CACHE, or ~/.cache/toolformer_jax.
 
 import argparse
 
-from toolformer_jax.fetch import CATALOGUE, fetch
+from toolformer_jax.data.catalogue import CATALOGUE, fetch
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

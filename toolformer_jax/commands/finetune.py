@@ -10,12 +10,15 @@ import logging
 import pathlib
 from typing import TYPE_CHECKING
 
+from toolformer_jax.checkpoints.loading import load_model
 from toolformer_jax.commands import options
+from toolformer_jax.data.content_hash import identity
 from toolformer_jax.errors import UserError
-from toolformer_jax.runtime import identity, join_cluster, load_model, versions
+from toolformer_jax.runtime.cluster import join_cluster
+from toolformer_jax.runtime.run_dir import software_versions
 
 if TYPE_CHECKING:
-  from toolformer_jax.configuration import Configuration
+  from toolformer_jax.config.loading import Configuration
   from toolformer_jax.tokenizer import Tokenizer
   from toolformer_jax.training.mixture import Text
   from toolformer_jax.training.packing import Example
@@ -29,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                            'are mixed')
   parser.add_argument('--dev', nargs='+', default=[], metavar='D',
                       help='such texts to choose the best checkpoint by; without it '
-                           'MixtureSettings.dev_texts are held out')
+                           'MixtureConfig.dev_texts are held out')
   options.add_checkpoint(parser)
   parser.add_argument('--output_dir', required=True, type=pathlib.Path, metavar='O')
   parser.add_argument('--without_calls', action='store_true',
@@ -58,7 +61,7 @@ def run(args: argparse.Namespace) -> None:
       model=model, examples=_examples(mixture(texts, config.mixture), model.tokenizer, config),
       dev_examples=_examples(dev, model.tokenizer, config), settings=config.finetune,
       output_dir=args.output_dir, configuration={'checkpoint': identity(args.checkpoint)},
-      versions=versions())
+      versions=software_versions())
   if first:
     config.save(args.output_dir)
   if done is None:
@@ -68,7 +71,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _read(sources: list[str], without_calls: bool) -> list['Text']:
-  from toolformer_jax.annotation.records import AnnotatedDocument
+  from toolformer_jax.data.records import AnnotatedDocument
   from toolformer_jax.training.sources import read_texts
   texts = [text for source in sources for text in read_texts(source)]
   if not without_calls:

@@ -11,18 +11,18 @@ import json
 import pathlib
 from typing import TYPE_CHECKING
 
-from toolformer_jax.annotation.jsonl import is_unicode
+from toolformer_jax.checkpoints.loading import load_model
 from toolformer_jax.commands import options
-from toolformer_jax.commands.texts import InputText, read_prompts
+from toolformer_jax.data.input_texts import InputText, read_prompts
+from toolformer_jax.data.jsonl import is_unicode
 from toolformer_jax.errors import UserError
-from toolformer_jax.runtime import load_model
-from toolformer_jax.toolbox import call_runner
 from toolformer_jax.tools.base import Context
 from toolformer_jax.tools.executor import Executor
+from toolformer_jax.tools.registry import call_runner
 
 if TYPE_CHECKING:
-  from toolformer_jax.configuration import Configuration
-  from toolformer_jax.inference.continuation import Generated
+  from toolformer_jax.config.loading import Configuration
+  from toolformer_jax.inference.request import Generated
   from toolformer_jax.models.language_model import LanguageModel
 
 _TEXTS_AT_ONCE = 64
@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
   """Carries the command out."""
-  disabled = ['GenerationSettings.disabled = True'] if args.disable_tools else []
+  disabled = ['GenerationConfig.disabled = True'] if args.disable_tools else []
   config = options.configuration(args, *disabled)
   texts = _texts(args)
   with options.call_store(args) as store:
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
 def _generate(args: argparse.Namespace, config: 'Configuration', model: 'LanguageModel',
               texts: list[InputText], executor: Executor) -> None:
   """Continues `texts`, so many at a time, and prints them."""
-  from toolformer_jax.inference.generation import generate
+  from toolformer_jax.inference.engine import generate
   prompts = [_encode(model, text, config.generation.max_tokens) for text in texts]
   contexts = [Context(date=text.date or args.date) for text in texts]
   streams = len(texts) == 1 and not args.json

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 
 from toolformer_jax.errors import UserError
 from toolformer_jax.tools.base import Tool
-from toolformer_jax.tools.store import CallStore
+from toolformer_jax.tools.call_store import CallStore
 
 if TYPE_CHECKING:
-  from toolformer_jax.configuration import Configuration
+  from toolformer_jax.config.loading import Configuration
 
 
 def add_configuration(parser: argparse.ArgumentParser) -> None:
   """Lets a command be configured: `--gin_file`, and `--gin.NAME=VALUE`, which `cli` collects."""
   group = parser.add_argument_group('configuration', description=(
       'Settings are named as in configs/; one is changed by --gin.NAME=VALUE, for instance\n'
-      '--gin.AnnotationSettings.temperature=0.7 or --gin.calculator/ToolSettings.k=20. Texts need\n'
-      'quotes of their own: --gin.ModelSettings.dtype="\'bfloat16\'".'))
+      '--gin.AnnotationConfig.temperature=0.7 or --gin.calculator/ToolConfig.k=20. Texts need\n'
+      'quotes of their own: --gin.ModelConfig.dtype="\'bfloat16\'".'))
   group.add_argument(
       '--gin_file', action='append', default=[], metavar='F',
       help='a gin file: a path, or one of the package such as quickstart.gin; may be repeated '
@@ -33,7 +33,7 @@ def configuration(args: argparse.Namespace, *own: str) -> 'Configuration':
   Raises:
     UserError: the configuration is wrong.
   """
-  from toolformer_jax.configuration import load  # takes a second: it imports JAX
+  from toolformer_jax.config.loading import load  # takes a second: it imports JAX
   return load(args.gin_file, [*args.bindings, *own])
 
 

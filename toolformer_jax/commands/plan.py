@@ -77,7 +77,7 @@ def _request(args: argparse.Namespace) -> 'Request':
 def _decoder_config(model: str) -> 'DecoderConfig':
   """Returns what a model looks like, known by its sizes or as a checkpoint."""
   from toolformer_jax.checkpoints.pretrained import known_models, pretrained_config
-  from toolformer_jax.configuration import decoder_config, decoder_names
+  from toolformer_jax.config.loading import decoder_config, decoder_names
   if model in decoder_names() or model.endswith('.gin'):
     return decoder_config(model)
   if pathlib.Path(model).exists() or model in known_models() or '/' in model:

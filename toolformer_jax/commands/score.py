@@ -13,11 +13,11 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from toolformer_jax.checkpoints.loading import DTYPES, load_model
 from toolformer_jax.commands import options
-from toolformer_jax.commands.texts import InputText, read_texts
+from toolformer_jax.data.input_texts import InputText, read_texts
 from toolformer_jax.errors import UserError
-from toolformer_jax.runs import whole_file
-from toolformer_jax.runtime import DTYPES, load_model
+from toolformer_jax.runtime.run_dir import whole_file
 
 if TYPE_CHECKING:
   from toolformer_jax.models.language_model import LanguageModel
@@ -38,8 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
   """Carries the command out."""
-  from toolformer_jax.progress import Progress
-  chosen = [f'ModelSettings.dtype = {args.dtype!r}'] if args.dtype else []
+  from toolformer_jax.runtime.progress import Progress
+  chosen = [f'ModelConfig.dtype = {args.dtype!r}'] if args.dtype else []
   settings = options.configuration(args, *chosen).model
   if args.output.resolve() == args.input.resolve():
     raise UserError('--output is the file that --input reads; choose another one')

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from toolformer_jax.annotation.jsonl import read_objects
+from toolformer_jax.data.jsonl import read_objects
 from toolformer_jax.errors import UserError
 
 

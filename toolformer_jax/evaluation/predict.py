@@ -10,10 +10,10 @@ import numpy as np
 
 from toolformer_jax.calls import CallSyntax
 from toolformer_jax.evaluation.arms import Arm
-from toolformer_jax.evaluation.settings import EvaluationSettings
+from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.evaluation.task import Question, Task, Text
-from toolformer_jax.inference.continuation import Generated, GenerationSettings
-from toolformer_jax.inference.generation import RunCall, generate
+from toolformer_jax.inference.engine import RunCall, generate
+from toolformer_jax.inference.request import Generated, GenerationConfig
 from toolformer_jax.inference.scoring import ScoreRequest, score
 from toolformer_jax.models.language_model import LanguageModel
 
@@ -50,8 +50,8 @@ class TextScore:
   tokens: int
 
 
-def decoding(task: Task, arm: Arm, generation: GenerationSettings,
-             settings: EvaluationSettings) -> GenerationSettings:
+def decoding(task: Task, arm: Arm, generation: GenerationConfig,
+             settings: EvaluationConfig) -> GenerationConfig:
   """Returns how `arm` continues the questions of `task`."""
   return dataclasses.replace(
       generation, disabled=arm.disabled, slots=settings.slots,
@@ -59,7 +59,7 @@ def decoding(task: Task, arm: Arm, generation: GenerationSettings,
       max_tokens=task.max_tokens(settings))
 
 
-def predict(model: LanguageModel, questions: Sequence[Question], *, settings: GenerationSettings,
+def predict(model: LanguageModel, questions: Sequence[Question], *, settings: GenerationConfig,
             syntax: CallSyntax, tool_names: Sequence[str] = (), run_call: RunCall | None = None,
             ) -> list[Prediction]:
   """Returns what `model` predicts; a prompt that is too long for it is a failure.
@@ -96,7 +96,7 @@ def _prediction(question: Question, generated: Generated | None, tokens: int, sy
 
 
 def score_texts(model: LanguageModel, texts: Sequence[Text],
-                settings: EvaluationSettings) -> list[TextScore]:
+                settings: EvaluationConfig) -> list[TextScore]:
   """Returns how likely `model` finds `texts`, in windows where they are longer than one.
 
   Calls play no part: with tools disabled a perplexity is the plain one (paper, footnote 8).

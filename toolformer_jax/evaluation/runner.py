@@ -16,16 +16,16 @@ from toolformer_jax.calls import CallSyntax
 from toolformer_jax.errors import UserError
 from toolformer_jax.evaluation.arms import Arm
 from toolformer_jax.evaluation.breakdown import breakdown
-from toolformer_jax.evaluation.cells import Cell, Record, missing, write_lines
+from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.evaluation.files import MissingData
 from toolformer_jax.evaluation.predict import Prediction, TextScore, decoding, predict, score_texts
+from toolformer_jax.evaluation.prediction_cache import Cell, Record, missing, write_lines
 from toolformer_jax.evaluation.scores import Difference, Score, differences, judged, scores
-from toolformer_jax.evaluation.settings import EvaluationSettings
 from toolformer_jax.evaluation.task import Question, Task, Text, read_items
-from toolformer_jax.inference.continuation import GenerationSettings
-from toolformer_jax.inference.generation import RunCall
+from toolformer_jax.inference.engine import RunCall
+from toolformer_jax.inference.request import GenerationConfig
 from toolformer_jax.models.language_model import LanguageModel
-from toolformer_jax.progress import Progress
+from toolformer_jax.runtime.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +52,8 @@ class Plan:
   arms: Sequence[Arm]
   data_dir: str
   limit: int | None
-  settings: EvaluationSettings
-  generation: GenerationSettings
+  settings: EvaluationConfig
+  generation: GenerationConfig
   syntax: CallSyntax
   tools: Sequence[str]
   identities: Mapping[str, str]

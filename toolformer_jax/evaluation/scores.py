@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from toolformer_jax.evaluation import intervals
+from toolformer_jax.evaluation import statistics as intervals
+from toolformer_jax.evaluation.answer_matching import judge
 from toolformer_jax.evaluation.arms import Arm
-from toolformer_jax.evaluation.judging import judge
+from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.evaluation.predict import Prediction
-from toolformer_jax.evaluation.settings import EvaluationSettings
 from toolformer_jax.evaluation.task import Task
 
 ACCURACY, PERPLEXITY = 'accuracy', 'perplexity'
@@ -59,7 +59,7 @@ class Difference:
 
 
 def judged(task: Task, predictions: Sequence[Prediction],
-           settings: EvaluationSettings) -> list[dict[str, Any]]:
+           settings: EvaluationConfig) -> list[dict[str, Any]]:
   """Returns the predictions as JSON, with what was looked at and whether it is right."""
   records = []
   for prediction in predictions:
@@ -70,7 +70,7 @@ def judged(task: Task, predictions: Sequence[Prediction],
 
 
 def scores(task: Task, arm: Arm, records: Sequence[dict[str, Any]],
-           settings: EvaluationSettings) -> list[Score]:
+           settings: EvaluationConfig) -> list[Score]:
   """Returns the score of the whole and, where there are several, of each part."""
   groups = {'': records} | _by_group(records)
   single = _accuracy if task.rule else _perplexity
@@ -85,7 +85,7 @@ def _by_group(records: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any
 
 
 def _accuracy(task: str, group: str, arm: str, records: Sequence[dict[str, Any]],
-              settings: EvaluationSettings) -> Score:
+              settings: EvaluationConfig) -> Score:
   count, right = len(records), sum(record['correct'] for record in records)
   low, high = intervals.wilson(right, count)
   tools, failed = Counter(), 0
@@ -102,7 +102,7 @@ def _accuracy(task: str, group: str, arm: str, records: Sequence[dict[str, Any]]
 
 
 def _perplexity(task: str, group: str, arm: str, records: Sequence[dict[str, Any]],
-                settings: EvaluationSettings) -> Score:
+                settings: EvaluationConfig) -> Score:
   logprobs, tokens = ([record[key] for record in records] for key in ('logprob', 'tokens'))
   low, high = intervals.perplexity_interval(
       logprobs, tokens, samples=settings.bootstrap_samples, seed=settings.seed)
@@ -111,7 +111,7 @@ def _perplexity(task: str, group: str, arm: str, records: Sequence[dict[str, Any
 
 
 def differences(task: Task, by_arm: Mapping[str, Sequence[dict[str, Any]]],
-                settings: EvaluationSettings) -> list[Difference]:
+                settings: EvaluationConfig) -> list[Difference]:
   """Returns how much better Toolformer is than each other arm, on what both were asked."""
   best = by_arm.get('toolformer')
   if best is None or task.rule is None:
@@ -129,7 +129,7 @@ def differences(task: Task, by_arm: Mapping[str, Sequence[dict[str, Any]]],
 
 
 def _difference(task: str, group: str, arm: str, pairs: Sequence[tuple[dict, dict]],
-                settings: EvaluationSettings) -> Difference:
+                settings: EvaluationConfig) -> Difference:
   first, second = ([pair[side]['correct'] for pair in pairs] for side in (0, 1))
   low, high = intervals.paired_difference(
       first, second, samples=settings.bootstrap_samples, seed=settings.seed)

@@ -118,8 +118,8 @@ def _how(plan: Plan) -> list[str]:
     lines.append(f'Only the first {plan.limit} questions of each task were asked.')
   generation = {name: value for name, value in dataclasses.asdict(plan.generation).items()
                 if name in ('top_k_api', 'max_calls', 'temperature', 'max_call_tokens')}
-  for kind, values in (('GenerationSettings', generation),
-                       ('EvaluationSettings', dataclasses.asdict(plan.settings))):
+  for kind, values in (('GenerationConfig', generation),
+                       ('EvaluationConfig', dataclasses.asdict(plan.settings))):
     lines.append(f'{kind}: {", ".join(f"{name} = {value}" for name, value in values.items())}')
   return lines
 

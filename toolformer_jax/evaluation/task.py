@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from toolformer_jax.errors import UserError
+from toolformer_jax.evaluation.answer_matching import Rule
+from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.evaluation.files import TaskFolder
-from toolformer_jax.evaluation.judging import Rule
-from toolformer_jax.evaluation.settings import EvaluationSettings
 
 TFDS = 'tfds:'  # a data_dir that begins so is one of TensorFlow Datasets
 
@@ -64,7 +64,7 @@ class Task:
 
   name: str
   title: str
-  read: Callable[[TaskFolder, EvaluationSettings], Iterable[Question] | Iterable[Text]]
+  read: Callable[[TaskFolder, EvaluationConfig], Iterable[Question] | Iterable[Text]]
   how_to_get: str
   rule: Rule | None
   without_tools: frozenset[str] = frozenset()
@@ -72,7 +72,7 @@ class Task:
   prompt: str = ''
   remark: str = ''
 
-  def max_tokens(self, settings: EvaluationSettings) -> int:
+  def max_tokens(self, settings: EvaluationConfig) -> int:
     """Returns how long a continuation may be."""
     words = self.rule.words
     return words * settings.tokens_per_word if words else settings.number_tokens
@@ -82,7 +82,7 @@ class Task:
     return dict(self.groups).get(group, group) or self.title
 
 
-def read_items(task: Task, data_dir: pathlib.Path | str, settings: EvaluationSettings,
+def read_items(task: Task, data_dir: pathlib.Path | str, settings: EvaluationConfig,
                limit: int | None = None) -> list[Question] | list[Text]:
   """Returns the first `limit` questions or texts of a task, by default all.
 

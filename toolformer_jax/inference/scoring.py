@@ -16,9 +16,9 @@ import numpy as np
 
 from toolformer_jax import sharding
 from toolformer_jax.inference.batching import count_bucket, first_fit
-from toolformer_jax.memory import naming_memory
 from toolformer_jax.models.decoder import Decoder, target_logits
 from toolformer_jax.models.language_model import LanguageModel
+from toolformer_jax.runtime.oom import naming_memory
 
 _ROW_TOKENS = 256  # shortest row; longer sequences get rows of the next power of two
 
@@ -54,7 +54,7 @@ def score(model: LanguageModel, requests: Sequence[ScoreRequest]) -> list[np.nda
   for request in requests:
     groups.setdefault((request.prefix, request.text), set()).update(request.targets)
   sequences = [_sequence(model, *key, sorted(targets)) for key, targets in groups.items()]
-  with naming_memory('ModelSettings.scoring_tokens'):
+  with naming_memory('ModelConfig.scoring_tokens'):
     logprobs = _score_sequences(model, sequences)
   known = {key: dict(zip(sorted(targets), values, strict=True))
            for (key, targets), values in zip(groups.items(), logprobs, strict=True)}

@@ -9,16 +9,16 @@ import jax
 import jax.numpy as jnp
 
 from toolformer_jax.models.attention import (
-    Kernel,
-    attend,
-    attend_causal,
-    attend_packed,
-    takes_length,
+  Kernel,
+  attend,
+  attend_causal,
+  attend_packed,
+  takes_length,
 )
-from toolformer_jax.models.cache import Cache, Prefix, UnrolledCache
+from toolformer_jax.models.attention_mask import look, places
 from toolformer_jax.models.config import DecoderConfig
+from toolformer_jax.models.kv_cache import Cache, Prefix, UnrolledCache
 from toolformer_jax.models.layers import PRODUCT, Einsum, Norm, contract, rotate
-from toolformer_jax.models.sight import look, places
 from toolformer_jax.sharding import constrain
 
 BLOCKS = 'blocks'  # the variables of all layers, stacked

@@ -17,7 +17,7 @@ from toolformer_jax.planning.compilation import Compiled, TooLarge, compile_prog
 from toolformer_jax.planning.programs import Program, Step, argument_bytes, program
 from toolformer_jax.planning.roofline import Roofline, roofline
 from toolformer_jax.planning.slices import GIB, Slice
-from toolformer_jax.training.settings import FinetuneSettings
+from toolformer_jax.training.config import FinetuneConfig
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class Request:
   batch: int
   length: int
   mesh: tuple[int, int, int]
-  finetune: FinetuneSettings
+  finetune: FinetuneConfig
 
   def replace(self, **changes: Any) -> 'Request':
     """Returns a copy with `changes`."""

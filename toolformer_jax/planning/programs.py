@@ -11,18 +11,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from toolformer_jax import flops, sharding
-from toolformer_jax.inference.generation import STEPS, decode_rows
-from toolformer_jax.inference.prefill import TOGETHER, prefill_rows
+from toolformer_jax import sharding
+from toolformer_jax.inference.engine import STEPS, decode_rows
 from toolformer_jax.inference.scoring import target_logprobs
-from toolformer_jax.models.cache import Cache
+from toolformer_jax.inference.shared_prefix import TOGETHER, prefill_rows
+from toolformer_jax.models import flops
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.decoder import Decoder
+from toolformer_jax.models.kv_cache import Cache
 from toolformer_jax.models.language_model import abstract_variables, cast_for_use, decoder_on
+from toolformer_jax.training.config import FinetuneConfig
 from toolformer_jax.training.optimizer import make_optimizer
 from toolformer_jax.training.packing import PackedRows
-from toolformer_jax.training.settings import FinetuneSettings
-from toolformer_jax.training.state import abstract_state, make_step
+from toolformer_jax.training.train_step import abstract_state, make_step
 
 Step = Literal['train', 'score', 'prefill', 'decode']
 
@@ -55,7 +56,7 @@ class Program:
 
 
 def program(step: Step, config: DecoderConfig, mesh: Mesh, batch: int, length: int,
-            finetune: FinetuneSettings) -> Program:
+            finetune: FinetuneConfig) -> Program:
   """Returns a step of a model on `mesh`.
 
   Args:
@@ -83,13 +84,13 @@ def argument_bytes(arguments: Any) -> int:
 
 
 def _train(decoder: Decoder, mesh: Mesh, batch: int, length: int,
-           finetune: FinetuneSettings) -> Program:
+           finetune: FinetuneConfig) -> Program:
   config = decoder.config.replace(lora_rank=finetune.lora_rank, lora_alpha=finetune.lora_alpha)
   decoder = decoder.clone(config=config, remat=finetune.remat, dropout=finetune.dropout)
   collection = 'lora' if config.lora_rank else 'params'
   optimizer = make_optimizer(finetune)
   state = abstract_state(decoder, collection, optimizer, mesh)
-  variables = sharding.laid_out(abstract_variables(decoder), mesh)
+  variables = sharding.abstract_with_sharding(abstract_variables(decoder), mesh)
   frozen = {name: value for name, value in variables.items() if name != collection}
   rows = jax.tree.map(lambda x: _input(mesh, x.shape, x.dtype), PackedRows.empty(batch, length))
   useful = batch * flops.training_flops(config, length)
@@ -141,11 +142,11 @@ def _copies(mesh: Mesh, rows: int) -> int:
 
 def _frozen(decoder: Decoder, mesh: Mesh) -> Any:
   """Returns the variables as inference has them."""
-  laid_out = sharding.laid_out(abstract_variables(decoder), mesh)
-  cast = jax.eval_shape(functools.partial(cast_for_use, config=decoder.config), laid_out)
+  abstract = sharding.abstract_with_sharding(abstract_variables(decoder), mesh)
+  cast = jax.eval_shape(functools.partial(cast_for_use, config=decoder.config), abstract)
   return jax.tree.map(
       lambda x, like: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=like.sharding), cast,
-      laid_out)
+      abstract)
 
 
 def _cache(config: DecoderConfig, mesh: Mesh, rows: int, slots: int) -> Cache:

@@ -6,8 +6,8 @@ measured step is slower: nothing here knows how well the compiler's code uses th
 
 from dataclasses import dataclass
 
-from toolformer_jax.chips import Chip
 from toolformer_jax.planning.hlo import Collectives
+from toolformer_jax.runtime.chips import Chip
 
 # A sum goes round twice: once to be formed, once to be handed out.
 _ROUNDS = {'all-reduce': 2}

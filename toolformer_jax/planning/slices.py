@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import jax
 from jax.experimental import topologies
 
-from toolformer_jax.chips import CHIPS, Chip
 from toolformer_jax.errors import UserError, unknown
+from toolformer_jax.runtime.chips import CHIPS, Chip
 
 GIB = 2**30
 

@@ -18,7 +18,7 @@ from typing import Self
 from toolformer_jax import errors
 from toolformer_jax.calls import DEFAULT_SYNTAX, CallSyntax
 from toolformer_jax.tools.base import BatchTool, Context, Tool, ToolError
-from toolformer_jax.tools.store import Answer, CallStore
+from toolformer_jax.tools.call_store import Answer, CallStore
 
 _MAX_REASON_CHARS = 200
 # A result of megabytes is cut to this many times its limit before it is cleaned: blanks shrink.

@@ -2,18 +2,33 @@
 
 import dataclasses
 import hashlib
+import importlib.metadata
 import json
 import logging
+import os
 import pathlib
+import shutil
+import tempfile
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import Stemmer
 
-from toolformer_jax.errors import UserError
-from toolformer_jax.tools.passages import Page, Passage, split_passages
+import toolformer_jax
+from toolformer_jax.data.catalogue import (
+  cache_directory,
+  corpus_names,
+  exclusive,
+  file_sha256,
+  find_corpus,
+)
+from toolformer_jax.data.pages import corpus_pages
+from toolformer_jax.data.passages import Page, Passage, split_passages
+from toolformer_jax.errors import UserError, unknown
+from toolformer_jax.runtime.validation import check
 
 if TYPE_CHECKING:
   import bm25s
@@ -169,3 +184,80 @@ def _version(passages: Iterable[Passage]) -> str:
   for passage in passages:
     digest.update(json.dumps(dataclasses.astuple(passage)).encode())
   return digest.hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+  """What the search and question answering look in.
+
+  Attributes:
+    corpus: a corpus that `fetch` knows by name, a MediaWiki dump (.bz2), or JSON Lines (plain,
+      .gz, .zst) of pages with `title` and `text`, or as KILT has them.
+    passage_words: longest passage that is ranked.
+    snippet_words: longest part of it that is the result of a search.
+  """
+
+  corpus: str = 'wikipedia-sample'
+  passage_words: int = 100
+  snippet_words: int = 40
+
+  def __post_init__(self):
+    check(self, passage_words=(1, 100_000), snippet_words=(1, 100_000))
+
+
+def passage_index(settings: SearchConfig) -> PassageIndex:
+  """Returns the index of the corpus of `settings`, from the cache if it was built before.
+
+  Raises:
+    UserError: there is no such corpus, it has no pages, or the cache can not be written.
+  """
+  corpus = _locate(settings.corpus)
+  directory = cache_directory() / 'search' / _key(corpus, settings)
+  try:
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with exclusive(directory.with_suffix('.lock')):  # who comes second finds it built
+      return _load(directory) or _build(corpus, settings, directory)
+  except OSError as error:
+    raise UserError(f'can not write the cache {directory.parent}: {error}; set TOOLFORMER_CACHE to '
+                    'a directory with space that you may write') from error
+
+
+def _load(directory: pathlib.Path) -> PassageIndex | None:
+  """Returns the index at `directory`; None if there is none, or it is damaged."""
+  if not directory.exists():
+    return None
+  try:
+    return PassageIndex.load(directory)
+  except UserError:
+    shutil.rmtree(directory, ignore_errors=True)
+    return None
+
+
+def _build(corpus: pathlib.Path, settings: SearchConfig,
+           directory: pathlib.Path) -> PassageIndex:
+  """Builds the index and puts it at `directory`, all of its files at once."""
+  prefix = f'{directory.name}.part-'
+  for leftover in directory.parent.glob(prefix + '*'):  # of a run that was killed
+    shutil.rmtree(leftover, ignore_errors=True)
+  index = PassageIndex.build(corpus_pages(corpus), settings.passage_words)
+  with tempfile.TemporaryDirectory(prefix=prefix, dir=directory.parent) as folder:
+    whole = pathlib.Path(folder, 'index')
+    whole.mkdir()
+    index.save(whole)
+    os.rename(whole, directory)
+  return PassageIndex.load(directory)
+
+
+def _locate(corpus: str) -> pathlib.Path:
+  if path := find_corpus(corpus):
+    return path
+  if pathlib.Path(corpus).name != corpus:
+    raise UserError(f'there is no file {corpus} to search in')
+  raise unknown('file or corpus to search in', corpus, corpus_names())
+
+
+def _key(corpus: pathlib.Path, settings: SearchConfig) -> str:
+  """Returns a name for all that determines an index."""
+  parts = (file_sha256(corpus), settings.passage_words, toolformer_jax.__version__,
+           importlib.metadata.version('bm25s'))
+  return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]

@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 
 from toolformer_jax import calls
+from toolformer_jax.data.passages import split_sentences
 from toolformer_jax.tools.base import Context, ToolError
 from toolformer_jax.tools.passage_index import PassageIndex, stems
-from toolformer_jax.tools.passages import split_sentences
 
 
 class WikiSearch:

@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from toolformer_jax import calls, sharding
-from toolformer_jax.annotation.records import AnnotatedDocument
+from toolformer_jax.data.records import AnnotatedDocument
 from toolformer_jax.errors import UserError
 from toolformer_jax.tokenizer import Tokenizer
 from toolformer_jax.training.packing import Example, PackedRows

@@ -10,37 +10,38 @@ from typing import Any
 
 import jax
 
-from toolformer_jax import flops, sharding
+from toolformer_jax import sharding
 from toolformer_jax.checkpoints.orbax import MODEL, STEPS, save_model
 from toolformer_jax.errors import UserError
-from toolformer_jax.memory import naming_memory
+from toolformer_jax.models import flops
 from toolformer_jax.models.language_model import LanguageModel, abstract_variables
-from toolformer_jax.progress import Progress
-from toolformer_jax.runs import LockedFolder, Shard
-from toolformer_jax.training.boards import open_boards
+from toolformer_jax.runtime.oom import naming_memory
+from toolformer_jax.runtime.progress import Progress
+from toolformer_jax.runtime.run_dir import LockedFolder, Shard
+from toolformer_jax.training.checkpointing import StepCheckpoints
+from toolformer_jax.training.config import FinetuneConfig
 from toolformer_jax.training.data import batches, put_rows
 from toolformer_jax.training.evaluation import mean_loss
 from toolformer_jax.training.interruption import StopSignal
 from toolformer_jax.training.log import MetricsLog
-from toolformer_jax.training.loop import Reporter, run_steps
+from toolformer_jax.training.metrics import open_boards
 from toolformer_jax.training.optimizer import make_optimizer
 from toolformer_jax.training.packing import Example, PackedRows, pack
-from toolformer_jax.training.settings import FinetuneSettings
-from toolformer_jax.training.state import (
+from toolformer_jax.training.train_loop import Reporter, run_steps
+from toolformer_jax.training.train_step import (
   TrainState,
   abstract_state,
   initial_adapters,
   initial_state,
   make_step,
 )
-from toolformer_jax.training.steps import StepCheckpoints
 
 # Settings that change no number: whether a folder may be gone on with does not depend on them.
 _NOT_RESULTS = ('keep', 'max_loss_rise', 'wandb_project')
 
 
 def finetune(
-    *, model: LanguageModel, examples: Sequence[Example], settings: FinetuneSettings,
+    *, model: LanguageModel, examples: Sequence[Example], settings: FinetuneConfig,
     output_dir: pathlib.Path, configuration: dict[str, Any], versions: dict[str, str],
     dev_examples: Sequence[Example] = (),
 ) -> LanguageModel | None:
@@ -74,8 +75,8 @@ def finetune(
   rows = _pack(model, examples, settings)
   dev = _pack(model, dev_examples, settings) if dev_examples else None
   if settings.patience and dev is None:
-    raise UserError('FinetuneSettings.patience needs texts to judge checkpoints by: give --dev, or '
-                    'set MixtureSettings.dev_texts')
+    raise UserError('FinetuneConfig.patience needs texts to judge checkpoints by: give --dev, or '
+                    'set MixtureConfig.dev_texts')
   described = {**configuration, **_described(settings, rows, dev),
                'decoder': dataclasses.asdict(model.config)}
   process = Shard(jax.process_index(), jax.process_count())
@@ -88,13 +89,13 @@ def finetune(
 
 
 def evaluate_loss(model: LanguageModel, examples: Sequence[Example],
-                  settings: FinetuneSettings) -> float:
+                  settings: FinetuneConfig) -> float:
   """Returns the mean loss of `examples` in nats per token, packed as for training."""
   return mean_loss(model, _pack(model, examples, settings), settings.batch_rows,
                    settings.loss_tokens)
 
 
-def _described(settings: FinetuneSettings, rows: PackedRows, dev: PackedRows | None
+def _described(settings: FinetuneConfig, rows: PackedRows, dev: PackedRows | None
                ) -> dict[str, Any]:
   """Returns what of a run decides its result, as JSON."""
   # Without dev texts it does not matter when checkpoints are made.
@@ -106,7 +107,7 @@ def _described(settings: FinetuneSettings, rows: PackedRows, dev: PackedRows | N
 
 
 def _pack(model: LanguageModel, examples: Sequence[Example],
-          settings: FinetuneSettings) -> PackedRows:
+          settings: FinetuneConfig) -> PackedRows:
   if settings.row_tokens > model.config.max_positions:
     raise UserError(f'row_tokens is {settings.row_tokens}, but the model has only '
                     f'{model.config.max_positions} positions')
@@ -120,7 +121,7 @@ def _digest(rows: PackedRows) -> str:
   return hashlib.sha256(b''.join(array.tobytes() for array in jax.tree.leaves(rows))).hexdigest()
 
 
-def _with_adapters(model: LanguageModel, settings: FinetuneSettings) -> LanguageModel:
+def _with_adapters(model: LanguageModel, settings: FinetuneConfig) -> LanguageModel:
   """Returns the model with the adapters that `settings` ask for; those it has are kept."""
   asked = (settings.lora_rank, settings.lora_alpha)
   has = (model.config.lora_rank, model.config.lora_alpha)
@@ -140,7 +141,7 @@ def _with_adapters(model: LanguageModel, settings: FinetuneSettings) -> Language
 
 
 def _train(model: LanguageModel, rows: PackedRows, dev: PackedRows | None,
-           settings: FinetuneSettings, checkpoints: StepCheckpoints, output_dir: pathlib.Path,
+           settings: FinetuneConfig, checkpoints: StepCheckpoints, output_dir: pathlib.Path,
            ) -> tuple[LanguageModel | None, bool]:
   """Returns the trained model, if the run has ended, and whether any step was left to do."""
   collection = 'lora' if settings.lora_rank else 'params'
@@ -163,7 +164,7 @@ def _train(model: LanguageModel, rows: PackedRows, dev: PackedRows | None,
   with (
       _reporter(model, settings, checkpoints, output_dir, start) as reporter, StopSignal() as stop,
       sharding.on_mesh(model.mesh),
-      naming_memory('FinetuneSettings.loss_tokens or batch_rows, or micro_batches larger')):
+      naming_memory('FinetuneConfig.loss_tokens or batch_rows, or micro_batches larger')):
     state, ended = run_steps(
         state, start, (put_rows(rows, numbers, model.mesh) for numbers in order),
         step=functools.partial(step, frozen), dev_loss=dev_loss if dev else None,
@@ -177,7 +178,7 @@ def _train(model: LanguageModel, rows: PackedRows, dev: PackedRows | None,
 
 
 @contextlib.contextmanager
-def _reporter(model: LanguageModel, settings: FinetuneSettings, checkpoints: StepCheckpoints,
+def _reporter(model: LanguageModel, settings: FinetuneConfig, checkpoints: StepCheckpoints,
               output_dir: pathlib.Path, start: int):
   """Opens what tells about a run; of several processes the first one writes."""
   devices = model.mesh.devices.flatten().tolist()

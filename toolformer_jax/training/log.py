@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from toolformer_jax.runs import whole_file
-from toolformer_jax.training.boards import Board
+from toolformer_jax.runtime.run_dir import whole_file
+from toolformer_jax.training.metrics import Board
 
 
 class MetricsLog:

@@ -4,10 +4,10 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 
-from toolformer_jax.annotation.records import AnnotatedDocument
+from toolformer_jax.data.records import AnnotatedDocument
 from toolformer_jax.errors import unknown
+from toolformer_jax.training.config import MixtureConfig
 from toolformer_jax.training.data import TaskRow
-from toolformer_jax.training.settings import MixtureSettings
 
 Text = AnnotatedDocument | TaskRow
 WITHOUT_CALLS = 'text'
@@ -15,7 +15,7 @@ WITHOUT_CALLS = 'text'
 _LARGEST_DEV = 0.1  # of all texts
 
 
-def hold_out(texts: Sequence[Text], settings: MixtureSettings) -> tuple[list[Text], list[Text]]:
+def hold_out(texts: Sequence[Text], settings: MixtureConfig) -> tuple[list[Text], list[Text]]:
   """Returns the texts to train on and those to choose a checkpoint by: a tenth of all at most."""
   count = min(settings.dev_texts, int(_LARGEST_DEV * len(texts)))
   held_out = set(_shuffled(range(len(texts)), texts, f'dev {settings.seed}')[:count])
@@ -23,7 +23,7 @@ def hold_out(texts: Sequence[Text], settings: MixtureSettings) -> tuple[list[Tex
           [text for i, text in enumerate(texts) if i in held_out])
 
 
-def mixture(texts: Sequence[Text], settings: MixtureSettings) -> list[Text]:
+def mixture(texts: Sequence[Text], settings: MixtureConfig) -> list[Text]:
   """Returns the texts of an epoch by caps and rates; which ones is random by the seed.
 
   A text with calls to several tools counts for the one that the fewest texts have.
@@ -34,7 +34,7 @@ def mixture(texts: Sequence[Text], settings: MixtureSettings) -> list[Text]:
   groups = _by_tool(texts)
   for name in settings.rates:
     if name not in groups:
-      raise unknown('tool in MixtureSettings.rates', name, groups)
+      raise unknown('tool in MixtureConfig.rates', name, groups)
   chosen = Counter()
   for tool, members in groups.items():
     capped = _shuffled(members, texts, f'{settings.seed} {tool}')[:settings.cap]

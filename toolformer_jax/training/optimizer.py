@@ -3,10 +3,10 @@
 import jax
 import optax
 
-from toolformer_jax.training.settings import FinetuneSettings
+from toolformer_jax.training.config import FinetuneConfig
 
 
-def learning_rate(step: int | jax.Array, settings: FinetuneSettings) -> jax.Array:
+def learning_rate(step: int | jax.Array, settings: FinetuneConfig) -> jax.Array:
   """Returns the rate of update number `step` (from 0).
 
   It rises linearly (paper, appendix B) and then does what the settings say.
@@ -22,9 +22,9 @@ def learning_rate(step: int | jax.Array, settings: FinetuneSettings) -> jax.Arra
   return optax.schedules.join_schedules([rising, falling[settings.schedule]], [warmup])(step + 1)
 
 
-def make_optimizer(settings: FinetuneSettings) -> optax.GradientTransformation:
+def make_optimizer(settings: FinetuneConfig) -> optax.GradientTransformation:
   """Returns the whole chain, from gradients to updates."""
   return optax.chain(
-      optax.clip_by_global_norm(settings.clip_norm),
+      optax.clip_by_global_norm(settings.max_grad_norm),
       optax.adamw(lambda step: learning_rate(step, settings), settings.beta1, settings.beta2,
                   weight_decay=settings.weight_decay, mu_dtype=settings.first_moment))

@@ -3,11 +3,11 @@
 import pathlib
 from collections.abc import Iterator
 
-from toolformer_jax.annotation import hosted
-from toolformer_jax.annotation.corpus import read_corpus
-from toolformer_jax.annotation.folder import MERGED
-from toolformer_jax.annotation.jsonl import read_objects
-from toolformer_jax.annotation.records import AnnotatedDocument, read_records
+from toolformer_jax.annotation.run_dir import MERGED
+from toolformer_jax.data import hub_datasets as hosted
+from toolformer_jax.data.corpus import read_corpus
+from toolformer_jax.data.jsonl import read_objects
+from toolformer_jax.data.records import AnnotatedDocument, read_records
 from toolformer_jax.errors import UserError
 from toolformer_jax.training.data import TaskRow
 

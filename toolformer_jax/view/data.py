@@ -14,8 +14,8 @@ import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from toolformer_jax.annotation.folder import DOCUMENTS, MERGED, stage_name
-from toolformer_jax.annotation.records import (
+from toolformer_jax.annotation.run_dir import DOCUMENTS, MERGED, stage_name
+from toolformer_jax.data.records import (
     Candidate,
     Document,
     ExecutedCall,

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
-from toolformer_jax.annotation.records import ExecutedCall, ScoredCall
+from toolformer_jax.data.records import ExecutedCall, ScoredCall
 from toolformer_jax.view.assets import SCRIPT, STYLE
 from toolformer_jax.view.charts import colour, histogram, slider
 from toolformer_jax.view.data import (
@@ -112,7 +112,7 @@ def _filters(run: Run, query: Query) -> str:
       '<div class="panel controls">'
       f'<label>calls to {_choice("tool", "all tools", tools, query.tool)}</label>'
       f'<label>that are {_choice("state", "in any state", _STATE_NAMES, query.state)}</label>'
-      f'<label>with a gain of at least {_number_field("least_gain", query.least_gain)}</label>'
+      f'<label>with a gain of at least {_number_field("min_gain", query.min_gain)}</label>'
       '<button>Show</button></div>')
 
 
@@ -194,7 +194,7 @@ def _table(calls: Iterable[ShownCall], query: Query) -> str:
 def _row(call: ShownCall, query: Query) -> str:
   record, numbers = call.record, ['', '', '', '']
   if isinstance(record, ScoredCall):
-    losses = record.loss_nothing, record.loss_call, record.loss_result
+    losses = record.loss_no_call, record.loss_call, record.loss_result
     numbers = [*('–' if loss is None else f'{loss:.2f}' for loss in losses), _gain(call)]
   cells = ''.join(f'<td class="number">{number}</td>'
                   for number in (f'{record.probability:.3f}', *numbers))

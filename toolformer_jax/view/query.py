@@ -21,27 +21,27 @@ class Query:
     tau_f: threshold by tool; a call that gains less is rejected.
     tool: only calls to this one; None for all.
     state: only calls in this one of STATES; None for all.
-    least_gain: only calls that gain at least this; None for all, those without losses too.
+    min_gain: only calls that gain at least this; None for all, those without losses too.
     page: from 1.
   """
 
   tau_f: dict[str, float]
   tool: str | None = None
   state: str | None = None
-  least_gain: float | None = None
+  min_gain: float | None = None
   page: int = 1
 
   def shows(self, call: ShownCall) -> bool:
     """Tells whether `call` is among those asked for."""
     if self.tool is not None and call.record.tool != self.tool:
       return False
-    if self.least_gain is not None and (call.gain is None or not call.gain >= self.least_gain):
+    if self.min_gain is not None and (call.gain is None or not call.gain >= self.min_gain):
       return False
     return self.state is None or call.state(self.tau_f[call.record.tool]) == self.state
 
   def address(self, page: int) -> str:
     """Returns the address of another page of the same."""
-    fields = {'tool': self.tool, 'state': self.state, 'least_gain': self.least_gain,
+    fields = {'tool': self.tool, 'state': self.state, 'min_gain': self.min_gain,
               **{_TAU_F + tool: tau_f for tool, tau_f in self.tau_f.items()}, 'page': page}
     given = {name: value for name, value in fields.items() if value is not None}
     return f'/?{urllib.parse.urlencode(given)}'
@@ -77,10 +77,10 @@ def parse(query: str, tools: Sequence[ToolGains]) -> Query:
   chosen = dict(
       tool=_take(fields, 'tool', lambda text: _one_of('tool', text, names)),
       state=_take(fields, 'state', lambda text: _one_of('state', text, STATES)),
-      least_gain=_take(fields, 'least_gain', _number), page=_take(fields, 'page', _page) or 1)
+      min_gain=_take(fields, 'min_gain', _number), page=_take(fields, 'page', _page) or 1)
   own = {tool.name: _take(fields, _TAU_F + tool.name, _number) for tool in tools}
   if fields:
-    known = ['tool', 'state', 'least_gain', 'page', *(_TAU_F + name for name in names)]
+    known = ['tool', 'state', 'min_gain', 'page', *(_TAU_F + name for name in names)]
     raise unknown('field', next(iter(fields)), known)
   return Query({tool.name: tool.tau_f if own[tool.name] is None else own[tool.name]
                 for tool in tools}, **chosen)

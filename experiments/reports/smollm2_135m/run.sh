@@ -10,7 +10,7 @@
 set -euo pipefail
 data=$1 out=$2
 mkdir -p "$out"
-search="--gin.SearchSettings.corpus='$data/wikipedia/enwiki2019_subset.jsonl.gz'"
+search="--gin.SearchConfig.corpus='$data/wikipedia/enwiki2019_subset.jsonl.gz'"
 model=(--checkpoint smollm2-135m)
 
 # Word problems. Texts 481 to 960 are left out: they had been the second round of bootstrapping.
@@ -31,7 +31,7 @@ toolformer annotate --corpus "$out/posts.jsonl" --tools calculator,calendar,wiki
 
 # Toolformer, and the arm "+ CC" that sees the same texts without calls.
 texts=(--data "$out/balanced.jsonl" "$out/web_posts" --dev "$out/dev.jsonl" "${model[@]}"
-       --gin_file answers.gin --gin.FinetuneSettings.steps=80)
+       --gin_file answers.gin --gin.FinetuneConfig.steps=80)
 toolformer finetune "${texts[@]}" --output_dir "$out/toolformer"
 toolformer finetune "${texts[@]}" --without_calls --output_dir "$out/cc"
 test -d "$out/toolformer/model" -a -d "$out/cc/model"  # else they were asked to stop

@@ -8,16 +8,16 @@ A question knows the current date only through the calendar.
 import random
 from collections.abc import Iterator
 
+from toolformer_jax.evaluation.answer_matching import Rule
+from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.evaluation.dates import (
-    MONTHS,
-    Date,
-    federal_holidays,
-    from_ordinal,
-    whole_months,
+  MONTHS,
+  Date,
+  federal_holidays,
+  from_ordinal,
+  whole_months,
 )
 from toolformer_jax.evaluation.files import TaskFolder
-from toolformer_jax.evaluation.judging import Rule
-from toolformer_jax.evaluation.settings import EvaluationSettings
 from toolformer_jax.evaluation.task import Question, Task
 from toolformer_jax.evaluation.tasks.questions import prompt
 
@@ -32,7 +32,7 @@ _PARTS = ('day of the week', 'day of the month', 'month', 'year')
 Asked = tuple[str, tuple[str, ...]]  # a question and its answers
 
 
-def read(folder: TaskFolder, settings: EvaluationSettings) -> list[Question]:
+def read(folder: TaskFolder, settings: EvaluationConfig) -> list[Question]:
   """Returns all questions, mixed; they need no files."""
   draw = random.Random(settings.dateset_seed)
   filled: dict[int, list[tuple[Date, Asked]]] = {template: [] for template in SIZES}

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from toolformer_jax.errors import UserError
+from toolformer_jax.evaluation.answer_matching import Rule
+from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.evaluation.files import MissingData, TaskFolder, read_lines
-from toolformer_jax.evaluation.judging import Rule
-from toolformer_jax.evaluation.settings import EvaluationSettings
 from toolformer_jax.evaluation.task import Question, Task, in_turn
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ def before_final_mask(statement: str, mask: str = _MASK) -> str | None:
   return before.strip() if found and not re.search(r'\w', after) and before.strip() else None
 
 
-def read(folder: TaskFolder, settings: EvaluationSettings) -> Iterator[Question]:
+def read(folder: TaskFolder, settings: EvaluationConfig) -> Iterator[Question]:
   """Yields the questions of the three sets in turn; those of a set with its relations mixed.
 
   A set whose files are not there is left out, unless none is there.
@@ -56,14 +56,14 @@ def _mixed(question: Question) -> bytes:
   return hashlib.sha256(question.id.encode()).digest()
 
 
-def _squad(folder: TaskFolder, settings: EvaluationSettings) -> Iterator[Question]:
+def _squad(folder: TaskFolder, settings: EvaluationConfig) -> Iterator[Question]:
   path = folder.file('Squad_test.jsonl', 'Squad/test.jsonl')
   for fields in read_lines(path):
     yield from _question('squad', fields['id'], [' '.join(fields['masked_sentences'])],
                          fields['obj_label'])
 
 
-def _google_re(folder: TaskFolder, settings: EvaluationSettings) -> Iterator[Question]:
+def _google_re(folder: TaskFolder, settings: EvaluationConfig) -> Iterator[Question]:
   for relation, template in _GOOGLE_RE.items():
     path = folder.file(f'Google_RE_{relation}.jsonl', f'Google_RE/{relation}_test.jsonl',
                        f'Google_RE/{relation}.jsonl')
@@ -73,7 +73,7 @@ def _google_re(folder: TaskFolder, settings: EvaluationSettings) -> Iterator[Que
       yield from _question('google_re', fields['uuid'], statements, fields['obj_label'])
 
 
-def _trex(folder: TaskFolder, settings: EvaluationSettings) -> Iterator[Question]:
+def _trex(folder: TaskFolder, settings: EvaluationConfig) -> Iterator[Question]:
   templates = {fields['relation']: fields['template']
                for fields in read_lines(folder.file('relations.jsonl'))}
   for path in folder.files('TREx_P*.jsonl', 'TREx/P*.jsonl'):
@@ -87,7 +87,7 @@ def _trex(folder: TaskFolder, settings: EvaluationSettings) -> Iterator[Question
 
 
 def _trex_statements(fields: dict[str, Any], template: str,
-                     settings: EvaluationSettings) -> list[str]:
+                     settings: EvaluationConfig) -> list[str]:
   if settings.lama_statements == 'template':
     return [_filled(template, fields['sub_label'])]
   return [evidence['masked_sentence'] for evidence in fields['evidences']]

@@ -5,9 +5,9 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from toolformer_jax.evaluation.answer_matching import Rule
+from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.evaluation.files import TaskFolder, read_json
-from toolformer_jax.evaluation.judging import Rule
-from toolformer_jax.evaluation.settings import EvaluationSettings
 from toolformer_jax.evaluation.task import Question, Task, in_turn
 
 LANGUAGES = ('es', 'de', 'hi', 'vi', 'zh', 'ar')
@@ -19,7 +19,7 @@ def prompt(paragraph: str, question: str) -> str:
           f'{paragraph.strip()} Now answer the following question in English: {question.strip()}')
 
 
-def read_mlqa(folder: TaskFolder, settings: EvaluationSettings) -> Iterator[Question]:
+def read_mlqa(folder: TaskFolder, settings: EvaluationConfig) -> Iterator[Question]:
   """Yields the test questions of MLQA (Lewis et al. 2020), whose answers are English."""
   pattern = 'test-context-en-question-*.json'
   paths = folder.files(pattern, f'test/{pattern}', f'**/{pattern}')
@@ -29,7 +29,7 @@ def read_mlqa(folder: TaskFolder, settings: EvaluationSettings) -> Iterator[Ques
                   for language in LANGUAGES if language in by_language])
 
 
-def read_xquad(folder: TaskFolder, settings: EvaluationSettings) -> Iterator[Question]:
+def read_xquad(folder: TaskFolder, settings: EvaluationConfig) -> Iterator[Question]:
   """Yields the questions of XQuAD (Artetxe et al. 2020), with paragraph and answer in English."""
   english = {asked['id']: (paragraph, asked)
              for paragraph, asked in _asked(folder.file('xquad.en.json'))}

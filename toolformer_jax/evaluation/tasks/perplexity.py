@@ -4,14 +4,14 @@ import re
 from collections.abc import Iterator
 
 from toolformer_jax.errors import UserError
+from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.evaluation.files import TaskFolder, read_lines, read_text
-from toolformer_jax.evaluation.settings import EvaluationSettings
 from toolformer_jax.evaluation.task import Task, Text
 
 _TITLE = re.compile(r'^ = [^=\n].*? = ?$', re.MULTILINE)
 
 
-def read_wikitext2(folder: TaskFolder, settings: EvaluationSettings) -> Iterator[Text]:
+def read_wikitext2(folder: TaskFolder, settings: EvaluationConfig) -> Iterator[Text]:
   """Yields the articles of WikiText-2 (Merity et al. 2017): of test, or else of validation."""
   path = folder.file('wiki.test.*', 'test.txt', 'wiki.valid.*', 'valid.txt')
   text = read_text(path)
@@ -20,7 +20,7 @@ def read_wikitext2(folder: TaskFolder, settings: EvaluationSettings) -> Iterator
     yield Text(f'wikitext-{i:03}', text[start:end].strip())
 
 
-def read_corpus(folder: TaskFolder, settings: EvaluationSettings) -> Iterator[Text]:
+def read_corpus(folder: TaskFolder, settings: EvaluationConfig) -> Iterator[Text]:
   """Yields the documents of all files, the paper's CCNet or others."""
   for path in folder.files('*.jsonl', '*.jsonl.zst'):
     for i, fields in enumerate(read_lines(path)):

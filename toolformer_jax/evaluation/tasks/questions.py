@@ -3,9 +3,9 @@
 import re
 from collections.abc import Iterator
 
+from toolformer_jax.evaluation.answer_matching import Rule
+from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.evaluation.files import TaskFolder, read_json, read_lines
-from toolformer_jax.evaluation.judging import Rule
-from toolformer_jax.evaluation.settings import EvaluationSettings
 from toolformer_jax.evaluation.task import Question, Task
 
 _DESCRIPTION = re.compile(r'\(description (?:"((?:[^"\\]|\\.)*)"|([^()]+?))\)')
@@ -17,7 +17,7 @@ def prompt(question: str) -> str:
   return f'Answer the following question: {question}{"" if question.endswith("?") else "?"}'
 
 
-def read_webquestions(folder: TaskFolder, settings: EvaluationSettings) -> Iterator[Question]:
+def read_webquestions(folder: TaskFolder, settings: EvaluationConfig) -> Iterator[Question]:
   """Yields the test questions (Berant et al. 2013), in the official form or that of brmson."""
   path = folder.file('test.json', '*test*.json', '*.json')
   for i, fields in enumerate(read_json(path)):
@@ -29,14 +29,14 @@ def read_webquestions(folder: TaskFolder, settings: EvaluationSettings) -> Itera
       yield Question(f'wqs{i:06}', prompt(fields['utterance']), answers)
 
 
-def read_nq_open(folder: TaskFolder, settings: EvaluationSettings) -> Iterator[Question]:
+def read_nq_open(folder: TaskFolder, settings: EvaluationConfig) -> Iterator[Question]:
   """Yields the questions of NQ-open's dev part (Lee et al. 2019)."""
   path = folder.file('NQ-open.dev.jsonl', '*dev*.jsonl', '*.jsonl')
   for i, fields in enumerate(read_lines(path)):
     yield Question(f'nq-{i:05}', prompt(fields['question']), tuple(fields['answer']))
 
 
-def read_triviaqa(folder: TaskFolder, settings: EvaluationSettings) -> Iterator[Question]:
+def read_triviaqa(folder: TaskFolder, settings: EvaluationConfig) -> Iterator[Question]:
   """Yields the questions of TriviaQA (Joshi et al. 2017) whose answers are public: the dev part."""
   path = folder.file('unfiltered-web-dev.json', '*/unfiltered-web-dev.json', '*dev*.json',
                      '**/*dev*.json')

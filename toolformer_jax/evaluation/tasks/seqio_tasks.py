@@ -3,7 +3,7 @@
 For pipelines that know seqio, such as t5x. The examples are those of the plain readers; importing
 this module loads TensorFlow, which nothing else here does.
 
-    register(TASKS.values(), pathlib.Path('data'), EvaluationSettings(), tokenizer)
+    register(TASKS.values(), pathlib.Path('data'), EvaluationConfig(), tokenizer)
     seqio.get_mixture_or_task('toolformer_svamp').get_dataset(split='test')
 """
 
@@ -14,9 +14,9 @@ from typing import Any
 import seqio
 import tensorflow as tf
 
-from toolformer_jax.evaluation.intervals import perplexity
-from toolformer_jax.evaluation.judging import judge
-from toolformer_jax.evaluation.settings import EvaluationSettings
+from toolformer_jax.evaluation.answer_matching import judge
+from toolformer_jax.evaluation.config import EvaluationConfig
+from toolformer_jax.evaluation.statistics import perplexity
 from toolformer_jax.evaluation.task import Task, read_items
 from toolformer_jax.evaluation.tasks.vocabulary import ShiftedVocabulary
 from toolformer_jax.tokenizer import Tokenizer
@@ -27,7 +27,7 @@ _SIGNATURE = {name: tf.TensorSpec([], tf.string) for name in ('id', 'inputs', 't
     'answers': tf.TensorSpec([None], tf.string)}
 
 
-def register(tasks: Iterable[Task], data_dir: pathlib.Path, settings: EvaluationSettings,
+def register(tasks: Iterable[Task], data_dir: pathlib.Path, settings: EvaluationConfig,
              tokenizer: Tokenizer) -> list[str]:
   """Adds `tasks` to seqio's registry, with the split `test`; returns the names that they have.
 
@@ -52,7 +52,7 @@ def register(tasks: Iterable[Task], data_dir: pathlib.Path, settings: Evaluation
 class _Source:
   """Makes the dataset of a task."""
 
-  def __init__(self, task: Task, data_dir: pathlib.Path, settings: EvaluationSettings):
+  def __init__(self, task: Task, data_dir: pathlib.Path, settings: EvaluationConfig):
     self._task, self._data_dir, self._settings = task, data_dir, settings
     self.__name__ = f'read_{task.name}'  # seqio shows it
 
@@ -80,7 +80,7 @@ def _text(text: str, example: Mapping[str, Any], is_target: bool) -> str:
 class _Accuracy:
   """Percentage of right predictions, by the rule of a task."""
 
-  def __init__(self, task: Task, settings: EvaluationSettings):
+  def __init__(self, task: Task, settings: EvaluationConfig):
     self._task, self._settings = task, settings
     self.__name__ = 'accuracy'
 

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator
 
+from toolformer_jax.evaluation.answer_matching import Rule
+from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.evaluation.files import TaskFolder, read_lines
-from toolformer_jax.evaluation.judging import Rule
-from toolformer_jax.evaluation.settings import EvaluationSettings
 from toolformer_jax.evaluation.task import Question, Task
 from toolformer_jax.evaluation.tasks.lama import PROMPT, before_final_mask
 
 
-def read(folder: TaskFolder, settings: EvaluationSettings) -> Iterator[Question]:
+def read(folder: TaskFolder, settings: EvaluationConfig) -> Iterator[Question]:
   """Yields the questions whose blank is final; the calendar tells a day of the question's year."""
   path = folder.file('test.json', 'test.jsonl', 'templama_test.json')
   for fields in read_lines(path):

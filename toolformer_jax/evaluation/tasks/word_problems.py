@@ -5,11 +5,11 @@ import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 
-from toolformer_jax.annotation.gsm8k import is_dev, read_gsm8k
+from toolformer_jax.data.gsm8k import is_dev, read_gsm8k
 from toolformer_jax.errors import UserError
+from toolformer_jax.evaluation.answer_matching import Rule
+from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.evaluation.files import TaskFolder, read_csv, read_json, read_text
-from toolformer_jax.evaluation.judging import Rule
-from toolformer_jax.evaluation.settings import EvaluationSettings
 from toolformer_jax.evaluation.task import Question, Task
 
 _ONE_NUMBER = re.compile(r'[-−]?\$?(?:[\d,]*\.?\d+)\.?\s*(?:\(.*\))?', re.DOTALL)
@@ -21,7 +21,7 @@ def prompt(problem: str) -> str:
   return f'{" ".join(problem.split())} The answer is'
 
 
-def read_asdiv(folder: TaskFolder, settings: EvaluationSettings) -> Iterator[Question]:
+def read_asdiv(folder: TaskFolder, settings: EvaluationConfig) -> Iterator[Question]:
   """Yields the problems of ASDiv.xml (Miao et al. 2020)."""
   path = folder.file('ASDiv.xml', 'dataset/ASDiv.xml')
   try:
@@ -35,14 +35,14 @@ def read_asdiv(folder: TaskFolder, settings: EvaluationSettings) -> Iterator[Que
     raise UserError(f'{path}: not in the format of ASDiv ({error})') from error
 
 
-def read_svamp(folder: TaskFolder, settings: EvaluationSettings) -> Iterator[Question]:
+def read_svamp(folder: TaskFolder, settings: EvaluationConfig) -> Iterator[Question]:
   """Yields the problems of SVAMP.json (Patel et al. 2021)."""
   for problem in read_json(folder.file('SVAMP.json')):
     yield Question(problem['ID'], prompt(f'{problem["Body"]} {problem["Question"]}'),
                    (str(problem['Answer']),))
 
 
-def read_mawps(folder: TaskFolder, settings: EvaluationSettings) -> list[Question]:
+def read_mawps(folder: TaskFolder, settings: EvaluationConfig) -> list[Question]:
   """Returns the problems of MAWPS (Koncel-Kedziorski et al. 2016): JSON, or folds in CSV."""
   # The dev parts of all folds make up the whole set.
   paths = folder.files('*.json', '**/dev.csv', '**/*.csv')
@@ -72,7 +72,7 @@ def _plain(number: str) -> str:
   return re.sub(r'\.0+$', '', number)
 
 
-def read_gsm8k_questions(folder: TaskFolder, settings: EvaluationSettings) -> Iterator[Question]:
+def read_gsm8k_questions(folder: TaskFolder, settings: EvaluationConfig) -> Iterator[Question]:
   """Yields the test problems of GSM8K; where only the training part is there, its dev questions.
 
   These are the tenth whose sha256 is divisible by 10, which is never annotated.

@@ -1,0 +1,151 @@
+"""What the experiments decide by themselves: which texts they take."""
+
+import pathlib
+import re
+import subprocess
+import sys
+import time
+from collections import Counter
+
+import pytest
+
+from toolformer_jax.data.gsm8k import is_dev, read_gsm8k
+from toolformer_jax.data.records import AnnotatedDocument, Document, ScoredCall
+
+EXPERIMENTS = pathlib.Path(__file__).parent.parent / 'experiments'
+
+
+@pytest.fixture(scope='module')
+def quickstart(experiment):
+  return experiment('quickstart')
+
+
+@pytest.mark.parametrize(('problem', 'hard'), [
+    ('Ann has 24 rows of 15 roses. How many? She has 360 roses.', True),
+    ('Ann has 1,240 roses and 230 plums. How many? She has 1,470.', True),
+    ('Ann has 1240 roses and 230 die. How many? She has 1010.', True),
+    ('Ann has 46.50 and buys 31. How much? She pays 1441.50.', True),
+    ('Ann has 61 and 73. How many? She has 134.', False),  # such sums are guessed
+    ('Ann has 24 and 15 of 360. How many? She has 360.', False),  # nothing is derived
+    ('Ann has 4 rows of 15 roses. How many? She has 60 roses.', False),
+    ('Ann has 24 rows. How many? She has 360 roses in rows of 15.', False),  # said too late
+    ('24 times 15 are 360', True),  # no question: all of it is solution
+])
+def test_hard_results_are_large_and_one_operation_away(quickstart, problem, hard):
+  assert quickstart.states_hard_result(problem) == hard
+
+
+def test_training_mix_has_equal_shares_and_nothing_held_out(quickstart):
+  many, few = [f'c{i}' for i in range(200)], [f's{i}' for i in range(5)]
+  mix = quickstart.training_mix([many, few, []])
+  share = quickstart.TRAINED_PER_TOOL
+  assert len(mix) == 2 * share and sum(text.startswith('s') for text in mix) == share
+  held_out = {*many[::quickstart.HELD_OUT_EVERY], *few[::quickstart.HELD_OUT_EVERY]}
+  assert not held_out & set(mix) and {*few} - held_out <= set(mix)
+
+
+@pytest.mark.parametrize(('answer', 'text'), [
+  ('She sold 48/2 = <<48/2=24>>24 clips.\nIn all 48 + 24 = <<48+24=72>>72 clips.\n#### 72',
+   'How many? She sold 24 clips. The answer is 72.'),
+  ('That makes 2*600=$<<2*600=1200>>1200.\n#### 1,200', 'How many? The answer is 1200.'),
+  ('2*3=<<2*3=6>>6 and 6*2=<<6*2=12>>12.\n#### 12', None),  # two steps in one
+  ('It is half of that.\n#### 12', None),
+])
+def test_problems_end_with_their_answer_and_tell_no_equation(experiment, answer, text):
+  problem = experiment('answer_corpus').Problem('How  many?', answer)
+  assert experiment('answer_corpus').with_answer(problem) == text
+
+
+def test_dev_questions_and_equations_are_in_no_answer_corpus(experiment, data_dir):
+  path = data_dir / 'gsm8k' / 'train.jsonl.gz'
+  corpus = list(experiment('answer_corpus').answered(path, 60))
+  assert len(corpus) > 2000
+  assert not any('=' in document.text or '<<' in document.text for document in corpus)
+  dev = {f'gsm8k-{i:05}' for i, problem in enumerate(read_gsm8k(path)) if is_dev(problem.question)}
+  assert dev and not dev & {document.id for document in corpus}
+
+
+@pytest.mark.parametrize(('argument', 'operation'), [
+  ('48 / 2', '/'), ('5 - -3', '-'), ('-5 * 3', '*'), ('2 * 3 + 4', 'several'), ('(2 + 3) + 4', '+'),
+  ('72', 'other'), ('', 'other')])
+def test_calls_are_counted_by_their_operation(experiment, argument, operation):
+  assert experiment('bootstrapping').operation(argument) == operation
+
+
+def test_rare_operations_are_repeated_and_no_text_is_lost(experiment):
+  def text(argument):
+    call = ScoredCall('', 'Calculator', argument, 0, 0.5, '1')
+    return AnnotatedDocument(Document(argument, 'One.'), (call,))
+  products, sums = [text(f'{n} * 2') for n in range(9)], [text(f'{n} + 2') for n in range(3)]
+  taken = experiment('balanced_calls').balanced([*products, *sums, text('8 / 2')], 4)
+  often = Counter(text.document.id for text in taken)
+  assert all(often[f'{n} * 2'] == 1 for n in range(9))
+  assert all(often[f'{n} + 2'] == 3 for n in range(3)) and often['8 / 2'] == 4
+
+
+@pytest.mark.parametrize(('change', 'stage'), [
+  ('', 0), ('AnnotationConfig.seed=1', 0), ('calculator/ToolConfig.k=2', 0),
+  ('FinetuneConfig.mask_results=True', 1), ('MixtureConfig.cap=3', 1),
+  ('GenerationConfig.max_calls=3', 2), ('EvaluationConfig.aliases=False', 2)])
+def test_a_change_is_made_where_it_matters(experiment, change, stage):
+  assert experiment('ablation_settings').first_stage(change) == stage
+
+
+OPTIONS = ['--gin_file', 'answers.gin', '--tools', 'calculator', '--checkpoint', 'smollm2-135m',
+           '--tasks', 'svamp', '--data_dir', '.', '--dry_run']
+
+
+@pytest.mark.parametrize(('name', 'more', 'message'), [
+  ('bootstrapping', ['--texts', '2'], 'has 2 texts: too few for 3 rounds of 2'),
+  ('bootstrapping', ['--tasks', 'swamp'], "unknown task 'swamp'"),
+  ('bootstrapping', ['--data_dir', 'none'], 'there is no folder none'),
+  ('ablation_settings', ['--change', 'calculator/ToolConfig.tau=1'], 'tau'),
+])
+def test_what_can_not_be_done_is_said_before_any_work(
+    experiment, monkeypatch, capsys, tmp_path, name, more, message):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / 'corpus.jsonl').write_text('{"text": "One."}\n{"text": "Two."}\n')
+  monkeypatch.setattr(sys, 'argv', [name, '--corpus', 'corpus.jsonl', *OPTIONS, *more])
+  script = experiment(name)
+  assert experiment('reproduce').main(name, script.TITLE, script.run, script.add) == 2
+  assert message in capsys.readouterr().err
+
+
+def test_what_an_experiment_started_ends_with_it(tmp_path):
+  (tmp_path / 'corpus.jsonl').write_text('{"text": "One."}\n')
+  with open(tmp_path / 'err', 'w') as err:
+    script = subprocess.Popen(
+        [sys.executable, EXPERIMENTS / 'bootstrapping.py', '--corpus', 'corpus.jsonl',
+         *OPTIONS[:-1], '--rounds', '1'], cwd=tmp_path, stderr=err)
+  children = pathlib.Path(f'/proc/{script.pid}/task/{script.pid}/children')
+  while not (child := children.read_text().strip()):
+    assert script.poll() is None
+    time.sleep(0.05)
+  script.terminate()
+  assert script.wait(timeout=60) == 130 and not is_running(child)
+  assert 'the same command again goes on' in (tmp_path / 'err').read_text()
+
+
+def is_running(process):
+  try:
+    stat = pathlib.Path(f'/proc/{process}/stat').read_text()
+  except FileNotFoundError:
+    return False
+  return stat.rpartition(') ')[2][0] != 'Z'  # killed, but nobody has asked how it ended
+
+
+@pytest.mark.long
+def test_two_rounds_of_bootstrapping_with_the_real_model(tmp_path, data_dir, smollm2_path):
+  corpus = tmp_path / 'answers.jsonl'
+  scripts = [['answer_corpus', '--data', data_dir / 'gsm8k' / 'train.jsonl.gz', '--output', corpus,
+              '--max_words', '30'],
+             ['bootstrapping', '--gin_file', 'answers.gin', '--corpus', corpus, '--tools',
+              'calculator', '--checkpoint', smollm2_path, '--tasks', 'svamp', '--data_dir',
+              data_dir, '--rounds', '2', '--texts', '6', '--limit', '4', '--output_dir', tmp_path,
+              '--gin.calculator/ToolConfig.tau_f=-10.0', '--gin.calculator/ToolConfig.m=2']]
+  for name, *options in scripts:
+    done = subprocess.run([sys.executable, EXPERIMENTS / f'{name}.py', *options], text=True,
+                          cwd=EXPERIMENTS.parent, capture_output=True)
+    assert done.returncode == 0, done.stderr
+  rows = [line.split(' | ') for line in done.stdout.splitlines() if re.match(r'\| \d', line)]
+  assert [row[1] for row in rows] == ['6', '6'] and all(int(row[3]) > 0 for row in rows)

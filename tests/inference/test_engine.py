@@ -1,0 +1,249 @@
+"""Generation with tools, on a tiny model that was taught to call one."""
+
+import copy
+import dataclasses
+import functools
+import threading
+from concurrent import futures
+
+import jax
+import numpy as np
+import pytest
+
+from toolformer_jax.inference.engine import generate
+from toolformer_jax.inference.request import GenerationConfig
+from toolformer_jax.tools.base import Context
+from toolformer_jax.tools.executor import Executor
+from toolformer_jax.tools.function import tool
+from toolformer_jax.tools.registry import call_runner
+from toolformer_jax.training.config import FinetuneConfig
+from toolformer_jax.training.finetune import finetune
+from toolformer_jax.training.packing import Example
+
+PROMPTS = ('ab is', 'cd is')
+ANSWERS = {'ab': 'XY', 'cd': 'ZW'}
+
+
+@pytest.fixture(scope='module')
+def taught(make_model, tmp_path_factory):
+  """A model that has learned ` [Up(ab) -> XY] XY.` by heart, for two arguments."""
+  model = make_model(embed_dim=64, mlp_dim=128, max_positions=1024)
+  encode = model.tokenizer.encode
+  ids = [[*encode(f'{word} is'), *encode(f' [Up({word}) ->'), *encode(f' {answer}]'),
+          *encode(f' {answer}.')] for word, answer in ANSWERS.items()]
+  settings = FinetuneConfig(steps=150, batch_rows=1, row_tokens=64, learning_rate=1e-2,
+                              save_every=150)
+  return finetune(model=model, examples=[Example(i, [1.0] * len(i)) for i in ids],
+                  settings=settings, output_dir=tmp_path_factory.mktemp('taught'),
+                  configuration={}, versions={})
+
+
+def immediately(answer):
+  """Returns a run_call that answers at once by answer(argument) -> (result, failure)."""
+  def run_call(call, request):
+    future = futures.Future()
+    future.set_result(answer(call.argument))
+    return future
+  return run_call
+
+
+def run(model, prompts=PROMPTS, answer=lambda argument: (ANSWERS[argument], None), run_call=None,
+        on_text=None, **settings):
+  settings = GenerationConfig(**{'max_tokens': 6, 'top_k_api': 1, **settings})
+  return generate(model, [model.tokenizer.encode(prompt) for prompt in prompts], settings=settings,
+                  tool_names=['Up'], run_call=run_call or immediately(answer), on_text=on_text)
+
+
+def test_a_call_is_made_and_its_result_used(taught):
+  for generated, (word, answer) in zip(run(taught), ANSWERS.items(), strict=True):
+    assert generated.text == f' [Up({word}) -> {answer}] {answer}.'
+    assert [(m.call.argument, m.call.result) for m in generated.calls] == [(word, answer)]
+
+
+def test_the_result_is_the_tools_not_the_models(taught):
+  generated = run(taught, answer=lambda argument: ('QQ', None))[0]
+  assert generated.text.startswith(' [Up(ab) -> QQ]')
+
+
+def test_what_is_decoded_is_what_was_trained_on(taught):
+  encode = taught.tokenizer.encode
+  expected = [*encode(' [Up(ab) ->'), *encode(' XY]'), *encode(' XY.')]
+  assert run(taught)[0].tokens == expected
+
+
+def test_a_failed_call_is_taken_back(taught):
+  generated = run(taught, answer=lambda argument: (None, 'broken'))[0]
+  assert '[' not in generated.text and generated.text
+  assert [(made.call.result, made.failure) for made in generated.calls] == [(None, 'broken')]
+
+
+@pytest.mark.parametrize('change', [{'disabled': True}, {'max_calls': 0}])
+def test_no_call_where_there_shall_be_none(taught, change):
+  asked = []
+  for generated in run(taught, answer=lambda a: asked.append(a) or ('XY', None), **change):
+    assert '[' not in generated.text and generated.calls == []
+  assert asked == []
+
+
+def test_one_call_an_input_at_most(taught):
+  # Any token may start a call here, so that a second one would, were it allowed.
+  for generated in run(taught, top_k_api=10**6, max_tokens=30):
+    assert len(generated.calls) <= 1
+
+
+def test_a_malformed_call_is_taken_back(make_model):
+  model = make_model()
+  generated = run(model, top_k_api=10**6, max_call_tokens=5, max_tokens=12)
+  plain = run(model, disabled=True, max_tokens=12)
+  assert [g.text for g in generated] == [p.text for p in plain]
+
+
+@pytest.mark.parametrize('slots', [1, 2, 8])
+def test_slots_change_nothing(taught, slots):
+  prompts = PROMPTS * 4
+  assert [g.text for g in run(taught, prompts, slots=slots)] == [
+      g.text for g in run(taught, PROMPTS)] * 4
+
+
+@pytest.mark.parametrize('size', [0, 1, 2, 3, 5, 7, 12])
+@pytest.mark.parametrize('how', [
+    {}, dict(temperature=0.8, top_p=0.9, seed=3),
+    dict(top_k_api=3, max_calls=3, min_tokens=6, max_tokens=20)], ids=['greedy', 'drawn', 'calls'])
+def test_a_result_is_read_the_same_in_any_company(taught, how, size):
+  def texts(slots):
+    return run(taught, PROMPTS * 10, lambda argument: ('QRSTUVWXYZab'[:size], None), slots=slots,
+               **how)
+  # By itself it is fed; beside others, decoding steps read it, or not if it is long for them.
+  alone, together = texts(1), texts(16)
+  assert [text.tokens for text in together] == [text.tokens for text in alone]
+  assert sum(len(text.calls) for text in alone) >= 10
+
+
+def test_a_prompt_without_tokens_is_refused(taught):
+  tokenizer = copy.copy(taught.tokenizer)
+  tokenizer.start_id = None
+  model = dataclasses.replace(taught, tokenizer=tokenizer)
+  with pytest.raises(ValueError, match='prompt 1 has no token'):
+    generate(model, [[5], []], settings=GenerationConfig())
+
+
+def test_a_waiting_row_does_not_stop_the_others(taught):
+  released, order = threading.Event(), []
+  def run_call(call, request):
+    future = futures.Future()
+    def answer():
+      if call.argument == 'ab':
+        assert released.wait(60)  # until the other text is through
+      else:
+        released.set()
+      order.append(call.argument)
+      future.set_result((ANSWERS[call.argument], None))
+    threading.Thread(target=answer, daemon=True).start()
+    return future
+  texts = [generated.text for generated in run(taught, run_call=run_call, slots=2)]
+  assert order == ['cd', 'ab']
+  assert texts == [f' [Up({word}) -> {answer}] {answer}.' for word, answer in ANSWERS.items()]
+
+
+@pytest.mark.parametrize(('size', 'max_tokens'), [(4, 10), (50, 100)])  # in one cache, and in three
+def test_plain_decoding_is_greedy(make_model, size, max_tokens):
+  model = make_model(max_positions=256)
+  prompt = [5 + i * 37 % 200 for i in range(size)]
+  got = generate(model, [prompt], settings=GenerationConfig(max_tokens=max_tokens))[0].tokens
+  tokens = [model.tokenizer.start_id, *prompt]
+  for _ in range(max_tokens):
+    padded = np.zeros((1, 256), np.int32)
+    padded[0, :len(tokens)] = tokens
+    tokens.append(int(_argmax(model.decoder, model.variables, padded)[len(tokens) - 1]))
+  expected = tokens[1 + size:]
+  ends = [i for i, token in enumerate(expected) if token in model.tokenizer.end_ids]
+  assert got == expected[:ends[0] if ends else None]
+
+
+def test_a_long_result_is_read_whole(taught):
+  prompt, long = PROMPTS[0], 'XY' * 300
+  made = run(taught, [prompt], answer=lambda argument: (long, None), max_tokens=2)[0]
+  encode = taught.tokenizer.encode
+  assert made.tokens[:-2] == [*encode(' [Up(ab) ->'), *encode(f' {long}]')]
+  before = [taught.tokenizer.start_id, *encode(prompt), *made.tokens[:-2]]
+  padded = np.zeros((1, 1024), np.int32)
+  padded[0, :len(before)] = before
+  assert made.tokens[-2] == _argmax(taught.decoder, taught.variables, padded)[len(before) - 1]
+
+
+@pytest.mark.parametrize('max_calls', [1, 2, 3])
+def test_as_many_calls_as_are_allowed(taught, max_calls):
+  asked = []
+  texts = run(taught, answer=lambda a: asked.append(a) or ('a', None), top_k_api=10**6,
+              max_calls=max_calls, max_tokens=12)
+  assert max(len(generated.calls) for generated in texts) == max_calls
+  for generated in texts:
+    assert generated.text.count(' -> a]') == len(generated.calls)
+  assert sorted(asked) == sorted(made.call.argument for text in texts for made in text.calls)
+
+
+# A tool that does this for one text, and what then becomes of the text's call.
+def hang(argument):
+  threading.Event().wait(5)  # ten times its time limit
+  return 'late'
+
+
+def fail(argument):
+  raise RuntimeError('broken')
+
+
+@pytest.mark.parametrize(('trouble', 'failure'), [
+    (hang, 'Up: time limit: none within 0.5 seconds'), (fail, 'Up: RuntimeError: broken'),
+    (lambda argument: 'y' * 10**7, None)], ids=['hangs', 'raises', 'returns megabytes'])
+def test_a_tool_in_trouble_costs_its_own_text_alone(taught, trouble, failure):
+  prompts = PROMPTS * 2
+  without = run(taught, prompts)
+  up = tool(lambda a: trouble(a) if a == 'ab' else ANSWERS[a], name='Up')
+  with Executor([up], time_limit_s=0.5, max_result_chars=20) as executor:
+    generated = run(taught, prompts, run_call=call_runner(executor, [Context()] * 4), slots=2)
+  assert generated[1::2] == without[1::2]
+  for text in generated[::2]:
+    [made] = text.calls
+    if failure:
+      assert (made.call.result, made.failure) == (None, failure)
+      assert text == dataclasses.replace(
+          run(taught, PROMPTS[:1], disabled=True)[0], calls=text.calls)
+    else:
+      assert made.call.result == 'y' * 20
+      assert text.text.startswith(f' [Up(ab) -> {"y" * 20}]')
+
+
+def collect(pieces):
+  return lambda request, piece: pieces.setdefault(request, []).append(piece)
+
+
+@pytest.mark.parametrize('result', ['XY', None])
+def test_pieces_of_texts_with_calls_make_them_up(taught, result):
+  pieces = {}
+  texts = run(taught, answer=lambda a: (result, None if result else 'broken'),
+              on_text=collect(pieces))
+  assert [''.join(pieces[i]) for i in range(2)] == [generated.text for generated in texts]
+  if result:
+    assert pieces[0][0] == f' [Up(ab) -> {result}]'  # at once, and not before
+
+
+def test_a_text_ends_before_a_stop_string(taught):
+  stopped = run(taught, stop=('Y.', 'W.'))
+  assert [generated.text for generated in stopped] == [' [Up(ab) -> XY] X', ' [Up(cd) -> ZW] Z']
+
+
+@pytest.mark.parametrize('least', [1, 3, 6])
+def test_a_text_does_not_end_by_itself_before_its_least_tokens(taught, least):
+  said = ['ab is [Up(ab) -> XY] XY.']
+  assert run(taught, said)[0].tokens == []
+  for slots in (1, 4):
+    made = run(taught, [*said, *PROMPTS], min_tokens=least, slots=slots)
+    assert len(made[0].tokens) >= least and taught.tokenizer.eos_id not in made[0].tokens
+    # Those of a call do not count.
+    assert made[1].text.startswith(' [Up(ab) -> XY] XY.')
+    assert len(made[1].tokens) >= len(taught.tokenizer.encode(' [Up(ab) -> XY]')) + least
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _argmax(decoder, variables, tokens_1T):
+  return decoder.apply(variables, tokens_1T)[0][0].argmax(-1)

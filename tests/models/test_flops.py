@@ -1,0 +1,156 @@
+"""Operations and parameters by formula, against those of the programs and states themselves."""
+
+import itertools
+import math
+import types
+
+import jax
+import numpy as np
+import pytest
+from jax.extend.core import ClosedJaxpr, Jaxpr
+
+from toolformer_jax import sharding
+from toolformer_jax.models import flops
+from toolformer_jax.models.config import DecoderConfig
+from toolformer_jax.models.decoder import Decoder
+from toolformer_jax.models.kv_cache import Cache, UnrolledCache
+from toolformer_jax.models.language_model import abstract_variables
+from toolformer_jax.training.loss import next_token_loss
+from toolformer_jax.training.packing import PackedRows
+
+LLAMA = DecoderConfig(vocab_size=96, layers=2, embed_dim=24, heads=4, kv_heads=2, head_dim=8,
+                      mlp_dim=40, max_positions=64, rotary_dim=8)
+GPT2 = LLAMA.replace(kv_heads=4, norm='layer', positions='learned', rotary_dim=0, gated_mlp=False,
+                     qkv_bias=True, out_bias=True, mlp_bias=True, activation='gelu_tanh')
+GPTJ = LLAMA.replace(kv_heads=4, norm='layer', positions='rotary_interleaved', rotary_dim=4,
+                     parallel_block=True, gated_mlp=False, mlp_bias=True, head_bias=True,
+                     tied_head=False)
+QWEN = LLAMA.replace(qk_norm=True, qkv_bias=True)
+GEMMA = LLAMA.replace(layers=3, qk_norm=True, sandwich_norm=True, norm_offset=True,
+                      scaled_embedding=True, window=5, global_every=2)
+FAMILIES = pytest.mark.parametrize('config', [LLAMA, GPT2, GPTJ, QWEN, GEMMA],
+                                   ids=['llama', 'gpt2', 'gptj', 'qwen', 'gemma'])
+TOKENS = 12  # too few for attention in quarters: XLA's computes the whole square
+
+
+@FAMILIES
+def test_parameters_are_those_of_the_state(config):
+  def sizes(config, collection):
+    variables = sharding.unbox(abstract_variables(Decoder(config)))
+    return sum(leaf.size for leaf in jax.tree.leaves(variables[collection]))
+  assert flops.parameters(config) == sizes(config, 'params')
+  assert flops.adapter_parameters(config) == 0
+  adapted = config.replace(lora_rank=3)
+  assert flops.parameters(adapted) == flops.parameters(config)
+  assert flops.adapter_parameters(adapted) == sizes(adapted, 'lora')
+
+
+@FAMILIES
+@pytest.mark.parametrize('lora_rank', [0, 3])
+def test_forward_is_what_the_program_computes(config, lora_rank):
+  config = config.replace(lora_rank=lora_rank)
+  decoder, variables, rows = _program(config)
+  counted = _product_flops(lambda v: decoder.apply(v, rows.tokens_RT)[0], variables)
+  unseen = _unseen(config)
+  assert counted == 2 * (flops.forward_flops(config, TOKENS, logits=TOKENS) + unseen)
+
+
+@pytest.mark.parametrize('config', [LLAMA, GEMMA], ids=['llama', 'gemma'])
+def test_a_sequence_is_its_parts(config):
+  whole = flops.forward_flops(config, TOKENS, logits=3)
+  parts = [flops.forward_flops(config, 7, logits=2), flops.forward_flops(config, 5, 7, 1)]
+  assert whole == sum(parts)
+
+
+def test_one_token_after_others():
+  decoder, variables, _ = _program(LLAMA)
+  cache = UnrolledCache.of(Cache.empty(LLAMA, 1, TOKENS))
+  cache = cache.with_length(np.array([TOKENS - 1], np.int32))
+  def last(variables):
+    return decoder.apply(variables, np.zeros((1, 1), np.int32), cache=cache)[0]
+  assert _product_flops(last, variables) == flops.forward_flops(LLAMA, 1, TOKENS - 1, 1)
+
+
+@FAMILIES
+def test_training_is_what_the_program_computes(config):
+  decoder, variables, rows = _program(config)
+  def loss(params):
+    return next_token_loss(decoder, {'params': params}, rows, loss_tokens=8).minimised
+  counted = _product_flops(jax.grad(loss), variables['params'])
+  unseen = 3 * _unseen(config)
+  assert counted == 2 * (flops.training_flops(config, TOKENS) + unseen)
+
+
+def test_training_of_adapters_is_what_the_program_computes():
+  config = LLAMA.replace(lora_rank=3)
+  decoder, variables, rows = _program(config)
+  def loss(lora, params):
+    return next_token_loss(decoder, {'params': params, 'lora': lora}, rows, loss_tokens=8).minimised
+  counted = _product_flops(jax.grad(loss), variables['lora'], variables['params'])
+  unseen = 3 * _unseen(config)
+  # Nothing below the first block's queries, keys and values is trained.
+  heads = config.heads + 2 * config.kv_heads
+  first = 2 * TOKENS * config.embed_dim * (heads * config.head_dim + 3 * config.lora_rank)
+  assert counted == 2 * (flops.training_flops(config, TOKENS) + unseen - first)
+
+
+def test_gpt_j_by_hand():
+  config = DecoderConfig(
+      vocab_size=50_400, layers=28, embed_dim=4096, heads=16, kv_heads=16, head_dim=256,
+      mlp_dim=16_384, max_positions=2048, norm='layer', positions='rotary_interleaved',
+      rotary_dim=64, parallel_block=True, gated_mlp=False, mlp_bias=True, head_bias=True,
+      tied_head=False)
+  assert flops.parameters(config) == 6_050_882_784
+  per_token = flops.training_flops(config, 1024) / 1024
+  matrices = 28 * (4 * 4096**2 + 2 * 4096 * 16_384) + 4096 * 50_400
+  assert per_token == pytest.approx(6 * matrices + 6 * 28 * 4096 * 1025, rel=1e-12)
+
+
+def test_utilization():
+  def device(kind):
+    return types.SimpleNamespace(device_kind=kind)
+  lite, large = device('TPU v5 lite'), device('TPU v5')
+  assert flops.utilization(197e12, [lite] * 2) == pytest.approx(0.5)
+  assert flops.utilization(459e12, [large]) == pytest.approx(1.0)
+  assert flops.utilization(1e12, [device('NVIDIA H100 80GB HBM3')]) == pytest.approx(1 / 989)
+  assert flops.utilization(1e12, jax.devices('cpu')) is None
+
+
+def _program(config):
+  """Returns an unrolled decoder, its variables' shapes, and a batch of two rows."""
+  decoder = Decoder(config, scan=False)
+  rows = PackedRows.empty(2, TOKENS)
+  return decoder, sharding.unbox(abstract_variables(decoder)), rows
+
+
+def _unseen(config):
+  """Returns the operations of one row's attention to tokens that are not seen."""
+  def sees(layer, token, other):
+    near = config.window and (layer + 1) % config.global_every
+    return other <= token and not (near and token - other >= config.window)
+  pairs = itertools.product(range(config.layers), range(TOKENS), range(TOKENS))
+  return 4 * config.heads * config.head_dim * sum(not sees(*pair) for pair in pairs)
+
+
+def _product_flops(function, *args) -> int:
+  """Returns the operations of all matrix products of a program."""
+  return _in_jaxpr(jax.make_jaxpr(function)(*args).jaxpr)
+
+
+def _in_jaxpr(jaxpr: Jaxpr) -> int:
+  total = 0
+  for equation in jaxpr.eqns:
+    assert equation.primitive.name not in ('while', 'conv_general_dilated')
+    if equation.primitive.name == 'dot_general':
+      (contracted, _), _ = equation.params['dimension_numbers']
+      left = equation.invars[0].aval.shape
+      total += 2 * equation.outvars[0].aval.size * math.prod(left[i] for i in contracted)
+    times = equation.params['length'] if equation.primitive.name == 'scan' else 1
+    total += times * sum(map(_in_jaxpr, _inner(equation)))
+  return total
+
+
+def _inner(equation) -> list[Jaxpr]:
+  inner = [getattr(value, 'jaxpr', value) for value in equation.params.values()
+           if isinstance(value, ClosedJaxpr | Jaxpr)]
+  return inner[:1]  # a custom gradient holds its function a second time

@@ -1,0 +1,141 @@
+"""A run ends with its best checkpoint, when it is time, when it is asked to, or with an error."""
+
+import dataclasses
+import json
+import math
+import os
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from toolformer_jax.checkpoints.orbax import load_model
+from toolformer_jax.errors import UserError
+from toolformer_jax.training import finetune as module
+from toolformer_jax.training.checkpointing import StepCheckpoints
+from toolformer_jax.training.config import FinetuneConfig
+from toolformer_jax.training.data import plain_example
+from toolformer_jax.training.finetune import evaluate_loss, finetune
+
+# It learns these texts by heart, and soon knows less of others.
+SETTINGS = FinetuneConfig(steps=24, batch_rows=2, row_tokens=32, learning_rate=2e-2, save_every=4)
+TEXTS = [f'the number after {i} is {i + 1}.' for i in range(6)]
+OTHERS = ['nothing of the kind', 'the number before 7 is 6.']
+
+
+@pytest.fixture
+def run(make_model, tokenizer, tmp_path):
+  """Returns a function from settings to the outcome of a run in the folder `run`."""
+  def start(settings=SETTINGS, dev=OTHERS, texts=TEXTS):
+    return finetune(
+        model=make_model(), examples=[plain_example(text, tokenizer) for text in texts],
+        dev_examples=[plain_example(text, tokenizer) for text in dev], settings=settings,
+        output_dir=tmp_path / 'run', configuration={}, versions={})
+  return start
+
+
+def _lines(tmp_path):
+  return [json.loads(line) for line in (tmp_path / 'run/metrics.jsonl').read_text().splitlines()]
+
+
+def _perplexities(tmp_path):
+  return {line['step']: line['dev_perplexity'] for line in _lines(tmp_path)
+          if 'dev_perplexity' in line}
+
+
+def test_the_result_is_the_checkpoint_of_the_lowest_dev_perplexity(
+    run, tokenizer, tmp_path, monkeypatch):
+  tuned = run(dataclasses.replace(SETTINGS, keep=1))
+  perplexities = _perplexities(tmp_path)
+  assert list(perplexities) == [4, 8, 12, 16, 20, 24]
+  best = min(perplexities, key=perplexities.get)
+  assert best < 24
+  others = [plain_example(text, tokenizer) for text in OTHERS]
+  saved = load_model(tmp_path / 'run', tuned.mesh)
+  assert math.exp(evaluate_loss(saved, others, SETTINGS)) == pytest.approx(perplexities[best])
+  # Killed before the result was written, it is still the best one.
+  (tmp_path / 'run/model').rename(tmp_path / 'run/lost')
+  again = run(dataclasses.replace(SETTINGS, keep=1))
+  assert all(jax.tree.leaves(jax.tree.map(np.array_equal, again.variables, saved.variables)))
+  assert _perplexities(tmp_path) == perplexities
+
+
+def test_without_progress_on_dev_texts_it_ends_early(run, tmp_path):
+  whole = dataclasses.replace(SETTINGS, patience=2)
+  run(whole)
+  perplexities = _perplexities(tmp_path)
+  best = min(perplexities, key=perplexities.get)
+  assert list(perplexities)[-1] == best + 2 * SETTINGS.save_every < SETTINGS.steps
+  before = _lines(tmp_path)
+  run(whole)  # a second time it knows that it has ended
+  assert _lines(tmp_path) == before
+
+
+def test_patience_needs_dev_texts(run):
+  with pytest.raises(UserError, match='patience needs texts to judge checkpoints by'):
+    run(dataclasses.replace(SETTINGS, patience=2), dev=[])
+
+
+def test_asked_to_stop_it_saves_and_goes_on_later(run, tmp_path, monkeypatch):
+  def terminating(rows, numbers, mesh):
+    steps.append(numbers)
+    if len(steps) == 6:
+      os.kill(os.getpid(), signal.SIGTERM)
+    return put_rows(rows, numbers, mesh)
+  steps, put_rows = [], module.put_rows
+  handler = signal.getsignal(signal.SIGTERM)
+  with monkeypatch.context() as patch:
+    patch.setattr(module, 'put_rows', terminating)
+    assert run(dev=[]) is None
+  assert signal.getsignal(signal.SIGTERM) is handler
+  assert [line['step'] for line in _lines(tmp_path)] == [1, 2, 3, 4, 5, 6]
+  assert not (tmp_path / 'run/model').exists()
+  assert run(dev=[]) is not None
+  assert [line['step'] for line in _lines(tmp_path)] == list(range(1, 25))
+
+
+def test_an_exploding_loss_names_the_checkpoint_before_it(run, tmp_path):
+  settings = dataclasses.replace(
+      SETTINGS, steps=60, learning_rate=3.0, warmup_fraction=1.0, save_every=2, keep=50)
+  with pytest.raises(UserError, match=r'the loss explodes: about .*checkpoint: .*steps/\d+') as e:
+    run(settings, dev=[])
+  losses = [line['loss'] for line in _lines(tmp_path)]
+  named = int(str(e.value).rpartition('/')[2])
+  assert losses[named - 1] < losses[0] + 0.1  # it was not yet one of those that are too high
+  # Judged by their running mean: the very last may be lower again.
+  assert max(losses) > min(losses) + settings.max_loss_rise
+
+
+def test_a_line_of_metrics_says_what_a_step_did(run, tmp_path):
+  run(dataclasses.replace(SETTINGS, steps=2))
+  first = _lines(tmp_path)[0]
+  assert first.keys() >= {'step', 'loss', 'gradient_norm', 'learning_rate', 'step_s',
+                          'tokens_per_s'}
+  assert 'mfu' not in first  # nobody knows the peak of a CPU
+  tokens = first['step_s'] * first['tokens_per_s']  # each was rounded
+  assert 0.75 * 64 < tokens < 1.02 * 64  # two rows of 32, not all of them full
+
+
+def test_a_state_can_be_restored_with_another_dtype(tmp_path):
+  state = {'moment': jnp.arange(8, dtype=jnp.float32) / 3}
+  abstract = {'moment': jax.ShapeDtypeStruct(
+      (8,), jnp.bfloat16, sharding=jax.sharding.SingleDeviceSharding(jax.devices()[1]))}
+  with StepCheckpoints(tmp_path / 'steps', 1) as checkpoints:
+    checkpoints.save(3, state)
+  with StepCheckpoints(tmp_path / 'steps', 1) as checkpoints:
+    restored = checkpoints.restore(abstract)['moment']
+  assert restored.dtype == jnp.bfloat16 and restored.devices() == {jax.devices()[1]}
+  np.testing.assert_array_equal(restored, state['moment'].astype(jnp.bfloat16))
+
+
+def test_an_empty_checkpoint_that_is_the_newest_is_passed_over(tmp_path, caplog):
+  state = {'x': jnp.arange(4.0)}
+  abstract = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
+  with StepCheckpoints(tmp_path / 'steps', 2) as checkpoints:
+    checkpoints.save(1, state)
+  (tmp_path / 'steps' / '2').mkdir()  # as one half written would look on some file systems
+  with StepCheckpoints(tmp_path / 'steps', 2) as checkpoints:
+    np.testing.assert_array_equal(checkpoints.restore(abstract)['x'], state['x'])

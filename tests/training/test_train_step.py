@@ -1,0 +1,116 @@
+"""One step: parts of a batch add up to it, master weights stay float32, dropout is repeatable."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from toolformer_jax import sharding
+from toolformer_jax.training.config import FinetuneConfig
+from toolformer_jax.training.data import plain_example
+from toolformer_jax.training.optimizer import make_optimizer
+from toolformer_jax.training.packing import pack
+from toolformer_jax.training.train_step import abstract_state, initial_state, make_step
+
+SETTINGS = FinetuneConfig(steps=4, batch_rows=4, row_tokens=32, learning_rate=1e-2)
+
+
+@pytest.fixture
+def batch(tokenizer):
+  """Four rows with very different numbers of tokens that count."""
+  texts = ['a', 'three words here', 'a text of a middle length', 'and one that is long: ' + 'x' * 9]
+  rows = [pack([plain_example(text, tokenizer)], tokenizer, 32, True) for text in texts]
+  return jax.tree.map(lambda *parts: np.concatenate(parts), *rows)
+
+
+def _prepared(model, settings, collection='params'):
+  """Returns the jitted step, the variables that stay and the first state."""
+  optimizer = make_optimizer(settings)
+  decoder = model.decoder.clone(dropout=settings.dropout)
+  abstract = abstract_state(decoder, collection, optimizer, model.mesh)
+  frozen = {name: tree for name, tree in model.variables.items() if name != collection}
+  state = initial_state(abstract, model.variables[collection], optimizer)
+  return make_step(decoder, collection, optimizer, abstract, settings), frozen, state
+
+
+def _stepped(model, batch, settings, collection='params'):
+  """Returns the state after one step, and its metrics."""
+  step, frozen, state = _prepared(model, settings, collection)
+  with sharding.on_mesh(model.mesh):
+    state, metrics = step(frozen, state, jax.tree.map(model.put_batch, batch))
+  return state, {name: float(value) for name, value in metrics.items()}
+
+
+def _first_moment(state):
+  """Returns the gradients that the optimizer has seen, to a factor."""
+  (adam,) = [inner for inner in state.optimizer[1] if hasattr(inner, 'mu')]
+  return adam.mu
+
+
+@pytest.mark.parametrize(('mesh', 'parts', 'rank'), [((1, 1, 1), 4, 0), ((2, 1, 2), 2, 4)])
+def test_parts_of_a_batch_weigh_what_they_have_in_it(make_model, batch, mesh, parts, rank):
+  devices = jax.devices()[:np.prod(mesh)]
+  def run(settings):
+    model = make_model(sharding.make_mesh(*mesh, devices=devices), lora_rank=rank)
+    return _stepped(model, batch, settings, 'lora' if rank else 'params')
+  state, metrics = run(dataclasses.replace(SETTINGS, micro_batches=parts))
+  expected, wanted = run(SETTINGS)
+  assert metrics == pytest.approx(wanted, rel=1e-5)
+  jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=1e-6),
+               _first_moment(state), _first_moment(expected))
+
+
+def test_computation_in_bfloat16_trains_weights_in_float32(make_model, batch):
+  step, frozen, state = _prepared(make_model(dtype='bfloat16'), SETTINGS)
+  traced = jax.make_jaxpr(step)(frozen, state, batch)
+  products = [equation for equation in _equations(traced.jaxpr)
+              if equation.primitive.name == 'dot_general']
+  halves = [all(v.aval.dtype == jnp.bfloat16 for v in product.invars) for product in products]
+  # In float32: of one block's attention, products with the gradient of its scores, which are.
+  assert sum(halves) > 0.7 * len(halves)
+  after, _ = step(frozen, state, batch)
+  moments = [leaf for leaf in jax.tree.leaves(after.optimizer) if leaf.ndim]
+  arrays = [*jax.tree.leaves(after.trained), *moments]
+  assert {array.dtype for array in arrays} == {np.dtype('float32')}
+
+
+def _equations(jaxpr):
+  for equation in jaxpr.eqns:
+    yield equation
+    for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_jaxpr):
+      if _is_jaxpr(inner):
+        yield from _equations(getattr(inner, 'jaxpr', inner))
+
+
+def _is_jaxpr(value):
+  return hasattr(value, 'eqns') or hasattr(value, 'jaxpr')
+
+
+def test_bfloat16_loses_no_small_update(make_model, batch):
+  settings = dataclasses.replace(SETTINGS, learning_rate=1e-6, warmup_fraction=0.0)
+  before = jax.tree.map(np.array, make_model().variables['params'])
+  after = _stepped(make_model(dtype='bfloat16'), batch, settings)[0].trained
+  moved = np.abs(after['blocks']['mlp']['up']['kernel'] - before['blocks']['mlp']['up']['kernel'])
+  assert 5e-7 < np.median(moved) < 2e-6  # AdamW's first step has the size of the rate
+
+
+def test_the_z_loss_pulls_the_partition_function_and_is_not_reported(make_model, batch):
+  settings = dataclasses.replace(SETTINGS, z_loss=0.1)
+  _, with_z = _stepped(make_model(), batch, settings)
+  _, without = _stepped(make_model(), batch, SETTINGS)
+  assert with_z['loss'] == without['loss']
+  assert with_z['gradient_norm'] > without['gradient_norm'] * 1.01
+
+
+def test_dropout_depends_on_seed_and_step_alone(make_model, batch):
+  settings = dataclasses.replace(SETTINGS, dropout=0.5, learning_rate=0.0)
+  step, frozen, first = _prepared(make_model(), settings)
+  def loss(number, step=step):
+    state = jax.tree.map(jnp.copy, first)._replace(step=jnp.int32(number))
+    return float(step(frozen, state, batch)[1]['loss'])
+  other_seed = _prepared(make_model(), dataclasses.replace(settings, seed=1))[0]
+  plain = _prepared(make_model(), SETTINGS)[0]
+  assert loss(3) == loss(3)
+  assert len({loss(3), loss(4), loss(3, other_seed), loss(3, plain)}) == 4

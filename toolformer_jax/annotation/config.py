@@ -1,0 +1,75 @@
+"""How a corpus is annotated: the paper's hyper-parameters (appendix A), and what it leaves open."""
+
+from dataclasses import dataclass
+
+from toolformer_jax.runtime.validation import check
+
+STAGES = ('sample', 'execute', 'filter', 'merge')
+THRESHOLDS = (0.5, 1.0, 2.0)  # of the gain, for which the paper's Table 2 counts calls
+
+
+@dataclass(frozen=True)
+class ToolConfig:
+  """One tool's thresholds.
+
+  Attributes:
+    tau_s: a call may start where its probability is above this.
+    k: at most this many positions a text, the likeliest ones.
+    m: calls sampled at each position.
+    tau_f: a call is kept if it lowers the loss by at least this, in nats.
+    max_texts: at most this many texts keep calls to the tool (25,000 in the paper, appendix B).
+    prompt: a file with the prompt to sample from, see `annotation.prompts.read_prompt`, in the
+      working directory or in configs/; by default the one of the package for the paper's tools.
+  """
+
+  tau_s: float = 0.05
+  k: int = 5
+  m: int = 5
+  tau_f: float = 1.0
+  max_texts: int = 25_000
+  prompt: str = ''
+
+  def __post_init__(self):
+    check(self, tau_s=(0.0, 1.0), k=(1, 1000), m=(1, 1000), max_texts=(1, 10**9))
+
+
+@dataclass(frozen=True)
+class AnnotationConfig:
+  """What all tools of a run share.
+
+  Attributes:
+    seed: of every random choice.
+    max_text_tokens: longer texts are split; a text stands twice in the sampling prompt.
+    temperature: of sampling calls (not stated in the paper); 0 for greedy.
+    top_p: draw from the likeliest tokens that have this probability together (not stated).
+    max_call_tokens: a sampled call that has not ended by then is discarded (not stated).
+    force_name: begin every sample with the tool's name (the paper samples it too, from a prompt
+      that knows no other tool).
+    look_ahead_guard: drop calls whose argument, or a number in it, the text states only after the
+      call: the model sees the whole text while annotating, and can copy from what is to come. Of
+      translations such calls are always dropped, as in the paper (appendix A.1).
+    early_reject: do not compute the loss after a call with an empty response where it decides
+      nothing, as the result does not lower the loss without a call by enough. Half of the work of
+      filtering; what is kept is the same.
+    preselect: use the paper's heuristics for the texts in which a tool may help (appendix A.1).
+    chunk_documents: texts in one unit of work; what is done is not done again after a restart.
+    time_limit_s, max_result_chars: of one tool call.
+  """
+
+  seed: int = 0
+  max_text_tokens: int = 192
+  temperature: float = 1.0
+  top_p: float = 1.0
+  max_call_tokens: int = 40
+  force_name: bool = True
+  look_ahead_guard: bool = False
+  early_reject: bool = False
+  preselect: bool = True
+  chunk_documents: int = 16
+  time_limit_s: float = 10.0
+  max_result_chars: int = 600
+
+  def __post_init__(self):
+    check(self, max_text_tokens=(8, 100_000), temperature=(0.0, 10.0), top_p=(1e-6, 1.0),
+          max_call_tokens=(1, 1000), chunk_documents=(1, 1_000_000), time_limit_s=(0.001, 3600.0),
+          max_result_chars=(1, 100_000))

@@ -1,0 +1,126 @@
+"""The output folder of an annotation run: numbered chunks that are there whole or not at all.
+
+    run.json, config.gin              the configuration, and the versions that made it
+    tokenizer.json                    ... and tokenizer_ids.json: where in a text a call stands
+    documents/00000.jsonl             the texts, split
+    calculator/sample/00000.jsonl     candidates of the texts in documents/00000.jsonl
+    calculator/execute/00000.jsonl    ... with results
+    calculator/filter/00000.jsonl     ... with losses
+    merged/00000.jsonl                C*
+    <stage>/00000.counts.json         what was counted while making a chunk
+    <stage>/.COMPLETED                the stage has all of its chunks
+    report.md                         what came of it, with the calls that help most
+    times.log                         how long each chunk took; all else is the same in every run
+"""
+
+import json
+import pathlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+
+from toolformer_jax.data.records import Record, read_records, write_records
+from toolformer_jax.errors import UserError
+from toolformer_jax.runtime.run_dir import LockedFolder, write_json
+
+DOCUMENTS, MERGED = 'documents', 'merged'
+
+
+def stage_name(tool: str, stage: str) -> str:
+  """Returns the folder of one stage of one tool."""
+  return f'{tool.lower()}/{stage}'
+
+
+class RunFolder(LockedFolder):
+  """The folder of an annotation run; a shard has every so many-th chunk."""
+
+  def has(self, stage: str, chunk: int) -> bool:
+    """Tells whether a chunk is done."""
+    return self._chunk(stage, chunk).exists()
+
+  def chunks(self, stage: str) -> list[int]:
+    """Returns the numbers of the chunks that are done."""
+    return sorted(int(file.stem) for file in (self.path / stage).glob('[0-9]*.jsonl'))
+
+  def own_chunks(self) -> list[int]:
+    """Returns the numbers of the chunks of texts that are of this process's shard."""
+    return [chunk for chunk in self.chunks(DOCUMENTS) if self.shard.has(chunk)]
+
+  def has_own(self, stage: str) -> bool:
+    """Tells whether the stage has all chunks of this process's shard."""
+    return self.is_complete(DOCUMENTS) and set(self.own_chunks()) <= set(self.chunks(stage))
+
+  def read(self, stage: str, chunk: int, kind: type[Record]) -> list[Record]:
+    """Returns the records of a chunk."""
+    return list(read_records(self._chunk(stage, chunk), kind))
+
+  def read_all(self, stage: str, kind: type[Record]) -> Iterator[Record]:
+    """Yields the records of all chunks of a stage."""
+    for chunk in self.chunks(stage):
+      yield from read_records(self._chunk(stage, chunk), kind)
+
+  def write(self, stage: str, chunk: int, records: Iterable[Record], counts: Counter) -> None:
+    """Writes a chunk; it counts as done from the moment that its records have their name.
+
+    Raises:
+      UserError: it can not be written, for instance because the disk is full.
+    """
+    file = self._chunk(stage, chunk)
+    try:
+      file.parent.mkdir(parents=True, exist_ok=True)
+      write_json(file.with_suffix('.counts.json'), dict(sorted(counts.items())))
+      write_records(file, records)
+    except OSError as error:
+      raise UserError(f'can not write {file}: {error.strerror}; the same command goes on from here '
+                      'when that is mended') from error
+
+  def counts(self, stage: str, chunks: Iterable[int] | None = None) -> Counter:
+    """Returns the sum of what was counted in `chunks`, by default all that are done."""
+    total = Counter()
+    for chunk in self.chunks(stage) if chunks is None else chunks:
+      file = self._chunk(stage, chunk).with_suffix('.counts.json')
+      total.update(json.loads(file.read_text('utf-8')))
+    return total
+
+  def is_complete(self, stage: str) -> bool:
+    """Tells whether the stage has all of its chunks."""
+    return (self.path / stage / '.COMPLETED').exists()
+
+  def complete(self, stage: str) -> None:
+    """Marks the stage as having all of its chunks."""
+    (self.path / stage).mkdir(parents=True, exist_ok=True)
+    (self.path / stage / '.COMPLETED').touch()
+
+  def complete_if_whole(self, stage: str) -> None:
+    """Marks the stage, if this was the last shard to do its chunks."""
+    if self.chunks(stage) == self.chunks(DOCUMENTS):
+      self.complete(stage)
+
+  def log_time(self, stage: str, chunk: int, seconds: float) -> None:
+    """Notes how long a chunk took."""
+    line = json.dumps({'stage': stage, 'chunk': chunk, 'seconds': round(seconds, 3)})
+    with open(self.path / 'times.log', 'a', encoding='utf-8') as file:
+      file.write(line + '\n')
+
+  def seconds(self) -> dict[str, float]:
+    """Returns how long each stage took in all, by what was noted; a chunk counts once."""
+    try:
+      lines = (self.path / 'times.log').read_text('utf-8').splitlines()
+    except FileNotFoundError:
+      return {}
+    chunks = {(entry['stage'], entry['chunk']): entry['seconds'] for entry in map(_entry, lines)
+              if entry}
+    total = defaultdict(float)
+    for (stage, _), seconds in chunks.items():
+      total[stage] += seconds
+    return dict(total)
+
+  def _chunk(self, stage: str, chunk: int) -> pathlib.Path:
+    return self.path / stage / f'{chunk:05}.jsonl'
+
+
+def _entry(line: str) -> dict[str, object] | None:
+  """Returns a line of times.log; None for the one that a killed process has left half."""
+  try:
+    return json.loads(line)
+  except ValueError:
+    return None

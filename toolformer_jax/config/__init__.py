@@ -1,0 +1,1 @@
+"""Settings from gin files: the only room that knows gin."""

@@ -1,0 +1,1 @@
+"""Documents: records, readers of corpora, splitting, dates, and the catalogue of downloads."""

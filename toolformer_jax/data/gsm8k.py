@@ -1,0 +1,85 @@
+"""GSM8K (Cobbe et al. 2021): an oracle of where a calculator call belongs and what it returns."""
+
+import hashlib
+import pathlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from toolformer_jax.data.equations import collapse_equations, join_lines
+from toolformer_jax.data.jsonl import read_objects
+from toolformer_jax.errors import UserError
+
+_ANNOTATION = re.compile(r'<<([^<>]*)=([^<>=]*)>>')
+_FINAL_ANSWER = re.compile(r'\n?####[^\n]*\s*$')
+_NUMBER = re.compile(r'[$£€]?(-?(?:\d[\d,]*(?:\.\d+)?|\.\d+))')
+_FIRST_MARK = 0xE000  # Unicode's private area: `equations` carries a mark along with its number
+_MARK = re.compile('[\ue000-\uf8ff]')
+
+
+@dataclass(frozen=True)
+class Problem:
+  """A problem of the data set, as its file has it."""
+
+  question: str
+  answer: str
+
+
+@dataclass(frozen=True)
+class Oracle:
+  """A number that the collapsed text tells at text[position_char:], and how it was derived."""
+
+  position_char: int
+  expression: str
+  result: str
+
+
+def read_gsm8k(path: pathlib.Path) -> Iterator[Problem]:
+  """Yields the problems of a file in the official format, plain, .gz or .zst.
+
+  Raises:
+    UserError: the file can not be read, or a line is no object with a question and an answer.
+  """
+  for number, fields in read_objects(path):
+    question, answer = fields.get('question'), fields.get('answer')
+    if not isinstance(question, str) or not isinstance(answer, str):
+      raise UserError(f'{path}:{number}: a problem needs the texts `question` and `answer`')
+    yield Problem(question, answer)
+
+
+def is_dev(question: str) -> bool:
+  """Tells whether `question` belongs to the tenth that is never annotated for training."""
+  return int(hashlib.sha256(question.encode()).hexdigest(), 16) % 10 == 0
+
+
+def collapse_gsm8k(answer: str) -> tuple[str, list[Oracle]]:
+  """Returns an answer as prose without its equations, and the oracle of each number it derives.
+
+  '48 / 2 = <<48/2=24>>24 clips' becomes '24 clips'. A number whose text is collapsed away or
+  differs from its annotation has no oracle. Whether anything could not be collapsed is for
+  `equations.has_arithmetic_left` to say.
+  """
+  annotations = []
+
+  def mark(annotation: re.Match[str]) -> str:
+    annotations.append(annotation.groups())
+    return chr(_FIRST_MARK + len(annotations) - 1)
+
+  marked = _ANNOTATION.sub(mark, _FINAL_ANSWER.sub('', answer))
+  marked = collapse_equations(join_lines(marked))
+  oracles = []
+  for earlier, found in enumerate(_MARK.finditer(marked)):
+    expression, result = annotations[ord(found[0]) - _FIRST_MARK]
+    number = _NUMBER.match(marked, found.end())
+    if number and _equal(number[1], result):
+      # The text returned lacks this mark and the earlier ones.
+      oracles.append(Oracle(number.start(1) - earlier - 1, expression.strip(), number[1]))
+  return _MARK.sub('', marked), oracles
+
+
+def _equal(number: str, result: str) -> bool:
+  """Tells whether an annotation's result is the number that the text writes."""
+  try:
+    return float(number.replace(',', '')) == float(result.replace(',', ''))
+  except ValueError:
+    return False

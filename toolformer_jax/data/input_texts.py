@@ -1,0 +1,50 @@
+"""Reads the texts that a command is given."""
+
+import pathlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from toolformer_jax.data.dates import iso_date
+from toolformer_jax.data.jsonl import read_objects
+from toolformer_jax.errors import UserError
+
+
+@dataclass(frozen=True)
+class InputText:
+  """A text, the `id` that the user gave it, its ISO `date`, and `where` it stands."""
+
+  id: Any
+  text: str
+  date: str | None
+  where: str
+
+
+def read_texts(path: pathlib.Path) -> Iterator[InputText]:
+  """Yields the texts of JSON Lines (.jsonl, or compressed .jsonl.gz, .jsonl.zst).
+
+  Raises:
+    UserError: the file can not be read, or a line of it has no text.
+  """
+  for number, fields in read_objects(path):
+    if not isinstance(fields.get('text'), str):
+      raise UserError(f'{path}:{number}: the field `text`, a string, is missing')
+    yield InputText(fields.get('id'), fields['text'], iso_date(fields.get('date')),
+                    f'{path}:{number}')
+
+
+def read_prompts(path: pathlib.Path) -> Iterator[InputText]:
+  """Yields the texts of JSON Lines, as `read_texts`; of any other file, its lines.
+
+  Raises:
+    UserError: the file can not be read, or a line of it has no text.
+  """
+  if '.jsonl' in path.suffixes:
+    yield from read_texts(path)
+    return
+  try:
+    lines = path.read_text('utf-8').splitlines()
+  except (OSError, UnicodeDecodeError) as error:
+    raise UserError(f'can not read {path}: {error}') from error
+  for number, line in enumerate(lines, 1):
+    yield InputText(number, line, None, f'{path}:{number}')

@@ -1,0 +1,53 @@
+"""Reads the pages of an encyclopedia: MediaWiki dumps, and JSON Lines, plain or KILT's."""
+
+import pathlib
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from toolformer_jax.data.jsonl import read_objects
+from toolformer_jax.data.mediawiki import read_pages
+from toolformer_jax.data.passages import Page
+from toolformer_jax.errors import UserError
+
+# How KILT's paragraphs spell headings, `Section::::History.Origins.`, and items of lists.
+_SECTION, _BULLET = 'Section::::', 'BULLET::::'
+
+
+def corpus_pages(corpus: pathlib.Path) -> Iterator[Page]:
+  """Yields the pages of a MediaWiki dump (.bz2), or of JSON Lines, plain or KILT's.
+
+  Raises:
+    UserError: the file can not be read, or a line of it is no page.
+  """
+  if corpus.suffix == '.bz2':
+    yield from read_pages(corpus)
+    return
+  for number, fields in read_objects(corpus):
+    title, text = _fields(fields)
+    if not isinstance(title, str) or not isinstance(text, str):
+      raise UserError(f'{corpus}:{number}: a page needs the fields `title` and `text`, strings')
+    yield Page(title, text)
+
+
+def _fields(fields: dict[str, Any]) -> tuple[Any, Any]:
+  """Returns the title and text of a page; KILT's text is a list of paragraphs."""
+  paragraphs = fields.get('text')
+  if 'wikipedia_title' not in fields or not isinstance(paragraphs, list):
+    return fields.get('title'), paragraphs
+  return fields['wikipedia_title'], _kilt_text([str(paragraph) for paragraph in paragraphs])
+
+
+def _kilt_text(paragraphs: Sequence[str]) -> str:
+  """Returns KILT's paragraphs, the first of which is the title, as one text with headings."""
+  lines = []
+  for paragraph in map(str.strip, paragraphs[1:]):
+    if paragraph.startswith(_SECTION):
+      # A stop within a name, as in `St. Louis`, has a blank behind it.
+      heading = re.split(r'\.(?! )', paragraph.removeprefix(_SECTION).rstrip('.'))[-1]
+      lines.append(f'== {heading} ==')
+    else:
+      lines.append(paragraph.removeprefix(_BULLET))
+  return '\n\n'.join(lines)
+
+

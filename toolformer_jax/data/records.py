@@ -1,0 +1,143 @@
+"""The records that flow from corpus to C*, and their format on disk.
+
+Every stage reads and writes JSON Lines, one record a line, keys as the fields below: any stage can
+start from a file that somebody else made. Positions are indices into the tokens of the document's
+own text (encoded without special tokens); a call stands before the token at its position.
+Losses are in nats.
+"""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from toolformer_jax import calls
+from toolformer_jax.errors import UserError
+from toolformer_jax.runtime.run_dir import whole_file
+
+
+@dataclass(frozen=True)
+class Document:
+  """One text, short enough to stand twice in a sampling prompt."""
+
+  id: str
+  text: str
+  url: str | None = None
+  title: str | None = None
+  date: str | None = None
+  source: str | None = None
+
+
+@dataclass(frozen=True)
+class Candidate:
+  """A call that the model proposed, and the probability with which a call starts there."""
+
+  document_id: str
+  tool: str
+  argument: str
+  position: int
+  probability: float
+
+
+@dataclass(frozen=True)
+class ExecutedCall(Candidate):
+  """A candidate with its tool's result, or with the reason for having none."""
+
+  result: str | None = None
+  failure: str | None = None
+
+  def call(self) -> calls.Call:
+    """Returns the call in the grammar's terms."""
+    return calls.Call(self.tool, self.argument, self.result)
+
+
+@dataclass(frozen=True)
+class ScoredCall(ExecutedCall):
+  """An executed call with the three losses of the filter (paper, section 2).
+
+  Without `loss_call`, which was then not needed, the gain is only known to be at most `gain`.
+  """
+
+  loss_no_call: float = 0.0
+  loss_call: float | None = None
+  loss_result: float = 0.0
+
+  @property
+  def gain(self) -> float:
+    """By how many nats the result lowers the weighted loss of the text after the call."""
+    without = [loss for loss in (self.loss_no_call, self.loss_call) if loss is not None]
+    return min(without) - self.loss_result
+
+
+@dataclass(frozen=True)
+class AnnotatedDocument:
+  """A document of C* and its kept calls, ordered by position."""
+
+  document: Document
+  calls: tuple[ScoredCall, ...]
+
+
+# Fields by the names that earlier versions wrote.
+_RENAMED = {'loss_nothing': 'loss_no_call'}
+
+Record = TypeVar('Record', Document, Candidate, ExecutedCall, ScoredCall, AnnotatedDocument)
+
+
+def to_json(record: Record) -> dict[str, Any]:
+  """Returns `record` as a JSON object; a scored call also shows its gain."""
+  if isinstance(record, AnnotatedDocument):
+    return {**to_json(record.document), 'calls': [to_json(call) for call in record.calls]}
+  fields = dataclasses.asdict(record)
+  if isinstance(record, ScoredCall):
+    fields['gain'] = None if record.loss_call is None else record.gain
+  return fields
+
+
+def from_json(kind: type[Record], fields: dict[str, Any]) -> Record:
+  """Returns the record of `kind` in a JSON object; fields that it does not know are ignored.
+
+  Raises:
+    TypeError: a required field is missing or of another type, or `fields` is not an object.
+    ValueError: a position is negative.
+  """
+  if not isinstance(fields, dict):
+    raise TypeError('not a JSON object')
+  if kind is AnnotatedDocument:
+    scored = tuple(from_json(ScoredCall, call) for call in fields.get('calls', ()))
+    return AnnotatedDocument(from_json(Document, fields), scored)
+  known = {field.name: field.type for field in dataclasses.fields(kind)}
+  fields = {_RENAMED.get(name, name): value for name, value in fields.items()}
+  chosen = {name: value for name, value in fields.items() if name in known}
+  for name, value in chosen.items():
+    expected = known[name] | int if known[name] is float else known[name]
+    if not isinstance(value, expected):
+      raise TypeError(f'{name} is {value!r}')
+  if chosen.get('position', 0) < 0:
+    raise ValueError(f'position is {chosen["position"]}')
+  return kind(**chosen)
+
+
+def write_records(path: pathlib.Path, records: Iterable[Record]) -> None:
+  """Writes `records` to `path` at once: the file is there whole, or not at all."""
+  with whole_file(path) as file:
+    for record in records:
+      file.write(json.dumps(to_json(record), ensure_ascii=False) + '\n')
+
+
+def read_records(path: pathlib.Path, kind: type[Record]) -> Iterator[Record]:
+  """Yields the records of `kind` in the file `path`.
+
+  Raises:
+    UserError: the file can not be read, or a line of it is not such a record.
+  """
+  try:
+    with open(path, encoding='utf-8') as file:
+      for number, line in enumerate(file, 1):
+        try:
+          yield from_json(kind, json.loads(line))
+        except (ValueError, TypeError) as error:
+          raise UserError(f'{path}:{number}: not a {kind.__name__} record ({error})') from error
+  except (OSError, UnicodeDecodeError) as error:
+    raise UserError(f'can not read {path}: {error}') from error

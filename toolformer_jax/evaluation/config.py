@@ -1,0 +1,79 @@
+"""What the paper leaves open about its evaluation: printed beside every score."""
+
+import datetime
+from dataclasses import dataclass
+
+from toolformer_jax.errors import UserError
+from toolformer_jax.runtime.validation import check
+
+STATEMENTS = ('template', 'evidence')
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+  """Settings of an evaluation. Words are what stands between blanks; calls are no words.
+
+  Attributes:
+    fold_case: capitals do not count when an answer is looked for.
+    fold_punctuation: nor do punctuation and symbols, which count as blanks.
+    whole_words: an answer must begin and end with a word.
+    aliases: any answer of a question will do, not only the first one; of dates and numbers, any
+      usual spelling (14 or 14th, 1234 or 1,234).
+    number_tolerance: by how much a number may differ from the answer. The calculator rounds to two
+      decimals.
+    numeric_only: leave out word problems whose answer is not one number.
+    lama_statements: 'template' (the relation's, of T-REx and Google-RE) or 'evidence' (sentences).
+    calendar_date: what the calendar tells where a benchmark has no date.
+    templama_day: month and day that it tells for a question of TempLAMA, in the question's year.
+    dateset_seed: of the dates and questions of Dateset.
+    min_tokens: a continuation does not end by itself before it has so many tokens, calls and
+      results not counted. A model that was tuned on whole texts may take a question for one.
+    number_tokens: longest continuation of a word problem, call and result not counted.
+    tokens_per_word: longest continuation elsewhere, for each word that is looked at.
+    window_tokens, stride_tokens: a perplexity's texts are cut into windows of so many tokens, each
+      so many after the one before; a token is scored in the first window that it is in.
+    slots: texts decoded side by side.
+    chunk, text_chunk: questions whose predictions are written together, and texts whose scores are.
+    bootstrap_samples, seed: of the intervals of perplexities and differences.
+  """
+
+  fold_case: bool = True
+  fold_punctuation: bool = True
+  whole_words: bool = True
+  aliases: bool = True
+  number_tolerance: float = 0.005
+  numeric_only: bool = True
+  lama_statements: str = 'template'
+  calendar_date: str = '2023-02-09'
+  templama_day: str = '07-01'
+  dateset_seed: int = 0
+  min_tokens: int = 1
+  number_tokens: int = 32
+  tokens_per_word: int = 4
+  window_tokens: int = 1024
+  stride_tokens: int = 512
+  slots: int = 32
+  chunk: int = 256
+  text_chunk: int = 16
+  bootstrap_samples: int = 1000
+  seed: int = 0
+
+  def __post_init__(self):
+    check(self, number_tolerance=(0.0, 1.0), number_tokens=(1, 10_000),
+          tokens_per_word=(1, 100), window_tokens=(2, 10**6), stride_tokens=(1, 10**6),
+          slots=(1, 10_000), chunk=(1, 10**6), text_chunk=(1, 10**6),
+          bootstrap_samples=(1, 10**6), seed=(0, 2**31),
+          dateset_seed=(0, 2**31), min_tokens=(0, 1000))
+    if self.lama_statements not in STATEMENTS:
+      raise UserError(f'EvaluationConfig.lama_statements must be {" or ".join(STATEMENTS)}, '
+                      f'not {self.lama_statements!r}')
+    if self.stride_tokens > self.window_tokens:
+      raise UserError('EvaluationConfig.stride_tokens must not exceed window_tokens')
+    for name, date in (('calendar_date', self.calendar_date),
+                       ('templama_day', f'2020-{self.templama_day}')):
+      try:
+        right = datetime.date.fromisoformat(date).isoformat() == date
+      except ValueError:
+        right = False
+      if not right:
+        raise UserError(f'EvaluationConfig.{name}: {getattr(self, name)!r} is no date')

@@ -1,0 +1,76 @@
+"""The records of one arm on one task: numbered files, each there whole or not at all.
+
+    work/svamp/toolformer/run.json        what they depend on
+    work/svamp/toolformer/00000.jsonl     records, as many as were made together
+"""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from toolformer_jax.errors import UserError
+from toolformer_jax.evaluation.predict import Prediction, TextScore
+from toolformer_jax.evaluation.task import Question, Text
+from toolformer_jax.runtime.run_dir import LockedFolder, whole_file
+
+Record = Prediction | TextScore
+
+
+class Cell(LockedFolder):
+  """The folder of one arm on one task: a question that is in it is not asked again."""
+
+  def records(self, kind: type[Record]) -> dict[str, Record]:
+    """Returns what is there, by id."""
+    found = {}
+    for path in self._files():
+      for line in path.read_text('utf-8').splitlines():
+        record = _read(kind, json.loads(line))
+        found[record.id] = record
+    return found
+
+  def add(self, records: Iterable[Record]) -> None:
+    """Writes records into a file of their own.
+
+    Raises:
+      UserError: it can not be written, for instance because the disk is full.
+    """
+    number = max((int(path.stem) + 1 for path in self._files()), default=0)
+    path = self.path / f'{number:05}.jsonl'
+    try:
+      write_lines(path, map(dataclasses.asdict, records))
+    except OSError as error:
+      raise UserError(f'can not write {path}: {error.strerror}; the same command goes on from here '
+                      'when that is mended') from error
+
+  def _files(self) -> list[pathlib.Path]:
+    return sorted(self.path.glob('[0-9]*.jsonl'))
+
+
+def _read(kind: type[Record], fields: dict[str, Any]) -> Record:
+  lists = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
+  return kind(**{**fields, **lists})
+
+
+def missing(items: Sequence[Question] | Sequence[Text],
+            records: dict[str, Record]) -> list[Question] | list[Text]:
+  """Returns the items without a record.
+
+  Raises:
+    UserError: a record of the same id is of another question: the data are other ones.
+  """
+  for item in items:
+    record = records.get(item.id)
+    if isinstance(record, Prediction) and (
+        (record.prompt, record.answers) != (item.prompt, item.answers)):
+      raise UserError(f'the question {item.id} is another one than in the output folder; choose '
+                      'another --output_dir, or the old data')
+  return [item for item in items if item.id not in records]
+
+
+def write_lines(path: pathlib.Path, records: Iterable[dict[str, Any]]) -> None:
+  """Writes JSON Lines; the file is there whole, or not at all."""
+  with whole_file(path) as file:
+    for record in records:
+      file.write(json.dumps(record, ensure_ascii=False) + '\n')

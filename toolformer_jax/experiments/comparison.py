@@ -1,0 +1,82 @@
+"""Ours beside the paper's: figures, tool use, and whether the findings are the same."""
+
+from toolformer_jax.evaluation.arms import TITLES
+from toolformer_jax.evaluation.runner import Plan, Results
+from toolformer_jax.evaluation.scores import Difference
+from toolformer_jax.evaluation.tables import Rows, lines_of, shown
+from toolformer_jax.evaluation.task import Task
+from toolformer_jax.experiments import paper
+
+
+def published(task: Task, group: str) -> dict[str, float]:
+  """Returns the paper's figures for a part of a task, by arm."""
+  return paper.SCORES.get((paper.STAND_INS.get(task.name, task.name), group), {})
+
+
+def figure_rows(plan: Plan, results: Results) -> Rows:
+  """Returns ours and the paper's figure for each part and arm: the header first."""
+  ours = {(score.task, score.group, score.arm): score for score in results.scores}
+  rows = [['', 'model', 'questions', 'ours', 'paper (GPT-J)']]
+  for task, group in _all_lines(plan, results):
+    theirs = published(task, group)
+    for arm in plan.arms:
+      score = ours.get((task.name, group, arm.name))
+      if score or arm.name in theirs:
+        rows.append([_title(task, group), TITLES[arm.name], f'{score.count:,}' if score else '-',
+                     shown(score) if score else '-', _shown_or_dash(theirs.get(arm.name))])
+    rows += [[_title(task, group), larger, '', '', str(theirs[larger])]
+             for larger in (paper.OPT, paper.GPT3) if larger in theirs]
+  return rows
+
+
+def _all_lines(plan: Plan, results: Results) -> list[tuple[Task, str]]:
+  """Returns what has a figure of ours, or of the paper where ours is missing."""
+  there = lines_of(plan, results.scores)
+  for task in plan.tasks:
+    if task.name not in {one.name for one, _ in there}:
+      there += [(task, group) for group in ('', *dict(task.groups)) if published(task, group)]
+  return sorted(there, key=lambda line: list(plan.tasks).index(line[0]))
+
+
+def _title(task: Task, group: str) -> str:
+  stands_for = ' (for MLQA)' if task.name in paper.STAND_INS else ''
+  return task.title_of(group) + stands_for
+
+
+def _shown_or_dash(value: float | None) -> str:
+  return '-' if value is None else str(value)
+
+
+def finding_rows(plan: Plan, results: Results) -> Rows:
+  """Returns for each part what tools gain over each other arm, ours and the paper's."""
+  ours = {(one.task, one.group, one.first): one for one in results.differences}
+  rows = [['', 'Toolformer minus', 'ours', 'paper', 'finding']]
+  for task, group in lines_of(plan, results.differences):
+    theirs = published(task, group)
+    for arm in plan.arms:
+      difference = ours.get((task.name, group, arm.name))
+      if difference and arm.name in theirs and paper.TOOLFORMER in theirs:
+        gain = theirs[paper.TOOLFORMER] - theirs[arm.name]
+        rows.append([_title(task, group), TITLES[arm.name], shown(difference), f'{gain:+.1f}',
+                     finding(difference, gain)])
+  return rows
+
+
+def finding(ours: Difference, theirs: float) -> str:
+  """Tells whether ours points where the paper's does, as far as our interval can say."""
+  if ours.low <= 0 <= ours.high:
+    return 'undecided: ours may be 0'
+  return 'the same direction' if (ours.value > 0) == (theirs > 0) else 'the opposite direction'
+
+
+def tool_use_rows(plan: Plan, results: Results) -> Rows:
+  """Returns how often each tool was called, beside what the paper tells of it."""
+  rows = [['', 'tool', 'ours: % of questions', 'paper']]
+  for score in results.scores:
+    if score.arm == 'toolformer' and not score.group:
+      task = next(task for task in plan.tasks if task.name == score.task)
+      theirs = paper.TOOL_USE.get(paper.STAND_INS.get(task.name, task.name), {})
+      for tool in dict.fromkeys([*score.tool_use, *theirs]):
+        rows.append([task.title, tool, f'{score.tool_use.get(tool, 0.0):.1f}',
+                     theirs.get(tool, '-')])
+  return rows

@@ -1,0 +1,178 @@
+"""The output folder of a long run: one writer, one configuration, files whole or absent.
+
+Several processes may share the work, each with a shard of its own.
+"""
+
+import contextlib
+import fcntl
+import importlib.metadata
+import json
+import os
+import pathlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import IO, Any, Self
+
+from toolformer_jax.errors import UserError
+
+
+@dataclass(frozen=True)
+class Shard:
+  """The part of the work that one of `count` processes does: every `count`-th piece."""
+
+  index: int = 0
+  count: int = 1
+
+  def __post_init__(self):
+    if not 0 <= self.index < self.count:
+      raise UserError(f'shard {self.index} is not one of {self.count}: they count from 0')
+
+  def has(self, number: int) -> bool:
+    """Tells whether piece `number` is of this shard."""
+    return number % self.count == self.index
+
+
+class LockedFolder:
+  """An output folder, locked against a second writer of the same shard while it is open.
+
+  Its run.json holds the configuration, and the versions of the software that made it.
+
+  Attributes:
+    path: the folder.
+    shard: which part of the work this process does.
+  """
+
+  def __init__(self, path: pathlib.Path, configuration: dict[str, Any], versions: dict[str, str],
+               shard: Shard = Shard()):
+    """Opens or creates the folder `path`.
+
+    Args:
+      path: the folder.
+      configuration: everything that the results depend on, as JSON; a folder that was made with
+        another one is refused.
+      versions: of the software, recorded and not compared.
+      shard: which part of the work this process does.
+
+    Raises:
+      UserError: the folder has another configuration or another writer, or is no folder.
+    """
+    self.path, self.shard = path, shard
+    self._locks = contextlib.ExitStack()
+    try:
+      path.mkdir(parents=True, exist_ok=True)
+      with self.exclusively():
+        self._take_locks()
+        self._check(json.loads(json.dumps(configuration)), versions)
+    except OSError as error:
+      self._locks.close()
+      raise UserError(f'can not write to the output folder {path}: {error.strerror}') from error
+    except UserError:
+      self._locks.close()  # else the folder stays locked for as long as somebody holds the error
+      raise
+
+  @contextlib.contextmanager
+  def exclusively(self) -> Iterator[None]:
+    """Waits until no other process is in this context: for what is done once for all shards."""
+    with open(self.path / '.turn', 'w') as file:
+      fcntl.flock(file, fcntl.LOCK_EX)
+      yield
+
+  def _take_locks(self) -> None:
+    """Locks the folder: alone, or with the other shards of as many, and then the shard."""
+    whole = self._locks.enter_context(open(self.path / '.lock', 'a+', encoding='utf-8'))
+    if self.shard.count == 1:
+      self._lock(whole, fcntl.LOCK_EX)
+      return
+    try:
+      fcntl.flock(whole, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      whole.truncate(0)  # the first one: the others have to divide the work as it does
+      whole.write(str(self.shard.count))
+      whole.flush()
+    except OSError:
+      pass
+    self._lock(whole, fcntl.LOCK_SH)
+    whole.seek(0)
+    if (count := whole.read()) != str(self.shard.count):
+      raise UserError(f'{self.path} is shared by {count} processes at the moment, not by '
+                      f'{self.shard.count}; start all of them with the same number of shards')
+    own = open(self.path / f'.lock-{self.shard.index}', 'w')  # noqa: SIM115 - held
+    self._lock(self._locks.enter_context(own), fcntl.LOCK_EX)
+
+  def _lock(self, file: IO, kind: int) -> None:
+    try:
+      fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except OSError as error:
+      raise UserError(f'another process is writing to {self.path}; wait for it, '
+                      'or choose another --output_dir') from error
+
+  def _check(self, configuration: dict[str, Any], versions: dict[str, str]) -> None:
+    file = self.path / 'run.json'
+    if not file.exists():
+      write_json(file, {'configuration': configuration, 'versions': versions})
+      return
+    try:
+      made_with = json.loads(file.read_text('utf-8'))['configuration']
+    except (ValueError, KeyError, TypeError) as error:
+      raise UserError(f'{file} is broken; choose another --output_dir') from error
+    old, new = _flat(made_with), _flat(configuration)
+    differing = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+    if differing:
+      shown = ', '.join(f'{key} ({old.get(key)!r} then, {new.get(key)!r} now)' for key in differing)
+      raise UserError(f'{self.path} was made with another configuration: {shown}; '
+                      'choose another --output_dir, or the old settings')
+
+  def __enter__(self) -> Self:
+    return self
+
+  def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+               traceback: TracebackType | None) -> None:
+    self._locks.close()
+
+
+@contextlib.contextmanager
+def whole_file(path: pathlib.Path) -> Iterator[IO[str]]:
+  """Opens a text file that appears at `path` at the end, whole, or not at all."""
+  temporary = path.with_name(path.name + '.tmp')
+  with open(temporary, 'w', encoding='utf-8') as file:
+    yield file
+    file.flush()
+    os.fsync(file.fileno())  # else a machine that goes down may leave the name without the content
+  os.replace(temporary, path)
+
+
+def write_json(file: pathlib.Path, value: Any) -> None:
+  """Writes `value` to `file` at once: the file is there whole, or not at all."""
+  with whole_file(file) as opened:
+    opened.write(json.dumps(value, indent=2, ensure_ascii=False) + '\n')
+
+
+def read_json(file: pathlib.Path) -> dict[str, Any]:
+  """Returns the object in a file of JSON.
+
+  Raises:
+    UserError: there is no such file, or it holds no object.
+  """
+  try:
+    value = json.loads(file.read_text('utf-8'))
+  except (OSError, ValueError) as error:
+    raise UserError(f'can not read {file}: {error}') from error
+  if not isinstance(value, dict):
+    raise UserError(f'{file} holds no JSON object')
+  return value
+
+
+def _flat(value: Any, name: str = '') -> dict[str, Any]:
+  """Returns nested JSON objects as one level of dotted names."""
+  if not isinstance(value, dict):
+    return {name: value}
+  flat = {}
+  for key, inner in value.items():
+    flat |= _flat(inner, f'{name}.{key}' if name else key)
+  return flat
+
+
+def software_versions() -> dict[str, str]:
+  """Returns the versions of the software that a run's numbers may depend on."""
+  names = ('toolformer_jax', 'jax', 'jaxlib', 'flax', 'optax', 'numpy', 'tokenizers', 'bm25s')
+  return {name: importlib.metadata.version(name) for name in names}

@@ -1,0 +1,254 @@
+"""The tools of the command line, built by name, and what connects them to a model that decodes."""
+
+import atexit
+import dataclasses
+import functools
+import importlib
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent import futures
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from toolformer_jax.calls import Call
+from toolformer_jax.checkpoints.loading import ModelConfig, load_model
+from toolformer_jax.data.content_hash import identity
+from toolformer_jax.errors import UserError, unknown
+from toolformer_jax.runtime.validation import check
+from toolformer_jax.tools.apertium import Apertium
+from toolformer_jax.tools.base import Complete, Context, Tool
+from toolformer_jax.tools.calculator import Calculator
+from toolformer_jax.tools.calendar import Calendar
+from toolformer_jax.tools.executor import Executor, Request
+from toolformer_jax.tools.few_shot import FewShotTranslator
+from toolformer_jax.tools.function import FunctionTool, tool
+from toolformer_jax.tools.language import identify_language
+from toolformer_jax.tools.mt import MachineTranslation
+from toolformer_jax.tools.nllb import Nllb
+from toolformer_jax.tools.passage_index import SearchConfig, passage_index
+from toolformer_jax.tools.qa import QuestionAnswering
+from toolformer_jax.tools.wikisearch import WikiSearch
+
+if TYPE_CHECKING:
+  from toolformer_jax.models.language_model import LanguageModel
+
+# The paper's tools, as calls spell them; the command line takes them in any case.
+PAPER_TOOLS = ('Calculator', 'Calendar', 'MT', 'QA', 'WikiSearch')
+_TRANSLATORS = ('apertium', 'nllb', 'few_shot')
+
+
+@dataclass(frozen=True)
+class QaConfig:
+  """Who answers questions, and from what.
+
+  Attributes:
+    checkpoint: the model that reads, any that can be loaded.
+    passages: how many passages it reads; 0 to answer by heart.
+    max_tokens: longest answer.
+  """
+
+  checkpoint: str = 'smollm2-135m'
+  passages: int = 1
+  max_tokens: int = 16
+
+  def __post_init__(self):
+    check(self, passages=(0, 100), max_tokens=(1, 1000))
+
+
+@dataclass(frozen=True)
+class MtConfig:
+  """Who translates.
+
+  Attributes:
+    translator: 'apertium' (rules, installed by `make apertium`), 'nllb' (the paper's; a directory
+      that ct2-transformers-converter wrote) or 'few_shot' (a language model).
+    checkpoint: the directory or the model; Apertium needs none.
+    least_confidence: of the source language, else there is no translation.
+  """
+
+  translator: str = 'apertium'
+  checkpoint: str = 'smollm2-135m'
+  least_confidence: float = 0.3
+
+  def __post_init__(self):
+    check(self, least_confidence=(0.0, 1.0))
+    if self.translator not in _TRANSLATORS:
+      raise UserError(f'MtConfig.translator must be one of {", ".join(_TRANSLATORS)}, '
+                      f'not {self.translator!r}')
+
+
+@dataclass(frozen=True)
+class OwnTools:
+  """Tools that a user brings, by the name that calls have for them.
+
+  Attributes:
+    functions: `'module:function'` of a Python function from a text to a text, decorated or not;
+      the module is looked for in the working directory too.
+    mcp: the MCP server that has a tool of this name: a command line, or a URL.
+  """
+
+  functions: Mapping[str, str] = field(default_factory=dict)
+  mcp: Mapping[str, str] = field(default_factory=dict)
+
+  def __post_init__(self):
+    for kind in ('functions', 'mcp'):
+      value = getattr(self, kind)
+      if not isinstance(value, Mapping) or not all(
+          isinstance(text, str) for pair in value.items() for text in pair):
+        raise UserError(f'OwnTools.{kind} must be like {{\'Name\': \'...\'}}, not {value!r}')
+    taken = {name.lower() for name in PAPER_TOOLS}
+    for name in (*self.functions, *self.mcp):
+      if not name.isidentifier() or name.lower() in taken:
+        raise UserError(f'OwnTools: {name!r} is no name for a tool, or there is one of this name')
+      taken.add(name.lower())
+
+
+@dataclass(frozen=True)
+class Toolbox:
+  """Settings of all tools."""
+
+  search: SearchConfig = SearchConfig()
+  qa: QaConfig = QaConfig()
+  mt: MtConfig = MtConfig()
+  own: OwnTools = OwnTools()
+
+  def names(self) -> dict[str, str]:
+    """Returns how calls spell all tools, by what the command line has for them."""
+    spelled = (*PAPER_TOOLS, *self.own.functions, *self.own.mcp)
+    return {name.lower(): name for name in spelled}
+
+  def spelled(self, names: Iterable[str]) -> list[str]:
+    """Returns `names`, given in any case, as calls spell them, each once.
+
+    Raises:
+      UserError: a name is unknown, or there is none.
+    """
+    known = self.names()
+    wanted = dict.fromkeys(name.strip().lower() for name in names if name.strip())
+    for name in wanted:
+      if name not in known:
+        raise unknown('tool', name, known)
+    if not wanted:
+      raise UserError(f'no tool is named; choose from {", ".join(known)}')
+    return [known[name] for name in wanted]
+
+  def build(self, names: Iterable[str]) -> list[Tool]:
+    """Returns the tools called `names`, in any case: the paper's five, and a user's own.
+
+    The search reads its corpus on first use and keeps the index in the cache. Its library starts
+    JAX's backend, so JAX has to be configured before.
+
+    Raises:
+      UserError: a name is unknown, there is none, or a tool can not be built.
+    """
+    return [self._build(name) for name in self.spelled(names)]
+
+  def _build(self, name: str) -> Tool:
+    if name in self.own.functions:
+      return function_tool(name, self.own.functions[name])
+    if name in self.own.mcp:
+      return mcp_tool(name, self.own.mcp[name])
+    builders = {
+        'Calculator': Calculator, 'Calendar': Calendar, 'MT': self._translation,
+        'QA': self._question_answering, 'WikiSearch': self._search}
+    return builders[name]()
+
+  def _search(self) -> WikiSearch:
+    return WikiSearch(passage_index(self.search), self.search.snippet_words)
+
+  def _question_answering(self) -> QuestionAnswering:
+    index = passage_index(self.search) if self.qa.passages else None
+    complete = completer(_reader(self.qa.checkpoint), self.qa.max_tokens)
+    version = f'{identity(self.qa.checkpoint)[:12]}-{self.qa.max_tokens}'
+    return QuestionAnswering(complete, version, index, self.qa.passages)
+
+  def _translation(self) -> MachineTranslation:
+    if self.mt.translator == 'apertium':
+      translator = Apertium()
+    elif self.mt.translator == 'nllb':
+      translator = Nllb(self.mt.checkpoint, identity(self.mt.checkpoint)[:12])
+    else:
+      complete = completer(_reader(self.mt.checkpoint), max_tokens=64)
+      translator = FewShotTranslator(complete, identity(self.mt.checkpoint)[:12])
+    return MachineTranslation(translator, identify_language, self.mt.least_confidence)
+
+
+def function_tool(name: str, path: str) -> Tool:
+  """Returns the tool `name` that is the function, or the tool, at `path`: 'module:function'.
+
+  Raises:
+    UserError: there is none.
+  """
+  module, _, attribute = path.partition(':')
+  if os.getcwd() not in sys.path:
+    sys.path.append(os.getcwd())
+  try:
+    found = getattr(importlib.import_module(module), attribute)
+    if isinstance(found, FunctionTool):
+      return dataclasses.replace(found, name=name)
+    return tool(found, name=name)
+  except Exception as error:  # whatever a user's module raises when it is imported
+    raise UserError(f'OwnTools.functions: {name} is no function at {path!r} '
+                    f'({type(error).__name__}: {error}); write \'module:function\'') from error
+
+
+def mcp_tool(name: str, server: str) -> Tool:
+  """Returns the tool `name` of an MCP server: a command line, or a URL.
+
+  Raises:
+    UserError: the server can not be used, or has no such tool.
+  """
+  tools = _server_tools(server)
+  if name not in tools:
+    raise UserError(f'OwnTools.mcp: {server} has no tool {name}; it has {", ".join(tools)}')
+  return tools[name]
+
+
+@functools.cache  # one process a server, however many of its tools are used
+def _server_tools(server: str) -> dict[str, Tool]:
+  from toolformer_jax.tools.mcp import mcp_tools
+  return {found.name: found for found in mcp_tools(server)}
+
+
+def completer(model: 'LanguageModel', max_tokens: int) -> Complete:
+  """Returns what continues prompts by `model`, greedily, up to the end of the line."""
+  from toolformer_jax.inference.engine import GenerationConfig, generate
+  settings = GenerationConfig(max_tokens=max_tokens, disabled=True, stop=('\n',))
+  turn = threading.Lock()
+  # Python would crash if it ended while a thread computes: the end waits for its turn.
+  atexit.register(turn.acquire)
+  def complete(prompts: Sequence[str]) -> list[str]:
+    ids = [model.tokenizer.encode(prompt) for prompt in prompts]
+    with turn:
+      return [made.text for made in generate(model, ids, settings=settings)]
+  return complete
+
+
+def _reader(checkpoint: str) -> 'LanguageModel':
+  return load_model(checkpoint, ModelConfig()).frozen()
+
+
+def call_runner(
+    executor: Executor, contexts: Sequence[Context]
+) -> Callable[[Call, int], futures.Future[tuple[str | None, str | None]]]:
+  """Returns what `inference.generation.generate` starts a call with.
+
+  Args:
+    executor: holds the tools.
+    contexts: what a tool may know about each of the texts that are generated.
+  """
+  def run_call(call: Call, text: int) -> futures.Future[tuple[str | None, str | None]]:
+    answer = futures.Future()
+    outcome = executor.submit(Request(call.name, call.argument, contexts[text]))
+    def pass_on(done: futures.Future) -> None:
+      if done.cancelled():
+        answer.set_result((None, 'cancelled'))
+      elif error := done.exception():
+        answer.set_exception(error)
+      else:
+        answer.set_result((done.result().result, done.result().failure))
+    outcome.add_done_callback(pass_on)
+    return answer
+  return run_call

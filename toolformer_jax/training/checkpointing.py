@@ -1,0 +1,96 @@
+"""The states to resume a fine-tuning run from, one Orbax checkpoint each."""
+
+import logging
+import pathlib
+from types import TracebackType
+from typing import Self
+
+from orbax.checkpoint import v1 as ocp
+
+from toolformer_jax.errors import UserError
+from toolformer_jax.training.train_step import TrainState
+
+log = logging.getLogger(__name__)
+
+_DEV_LOSS = 'dev_loss'
+
+
+class StepCheckpoints:
+  """The folder of the newest states of a run, and the best one, written in the background."""
+
+  def __init__(self, directory: pathlib.Path, keep: int):
+    """Opens or creates `directory`, in which the newest `keep` states and the best one stay."""
+    self._directory = directory
+    policies = ocp.training.preservation_policies
+    best = policies.BestN(n=1, get_metric_fn=lambda metrics: -metrics[_DEV_LOSS],
+                          keep_checkpoints_without_metrics=False)
+    self._checkpointer = ocp.training.Checkpointer(
+        directory.resolve(), cleanup_tmp_directories=True,
+        preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), best]))
+    self._dev_losses = {checkpoint.step: checkpoint.metrics[_DEV_LOSS]
+                        for checkpoint in self._checkpointer.checkpoints if checkpoint.metrics}
+
+  def restore(self, abstract: TrainState) -> TrainState | None:
+    """Returns the newest state that can be read, laid out like `abstract`; None if none was saved.
+
+    Raises:
+      UserError: states were saved, and none of them can be read.
+    """
+    saved = [checkpoint.step for checkpoint in self._checkpointer.checkpoints]
+    for step in sorted(saved, reverse=True):
+      try:
+        state = self._checkpointer.load(step, abstract)
+      except Exception as error:  # what Orbax raises depends on what is broken
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        log.warning('checkpoint %s can not be read (%s); an older one is used, if there is any',
+                    self._directory / str(step), reason)
+      else:
+        # Steps after it are done again.
+        self._dev_losses = {s: loss for s, loss in self._dev_losses.items() if s <= step}
+        return state
+    if saved:
+      raise UserError(f'none of the checkpoints in {self._directory} can be read; '
+                      'remove the folder to start from the beginning')
+    return None
+
+  def save(self, step: int, state: TrainState, dev_loss: float | None = None) -> None:
+    """Starts to write `state`; waits only for an earlier one that is still being written."""
+    metrics = None
+    if dev_loss is not None:
+      self._dev_losses[step] = dev_loss
+      metrics = {_DEV_LOSS: dev_loss}
+    # Overwrite: a checkpoint that could not be read may stand at this step.
+    self._checkpointer.save_async(step, state, force=True, overwrite=True, metrics=metrics)
+
+  def best_step(self) -> int | None:
+    """Returns the step of the lowest dev loss; None where none was measured."""
+    return min(self._dev_losses, key=self._dev_losses.get, default=None)
+
+  def restore_best(self, abstract: TrainState) -> TrainState:
+    """Returns the state of the lowest dev loss, laid out like `abstract`.
+
+    Raises:
+      UserError: it can not be read.
+    """
+    self._checkpointer.wait()
+    step = self.best_step()
+    try:
+      return self._checkpointer.load(step, abstract)
+    except Exception as error:  # what Orbax raises depends on what is broken
+      raise UserError(f'the best checkpoint, {self._directory / str(step)}, can not be read; '
+                      'choose another --output_dir') from error
+
+  def last_good(self, at_most: int) -> str:
+    """Returns where the newest state of a step up to `at_most` is, in words."""
+    self._checkpointer.wait()
+    steps = [checkpoint.step for checkpoint in self._checkpointer.checkpoints
+             if checkpoint.step <= at_most]
+    return str(self._directory / str(max(steps))) if steps else (
+        f'none was saved in {self._directory}')
+
+  def __enter__(self) -> Self:
+    return self
+
+  def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+               traceback: TracebackType | None) -> None:
+    self._checkpointer.close()
