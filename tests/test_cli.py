@@ -184,7 +184,7 @@ def test_a_decorated_function_gets_the_name_that_it_is_given(run, own_tools):
 
 
 def test_results_are_cut_as_a_model_would_see_them(run, own_tools):
-  cut = '--gin.AnnotationConfig.max_result_chars=10'
+  cut = '--gin.ExecutorConfig.max_result_chars=10'
   assert run('call', 'upper', 'a long one of many words', *own_tools, cut) == (0, 'A LONG\n', '')
 
 

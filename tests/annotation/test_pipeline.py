@@ -19,6 +19,7 @@ from toolformer_jax.errors import UserError
 from toolformer_jax.runtime.run_dir import Shard
 from toolformer_jax.tools.calculator import Calculator
 from toolformer_jax.tools.call_store import CallStore
+from toolformer_jax.tools.executor import ExecutorConfig
 
 TEXTS = [f'There are {i} and {i + 7} ducks. In all there are {2 * i + 7} ducks.' for i in range(7)]
 DOCUMENTS = [Document(f'd{i}', text) for i, text in enumerate(TEXTS)]
@@ -61,14 +62,14 @@ class Waiting(Echo):
 @pytest.fixture
 def annotation(make_model):
   settings = AnnotationConfig(max_text_tokens=60, max_call_tokens=6, chunk_documents=2,
-                                temperature=3.0, preselect=False, time_limit_s=600.0)
+                                temperature=3.0, preselect=False)
   plan = ToolPlan(Echo(), ToolConfig(tau_s=0.0, k=3, m=4, tau_f=-1.0), CALCULATOR)
   model = make_model(max_positions=8192, tied_head=False, head_bias=True)
   # A random model that is eager to end calls writes whole ones now and then.
   ids = np.array([model.tokenizer.encode(mark)[0] for mark in ')]'])
   head = model.variables['params']['head']
   head['bias'] = head['bias'].at[ids].set(15.0)
-  return Annotation(model, (plan,), settings)
+  return Annotation(model, (plan,), settings, ExecutorConfig(time_limit_s=600.0))
 
 
 def files(folder: pathlib.Path) -> dict[str, bytes]:

@@ -13,7 +13,7 @@ import pytest
 from toolformer_jax.inference.engine import generate
 from toolformer_jax.inference.request import GenerationConfig
 from toolformer_jax.tools.base import Context
-from toolformer_jax.tools.executor import Executor
+from toolformer_jax.tools.executor import Executor, ExecutorConfig
 from toolformer_jax.tools.function import tool
 from toolformer_jax.tools.registry import call_runner
 from toolformer_jax.training.config import FinetuneConfig
@@ -199,7 +199,7 @@ def test_a_tool_in_trouble_costs_its_own_text_alone(taught, trouble, failure):
   prompts = PROMPTS * 2
   without = run(taught, prompts)
   up = tool(lambda a: trouble(a) if a == 'ab' else ANSWERS[a], name='Up')
-  with Executor([up], time_limit_s=0.5, max_result_chars=20) as executor:
+  with Executor([up], ExecutorConfig(time_limit_s=0.5, max_result_chars=20)) as executor:
     generated = run(taught, prompts, run_call=call_runner(executor, [Context()] * 4), slots=2)
   assert generated[1::2] == without[1::2]
   for text in generated[::2]:

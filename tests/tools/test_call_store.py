@@ -120,14 +120,14 @@ def test_a_full_disk_is_an_error_and_loses_nothing(tmp_path):
 import resource
 from toolformer_jax.errors import UserError
 from toolformer_jax.tools.base import Context
-from toolformer_jax.tools.executor import Executor, Request
+from toolformer_jax.tools.executor import Executor, ExecutorConfig, Request
 from toolformer_jax.tools.function import tool
 from toolformer_jax.tools.call_store import CallStore
 import pathlib, signal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 store = CallStore(pathlib.Path({str(tmp_path / 'calls.sqlite')!r}))
 echo = tool(lambda a: a, name='Echo')
-with Executor([echo], store=store, max_result_chars=4000) as executor:
+with Executor([echo], ExecutorConfig(max_result_chars=4000), store=store) as executor:
   executor.run([Request('Echo', 'first')])
   resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
   try:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from toolformer_jax.calls import DEFAULT_SYNTAX, Call, CallSyntax
 from toolformer_jax.errors import UserError
 from toolformer_jax.tools.base import Context, ToolError, call_one
-from toolformer_jax.tools.executor import Executor, Request
+from toolformer_jax.tools.executor import Executor, ExecutorConfig, Request
 from toolformer_jax.tools.function import tool
 
 WAIT_S = 30.0  # Far more than anything here needs.
@@ -21,9 +21,9 @@ WAIT_S = 30.0  # Far more than anything here needs.
 echo = tool(lambda argument: argument, name='Echo')
 
 
-def one(function, argument='x', **options):
+def one(function, argument='x', syntax=DEFAULT_SYNTAX, **limits):
   """The outcome of one call of `function`, and the counts."""
-  with Executor([tool(function, name='One')], **options) as executor:
+  with Executor([tool(function, name='One')], ExecutorConfig(**limits), syntax=syntax) as executor:
     [outcome] = executor.run([Request('One', argument)])
     return outcome, executor.counts['One']
 
@@ -31,7 +31,7 @@ def one(function, argument='x', **options):
 @given(st.lists(st.text()))
 @settings(max_examples=30)
 def test_outcomes_are_in_order_and_each_is_result_or_failure(arguments):
-  with Executor([echo], workers=3, max_result_chars=50) as executor:
+  with Executor([echo], ExecutorConfig(workers=3, max_result_chars=50)) as executor:
     outcomes = executor.run([Request('Echo', argument) for argument in arguments])
   for argument, outcome in zip(arguments, outcomes, strict=True):
     expected = DEFAULT_SYNTAX.clean_result(argument, 50)
@@ -59,7 +59,7 @@ def test_the_context_reaches_the_tool():
 def test_calls_run_concurrently():
   barrier = threading.Barrier(4)
   meet = tool(lambda argument: str(barrier.wait(WAIT_S) >= 0), name='Meet')
-  with Executor([meet], workers=4) as executor:
+  with Executor([meet], ExecutorConfig(workers=4)) as executor:
     outcomes = executor.run([Request('Meet', str(i)) for i in range(4)])
   assert [outcome.result for outcome in outcomes] == ['True'] * 4
 
@@ -67,7 +67,7 @@ def test_calls_run_concurrently():
 def test_a_hung_call_is_abandoned_and_its_worker_replaced():
   release = threading.Event()
   hang = tool(lambda argument: str(release.wait(WAIT_S)), name='Hang')
-  with Executor([hang, echo], time_limit_s=0.1, workers=1) as executor:
+  with Executor([hang, echo], ExecutorConfig(time_limit_s=0.1, workers=1)) as executor:
     pairs = [('Hang', ''), ('Echo', 'a'), ('Hang', ''), ('Echo', 'b')]
     running = [executor.submit(Request(*pair)) for pair in pairs]
     outcomes = [future.result(WAIT_S) for future in running]
@@ -83,7 +83,7 @@ def test_a_hung_call_is_abandoned_and_its_worker_replaced():
 
 def test_the_time_limit_counts_from_the_start_of_the_call():
   nap = tool(lambda argument: time.sleep(0.2) or 'slept', name='Nap')
-  with Executor([nap], time_limit_s=0.7, workers=1) as executor:
+  with Executor([nap], ExecutorConfig(time_limit_s=0.7, workers=1)) as executor:
     outcomes = executor.run([Request('Nap', str(i)) for i in range(4)])
   assert [outcome.result for outcome in outcomes] == ['slept'] * 4
   assert executor.counts['Nap'].seconds == pytest.approx(sum(o.seconds for o in outcomes))
@@ -153,7 +153,7 @@ def test_an_unknown_tool_is_the_callers_mistake():
 def test_closing_cancels_what_waits_and_refuses_more():
   release, begun = threading.Event(), threading.Event()
   hold = tool(lambda a: begun.set() or str(release.wait(WAIT_S)), name='Hold')
-  with Executor([hold], workers=1, time_limit_s=WAIT_S) as executor:
+  with Executor([hold], ExecutorConfig(workers=1, time_limit_s=WAIT_S)) as executor:
     running, waiting = executor.submit(Request('Hold', '')), executor.submit(Request('Hold', ''))
     assert begun.wait(WAIT_S)
   assert waiting.cancelled()
@@ -166,7 +166,7 @@ def test_closing_cancels_what_waits_and_refuses_more():
 def test_a_waiting_call_can_be_cancelled():
   release, begun = threading.Event(), threading.Event()
   hold = tool(lambda a: begun.set() or str(release.wait(WAIT_S)), name='Hold')
-  with Executor([hold, echo], workers=1, time_limit_s=WAIT_S) as executor:
+  with Executor([hold, echo], ExecutorConfig(workers=1, time_limit_s=WAIT_S)) as executor:
     executor.submit(Request('Hold', ''))
     assert begun.wait(WAIT_S)
     assert executor.submit(Request('Echo', 'a')).cancel()
@@ -177,7 +177,7 @@ def test_a_waiting_call_can_be_cancelled():
 
 def test_a_callback_may_submit_the_next_call():
   chained: futures.Future = futures.Future()
-  with Executor([echo], workers=1) as executor:
+  with Executor([echo], ExecutorConfig(workers=1)) as executor:
     first = executor.submit(Request('Echo', 'a'))
     first.add_done_callback(
       lambda done: chained.set_result(executor.submit(Request('Echo', done.result().result + 'b')))
@@ -197,10 +197,10 @@ def test_closing_lets_all_threads_go():
 
 HANGING_PROGRAM = """
 import threading
-from toolformer_jax.tools.executor import Executor, Request
+from toolformer_jax.tools.executor import Executor, ExecutorConfig, Request
 from toolformer_jax.tools.function import tool
 hang = tool(lambda argument: threading.Event().wait(), name='Hang')
-executor = Executor([hang], time_limit_s=0.1)
+executor = Executor([hang], ExecutorConfig(time_limit_s=0.1))
 print(executor.run([Request('Hang', '')])[0].failure)
 """
 
@@ -231,7 +231,7 @@ class Doubling:
 @settings(max_examples=30)
 def test_batches_are_of_different_calls_in_order(arguments):
   doubling = Doubling()
-  with Executor([doubling], workers=4) as executor:
+  with Executor([doubling], ExecutorConfig(workers=4)) as executor:
     outcomes = executor.run([Request('Double', argument) for argument in arguments])
   distinct = list(dict.fromkeys(arguments))
   batches = [distinct[at:at + 3] for at in range(0, len(distinct), 3)]
@@ -245,7 +245,7 @@ def test_a_batch_has_the_time_of_its_calls_and_fails_as_a_whole():
     def call_many(self, arguments, contexts):
       time.sleep(0.2 if len(arguments) == 3 else WAIT_S)
       return arguments
-  with Executor([Slow()], time_limit_s=0.15, workers=2) as executor:
+  with Executor([Slow()], ExecutorConfig(time_limit_s=0.15, workers=2)) as executor:
     outcomes = executor.run([Request('Double', text) for text in 'abcde'])
   assert [outcome.result for outcome in outcomes] == ['a', 'b', 'c', None, None]
   assert executor.counts['Double'].timeouts == 2

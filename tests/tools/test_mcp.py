@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from toolformer_jax.errors import UserError
 from toolformer_jax.tools.base import Context, ToolError
-from toolformer_jax.tools.executor import Executor, Request
+from toolformer_jax.tools.executor import Executor, ExecutorConfig, Request
 from toolformer_jax.tools.mcp import mcp_tools
 
 pytest.importorskip('mcp', reason='the package mcp is not installed')
@@ -140,7 +140,7 @@ def test_megabytes_come_and_more_do_not(example):
 
 
 def test_the_executor_takes_the_tools_as_they_are(example):
-  with Executor(example.values(), max_result_chars=20) as executor:
+  with Executor(example.values(), ExecutorConfig(max_result_chars=20)) as executor:
     outcomes = executor.run(
         [Request('get_weather', 'Oslo'), Request('megabytes', '1'), Request('picture', '')])
   assert [outcome.result for outcome in outcomes] == ['Oslo: 20 C', 'a a a a a a a a a a', None]

@@ -181,10 +181,10 @@ def test_many_ends_leave_no_file_open(rogue):
 
 PROGRAM = """
 import sys, time
-from toolformer_jax.tools.executor import Executor, Request
+from toolformer_jax.tools.executor import Executor, ExecutorConfig, Request
 from toolformer_jax.tools.mcp import mcp_tools
 server, end, *names = sys.argv[1:]
-executor = Executor(mcp_tools(server, call_limit_s=0.5), workers=1)
+executor = Executor(mcp_tools(server, call_limit_s=0.5), ExecutorConfig(workers=1))
 outcomes = executor.run([Request(name, 'x') for name in names])
 print(*(outcome.result for outcome in outcomes), flush=True)
 executor.submit(Request('hang', 'x'))

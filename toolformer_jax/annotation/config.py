@@ -53,7 +53,6 @@ class AnnotationConfig:
       filtering; what is kept is the same.
     preselect: use the paper's heuristics for the texts in which a tool may help (appendix A.1).
     chunk_documents: texts in one unit of work; what is done is not done again after a restart.
-    time_limit_s, max_result_chars: of one tool call.
   """
 
   seed: int = 0
@@ -66,10 +65,7 @@ class AnnotationConfig:
   early_reject: bool = False
   preselect: bool = True
   chunk_documents: int = 16
-  time_limit_s: float = 10.0
-  max_result_chars: int = 600
 
   def __post_init__(self):
     check(self, max_text_tokens=(8, 100_000), temperature=(0.0, 10.0), top_p=(1e-6, 1.0),
-          max_call_tokens=(1, 1000), chunk_documents=(1, 1_000_000), time_limit_s=(0.001, 3600.0),
-          max_result_chars=(1, 100_000))
+          max_call_tokens=(1, 1000), chunk_documents=(1, 1_000_000),)

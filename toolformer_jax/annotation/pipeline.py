@@ -45,7 +45,7 @@ from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.runtime.progress import Progress
 from toolformer_jax.tools.base import Tool
 from toolformer_jax.tools.call_store import CallStore
-from toolformer_jax.tools.executor import Executor, ToolCounts
+from toolformer_jax.tools.executor import Executor, ExecutorConfig, ToolCounts
 
 log = logging.getLogger(__name__)
 
@@ -67,11 +67,21 @@ class ToolPlan:
 
 @dataclass(frozen=True)
 class Annotation:
-  """Everything that an annotation run works with; `store` keeps what tools answer, if given."""
+  """Everything that an annotation run works with.
+
+  Attributes:
+    model: proposes the calls and scores them.
+    plans: the tools.
+    settings: what all tools share.
+    limits: of tool calls.
+    syntax: how calls are spelled.
+    store: keeps the results of tools, if given.
+  """
 
   model: LanguageModel
   plans: tuple[ToolPlan, ...]
   settings: AnnotationConfig
+  limits: ExecutorConfig = ExecutorConfig()
   syntax: CallSyntax = DEFAULT_SYNTAX
   store: CallStore | None = None
 
@@ -83,7 +93,10 @@ class Annotation:
     """Returns what the results depend on, besides the corpus and the model's weights."""
     return {
         'dtype': self.model.config.dtype,
-        'settings': dataclasses.asdict(self.settings), 'syntax': dataclasses.asdict(self.syntax),
+        'settings': dataclasses.asdict(self.settings),
+        'limits': {'time_limit_s': self.limits.time_limit_s,
+                   'max_result_chars': self.limits.max_result_chars},
+        'syntax': dataclasses.asdict(self.syntax),
         'tools': {plan.tool.name: plan.configuration() for plan in self.plans}}
 
   def run(self, corpus: Callable[[], Iterable[Document]], folder: RunFolder,
@@ -208,8 +221,7 @@ class Annotation:
       return sample
     if stage == 'execute':
       executor = stack.enter_context(Executor(
-          [plan.tool], time_limit_s=settings.time_limit_s,
-          max_result_chars=settings.max_result_chars, syntax=self.syntax, store=self.store))
+          [plan.tool], self.limits, syntax=self.syntax, store=self.store))
       stack.callback(_log_calls, tool, executor.counts[tool])
       def call(folder, chunk, documents):
         candidates = _read(folder, stage_name(tool, 'sample'), chunk, Candidate, documents)

@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from toolformer_jax.data.catalogue import cache_directory
 from toolformer_jax.errors import UserError
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
   from toolformer_jax.models.language_model import LanguageModel
 
-DTYPES = ('float32', 'bfloat16')
+Dtype = Literal['float32', 'bfloat16']
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class ModelConfig:
       more are faster on an accelerator, fewer need less memory.
   """
 
-  dtype: str = 'float32'
+  dtype: Dtype = 'float32'
   data: int = 1
   fsdp: int = -1
   tensor: int = 1
@@ -40,8 +40,6 @@ class ModelConfig:
   def __post_init__(self):
     check(self, data=(-1, 10**6), fsdp=(-1, 10**6), tensor=(-1, 10**6),
           scoring_tokens=(1, 10**9), sampling_rows=(1, 10**6))
-    if self.dtype not in DTYPES:
-      raise UserError(f'ModelConfig.dtype must be {" or ".join(DTYPES)}, not {self.dtype!r}')
     if 0 in (self.data, self.fsdp, self.tensor):
       raise UserError('ModelConfig: no axis of the mesh can have size 0')
 

@@ -5,12 +5,11 @@ The exit code is 2 if the tool has no result.
 
 import argparse
 
-from toolformer_jax.annotation.config import AnnotationConfig
 from toolformer_jax.calls import DEFAULT_SYNTAX
 from toolformer_jax.commands import options
 from toolformer_jax.errors import UserError
 from toolformer_jax.tools.base import Context
-from toolformer_jax.tools.executor import Executor, Request
+from toolformer_jax.tools.executor import Executor, ExecutorConfig, Request
 from toolformer_jax.tools.registry import Toolbox
 
 
@@ -30,9 +29,8 @@ def run(args: argparse.Namespace) -> None:
   configured = args.gin_file or args.bindings
   config = options.configuration(args) if configured else None
   tool, = (config.toolbox if config else Toolbox()).build([args.tool])
-  settings = config.annotation if config else AnnotationConfig()
-  with Executor([tool], settings.time_limit_s, settings.max_result_chars,
-                syntax=config.syntax if config else DEFAULT_SYNTAX) as executor:
+  limits = config.executor if config else ExecutorConfig()
+  with Executor([tool], limits, syntax=config.syntax if config else DEFAULT_SYNTAX) as executor:
     request = Request(tool.name, args.argument, Context(date=args.date))
     outcome, = executor.run([request])
   if outcome.result is None:

@@ -121,8 +121,8 @@ def plan_of(args: argparse.Namespace, config: 'Configuration', names: Sequence[s
       tools=(toolbox.spelled(args.tools) if args.tools else _available(config)) if calls else [],
       identities={arm.checkpoint: identity(arm.checkpoint) for arm in arms},
       described={'toolbox': dataclasses.asdict(toolbox),
-                 'max_result_chars': config.annotation.max_result_chars,
-                 'time_limit_s': config.annotation.time_limit_s},
+                 'max_result_chars': config.executor.max_result_chars,
+                 'time_limit_s': config.executor.time_limit_s},
       versions=software_versions())
 
 
@@ -141,8 +141,7 @@ def _tools(args: argparse.Namespace, config: 'Configuration', plan: 'Plan',
            store) -> Iterator['CallsOf']:
   """Opens the tools of the plan."""
   built = options.tools(plan.tools, config, store)
-  with Executor(built, config.annotation.time_limit_s, config.annotation.max_result_chars,
-                syntax=config.syntax, store=store) as executor:
+  with Executor(built, config.executor, syntax=config.syntax, store=store) as executor:
     def calls_of(questions: Sequence['Question']):
       date = plan.settings.calendar_date
       contexts = [Context(question.id, date=question.date or date) for question in questions]

@@ -52,8 +52,7 @@ def run(args: argparse.Namespace) -> None:
   with options.call_store(args) as store:
     tools = options.tools(args.tools, config, store)
     model = load_model(args.checkpoint, config.model).frozen()
-    with Executor(tools, config.annotation.time_limit_s, config.annotation.max_result_chars,
-                  syntax=config.syntax, store=store) as executor:
+    with Executor(tools, config.executor, syntax=config.syntax, store=store) as executor:
       _generate(args, config, model, texts, executor)
 
 

@@ -10,10 +10,11 @@ import dataclasses
 import json
 import math
 import pathlib
+import typing
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from toolformer_jax.checkpoints.loading import DTYPES, load_model
+from toolformer_jax.checkpoints.loading import Dtype, load_model
 from toolformer_jax.commands import options
 from toolformer_jax.data.input_texts import InputText, read_texts
 from toolformer_jax.errors import UserError
@@ -32,7 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                       help='JSON Lines of {id, text}, plain, .gz or .zst')
   parser.add_argument('--output', required=True, type=pathlib.Path, metavar='F',
                       help='JSON Lines of {id, token_ids, logprobs}')
-  parser.add_argument('--dtype', choices=DTYPES, help='of the computation (default: float32)')
+  parser.add_argument('--dtype', choices=typing.get_args(Dtype),
+                      help='of the computation (default: float32)')
   options.add_configuration(parser)
 
 

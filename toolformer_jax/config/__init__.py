@@ -1,1 +1,1 @@
-"""Settings from gin files: the only room that knows gin."""
+"""Gin at the edge: no other room knows it."""

@@ -23,6 +23,7 @@ from toolformer_jax.errors import UserError, unknown
 from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.inference.request import GenerationConfig
 from toolformer_jax.models.config import DecoderConfig
+from toolformer_jax.tools.executor import ExecutorConfig
 from toolformer_jax.tools.passage_index import SearchConfig
 from toolformer_jax.tools.registry import MtConfig, OwnTools, QaConfig, Toolbox
 from toolformer_jax.training.config import FinetuneConfig, MixtureConfig
@@ -31,8 +32,8 @@ DEFAULT_FILE = 'paper.gin'
 
 _SHIPPED = importlib.resources.files('toolformer_jax.configs')
 _KINDS = {kind.__name__: kind for kind in (
-    AnnotationConfig, CallSyntax, EvaluationConfig, FinetuneConfig, GenerationConfig,
-    MixtureConfig, ModelConfig, MtConfig, OwnTools, QaConfig, SearchConfig,
+    AnnotationConfig, CallSyntax, EvaluationConfig, ExecutorConfig, FinetuneConfig,
+    GenerationConfig, MixtureConfig, ModelConfig, MtConfig, OwnTools, QaConfig, SearchConfig,
     ToolConfig)}
 _BUILD = {name: gin.external_configurable(kind) for name, kind in _KINDS.items()}
 _BUILD_DECODER = gin.external_configurable(DecoderConfig)
@@ -54,6 +55,7 @@ class Configuration:
 
   annotation: AnnotationConfig
   evaluation: EvaluationConfig
+  executor: ExecutorConfig
   finetune: FinetuneConfig
   generation: GenerationConfig
   mixture: MixtureConfig
@@ -146,7 +148,8 @@ def _build() -> Configuration:
   _BUILD['ToolConfig']()  # gin shall know that bindings for all tools are used
   settings = {
       'annotation': _BUILD['AnnotationConfig'](),
-      'evaluation': _BUILD['EvaluationConfig'](), 'finetune': _BUILD['FinetuneConfig'](),
+      'evaluation': _BUILD['EvaluationConfig'](),
+      'executor': _BUILD['ExecutorConfig'](), 'finetune': _BUILD['FinetuneConfig'](),
       'generation': _BUILD['GenerationConfig'](), 'mixture': _BUILD['MixtureConfig'](),
       'model': _BUILD['ModelConfig'](), 'syntax': _BUILD['CallSyntax'](), 'toolbox': toolbox}
   text = gin.operative_config_str()

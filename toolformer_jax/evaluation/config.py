@@ -2,11 +2,10 @@
 
 import datetime
 from dataclasses import dataclass
+from typing import Literal
 
 from toolformer_jax.errors import UserError
 from toolformer_jax.runtime.validation import check
-
-STATEMENTS = ('template', 'evidence')
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class EvaluationConfig:
   aliases: bool = True
   number_tolerance: float = 0.005
   numeric_only: bool = True
-  lama_statements: str = 'template'
+  lama_statements: Literal['template', 'evidence'] = 'template'
   calendar_date: str = '2023-02-09'
   templama_day: str = '07-01'
   dateset_seed: int = 0
@@ -64,9 +63,6 @@ class EvaluationConfig:
           slots=(1, 10_000), chunk=(1, 10**6), text_chunk=(1, 10**6),
           bootstrap_samples=(1, 10**6), seed=(0, 2**31),
           dateset_seed=(0, 2**31), min_tokens=(0, 1000))
-    if self.lama_statements not in STATEMENTS:
-      raise UserError(f'EvaluationConfig.lama_statements must be {" or ".join(STATEMENTS)}, '
-                      f'not {self.lama_statements!r}')
     if self.stride_tokens > self.window_tokens:
       raise UserError('EvaluationConfig.stride_tokens must not exceed window_tokens')
     for name, date in (('calendar_date', self.calendar_date),

@@ -1,32 +1,44 @@
-"""Checks that every settings dataclass makes of its own values."""
+"""The check that every configuration dataclass makes of its own values."""
 
 import dataclasses
 import typing
+from collections.abc import Mapping
 from typing import Any
 
 from toolformer_jax.errors import UserError
 
 
-def check(settings: Any, **ranges: tuple[float, float]) -> None:
-  """Checks types of all fields of a dataclass, and the ranges of some.
+def check(config: Any, **ranges: tuple[float, float]) -> None:
+  """Checks the types of all fields of a dataclass, and the ranges of some.
 
-  Configuration files know no types: '5' for 5 or a misplaced list would go unnoticed for hours.
+  Gin files have no types: '5' in place of 5 or a misplaced list would go unnoticed for hours.
 
   Args:
-    settings: an instance of a dataclass whose fields are int, float, bool, str or tuple.
-    **ranges: lowest and highest allowed value of a field.
+    config: an instance of a dataclass whose fields are int, float, bool, str, tuple, a mapping, or
+      a Literal of strings.
+    **ranges: the lowest and highest allowed value of a field.
 
   Raises:
-    UserError: a value is of another type (an int will do for a float) or out of range.
+    UserError: a value has another type (an int passes for a float), is none of the values of a
+      Literal, or is out of range.
   """
-  kind = type(settings).__name__
-  for field in dataclasses.fields(settings):
-    value = getattr(settings, field.name)
-    wanted = typing.get_origin(field.type) or field.type
-    allowed = (int, float) if wanted is float else (wanted,)
-    if type(value) not in allowed:
-      raise UserError(f'{kind}.{field.name} must be of type {wanted.__name__}, not {value!r}')
+  name_of_config = type(config).__name__
+  for field in dataclasses.fields(config):
+    _check_type(f'{name_of_config}.{field.name}', field.type, getattr(config, field.name))
   for name, (lowest, highest) in ranges.items():
-    if not lowest <= getattr(settings, name) <= highest:
-      raise UserError(f'{kind}.{name} must be between {lowest} and {highest}, '
-                      f'not {getattr(settings, name)}')
+    if not lowest <= getattr(config, name) <= highest:
+      raise UserError(f'{name_of_config}.{name} must be between {lowest} and {highest}, '
+                      f'not {getattr(config, name)}')
+
+
+def _check_type(name: str, expected: Any, value: Any) -> None:
+  origin = typing.get_origin(expected) or expected
+  if origin is typing.Literal:
+    choices = typing.get_args(expected)
+    if value not in choices:
+      raise UserError(f'{name} must be {" or ".join(map(repr, choices))}, not {value!r}')
+  elif origin is Mapping:
+    if not isinstance(value, Mapping):
+      raise UserError(f'{name} must be a mapping such as {{}}, not {value!r}')
+  elif type(value) not in ((int, float) if origin is float else (origin,)):
+    raise UserError(f'{name} must be of type {origin.__name__}, not {value!r}')

@@ -17,6 +17,7 @@ from typing import Self
 
 from toolformer_jax import errors
 from toolformer_jax.calls import DEFAULT_SYNTAX, CallSyntax
+from toolformer_jax.runtime.validation import check
 from toolformer_jax.tools.base import BatchTool, Context, Tool, ToolError
 from toolformer_jax.tools.call_store import Answer, CallStore
 
@@ -25,6 +26,25 @@ _MAX_REASON_CHARS = 200
 _SLACK = 8
 _TIME_LIMIT = 'time limit'
 _MAX_HUNG = 50  # calls to one tool: each leaves a thread behind
+
+
+@dataclass(frozen=True)
+class ExecutorConfig:
+  """Limits of tool calls, for every command that runs tools.
+
+  Attributes:
+    time_limit_s: seconds after which a call is abandoned; a tool that needs longer has a
+      `time_limit_s` of its own.
+    max_result_chars: longer results are cut.
+    workers: threads, that is calls that run at the same time.
+  """
+
+  time_limit_s: float = 10.0
+  max_result_chars: int = 600
+  workers: int = 8
+
+  def __post_init__(self):
+    check(self, time_limit_s=(0.001, 3600.0), max_result_chars=(1, 100_000), workers=(1, 1000))
 
 
 @dataclass(frozen=True)
@@ -74,7 +94,7 @@ class _Job:
 
 
 class Executor:
-  """Runs calls on `workers` threads; to be used as a context manager, or closed.
+  """Runs calls on threads; to be used as a context manager, or closed.
 
   A thread can not be killed: one whose call is over the time limit is abandoned, its result
   ignored, and another takes its place. All threads are daemons, so none hangs the exit.
@@ -86,28 +106,28 @@ class Executor:
   def __init__(
       self,
       tools: Iterable[Tool],
-      time_limit_s: float = 10.0,
-      max_result_chars: int = 400,
-      workers: int = 8,
+      config: ExecutorConfig = ExecutorConfig(),
+      *,
       syntax: CallSyntax = DEFAULT_SYNTAX,
       store: CallStore | None = None,
   ):
-    """Starts the threads; results are cleaned for `syntax` and cut to `max_result_chars`.
+    """Starts the threads.
 
-    Calls made together have the sum of their limits; a tool that needs longer has a `time_limit_s`
-    of its own. What is in `store` is not asked for again.
+    Args:
+      tools: the tools that can be called, by their names.
+      config: limits; calls made together have the sum of their time limits.
+      syntax: results are cleaned so that they cannot open or close a call in it.
+      store: calls whose result it holds are not run again.
     """
     self._store = store
     self._tools = {tool.name: tool for tool in tools}
-    self._time_limit_s = time_limit_s
-    self._max_result_chars = max_result_chars
+    self._config = config
     self._syntax = syntax
-    self._workers = workers
     self._closed = False
     self._lock = threading.Lock()
     self._waiting: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
     self.counts = {name: ToolCounts() for name in self._tools}
-    for _ in range(workers):
+    for _ in range(config.workers):
       _start_thread(self._work)
 
   @property
@@ -170,7 +190,7 @@ class Executor:
       self._closed = True
     while not self._waiting.empty():
       self._cancel_one()
-    for _ in range(self._workers):
+    for _ in range(self._config.workers):
       self._waiting.put(None)
 
   def _cancel_one(self) -> None:
@@ -193,7 +213,7 @@ class Executor:
   def _execute(self, job: _Job) -> bool:
     """Runs `job`; returns whether its outcome was still wanted."""
     tool = self._tools[job.requests[0].tool]
-    limit_s = getattr(tool, 'time_limit_s', self._time_limit_s) * len(job.requests)
+    limit_s = getattr(tool, 'time_limit_s', self._config.time_limit_s) * len(job.requests)
     job.started = time.perf_counter()
     clock = threading.Timer(limit_s, self._abandon, [job, limit_s])
     clock.daemon = True
@@ -238,7 +258,7 @@ class Executor:
       return _failure(result)
     if not isinstance(result, str):
       return _failure(TypeError(f'returned {type(result).__name__}, not a text'))
-    start = result.lstrip()[:_SLACK * self._max_result_chars]
+    start = result.lstrip()[:_SLACK * self._config.max_result_chars]
     # Half a character can not be written to a file.
     return Answer(start.encode('utf-8', 'replace').decode('utf-8'))
 
@@ -275,7 +295,7 @@ class Executor:
   def _outcome(self, name: str, answer: Answer, seconds: float) -> Outcome:
     reason, result = answer.reason, None
     if not reason:
-      result = self._syntax.clean_result(answer.result, self._max_result_chars)
+      result = self._syntax.clean_result(answer.result, self._config.max_result_chars)
       reason = None if result else 'empty result'
     return Outcome(result or None, reason and f'{name}: {reason}', seconds)
 

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent import futures
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from toolformer_jax.calls import Call
 from toolformer_jax.checkpoints.loading import ModelConfig, load_model
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 # The paper's tools, as calls spell them; the command line takes them in any case.
 PAPER_TOOLS = ('Calculator', 'Calendar', 'MT', 'QA', 'WikiSearch')
-_TRANSLATORS = ('apertium', 'nllb', 'few_shot')
 
 
 @dataclass(frozen=True)
@@ -68,15 +67,12 @@ class MtConfig:
     least_confidence: of the source language, else there is no translation.
   """
 
-  translator: str = 'apertium'
+  translator: Literal['apertium', 'nllb', 'few_shot'] = 'apertium'
   checkpoint: str = 'smollm2-135m'
   least_confidence: float = 0.3
 
   def __post_init__(self):
     check(self, least_confidence=(0.0, 1.0))
-    if self.translator not in _TRANSLATORS:
-      raise UserError(f'MtConfig.translator must be one of {", ".join(_TRANSLATORS)}, '
-                      f'not {self.translator!r}')
 
 
 @dataclass(frozen=True)

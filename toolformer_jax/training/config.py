@@ -1,13 +1,11 @@
 """How a model is fine-tuned: the paper's hyper-parameters (section 4) and what it leaves open."""
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from toolformer_jax.errors import UserError
 from toolformer_jax.runtime.validation import check
-
-SCHEDULES = ('constant', 'cosine', 'linear')
-MOMENT_DTYPES = ('float32', 'bfloat16')
 
 
 @dataclass(frozen=True)
@@ -67,12 +65,12 @@ class FinetuneConfig:
 
   learning_rate: float = 1e-5
   warmup_fraction: float = 0.1
-  schedule: str = 'constant'
+  schedule: Literal['constant', 'cosine', 'linear'] = 'constant'
   final_rate: float = 0.0
   weight_decay: float = 0.0
   beta1: float = 0.9
   beta2: float = 0.999
-  first_moment: str = 'float32'
+  first_moment: Literal['float32', 'bfloat16'] = 'float32'
   max_grad_norm: float = 1.0
 
   save_every: int = 500
@@ -89,8 +87,6 @@ class FinetuneConfig:
           weight_decay=(0.0, 1.0), beta1=(0.0, 0.99999), beta2=(0.0, 0.99999),
           max_grad_norm=(1e-6, 1e6), save_every=(1, 10**9), keep=(1, 10**6), patience=(0, 10**6),
           max_loss_rise=(0.1, 1e6))
-    _check_choice('schedule', self.schedule, SCHEDULES)
-    _check_choice('first_moment', self.first_moment, MOMENT_DTYPES)
     if self.batch_rows % self.micro_batches:
       raise UserError(f'FinetuneConfig.micro_batches must divide batch_rows: {self.batch_rows} '
                       f'rows make no {self.micro_batches} equal parts')
@@ -109,7 +105,7 @@ class MixtureConfig:
   """
 
   cap: int = 25_000
-  rates: dict[str, float] = field(default_factory=dict)
+  rates: Mapping[str, float] = field(default_factory=dict)
   dev_texts: int = 0
   seed: int = 0
 
@@ -119,8 +115,3 @@ class MixtureConfig:
       if type(rate) not in (int, float) or not 0 <= rate <= 1000:
         raise UserError(f'MixtureConfig.rates: {name!r} has {rate!r}, which is no number between '
                         '0 and 1000')
-
-
-def _check_choice(name: str, value: str, choices: Collection[str]) -> None:
-  if value not in choices:
-    raise UserError(f'FinetuneConfig.{name} must be {" or ".join(choices)}, not {value!r}')
