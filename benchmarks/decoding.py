@@ -13,8 +13,9 @@ import dataclasses
 import harness
 from generation import read
 
-from toolformer_jax.checkpoints.loading import ModelConfig, load_model
-from toolformer_jax.inference.engine import generate
+from toolformer_jax.checkpoints.loading import load_model
+from toolformer_jax.inference.engine import EngineConfig
+from toolformer_jax.inference.generation import generate
 from toolformer_jax.inference.request import GenerationConfig
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.flops import forward_flops
@@ -46,14 +47,15 @@ def work(config: DecoderConfig, args: argparse.Namespace) -> dict[str, float]:
 
 def ours(args: argparse.Namespace) -> harness.Run:
   """Decodes by the project's engine."""
-  model = load_model('smollm2-135m', ModelConfig())
+  model = load_model('smollm2-135m')
   endless = copy.copy(model.tokenizer)
   endless.end_ids = frozenset()
   model = dataclasses.replace(model, tokenizer=endless)
-  settings = GenerationConfig(max_tokens=args.tokens, slots=args.rows)
+  config, engine = GenerationConfig(max_tokens=args.tokens), EngineConfig(args.rows)
   amounts = work(model.config, args)
   def run(warm_up: bool) -> dict[str, float]:
-    generate(model, prompts(endless, args.rows), settings=settings)
+    generate(model, prompts(endless, args.rows), config=config,
+             engine_config=engine)
     return amounts
   return run
 

@@ -21,6 +21,7 @@ from collections.abc import Iterator
 import harness
 import jax
 import numpy as np
+from toolformer_jax.training.sources import read_texts
 
 from toolformer_jax import sharding
 from toolformer_jax.checkpoints.loading import ModelConfig, load_model
@@ -34,7 +35,6 @@ from toolformer_jax.training.config import FinetuneConfig
 from toolformer_jax.training.data import annotated_example, put_rows
 from toolformer_jax.training.optimizer import make_optimizer
 from toolformer_jax.training.packing import Example, PackedRows, pack
-from toolformer_jax.training.sources import read_texts
 from toolformer_jax.training.train_step import (
   abstract_state,
   initial_adapters,
@@ -133,7 +133,7 @@ def _packed(args: argparse.Namespace, sequences: list[list[int]], tokenizer: Tok
 
 def _our_model(args: argparse.Namespace) -> LanguageModel:
   if args.model == 'smollm2-135m':
-    return load_model(args.model, ModelConfig(dtype=args.dtype))
+    return load_model(args.model, config=ModelConfig(dtype=args.dtype))
   mesh = sharding.make_mesh()
   decoder = decoder_on(mesh, configuration.decoder_config(args.model).replace(dtype=args.dtype))
   def make():

@@ -19,12 +19,11 @@ from toolformer_jax.calls import DEFAULT_SYNTAX
 from toolformer_jax.checkpoints.loading import load_model
 from toolformer_jax.config import loading as configuration
 from toolformer_jax.data.corpus import read_corpus
-from toolformer_jax.inference.engine import generate
+from toolformer_jax.inference.engine import EngineConfig
+from toolformer_jax.inference.generation import generate
 from toolformer_jax.inference.request import GenerationConfig
 from toolformer_jax.tokenizer import Tokenizer
-from toolformer_jax.tools.base import Context
 from toolformer_jax.tools.executor import Executor
-from toolformer_jax.tools.registry import call_runner
 
 
 def main() -> None:
@@ -58,12 +57,11 @@ def ours(args: argparse.Namespace) -> harness.Run:
   model = load_model(str(args.exported or 'smollm2-135m'), config.model)
   tools = config.toolbox.build(['calculator'])
   prompts = read(model.tokenizer, args.prompts)
-  settings = GenerationConfig(max_tokens=args.max_tokens, slots=args.slots)
+  how, engine = GenerationConfig(max_tokens=args.max_tokens), EngineConfig(args.slots)
   def run(warm_up: bool) -> dict[str, float]:
     with Executor(tools, syntax=DEFAULT_SYNTAX) as executor:
       made = generate(
-          model, prompts, settings=settings, tool_names=[tool.name for tool in tools],
-          run_call=call_runner(executor, [Context() for _ in prompts]))
+          model, prompts, config=how, engine_config=engine, executor=executor)
     print(f'{sum(len(text.calls) for text in made)} calls', file=sys.stderr)
     results = [model.tokenizer.encode(DEFAULT_SYNTAX.closing(call.call.result))
                for text in made for call in text.calls if call.failure is None]

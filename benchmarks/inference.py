@@ -26,7 +26,7 @@ from toolformer_jax import sharding
 from toolformer_jax.config import loading as configuration
 from toolformer_jax.inference.engine import STEPS
 from toolformer_jax.inference.shared_prefix import TOGETHER
-from toolformer_jax.models.kv_cache import Cache
+from toolformer_jax.models.kv_cache import KVCache
 from toolformer_jax.planning.programs import PROMPT, Program, Step, program
 from toolformer_jax.training.config import FinetuneConfig
 
@@ -110,7 +110,7 @@ def ids(args: argparse.Namespace) -> np.ndarray:
 def _filled(arguments: tuple, args: argparse.Namespace) -> tuple:
   """Returns the arguments with caches that hold as much as they may: prompts all, texts but 4."""
   def fill(x):
-    if not isinstance(x, Cache):
+    if not isinstance(x, KVCache):
       return x
     tokens = x.slots - STEPS * (args.step == 'decode')
     return x.with_length(jnp.full_like(x.length_B, tokens))
@@ -121,7 +121,7 @@ def _taken_back(arguments: tuple, out: Any) -> tuple:
   """Returns the arguments of the next run: the cache that was given away is in what came back."""
   if not isinstance(out, tuple):
     return arguments
-  given = max(i for i, x in enumerate(arguments) if isinstance(x, Cache))
+  given = max(i for i, x in enumerate(arguments) if isinstance(x, KVCache))
   return (*arguments[:given], out[1], *arguments[given + 1:])
 
 

@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> str:
   if args.dry_run:
     counts = ', '.join(f'{len(calls)} of {tool}' for tool, calls in by_tool.items())
     return f'# {TITLE}\n\nScores {counts}, twice, and some before to compile.'
-  model = load_model(args.checkpoint, config.model).frozen()
+  model = load_model(args.checkpoint, config=config.model).for_inference()
   documents = {document.id: document for document in documents_of(args.run)}
   sections = [f'# {TITLE}']
   for tool, calls in by_tool.items():

@@ -16,8 +16,8 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from toolformer_jax.commands.finetune import read_annotated
 from toolformer_jax.data.pages import corpus_pages
+from toolformer_jax.training.data import read_texts
 
 _WORD = re.compile(r'\w+')
 _TAG = re.compile(r'<[^>]*>')
@@ -110,7 +110,7 @@ def runs_in(texts: Iterable[str], wanted: set[str]) -> set[str]:
 
 def annotated_texts(run: pathlib.Path) -> Iterator[str]:
   """Yields the texts of C*, with the results of their calls."""
-  for record in read_annotated(run):
+  for record in read_texts(str(run)):
     yield record.document.text
     yield from (call.result or '' for call in record.calls)
 

@@ -13,9 +13,11 @@ from statistics import fmean
 
 from reproduce import main, planned
 
+from toolformer_jax import api
 from toolformer_jax.commands import evaluate, options
 from toolformer_jax.errors import UserError
-from toolformer_jax.evaluation.runner import Results
+from toolformer_jax.evaluation.arms import Arm
+from toolformer_jax.evaluation.runner import EvaluationResult
 from toolformer_jax.evaluation.tables import markdown
 from toolformer_jax.experiments import paper
 
@@ -43,17 +45,18 @@ def size(text: str) -> tuple[int, str]:
 def run(args: argparse.Namespace) -> str:
   """Evaluates every size; returns the averages of each family beside the paper's."""
   config = options.configuration(args)
-  args.arms, args.tools = ','.join(ARMS), args.tools or TOOLS
+  how = evaluate.how(args, config) | {'tools': args.tools or TOOLS}
   tasks = [name for family in paper.FAMILIES.values() for name in family]
   sections, found = [f'# {TITLE}'], {}
   for millions, checkpoint in args.sizes:
-    args.checkpoint = checkpoint
-    plan = evaluate.plan_of(args, config, tasks)
+    arms = [Arm(name, checkpoint) for name in ARMS]
     folder = args.output_dir / f'{millions}M'
     if args.dry_run:
+      plan = api.evaluation_plan(tasks, arms=arms, **how)
       sections += [f'## {millions}M', planned(plan, folder)]
     else:
-      found[millions] = evaluate.carry_out(args, config, plan, folder)
+      with options.call_store(args) as store:
+        found[millions] = api.evaluate(tasks, arms=arms, output_dir=folder, call_store=store, **how)
   if not found:
     return '\n\n'.join(sections)
   means = {family: {millions: mean for millions, results in sorted(found.items())
@@ -67,7 +70,7 @@ def run(args: argparse.Namespace) -> str:
   return '\n\n'.join([*sections, markdown(rows(means)), *missing])
 
 
-def average(results: Results, tasks: tuple[str, ...]) -> tuple[float, float] | None:
+def average(results: EvaluationResult, tasks: tuple[str, ...]) -> tuple[float, float] | None:
   """Returns the averages of both arms over the sets of a family that there are."""
   of_arm = {}
   for arm in ARMS:

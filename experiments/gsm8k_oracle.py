@@ -78,9 +78,9 @@ def main() -> None:
   args = parser.parse_args()
   cli.log_to_stderr()
   config = configuration.load(['quickstart.gin'], ['AnnotationConfig.max_text_tokens = 400'])
-  model = load_model(MODEL, config.model)
+  model = load_model(MODEL, config=config.model)
   problems = solved_problems(args.data, args.documents)
-  plan = ToolPlan(Calculator(), config.tool_settings('calculator'), CALCULATOR)
+  plan = ToolPlan(Calculator(), config.tool_config('calculator'), CALCULATOR)
   annotation = Annotation(model, (plan,), config.annotation, config.syntax)
   described = {**annotation.configuration(), 'checkpoint': identity(MODEL),
                'corpus': identity(str(args.data)), 'texts': len(problems)}

@@ -9,7 +9,6 @@ runs/quickstart/report.md. Started again, it goes on where it was.
 """
 
 import argparse
-import hashlib
 import itertools
 import pathlib
 import re
@@ -18,26 +17,19 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 
+import toolformer_jax as tf_jax
 from toolformer_jax import cli
 from toolformer_jax.annotation import report
-from toolformer_jax.annotation.pipeline import Annotation, ToolPlan
-from toolformer_jax.annotation.prompts import prompt_for
-from toolformer_jax.annotation.run_dir import MERGED, RunFolder
-from toolformer_jax.checkpoints.loading import load_model
-from toolformer_jax.config import loading as configuration
-from toolformer_jax.data.content_hash import identity
+from toolformer_jax.config.loading import RunConfig, load
+from toolformer_jax.data.content_hash import identity, stable_hash
 from toolformer_jax.data.corpus import read_corpus
 from toolformer_jax.data.records import AnnotatedDocument, Document
-from toolformer_jax.inference.engine import generate
-from toolformer_jax.inference.request import Generated
+from toolformer_jax.inference.request import GeneratedText
 from toolformer_jax.models.language_model import LanguageModel
-from toolformer_jax.runtime.run_dir import software_versions
 from toolformer_jax.tokenizer import Tokenizer
-from toolformer_jax.tools.base import Context, Tool
-from toolformer_jax.tools.executor import Executor
-from toolformer_jax.tools.registry import call_runner
+from toolformer_jax.tools.base import Tool
 from toolformer_jax.training.data import annotated_example
-from toolformer_jax.training.finetune import evaluate_loss, finetune
+from toolformer_jax.training.finetune import evaluate_loss, finetune_examples
 from toolformer_jax.training.packing import Example
 
 MODEL = 'smollm2-135m'
@@ -68,8 +60,8 @@ def main() -> None:
   output = parser.parse_args().output_dir
   cli.log_to_stderr()
   start = time.monotonic()
-  config = configuration.load(['quickstart.gin'])
-  model = load_model(MODEL, config.model)
+  config = load(['quickstart.gin'])
+  model = tf_jax.load_model(MODEL, config=config.model)
   tools = config.toolbox.build(['calculator', 'wikisearch'])
   sections, records = [], []
   for tool, (source, corpus) in zip(tools, corpora(model.tokenizer).items(), strict=True):
@@ -98,7 +90,7 @@ def corpora(tokenizer: Tokenizer) -> dict[str, list[Document]]:
   paragraphs = sorted(
       (document for document in read_corpus('wikipedia-sample')
        if len(tokenizer.encode(document.text)) in PARAGRAPH_TOKENS),
-      key=lambda document: hashlib.sha256(document.id.encode()).digest())
+      key=lambda document: stable_hash(document.id))
   return {'word-problems': list(itertools.islice(problems, WORD_PROBLEMS)),
           'wikipedia-sample': paragraphs[:PARAGRAPHS]}
 
@@ -124,43 +116,42 @@ def states_hard_result(problem: str) -> bool:
 
 
 def annotate(
-    model: LanguageModel, config: configuration.Configuration, tool: Tool, source: str,
-    corpus: list[Document], folder_path: pathlib.Path,
+    model: LanguageModel, config: RunConfig, tool: Tool, source: str, corpus: list[Document],
+    folder: pathlib.Path,
 ) -> tuple[str, list[AnnotatedDocument]]:
   """Annotates `corpus` with one tool; returns a section of the report and the texts with calls."""
-  plan = ToolPlan(tool, config.tool_settings(tool.name), prompt_for(tool.name))
-  annotation = Annotation(model, (plan,), config.annotation, config.syntax)
-  described = {**annotation.configuration(), 'checkpoint': identity(MODEL),
-               'corpus': identity(source), 'texts': digest(corpus)}
-  with RunFolder(folder_path, described, software_versions()) as folder:
-    annotation.run(lambda: corpus, folder)
-    rows = report.tool_rows(folder, annotation.plans)
-    kept, rejected = report.best_calls(folder, plan, 3)
-    tables = [f'### {title}\n\n{report.call_table(folder, calls, model.tokenizer, config.syntax)}'
-              for title, calls in (('Kept', kept), ('Rejected', rejected)) if calls]
-    section = [f'## {tool.name} on {source}', report.tool_table(rows), *report.notes(rows[0]),
-               *tables]
-    return '\n\n'.join(section), list(folder.read_all(MERGED, AnnotatedDocument))
+  name = tool.name.lower()
+  result = tf_jax.annotate(
+      model, corpus, tools=[tool], output_dir=folder, config=config.annotation,
+      tool_configs={name: config.tool_config(name)}, limits=config.executor,
+      syntax=config.syntax,
+      depends_on={'checkpoint': identity(MODEL), 'corpus': identity(source),
+                  'texts': digest(corpus)})
+  row = result.counts[tool.name]
+  section = [f'## {tool.name} on {source}', report.tool_table([row]), *report.notes(row),
+             result.best_calls]
+  return '\n\n'.join(section), list(result.annotated)
 
 
 def digest(corpus: list[Document]) -> str:
   """Returns a hash of which texts were chosen: a folder is bound to them."""
-  return hashlib.sha256('\0'.join(document.id for document in corpus).encode()).hexdigest()
+  return stable_hash(*(document.id for document in corpus)).hex()
 
 
 def train(
-    model: LanguageModel, config: configuration.Configuration, records: list[AnnotatedDocument],
-    folder_path: pathlib.Path,
+    model: LanguageModel, config: RunConfig, records: list[AnnotatedDocument],
+    folder: pathlib.Path,
 ) -> tuple[LanguageModel, dict[str, tuple[float, float]]]:
   """Fine-tunes on the texts with calls; returns the model, and losses before and after."""
   of_tool = {tool: [record for record in records if record.calls[0].tool == tool]
              for tool in PROMPTS}
   def examples(chosen: Iterable[AnnotatedDocument]) -> list[Example]:
     return [annotated_example(record, model.tokenizer, config.syntax) for record in chosen]
-  tuned = finetune(
-      model=model, examples=examples(training_mix(of_tool.values())), settings=config.finetune,
-      output_dir=folder_path, configuration={'checkpoint': identity(MODEL)},
-      versions=software_versions())
+  tuned = finetune_examples(
+      model=model, examples=examples(training_mix(of_tool.values())), config=config.finetune,
+      output_dir=folder, depends_on={'checkpoint': identity(MODEL)})
+  if tuned is None:  # SIGTERM
+    raise KeyboardInterrupt
   losses = {}
   for tool, some in of_tool.items():
     held_out = examples(some[::HELD_OUT_EVERY])
@@ -189,7 +180,7 @@ def loss_table(losses: dict[str, tuple[float, float]]) -> str:
 
 
 def examples(
-    name: str, untuned: LanguageModel, tuned: LanguageModel, config: configuration.Configuration,
+    name: str, untuned: LanguageModel, tuned: LanguageModel, config: RunConfig,
     tools: list[Tool],
 ) -> str:
   """Lets both models continue fresh prompts, with the same tools at hand."""
@@ -204,15 +195,12 @@ def examples(
 
 
 def continue_all(
-    model: LanguageModel, config: configuration.Configuration, tools: list[Tool],
-    prompts: list[str],
-) -> list[Generated]:
+    model: LanguageModel, config: RunConfig, tools: list[Tool], prompts: list[str],
+) -> list[GeneratedText]:
   """Returns the continuations of `prompts` with calls to `tools`."""
-  with Executor(tools, syntax=config.syntax) as executor:
-    return generate(
-        model, [model.tokenizer.encode(prompt) for prompt in prompts], settings=config.generation,
-        tool_names=[tool.name for tool in tools], syntax=config.syntax,
-        run_call=call_runner(executor, [Context() for _ in prompts]))
+  return tf_jax.generate(model, prompts, tools=tools, config=config.generation,
+                         engine_config=config.engine, limits=config.executor,
+                         syntax=config.syntax)
 
 
 if __name__ == '__main__':

@@ -5,18 +5,19 @@ computed before is not computed again.
 """
 
 import argparse
-import dataclasses
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
 
-from toolformer_jax import cli
+from toolformer_jax import api, cli
 from toolformer_jax.commands import evaluate, options
 from toolformer_jax.errors import UserError
-from toolformer_jax.evaluation.arms import TITLES
-from toolformer_jax.evaluation.runner import Plan, Results
+from toolformer_jax.evaluation.arms import TITLES, read_arms
+from toolformer_jax.evaluation.plan import EvaluationPlan
+from toolformer_jax.evaluation.reading import read_items
+from toolformer_jax.evaluation.runner import EvaluationResult
 from toolformer_jax.evaluation.tables import breakdown_rows, latex, markdown
-from toolformer_jax.evaluation.task import read_items
+from toolformer_jax.evaluation.task import QuestionTask
 from toolformer_jax.experiments import comparison
 from toolformer_jax.runtime.run_dir import whole_file
 
@@ -58,16 +59,20 @@ def benchmark_table(args: argparse.Namespace, title: str, tasks: Sequence[str],
                     folder: pathlib.Path) -> str:
   """Evaluates `tasks` and returns ours beside the paper's; of a dry run, the plan."""
   config = options.configuration(args)
-  plan = evaluate.plan_of(args, config, tasks)
+  how = evaluate.how(args, config)
+  arms = read_arms(args.arms, args.checkpoint)
+  plan = api.evaluation_plan(tasks, arms=arms, **how)
   if args.dry_run:
     return f'# {title}\n\n{planned(plan, folder)}'
-  results = evaluate.carry_out(args, config, plan, folder)
+  with options.call_store(args) as store:
+    results = api.evaluate(tasks, arms=arms, output_dir=folder, call_store=store, **how)
   with whole_file(folder / 'paper.tex') as file:
     file.write(latex(comparison.figure_rows(plan, results)))
   return compared(title, plan, results, folder)
 
 
-def compared(title: str, plan: Plan, results: Results, folder: pathlib.Path) -> str:
+def compared(title: str, plan: EvaluationPlan, results: EvaluationResult,
+             folder: pathlib.Path) -> str:
   """Returns ours beside the paper's, in Markdown."""
   parts = [f'# {title}', markdown(comparison.figure_rows(plan, results))]
   if len(findings := comparison.finding_rows(plan, results)) > 1:
@@ -84,28 +89,23 @@ def compared(title: str, plan: Plan, results: Results, folder: pathlib.Path) -> 
                                       if plan.limit else '')])
 
 
-def planned(plan: Plan, folder: pathlib.Path) -> str:
+def planned(plan: EvaluationPlan, folder: pathlib.Path) -> str:
   """Returns what an evaluation would ask, and about how much work that is."""
   rows = [['task', 'arms', 'items', 'tokens to read', 'tokens to write, at most']]
   for task in plan.tasks:
-    arms = [arm for arm in plan.arms if task.rule or not arm.calls]
+    arms = [arm for arm in plan.arms if isinstance(task, QuestionTask) or not arm.calls]
     titles = ', '.join(TITLES[arm.name] for arm in arms)
     try:
-      items = read_items(task, plan.data_dir, plan.settings, plan.limit)
+      items = read_items(task, plan.data_dir, plan.config, plan.limit)
     except UserError as error:
       rows.append([task.title, titles, f'none: {error}', '-', '-'])
       continue
-    chars = sum(len(item.prompt if task.rule else item.text) for item in items)
-    wanted = task.max_tokens(plan.settings) if task.rule else 0
+    asked = isinstance(task, QuestionTask)
+    chars = sum(len(item.prompt if asked else item.text) for item in items)
+    wanted = task.rule.max_tokens(plan.config) if asked else 0
     called = plan.generation.max_call_tokens * sum(arm.calls for arm in arms)
     rows.append([task.title, titles, f'{len(items):,}',
                  f'{len(arms) * chars // _CHARS_PER_TOKEN:,}',
                  f'{len(items) * (len(arms) * wanted + called * bool(wanted)):,}'])
-  tools = f'Tools: {", ".join(plan.tools) or "none"}.'
+  tools = f'Tools: {", ".join(plan.tool_names) or "none"}.'
   return '\n\n'.join([markdown(rows), tools, f'Output: {folder}. What is there is not done again.'])
-
-
-def with_settings(plan: Plan, **generation: int) -> Plan:
-  """Returns the plan with other settings of generation."""
-  return dataclasses.replace(
-      plan, generation=dataclasses.replace(plan.generation, **generation))

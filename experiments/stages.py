@@ -17,11 +17,9 @@ from toolformer_jax.data.corpus import read_corpus
 from toolformer_jax.errors import UserError
 from toolformer_jax.evaluation.scores import Score
 from toolformer_jax.evaluation.tables import shown
-from toolformer_jax.evaluation.tasks import tasks
+from toolformer_jax.evaluation.tasks import find_tasks
 from toolformer_jax.tokenizer import Tokenizer
-from toolformer_jax.training.data import annotated_example
-from toolformer_jax.training.mixture import hold_out, mixture
-from toolformer_jax.training.sources import read_texts
+from toolformer_jax.training.data import annotated_example, hold_out, mixture_of, read_texts
 
 NOTE = 'In brackets: 95%. With tools, the first {} questions of each task.'
 
@@ -49,7 +47,7 @@ def check(args: argparse.Namespace, *bindings: str) -> None:
   for binding in ('', *bindings):
     config = options.configuration(args, *filter(None, [binding]))
     config.toolbox.spelled(args.tools.split(','))
-  args.tasks = [task.name for task in tasks(args.tasks)]
+  args.tasks = [task.name for task in find_tasks(args.tasks)]
   if not pathlib.Path(args.data_dir).is_dir():
     raise UserError(f'--data_dir: there is no folder {args.data_dir}')
   next(read_corpus(args.corpus))
@@ -122,7 +120,7 @@ def _steps(args: argparse.Namespace, data: Sequence[pathlib.Path], bindings: Seq
   texts = [text for source in data for text in read_texts(str(source))]
   if not texts:
     raise UserError(f'{", ".join(map(str, data))}: no call was kept, there is nothing to learn')
-  trained = mixture(hold_out(texts, config.mixture)[0], config.mixture)
+  trained = mixture_of(hold_out(texts, config.mixture)[0], config.mixture)
   tokens = sum(len(annotated_example(text, tokenizer, config.syntax).ids) for text in trained)
   settings = config.finetune
   return max(1, round(args.epochs * tokens / (settings.batch_rows * settings.row_tokens)))

@@ -9,12 +9,14 @@ import argparse
 import dataclasses
 import sys
 
-from reproduce import main, planned, with_settings
+from reproduce import main, planned
 
+from toolformer_jax import api
 from toolformer_jax.commands import evaluate, options
-from toolformer_jax.evaluation.runner import Plan
+from toolformer_jax.evaluation.arms import read_arms
 from toolformer_jax.evaluation.scores import Score
 from toolformer_jax.evaluation.tables import markdown, shown
+from toolformer_jax.evaluation.task import Task
 from toolformer_jax.evaluation.tasks import TASKS
 from toolformer_jax.experiments import paper
 
@@ -26,13 +28,17 @@ def run(args: argparse.Namespace) -> str:
   config = options.configuration(args)
   sections, found = [f'# {TITLE}'], {}
   for k in (0, 1, 3, 10):
-    args.arms = 'toolformer' if k else 'disabled'
-    plan = plan_for(evaluate.plan_of(args, config, list(paper.DECODING_K)), k)
+    how = evaluate.how(args, config)
+    if k:
+      how['generation_config'] = dataclasses.replace(config.generation, top_k_api=k)
+    arms = read_arms('toolformer' if k else 'disabled', args.checkpoint)
     folder = args.output_dir / f'k{k}'
     if args.dry_run:
+      plan = api.evaluation_plan(tasks(), arms=arms, **how)
       sections += [f'## k = {k}', planned(plan, folder)]
     else:
-      found[k] = evaluate.carry_out(args, config, plan, folder)
+      with options.call_store(args) as store:
+        found[k] = api.evaluate(tasks(), arms=arms, output_dir=folder, call_store=store, **how)
   for name, theirs in paper.DECODING_K.items() if found else ():
     reasons = {why for one in found.values() for part, why in {**one.skipped, **one.failed}.items()
                if part.split('/')[0] == name}
@@ -44,15 +50,14 @@ def run(args: argparse.Namespace) -> str:
   return '\n\n'.join(sections)
 
 
-def plan_for(plan: Plan, k: int) -> Plan:
-  """Returns the plan with this k, and of LAMA T-REx alone."""
+def tasks() -> list[Task]:
+  """Returns the tasks; of LAMA T-REx alone."""
   lama = TASKS['lama']
   def trex(folder, settings):
     return [dataclasses.replace(question, group='') for question in lama.read(folder, settings)
             if question.group == 'trex']
   only = dataclasses.replace(lama, title='T-REx', read=trex, groups=())
-  plan = with_settings(plan, top_k_api=k) if k else plan
-  return dataclasses.replace(plan, tasks=[only if task is lama else task for task in plan.tasks])
+  return [only if name == 'lama' else TASKS[name] for name in paper.DECODING_K]
 
 
 def row(k: int, score: Score, theirs: paper.AtK) -> list[str]:

@@ -1,3 +1,71 @@
-"""Toolformer (Schick et al. 2023) in JAX and Flax: models that teach themselves to use tools."""
+"""Toolformer in JAX and Flax: language models that teach themselves to use tools.
+
+    import toolformer_jax as tf_jax
+    model = tf_jax.load_model('smollm2-135m')
+
+Everything here is loaded when it is first used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = '0.1.0'
+
+if TYPE_CHECKING:
+  from toolformer_jax.annotation.config import AnnotationConfig, ToolConfig
+  from toolformer_jax.annotation.prompts import Prompt
+  from toolformer_jax.api import (
+    annotate,
+    evaluate,
+    export,
+    finetune,
+    generate,
+    score,
+    token_losses,
+  )
+  from toolformer_jax.checkpoints.loading import ModelConfig, load_model
+  from toolformer_jax.data.records import Document
+  from toolformer_jax.evaluation.config import EvaluationConfig
+  from toolformer_jax.inference.engine import Engine, EngineConfig
+  from toolformer_jax.inference.request import GenerationConfig
+  from toolformer_jax.planning.plan import plan
+  from toolformer_jax.tools.base import Context
+  from toolformer_jax.tools.executor import ExecutorConfig
+  from toolformer_jax.tools.function import tool
+  from toolformer_jax.tools.registry import Toolbox
+  from toolformer_jax.training.config import FinetuneConfig, MixtureConfig
+
+_MODULES = {
+  'annotation.config': ('AnnotationConfig', 'ToolConfig'),
+  'annotation.prompts': ('Prompt',),
+  'api': ('annotate', 'evaluate', 'export', 'finetune', 'generate', 'score', 'token_losses'),
+  'checkpoints.loading': ('ModelConfig', 'load_model'),
+  'data.records': ('Document',),
+  'evaluation.config': ('EvaluationConfig',),
+  'inference.engine': ('Engine', 'EngineConfig'),
+  'inference.request': ('GenerationConfig',),
+  'planning.plan': ('plan',),
+  'tools.base': ('Context',),
+  'tools.executor': ('ExecutorConfig',),
+  'tools.function': ('tool',),
+  'tools.registry': ('Toolbox',),
+  'training.config': ('FinetuneConfig', 'MixtureConfig'),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = [  # noqa: F822 - loaded by __getattr__
+  'AnnotationConfig', 'Context', 'Document', 'Engine', 'EngineConfig', 'EvaluationConfig',
+  'ExecutorConfig', 'FinetuneConfig', 'GenerationConfig', 'MixtureConfig', 'ModelConfig',
+  'Prompt', 'ToolConfig', 'Toolbox', 'annotate', 'evaluate', 'export', 'finetune', 'generate',
+  'load_model', 'plan', 'score', 'token_losses', 'tool',
+]
+
+
+def __getattr__(name: str) -> Any:
+  if name not in _MODULE_OF:
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+  return getattr(importlib.import_module(f'{__name__}.{_MODULE_OF[name]}'), name)
+
+
+def __dir__() -> list[str]:
+  return sorted({*globals(), *_MODULE_OF})

@@ -61,8 +61,8 @@ class Waiting(Echo):
 
 @pytest.fixture
 def annotation(make_model):
-  settings = AnnotationConfig(max_text_tokens=60, max_call_tokens=6, chunk_documents=2,
-                                temperature=3.0, preselect=False)
+  settings = AnnotationConfig(force_name=True, max_text_tokens=60, max_call_tokens=6,
+                              chunk_documents=2, temperature=3.0, preselect=False)
   plan = ToolPlan(Echo(), ToolConfig(tau_s=0.0, k=3, m=4, tau_f=-1.0), CALCULATOR)
   model = make_model(max_positions=8192, tied_head=False, head_bias=True)
   # A random model that is eager to end calls writes whole ones now and then.

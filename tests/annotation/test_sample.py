@@ -26,7 +26,7 @@ def model(make_model):
 
 
 def sampler(model, **tool):
-  settings = AnnotationConfig(temperature=3.0, max_call_tokens=12)
+  settings = AnnotationConfig(force_name=True, temperature=3.0, max_call_tokens=12)
   return CallSampler(model=model, prompt=PROMPT, tool=ToolConfig(**tool), settings=settings,
                      syntax=DEFAULT_SYNTAX)
 
@@ -75,7 +75,7 @@ def test_tau_s_is_a_lower_bound(model):
 
 def test_what_the_model_has_no_room_for_is_refused(model):
   def check(**settings):
-    check_fits(model, PROMPT, AnnotationConfig(**settings), DEFAULT_SYNTAX)
+    check_fits(model, PROMPT, AnnotationConfig(force_name=True, **settings), DEFAULT_SYNTAX)
   check(max_text_tokens=200)
   with pytest.raises(UserError, match='max_text_tokens smaller'):
     check(max_text_tokens=500)

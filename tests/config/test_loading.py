@@ -52,9 +52,9 @@ def test_paper_is_the_default_and_searches_what_the_tool_searches_by_default():
 def test_quickstart_departs_from_the_paper_where_it_says():
   paper, quick = configuration.load(), configuration.load(['quickstart.gin'])
   assert quick.annotation.look_ahead_guard and quick.annotation.force_name
-  assert quick.tool_settings('Calculator').k < paper.tool_settings('calculator').k
+  assert quick.tool_config('Calculator').k < paper.tool_config('calculator').k
   for tool in ('calendar', 'qa', 'wikisearch'):
-    own, theirs = quick.tool_settings(tool), paper.tool_settings(tool)
+    own, theirs = quick.tool_config(tool), paper.tool_config(tool)
     assert own.tau_s < theirs.tau_s and own.tau_f < theirs.tau_f and own.m < theirs.m
   assert quick.generation == paper.generation
   assert quick.finetune.lora_rank and quick.finetune.steps < paper.finetune.steps
@@ -68,8 +68,8 @@ def test_later_files_and_then_bindings_override(tmp_path):
   )
   assert loaded.annotation.seed == 6
   assert loaded.annotation.force_name is False  # the paper's again
-  assert loaded.tool_settings('calculator').tau_f == 2.0
-  assert loaded.tool_settings('calculator').k == 20
+  assert loaded.tool_config('calculator').tau_f == 2.0
+  assert loaded.tool_config('calculator').k == 20
 
 
 def test_nothing_stays_from_one_configuration_to_the_next():

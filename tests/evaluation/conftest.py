@@ -3,7 +3,7 @@
 import pytest
 
 from toolformer_jax.training.config import FinetuneConfig
-from toolformer_jax.training.finetune import finetune
+from toolformer_jax.training.finetune import finetune_examples
 from toolformer_jax.training.packing import Example
 
 # What SVAMP.json has, and what the model has learned to go on with.
@@ -25,6 +25,6 @@ def taught(make_model, tmp_path_factory):
   settings = FinetuneConfig(steps=150, batch_rows=1, row_tokens=64, learning_rate=1e-2,
                               save_every=150)
   path = tmp_path_factory.mktemp('taught')
-  finetune(model=model, examples=[example(*each) for each in PROBLEMS], settings=settings,
-           output_dir=path, configuration={}, versions={})
+  finetune_examples(model=model, examples=[example(*each) for each in PROBLEMS], config=settings,
+           output_dir=path, depends_on={})
   return str(path)

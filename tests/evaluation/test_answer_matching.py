@@ -5,10 +5,15 @@ import pytest
 from hypothesis import strategies as st
 
 from toolformer_jax.calls import DEFAULT_SYNTAX, Call
-from toolformer_jax.evaluation.answer_matching import Rule, first_words, judge, predicted_number
+from toolformer_jax.evaluation.answer_matching import (
+    FirstNumber,
+    FirstWords,
+    first_words,
+    predicted_number,
+)
 from toolformer_jax.evaluation.config import EvaluationConfig
 
-NUMBER, FIVE, TWENTY = Rule(words=0), Rule(words=5), Rule(words=20)
+NUMBER, FIVE, TWENTY = FirstNumber(), FirstWords(5), FirstWords(20)
 SETTINGS = EvaluationConfig()
 
 
@@ -43,27 +48,27 @@ def test_the_number_that_is_predicted(prediction, extracted):
     (' none', '0', False),
 ])
 def test_numbers_are_compared_by_value(prediction, answer, right):
-  assert judge(NUMBER, prediction, [answer], SETTINGS).correct == right
+  assert NUMBER.judge(prediction, [answer], SETTINGS).correct == right
 
 
 @hypothesis.given(st.integers(-10**9, 10**9), st.integers(-10**6, 10**6), st.booleans())
 def test_any_number_is_read_back(value, other, comma):
   spelled = f'{value:,}' if comma else str(value)
-  assert judge(NUMBER, f' {spelled} of {other}', [str(value)], SETTINGS).correct
-  assert judge(NUMBER, f' it is {other} + 1 = {spelled}', [str(value)], SETTINGS).correct
-  assert judge(NUMBER, f' {spelled} of {other}', [str(value + 1)], SETTINGS).correct is False
+  assert NUMBER.judge(f' {spelled} of {other}', [str(value)], SETTINGS).correct
+  assert NUMBER.judge(f' it is {other} + 1 = {spelled}', [str(value)], SETTINGS).correct
+  assert NUMBER.judge(f' {spelled} of {other}', [str(value + 1)], SETTINGS).correct is False
 
 
-@pytest.mark.parametrize(('rule', 'window'), [(FIVE, 5), (TWENTY, 20), (Rule(words=10), 10)])
+@pytest.mark.parametrize(('rule', 'window'), [(FIVE, 5), (TWENTY, 20), (FirstWords(10), 10)])
 def test_the_answer_must_stand_among_the_first_words(rule, window):
   filler = [f'w{i}' for i in range(30)]
   inside = ' '.join([*filler[:window - 1], 'Paris,', *filler])
   outside = ' '.join([*filler[:window], 'Paris', *filler])
-  assert judge(rule, inside, ['Paris'], SETTINGS).correct
-  assert not judge(rule, outside, ['Paris'], SETTINGS).correct
+  assert rule.judge(inside, ['Paris'], SETTINGS).correct
+  assert not rule.judge(outside, ['Paris'], SETTINGS).correct
   # An answer of two words has to lie within the window as a whole.
   across = ' '.join([*filler[:window - 1], 'New', 'York'])
-  assert not judge(rule, across, ['New York'], SETTINGS).correct
+  assert not rule.judge(across, ['New York'], SETTINGS).correct
 
 
 @pytest.mark.parametrize(('prediction', 'change', 'right'), [
@@ -79,12 +84,12 @@ def test_the_answer_must_stand_among_the_first_words(rule, window):
 ])
 def test_what_the_paper_leaves_open_is_a_setting(prediction, change, right):
   settings = EvaluationConfig(**change)
-  assert judge(FIVE, prediction, ['Paris', 'Lutetia'], settings).correct == right
+  assert FIVE.judge(prediction, ['Paris', 'Lutetia'], settings).correct == right
 
 
 def test_an_answer_of_symbols_is_looked_for_as_it_stands():
-  assert judge(FIVE, ' the sign + here', ['+'], SETTINGS).correct
-  assert not judge(FIVE, ' the sign here', ['+'], SETTINGS).correct
+  assert FIVE.judge(' the sign + here', ['+'], SETTINGS).correct
+  assert not FIVE.judge(' the sign here', ['+'], SETTINGS).correct
 
 
 def test_calls_are_no_words():
@@ -92,12 +97,12 @@ def test_calls_are_no_words():
   text = f' It is{DEFAULT_SYNTAX.linearise(call)} in the city of Paris'
   plain = DEFAULT_SYNTAX.remove(text, ['QA'])
   assert first_words(plain, 5) == 'It is in the city'
-  assert not judge(FIVE, plain, ['Paris'], SETTINGS).correct
-  assert judge(Rule(words=7), plain, ['Paris'], SETTINGS).correct
+  assert not FIVE.judge(plain, ['Paris'], SETTINGS).correct
+  assert FirstWords(7).judge(plain, ['Paris'], SETTINGS).correct
 
 
 @hypothesis.given(st.text(), st.text())
 def test_no_text_breaks_a_rule(prediction, answer):
   for rule in (FIVE, NUMBER):
-    if rule.words or predicted_number(answer) is not None:
-      judge(rule, prediction, [answer], SETTINGS)
+    if rule is FIVE or predicted_number(answer) is not None:
+      rule.judge(prediction, [answer], SETTINGS)

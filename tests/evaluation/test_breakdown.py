@@ -2,18 +2,18 @@
 
 import pytest
 
-from toolformer_jax.evaluation.answer_matching import Rule, judge
-from toolformer_jax.evaluation.breakdown import (
+from toolformer_jax.evaluation.answer_matching import FirstNumber
+from toolformer_jax.evaluation.config import EvaluationConfig
+from toolformer_jax.evaluation.scores import (
   EXTRACTION,
   IGNORED,
-  KINDS,
   NO_CALL,
   NO_RESULT,
+  OUTCOMES,
   RIGHT,
   WRONG_ARGUMENT,
   breakdown,
 )
-from toolformer_jax.evaluation.config import EvaluationConfig
 
 SETTINGS = EvaluationConfig()
 
@@ -31,6 +31,6 @@ SETTINGS = EvaluationConfig()
 def test_a_wrong_answer_has_one_reason(prediction, results, kind):
   record = {'prediction': prediction, 'answers': ['51.0'],
             'calls': [{'result': result} for result in results]}
-  record['correct'] = judge(Rule(words=0), prediction, ['51.0'], SETTINGS).correct
+  record['correct'] = FirstNumber().judge(prediction, ['51.0'], SETTINGS).correct
   counts = breakdown([record, record], SETTINGS)
-  assert counts == dict.fromkeys(KINDS, 0) | {kind: 2}
+  assert counts == dict.fromkeys(OUTCOMES, 0) | {kind: 2}

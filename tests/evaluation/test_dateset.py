@@ -11,7 +11,7 @@ import pytest
 from dateutil.relativedelta import relativedelta
 
 from toolformer_jax.evaluation.config import EvaluationConfig
-from toolformer_jax.evaluation.task import read_items
+from toolformer_jax.evaluation.reading import read_items
 from toolformer_jax.evaluation.tasks.dateset import DATESET
 
 NEAR = {'the day before yesterday': -2, 'yesterday': -1, 'today': 0, 'tomorrow': 1,

@@ -37,7 +37,7 @@ def evaluate(taught, capsys):
   def evaluate(*extra, tasks='svamp', arms='base,disabled,toolformer', tools='calculator'):
     code = cli.main(['evaluate', '--checkpoint', taught, '--tasks', tasks, '--data_dir', 'data',
                      '--arms', arms, '--tools', tools, '--output_dir', 'out',
-                     '--gin.GenerationConfig.top_k_api=1', '--gin.EvaluationConfig.slots=4',
+                     '--gin.GenerationConfig.top_k_api=1', '--gin.EngineConfig.slots=4',
                      '--gin.EvaluationConfig.number_tokens=6', *map(str, extra)])
     return code, *capsys.readouterr()
   return evaluate

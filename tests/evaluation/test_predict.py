@@ -1,6 +1,5 @@
 """A perplexity belongs to its text (law 3), and a prediction to its question."""
 
-import dataclasses
 import functools
 
 import jax
@@ -10,9 +9,10 @@ import pytest
 from toolformer_jax.calls import DEFAULT_SYNTAX
 from toolformer_jax.evaluation.arms import Arm
 from toolformer_jax.evaluation.config import EvaluationConfig
-from toolformer_jax.evaluation.predict import decoding, predict, score_texts, windows_of
+from toolformer_jax.evaluation.predict import generation_config, predict, score_texts, windows_of
 from toolformer_jax.evaluation.task import Question, Text
 from toolformer_jax.evaluation.tasks import TASKS
+from toolformer_jax.inference.engine import EngineConfig
 from toolformer_jax.inference.request import GenerationConfig
 
 TEXTS = [Text(str(i), 'The cat sat on the mat, and the dog ran. '[:n] * 2)
@@ -49,9 +49,7 @@ def test_a_perplexity_is_the_plain_one_alone_and_beside_others(model):
     assert score.logprob == pytest.approx(plain(model, ids), abs=1e-3)
   alone, = score_texts(model, TEXTS[1:2], settings)
   assert alone.logprob == pytest.approx(together[1].logprob, abs=1e-3)
-  other_buckets = dataclasses.replace(model, scoring_tokens=256)
-  for few, many in zip(score_texts(other_buckets, TEXTS[::-1], settings)[::-1], together,
-                       strict=True):
+  for few, many in zip(score_texts(model, TEXTS[::-1], settings)[::-1], together, strict=True):
     assert few.logprob == pytest.approx(many.logprob, abs=1e-3)
 
 
@@ -80,18 +78,20 @@ def test_windows_cover_every_token_once(tokens, window, stride):
 
 
 def test_no_more_words_are_decoded_than_are_looked_at(model):
-  settings = decoding(TASKS['lama'], Arm('base', 'x'), GenerationConfig(), EvaluationConfig())
-  assert (settings.max_words, settings.max_tokens, settings.disabled) == (5, 20, False)
-  made = predict(model, [Question('1', 'The cat', ('x',))], settings=settings,
-                 syntax=DEFAULT_SYNTAX)[0]
+  config = generation_config(TASKS['lama'], Arm('base', 'x'), GenerationConfig(),
+                             EvaluationConfig())
+  assert (config.max_words, config.max_tokens, config.disable_tools) == (5, 20, False)
+  made = predict(model, [Question('1', 'The cat', ('x',))], config=config,
+                 engine_config=EngineConfig(), syntax=DEFAULT_SYNTAX)[0]
   assert made.failure is None and made.text == made.prediction
   assert len(made.prediction.split()) <= 5
 
 
 def test_a_prompt_that_is_too_long_is_a_failure_of_its_own(model):
-  settings = GenerationConfig(max_tokens=8)
+  how = dict(config=GenerationConfig(max_tokens=8), engine_config=EngineConfig(),
+             syntax=DEFAULT_SYNTAX)
   long, short = Question('1', 'ab ' * 60, ('x',)), Question('2', 'ab', ('x',))
-  alone, = predict(model, [short], settings=settings, syntax=DEFAULT_SYNTAX)
-  failed, beside = predict(model, [long, short], settings=settings, syntax=DEFAULT_SYNTAX)
+  alone, = predict(model, [short], **how)
+  failed, beside = predict(model, [long, short], **how)
   assert 'too many' in failed.failure and failed.text == ''
   assert beside == alone and beside.text

@@ -7,11 +7,12 @@ from collections import Counter
 import pytest
 
 from toolformer_jax.errors import UserError
-from toolformer_jax.evaluation.answer_matching import number
+from toolformer_jax.evaluation.answer_matching import FirstNumber, number
 from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.evaluation.files import MissingData
-from toolformer_jax.evaluation.task import read_items
-from toolformer_jax.evaluation.tasks import TASKS, tasks
+from toolformer_jax.evaluation.reading import read_items
+from toolformer_jax.evaluation.task import QuestionTask
+from toolformer_jax.evaluation.tasks import TASKS, find_tasks
 
 SETTINGS = EvaluationConfig()
 
@@ -207,11 +208,11 @@ def test_a_broken_file_is_one_clear_error(read, name, files):
 
 
 def test_names_of_tasks_in_any_case_each_once():
-  assert [task.name for task in tasks(['SVAMP', 'lama ', 'svamp'])] == ['svamp', 'lama']
+  assert [task.name for task in find_tasks(['SVAMP', 'lama ', 'svamp'])] == ['svamp', 'lama']
   with pytest.raises(UserError, match='did you mean svamp'):
-    tasks(['swamp'])
+    find_tasks(['swamp'])
   with pytest.raises(UserError, match='no task'):
-    tasks([''])
+    find_tasks([''])
 
 
 @pytest.mark.parametrize(('name', 'counts'), [
@@ -230,7 +231,7 @@ def test_the_real_data(data_dir, name, counts):
   except MissingData as error:
     pytest.skip(str(error))
   assert Counter(item.group for item in items) == counts
-  if TASKS[name].rule:
+  if isinstance(TASKS[name], QuestionTask):
     assert all(item.prompt == item.prompt.strip() and all(item.answers) for item in items)
-    if not TASKS[name].rule.words:
+    if isinstance(TASKS[name].rule, FirstNumber):
       assert all(number(answer) is not None for item in items for answer in item.answers)

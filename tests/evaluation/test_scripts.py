@@ -40,7 +40,7 @@ def script(tmp_path, monkeypatch, capsys, taught, experiment):
   jax.config.update('jax_compilation_cache_dir', None)
 
 
-QUICK = ['--data_dir', 'data', '--tools', 'calculator', '--gin.EvaluationConfig.slots=4',
+QUICK = ['--data_dir', 'data', '--tools', 'calculator', '--gin.EngineConfig.slots=4',
          '--gin.GenerationConfig.top_k_api=1', '--gin.EvaluationConfig.number_tokens=6',
          '--gin.EvaluationConfig.tokens_per_word=1']
 

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from toolformer_jax.errors import UserError
-from toolformer_jax.inference import branch_sampling as sampling
-from toolformer_jax.inference import shared_prefix as prefill
-from toolformer_jax.inference.engine import generate
+from toolformer_jax.inference import branch_sampling, shared_prefix
+from toolformer_jax.inference.engine import EngineConfig
+from toolformer_jax.inference.generation import generate
 from toolformer_jax.inference.request import GenerationConfig
 from toolformer_jax.inference.scoring import ScoreRequest, score
 from toolformer_jax.runtime.compile_counter import ProgramCounter
-from toolformer_jax.runtime.oom import naming_memory
+from toolformer_jax.runtime.oom import explain_out_of_memory
 
 
 def programs(work):
@@ -48,9 +48,9 @@ def test_scoring_again_compiles_nothing(make_model):
 
 
 def test_scoring_compiles_a_program_for_a_bucket_at_most(make_model):
-  model = dataclasses.replace(make_model(layers=1, embed_dim=16, mlp_dim=16), scoring_tokens=512)
+  model = make_model(layers=1, embed_dim=16, mlp_dim=16)
   rng = np.random.default_rng(0)
-  counts = [programs(lambda: score(model, requests(rng, count)))  # noqa: B023 (called at once)
+  counts = [programs(lambda: score(model, requests(rng, count), scoring_tokens=512))  # noqa: B023
             for count in [*range(1, 30), 60]]
   # Rows of 256 tokens, 1 or 2 of them, with 16 to 256 scored places.
   assert 1 < sum(counts) <= 2 * 5
@@ -66,23 +66,22 @@ def test_rows_are_counted_in_powers_of_two(make_model):
 
 
 def sample(model, rng, seeds, branches):
-  prompt = prefill.prefill_prompt(model, ids(rng, 21))
+  prompt = shared_prefix.prefill_prompt(model, ids(rng, 21))
   documents = [ids(rng, size) for size in rng.integers(40, 64, 3)]
-  computed = prefill.prefill_documents(
+  computed = shared_prefix.prefill_documents(
       model, prompt, documents, 5, [range(1, len(document)) for document in documents])
-  how = sampling.BranchConfig(
-      opening=(7, 11), first_allowed=np.ones(model.config.vocab_size, bool), max_tokens=8,
-      temperature=1.0, top_p=1.0, finished=lambda text: len(text) >= 5)
-  return sampling.sample_branches(
-      model, computed, [sampling.Branch(i % 3, 1 + i % 5, seed)
-                        for i, seed in zip(range(branches), seeds, strict=False)], how)
+  how = branch_sampling.BranchConfig(
+      opening=(7, 11), first_allowed_V=np.ones(model.config.vocab_size, bool), max_tokens=8,
+      temperature=1.0, top_p=1.0, is_finished=lambda text: len(text) >= 5)
+  return branch_sampling.sample_branches(
+      model, computed, [branch_sampling.Branch(i % 3, 1 + i % 5, seed)
+                        for i, seed in zip(range(branches), seeds, strict=False)], how,
+      sampling_rows=16)  # the fewest, so that the batch does not shrink at times of its own
 
 
 @pytest.mark.parametrize('branches', [1, 150])
 def test_sampling_again_compiles_nothing(make_model, branches):
   model, rng = make_model(layers=1, max_positions=512), np.random.default_rng(0)
-  # 16 rows are as few as there may be, so the batch does not shrink in its own time.
-  model = dataclasses.replace(model, sampling_rows=16)
   def run(start):
     sample(model, rng, range(start, start + 1000), branches)
   assert programs(lambda: run(0)) > 0
@@ -90,11 +89,12 @@ def test_sampling_again_compiles_nothing(make_model, branches):
 
 
 def test_generating_again_compiles_nothing(make_model):
-  model, rng = make_model(layers=1), np.random.default_rng(0)
-  how = GenerationConfig(max_tokens=16, slots=4)
+  model, rng = make_model(layers=1, max_positions=512), np.random.default_rng(0)
+  how = GenerationConfig(max_tokens=16)
   # Four prompts are packed into a row of 192 tokens; the last text is alone.
-  def run(sizes, settings):
-    generate(model, [ids(rng, size) for size in sizes], settings=settings)
+  def run(sizes, config):
+    generate(model, [ids(rng, size) for size in sizes], config=config,
+             engine_config=EngineConfig(slots=4))
   assert programs(lambda: run((10, 20, 40, 70, 30), how)) > 0
   sampled = dataclasses.replace(how, temperature=1.0, top_p=0.9, seed=5, max_tokens=20, stop=('a',))
   assert programs(lambda: run((60, 3, 70, 50, 5), how)) == 0
@@ -106,39 +106,39 @@ def test_generating_again_compiles_nothing(make_model):
 
 def test_memory_names_the_rows_that_are_sampled(make_model):
   model = make_model(layers=1)
-  computed = prefill.prefill_documents(
-      model, prefill.prefill_prompt(model, [1, 2]), [[3, 4]], 5, [range(1, 2)])
-  endless = sampling.BranchConfig(
-      opening=(7,), first_allowed=np.ones(model.config.vocab_size, bool), max_tokens=10**13,
-      temperature=0.0, top_p=1.0, finished=bool)
-  with pytest.raises(UserError, match='out of memory; make ModelConfig.sampling_rows smaller'):
-    sampling.sample_branches(model, computed, [sampling.Branch(0, 1, 0)], endless)
+  computed = shared_prefix.prefill_documents(
+      model, shared_prefix.prefill_prompt(model, [1, 2]), [[3, 4]], 5, [range(1, 2)])
+  endless = branch_sampling.BranchConfig(
+      opening=(7,), first_allowed_V=np.ones(model.config.vocab_size, bool), max_tokens=10**13,
+      temperature=0.0, top_p=1.0, is_finished=bool)
+  with pytest.raises(UserError, match='out of memory on the device; lower AnnotationConfig.samp'):
+    branch_sampling.sample_branches(model, computed, [branch_sampling.Branch(0, 1, 0)], endless)
 
 
 def test_memory_names_the_slots_of_generation(make_model):
   model = make_model(layers=1)
   # Nothing but the cache's size is asked of this configuration before there is no memory for it.
   huge = model.decoder.clone(config=model.config.replace(head_dim=2**42))
-  with pytest.raises(UserError, match='make GenerationConfig.slots, or the texts, smaller'):
-    generate(dataclasses.replace(model, decoder=huge), [[1, 2]], settings=GenerationConfig())
+  with pytest.raises(UserError, match='lower EngineConfig.slots or'):
+    generate(dataclasses.replace(model, decoder=huge), [[1, 2]])
 
 
 def test_memory_names_the_tokens_that_are_scored(make_model):
   size = 2**22  # its attention would take 2**44 numbers
   request = ScoreRequest((), (1,) * size, (size - 1,))
-  with pytest.raises(UserError, match='out of memory; make ModelConfig.scoring_tokens smaller'):
+  with pytest.raises(UserError, match='lower AnnotationConfig.scoring_tokens, or'):
     score(make_model(layers=1), [request])
 
 
 def test_memory_names_the_length_of_documents(make_model):
   model = make_model(layers=1)
-  prompt = prefill.prefill_prompt(model, [1, 2])
-  with pytest.raises(UserError, match='make AnnotationConfig.max_text_tokens smaller'):
-    prefill.prefill_documents(model, prompt, [[1] * 2**22], 5, [range(1, 2)])
+  prompt = shared_prefix.prefill_prompt(model, [1, 2])
+  with pytest.raises(UserError, match='lower AnnotationConfig.max_text_tokens'):
+    shared_prefix.prefill_documents(model, prompt, [[1] * 2**22], 5, [range(1, 2)])
 
 
 def test_other_failures_of_a_device_stay_what_they_are():
   def fail():
     raise ValueError('another failure')
-  with pytest.raises(jax.errors.JaxRuntimeError, match='another failure'), naming_memory('any'):
+  with pytest.raises(jax.errors.JaxRuntimeError, match='another'), explain_out_of_memory(''):
     jax.jit(lambda: jax.pure_callback(fail, jax.ShapeDtypeStruct((), np.int32)))()

@@ -4,20 +4,27 @@ import copy
 import dataclasses
 import functools
 import threading
-from concurrent import futures
 
 import jax
 import numpy as np
 import pytest
 
-from toolformer_jax.inference.engine import generate
+from toolformer_jax.errors import UserError
+from toolformer_jax.inference.engine import (
+    CallFinished,
+    CallStarted,
+    Engine,
+    EngineConfig,
+    NewText,
+    RequestDone,
+)
+from toolformer_jax.inference.generation import generate
 from toolformer_jax.inference.request import GenerationConfig
-from toolformer_jax.tools.base import Context
+from toolformer_jax.tools.base import ToolError
 from toolformer_jax.tools.executor import Executor, ExecutorConfig
 from toolformer_jax.tools.function import tool
-from toolformer_jax.tools.registry import call_runner
 from toolformer_jax.training.config import FinetuneConfig
-from toolformer_jax.training.finetune import finetune
+from toolformer_jax.training.finetune import finetune_examples
 from toolformer_jax.training.packing import Example
 
 PROMPTS = ('ab is', 'cd is')
@@ -33,25 +40,26 @@ def taught(make_model, tmp_path_factory):
           *encode(f' {answer}.')] for word, answer in ANSWERS.items()]
   settings = FinetuneConfig(steps=150, batch_rows=1, row_tokens=64, learning_rate=1e-2,
                               save_every=150)
-  return finetune(model=model, examples=[Example(i, [1.0] * len(i)) for i in ids],
-                  settings=settings, output_dir=tmp_path_factory.mktemp('taught'),
-                  configuration={}, versions={})
+  return finetune_examples(model=model, examples=[Example(i, [1.0] * len(i)) for i in ids],
+                  config=settings, output_dir=tmp_path_factory.mktemp('taught'),
+                  depends_on={})
 
 
-def immediately(answer):
-  """Returns a run_call that answers at once by answer(argument) -> (result, failure)."""
-  def run_call(call, request):
-    future = futures.Future()
-    future.set_result(answer(call.argument))
-    return future
-  return run_call
+def broken(argument):
+  raise ToolError('broken')
 
 
-def run(model, prompts=PROMPTS, answer=lambda argument: (ANSWERS[argument], None), run_call=None,
-        on_text=None, **settings):
-  settings = GenerationConfig(**{'max_tokens': 6, 'top_k_api': 1, **settings})
-  return generate(model, [model.tokenizer.encode(prompt) for prompt in prompts], settings=settings,
-                  tool_names=['Up'], run_call=run_call or immediately(answer), on_text=on_text)
+def running(answer, **limits):
+  """An executor whose one tool answers by `answer`."""
+  return Executor([tool(answer, name='Up')], ExecutorConfig(**limits))
+
+
+def run(model, prompts=PROMPTS, answer=ANSWERS.get, on_text=None, slots=8, limits=None, **params):
+  config = GenerationConfig(**{'max_tokens': 6, 'top_k_api': 1, **params})
+  with running(answer, **(limits or {})) as executor:
+    return generate(
+        model, [model.tokenizer.encode(prompt) for prompt in prompts], config=config,
+        engine_config=EngineConfig(slots), executor=executor, on_text=on_text)
 
 
 def test_a_call_is_made_and_its_result_used(taught):
@@ -61,7 +69,7 @@ def test_a_call_is_made_and_its_result_used(taught):
 
 
 def test_the_result_is_the_tools_not_the_models(taught):
-  generated = run(taught, answer=lambda argument: ('QQ', None))[0]
+  generated = run(taught, answer=lambda argument: 'QQ')[0]
   assert generated.text.startswith(' [Up(ab) -> QQ]')
 
 
@@ -72,15 +80,16 @@ def test_what_is_decoded_is_what_was_trained_on(taught):
 
 
 def test_a_failed_call_is_taken_back(taught):
-  generated = run(taught, answer=lambda argument: (None, 'broken'))[0]
+  generated = run(taught, answer=broken)[0]
   assert '[' not in generated.text and generated.text
-  assert [(made.call.result, made.failure) for made in generated.calls] == [(None, 'broken')]
+  assert [(made.call.result, made.failure) for made in generated.calls] == [
+      (None, 'Up: broken')]
 
 
-@pytest.mark.parametrize('change', [{'disabled': True}, {'max_calls': 0}])
+@pytest.mark.parametrize('change', [{'disable_tools': True}, {'max_calls': 0}])
 def test_no_call_where_there_shall_be_none(taught, change):
   asked = []
-  for generated in run(taught, answer=lambda a: asked.append(a) or ('XY', None), **change):
+  for generated in run(taught, answer=lambda a: asked.append(a) or 'XY', **change):
     assert '[' not in generated.text and generated.calls == []
   assert asked == []
 
@@ -94,7 +103,7 @@ def test_one_call_an_input_at_most(taught):
 def test_a_malformed_call_is_taken_back(make_model):
   model = make_model()
   generated = run(model, top_k_api=10**6, max_call_tokens=5, max_tokens=12)
-  plain = run(model, disabled=True, max_tokens=12)
+  plain = run(model, disable_tools=True, max_tokens=12)
   assert [g.text for g in generated] == [p.text for p in plain]
 
 
@@ -111,8 +120,7 @@ def test_slots_change_nothing(taught, slots):
     dict(top_k_api=3, max_calls=3, min_tokens=6, max_tokens=20)], ids=['greedy', 'drawn', 'calls'])
 def test_a_result_is_read_the_same_in_any_company(taught, how, size):
   def texts(slots):
-    return run(taught, PROMPTS * 10, lambda argument: ('QRSTUVWXYZab'[:size], None), slots=slots,
-               **how)
+    return run(taught, PROMPTS * 10, lambda argument: 'QRSTUVWXYZab'[:size], slots=slots, **how)
   # By itself it is fed; beside others, decoding steps read it, or not if it is long for them.
   alone, together = texts(1), texts(16)
   assert [text.tokens for text in together] == [text.tokens for text in alone]
@@ -124,23 +132,20 @@ def test_a_prompt_without_tokens_is_refused(taught):
   tokenizer.start_id = None
   model = dataclasses.replace(taught, tokenizer=tokenizer)
   with pytest.raises(ValueError, match='prompt 1 has no token'):
-    generate(model, [[5], []], settings=GenerationConfig())
+    generate(model, [[5], []])
 
 
 def test_a_waiting_row_does_not_stop_the_others(taught):
   released, order = threading.Event(), []
-  def run_call(call, request):
-    future = futures.Future()
-    def answer():
-      if call.argument == 'ab':
-        assert released.wait(60)  # until the other text is through
-      else:
-        released.set()
-      order.append(call.argument)
-      future.set_result((ANSWERS[call.argument], None))
-    threading.Thread(target=answer, daemon=True).start()
-    return future
-  texts = [generated.text for generated in run(taught, run_call=run_call, slots=2)]
+  def answer(argument):
+    if argument == 'ab':
+      assert released.wait(60)  # until the other text is through
+    else:
+      released.set()
+    order.append(argument)
+    return ANSWERS[argument]
+  limits = {'time_limit_s': 100.0}
+  texts = [generated.text for generated in run(taught, answer=answer, slots=2, limits=limits)]
   assert order == ['cd', 'ab']
   assert texts == [f' [Up({word}) -> {answer}] {answer}.' for word, answer in ANSWERS.items()]
 
@@ -149,7 +154,7 @@ def test_a_waiting_row_does_not_stop_the_others(taught):
 def test_plain_decoding_is_greedy(make_model, size, max_tokens):
   model = make_model(max_positions=256)
   prompt = [5 + i * 37 % 200 for i in range(size)]
-  got = generate(model, [prompt], settings=GenerationConfig(max_tokens=max_tokens))[0].tokens
+  got = generate(model, [prompt], config=GenerationConfig(max_tokens=max_tokens))[0].tokens
   tokens = [model.tokenizer.start_id, *prompt]
   for _ in range(max_tokens):
     padded = np.zeros((1, 256), np.int32)
@@ -162,7 +167,8 @@ def test_plain_decoding_is_greedy(make_model, size, max_tokens):
 
 def test_a_long_result_is_read_whole(taught):
   prompt, long = PROMPTS[0], 'XY' * 300
-  made = run(taught, [prompt], answer=lambda argument: (long, None), max_tokens=2)[0]
+  made = run(taught, [prompt], answer=lambda argument: long, max_tokens=2,
+             limits={'max_result_chars': 1000})[0]
   encode = taught.tokenizer.encode
   assert made.tokens[:-2] == [*encode(' [Up(ab) ->'), *encode(f' {long}]')]
   before = [taught.tokenizer.start_id, *encode(prompt), *made.tokens[:-2]]
@@ -174,7 +180,7 @@ def test_a_long_result_is_read_whole(taught):
 @pytest.mark.parametrize('max_calls', [1, 2, 3])
 def test_as_many_calls_as_are_allowed(taught, max_calls):
   asked = []
-  texts = run(taught, answer=lambda a: asked.append(a) or ('a', None), top_k_api=10**6,
+  texts = run(taught, answer=lambda a: asked.append(a) or 'a', top_k_api=10**6,
               max_calls=max_calls, max_tokens=12)
   assert max(len(generated.calls) for generated in texts) == max_calls
   for generated in texts:
@@ -198,16 +204,15 @@ def fail(argument):
 def test_a_tool_in_trouble_costs_its_own_text_alone(taught, trouble, failure):
   prompts = PROMPTS * 2
   without = run(taught, prompts)
-  up = tool(lambda a: trouble(a) if a == 'ab' else ANSWERS[a], name='Up')
-  with Executor([up], ExecutorConfig(time_limit_s=0.5, max_result_chars=20)) as executor:
-    generated = run(taught, prompts, run_call=call_runner(executor, [Context()] * 4), slots=2)
+  generated = run(taught, prompts, lambda a: trouble(a) if a == 'ab' else ANSWERS[a], slots=2,
+                  limits={'time_limit_s': 0.5, 'max_result_chars': 20})
   assert generated[1::2] == without[1::2]
   for text in generated[::2]:
     [made] = text.calls
     if failure:
       assert (made.call.result, made.failure) == (None, failure)
       assert text == dataclasses.replace(
-          run(taught, PROMPTS[:1], disabled=True)[0], calls=text.calls)
+          run(taught, PROMPTS[:1], disable_tools=True)[0], calls=text.calls)
     else:
       assert made.call.result == 'y' * 20
       assert text.text.startswith(f' [Up(ab) -> {"y" * 20}]')
@@ -220,8 +225,7 @@ def collect(pieces):
 @pytest.mark.parametrize('result', ['XY', None])
 def test_pieces_of_texts_with_calls_make_them_up(taught, result):
   pieces = {}
-  texts = run(taught, answer=lambda a: (result, None if result else 'broken'),
-              on_text=collect(pieces))
+  texts = run(taught, answer=(lambda a: result) if result else broken, on_text=collect(pieces))
   assert [''.join(pieces[i]) for i in range(2)] == [generated.text for generated in texts]
   if result:
     assert pieces[0][0] == f' [Up(ab) -> {result}]'  # at once, and not before
@@ -247,3 +251,88 @@ def test_a_text_does_not_end_by_itself_before_its_least_tokens(taught, least):
 @functools.partial(jax.jit, static_argnums=0)
 def _argmax(decoder, variables, tokens_1T):
   return decoder.apply(variables, tokens_1T)[0][0].argmax(-1)
+
+
+def add(engine, model, prompt, **params):
+  return engine.add_request(model.tokenizer.encode(prompt),
+                            GenerationConfig(**{'max_tokens': 6, 'top_k_api': 1, **params}))
+
+
+def finish(engine):
+  """Steps until nothing is left; returns the outputs by request, and all events."""
+  events = []
+  while engine.has_unfinished_requests():
+    events += engine.step()
+  outputs = {event.request_id: event.output for event in events if isinstance(event, RequestDone)}
+  return outputs, events
+
+
+def test_events_tell_a_text_in_its_order(taught):
+  with running(ANSWERS.get) as executor:
+    engine = Engine(taught, executor=executor)
+    number = add(engine, taught, 'ab is')
+    outputs, events = finish(engine)
+  assert {event.request_id for event in events} == {number}
+  kinds = [type(event) for event in events]
+  assert kinds[:2] == [CallStarted, CallFinished] and kinds[-1] is RequestDone
+  assert kinds.count(RequestDone) == 1
+  assert ''.join(e.text for e in events if isinstance(e, NewText)) == outputs[number].text
+  assert events[1].call == outputs[number].calls[0]
+
+
+def test_requests_may_come_while_others_decode(taught):
+  expected = run(taught, PROMPTS * 3, max_tokens=20)
+  with running(ANSWERS.get) as executor:
+    engine = Engine(taught, EngineConfig(slots=2), executor)
+    numbers, events = [], []
+    for prompt in PROMPTS * 3:
+      numbers.append(add(engine, taught, prompt, max_tokens=20))
+      events += engine.step()
+    outputs, later = finish(engine)
+  outputs |= {e.request_id: e.output for e in events if isinstance(e, RequestDone)}
+  assert [outputs[number] for number in numbers] == expected
+
+
+def test_every_request_has_its_own_params(taught):
+  mixed = [dict(), dict(temperature=0.9, seed=5), dict(temperature=0.9, seed=6, top_p=0.7),
+           dict(stop=('Y.',)), dict(max_tokens=2), dict(disable_tools=True), dict(min_tokens=5)]
+  with running(ANSWERS.get) as executor:
+    engine = Engine(taught, EngineConfig(slots=8), executor)
+    together = [add(engine, taught, 'ab is', **params) for params in mixed]
+    outputs, _ = finish(engine)
+  alone = [run(taught, ['ab is'], **params)[0] for params in mixed]
+  assert [outputs[number] for number in together] == alone
+
+
+@pytest.mark.parametrize('steps', [0, 1, 2])
+def test_an_aborted_request_leaves_its_row_to_the_next(taught, steps):
+  released = threading.Event()
+  def answer(argument):
+    assert argument != 'ab' or released.wait(60)
+    return ANSWERS[argument]
+  with running(answer, time_limit_s=100.0) as executor:
+    engine = Engine(taught, EngineConfig(slots=1), executor)
+    aborted, other = add(engine, taught, 'ab is'), add(engine, taught, 'cd is')
+    for _ in range(steps):  # it waits, decodes, or its tool runs
+      engine.step()
+    engine.abort(aborted)
+    outputs, events = finish(engine)
+    released.set()
+  assert list(outputs) == [other] and outputs[other].text == ' [Up(cd) -> ZW] ZW.'
+  assert all(event.request_id == other for event in events)
+
+
+def test_an_idle_engine_takes_requests_again(taught):
+  with running(ANSWERS.get) as executor:
+    engine = Engine(taught, executor=executor)
+    texts = []
+    for _ in range(2):
+      add(engine, taught, 'ab is')
+      outputs, _ = finish(engine)
+      texts += [output.text for output in outputs.values()]
+  assert engine.step() == [] and texts == [' [Up(ab) -> XY] XY.'] * 2
+
+
+def test_a_prompt_that_is_too_long_is_refused(make_model):
+  with pytest.raises(UserError, match='has 129 tokens, and the model only 128 positions'):
+    Engine(make_model()).add_request([5] * 128)

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from toolformer_jax.calls import DEFAULT_SYNTAX, Call
 from toolformer_jax.inference.request import (
-    Continuation,
-    Generated,
-    GenerationConfig,
-    MadeCall,
-    Rules,
+  DecodingContext,
+  GeneratedText,
+  GenerationConfig,
+  GenerationRequest,
+  ToolCall,
 )
 
 PROMPT = [3, 1, 4]
@@ -28,10 +28,10 @@ OPENINGS = st.one_of(
 
 
 def begin(tokenizer, names=(), max_positions=100_000, **changes):
-  how = GenerationConfig(**{'max_tokens': 1000, 'max_call_tokens': 20, **changes})
+  params = GenerationConfig(**{'max_tokens': 1000, 'max_call_tokens': 20, **changes})
   api_id = tokenizer.single_id(DEFAULT_SYNTAX.start)
-  rules = Rules(how, tokenizer, DEFAULT_SYNTAX, frozenset(names), api_id, max_positions)
-  return Continuation(rules, 0, PROMPT, seed=0)
+  context = DecodingContext(tokenizer, DEFAULT_SYNTAX, frozenset(names), api_id, max_positions)
+  return GenerationRequest(context, 0, PROMPT, params)
 
 
 @dataclasses.dataclass
@@ -50,7 +50,7 @@ class Writer:
   answered: int = 0
   open_at: int | None = None
 
-  def write(self, text: Continuation, size: int) -> list[int]:
+  def write(self, text: GenerationRequest, size: int) -> list[int]:
     """Returns the next tokens; those after a call's opening in it, and after all, are made up."""
     if self.open_at is not None and len(text.tokens) <= self.open_at:
       self.open_at = None  # taken back
@@ -70,26 +70,26 @@ class Writer:
 def play(text, writer, chunks, results=None):
   """Continues until the text is done; returns the calls that were asked and the pieces of news."""
   asked, news, step = [], [], 0
-  text.unread = 0  # the prompt was fed
+  text.num_pending = 0  # the prompt was fed
   while not text.done:
-    call = text.take_in(writer.write(text, chunks[step % len(chunks)]))
+    call = text.append_tokens(writer.write(text, chunks[step % len(chunks)]))
     step += 1
-    news.append(text.news())
+    news.append(text.new_text())
     if call:
-      opened, held = writer.open_at, (PROMPT + text.tokens)[:text.length]
+      opened, held = writer.open_at, (PROMPT + text.tokens)[:text.num_computed_tokens]
       asked.append(call)
       result = (results or {}).get(call.argument)
-      text.answer(call, result, None if result is not None else 'Up: broken')
-      news.append(text.news())
+      text.finish_call(call, result, None if result is not None else 'Up: broken')
+      news.append(text.new_text())
       if result is None:
-        assert text.unread == 0 and len(text.tokens) == opened
+        assert text.num_pending == 0 and len(text.tokens) == opened
       else:
-        # What was read before is what the text begins with, as far as it goes; the rest is ahead.
-        whole, length = PROMPT + text.tokens, text.length
-        assert whole[:length] == held[:length] and whole[length:] == text.ahead
+        # What is in the cache is what the text begins with; the rest is pending.
+        whole, length = PROMPT + text.tokens, text.num_computed_tokens
+        assert whole[:length] == held[:length] and whole[length:] == text.pending_tokens
         assert length == len(held) or whole[length] != held[length]
-        assert text.unread == len(text.ahead) - 1 >= 0
-        text.unread = 0
+        assert text.num_pending == len(text.pending_tokens) - 1 >= 0
+        text.num_pending = 0
         writer.answered += len(text.tokens) - opened
       writer.open_at = None
   return asked, news
@@ -103,7 +103,7 @@ def ended(tokenizer, text):
 def test_any_text_is_told_in_pieces(tokenizer, text, chunks):
   continuation = begin(tokenizer)
   _, news = play(continuation, Writer(ended(tokenizer, text), {}), chunks)
-  assert continuation.generated() == Generated(tokenizer.encode(text), text, [])
+  assert continuation.output() == GeneratedText(tokenizer.encode(text), text, [])
   assert ''.join(news) == text
 
 
@@ -111,7 +111,7 @@ def test_any_text_is_told_in_pieces(tokenizer, text, chunks):
 def test_what_is_no_text_is_told_in_pieces_too(tokenizer, noise, chunks):
   continuation = begin(tokenizer)
   _, news = play(continuation, Writer([*noise, tokenizer.eos_id], {}), chunks)
-  assert ''.join(news) == continuation.generated().text == tokenizer.decode(noise)
+  assert ''.join(news) == continuation.output().text == tokenizer.decode(noise)
 
 
 @given(TEXTS, st.text('abE é漢', min_size=1, max_size=3), TEXTS, CHUNKS)
@@ -120,7 +120,7 @@ def test_a_text_ends_before_a_stop_string(tokenizer, before, stop, after, chunks
   continuation = begin(tokenizer, stop=(stop,))
   _, news = play(continuation, Writer(ended(tokenizer, before + stop + after), {}), chunks)
   expected = (before + stop + after).split(stop)[0]
-  assert continuation.generated().text == ''.join(news) == expected
+  assert continuation.output().text == ''.join(news) == expected
 
 
 @given(TEXTS, st.lists(st.text('abE é', min_size=1, max_size=3), min_size=1, max_size=3), CHUNKS)
@@ -131,7 +131,7 @@ def test_the_first_complete_one_of_several_stop_strings_counts(tokenizer, text, 
   ends = {text.find(stop) + len(stop) for stop in stops if stop in text}
   cuts = [text[:min(ends)].find(stop) for stop in stops if stop in text[:min(ends, default=0)]]
   expected = text[:min(cuts)] if cuts else text
-  assert continuation.generated().text == ''.join(news) == expected
+  assert continuation.output().text == ''.join(news) == expected
   # The tokens go on to the one that completed it.
   assert tokenizer.decode(continuation.tokens) == text[:min(ends, default=None)]
 
@@ -144,26 +144,26 @@ def test_a_text_ends_after_so_many_words(tokenizer, text, words, chunks):
   expected = text if len(text.split()) < words else text[:list(
       re.finditer(r'\S+', text))[words - 1].end()]
   # Blanks at the very end may be there or not: nothing follows them.
-  assert continuation.generated().text == ''.join(news)
-  assert continuation.generated().text.rstrip() == expected.rstrip()
+  assert continuation.output().text == ''.join(news)
+  assert continuation.output().text.rstrip() == expected.rstrip()
 
 
 def test_half_a_stop_string_is_told_once_it_is_none(tokenizer):
   continuation = begin(tokenizer, stop=('EN.',))
   pieces = []
   for character in 'aENbE':
-    continuation.take_in(tokenizer.encode(character))
-    pieces.append(continuation.news())
-  continuation.take_in([tokenizer.eos_id])
-  assert [*pieces, continuation.news()] == ['a', '', '', 'ENb', '', 'E']
+    continuation.append_tokens(tokenizer.encode(character))
+    pieces.append(continuation.new_text())
+  continuation.append_tokens([tokenizer.eos_id])
+  assert [*pieces, continuation.new_text()] == ['a', '', '', 'ENb', '', 'E']
 
 
 def test_half_a_character_is_told_once_it_is_whole(tokenizer):
   continuation = begin(tokenizer)
   pieces = []
   for token in tokenizer.encode('a漢'):
-    continuation.take_in([token])
-    pieces.append(continuation.news())
+    continuation.append_tokens([token])
+    pieces.append(continuation.new_text())
   assert pieces == ['a', '', '', '漢']
 
 
@@ -172,13 +172,13 @@ def test_no_more_tokens_than_wanted(tokenizer, wanted, chunks):
   continuation = begin(tokenizer, max_tokens=wanted)
   _, news = play(continuation, Writer(tokenizer.encode('漢' * 30), {}), chunks)
   assert len(continuation.tokens) == wanted
-  assert ''.join(news) == continuation.generated().text == tokenizer.decode(continuation.tokens)
+  assert ''.join(news) == continuation.output().text == tokenizer.decode(continuation.tokens)
 
 
 def test_what_comes_after_the_end_is_not_taken_in(tokenizer):
   continuation = begin(tokenizer)
-  assert continuation.take_in([*ended(tokenizer, 'ab'), *tokenizer.encode('cd')]) is None
-  assert continuation.done and continuation.generated().text == 'ab'
+  assert continuation.append_tokens([*ended(tokenizer, 'ab'), *tokenizer.encode('cd')]) is None
+  assert continuation.done and continuation.output().text == 'ab'
 
 
 @given(st.lists(st.tuples(st.one_of(TEXTS, NOISE), OPENINGS), max_size=3), TEXTS, RESULTS,
@@ -196,7 +196,7 @@ def test_calls_and_texts_do_not_depend_on_how_tokens_arrive(
                          max_tokens=max_tokens)
     writer = Writer([*plain, *ended(tokenizer, last), *[0] * 100], openings)
     asked, news = play(continuation, writer, sizes, {'ab': 'XY', 'a': result, '': result})
-    return continuation.generated(), asked, ''.join(news)
+    return continuation.output(), asked, ''.join(news)
   generated, asked, news = finish(chunks)
   assert (generated, asked, news) == finish([1])
   assert news == generated.text
@@ -210,7 +210,7 @@ def call_once(tokenizer, opening, result, chunks, **changes):
   continuation = begin(tokenizer, **{'names': ['Up'], **changes})
   writer = Writer(ended(tokenizer, 'abcd'), {2: tokenizer.encode(opening)})
   asked, news = play(continuation, writer, chunks, {'x': result})
-  assert ''.join(news) == continuation.generated().text
+  assert ''.join(news) == continuation.output().text
   return continuation, asked
 
 
@@ -219,16 +219,16 @@ def test_a_result_stands_in_the_text_as_it_was_trained_on(tokenizer, chunks):
   continuation, asked = call_once(tokenizer, ' [Up(x) ->', 'XY', chunks)
   assert asked == [Call('Up', 'x')]
   encode = tokenizer.encode
-  assert continuation.generated() == Generated(
+  assert continuation.output() == GeneratedText(
       [*encode('ab'), *encode(' [Up(x) ->'), *encode(' XY]'), *encode('cd')],
-      'ab [Up(x) -> XY]cd', [MadeCall(Call('Up', 'x', 'XY'))])
+      'ab [Up(x) -> XY]cd', [ToolCall(Call('Up', 'x', 'XY'))])
 
 
 @given(CHUNKS)
 def test_a_failed_call_leaves_nothing_but_its_failure(tokenizer, chunks):
   continuation, _ = call_once(tokenizer, ' [Up(x) ->', None, chunks)
-  assert continuation.generated() == Generated(
-      tokenizer.encode('abcd'), 'abcd', [MadeCall(Call('Up', 'x'), 'Up: broken')])
+  assert continuation.output() == GeneratedText(
+      tokenizer.encode('abcd'), 'abcd', [ToolCall(Call('Up', 'x'), 'Up: broken')])
 
 
 @pytest.mark.parametrize('opening', [
@@ -238,10 +238,10 @@ def test_a_failed_call_leaves_nothing_but_its_failure(tokenizer, chunks):
 def test_a_malformed_call_leaves_nothing(tokenizer, opening, chunks):
   continuation, asked = call_once(tokenizer, opening + 'y' * 40, 'XY', chunks)
   assert asked == []
-  assert continuation.generated() == Generated(tokenizer.encode('abcd'), 'abcd', [])
+  assert continuation.output() == GeneratedText(tokenizer.encode('abcd'), 'abcd', [])
 
 
-@pytest.mark.parametrize('changes', [{'names': []}, {'disabled': True}, {'max_calls': 0}])
+@pytest.mark.parametrize('changes', [{'names': []}, {'disable_tools': True}, {'max_calls': 0}])
 def test_no_call_may_start_where_there_shall_be_none(tokenizer, changes):
   assert begin(tokenizer, names=['Up']).may_start_call
   assert not begin(tokenizer, **{'names': ['Up'], **changes}).may_start_call
@@ -250,7 +250,7 @@ def test_no_call_may_start_where_there_shall_be_none(tokenizer, changes):
 @given(CHUNKS)
 def test_calls_and_results_do_not_count_as_tokens(tokenizer, chunks):
   continuation, _ = call_once(tokenizer, ' [Up(x) ->', 'XY', chunks, max_tokens=3)
-  assert continuation.generated().text == 'ab [Up(x) -> XY]c'
+  assert continuation.output().text == 'ab [Up(x) -> XY]c'
 
 
 @given(CHUNKS)
@@ -259,47 +259,47 @@ def test_calls_and_results_do_not_count_as_words(tokenizer, chunks):
   writer = Writer(ended(tokenizer, 'abc de fg hi'), {2: tokenizer.encode(opening)})
   continuation = begin(tokenizer, ['Up'], max_words=2)
   _, news = play(continuation, writer, chunks, {'of x and y': result})
-  assert continuation.generated().text == ''.join(news) == f'ab{opening} {result}]c de'
+  assert continuation.output().text == ''.join(news) == f'ab{opening} {result}]c de'
 
 
 @given(CHUNKS)
 def test_no_call_is_made_once_the_words_are_there(tokenizer, chunks):
   continuation, asked = call_once(tokenizer, ' [Up(x) ->', 'XY', chunks, max_words=1)
-  assert asked == [] and continuation.generated() == Generated(tokenizer.encode('ab'), 'ab', [])
+  assert asked == [] and continuation.output() == GeneratedText(tokenizer.encode('ab'), 'ab', [])
 
 
 @given(CHUNKS, st.sampled_from(['Up', 'XY', '->', ']c', 'b [', 'bc']))
 def test_calls_and_results_do_not_stop_a_text(tokenizer, chunks, stop):
   continuation, _ = call_once(tokenizer, ' [Up(x) ->', 'XY', chunks, stop=(stop,))
-  assert continuation.generated().text == 'ab [Up(x) -> XY]cd'
+  assert continuation.output().text == 'ab [Up(x) -> XY]cd'
 
 
 @given(CHUNKS)
 def test_a_stop_string_may_lie_around_a_call_that_was_taken_back(tokenizer, chunks):
   continuation, _ = call_once(tokenizer, ' [Up(x) ->', None, chunks, stop=('bc',))
-  assert continuation.generated().text == 'a'
+  assert continuation.output().text == 'a'
 
 
 @given(CHUNKS)
 def test_a_text_after_a_call_ends_before_a_stop_string(tokenizer, chunks):
   continuation, _ = call_once(tokenizer, ' [Up(x) ->', 'XY', chunks, stop=('d', 'XY'))
-  assert continuation.generated().text == 'ab [Up(x) -> XY]c'
+  assert continuation.output().text == 'ab [Up(x) -> XY]c'
 
 
 def test_an_end_inside_of_a_call_takes_the_call_back(tokenizer):
   text = begin(tokenizer, ['Up'])
-  assert text.take_in([*tokenizer.encode(' [Up(a'), tokenizer.eos_id]) is None
+  assert text.append_tokens([*tokenizer.encode(' [Up(a'), tokenizer.eos_id]) is None
   assert text.tokens == [] and not text.done and not text.may_start_call
 
 
 @pytest.mark.parametrize('room', [1, 4, 11, 12, 30])
 def test_a_text_ends_where_the_model_has_no_positions_left(tokenizer, room):
   text = begin(tokenizer, ['Up'], max_positions=len(PROMPT) + room)
-  call = text.take_in(tokenizer.encode(' [Up(a) ->'))
+  call = text.append_tokens(tokenizer.encode(' [Up(a) ->'))
   if call:
-    text.answer(call, 'A', None)
+    text.finish_call(call, 'A', None)
   while not text.done:
-    text.take_in([7, 8])
+    text.append_tokens([7, 8])
   assert len(text.tokens) == room
-  results = [made.call.result for made in text.generated().calls]
+  results = [made.call.result for made in text.output().calls]
   assert results == ([] if room < 8 else [None] if room < 12 else ['A'])

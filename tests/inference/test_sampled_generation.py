@@ -7,18 +7,23 @@ import numpy as np
 import pytest
 
 from toolformer_jax import sharding
-from toolformer_jax.inference.engine import generate
+from toolformer_jax.inference.engine import EngineConfig
+from toolformer_jax.inference.generation import generate
 from toolformer_jax.inference.request import GenerationConfig
-from toolformer_jax.inference.token_sampling import draw
+from toolformer_jax.inference.token_sampling import sample
+from toolformer_jax.tools.executor import Executor
+from toolformer_jax.tools.function import tool
 
 NAMES = [f'text {i}' * (i + 1) for i in range(6)]
 
 
-def run(model, prompts, seeds=None, on_text=None, **settings):
-  how = {'temperature': 0.7, 'max_tokens': 12, 'slots': 4, 'top_k_api': 1, **settings}
-  return generate(
-      model, [model.tokenizer.encode(prompt) for prompt in prompts], tool_names=['Up'], seeds=seeds,
-      settings=GenerationConfig(**how), on_text=on_text)
+def run(model, prompts, seeds=None, on_text=None, slots=4, **params):
+  params = {'temperature': 0.7, 'max_tokens': 12, 'top_k_api': 1, **params}
+  with Executor([tool(lambda argument: 'XY', name='Up')]) as executor:
+    return generate(
+        model, [model.tokenizer.encode(prompt) for prompt in prompts], executor=executor,
+        seeds=seeds, config=GenerationConfig(**params), engine_config=EngineConfig(slots),
+        on_text=on_text)
 
 
 @pytest.fixture(scope='module')
@@ -39,13 +44,14 @@ def test_every_token_is_drawn_from_the_logits_of_a_plain_pass(make_model):
   model, seed = make_model(), 11
   prompt = model.tokenizer.encode(NAMES[0])
   how = GenerationConfig(max_tokens=20, temperature=0.7, top_p=0.9)
-  [generated] = generate(model, [prompt], settings=how, seeds=[seed])
+  [generated] = generate(model, [prompt], config=how, seeds=[seed])
   tokens_1T = np.zeros((1, 64), np.int32)  # causality hides what is behind
   before = [model.tokenizer.start_id, *prompt]
   tokens_1T[0, :len(before) + 20] = [*before, *generated.tokens]
   logits_NV = _logits(model.decoder, model.variables, tokens_1T)[len(before) - 1:][:20]
   counts, ones = np.arange(20, dtype=np.int32), np.ones((20, 1), np.uint32)
-  drawn = draw(logits_NV, seed * ones, counts, np.float32(0.7), np.float32(0.9))
+  drawn = sample(logits_NV, seed * ones, counts, np.full(20, 0.7, np.float32),
+                 np.full(20, 0.9, np.float32))
   assert generated.tokens == drawn[:, 0].tolist()
 
 

@@ -1,28 +1,26 @@
 """Branches share rows for as long as they are equal, and wait for rows: no text depends on it."""
 
-import dataclasses
 
 import jax
 import numpy as np
 import pytest
 
 from toolformer_jax import sharding
-from toolformer_jax.inference import branch_sampling as sampling
-from toolformer_jax.inference import shared_prefix as prefill
+from toolformer_jax.inference import branch_sampling, shared_prefix
 
 RNG = np.random.default_rng(0)
 PROMPT = RNG.integers(0, 250, 21).tolist()
 DOCUMENTS = [RNG.integers(0, 250, size).tolist() for size in (9, 30, 17)]
 OPENING = (7, 11)
 SEEDS = 20
-BRANCHES = [sampling.Branch(document, visible, seed)
+BRANCHES = [branch_sampling.Branch(document, visible, seed)
             for document, visible in ((0, 3), (2, 8), (1, 30)) for seed in range(SEEDS)]
 
 
 def prefill_all(model):
-  prompt = prefill.prefill_prompt(model, PROMPT)
+  prompt = shared_prefix.prefill_prompt(model, PROMPT)
   watched = [range(1, len(document)) for document in DOCUMENTS]
-  return model, prefill.prefill_documents(model, prompt, DOCUMENTS, 5, watched)
+  return model, shared_prefix.prefill_documents(model, prompt, DOCUMENTS, 5, watched)
 
 
 @pytest.fixture(scope='module')
@@ -30,12 +28,12 @@ def prefilled(make_model):
   return prefill_all(make_model(max_positions=512))
 
 
-def sample(model, computed, branches, temperature=0.2):
+def sample(model, computed, branches, temperature=0.2, **limits):
   """At this temperature most branches of a place share their first tokens, then part."""
-  settings = sampling.BranchConfig(
-      opening=OPENING, first_allowed=np.ones(model.config.vocab_size, bool), max_tokens=6,
-      temperature=temperature, top_p=1.0, finished=lambda text: len(text) >= 4)
-  return sampling.sample_branches(model, computed, branches, settings)
+  settings = branch_sampling.BranchConfig(
+      opening=OPENING, first_allowed_V=np.ones(model.config.vocab_size, bool), max_tokens=6,
+      temperature=temperature, top_p=1.0, is_finished=lambda text: len(text) >= 4)
+  return branch_sampling.sample_branches(model, computed, branches, settings, **limits)
 
 
 @pytest.fixture(scope='module')
@@ -46,12 +44,12 @@ def texts(prefilled):
 @pytest.fixture
 def decoded(monkeypatch):
   """The number of rows at work in each call of the program that decodes."""
-  rows, decode = [], sampling._decode_branches
-  def recorded(decoder, variables, prompt, documents, cache, visible_B, *others):
-    rows.append(int((np.asarray(visible_B) > 0).sum()))
-    return decode(decoder, variables, prompt, documents, cache, visible_B, *others)
-  monkeypatch.setattr(sampling, '_decode_branches', recorded)
-  return rows
+  working, decode = [], branch_sampling.sample_step
+  def recorded(decoder, variables, prompt, documents, cache, rows, *others):
+    working.append(int((np.asarray(rows.visible_B) > 0).sum()))
+    return decode(decoder, variables, prompt, documents, cache, rows, *others)
+  monkeypatch.setattr(branch_sampling, 'sample_step', recorded)
+  return working
 
 
 def test_samples_of_one_place_are_those_of_each_alone(prefilled, texts):
@@ -62,23 +60,19 @@ def test_samples_of_one_place_are_those_of_each_alone(prefilled, texts):
 
 @pytest.mark.parametrize('rows', [1, 2, 16])
 def test_branches_that_wait_for_a_row_are_the_same(prefilled, texts, decoded, rows):
-  model, computed = prefilled
-  narrow = dataclasses.replace(model, sampling_rows=rows)
-  assert sample(narrow, computed, BRANCHES) == texts
+  assert sample(*prefilled, BRANCHES, sampling_rows=rows) == texts
   assert max(decoded) == rows
 
 
 def test_the_order_of_branches_changes_nothing(prefilled, texts):
-  model, computed = prefilled
-  narrow = dataclasses.replace(model, sampling_rows=2)
   order = np.random.default_rng(0).permutation(len(BRANCHES))
-  shuffled = sample(narrow, computed, [BRANCHES[i] for i in order])
+  shuffled = sample(*prefilled, [BRANCHES[i] for i in order], sampling_rows=2)
   assert shuffled == [texts[i] for i in order]
 
 
 def test_equal_branches_are_computed_once(prefilled, decoded):
   for seeds in (1, 50):
-    branches = [sampling.Branch(1, 12, seed) for seed in range(seeds)]
+    branches = [branch_sampling.Branch(1, 12, seed) for seed in range(seeds)]
     same = sample(*prefilled, branches, temperature=0.0)
     assert len(set(same)) == 1 and same[0]
   half = len(decoded) // 2

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolformer_jax.inference import token_sampling as drawing
+from toolformer_jax.inference import token_sampling as token_sampling
 
 V = 300  # more than one block of the sum, and the second one not full
 LOGITS = np.random.default_rng(0).normal(0, 2, (4, V)).astype(np.float32)
@@ -14,15 +14,16 @@ LOGITS = np.random.default_rng(0).normal(0, 2, (4, V)).astype(np.float32)
 WEIGHTS = st.lists(st.integers(0, 63), max_size=19).map(lambda ks: [*ks, *[0] * (19 - len(ks)), 64])
 SHARES = st.floats(2**-20, 1 - 2**-20, width=32)
 
-jitted = jax.jit(drawing.draw)
-jitted_nucleus = jax.jit(drawing.nucleus)
+jitted = jax.jit(token_sampling.sample)
+jitted_nucleus = jax.jit(token_sampling.nucleus)
 
 
 def draw(logits_BV, seeds_BW, counts_B=None, temperature=1.0, top_p=1.0):
   counts_B = [0] * len(logits_BV) if counts_B is None else counts_B
   return np.asarray(jitted(
       np.asarray(logits_BV, np.float32), np.asarray(seeds_BW, np.uint32),
-      np.asarray(counts_B, np.int32), np.float32(temperature), np.float32(top_p)))
+      np.asarray(counts_B, np.int32), np.full(len(logits_BV), temperature, np.float32),
+      np.full(len(logits_BV), top_p, np.float32)))
 
 
 def sorted_nucleus(weights_V, top_p):
@@ -37,13 +38,13 @@ def sorted_nucleus(weights_V, top_p):
 @settings(max_examples=300)
 def test_the_nucleus_is_the_fewest_likeliest_ids_with_the_mass_and_their_ties(counts, top_p):
   weights_V = np.array(counts, np.float32) / 64
-  got = np.asarray(jitted_nucleus(weights_V[None], np.float32(top_p)))[0]
+  got = np.asarray(jitted_nucleus(weights_V[None], np.float32([top_p])))[0]
   np.testing.assert_array_equal(got, sorted_nucleus(weights_V, top_p))
 
 
 def test_every_row_has_a_nucleus_of_its_own():
   weights_BV = np.exp(LOGITS - LOGITS.max(-1, keepdims=True))
-  together = np.asarray(jitted_nucleus(weights_BV, np.float32(0.7)))
+  together = np.asarray(jitted_nucleus(weights_BV, np.full(len(weights_BV), 0.7, np.float32)))
   for got_V, weights_V in zip(together, weights_BV, strict=True):
     np.testing.assert_array_equal(got_V, sorted_nucleus(weights_V, 0.7))
 
@@ -54,7 +55,7 @@ def test_the_nucleus_is_that_of_transformers(top_p):
   transformers = pytest.importorskip('transformers')
   theirs = transformers.TopPLogitsWarper(top_p)(None, torch.from_numpy(LOGITS)).numpy()
   weights_BV = np.exp(LOGITS - LOGITS.max(-1, keepdims=True))
-  ours = np.asarray(jitted_nucleus(weights_BV, np.float32(top_p)))
+  ours = np.asarray(jitted_nucleus(weights_BV, np.full(len(weights_BV), top_p, np.float32)))
   np.testing.assert_array_equal(ours > 0, np.isfinite(theirs))
 
 
@@ -127,7 +128,7 @@ def test_what_must_not_be_drawn_is_not(seed, allowed, top_p):
 
 def test_an_id_of_no_weight_is_not_drawn_where_sums_round():
   # Whatever a seed's share is, and these are the ones at which a running sum rounds up or down.
-  rng, invert = np.random.default_rng(0), jax.jit(drawing._invert)
+  rng, invert = np.random.default_rng(0), jax.jit(token_sampling._invert)
   wrong = []
   for _ in range(20):
     weights_V = np.where(rng.random(V) < 0.5, rng.random(V), 0).astype(np.float32)

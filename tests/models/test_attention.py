@@ -15,7 +15,7 @@ import pytest
 from toolformer_jax.models import attention, language_model
 from toolformer_jax.models.attention import attend, attend_packed, kernel_for
 from toolformer_jax.models.config import DecoderConfig
-from toolformer_jax.models.kv_cache import Cache, Prefix
+from toolformer_jax.models.kv_cache import KVCache, Prefix
 from toolformer_jax.sharding import make_mesh, on_mesh
 
 KERNELS = ['splash', 'cudnn']
@@ -114,7 +114,7 @@ def test_splash_needs_no_mask(make_model):
 
 def test_caches_prefixes_and_other_lengths_are_xlas(make_model):
   model = make_model()
-  cache = Cache.empty(model.config, 1, 128)
+  cache = KVCache.empty(model.config, 1, 128)
   for tokens, inputs in ((100, {}), (128, {'cache': cache}),
                          (128, {'prefixes': [Prefix.of(cache, jnp.array([3]))]})):
     by_xla = _program(model, 'xla', tokens, **inputs)

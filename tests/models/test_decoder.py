@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from toolformer_jax import sharding
-from toolformer_jax.models.kv_cache import Cache, Prefix
+from toolformer_jax.models.kv_cache import KVCache, Prefix
 
 FAMILIES = {
     'llama': {},
@@ -43,7 +43,7 @@ def test_no_gradient_from_the_future(model):
 
 def test_cached_decoding_is_the_full_pass(model):
   full, _ = model.decoder.apply(model.variables, TOKENS)
-  cache = Cache.empty(model.config, 2, 16)
+  cache = KVCache.empty(model.config, 2, 16)
   pieces = []
   for start, stop in ((0, 5), (5, 6), (6, 12)):
     logits, cache = model.decoder.apply(model.variables, TOKENS[:, start:stop], cache=cache)
@@ -53,7 +53,7 @@ def test_cached_decoding_is_the_full_pass(model):
 
 
 def test_rolling_back_undoes(model):
-  cache = Cache.empty(model.config, 2, 24)
+  cache = KVCache.empty(model.config, 2, 24)
   _, cache = model.decoder.apply(model.variables, TOKENS[:, :6], cache=cache)
   expected, _ = model.decoder.apply(model.variables, TOKENS[:, 6:9], cache=cache)
   _, spoiled = model.decoder.apply(model.variables, TOKENS[:, ::-1], cache=cache)
@@ -65,9 +65,9 @@ def test_rolling_back_undoes(model):
 def test_shared_prefixes_are_a_longer_text(model):
   full, _ = model.decoder.apply(model.variables, TOKENS[:1])
   _, first = model.decoder.apply(
-      model.variables, TOKENS[:1, :4], cache=Cache.empty(model.config, 1, 4))
+      model.variables, TOKENS[:1, :4], cache=KVCache.empty(model.config, 1, 4))
   _, second = model.decoder.apply(
-      model.variables, TOKENS[:1, 4:9], cache=Cache.empty(model.config, 1, 9),
+      model.variables, TOKENS[:1, 4:9], cache=KVCache.empty(model.config, 1, 9),
       prefixes=[Prefix.of(first, jnp.array([4]))])
   # Three rows share both; each sees another part of the second and goes on from there.
   limits, rows = jnp.array([2, 5, 3]), jnp.stack([TOKENS[0, 6:9], TOKENS[0, 9:12], TOKENS[0, 7:10]])

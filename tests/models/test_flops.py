@@ -13,7 +13,7 @@ from toolformer_jax import sharding
 from toolformer_jax.models import flops
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.decoder import Decoder
-from toolformer_jax.models.kv_cache import Cache, UnrolledCache
+from toolformer_jax.models.kv_cache import KVCache, UnrolledCache
 from toolformer_jax.models.language_model import abstract_variables
 from toolformer_jax.training.loss import next_token_loss
 from toolformer_jax.training.packing import PackedRows
@@ -64,7 +64,7 @@ def test_a_sequence_is_its_parts(config):
 
 def test_one_token_after_others():
   decoder, variables, _ = _program(LLAMA)
-  cache = UnrolledCache.of(Cache.empty(LLAMA, 1, TOKENS))
+  cache = UnrolledCache.of(KVCache.empty(LLAMA, 1, TOKENS))
   cache = cache.with_length(np.array([TOKENS - 1], np.int32))
   def last(variables):
     return decoder.apply(variables, np.zeros((1, 1), np.int32), cache=cache)[0]

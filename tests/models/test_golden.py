@@ -10,7 +10,7 @@ import pytest
 
 from toolformer_jax.checkpoints.pretrained import load_pretrained
 from toolformer_jax.data.corpus import read_corpus
-from toolformer_jax.inference.engine import generate
+from toolformer_jax.inference.generation import generate
 from toolformer_jax.inference.request import GenerationConfig
 from toolformer_jax.inference.scoring import ScoreRequest, score
 from toolformer_jax.sharding import make_mesh
@@ -43,7 +43,7 @@ def test_log_probabilities(model, golden):
 def test_greedy_continuations(model, golden):
   some = [(text, entry['greedy']) for text, entry in golden if 'greedy' in entry]
   prompts = [model.tokenizer.encode(text)[:19] for text, _ in some]
-  generated = generate(model, prompts, settings=GenerationConfig(max_tokens=64))
+  generated = generate(model, prompts, config=GenerationConfig(max_tokens=64))
   for continuation, (_, expected) in zip(generated, some, strict=True):
     ended = next((i for i, t in enumerate(expected) if t in model.tokenizer.end_ids), 64)
     assert continuation.tokens == expected[:ended]

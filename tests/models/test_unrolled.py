@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from toolformer_jax.models.decoder import BLOCKS, block_name
-from toolformer_jax.models.kv_cache import Cache, UnrolledCache
+from toolformer_jax.models.kv_cache import KVCache, UnrolledCache
 
 TOLERANCE = dict(atol=1e-5, rtol=1e-5)
 TOKENS = jnp.array(np.random.default_rng(0).integers(0, 250, (3, 9)))
@@ -28,10 +28,10 @@ def model(request, make_model):
 
 
 def random_cache(model, rows=4, slots=16):
-  empty = Cache.empty(model.config, rows, slots)
+  empty = KVCache.empty(model.config, rows, slots)
   rng = np.random.default_rng(0)
   arrays = (rng.normal(size=x.shape).astype(np.float32) for x in (empty.k_LBKHS, empty.v_LBKSH))
-  return Cache(*map(jnp.array, arrays), jnp.array(rng.integers(1, slots - 9, rows), jnp.int32))
+  return KVCache(*map(jnp.array, arrays), jnp.array(rng.integers(1, slots - 9, rows), jnp.int32))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -45,7 +45,7 @@ def assert_equal(one, other):
 
 
 def test_logits_are_the_same(model):
-  unrolled = model.unrolled()
+  unrolled = model.with_unrolled_layers()
   expected, _ = apply(model.decoder, model.variables, TOKENS)
   got, cache = apply(unrolled.decoder, unrolled.variables, TOKENS)
   np.testing.assert_allclose(got, expected, **TOLERANCE)
@@ -53,7 +53,7 @@ def test_logits_are_the_same(model):
 
 
 def test_adapters_take_part(make_model):
-  model = make_model(lora_rank=4).unrolled()
+  model = make_model(lora_rank=4).with_unrolled_layers()
   params = {'params': model.variables['params']}
   without, _ = apply(model.decoder.clone(config=model.config.replace(lora_rank=0)), params, TOKENS)
   got, _ = apply(model.decoder, model.variables, TOKENS)
@@ -61,7 +61,7 @@ def test_adapters_take_part(make_model):
 
 
 def test_logits_and_cache_are_the_same_with_a_cache(model):
-  unrolled, cache = model.unrolled(), random_cache(model, rows=3)
+  unrolled, cache = model.with_unrolled_layers(), random_cache(model, rows=3)
   expected, wanted = apply(model.decoder, model.variables, TOKENS, cache=cache)
   got, written = apply(unrolled.decoder, unrolled.variables, TOKENS, cache=UnrolledCache.of(cache))
   np.testing.assert_allclose(got, expected, **TOLERANCE)
@@ -71,9 +71,9 @@ def test_logits_and_cache_are_the_same_with_a_cache(model):
 
 
 def test_one_token_at_a_time_is_the_full_pass(model):
-  unrolled = model.unrolled()
+  unrolled = model.with_unrolled_layers()
   full, _ = apply(model.decoder, model.variables, TOKENS)
-  cache, pieces = UnrolledCache.of(Cache.empty(model.config, 3, 16)), []
+  cache, pieces = UnrolledCache.of(KVCache.empty(model.config, 3, 16)), []
   for at in range(TOKENS.shape[1]):
     logits, cache = apply(unrolled.decoder, unrolled.variables, TOKENS[:, at:at + 1], cache=cache)
     pieces.append(logits)
@@ -81,7 +81,7 @@ def test_one_token_at_a_time_is_the_full_pass(model):
 
 
 def test_all_layers_are_there_and_differ(model):
-  variables = model.unrolled().variables
+  variables = model.with_unrolled_layers().variables
   assert variables.keys() == model.variables.keys()
   for name, tree in model.variables.items():
     unrolled = variables[name]
@@ -93,7 +93,7 @@ def test_all_layers_are_there_and_differ(model):
 def test_weights_are_views(make_model):
   # Of these sizes every layer's weights begin where XLA can use them in place.
   model = make_model(layers=3, embed_dim=64, mlp_dim=128, lora_rank=16)
-  variables = model.unrolled().variables
+  variables = model.with_unrolled_layers().variables
   for name, tree in model.variables.items():
     for layer in range(3):
       def assert_view(stacked, single, layer=layer):
@@ -143,19 +143,19 @@ def test_a_row_is_turned_and_written(make_model, make):
   model = make_model(layers=3)
   before, source = random_cache(model), random_cache(model, rows=2, slots=12)
   after = make(before).write(jnp.array(2), source.row(jnp.array(1), jnp.array(5)))
-  after = after if isinstance(after, Cache) else after.stacked()
+  after = after if isinstance(after, KVCache) else after.stacked()
   turned = np.r_[5:12, 0:5]
   k_LBKHS, v_LBKSH = np.array(before.k_LBKHS), np.array(before.v_LBKSH)
   k_LBKHS[:, 2, ..., :12] = source.k_LBKHS[:, 1][..., turned]
   v_LBKSH[:, 2, :, :12] = source.v_LBKSH[:, 1][:, :, turned]
-  assert_equal(after, Cache(jnp.array(k_LBKHS), jnp.array(v_LBKSH), before.length_B))
+  assert_equal(after, KVCache(jnp.array(k_LBKHS), jnp.array(v_LBKSH), before.length_B))
 
 
 @pytest.mark.parametrize('make', [lambda cache: cache, UnrolledCache.of])
 def test_a_grown_cache_reads_the_same(make_model, make):
   model = make_model(layers=3)
   cache = make(random_cache(model, rows=3))
-  reader = model if isinstance(cache, Cache) else model.unrolled()
+  reader = model if isinstance(cache, KVCache) else model.with_unrolled_layers()
   expected, _ = apply(reader.decoder, reader.variables, TOKENS, cache=cache)
   got, grown = apply(reader.decoder, reader.variables, TOKENS, cache=cache.grow(40))
   assert grown.slots == 40

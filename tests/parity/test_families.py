@@ -14,7 +14,7 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from toolformer_jax.checkpoints.huggingface import save_directory
 from toolformer_jax.checkpoints.pretrained import load_pretrained
-from toolformer_jax.inference.engine import generate
+from toolformer_jax.inference.generation import generate
 from toolformer_jax.inference.request import GenerationConfig
 from toolformer_jax.inference.scoring import ScoreRequest, score
 from toolformer_jax.sharding import make_mesh
@@ -130,7 +130,7 @@ def test_half_precision_is_near(saved, family):
 def test_greedy_continuations_are_the_same(saved, family):
   model, their_model = ours(saved(family, 0)), theirs(family, 0)
   prompts = sequences(3)[:2]
-  made = generate(model, prompts, settings=GenerationConfig(max_tokens=16, disabled=True))
+  made = generate(model, prompts, config=GenerationConfig(max_tokens=16, disable_tools=True))
   for prompt, continuation in zip(prompts, made, strict=True):
     expected = []
     with torch.inference_mode():

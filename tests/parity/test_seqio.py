@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds  # noqa: E402
 
 from toolformer_jax.evaluation.config import EvaluationConfig  # noqa: E402
 from toolformer_jax.evaluation.files import MissingData  # noqa: E402
-from toolformer_jax.evaluation.task import read_items  # noqa: E402
+from toolformer_jax.evaluation.reading import read_items  # noqa: E402
 from toolformer_jax.evaluation.tasks import TASKS  # noqa: E402
 from toolformer_jax.evaluation.tasks.seqio_tasks import register  # noqa: E402
 from toolformer_jax.evaluation.tasks.vocabulary import SHIFT, ShiftedVocabulary  # noqa: E402

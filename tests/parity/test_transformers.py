@@ -23,7 +23,7 @@ from toolformer_jax.checkpoints.huggingface import save_directory
 from toolformer_jax.checkpoints.pretrained import load_pretrained
 from toolformer_jax.data.catalogue import fetch
 from toolformer_jax.errors import UserError
-from toolformer_jax.inference.engine import generate
+from toolformer_jax.inference.generation import generate
 from toolformer_jax.inference.request import GenerationConfig
 from toolformer_jax.inference.scoring import ScoreRequest, score
 from toolformer_jax.sharding import make_mesh
@@ -73,12 +73,12 @@ def test_greedy_continuations(ours, theirs, texts):
     expected = theirs.greedy([ours.tokenizer.start_id, *prompt], 64)
     ended = next((i for i, token in enumerate(expected) if token in ours.tokenizer.end_ids), 64)
     settings = GenerationConfig(max_tokens=64)
-    assert generate(ours, [prompt], settings=settings)[0].tokens == expected[:ended]
+    assert generate(ours, [prompt], config=settings)[0].tokens == expected[:ended]
 
 
 def test_bfloat16_is_near(ours, theirs, texts):
   half = dataclasses.replace(ours, decoder=ours.decoder.clone(
-      config=ours.config.replace(dtype='bfloat16'))).frozen()
+      config=ours.config.replace(dtype='bfloat16'))).for_inference()
   encoded = [tuple(ours.tokenizer.encode(text)) for text in texts[:5]]
   scored = score(half, [ScoreRequest((), ids, tuple(range(len(ids)))) for ids in encoded])
   expected = [theirs.logprobs([ours.tokenizer.start_id, *ids]) for ids in encoded]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from toolformer_jax.planning.hlo import Collectives
 from toolformer_jax.planning.plan import Fit, Plan, default_mesh
 from toolformer_jax.planning.roofline import Roofline
-from toolformer_jax.planning.search import largest_batch, meshes, search
+from toolformer_jax.planning.search import largest_batch, meshes, search_mesh
 
 
 def _planner(most_rows, speed=lambda mesh: 1.0):
@@ -33,18 +33,18 @@ def test_the_largest_batch_that_fits(gpt_j, most_rows, batch, ways):
 def test_the_fastest_mesh_that_fits(gpt_j):
   def speed(mesh):
     return {(1, 4, 2): 3.0, (1, 8, 1): 9.0}.get(mesh, 1.0)
-  found = search(gpt_j(batch=64), _planner(100, speed))
+  found = search_mesh(gpt_j(batch=64), _planner(100, speed))
   assert found.request.mesh == (1, 8, 1) and found.request.batch == 96
 
 
 def test_a_batch_that_fits_nowhere_is_halved(gpt_j):
-  found = search(gpt_j(batch=64), _planner(21))
+  found = search_mesh(gpt_j(batch=64), _planner(21))
   ways = math.prod(found.request.mesh[:2])
   assert found.fits and found.request.batch == 21 // ways * ways
 
 
 def test_nothing_fits(gpt_j):
-  found = search(gpt_j(batch=4), _planner(0))
+  found = search_mesh(gpt_j(batch=4), _planner(0))
   assert not found.fits and found.request.batch == 1
 
 

@@ -6,13 +6,11 @@ import json
 
 import pytest
 
-from toolformer_jax.calls import Call
 from toolformer_jax.data import catalogue as fetch
 from toolformer_jax.errors import UserError
 from toolformer_jax.tools.base import Context
-from toolformer_jax.tools.executor import Executor
 from toolformer_jax.tools.passage_index import PassageIndex, SearchConfig, passage_index
-from toolformer_jax.tools.registry import Toolbox, call_runner
+from toolformer_jax.tools.registry import Toolbox
 from toolformer_jax.tools.wikisearch import WikiSearch
 
 PAGES = [
@@ -151,16 +149,3 @@ def test_cache_that_can_not_be_written_is_an_error(corpus, cache):
 
 def test_default_corpus_is_one_that_fetch_knows():
   assert fetch.CATALOGUE[SearchConfig().corpus].kind == 'corpus'
-
-
-def test_calls_are_run_each_in_the_context_of_its_text():
-  contexts = [Context(date='2023-01-30'), Context()]
-  with Executor(Toolbox().build(['calculator', 'calendar'])) as executor:
-    run_call = call_runner(executor, contexts)
-    answers = [run_call(Call('Calendar', ''), 0), run_call(Call('Calendar', ''), 1),
-               run_call(Call('Calculator', '6 * 7'), 1)]
-    assert [answer.result(timeout=20) for answer in answers] == [
-      ('Today is Monday, January 30, 2023.', None),
-      (None, 'Calendar: the document has no date'),
-      ('42', None),
-    ]

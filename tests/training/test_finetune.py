@@ -16,7 +16,7 @@ from toolformer_jax.models.language_model import abstract_variables
 from toolformer_jax.training import finetune as module
 from toolformer_jax.training.config import FinetuneConfig
 from toolformer_jax.training.data import plain_example
-from toolformer_jax.training.finetune import evaluate_loss, finetune
+from toolformer_jax.training.finetune import evaluate_loss, finetune_examples
 from toolformer_jax.training.optimizer import make_optimizer
 from toolformer_jax.training.train_step import abstract_state, initial_adapters
 
@@ -31,8 +31,8 @@ def examples(tokenizer):
 
 
 def _run(model, examples, settings, folder, **configuration):
-  return finetune(model=model, examples=examples, settings=settings, output_dir=folder,
-                  configuration=configuration, versions={})
+  return finetune_examples(model=model, examples=examples, config=settings, output_dir=folder,
+                  depends_on=configuration)
 
 
 def _losses(folder):

@@ -14,7 +14,7 @@ from toolformer_jax.models.decoder import Decoder
 from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.training.config import FinetuneConfig
 from toolformer_jax.training.data import annotated_example
-from toolformer_jax.training.finetune import finetune
+from toolformer_jax.training.finetune import finetune_examples
 from toolformer_jax.training.packing import pack
 
 SETTINGS = FinetuneConfig(
@@ -61,8 +61,8 @@ def test_results_of_tools_are_copied(model, tokenizer, tmp_path):
   assert tokenizer.decode(unknown[0].ids).count(unknown_result := _result(10_000)) == 2
   assert unknown_result not in tokenizer.decode(unknown[1].ids)
   assert _accuracy(model, unknown) < 0.05
-  tuned = finetune(model=model, examples=known, settings=SETTINGS, output_dir=tmp_path,
-                   configuration={}, versions={})
+  tuned = finetune_examples(model=model, examples=known, config=SETTINGS, output_dir=tmp_path,
+                   depends_on={})
   assert _accuracy(tuned, unknown) > 0.95
   # Without the calls the numbers are as random as ever.
   alone = [dataclasses.replace(_record(number), calls=()) for number in range(10_000, 10_200)]

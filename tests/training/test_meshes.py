@@ -20,7 +20,7 @@ from toolformer_jax.checkpoints.orbax import load_model, save_model
 from toolformer_jax.data.content_hash import identity
 from toolformer_jax.training.config import FinetuneConfig
 from toolformer_jax.training.data import plain_example
-from toolformer_jax.training.finetune import finetune
+from toolformer_jax.training.finetune import finetune_examples
 
 SETTINGS = FinetuneConfig(steps=20, batch_rows=8, row_tokens=32, learning_rate=1e-3, save_every=1)
 TEXTS = [f'{i} and {i} make {i + i}, and twice that is {4 * i}.' for i in range(40)]
@@ -45,10 +45,10 @@ def _train_here(checkpoint, shape, folder):
   model = load_model(checkpoint, mesh)
   settings = SETTINGS if (folder / 'steps').exists() else dataclasses.replace(
       SETTINGS, save_every=100)
-  trained = finetune(
+  trained = finetune_examples(
       model=model, examples=[plain_example(text, model.tokenizer) for text in TEXTS],
-      settings=settings, output_dir=folder, versions={},
-      configuration={'checkpoint': identity(str(checkpoint))})
+      config=settings, output_dir=folder,
+      depends_on={'checkpoint': identity(str(checkpoint))})
   assert trained is not None
   return _losses(folder)
 
@@ -105,7 +105,7 @@ def test_killed_asked_to_stop_broken_and_moved_it_goes_on_with_the_same_losses(
   process.send_signal(signal.SIGTERM)
   out, err = process.communicate(timeout=PATIENCE_S)
   assert process.returncode == 0, err
-  assert 'goes on from the state that was saved' in out
+  assert 'continues from the state that was saved' in out
   assert not (folder / 'model').exists()
 
   newest = max((folder / 'steps').iterdir(), key=lambda path: int(path.name))
@@ -140,7 +140,7 @@ def test_two_processes_have_the_losses_of_one_and_stop_together(checkpoint, undi
   processes = _start_cluster(checkpoint, folder)
   _wait_for_step(folder, 5, processes)
   processes[1].send_signal(signal.SIGTERM)  # one machine is taken away: all have to stop
-  stopped = 'stopped; the same command goes on from the state that was saved'
+  stopped = 'stopped; the same command continues from the state that was saved'
   assert _ended(processes) == [[stopped], [stopped]]
   assert not (folder / 'model').exists()
 

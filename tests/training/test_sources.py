@@ -6,9 +6,8 @@ import pytest
 
 from toolformer_jax.data.records import AnnotatedDocument, Document, ScoredCall, write_records
 from toolformer_jax.errors import UserError
-from toolformer_jax.training.data import TaskRow, task_example
+from toolformer_jax.training.data import TaskRow, read_texts, task_example
 from toolformer_jax.training.packing import pack
-from toolformer_jax.training.sources import read_texts
 
 CALL = ScoredCall('d', 'Calculator', '1 + 1', 0, 0.5, '2')
 RECORDS = [AnnotatedDocument(Document('d', 'two'), (CALL,)),

@@ -17,7 +17,7 @@ from toolformer_jax.training import finetune as module
 from toolformer_jax.training.checkpointing import StepCheckpoints
 from toolformer_jax.training.config import FinetuneConfig
 from toolformer_jax.training.data import plain_example
-from toolformer_jax.training.finetune import evaluate_loss, finetune
+from toolformer_jax.training.finetune import evaluate_loss, finetune_examples
 
 # It learns these texts by heart, and soon knows less of others.
 SETTINGS = FinetuneConfig(steps=24, batch_rows=2, row_tokens=32, learning_rate=2e-2, save_every=4)
@@ -28,11 +28,11 @@ OTHERS = ['nothing of the kind', 'the number before 7 is 6.']
 @pytest.fixture
 def run(make_model, tokenizer, tmp_path):
   """Returns a function from settings to the outcome of a run in the folder `run`."""
-  def start(settings=SETTINGS, dev=OTHERS, texts=TEXTS):
-    return finetune(
+  def start(config=SETTINGS, dev=OTHERS, texts=TEXTS):
+    return finetune_examples(
         model=make_model(), examples=[plain_example(text, tokenizer) for text in texts],
-        dev_examples=[plain_example(text, tokenizer) for text in dev], settings=settings,
-        output_dir=tmp_path / 'run', configuration={}, versions={})
+        dev_examples=[plain_example(text, tokenizer) for text in dev], config=config,
+        output_dir=tmp_path / 'run', depends_on={})
   return start
 
 

@@ -33,6 +33,14 @@ class ToolConfig:
     check(self, tau_s=(0.0, 1.0), k=(1, 1000), m=(1, 1000), max_texts=(1, 10**9))
 
 
+# Appendix A: the heuristics for the calculator and the translator leave few texts, so that their
+# thresholds are looser. Names in lower case.
+PAPER_TOOL_CONFIGS = {
+  'calculator': ToolConfig(tau_s=0.0, k=20, m=10, tau_f=0.5),
+  'mt': ToolConfig(tau_s=0.0, k=20, m=10, tau_f=0.5),
+  'calendar': ToolConfig(), 'qa': ToolConfig(), 'wikisearch': ToolConfig()}
+
+
 @dataclass(frozen=True)
 class AnnotationConfig:
   """What all tools of a run share.
@@ -52,6 +60,9 @@ class AnnotationConfig:
       nothing, as the result does not lower the loss without a call by enough. Half of the work of
       filtering; what is kept is the same.
     preselect: use the paper's heuristics for the texts in which a tool may help (appendix A.1).
+    scoring_tokens: tokens of the texts that are scored in one batch.
+    sampling_rows: most calls that are sampled at the same time. No result depends on these two but
+      for rounding: more is faster on an accelerator, less needs less memory.
     chunk_documents: texts in one unit of work; what is done is not done again after a restart.
   """
 
@@ -60,12 +71,15 @@ class AnnotationConfig:
   temperature: float = 1.0
   top_p: float = 1.0
   max_call_tokens: int = 40
-  force_name: bool = True
+  force_name: bool = False
   look_ahead_guard: bool = False
   early_reject: bool = False
   preselect: bool = True
+  scoring_tokens: int = 1024
+  sampling_rows: int = 128
   chunk_documents: int = 16
 
   def __post_init__(self):
     check(self, max_text_tokens=(8, 100_000), temperature=(0.0, 10.0), top_p=(1e-6, 1.0),
-          max_call_tokens=(1, 1000), chunk_documents=(1, 1_000_000),)
+          max_call_tokens=(1, 1000), chunk_documents=(1, 1_000_000),
+          scoring_tokens=(1, 10**9), sampling_rows=(1, 10**6))

@@ -2,11 +2,11 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from toolformer_jax.calls import CallSyntax
+from toolformer_jax.calls import Call, CallSyntax
 from toolformer_jax.data.records import Document, ExecutedCall, ScoredCall, from_json, to_json
 from toolformer_jax.inference.scoring import ScoreRequest, score
 from toolformer_jax.models.language_model import LanguageModel
@@ -27,6 +27,7 @@ def weighted_loss(logprobs: np.ndarray) -> float:
 def score_calls(
     executed: Sequence[ExecutedCall], documents: Sequence[Document], *,
     model: LanguageModel, syntax: CallSyntax, min_gain: float = -math.inf,
+    scoring_tokens: int = 1024,
 ) -> tuple[list[ScoredCall], Counter]:
   """Returns the calls that have a result with their three losses, and counts.
 
@@ -36,16 +37,18 @@ def score_calls(
   """
   texts = {document.id: tuple(model.tokenizer.encode(document.text)) for document in documents}
   calls = [call for call in executed if call.failure is None]
-  prefixes = [_prefixes(call, model.tokenizer.encode, syntax) for call in calls]
+  prefixes = [prefixes_of(call.call(), model.tokenizer.encode, syntax) for call in calls]
   requests = [_request(texts[call.document_id], call.position, prefix)
               for call, (nothing, _, result) in zip(calls, prefixes, strict=True)
               for prefix in (nothing, result)]
-  losses = [weighted_loss(logprobs) for logprobs in score(model, requests)]
+  losses = [weighted_loss(logprobs) for logprobs in score(model, requests,
+                                                          scoring_tokens=scoring_tokens)]
   loss_no_call, loss_result = losses[::2], losses[1::2]
   needed = [i for i in range(len(calls)) if loss_no_call[i] - loss_result[i] >= min_gain]
   requests = [_request(texts[calls[i].document_id], calls[i].position, prefixes[i][1])
               for i in needed]
-  loss_call = dict(zip(needed, map(weighted_loss, score(model, requests)), strict=True))
+  logprobs = score(model, requests, scoring_tokens=scoring_tokens)
+  loss_call = dict(zip(needed, map(weighted_loss, logprobs), strict=True))
   scored = [
       from_json(ScoredCall, {**to_json(call), 'loss_no_call': loss_no_call[i],
                              'loss_call': loss_call.get(i), 'loss_result': loss_result[i]})
@@ -58,8 +61,9 @@ def _request(text: tuple[int, ...], position: int, prefix: tuple[int, ...]) -> S
   return ScoreRequest(prefix, text, targets)
 
 
-def _prefixes(call: ExecutedCall, encode, syntax: CallSyntax) -> list[tuple[int, ...]]:
+def prefixes_of(call: Call, encode: Callable[[str], list[int]], syntax: CallSyntax
+                ) -> list[tuple[int, ...]]:
   """Returns the ids of the empty sequence, e(c, '') and e(c, r)."""
-  opening = encode(syntax.opening(call.call()))
+  opening = encode(syntax.opening(call))
   empty, result = (encode(syntax.closing(text)) for text in ('', call.result))
   return [(), (*opening, *empty), (*opening, *result)]

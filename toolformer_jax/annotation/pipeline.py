@@ -49,6 +49,9 @@ from toolformer_jax.tools.executor import Executor, ExecutorConfig, ToolCounts
 
 log = logging.getLogger(__name__)
 
+# Settings that results do not depend on.
+_NOT_RESULTS = ('scoring_tokens', 'sampling_rows')
+
 
 @dataclass(frozen=True)
 class ToolPlan:
@@ -93,7 +96,8 @@ class Annotation:
     """Returns what the results depend on, besides the corpus and the model's weights."""
     return {
         'dtype': self.model.config.dtype,
-        'settings': dataclasses.asdict(self.settings),
+        'settings': {name: value for name, value in dataclasses.asdict(self.settings).items()
+                     if name not in _NOT_RESULTS},
         'limits': {'time_limit_s': self.limits.time_limit_s,
                    'max_result_chars': self.limits.max_result_chars},
         'syntax': dataclasses.asdict(self.syntax),
@@ -233,7 +237,8 @@ class Annotation:
     def score(folder, chunk, documents):
       executed = _read(folder, stage_name(tool, 'execute'), chunk, ExecutedCall, documents)
       return functools.partial(score_calls, executed, documents, model=self.model,
-                               syntax=self.syntax, min_gain=least)
+                               syntax=self.syntax, min_gain=least,
+                               scoring_tokens=settings.scoring_tokens)
     return score
 
   def _merge(self, folder: RunFolder, others_at_work: bool) -> None:

@@ -67,6 +67,17 @@ def examples(folder: RunFolder, plans: Iterable[ToolPlan], tokenizer: Tokenizer,
   return '\n\n'.join(paragraphs)
 
 
+def best_calls_sections(folder: RunFolder, plans: Iterable[ToolPlan], tokenizer: Tokenizer,
+                        syntax: CallSyntax, count: int) -> str:
+  """Returns the `count` best calls of each tool that are kept, and as many that are rejected."""
+  sections = []
+  for plan in plans:
+    for title, some in zip(('Kept', 'Rejected'), best_calls(folder, plan, count), strict=True):
+      if some:
+        sections.append(f'### {title}\n\n{call_table(folder, some, tokenizer, syntax)}')
+  return '\n\n'.join(sections)
+
+
 def tool_rows(folder: RunFolder, plans: Iterable[ToolPlan]) -> list[ToolRow]:
   """Returns a row for each of `plans`; stages that were not run yet count as zero."""
   texts = folder.counts(folders.DOCUMENTS)['documents']

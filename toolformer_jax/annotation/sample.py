@@ -29,12 +29,18 @@ def check_fits(model: LanguageModel, prompt: Prompt, settings: AnnotationConfig,
   model.tokenizer.single_id(syntax.start)
   prompt_tokens = len(encode(prompt.before(syntax))) + len(encode(prompt.between()))
   text, call = settings.max_text_tokens, settings.max_call_tokens
-  needed = prompt_tokens + 2 * text + call
+  start = model.tokenizer.start_id is not None
+  needed = start + prompt_tokens + 2 * text + len(encode(opening(prompt, settings, syntax))) + call
   if needed > model.config.max_positions:
     raise UserError(
         f'the prompt of {prompt.tool}, twice a text of {text} tokens and a call of {call} make '
         f'{needed} tokens, and the model has {model.config.max_positions} positions; make '
         'AnnotationConfig.max_text_tokens smaller')
+
+
+def opening(prompt: Prompt, settings: AnnotationConfig, syntax: CallSyntax) -> str:
+  """Returns the text that every sample begins with."""
+  return syntax.start + (prompt.tool if settings.force_name else '')
 
 
 class CallSampler:
@@ -49,11 +55,12 @@ class CallSampler:
     self._shared = prefill_prompt(model, encode(prompt.before(syntax)))
     self._between = encode(prompt.between())
     self._start_id = model.tokenizer.single_id(syntax.start)
-    self._opening_text = syntax.start + (prompt.tool if settings.force_name else '')
-    self._branch_settings = sampling.BranchConfig(
-        opening=tuple(encode(self._opening_text)), first_allowed=self._first_allowed(),
+    self._opening_text = opening(prompt, settings, syntax)
+    self._branch_config = sampling.BranchConfig(
+        opening=tuple(encode(self._opening_text)), first_allowed_V=self._first_allowed(),
         max_tokens=settings.max_call_tokens, temperature=settings.temperature,
-        top_p=settings.top_p, finished=lambda text: '\n' in text or self._parse(text) is not None)
+        top_p=settings.top_p,
+        is_finished=lambda text: '\n' in text or self._parse(text) is not None)
 
   def __call__(self, documents: Sequence[Document]) -> tuple[list[Candidate], Counter]:
     """Returns the candidates of `documents`, and counts of documents, positions and samples.
@@ -87,7 +94,8 @@ class CallSampler:
         sampling.Branch(row, starts[row] + position,
                         fold_seed(self._settings.seed, documents[row].id, position, sample))
         for row, position, _ in places for sample in range(self._tool.m)]
-    texts = sampling.sample_branches(self._model, prefilled, branches, self._branch_settings)
+    texts = sampling.sample_branches(self._model, prefilled, branches, self._branch_config,
+                                     sampling_rows=self._settings.sampling_rows)
     found = [self._parse(text) if text is not None else None for text in texts]
     counts = Counter(positions=len(places), samples=len(branches),
                      malformed=sum(call is None for call in found))

@@ -25,35 +25,35 @@ class ModelConfig:
   Attributes:
     dtype: of the computation, 'float32' or 'bfloat16'; what is trained is float32.
     data, fsdp, tensor: sizes of the mesh axes; -1 for what the others leave.
-    scoring_tokens: tokens of texts whose log-probabilities are computed side by side.
-    sampling_rows: calls sampled side by side. No result depends on these two but by rounding:
-      more are faster on an accelerator, fewer need less memory.
   """
 
   dtype: Dtype = 'float32'
   data: int = 1
   fsdp: int = -1
   tensor: int = 1
-  scoring_tokens: int = 1024
-  sampling_rows: int = 128
 
   def __post_init__(self):
-    check(self, data=(-1, 10**6), fsdp=(-1, 10**6), tensor=(-1, 10**6),
-          scoring_tokens=(1, 10**9), sampling_rows=(1, 10**6))
+    check(self, data=(-1, 10**6), fsdp=(-1, 10**6), tensor=(-1, 10**6))
     if 0 in (self.data, self.fsdp, self.tensor):
       raise UserError('ModelConfig: no axis of the mesh can have size 0')
 
 
-def load_model(checkpoint: str, settings: ModelConfig,
+def load_model(checkpoint: str, *, config: ModelConfig = ModelConfig(),
                devices: 'Sequence[jax.Device] | None' = None) -> 'LanguageModel':
-  """Returns the model `checkpoint` on `devices`, by default those of this process.
+  """Loads a model.
 
-  Programs that XLA compiles are kept in the cache directory: the second run starts faster.
+  Programs that XLA compiles are kept in the cache directory, so that the next run starts faster.
+
+  Args:
+    checkpoint: a name such as 'smollm2-135m', a .gguf file, a Hugging Face directory, or an output
+      folder of `finetune`.
+    config: dtype and mesh.
+    devices: by default those of this process.
 
   Raises:
     UserError: there is no such checkpoint, or the mesh does not fit the devices.
   """
-  # Imported here: what only names a model shall not wait for JAX.
+  # Imported here, so that a module which only names a model does not wait for JAX.
   import jax
 
   from toolformer_jax.checkpoints.pretrained import load_pretrained
@@ -62,11 +62,10 @@ def load_model(checkpoint: str, settings: ModelConfig,
   jax.config.update('jax_compilation_cache_dir', str(cache_directory() / 'compiled'))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
   try:
-    mesh = make_mesh(settings.data, settings.fsdp, settings.tensor, devices)
+    mesh = make_mesh(config.data, config.fsdp, config.tensor, devices)
   except ValueError as error:
     raise UserError(f'ModelConfig: {error}') from error
-  model = load_pretrained(checkpoint, mesh=mesh, dtype=settings.dtype)
+  model = load_pretrained(checkpoint, mesh=mesh, dtype=config.dtype)
   # Copies that are still under way when Python ends would crash it.
   jax.block_until_ready(model.variables)
-  return dataclasses.replace(model, scoring_tokens=settings.scoring_tokens,
-                             sampling_rows=settings.sampling_rows)
+  return dataclasses.replace(model, source=str(checkpoint))

@@ -13,13 +13,11 @@ import logging
 import pathlib
 
 from toolformer_jax.annotation.config import STAGES
-from toolformer_jax.checkpoints.loading import load_model
 from toolformer_jax.commands import options
-from toolformer_jax.data import hub_datasets as hosted
-from toolformer_jax.data.content_hash import identity
+from toolformer_jax.data import hub_datasets
 from toolformer_jax.errors import UserError
 from toolformer_jax.runtime.cluster import join_cluster
-from toolformer_jax.runtime.run_dir import Shard, software_versions
+from toolformer_jax.runtime.run_dir import Shard
 
 log = logging.getLogger(__name__)
 
@@ -50,50 +48,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
   """Carries the command out."""
-  from toolformer_jax.annotation import report
-  from toolformer_jax.annotation.pipeline import Annotation, ToolPlan
+  from toolformer_jax import api
   from toolformer_jax.annotation.prompts import prompt_for
-  from toolformer_jax.annotation.run_dir import DOCUMENTS, MERGED, RunFolder
-  from toolformer_jax.data.corpus import read_corpus
-  from toolformer_jax.runtime.compile_counter import ProgramCounter
+  from toolformer_jax.annotation.run_dir import DOCUMENTS
+    from toolformer_jax.data.corpus import read_corpus
   shard = _shard(args)
   seed = [] if args.seed is None else [f'AnnotationConfig.seed = {args.seed}']
   config = options.configuration(args, *seed)
   if not (args.output_dir / DOCUMENTS / '.COMPLETED').exists():
-    # Read once before anything is written: a folder is bound to its corpus, and a line that is
-    # mended makes another one.
+    # Read once before anything is written: a folder belongs to its corpus, and a corpus with a
+    # mended line is another one.
     collections.deque(itertools.islice(read_corpus(args.corpus), _checked(args.corpus)), maxlen=0)
-  # First what is quick to refuse: the prompts.
-  prompts = {name.lower(): prompt_for(name, config.tool_settings(name).prompt)
-             for name in config.toolbox.spelled(args.tools)}
+  names = config.toolbox.spelled(args.tools)
+  tool_configs = {name.lower(): config.tool_config(name) for name in names}
+  for name in names:  # prompts are quick to refuse
+    prompt_for(name, tool_configs[name.lower()].prompt)
   with options.call_store(args) as store:
-    tools = options.tools(args.tools, config, store)
-    plans = tuple(ToolPlan(tool, config.tool_settings(tool.name), prompts[tool.name.lower()])
-                  for tool in tools)
-    model = load_model(args.checkpoint, config.model).frozen()
-    annotation = Annotation(model, plans, config.annotation, config.syntax, store)
-    described = {**annotation.configuration(), 'checkpoint': identity(args.checkpoint),
-                 'corpus': identity(args.corpus)}
-    with RunFolder(args.output_dir, described, software_versions(), shard) as folder:
-      with folder.exclusively():
-        config.save(args.output_dir)
-      stages = STAGES if args.stage == 'all' else (args.stage,)
-      with ProgramCounter():
-        annotation.run(lambda: read_corpus(args.corpus), folder, stages)
-      if shard.count > 1 and not folder.is_complete(MERGED):
-        print(f'shard {shard.index} of {shard.count} is done; the last one merges and reports')
-        return
-      summary = report.summary(folder, plans, config.annotation)
-      if folder.is_complete(MERGED):
-        shown = report.examples(folder, plans, model.tokenizer, config.syntax)
-        (args.output_dir / 'report.md').write_text(f'{summary}\n\n{shown}\n', 'utf-8')
-      log.info('%s\n', report.time_table(folder, plans))
-      print(summary)
+    tools = api.build_tools(names, config.toolbox, store)
+    model = api.load_model(args.checkpoint, config=config.model)
+    result = api.annotate(
+        model, lambda: read_corpus(args.corpus), tools=tools, output_dir=args.output_dir,
+        config=config.annotation, tool_configs=tool_configs, limits=config.executor,
+        syntax=config.syntax, call_store=store, shard=shard,
+        stages=STAGES if args.stage == 'all' else (args.stage,),
+        depends_on={'checkpoint': identity(args.checkpoint), 'corpus': identity(args.corpus)})
+  config.save(args.output_dir)
+  if shard.count > 1 and not result.complete:
+    print(f'shard {shard.index} of {shard.count} is done; the last one merges and reports')
+    return
+  if result.complete:
+    report = f'{result.summary}\n\n{result.examples}\n'
+    (args.output_dir / 'report.md').write_text(report, 'utf-8')
+  log.info('%s\n', result.time_table)
+  print(result.summary)
 
 
 def _checked(corpus: str) -> int | None:
   """Returns how many documents are looked at before a run: all, or one that has to be fetched."""
-  return 1 if corpus.startswith(hosted.PREFIXES) else None
+  return 1 if corpus.startswith(hub_datasets.PREFIXES) else None
 
 
 def _shard(args: argparse.Namespace) -> Shard:

@@ -1,36 +1,21 @@
 """Asks models the questions of benchmarks, with and without tools, and judges the answers.
 
 OUTPUT_DIR/report.md has the tables (tables.tex and plots/ too, summary.json for programs), and
-OUTPUT_DIR/predictions/<task>.<arm>.jsonl every answer with its calls. What is there is not computed
-again: the same command goes on where it stopped, another one adds tasks, arms or questions.
+OUTPUT_DIR/predictions/<task>.<arm>.jsonl every answer with its calls. Answers that
+it holds are not computed again: the same command continues where it stopped, another one adds
+tasks, arms or questions.
 
 Arms: base and cc decode plainly, disabled never starts a call, toolformer calls tools.
 """
 
 import argparse
-import contextlib
-import dataclasses
-import importlib.util
-import logging
 import pathlib
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from toolformer_jax.checkpoints.loading import load_model
 from toolformer_jax.commands import options
-from toolformer_jax.data.content_hash import identity
-from toolformer_jax.errors import UserError
-from toolformer_jax.runtime.run_dir import software_versions, whole_file, write_json
-from toolformer_jax.tools.base import Context
-from toolformer_jax.tools.executor import Executor
-from toolformer_jax.tools.registry import PAPER_TOOLS, call_runner
 
 if TYPE_CHECKING:
-  from toolformer_jax.config.loading import Configuration
-  from toolformer_jax.evaluation.runner import CallsOf, Plan, Results
-  from toolformer_jax.evaluation.task import Question
-
-log = logging.getLogger(__name__)
+  from toolformer_jax.config.loading import RunConfig
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,110 +48,22 @@ def add_how(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
   """Carries the command out."""
-  config = options.configuration(args)
-  plan = plan_of(args, config, args.tasks)
-  results = carry_out(args, config, plan, args.output_dir)
-  with open(args.output_dir / 'report.md', encoding='utf-8') as file:
-    print(file.read(), end='')
-  refuse_failures(results)
-
-
-def carry_out(args: argparse.Namespace, config: 'Configuration', plan: 'Plan',
-              folder: pathlib.Path) -> 'Results':
-  """Computes what `folder` lacks of `plan`, and writes its report."""
-  from toolformer_jax.evaluation.runner import evaluate
-  from toolformer_jax.runtime.run_dir import LockedFolder
-  with options.call_store(args) as store:
-    def open_tools():
-      return _tools(args, config, plan, store)
-    def load(checkpoint: str):
-      return load_model(checkpoint, config.model).frozen()
-    with LockedFolder(folder, {'made by': 'evaluate'}, plan.versions):
-      config.save(folder)
-      results = evaluate(plan, folder, load=load, open_tools=open_tools)
-      _write_report(plan, results, folder)
-  return results
-
-
-def refuse_failures(results: 'Results') -> None:
-  """Raises UserError if anything failed, or nothing was evaluated."""
-  if results.failed:
-    raise UserError(f'{len(results.failed)} failed: ' + '; '.join(
-        f'{name}: {reason}' for name, reason in results.failed.items()))
-  if not results.scores:
-    raise UserError('nothing was evaluated: ' + '; '.join(results.skipped.values()))
-
-
-def plan_of(args: argparse.Namespace, config: 'Configuration', names: Sequence[str]) -> 'Plan':
-  """Returns what the options ask for of the tasks `names`.
-
-  Raises:
-    UserError: something is amiss, before any work.
-  """
+  from toolformer_jax import api
   from toolformer_jax.evaluation.arms import read_arms
-  from toolformer_jax.evaluation.runner import Plan
-  from toolformer_jax.evaluation.task import TFDS
-  from toolformer_jax.evaluation.tasks import tasks
-  if args.limit is not None and args.limit < 1:
-    raise UserError(f'--limit must be at least 1, not {args.limit}')
-  chosen, arms = tasks(names), read_arms(args.arms, args.checkpoint)
-  if not (args.data_dir.startswith(TFDS) or pathlib.Path(args.data_dir).is_dir()
-          or not any(task.how_to_get for task in chosen)):
-    raise UserError(f'--data_dir: there is no folder {args.data_dir}')
-  calls = any(arm.calls for arm in arms)
-  toolbox = config.toolbox
-  return Plan(
-      tasks=chosen, arms=arms, data_dir=args.data_dir, limit=args.limit, settings=config.evaluation,
-      generation=config.generation, syntax=config.syntax,
-      tools=(toolbox.spelled(args.tools) if args.tools else _available(config)) if calls else [],
-      identities={arm.checkpoint: identity(arm.checkpoint) for arm in arms},
-      described={'toolbox': dataclasses.asdict(toolbox),
-                 'max_result_chars': config.executor.max_result_chars,
-                 'time_limit_s': config.executor.time_limit_s},
-      versions=software_versions())
+  config = options.configuration(args)
+  with options.call_store(args) as store:
+    result = api.evaluate(
+        args.tasks, arms=read_arms(args.arms, args.checkpoint), output_dir=args.output_dir,
+        call_store=store, **how(args, config))
+  config.save(args.output_dir)
+  print(result.report, end='')
+  result.raise_failures()
 
 
-def _available(config: 'Configuration') -> list[str]:
-  """Returns the paper's tools, without the translator where there is none."""
-  try:
-    config.toolbox.build(['mt'])
-  except UserError as error:
-    log.warning('without the tool mt: %s', error)
-    return [name for name in PAPER_TOOLS if name != 'MT']
-  return list(PAPER_TOOLS)
-
-
-@contextlib.contextmanager
-def _tools(args: argparse.Namespace, config: 'Configuration', plan: 'Plan',
-           store) -> Iterator['CallsOf']:
-  """Opens the tools of the plan."""
-  built = options.tools(plan.tools, config, store)
-  with Executor(built, config.executor, syntax=config.syntax, store=store) as executor:
-    def calls_of(questions: Sequence['Question']):
-      date = plan.settings.calendar_date
-      contexts = [Context(question.id, date=question.date or date) for question in questions]
-      return call_runner(executor, contexts)
-    yield calls_of
-
-
-def _write_report(plan: 'Plan', results: 'Results', folder: pathlib.Path) -> None:
-  """Writes summary.json, report.md, tables.tex and plots."""
-  from toolformer_jax.evaluation.tables import latex, report, score_rows
-  text = report(plan, results)
-  write_json(folder / 'summary.json', {
-      **dataclasses.asdict(results),
-      'arms': {arm.name: {'checkpoint': arm.checkpoint, 'sha256': plan.identities[arm.checkpoint]}
-               for arm in plan.arms},
-      'limit': plan.limit, 'tools': list(plan.tools),
-      'rules': {task.name: str(task.rule) if task.rule else 'perplexity' for task in plan.tasks},
-      'settings': dataclasses.asdict(plan.settings),
-      'generation': dataclasses.asdict(plan.generation)})
-  for name, content in (('report.md', text), ('tables.tex', latex(score_rows(plan,
-                                                                             results.scores)))):
-    with whole_file(folder / name) as file:
-      file.write(content)
-  if importlib.util.find_spec('matplotlib'):
-    from toolformer_jax.evaluation.plots import draw
-    draw(plan, results.scores, folder / 'plots')
-  else:
-    log.info('no plots: pip install "toolformer_jax[plots]" draws them')
+def how(args: argparse.Namespace, config: 'RunConfig') -> dict[str, Any]:
+  """Returns the arguments of `api.evaluate` that the options of `add_how` give."""
+  return {
+      'data_dir': args.data_dir, 'tools': args.tools, 'limit': args.limit,
+      'config': config.evaluation, 'generation_config': config.generation,
+      'engine_config': config.engine, 'model_config': config.model, 'limits': config.executor,
+      'toolbox': config.toolbox, 'syntax': config.syntax}

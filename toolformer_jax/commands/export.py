@@ -7,9 +7,7 @@ are merged into its weights. With --adapter they are written alone, as PEFT load
 import argparse
 import pathlib
 
-from toolformer_jax.checkpoints.loading import load_model
 from toolformer_jax.commands import options
-from toolformer_jax.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,13 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
   """Carries the command out."""
-  from toolformer_jax.checkpoints.huggingface import save_directory
-  from toolformer_jax.checkpoints.peft import save_adapter
-  if args.output_dir.exists() and (not args.output_dir.is_dir() or any(args.output_dir.iterdir())):
-    raise UserError(f'{args.output_dir} is there already; choose another --output_dir')
-  model = load_model(args.checkpoint, options.configuration(args).model)
-  if args.adapter:
-    save_adapter(args.output_dir, model, args.adapter)
-  else:
-    save_directory(args.output_dir, model)
-  print(args.output_dir)
+  from toolformer_jax import api
+  api.check_is_new(args.output_dir)
+  model = api.load_model(args.checkpoint, config=options.configuration(args).model)
+  print(api.export(model, output_dir=args.output_dir, adapter_of=args.adapter))

@@ -1,27 +1,23 @@
 """Trains a model on the texts with calls that annotate found.
 
 OUTPUT_DIR becomes a checkpoint that needs nothing else: weights (the base of a LoRA included),
-configuration and tokenizer. A run that was stopped goes on when the same command is started again.
+configuration and tokenizer. A run that was stopped continues when the same command is started
+again.
 """
 
 import argparse
-import dataclasses
 import logging
 import pathlib
 from typing import TYPE_CHECKING
 
-from toolformer_jax.checkpoints.loading import load_model
 from toolformer_jax.commands import options
-from toolformer_jax.data.content_hash import identity
 from toolformer_jax.errors import UserError
 from toolformer_jax.runtime.cluster import join_cluster
-from toolformer_jax.runtime.run_dir import software_versions
 
 if TYPE_CHECKING:
-  from toolformer_jax.config.loading import Configuration
-  from toolformer_jax.tokenizer import Tokenizer
-  from toolformer_jax.training.mixture import Text
-  from toolformer_jax.training.packing import Example
+  from collections.abc import Sequence
+
+  import jax
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,44 +42,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
   """Carries the command out."""
-  from toolformer_jax.training.finetune import finetune
-  from toolformer_jax.training.mixture import hold_out, mixture
+  from toolformer_jax import api
   config = options.configuration(args)
-  texts, dev = _read(args.data, args.without_calls), _read(args.dev, args.without_calls)
+  texts = api.as_texts(args.data)
+  dev = api.as_texts(args.dev) if args.dev else None
   if not texts:
     raise UserError(f'{", ".join(args.data)} holds no text with a call: there is nothing to learn; '
                     'lower tau_f, or annotate more')
-  if not args.dev:
-    texts, dev = hold_out(texts, config.mixture)
   devices, first = _devices(args.distributed)
-  model = load_model(args.checkpoint, config.model, devices)
-  done = finetune(
-      model=model, examples=_examples(mixture(texts, config.mixture), model.tokenizer, config),
-      dev_examples=_examples(dev, model.tokenizer, config), settings=config.finetune,
-      output_dir=args.output_dir, configuration={'checkpoint': identity(args.checkpoint)},
-      versions=software_versions())
+  model = api.load_model(args.checkpoint, config=config.model, devices=devices)
+  result = api.finetune(
+      model, texts, dev=dev, output_dir=args.output_dir, config=config.finetune,
+      mixture=config.mixture, without_calls=args.without_calls, syntax=config.syntax)
   if first:
     config.save(args.output_dir)
-  if done is None:
-    print('stopped; the same command goes on from the state that was saved')
-  elif first:
-    print(args.output_dir)
+    print(args.output_dir if result.finished
+          else 'stopped; the same command continues from the state that was saved')
 
 
-def _read(sources: list[str], without_calls: bool) -> list['Text']:
-  from toolformer_jax.data.records import AnnotatedDocument
-  from toolformer_jax.training.sources import read_texts
-  texts = [text for source in sources for text in read_texts(source)]
-  if not without_calls:
-    return texts
-  return [dataclasses.replace(text, calls=()) if isinstance(text, AnnotatedDocument) else text
-          for text in texts]
-
-
-def _devices(distributed: bool):
+def _devices(distributed: bool) -> tuple['Sequence[jax.Device] | None', bool]:
   """Returns the devices to train on, None for those of this process; and whether it is the first.
 
-  The others say nothing.
+  The other processes log warnings alone.
   """
   if not distributed:
     return None, True
@@ -92,11 +72,3 @@ def _devices(distributed: bool):
     logging.getLogger('toolformer_jax').setLevel(logging.WARNING)
   import jax
   return jax.devices(), index == 0
-
-
-def _examples(texts: list['Text'], tokenizer: 'Tokenizer', config: 'Configuration'
-              ) -> list['Example']:
-  from toolformer_jax.training.data import TaskRow, annotated_example, task_example
-  return [task_example(text, tokenizer) if isinstance(text, TaskRow) else
-          annotated_example(text, tokenizer, config.syntax, config.finetune.mask_results)
-          for text in texts]

@@ -11,18 +11,14 @@ import json
 import pathlib
 from typing import TYPE_CHECKING
 
-from toolformer_jax.checkpoints.loading import load_model
 from toolformer_jax.commands import options
 from toolformer_jax.data.input_texts import InputText, read_prompts
 from toolformer_jax.data.jsonl import is_unicode
 from toolformer_jax.errors import UserError
 from toolformer_jax.tools.base import Context
-from toolformer_jax.tools.executor import Executor
-from toolformer_jax.tools.registry import call_runner
 
 if TYPE_CHECKING:
-  from toolformer_jax.config.loading import Configuration
-  from toolformer_jax.inference.request import Generated
+  from toolformer_jax.inference.request import GeneratedText
   from toolformer_jax.models.language_model import LanguageModel
 
 _TEXTS_AT_ONCE = 64
@@ -46,39 +42,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
   """Carries the command out."""
-  disabled = ['GenerationConfig.disabled = True'] if args.disable_tools else []
+  from toolformer_jax import api
+  disabled = ['GenerationConfig.disable_tools = True'] if args.disable_tools else []
   config = options.configuration(args, *disabled)
   texts = _texts(args)
   with options.call_store(args) as store:
-    tools = options.tools(args.tools, config, store)
-    model = load_model(args.checkpoint, config.model).frozen()
-    with Executor(tools, config.executor, syntax=config.syntax, store=store) as executor:
-      _generate(args, config, model, texts, executor)
-
-
-def _generate(args: argparse.Namespace, config: 'Configuration', model: 'LanguageModel',
-              texts: list[InputText], executor: Executor) -> None:
-  """Continues `texts`, so many at a time, and prints them."""
-  from toolformer_jax.inference.engine import generate
-  prompts = [_encode(model, text, config.generation.max_tokens) for text in texts]
-  contexts = [Context(date=text.date or args.date) for text in texts]
-  streams = len(texts) == 1 and not args.json
-  if streams:
-    print(texts[0].text, end='', flush=True)
-  for first in range(0, len(texts), _TEXTS_AT_ONCE):
-    some = slice(first, first + _TEXTS_AT_ONCE)
-    try:
-      generated = generate(
-          model, prompts[some], settings=config.generation, syntax=config.syntax,
-          tool_names=executor.tool_names, run_call=call_runner(executor, contexts[some]),
-          seeds=[config.generation.seed + first + i for i in range(len(texts[some]))],
-          on_text=_print_piece if streams else None)
-    finally:
-      if streams:
-        print()  # the end of the text's line, or what an error stands behind
-    if not streams:
-      for text, continuation in zip(texts[some], generated, strict=True):
-        print(_shown(text, continuation, args.json))
+    tools = api.build_tools(args.tools, config.toolbox, store)
+    model = api.load_model(args.checkpoint, config=config.model).for_inference()
+    for text in texts:
+      _check(model, text, config.generation.max_tokens)
+    streams = len(texts) == 1 and not args.json
+    if streams:
+      print(texts[0].text, end='', flush=True)
+    for first in range(0, len(texts), _TEXTS_AT_ONCE):
+      some = texts[first:first + _TEXTS_AT_ONCE]
+      try:
+        outputs = api.generate(
+            model, [text.text for text in some], tools=tools, config=config.generation,
+            engine_config=config.engine, limits=config.executor, syntax=config.syntax,
+            contexts=[Context(date=text.date or args.date) for text in some],
+            seeds=[config.generation.seed + first + i for i in range(len(some))],
+            call_store=store, on_text=_print_piece if streams else None)
+      finally:
+        if streams:
+          print()  # ends the line of the text, also before an error
+      for text, output in zip(some, () if streams else outputs, strict=not streams):
+        print(_shown(text, output, args.json))
 
 
 def _texts(args: argparse.Namespace) -> list[InputText]:
@@ -92,22 +81,22 @@ def _texts(args: argparse.Namespace) -> list[InputText]:
   return texts
 
 
-def _encode(model: 'LanguageModel', text: InputText, max_tokens: int) -> list[int]:
-  ids = model.tokenizer.encode(text.text)
+def _check(model: 'LanguageModel', text: InputText, max_tokens: int) -> None:
+  """Raises UserError if the text cannot be continued."""
+  size = len(model.tokenizer.encode(text.text))
   if not text.text.strip():
     raise UserError(f'{text.where}: the text is blank')
-  if len(ids) + max_tokens > model.config.max_positions:
-    raise UserError(f'{text.where}: the text has {len(ids)} tokens, too many for {max_tokens} more '
+  if size + max_tokens > model.config.max_positions:
+    raise UserError(f'{text.where}: the text has {size} tokens, too many for {max_tokens} more '
                     f'in the {model.config.max_positions} positions of the model; shorten it')
-  return ids
 
 
-def _print_piece(request: int, piece: str) -> None:
+def _print_piece(number: int, piece: str) -> None:
   """Prints the next piece of the only text."""
   print(piece, end='', flush=True)
 
 
-def _shown(text: InputText, continuation: 'Generated', as_json: bool) -> str:
+def _shown(text: InputText, continuation: 'GeneratedText', as_json: bool) -> str:
   whole = text.text + continuation.text
   if not as_json:
     return whole

@@ -4,15 +4,14 @@ import argparse
 import contextlib
 import datetime
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from toolformer_jax.errors import UserError
-from toolformer_jax.tools.base import Tool
 from toolformer_jax.tools.call_store import CallStore
 
 if TYPE_CHECKING:
-  from toolformer_jax.config.loading import Configuration
+  from toolformer_jax.config.loading import RunConfig
 
 
 def add_configuration(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +26,7 @@ def add_configuration(parser: argparse.ArgumentParser) -> None:
            '(default: paper.gin)')
 
 
-def configuration(args: argparse.Namespace, *own: str) -> 'Configuration':
+def configuration(args: argparse.Namespace, *own: str) -> 'RunConfig':
   """Returns the configuration of a command; `own` are bindings that its other options make.
 
   Raises:
@@ -70,20 +69,6 @@ def call_store(args: argparse.Namespace) -> Iterator[CallStore | None]:
     return
   with contextlib.closing(CallStore(path, replay=args.replay is not None)) as store:
     yield store
-
-
-def tools(names: Sequence[str], config: 'Configuration', store: CallStore | None) -> list[Tool]:
-  """Returns the tools called `names`; in a replay, those that were recorded.
-
-  Raises:
-    UserError: a name is unknown, or a tool can not be built.
-  """
-  if store and store.replay:
-    return [store.replayed_tool(name) for name in config.toolbox.spelled(names)]
-  built = config.toolbox.build(names)
-  for tool in built if store else ():
-    store.add_tool(tool)
-  return built
 
 
 def add_date(parser: argparse.ArgumentParser) -> None:

@@ -16,7 +16,6 @@ from toolformer_jax.errors import UserError, unknown
 
 if TYPE_CHECKING:
   from toolformer_jax.models.config import DecoderConfig
-  from toolformer_jax.planning.plan import Request
 
 _STEPS = ('train', 'score', 'prefill', 'decode')
 _SETTINGS = 'tpu.gin'
@@ -48,30 +47,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
   """Carries the command out."""
-  os.environ['JAX_PLATFORMS'] = 'cpu'  # nothing is run: a TPU that is there stays free
-  from toolformer_jax.planning.plan import make_plan
+  os.environ['JAX_PLATFORMS'] = 'cpu'  # nothing is run: a TPU of this machine stays free
+  from toolformer_jax.planning.plan import plan
   from toolformer_jax.planning.report import report
-  from toolformer_jax.planning.search import largest_batch, search
-  request = _request(args)
-  if args.search and args.mesh is None:
-    plan = search(request, make_plan)
-  else:
-    plan = make_plan(request)
-    plan = largest_batch(plan, make_plan) if args.search else plan
-  print(json.dumps(plan.record()) if args.json else report(plan))
-
-
-def _request(args: argparse.Namespace) -> 'Request':
-  from toolformer_jax.planning.plan import Request, default_mesh
-  from toolformer_jax.planning.slices import Slice
   args.gin_file = args.gin_file or [_SETTINGS]
-  settings = options.configuration(args)
-  config = _decoder_config(args.model).replace(dtype=settings.model.dtype)
-  where = Slice.named(args.topology)
-  return Request(
-      model=args.model, config=config, slice=where, step=args.step, batch=args.batch,
-      length=args.length, mesh=args.mesh or default_mesh(args.step, config, where.chips),
-      finetune=settings.finetune)
+  config = options.configuration(args)
+  found = plan(
+      _decoder_config(args.model), name=args.model, topology=args.topology, step=args.step,
+      batch=args.batch, length=args.length, mesh=args.mesh, search=args.search,
+      config=config.finetune, dtype=config.model.dtype)
+  print(json.dumps(found.record()) if args.json else report(found))
 
 
 def _decoder_config(model: str) -> 'DecoderConfig':

@@ -21,6 +21,7 @@ from toolformer_jax.calls import CallSyntax
 from toolformer_jax.checkpoints.loading import ModelConfig
 from toolformer_jax.errors import UserError, unknown
 from toolformer_jax.evaluation.config import EvaluationConfig
+from toolformer_jax.inference.engine import EngineConfig
 from toolformer_jax.inference.request import GenerationConfig
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.tools.executor import ExecutorConfig
@@ -32,7 +33,7 @@ DEFAULT_FILE = 'paper.gin'
 
 _SHIPPED = importlib.resources.files('toolformer_jax.configs')
 _KINDS = {kind.__name__: kind for kind in (
-    AnnotationConfig, CallSyntax, EvaluationConfig, ExecutorConfig, FinetuneConfig,
+    AnnotationConfig, CallSyntax, EngineConfig, EvaluationConfig, ExecutorConfig, FinetuneConfig,
     GenerationConfig, MixtureConfig, ModelConfig, MtConfig, OwnTools, QaConfig, SearchConfig,
     ToolConfig)}
 _BUILD = {name: gin.external_configurable(kind) for name, kind in _KINDS.items()}
@@ -50,10 +51,11 @@ gin.add_config_file_search_path(str(_SHIPPED))
 
 
 @dataclass(frozen=True)
-class Configuration:
+class RunConfig:
   """All settings of a run, and the gin text that gives them again."""
 
   annotation: AnnotationConfig
+  engine: EngineConfig
   evaluation: EvaluationConfig
   executor: ExecutorConfig
   finetune: FinetuneConfig
@@ -65,7 +67,7 @@ class Configuration:
   tools: Mapping[str, ToolConfig]
   text: str
 
-  def tool_settings(self, tool: str) -> ToolConfig:
+  def tool_config(self, tool: str) -> ToolConfig:
     """Returns the settings of the tool called `tool`, in any case.
 
     A prompt that is no file is looked for in the package, as gin files are.
@@ -81,7 +83,7 @@ class Configuration:
     (directory / 'config.gin').write_text(self.text, 'utf-8')
 
 
-def load(files: Sequence[str] = (), bindings: Sequence[str] = ()) -> Configuration:
+def load(files: Sequence[str] = (), bindings: Sequence[str] = ()) -> RunConfig:
   """Returns the configuration that `files` and, after them, `bindings` give.
 
   Args:
@@ -137,7 +139,7 @@ def _parsed(paths: Sequence[str], bindings: Sequence[str]) -> Iterator[None]:
     raise _explained(error) from error
 
 
-def _build() -> Configuration:
+def _build() -> RunConfig:
   """Builds everything from what gin has parsed."""
   toolbox = Toolbox(_BUILD['SearchConfig'](), _BUILD['QaConfig'](), _BUILD['MtConfig'](),
                     _BUILD['OwnTools']())
@@ -148,13 +150,13 @@ def _build() -> Configuration:
   _BUILD['ToolConfig']()  # gin shall know that bindings for all tools are used
   settings = {
       'annotation': _BUILD['AnnotationConfig'](),
-      'evaluation': _BUILD['EvaluationConfig'](),
+      'engine': _BUILD['EngineConfig'](), 'evaluation': _BUILD['EvaluationConfig'](),
       'executor': _BUILD['ExecutorConfig'](), 'finetune': _BUILD['FinetuneConfig'](),
       'generation': _BUILD['GenerationConfig'](), 'mixture': _BUILD['MixtureConfig'](),
       'model': _BUILD['ModelConfig'](), 'syntax': _BUILD['CallSyntax'](), 'toolbox': toolbox}
   text = gin.operative_config_str()
   _refuse_unused(set(_ASSIGNED.findall(text)), tools)
-  return Configuration(tools=tools, text=text, **settings)
+  return RunConfig(tools=tools, text=text, **settings)
 
 
 def _refuse_unused(used: set[str], tools: Iterable[str]) -> None:

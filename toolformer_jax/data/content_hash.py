@@ -1,4 +1,4 @@
-"""Hashes of what a result depends on: files, folders, named models and corpora."""
+"""Hashes: of what a result depends on, and of ids by which something is chosen at random."""
 
 import hashlib
 import pathlib
@@ -6,6 +6,15 @@ import pathlib
 from toolformer_jax.data.catalogue import CATALOGUE, file_sha256
 from toolformer_jax.data.hub_datasets import PREFIXES
 from toolformer_jax.errors import UserError
+
+
+def stable_hash(*parts: int | str) -> bytes:
+  """Returns 32 bytes that depend on `parts` alone: the same in every process and on every day.
+
+  What is chosen by it, such as the seed of a sample or the texts that are held out, depends on no
+  order and on no batch.
+  """
+  return hashlib.sha256('\0'.join(map(str, parts)).encode('utf-8')).digest()
 
 
 def identity(name: str) -> str:

@@ -1,7 +1,7 @@
-"""Is a prediction right? The rules of the paper, section 4.2, to the letter.
+"""Decides whether a prediction is right, by the rules of the paper (section 4.2).
 
-What is judged is the continuation without its calls. Where the paper is silent,
-`EvaluationConfig` says what is done.
+A prediction is the continuation without its calls. `EvaluationConfig` has a setting for each
+detail that the paper leaves open.
 """
 
 import re
@@ -17,40 +17,70 @@ _FOLDED = re.compile(r'[\W_]+')
 
 
 @dataclass(frozen=True)
-class Rule:
-  """How a prediction is judged.
-
-  Attributes:
-    words: the answer must stand among the first so many words; 0 for word problems: it must be the
-      first number, or that after the first `=` if the prediction has an equation (footnote 7).
-  """
-
-  words: int
-
-  def __str__(self) -> str:
-    return f'first {self.words} words' if self.words else 'first number, or first after ='
-
-
-@dataclass(frozen=True)
 class Verdict:
-  """Whether a prediction is right, and the part of it that was looked at."""
+  """Whether a prediction is right, and the part of it that was compared."""
 
   correct: bool
   extracted: str
 
 
-def judge(rule: Rule, prediction: str, answers: Sequence[str],
-          settings: EvaluationConfig) -> Verdict:
-  """Returns the verdict on `prediction`, from which calls have been removed."""
-  answers = answers if settings.aliases else answers[:1]
-  if rule.words:
-    extracted = first_words(prediction, rule.words)
-    return Verdict(any(contains(extracted, answer, settings) for answer in answers), extracted)
-  extracted = predicted_number(prediction)
-  right = extracted is not None and any(
-      abs(number(extracted) - number(answer)) <= Fraction(str(settings.number_tolerance))
-      for answer in answers)
-  return Verdict(right, extracted or '')
+@dataclass(frozen=True)
+class FirstWords:
+  """An answer must be among the first words of the prediction.
+
+  Attributes:
+    count: how many words.
+  """
+
+  count: int
+
+  def __str__(self) -> str:
+    return f'first {self.count} words'
+
+  @property
+  def max_words(self) -> int:
+    """After how many words generation stops."""
+    return self.count
+
+  def max_tokens(self, config: EvaluationConfig) -> int:
+    """Returns after how many tokens generation stops at the latest."""
+    return self.count * config.tokens_per_word
+
+  def judge(self, prediction: str, answers: Sequence[str], config: EvaluationConfig) -> Verdict:
+    """Returns the verdict on `prediction`, which holds no calls."""
+    extracted = first_words(prediction, self.count)
+    return Verdict(any(contains(extracted, answer, config) for answer in _counted(answers, config)),
+                   extracted)
+
+
+@dataclass(frozen=True)
+class FirstNumber:
+  """The answer must be the first number, or the first after `=` in an equation (footnote 7)."""
+
+  max_words: int = 0  # generation does not count words
+
+  def __str__(self) -> str:
+    return 'first number, or first after ='
+
+  def max_tokens(self, config: EvaluationConfig) -> int:
+    """Returns after how many tokens generation stops."""
+    return config.number_tokens
+
+  def judge(self, prediction: str, answers: Sequence[str], config: EvaluationConfig) -> Verdict:
+    """Returns the verdict on `prediction`, which holds no calls."""
+    extracted = predicted_number(prediction)
+    right = extracted is not None and any(
+        abs(number(extracted) - number(answer)) <= Fraction(str(config.number_tolerance))
+        for answer in _counted(answers, config))
+    return Verdict(right, extracted or '')
+
+
+Rule = FirstWords | FirstNumber
+
+
+def _counted(answers: Sequence[str], config: EvaluationConfig) -> Sequence[str]:
+  """Returns the answers that count as right."""
+  return answers if config.aliases else answers[:1]
 
 
 def first_words(text: str, count: int) -> str:
@@ -58,12 +88,12 @@ def first_words(text: str, count: int) -> str:
   return ' '.join(text.split()[:count])
 
 
-def contains(text: str, answer: str, settings: EvaluationConfig) -> bool:
+def contains(text: str, answer: str, config: EvaluationConfig) -> bool:
   """Tells whether `answer` stands in `text`."""
   # An answer of nothing but symbols is looked for as it stands.
-  fold = settings.fold_punctuation and bool(_FOLDED.sub('', answer))
-  text, answer = (_normalised(part, settings.fold_case, fold) for part in (text, answer))
-  if settings.whole_words:
+  fold = config.fold_punctuation and bool(_FOLDED.sub('', answer))
+  text, answer = (_normalised(part, config.fold_case, fold) for part in (text, answer))
+  if config.whole_words:
     return bool(answer) and bool(re.search(rf'(?<!\w){re.escape(answer)}(?!\w)', text))
   return bool(answer) and answer in text
 

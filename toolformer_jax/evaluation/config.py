@@ -31,8 +31,6 @@ class EvaluationConfig:
     tokens_per_word: longest continuation elsewhere, for each word that is looked at.
     window_tokens, stride_tokens: a perplexity's texts are cut into windows of so many tokens, each
       so many after the one before; a token is scored in the first window that it is in.
-    slots: texts decoded side by side.
-    chunk, text_chunk: questions whose predictions are written together, and texts whose scores are.
     bootstrap_samples, seed: of the intervals of perplexities and differences.
   """
 
@@ -51,16 +49,12 @@ class EvaluationConfig:
   tokens_per_word: int = 4
   window_tokens: int = 1024
   stride_tokens: int = 512
-  slots: int = 32
-  chunk: int = 256
-  text_chunk: int = 16
   bootstrap_samples: int = 1000
   seed: int = 0
 
   def __post_init__(self):
     check(self, number_tolerance=(0.0, 1.0), number_tokens=(1, 10_000),
           tokens_per_word=(1, 100), window_tokens=(2, 10**6), stride_tokens=(1, 10**6),
-          slots=(1, 10_000), chunk=(1, 10**6), text_chunk=(1, 10**6),
           bootstrap_samples=(1, 10**6), seed=(0, 2**31),
           dateset_seed=(0, 2**31), min_tokens=(0, 1000))
     if self.stride_tokens > self.window_tokens:

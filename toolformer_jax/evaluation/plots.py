@@ -6,13 +6,13 @@ from collections.abc import Sequence
 import matplotlib.figure
 
 from toolformer_jax.evaluation.arms import TITLES
-from toolformer_jax.evaluation.runner import Plan
+from toolformer_jax.evaluation.plan import EvaluationPlan
 from toolformer_jax.evaluation.scores import PERPLEXITY, Score
 
 _COLOURS = {'base': '#9aa5b1', 'cc': '#c9b458', 'disabled': '#6c8ebf', 'toolformer': '#b85450'}
 
 
-def draw(plan: Plan, scores: Sequence[Score], folder: pathlib.Path) -> list[pathlib.Path]:
+def draw(plan: EvaluationPlan, scores: Sequence[Score], folder: pathlib.Path) -> list[pathlib.Path]:
   """Draws a figure for each task into `folder`; returns the files."""
   folder.mkdir(parents=True, exist_ok=True)
   files = []

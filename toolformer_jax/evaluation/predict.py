@@ -11,11 +11,14 @@ import numpy as np
 from toolformer_jax.calls import CallSyntax
 from toolformer_jax.evaluation.arms import Arm
 from toolformer_jax.evaluation.config import EvaluationConfig
-from toolformer_jax.evaluation.task import Question, Task, Text
-from toolformer_jax.inference.engine import RunCall, generate
-from toolformer_jax.inference.request import Generated, GenerationConfig
+from toolformer_jax.evaluation.task import Question, QuestionTask, Text
+from toolformer_jax.inference.engine import EngineConfig
+from toolformer_jax.inference.generation import generate
+from toolformer_jax.inference.request import GeneratedText, GenerationConfig
 from toolformer_jax.inference.scoring import ScoreRequest, score
 from toolformer_jax.models.language_model import LanguageModel
+from toolformer_jax.tools.base import Context
+from toolformer_jax.tools.executor import Executor
 
 
 @dataclass(frozen=True)
@@ -50,42 +53,50 @@ class TextScore:
   tokens: int
 
 
-def decoding(task: Task, arm: Arm, generation: GenerationConfig,
-             settings: EvaluationConfig) -> GenerationConfig:
-  """Returns how `arm` continues the questions of `task`."""
+def generation_config(task: QuestionTask, arm: Arm, generation: GenerationConfig,
+                      config: EvaluationConfig) -> GenerationConfig:
+  """Returns how `arm` continues the questions of `task`: the task decides where texts end."""
   return dataclasses.replace(
-      generation, disabled=arm.disabled, slots=settings.slots,
-      min_tokens=settings.min_tokens, max_words=task.rule.words,
-      max_tokens=task.max_tokens(settings))
+      generation, disable_tools=arm.disabled,
+      min_tokens=config.min_tokens, max_words=task.rule.max_words,
+      max_tokens=task.rule.max_tokens(config))
 
 
-def predict(model: LanguageModel, questions: Sequence[Question], *, settings: GenerationConfig,
-            syntax: CallSyntax, tool_names: Sequence[str] = (), run_call: RunCall | None = None,
-            ) -> list[Prediction]:
+def predict(
+    model: LanguageModel, questions: Sequence[Question], *, config: GenerationConfig,
+    engine_config: EngineConfig, syntax: CallSyntax, executor: Executor | None = None,
+    tool_names: Sequence[str] = (), contexts: Sequence[Context] | None = None,
+    seeds: Sequence[int] | None = None,
+) -> list[Prediction]:
   """Returns what `model` predicts; a prompt that is too long for it is a failure.
 
   Args:
     model: the model.
     questions: what is asked.
-    settings: how to decode, as `decoding` has it.
+    config, engine_config: how to decode, see `generation_config`.
     syntax: how calls are spelled.
-    tool_names, run_call: the tools that may be called, and how; of no use to a disabled arm.
+    executor: runs the tools; None where no tool may be called.
+    tool_names: the tools of the executor that may be called.
+    contexts: what tools may know about each question.
+    seeds: of each question's samples.
   """
+  contexts = [Context()] * len(questions) if contexts is None else contexts
+  seeds = range(config.seed, config.seed + len(questions)) if seeds is None else seeds
   prompts = [model.tokenizer.encode(question.prompt) for question in questions]
   # The start token and one more, so that a whole continuation fits without a call.
-  room = model.config.max_positions - settings.max_tokens - 2
+  room = model.config.max_positions - config.max_tokens - 2
   fitting = [i for i, prompt in enumerate(prompts) if len(prompt) <= room]
   generated = generate(
-      model, [prompts[i] for i in fitting], settings=settings, syntax=syntax,
-      tool_names=tool_names,
-      run_call=run_call and (lambda call, number: run_call(call, fitting[number])))
+      model, [prompts[i] for i in fitting], config=config, engine_config=engine_config,
+      executor=executor, tool_names=tool_names, contexts=[contexts[i] for i in fitting],
+      syntax=syntax, seeds=[seeds[i] for i in fitting])
   by_place = dict(zip(fitting, generated, strict=True))
   return [_prediction(question, by_place.get(i), len(prompt), syntax, tool_names)
           for i, (question, prompt) in enumerate(zip(questions, prompts, strict=True))]
 
 
-def _prediction(question: Question, generated: Generated | None, tokens: int, syntax: CallSyntax,
-                tool_names: Sequence[str]) -> Prediction:
+def _prediction(question: Question, generated: GeneratedText | None, tokens: int,
+                syntax: CallSyntax, tool_names: Sequence[str]) -> Prediction:
   asked = Prediction(question.id, question.group, question.prompt, question.answers)
   if generated is None:
     return dataclasses.replace(asked, failure=f'the prompt has {tokens} tokens, too many')

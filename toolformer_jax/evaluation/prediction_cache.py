@@ -1,7 +1,7 @@
 """The records of one arm on one task: numbered files, each there whole or not at all.
 
     work/svamp/toolformer/run.json        what they depend on
-    work/svamp/toolformer/00000.jsonl     records, as many as were made together
+    work/svamp/toolformer/00000.jsonl     records that were computed together
 """
 
 import dataclasses
@@ -18,11 +18,11 @@ from toolformer_jax.runtime.run_dir import LockedFolder, whole_file
 Record = Prediction | TextScore
 
 
-class Cell(LockedFolder):
-  """The folder of one arm on one task: a question that is in it is not asked again."""
+class PredictionCache(LockedFolder):
+  """The folder of one arm on one task: predictions that it holds are not computed again."""
 
   def records(self, kind: type[Record]) -> dict[str, Record]:
-    """Returns what is there, by id."""
+    """Returns all records, by id."""
     found = {}
     for path in self._files():
       for line in path.read_text('utf-8').splitlines():
@@ -41,8 +41,8 @@ class Cell(LockedFolder):
     try:
       write_lines(path, map(dataclasses.asdict, records))
     except OSError as error:
-      raise UserError(f'can not write {path}: {error.strerror}; the same command goes on from here '
-                      'when that is mended') from error
+      raise UserError(f'cannot write {path}: {error.strerror}; the same command continues from '
+                      'here when that is mended') from error
 
   def _files(self) -> list[pathlib.Path]:
     return sorted(self.path.glob('[0-9]*.jsonl'))
@@ -58,14 +58,14 @@ def missing(items: Sequence[Question] | Sequence[Text],
   """Returns the items without a record.
 
   Raises:
-    UserError: a record of the same id is of another question: the data are other ones.
+    UserError: the record of an id is of another question: the data have changed.
   """
   for item in items:
     record = records.get(item.id)
     if isinstance(record, Prediction) and (
         (record.prompt, record.answers) != (item.prompt, item.answers)):
-      raise UserError(f'the question {item.id} is another one than in the output folder; choose '
-                      'another --output_dir, or the old data')
+      raise UserError(f'the question {item.id} is not the one in the output folder: the data have '
+                      'changed; choose another --output_dir, or the old data')
   return [item for item in items if item.id not in records]
 
 

@@ -1,92 +1,68 @@
-"""Asks every arm every task, computes what is missing, and judges.
+"""Evaluates every arm on every task: computes the predictions that are missing, and judges all.
 
-A task without data is skipped with the reason; one that crashes does not lose the others.
+A task without data is skipped with the reason. If one arm or task crashes, the others are evaluated
+all the same.
 """
 
 import contextlib
 import dataclasses
+import importlib.util
 import logging
 import pathlib
+import tempfile
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from toolformer_jax.calls import CallSyntax
+from toolformer_jax.data.content_hash import stable_hash
 from toolformer_jax.errors import UserError
+from toolformer_jax.evaluation import tables
+from toolformer_jax.evaluation.answer_matching import FirstNumber
 from toolformer_jax.evaluation.arms import Arm
-from toolformer_jax.evaluation.breakdown import breakdown
-from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.evaluation.files import MissingData
-from toolformer_jax.evaluation.predict import Prediction, TextScore, decoding, predict, score_texts
-from toolformer_jax.evaluation.prediction_cache import Cell, Record, missing, write_lines
-from toolformer_jax.evaluation.scores import Difference, Score, differences, judged, scores
-from toolformer_jax.evaluation.task import Question, Task, Text, read_items
-from toolformer_jax.inference.engine import RunCall
-from toolformer_jax.inference.request import GenerationConfig
+from toolformer_jax.evaluation.plan import EvaluationPlan
+from toolformer_jax.evaluation.predict import (
+  Prediction,
+  TextScore,
+  generation_config,
+  predict,
+  score_texts,
+)
+from toolformer_jax.evaluation.prediction_cache import PredictionCache, Record, missing, write_lines
+from toolformer_jax.evaluation.reading import read_items
+from toolformer_jax.evaluation.scores import (
+  Difference,
+  Score,
+  breakdown,
+  differences,
+  judged,
+  scores,
+)
+from toolformer_jax.evaluation.task import PerplexityTask, Question, QuestionTask, Task, Text
 from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.runtime.progress import Progress
+from toolformer_jax.runtime.run_dir import LockedFolder, whole_file, write_json
+from toolformer_jax.tools.base import Context
+from toolformer_jax.tools.executor import Executor
 
 log = logging.getLogger(__name__)
 
-# Returns what runs the calls of some questions, all by one executor.
-CallsOf = Callable[[Sequence[Question]], RunCall]
-
-
-@dataclass(frozen=True)
-class Plan:
-  """What is to be evaluated, and how.
-
-  Attributes:
-    tasks, arms: the rows and columns of the tables.
-    data_dir: the tasks' files are in folders of their names; or 'tfds:' and where it keeps them.
-    limit: questions of each task; None for all.
-    settings, generation, syntax: how questions are asked and judged.
-    tools: names of the tools that Toolformer may call, where the task allows it.
-    identities: hashes of the checkpoints' contents.
-    described: what else the answers of tools depend on, as JSON.
-    versions: of the software, recorded.
-  """
-
-  tasks: Sequence[Task]
-  arms: Sequence[Arm]
-  data_dir: str
-  limit: int | None
-  settings: EvaluationConfig
-  generation: GenerationConfig
-  syntax: CallSyntax
-  tools: Sequence[str]
-  identities: Mapping[str, str]
-  described: Mapping[str, Any]
-  versions: dict[str, str]
-
-  def tools_of(self, task: Task, arm: Arm) -> list[str]:
-    """Returns the names of the tools that `arm` may call in `task`."""
-    return [name for name in self.tools if name not in task.without_tools] if arm.calls else []
-
-  def depends_on(self, task: Task, arm: Arm) -> dict[str, Any]:
-    """Returns what the records of a cell depend on, as JSON."""
-    settings = dataclasses.asdict(self.settings)
-    model = {'checkpoint': self.identities[arm.checkpoint]}
-    if task.rule is None:
-      return {**model, **{key: settings[key] for key in ('window_tokens', 'stride_tokens')}}
-    how = dataclasses.asdict(decoding(task, arm, self.generation, self.settings))
-    del how['slots']  # side by side or not, the answer is the same
-    tools = {'tools': self.tools_of(task, arm), 'syntax': dataclasses.asdict(self.syntax),
-             'calendar_date': self.settings.calendar_date, **self.described}
-    return {**model, 'generation': how, **(tools if arm.calls else {})}
+_QUESTIONS, _TEXTS = 256, 16  # whose records are computed and written together
 
 
 @dataclass
-class Results:
-  """What came of a plan.
+class EvaluationResult:
+  """The outcome of an evaluation.
 
   Attributes:
     scores, differences: the figures.
-    breakdowns: of word problems, by task: how many of Toolformer's answers went wrong how.
-    notes: what a reader of the scores has to know of single cells.
-    skipped: why tasks were not asked, by name.
-    failed: why cells, or the reading of a task, failed: by `task` or `task/arm`.
+    breakdowns: of word problems, by task: how many answers of Toolformer had which outcome.
+    notes: what a reader of the scores has to know about single predictions.
+    skipped: why tasks were not evaluated, by name.
+    failed: why an arm on a task, or the reading of a task, failed: by `task/arm` or `task`.
+    predictions: the judged predictions of each `task.arm`, as JSON objects.
+    report: all tables in Markdown.
   """
 
   scores: list[Score] = field(default_factory=list)
@@ -95,129 +71,204 @@ class Results:
   notes: list[str] = field(default_factory=list)
   skipped: dict[str, str] = field(default_factory=dict)
   failed: dict[str, str] = field(default_factory=dict)
+  predictions: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+  report: str = ''
+
+  def to_dict(self) -> dict[str, Any]:
+    """Returns everything but predictions and report as JSON."""
+    return {name: value for name, value in dataclasses.asdict(self).items()
+            if name not in ('predictions', 'report')}
+
+  def to_records(self) -> list[dict[str, Any]]:
+    """Returns the scores as a list of dicts, for a data frame."""
+    return [dataclasses.asdict(score) for score in self.scores]
+
+  def raise_failures(self) -> None:
+    """Raises UserError if anything failed, or nothing was evaluated."""
+    if self.failed:
+      raise UserError(f'{len(self.failed)} failed: ' + '; '.join(
+          f'{name}: {reason}' for name, reason in self.failed.items()))
+    if not self.scores:
+      raise UserError('nothing was evaluated: ' + '; '.join(self.skipped.values()))
 
 
-def evaluate(plan: Plan, folder: pathlib.Path, *, load: Callable[[str], LanguageModel],
-             open_tools: Callable[[], contextlib.AbstractContextManager[CallsOf]]) -> Results:
-  """Fills the cells of `folder` and returns the figures.
+def evaluate(
+    plan: EvaluationPlan, *, load_model: Callable[[str], LanguageModel],
+    open_executor: Callable[[], contextlib.AbstractContextManager[Executor]],
+    output_dir: pathlib.Path | None = None,
+) -> EvaluationResult:
+  """Evaluates `plan`.
 
   Args:
-    plan: what is to be done.
-    folder: predictions are in predictions/<task>.<arm>.jsonl, judged.
-    load: returns the model of a checkpoint; called once for each, if anything is missing.
-    open_tools: opens the tools; called at most once, if there are calls to be made.
+    plan: what is done.
+    load_model: returns the model of a checkpoint; called once for each, if anything is missing.
+    open_executor: opens the tools; called at most once, if there are calls to make.
+    output_dir: gets report.md, tables.tex, plots/, summary.json, and the judged predictions in
+      predictions/<task>.<arm>.jsonl. Predictions that it holds are not computed again. None: no
+      file stays.
 
   Raises:
-    UserError: a folder was made otherwise, or a model or a tool can not be had.
+    UserError: the folder holds predictions of another configuration, or a model or a tool cannot
+      be loaded.
   """
-  results = Results()
-  items = _read_all(plan, results)
   with contextlib.ExitStack() as stack:
-    calls_of = _Lazily(lambda: stack.enter_context(open_tools()))
-    for checkpoint in dict.fromkeys(arm.checkpoint for arm in plan.arms):
-      cells = [(task, arm) for arm in plan.arms if arm.checkpoint == checkpoint
-               for task in plan.tasks if task.name in items]
-      model = _Lazily(lambda checkpoint=checkpoint: load(checkpoint))
-      for task, arm in cells:
-        _guarded(results, folder, f'{task.name}/{arm.name}', lambda task=task, arm=arm, model=model:
-                 _fill(plan, folder, task, arm, items[task.name], model, calls_of))
-  for task in plan.tasks:
-    if task.name in items:
-      _judge(plan, folder, task, items[task.name], results)
-  return results
+    if output_dir is None:
+      folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    else:
+      folder = output_dir
+    stack.enter_context(LockedFolder(folder, {'made by': 'evaluate'}, dict(plan.versions)))
+    result = _Evaluation(plan, folder, load_model, open_executor).run()
+    _write_report(plan, result, folder)
+  return result
 
 
-class _Lazily:
-  """Makes a thing when it is first asked for."""
+class _Evaluation:
+  """One evaluation: its folder, and the model and the tools, which are loaded when needed."""
 
-  def __init__(self, make: Callable[[], Any]):
-    self._make, self._made = make, None
+  def __init__(self, plan: EvaluationPlan, folder: pathlib.Path,
+               load_model: Callable[[str], LanguageModel],
+               open_executor: Callable[[], contextlib.AbstractContextManager[Executor]]):
+    self.plan, self.folder = plan, folder
+    self.result = EvaluationResult()
+    self._load_model, self._open_executor = load_model, open_executor
+    self._executor: Executor | None = None
+    self._loaded: tuple[str, LanguageModel] | None = None
+    self._stack = contextlib.ExitStack()
 
-  def __call__(self) -> Any:
-    if self._made is None:
-      self._made = self._make()
-    return self._made
+  def run(self) -> EvaluationResult:
+    """Computes what is missing, then judges everything."""
+    items = self._read_tasks()
+    tasks = [task for task in self.plan.tasks if task.name in items]
+    with self._stack:
+      for checkpoint in dict.fromkeys(arm.checkpoint for arm in self.plan.arms):
+        for arm in self.plan.arms:
+          for task in tasks if arm.checkpoint == checkpoint else ():
+            self._guarded(task, arm, items[task.name])
+    for task in tasks:
+      self._judge(task, items[task.name])
+    return self.result
 
+  def _model(self, checkpoint: str) -> LanguageModel:
+    """Returns the model of a checkpoint; only one is in memory at a time."""
+    if self._loaded is None or self._loaded[0] != checkpoint:
+      self._loaded = None
+      self._loaded = checkpoint, self._load_model(checkpoint)
+    return self._loaded[1]
 
-def _read_all(plan: Plan, results: Results) -> dict[str, list[Question] | list[Text]]:
-  items = {}
-  for task in plan.tasks:
+  def _tools(self) -> Executor:
+    if self._executor is None:
+      self._executor = self._stack.enter_context(self._open_executor())
+    return self._executor
+
+  def _read_tasks(self) -> dict[str, list[Question] | list[Text]]:
+    items = {}
+    for task in self.plan.tasks:
+      try:
+        items[task.name] = read_items(task, self.plan.data_dir, self.plan.config, self.plan.limit)
+      except MissingData as error:
+        self.result.skipped[task.name] = str(error)
+      except UserError as error:
+        self.result.failed[task.name] = str(error)
+    return items
+
+  def _guarded(self, task: Task, arm: Arm, items: Sequence[Question] | Sequence[Text]) -> None:
+    """Computes the records of an arm on a task; a crash is noted, with its traceback in errors/."""
     try:
-      items[task.name] = read_items(task, plan.data_dir, plan.settings, plan.limit)
-    except MissingData as error:
-      results.skipped[task.name] = str(error)
-    except UserError as error:
-      results.failed[task.name] = str(error)
-  return items
+      self._compute_missing(task, arm, items)
+    except UserError:
+      raise  # of a folder, a model or a tool: the other tasks would meet it as well
+    except Exception as error:
+      path = self.folder / 'errors' / f'{task.name}.{arm.name}.txt'
+      path.parent.mkdir(parents=True, exist_ok=True)
+      path.write_text(traceback.format_exc(), 'utf-8')
+      name = f'{task.name}/{arm.name}'
+      self.result.failed[name] = f'{type(error).__name__}: {error} (see {path})'
+      log.warning('%s failed: %s', name, self.result.failed[name])
 
+  def _compute_missing(self, task: Task, arm: Arm, items: Sequence[Question] | Sequence[Text]
+                       ) -> None:
+    """Computes the records that the cache of an arm on a task lacks."""
+    of_texts = isinstance(task, PerplexityTask)
+    if of_texts and arm.calls:
+      return
+    size, unit = (_TEXTS, 'texts') if of_texts else (_QUESTIONS, 'questions')
+    with self._cache(task, arm) as cache:
+      todo = missing(items, cache.records(_record_type(task)))
+      with Progress(f'{task.name}, {arm.name}', len(items), unit, len(items) - len(todo)) as bar:
+        for first in range(0, len(todo), size):
+          some = todo[first:first + size]
+          cache.add(self._records(task, arm, some))
+          bar.advance(len(some))
 
-def _guarded(results: Results, folder: pathlib.Path, name: str, work: Callable[[], None]) -> None:
-  """Does `work`; notes a crash, with its traceback in errors/, and lets the others go on."""
-  try:
-    work()
-  except UserError:
-    raise  # a folder, a model or a tool: the others would meet it as well
-  except Exception as error:
-    path = folder / 'errors' / f'{name.replace("/", ".")}.txt'
+  def _records(self, task: Task, arm: Arm, some: Sequence[Question] | Sequence[Text]
+               ) -> list[Record]:
+    plan, model = self.plan, self._model(arm.checkpoint)
+    if isinstance(task, PerplexityTask):
+      return score_texts(model, some, plan.config)
+    names = plan.tools_of(task, arm)
+    date, seed = plan.config.calendar_date, plan.generation.seed
+    return predict(
+        model, some, config=generation_config(task, arm, plan.generation, plan.config),
+        engine_config=plan.engine, syntax=plan.syntax, executor=self._tools() if names else None,
+        tool_names=names,
+        contexts=[Context(question.id, date=question.date or date) for question in some],
+        # Of the question alone: chunks and limits must not change a sample.
+        seeds=[int.from_bytes(stable_hash(seed, question.id)[:4], 'little') for question in some])
+
+  def _cache(self, task: Task, arm: Arm) -> PredictionCache:
+    return PredictionCache(self.folder / 'work' / task.name / arm.name,
+                           self.plan.depends_on(task, arm), dict(self.plan.versions))
+
+  def _judge(self, task: Task, items: Sequence[Question] | Sequence[Text]) -> None:
+    """Judges the records of all arms that have those of all `items`."""
+    by_arm = {}
+    for arm in self.plan.arms:
+      if isinstance(task, PerplexityTask) and arm.calls:
+        continue
+      with self._cache(task, arm) as cache:
+        found = cache.records(_record_type(task))
+      if not missing(items, found):  # else it has failed
+        by_arm[arm.name] = self._judge_arm(task, arm, [found[item.id] for item in items])
+    self.result.differences += differences(task, by_arm, self.plan.config)
+    if 'toolformer' in by_arm and isinstance(getattr(task, 'rule', None), FirstNumber):
+      self.result.breakdowns[task.name] = breakdown(by_arm['toolformer'], self.plan.config)
+
+  def _judge_arm(self, task: Task, arm: Arm, records: list[Record]) -> list[dict[str, Any]]:
+    """Returns the judged records of one arm, writes them, and adds their scores."""
+    found = (judged(task, records, self.plan.config) if isinstance(task, QuestionTask)
+             else list(map(dataclasses.asdict, records)))
+    if failures := sum(record.get('failure') is not None for record in found):
+      self.result.notes.append(f'{task.title}, {arm.name}: {failures} prompts are too long for the '
+                               'model and count as wrong.')
+    path = self.folder / 'predictions' / f'{task.name}.{arm.name}.jsonl'
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(traceback.format_exc(), 'utf-8')
-    results.failed[name] = f'{type(error).__name__}: {error} (see {path})'
-    log.warning('%s failed: %s', name, results.failed[name])
+    write_lines(path, found)
+    self.result.predictions[f'{task.name}.{arm.name}'] = found
+    self.result.scores += scores(task, arm, found, self.plan.config)
+    return found
 
 
-def _fill(plan: Plan, folder: pathlib.Path, task: Task, arm: Arm, items: Sequence,
-          model: Callable[[], LanguageModel], calls_of: Callable[[], CallsOf]) -> None:
-  """Computes the records that a cell lacks."""
-  if task.rule is None and arm.calls:
-    return
-  with _cell(plan, folder, task, arm) as cell:
-    todo = missing(items, cell.records(_kind(task)))
-    size = plan.settings.chunk if task.rule else plan.settings.text_chunk
-    with Progress(f'{task.name}, {arm.name}', len(items), 'questions' if task.rule else 'texts',
-                  done=len(items) - len(todo)) as progress:
-      for first in range(0, len(todo), size):
-        some = todo[first:first + size]
-        cell.add(_records(plan, task, arm, some, model(), calls_of))
-        progress.advance(len(some))
+def _record_type(task: Task) -> type[Record]:
+  return TextScore if isinstance(task, PerplexityTask) else Prediction
 
 
-def _records(plan: Plan, task: Task, arm: Arm, some: Sequence, model: LanguageModel,
-             calls_of: Callable[[], CallsOf]) -> list[Record]:
-  if task.rule is None:
-    return score_texts(model, some, plan.settings)
-  names = plan.tools_of(task, arm)
-  return predict(model, some, settings=decoding(task, arm, plan.generation, plan.settings),
-                 syntax=plan.syntax, tool_names=names, run_call=calls_of()(some) if names else None)
-
-
-def _cell(plan: Plan, folder: pathlib.Path, task: Task, arm: Arm) -> Cell:
-  return Cell(folder / 'work' / task.name / arm.name, plan.depends_on(task, arm), plan.versions)
-
-
-def _kind(task: Task) -> type[Record]:
-  return TextScore if task.rule is None else Prediction
-
-
-def _judge(plan: Plan, folder: pathlib.Path, task: Task, items: Sequence, results: Results) -> None:
-  """Judges what the arms have for `items`, all of it or none; writes it down and counts it."""
-  by_arm = {}
-  for arm in plan.arms:
-    if task.rule is None and arm.calls:
-      continue
-    with _cell(plan, folder, task, arm) as cell:
-      found = cell.records(_kind(task))
-    if missing(items, found):
-      continue  # it has failed
-    records = [found[item.id] for item in items]
-    by_arm[arm.name] = (judged(task, records, plan.settings) if task.rule
-                        else list(map(dataclasses.asdict, records)))
-    if failures := sum(record.get('failure') is not None for record in by_arm[arm.name]):
-      results.notes.append(f'{task.title}, {arm.name}: {failures} prompts are too long for the '
-                           'model and count as wrong.')
-    path = folder / 'predictions' / f'{task.name}.{arm.name}.jsonl'
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_lines(path, by_arm[arm.name])
-    results.scores += scores(task, arm, by_arm[arm.name], plan.settings)
-  results.differences += differences(task, by_arm, plan.settings)
-  if 'toolformer' in by_arm and task.rule and not task.rule.words:
-    results.breakdowns[task.name] = breakdown(by_arm['toolformer'], plan.settings)
+def _write_report(plan: EvaluationPlan, result: EvaluationResult, folder: pathlib.Path) -> None:
+  """Writes summary.json, report.md, tables.tex and plots."""
+  result.report = tables.report(plan, result)
+  write_json(folder / 'summary.json', {
+      **result.to_dict(),
+      'arms': {arm.name: {'checkpoint': arm.checkpoint,
+                          'sha256': plan.checkpoint_hashes[arm.checkpoint]} for arm in plan.arms},
+      'limit': plan.limit, 'tools': list(plan.tool_names),
+      'rules': {task.name: str(getattr(task, 'rule', 'perplexity')) for task in plan.tasks},
+      'settings': dataclasses.asdict(plan.config),
+      'generation': dataclasses.asdict(plan.generation)})
+  latex = tables.latex(tables.score_rows(plan, result.scores))
+  for name, content in (('report.md', result.report), ('tables.tex', latex)):
+    with whole_file(folder / name) as file:
+      file.write(content)
+  if importlib.util.find_spec('matplotlib'):
+    from toolformer_jax.evaluation.plots import draw
+    draw(plan, result.scores, folder / 'plots')
+  else:
+    log.info('no plots: pip install "toolformer_jax[plots]" draws them')

@@ -4,14 +4,15 @@ import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
-from toolformer_jax.evaluation import statistics as intervals
-from toolformer_jax.evaluation.answer_matching import judge
+from toolformer_jax.evaluation import statistics
+from toolformer_jax.evaluation.answer_matching import numbers
 from toolformer_jax.evaluation.arms import Arm
 from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.evaluation.predict import Prediction
-from toolformer_jax.evaluation.task import Task
+from toolformer_jax.evaluation.task import PerplexityTask, QuestionTask, Task
 
 ACCURACY, PERPLEXITY = 'accuracy', 'perplexity'
 
@@ -58,23 +59,23 @@ class Difference:
   high: float
 
 
-def judged(task: Task, predictions: Sequence[Prediction],
-           settings: EvaluationConfig) -> list[dict[str, Any]]:
-  """Returns the predictions as JSON, with what was looked at and whether it is right."""
+def judged(task: QuestionTask, predictions: Sequence[Prediction],
+           config: EvaluationConfig) -> list[dict[str, Any]]:
+  """Returns the predictions as JSON, with the part that was compared and whether it is right."""
   records = []
   for prediction in predictions:
-    verdict = judge(task.rule, prediction.prediction, prediction.answers, settings)
+    verdict = task.rule.judge(prediction.prediction, prediction.answers, config)
     records.append({**dataclasses.asdict(prediction), 'extracted': verdict.extracted,
                     'correct': verdict.correct})
   return records
 
 
 def scores(task: Task, arm: Arm, records: Sequence[dict[str, Any]],
-           settings: EvaluationConfig) -> list[Score]:
+           config: EvaluationConfig) -> list[Score]:
   """Returns the score of the whole and, where there are several, of each part."""
   groups = {'': records} | _by_group(records)
-  single = _accuracy if task.rule else _perplexity
-  return [single(task.name, group, arm.name, some, settings) for group, some in groups.items()]
+  single = _perplexity if isinstance(task, PerplexityTask) else _accuracy
+  return [single(task.name, group, arm.name, some, config) for group, some in groups.items()]
 
 
 def _by_group(records: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
@@ -85,9 +86,9 @@ def _by_group(records: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any
 
 
 def _accuracy(task: str, group: str, arm: str, records: Sequence[dict[str, Any]],
-              settings: EvaluationConfig) -> Score:
+              config: EvaluationConfig) -> Score:
   count, right = len(records), sum(record['correct'] for record in records)
-  low, high = intervals.wilson(right, count)
+  low, high = statistics.wilson(right, count)
   tools, failed = Counter(), 0
   answered: dict[bool, list[bool]] = {True: [], False: []}
   for record in records:
@@ -102,19 +103,19 @@ def _accuracy(task: str, group: str, arm: str, records: Sequence[dict[str, Any]]
 
 
 def _perplexity(task: str, group: str, arm: str, records: Sequence[dict[str, Any]],
-                settings: EvaluationConfig) -> Score:
+                config: EvaluationConfig) -> Score:
   logprobs, tokens = ([record[key] for record in records] for key in ('logprob', 'tokens'))
-  low, high = intervals.perplexity_interval(
-      logprobs, tokens, samples=settings.bootstrap_samples, seed=settings.seed)
-  return Score(task, group, arm, PERPLEXITY, intervals.perplexity(logprobs, tokens), low, high,
+  low, high = statistics.perplexity_interval(
+      logprobs, tokens, samples=config.bootstrap_samples, seed=config.seed)
+  return Score(task, group, arm, PERPLEXITY, statistics.perplexity(logprobs, tokens), low, high,
                len(records))
 
 
 def differences(task: Task, by_arm: Mapping[str, Sequence[dict[str, Any]]],
-                settings: EvaluationConfig) -> list[Difference]:
+                config: EvaluationConfig) -> list[Difference]:
   """Returns how much better Toolformer is than each other arm, on what both were asked."""
   best = by_arm.get('toolformer')
-  if best is None or task.rule is None:
+  if best is None or isinstance(task, PerplexityTask):
     return []
   found = []
   for arm, records in by_arm.items():
@@ -123,15 +124,42 @@ def differences(task: Task, by_arm: Mapping[str, Sequence[dict[str, Any]]],
       pairs = [(others[record['id']], record) for record in best if record['id'] in others]
       groups = {'': pairs} | {group: [pair for pair in pairs if pair[1]['group'] == group]
                               for group in _by_group([second for _, second in pairs])}
-      found += [_difference(task.name, group, arm, some, settings)
+      found += [_difference(task.name, group, arm, some, config)
                 for group, some in groups.items() if some]
   return found
 
 
 def _difference(task: str, group: str, arm: str, pairs: Sequence[tuple[dict, dict]],
-                settings: EvaluationConfig) -> Difference:
+                config: EvaluationConfig) -> Difference:
   first, second = ([pair[side]['correct'] for pair in pairs] for side in (0, 1))
-  low, high = intervals.paired_difference(
-      first, second, samples=settings.bootstrap_samples, seed=settings.seed)
+  low, high = statistics.paired_difference(
+      first, second, samples=config.bootstrap_samples, seed=config.seed)
   return Difference(task, group, arm, 'toolformer', 100 * (sum(second) - sum(first)) / len(pairs),
                     100 * low, 100 * high)
+
+
+# What became of word problems with a calculator.
+RIGHT, NO_CALL, NO_RESULT, WRONG_ARGUMENT, IGNORED, EXTRACTION = OUTCOMES = (
+    'right', 'no call', 'call without a result', 'wrong argument', 'right result, not used',
+    'right number, not the one that counts')
+
+
+def breakdown(records: Sequence[dict[str, Any]], config: EvaluationConfig) -> dict[str, int]:
+  """Returns how many of the judged predictions are of each of `OUTCOMES`."""
+  counts = Counter(_outcome(record, config) for record in records)
+  return {kind: counts[kind] for kind in OUTCOMES}
+
+
+def _outcome(record: dict[str, Any], config: EvaluationConfig) -> str:
+  if record['correct']:
+    return RIGHT
+  results = [call['result'] for call in record['calls'] if call['result'] is not None]
+  if not results:
+    return NO_RESULT if record['calls'] else NO_CALL
+  wanted = [value for answer in record['answers'] for value in numbers(answer)[:1]]
+  def has(text: str) -> bool:
+    tolerance = Fraction(str(config.number_tolerance))
+    return any(abs(value - other) <= tolerance for value in numbers(text) for other in wanted)
+  if has(record['prediction']):
+    return EXTRACTION
+  return IGNORED if any(map(has, results)) else WRONG_ARGUMENT

@@ -2,17 +2,20 @@
 
 import dataclasses
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from toolformer_jax.evaluation.arms import TITLES
-from toolformer_jax.evaluation.breakdown import KINDS
-from toolformer_jax.evaluation.runner import Plan, Results
-from toolformer_jax.evaluation.scores import PERPLEXITY, Difference, Score
-from toolformer_jax.evaluation.task import Task
+from toolformer_jax.evaluation.plan import EvaluationPlan
+from toolformer_jax.evaluation.scores import OUTCOMES, PERPLEXITY, Difference, Score
+from toolformer_jax.evaluation.task import PerplexityTask, Task
+
+if TYPE_CHECKING:
+  from toolformer_jax.evaluation.runner import EvaluationResult
 
 Rows = list[list[str]]
 
 
-def report(plan: Plan, results: Results) -> str:
+def report(plan: EvaluationPlan, results: 'EvaluationResult') -> str:
   """Returns all tables and everything that a reader of a score has to know, in Markdown."""
   parts = ['# Evaluation', 'Percentage of right answers, or perplexity of a token; in brackets the '
            'interval of 95% over the questions (Wilson; of perplexities by bootstrap over texts).',
@@ -32,7 +35,7 @@ def report(plan: Plan, results: Results) -> str:
   return '\n\n'.join(parts) + '\n'
 
 
-def score_rows(plan: Plan, scores: Sequence[Score]) -> Rows:
+def score_rows(plan: EvaluationPlan, scores: Sequence[Score]) -> Rows:
   """Returns the figures: the header first."""
   by_key = {(score.task, score.group, score.arm): score for score in scores}
   arms = [arm.name for arm in plan.arms]
@@ -45,7 +48,7 @@ def score_rows(plan: Plan, scores: Sequence[Score]) -> Rows:
   return rows
 
 
-def lines_of(plan: Plan, figures: Iterable[Score | Difference]) -> list[tuple[Task, str]]:
+def lines_of(plan: EvaluationPlan, figures: Iterable[Score | Difference]) -> list[tuple[Task, str]]:
   """Returns the tasks and parts that have figures, in the order of the plan."""
   there = {(figure.task, figure.group) for figure in figures}
   return [(task, group) for task in plan.tasks
@@ -60,7 +63,7 @@ def shown(figure: Score | Difference) -> str:
           f'{figure.high:{sign}.{digits}f}]')
 
 
-def _difference_rows(plan: Plan, results: Results) -> Rows:
+def _difference_rows(plan: EvaluationPlan, results: 'EvaluationResult') -> Rows:
   by_key = {(one.task, one.group, one.first): one for one in results.differences}
   arms = [arm.name for arm in plan.arms if arm.name != 'toolformer']
   rows = [['', *(f'against {TITLES[arm]}' for arm in arms)]]
@@ -70,7 +73,7 @@ def _difference_rows(plan: Plan, results: Results) -> Rows:
   return rows
 
 
-def _tool_rows(plan: Plan, scores: Sequence[Score]) -> Rows:
+def _tool_rows(plan: EvaluationPlan, scores: Sequence[Score]) -> Rows:
   """Returns how often Toolformer called which tool; nothing where it was not asked."""
   by_key = {(score.task, score.group): score for score in scores
             if score.arm == 'toolformer' and score.measure != PERPLEXITY}
@@ -78,20 +81,20 @@ def _tool_rows(plan: Plan, scores: Sequence[Score]) -> Rows:
     return []
   def percent(value: float | None) -> str:
     return '-' if value is None else f'{value:.1f}'
-  rows = [['', *plan.tools, 'none', 'no result', 'right with a call', 'right without']]
+  rows = [['', *plan.tool_names, 'none', 'no result', 'right with a call', 'right without']]
   for task, group in lines_of(plan, by_key.values()):
     score = by_key[task.name, group]
     used = ['not allowed' if tool in task.without_tools else percent(score.tool_use.get(tool, 0.0))
-            for tool in plan.tools]
+            for tool in plan.tool_names]
     none = max(0.0, 100 - sum(score.tool_use.values()))
     rows.append([task.title_of(group), *used, percent(none), percent(score.failed_calls),
                  percent(score.with_call), percent(score.without_call)])
   return rows
 
 
-def breakdown_rows(plan: Plan, results: Results) -> Rows:
+def breakdown_rows(plan: EvaluationPlan, results: 'EvaluationResult') -> Rows:
   """Returns the percentage of each kind of answer, for each task."""
-  rows = [['', *KINDS]]
+  rows = [['', *OUTCOMES]]
   for task in plan.tasks:
     if counts := results.breakdowns.get(task.name):
       rows.append([task.title, *(f'{100 * count / sum(counts.values()):.1f}'
@@ -99,29 +102,35 @@ def breakdown_rows(plan: Plan, results: Results) -> Rows:
   return rows
 
 
-def _missing_part(results: Results) -> list[str]:
+def _missing_part(results: 'EvaluationResult') -> list[str]:
   gone = [f'- {name}: {reason}' for name, reason in
           [*results.skipped.items(), *results.failed.items()]]
   return ['## Not evaluated', '\n'.join(gone)] if gone else []
 
 
-def _how(plan: Plan) -> list[str]:
+def _how(plan: EvaluationPlan) -> list[str]:
   """Returns checkpoints, rules, and every setting that the paper leaves open."""
-  lines = [f'{TITLES[arm.name]}: `{arm.checkpoint}` (sha256 {plan.identities[arm.checkpoint][:12]})'
-           for arm in plan.arms]
+  lines = [f'{TITLES[arm.name]}: `{arm.checkpoint}` '
+           f'(sha256 {plan.checkpoint_hashes[arm.checkpoint][:12]})' for arm in plan.arms]
   for task in plan.tasks:
-    rule = f'judged by {task.rule}' if task.rule else 'perplexity'
-    without = f'; without {", ".join(sorted(task.without_tools))}' if task.without_tools else ''
-    prompt = f' Prompt: `{task.prompt}`.' if task.prompt else ''
-    lines.append(f'{task.title}: {rule}{without}.{prompt} {task.remark}'.rstrip())
+    lines.append(f'{task.title}: {_how_judged(task)} {task.remark}'.rstrip())
   if plan.limit:
     lines.append(f'Only the first {plan.limit} questions of each task were asked.')
   generation = {name: value for name, value in dataclasses.asdict(plan.generation).items()
                 if name in ('top_k_api', 'max_calls', 'temperature', 'max_call_tokens')}
   for kind, values in (('GenerationConfig', generation),
-                       ('EvaluationConfig', dataclasses.asdict(plan.settings))):
+                       ('EvaluationConfig', dataclasses.asdict(plan.config))):
     lines.append(f'{kind}: {", ".join(f"{name} = {value}" for name, value in values.items())}')
   return lines
+
+
+def _how_judged(task: Task) -> str:
+  """Returns rule, forbidden tools and prompt of a task."""
+  if isinstance(task, PerplexityTask):
+    return 'perplexity.'
+  without = f'; without {", ".join(sorted(task.without_tools))}' if task.without_tools else ''
+  prompt = f' Prompt: `{task.prompt}`.' if task.prompt else ''
+  return f'judged by {task.rule}{without}.{prompt}'
 
 
 def markdown(rows: Rows) -> str:

@@ -1,7 +1,8 @@
 """Ours beside the paper's: figures, tool use, and whether the findings are the same."""
 
 from toolformer_jax.evaluation.arms import TITLES
-from toolformer_jax.evaluation.runner import Plan, Results
+from toolformer_jax.evaluation.plan import EvaluationPlan
+from toolformer_jax.evaluation.runner import EvaluationResult
 from toolformer_jax.evaluation.scores import Difference
 from toolformer_jax.evaluation.tables import Rows, lines_of, shown
 from toolformer_jax.evaluation.task import Task
@@ -13,7 +14,7 @@ def published(task: Task, group: str) -> dict[str, float]:
   return paper.SCORES.get((paper.STAND_INS.get(task.name, task.name), group), {})
 
 
-def figure_rows(plan: Plan, results: Results) -> Rows:
+def figure_rows(plan: EvaluationPlan, results: EvaluationResult) -> Rows:
   """Returns ours and the paper's figure for each part and arm: the header first."""
   ours = {(score.task, score.group, score.arm): score for score in results.scores}
   rows = [['', 'model', 'questions', 'ours', 'paper (GPT-J)']]
@@ -29,7 +30,7 @@ def figure_rows(plan: Plan, results: Results) -> Rows:
   return rows
 
 
-def _all_lines(plan: Plan, results: Results) -> list[tuple[Task, str]]:
+def _all_lines(plan: EvaluationPlan, results: EvaluationResult) -> list[tuple[Task, str]]:
   """Returns what has a figure of ours, or of the paper where ours is missing."""
   there = lines_of(plan, results.scores)
   for task in plan.tasks:
@@ -47,7 +48,7 @@ def _shown_or_dash(value: float | None) -> str:
   return '-' if value is None else str(value)
 
 
-def finding_rows(plan: Plan, results: Results) -> Rows:
+def finding_rows(plan: EvaluationPlan, results: EvaluationResult) -> Rows:
   """Returns for each part what tools gain over each other arm, ours and the paper's."""
   ours = {(one.task, one.group, one.first): one for one in results.differences}
   rows = [['', 'Toolformer minus', 'ours', 'paper', 'finding']]
@@ -69,7 +70,7 @@ def finding(ours: Difference, theirs: float) -> str:
   return 'the same direction' if (ours.value > 0) == (theirs > 0) else 'the opposite direction'
 
 
-def tool_use_rows(plan: Plan, results: Results) -> Rows:
+def tool_use_rows(plan: EvaluationPlan, results: EvaluationResult) -> Rows:
   """Returns how often each tool was called, beside what the paper tells of it."""
   rows = [['', 'tool', 'ours: % of questions', 'paper']]
   for score in results.scores:

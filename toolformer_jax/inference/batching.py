@@ -16,7 +16,9 @@ def count_bucket(count: int, smallest: int = 1) -> int:
 
 
 def first_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-  """Packs items into rows of `capacity`, the longest first, each into the first row with room.
+  """Packs items into rows of `capacity`: the longest first, each into the first row with room.
+
+  A tree of the largest room below each node finds that row, so that the time is n log n.
 
   Args:
     lengths: size of each item, at most `capacity`.
@@ -25,13 +27,16 @@ def first_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
   Returns:
     for each row the indices of its items. The same lengths always give the same rows.
   """
-  rows, free = [], []
+  leaves = count_bucket(len(lengths))
+  room = [capacity] * (2 * leaves)  # of node i, whose children are 2 i and 2 i + 1
+  rows: list[list[int]] = [[] for _ in lengths]
   for item in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-    row = next((r for r, room in enumerate(free) if room >= lengths[item]), None)
-    if row is None:
-      rows.append([])
-      free.append(capacity)
-      row = len(rows) - 1
-    rows[row].append(item)
-    free[row] -= lengths[item]
-  return rows
+    node = 1
+    while node < leaves:
+      node *= 2
+      node += room[node] < lengths[item]
+    rows[node - leaves].append(item)
+    room[node] -= lengths[item]
+    while node := node // 2:
+      room[node] = max(room[2 * node], room[2 * node + 1])
+  return [row for row in rows if row]

@@ -1,15 +1,16 @@
-"""Samples many short continuations of many documents, with everything shared that can be.
+"""Samples many short continuations of many documents, and shares all computation that can be.
 
-A few-shot prompt is computed once and read by all documents; a document once, and read by all of
-its branches. A branch sees the first tokens of its document up to its own position, and owns only
-its few new tokens; branches of one position are computed once for as long as they draw the same
-tokens. Sharing is exact: a branch's tokens are those of a plain forward pass.
+A few-shot prompt is computed once for all documents, and a document once for all of its branches.
+A branch attends to the first tokens of its document, up to its own position, and has only its few
+new tokens in a cache of its own. Branches of one position are computed once for as long as their
+tokens are the same. Sharing is exact: a branch's tokens are those of a plain forward pass.
 """
 
 import functools
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,23 +18,27 @@ import numpy as np
 
 from toolformer_jax import sharding
 from toolformer_jax.inference.batching import count_bucket
-from toolformer_jax.inference.shared_prefix import Prefilled
-from toolformer_jax.inference.token_sampling import draw
+from toolformer_jax.inference.scheduler import busy_first, column
+from toolformer_jax.inference.shared_prefix import PrefilledDocuments
+from toolformer_jax.inference.token_sampling import sample
 from toolformer_jax.models.decoder import Decoder
-from toolformer_jax.models.kv_cache import Cache, Prefix, new_cache, take_rows
+from toolformer_jax.models.kv_cache import KVCache, Prefix, new_cache, take_rows
 from toolformer_jax.models.language_model import LanguageModel
-from toolformer_jax.runtime.oom import naming_memory
+from toolformer_jax.runtime.oom import explain_out_of_memory
 
-_MIN_ROWS = 16  # decoded side by side: fewer cost hardly less time
-_WIDTH = 8  # rows of a lane: they read a document's keys together
-_BRANCHES_PER_ROW = 5  # of a place, on average, while they draw the same tokens
+_MIN_ROWS = 16  # of a batch: fewer take hardly less time
+_GROUP_ROWS = 8  # rows that attend to the same document
+_BRANCHES_PER_ROW = 5  # of one position, on average, while their tokens are the same
 
 
 @dataclass(frozen=True)
 class Branch:
-  """A continuation to sample: after the first `visible` tokens of document number `document`.
+  """A continuation to sample.
 
-  `seed` alone decides its random choices, whatever is sampled beside it.
+  Attributes:
+    document: index of the document.
+    visible: the branch follows the first `visible` tokens of the document.
+    seed: decides its random choices, whatever else is sampled.
   """
 
   document: int
@@ -46,42 +51,71 @@ class BranchConfig:
   """How branches are sampled.
 
   Attributes:
-    opening: ids that every branch is forced to begin with.
-    first_allowed: [V] bool, which ids may come right after the opening.
+    opening: ids that every branch begins with.
+    first_allowed_V: bool, the ids that may follow the opening.
     max_tokens: longest continuation after the opening.
     temperature: 0 for greedy.
-    top_p: share of the probability that tokens are drawn from, the likeliest ones.
-    finished: tells from a continuation's text (without the opening) whether it is complete.
+    top_p: sample from the likeliest tokens that together have this probability.
+    is_finished: tells whether a continuation, its text without the opening, is complete.
   """
 
   opening: tuple[int, ...]
-  first_allowed: np.ndarray
+  first_allowed_V: np.ndarray
   max_tokens: int
   temperature: float
   top_p: float
-  finished: Callable[[str], bool]
+  is_finished: Callable[[str], bool]
 
 
 def sample_branches(
-    model: LanguageModel, prefilled: Prefilled, branches: Sequence[Branch], settings: BranchConfig
+    model: LanguageModel, prefilled: PrefilledDocuments, branches: Sequence[Branch],
+    config: BranchConfig, *, sampling_rows: int = 128,
 ) -> list[str | None]:
-  """Returns each branch's continuation (text after the opening), or None if it never finished.
+  """Returns the continuation of each branch (text after the opening), or None if it never finished.
+
+  Args:
+    model: the model.
+    prefilled: the prompt and the documents.
+    branches: what to sample.
+    config: how.
+    sampling_rows: most rows of a batch. Results do not depend on it but for rounding.
 
   Raises:
     UserError: there is not enough memory.
   """
-  with naming_memory('ModelConfig.sampling_rows'):
-    return _BranchLoop(model, prefilled, branches, settings).run()
+  with explain_out_of_memory('lower AnnotationConfig.sampling_rows'):
+    return _BranchSampler(model, prefilled, branches, config, sampling_rows).run()
+
+
+class BranchRows(NamedTuple):
+  """What B rows sample next; rows without work have zeros.
+
+  Attributes:
+    visible_B: how many tokens of its document a row attends to.
+    last_token_B: the id to read.
+    is_first_B: whether the next token is the first one after the opening; bool.
+    num_tokens_B: tokens of the branch so far; numbers the samples.
+    seeds_BW: of the W branches that share a row; uint32.
+    temperature_B, top_p_B: as in `token_sampling.sample`; float32.
+  """
+
+  visible_B: jax.Array
+  last_token_B: jax.Array
+  is_first_B: jax.Array
+  num_tokens_B: jax.Array
+  seeds_BW: jax.Array
+  temperature_B: jax.Array
+  top_p_B: jax.Array
 
 
 @dataclass
 class _Node:
-  """Branches of one place whose tokens so far are the same: they are computed once.
+  """Branches of one position whose tokens so far are the same: they are computed once.
 
   Attributes:
-    document, visible: the place.
+    document, visible: the position.
     branches: their indices.
-    tokens: what they all have drawn, after the opening that is forced.
+    tokens: that all of them have, the opening included.
   """
 
   document: int
@@ -91,7 +125,7 @@ class _Node:
 
   @property
   def load(self) -> int:
-    """How many rows it is likely to need at a time, once its branches differ."""
+    """How many rows it is likely to need once its branches differ."""
     return -(-len(self.branches) // _BRANCHES_PER_ROW)
 
 
@@ -100,12 +134,12 @@ class _Row:
   """A row of the batch: a node, or none, and how many of its tokens are in the row's cache."""
 
   node: _Node | None = None
-  fed: int = 0
+  num_computed_tokens: int = 0
 
 
 @dataclass
-class _Lane:
-  """Rows side by side that read the same document."""
+class _Group:
+  """Adjacent rows that attend to the same document."""
 
   rows: list[_Row]
   document: int = 0
@@ -116,138 +150,145 @@ class _Lane:
     return sum(row.node.load for row in self.rows if row.node)
 
 
-class _BranchLoop:
-  """The host side of sampling: fills rows with nodes, decodes, parts those that differ.
+class _BranchSampler:
+  """The loop on the host: fills rows with nodes, decodes, and splits nodes whose branches differ.
 
-  Equal branches are one node and take one row. Once they draw different tokens, a copy of the row
-  goes to a free row for each of them; where there is none, the new node waits, and feeds its tokens
-  again when it gets one. A lane takes nodes of its document as its rows get free, and another
-  document once its own has no more. At the end, busy lanes move together.
+  Branches with equal tokens are one node and take one row. When their tokens differ, the row is
+  copied to a free row for each new node. A node that finds no free row waits, and reads its tokens
+  again when it gets one. A group takes nodes of its document as its rows become free, and another
+  document when there are no more. At the end the groups with work move to a smaller batch.
   """
 
-  def __init__(self, model, prefilled, branches, settings):
-    self.model, self.prefilled, self.branches, self.settings = model, prefilled, branches, settings
+  def __init__(self, model: LanguageModel, prefilled: PrefilledDocuments,
+               branches: Sequence[Branch], config: BranchConfig, sampling_rows: int):
+    self.model, self.prefilled, self.branches, self.config = model, prefilled, branches, config
     self.waiting: dict[int, deque[_Node]] = {}
-    nodes = _place_nodes(branches, settings.opening)
+    nodes = _first_nodes(branches, config.opening)
     for node in nodes:
       self.waiting.setdefault(node.document, deque()).append(node)
-    self.group = count_bucket(max((len(node.branches) for node in nodes), default=1))
+    self.max_branches = count_bucket(max((len(node.branches) for node in nodes), default=1))
     load = sum(node.load for node in nodes)
-    most = 1 << model.sampling_rows.bit_length() - 1
+    most = 1 << sampling_rows.bit_length() - 1
     rows = min(most, max(_MIN_ROWS, count_bucket(load) // 2))
     mean = load // max(1, len(self.waiting))
-    self.width = min(_WIDTH, rows, 1 << max(mean, 1).bit_length() - 1)
-    self.lanes = [_Lane([_Row() for _ in range(self.width)]) for _ in range(rows // self.width)]
+    self.group_rows = min(_GROUP_ROWS, rows, 1 << max(mean, 1).bit_length() - 1)
+    self.groups = [_Group([_Row() for _ in range(self.group_rows)])
+                   for _ in range(rows // self.group_rows)]
     self.results: list[str | None] = [None] * len(branches)
 
   def run(self) -> list[str | None]:
     """Decodes until no branch is left."""
-    slots = -(-(len(self.settings.opening) + self.settings.max_tokens) // 16) * 16
+    slots = -(-(len(self.config.opening) + self.config.max_tokens) // 16) * 16
     with sharding.on_mesh(self.model.mesh):
-      cache = new_cache(self.model.config, len(self.lanes) * self.width, slots)
+      cache = new_cache(self.model.config, len(self.groups) * self.group_rows, slots)
       loaded, documents = None, None
       while self._fill():
-        cache = self._narrow(cache)
-        if loaded != (loaded := [lane.document for lane in self.lanes]):
-          documents = None  # before there are others: each takes as much memory as the cache
+        cache = self._shrink(cache)
+        if loaded != (loaded := [group.document for group in self.groups]):
+          documents = None  # freed before others are copied: they take as much memory as the cache
           documents = take_rows(self.prefilled.documents, np.array(loaded, np.int32))
-        drawn_BW, cache = self._decode(documents, cache)
-        cache = self._part(np.asarray(drawn_BW), cache)
+        sampled_BW, cache = self._decode(documents, cache)
+        cache = self._split(np.asarray(sampled_BW), cache)
     return self.results
 
   @property
   def _rows(self) -> list[_Row]:
     """All rows, in the order of the batch."""
-    return [row for lane in self.lanes for row in lane.rows]
+    return [row for group in self.groups for row in group.rows]
 
   def _fill(self) -> bool:
-    """Gives free rows a node; tells whether any row has work."""
-    for lane in self.lanes:
-      if not lane.load and self.waiting:
-        lane.document = max(self.waiting, key=lambda d: (len(self.waiting[d]), -d))
-      for row in lane.rows:
-        queue = self.waiting.get(lane.document)
+    """Gives nodes to free rows; tells whether any row has work."""
+    for group in self.groups:
+      if not group.load and self.waiting:
+        group.document = max(self.waiting, key=lambda d: (len(self.waiting[d]), -d))
+      for row in group.rows:
+        queue = self.waiting.get(group.document)
         if row.node or not queue:
           continue
-        if lane.load and lane.load + queue[0].load > self.width:
+        if group.load and group.load + queue[0].load > self.group_rows:
           break
-        row.node, row.fed = queue.popleft(), 0
+        row.node, row.num_computed_tokens = queue.popleft(), 0
         if not queue:
-          del self.waiting[lane.document]
-    return any(lane.load for lane in self.lanes)
+          del self.waiting[group.document]
+    return any(group.load for group in self.groups)
 
-  def _narrow(self, cache: Cache) -> Cache:
-    """Leaves a power of two of lanes, where fewer are enough for the busy ones."""
-    busy = [i for i, lane in enumerate(self.lanes) if lane.load]
-    load = sum(self.lanes[i].load for i in busy)
-    needed = max(len(busy), -(-load // self.width), -(-_MIN_ROWS // self.width))
+  def _shrink(self, cache: KVCache) -> KVCache:
+    """Leaves a power of two of groups, where fewer are enough for those with work."""
+    busy = [bool(group.load) for group in self.groups]
+    load = sum(group.load for group in self.groups)
+    needed = max(sum(busy), -(-load // self.group_rows), -(-_MIN_ROWS // self.group_rows))
     size = count_bucket(needed)
-    if size >= len(self.lanes):
+    if size >= len(self.groups):
       return cache
-    idle = [i for i, lane in enumerate(self.lanes) if not lane.load]
-    chosen = [*busy, *idle][:size]
-    self.lanes = [self.lanes[i] for i in chosen]
-    rows_B = [i * self.width + row for i in chosen for row in range(self.width)]
+    kept = busy_first(busy, size)
+    self.groups = [self.groups[i] for i in kept]
+    rows_B = [i * self.group_rows + row for i in kept for row in range(self.group_rows)]
     return take_rows(cache, np.array(rows_B, np.int32))
 
-  def _decode(self, documents: Cache, cache: Cache):
-    """Feeds every row's next token, and draws the one after it for each branch of the row."""
-    def column(value, dtype=np.int32):
-      return self.model.put_batch(np.array([value(row) for row in self._rows], dtype))
-    def of_node(value):
-      return lambda row: value(row.node) if row.node else 0
-    def seeds(row):
-      used = [self.branches[i].seed for i in row.node.branches] if row.node else []
-      return used + [0] * (self.group - len(used))
-    cache = cache.with_length(column(lambda row: row.fed))
-    return _decode_branches(
-        self.model.decoder, self.model.variables, self.prefilled.prompt, documents, cache,
-        column(of_node(lambda node: node.visible)), column(seeds, np.uint32),
-        column(of_node(lambda node: len(node.tokens))),
-        column(lambda row: row.node.tokens[row.fed] if row.node else 0),
-        column(of_node(lambda node: len(node.tokens) == len(self.settings.opening)), bool),
-        self.settings.first_allowed, np.float32(self.settings.temperature),
-        np.float32(self.settings.top_p))
+  def _decode(self, documents: KVCache, cache: KVCache) -> tuple[jax.Array, KVCache]:
+    """Reads the next token of every row, and samples the one after it for each of its branches."""
+    lengths_B = column(self.model, self._rows, lambda row: row.num_computed_tokens)
+    return sample_step(
+        self.model.decoder, self.model.variables, self.prefilled.prompt, documents,
+        cache.with_length(lengths_B), self._branch_rows(), self.config.first_allowed_V)
 
-  def _part(self, drawn_BW: np.ndarray, cache: Cache) -> Cache:
-    """Takes in what was drawn: ends branches, and gives those that differ rows of their own."""
-    parted = []
-    for place, row in enumerate(self._rows):
+  def _branch_rows(self) -> BranchRows:
+    """Returns what the rows sample next."""
+    rows = [row if row.node else None for row in self._rows]
+    opening, settings = len(self.config.opening), self.config
+    def of(value, dtype=np.int32):
+      return column(self.model, rows, value, dtype)
+    def seeds(row):
+      used = [self.branches[i].seed for i in row.node.branches] if row else []
+      return used + [0] * (self.max_branches - len(used))
+    return BranchRows(
+        visible_B=of(lambda row: row.node.visible),
+        last_token_B=of(lambda row: row.node.tokens[row.num_computed_tokens]),
+        is_first_B=of(lambda row: len(row.node.tokens) == opening, bool),
+        num_tokens_B=of(lambda row: len(row.node.tokens)),
+        seeds_BW=self.model.put_batch(np.array(list(map(seeds, rows)), np.uint32)),
+        temperature_B=np.full(len(rows), settings.temperature, np.float32),
+        top_p_B=np.full(len(rows), settings.top_p, np.float32))
+
+  def _split(self, sampled_BW: np.ndarray, cache: KVCache) -> KVCache:
+    """Appends the sampled tokens: ends branches, and gives those that differ rows of their own."""
+    new = []
+    for i, row in enumerate(self._rows):
       if row.node is None:
         continue
-      row.fed += 1
-      if row.fed == len(row.node.tokens):  # else it was fed what is known
-        row.node, *others = self._successors(row.node, drawn_BW[place].tolist()) or [None]
-        parted += [(place, row.fed, node) for node in others]
-    return self._copy(parted, cache)
+      row.num_computed_tokens += 1
+      if row.num_computed_tokens == len(row.node.tokens):  # else the next token is known
+        row.node, *others = self._successors(row.node, sampled_BW[i].tolist()) or [None]
+        new += [(i, row.num_computed_tokens, node) for node in others]
+    return self._copy(new, cache)
 
-  def _successors(self, node: _Node, drawn: list[int]) -> list[_Node]:
-    """Returns the nodes that follow, one for each different token, without finished ones."""
+  def _successors(self, node: _Node, sampled: list[int]) -> list[_Node]:
+    """Returns the nodes that follow, one for each different token, without finished branches."""
     by_token: dict[int, list[int]] = {}
-    for branch, token in zip(node.branches, drawn, strict=False):
+    for branch, token in zip(node.branches, sampled, strict=False):
       by_token.setdefault(token, []).append(branch)
-    opening, unfinished = len(self.settings.opening), []
+    opening, unfinished = len(self.config.opening), []
     for token, branches in by_token.items():
       tokens = [*node.tokens, token]
       text = self.model.tokenizer.decode(tokens[opening:])
-      if self.settings.finished(text):
+      if self.config.is_finished(text):
         for branch in branches:
           self.results[branch] = text
-      elif len(tokens) < opening + self.settings.max_tokens:
+      elif len(tokens) < opening + self.config.max_tokens:
         unfinished.append(_Node(node.document, node.visible, branches, tokens))
     return unfinished
 
-  def _copy(self, parted: list[tuple[int, int, _Node]], cache: Cache) -> Cache:
+  def _copy(self, new: list[tuple[int, int, _Node]], cache: KVCache) -> KVCache:
     """Copies rows for new nodes (row to copy, tokens in its cache, node), or lets them wait."""
     copies = []
-    for source, fed, node in parted:
-      place = self._free_row(node.document)
-      if place is None:
+    for source, num_computed_tokens, node in new:
+      target = self._free_row(node.document)
+      if target is None:
         self.waiting.setdefault(node.document, deque()).appendleft(node)
       else:
-        row = self._rows[place]
-        row.node, row.fed = node, fed
-        copies.append((source, place))
+        row = self._rows[target]
+        row.node, row.num_computed_tokens = node, num_computed_tokens
+        copies.append((source, target))
     if not copies:
       return cache
     size, rows = count_bucket(len(copies), _MIN_ROWS), len(self._rows)
@@ -256,41 +297,52 @@ class _BranchLoop:
     return _copy_rows(cache, from_R, to_R)
 
   def _free_row(self, document: int) -> int | None:
-    """Returns a free row that reads `document`, or could; None if there is none."""
+    """Returns a free row that attends to `document`, or can; None if there is none."""
     for idle in (False, True):
-      for i, lane in enumerate(self.lanes):
-        if (not lane.load) if idle else (lane.load and lane.document == document):
-          for j, row in enumerate(lane.rows):
+      for i, group in enumerate(self.groups):
+        if (not group.load) if idle else (group.load and group.document == document):
+          for j, row in enumerate(group.rows):
             if row.node is None:
-              lane.document = document
-              return i * self.width + j
+              group.document = document
+              return i * self.group_rows + j
     return None
 
 
-def _place_nodes(branches: Sequence[Branch], opening: tuple[int, ...]) -> list[_Node]:
-  """Returns the nodes to begin with: one for each place."""
+def _first_nodes(branches: Sequence[Branch], opening: tuple[int, ...]) -> list[_Node]:
+  """Returns the nodes to begin with: one for each position."""
   nodes: dict[tuple[int, int], _Node] = {}
   for i, branch in enumerate(branches):
-    place = (branch.document, branch.visible)
-    nodes.setdefault(place, _Node(*place, [], list(opening))).branches.append(i)
+    position = (branch.document, branch.visible)
+    nodes.setdefault(position, _Node(*position, [], list(opening))).branches.append(i)
   return list(nodes.values())
 
 
 @functools.partial(jax.jit, donate_argnames='cache')
-def _copy_rows(cache: Cache, from_R: jax.Array, to_R: jax.Array) -> Cache:
+def _copy_rows(cache: KVCache, from_R: jax.Array, to_R: jax.Array) -> KVCache:
   return cache.put(to_R, cache.take(from_R))
 
 
 @functools.partial(jax.jit, static_argnames='decoder', donate_argnames='cache')
-def _decode_branches(
-    decoder: Decoder, variables, prompt: Cache, documents: Cache, cache: Cache,
-    visible_B, seeds_BW, count_B, last_B, first_B, first_allowed_V, temperature, top_p,
-):
-  """Feeds `last_B`, and draws the next token for each seed, [B, W]; extends the rows' cache."""
-  B = visible_B.shape[0]
+def sample_step(
+    decoder: Decoder, variables: dict[str, Any], prompt: KVCache, documents: KVCache,
+    cache: KVCache, rows: BranchRows, first_allowed_V: jax.Array,
+) -> tuple[jax.Array, KVCache]:
+  """Returns the next token of each branch, [B, W] int32, and the cache with the token before it.
+
+  Args:
+    decoder, variables: the model.
+    prompt: one row that all rows attend to.
+    documents: a row for each group of adjacent rows, which attend to it up to `rows.visible_B`.
+    cache: the rows' own tokens; donated.
+    rows: what to sample.
+    first_allowed_V: bool, the ids that may follow the opening.
+  """
+  B = rows.visible_B.shape[0]
   prefixes = [Prefix.of(prompt, jnp.broadcast_to(prompt.length_B, (B,))),
-              Prefix.of(documents, visible_B)]
-  logits_B1V, cache = decoder.apply(variables, last_B[:, None], cache=cache, prefixes=prefixes)
+              Prefix.of(documents, rows.visible_B)]
+  logits_B1V, cache = decoder.apply(
+      variables, rows.last_token_B[:, None], cache=cache, prefixes=prefixes)
   logits_BV = logits_B1V[:, 0].astype(jnp.float32)
-  logits_BV = jnp.where(first_B[:, None] & ~first_allowed_V, -jnp.inf, logits_BV)
-  return draw(logits_BV, seeds_BW, count_B, temperature, top_p), cache
+  logits_BV = jnp.where(rows.is_first_B[:, None] & ~first_allowed_V, -jnp.inf, logits_BV)
+  tokens_BW = sample(logits_BV, rows.seeds_BW, rows.num_tokens_B, rows.temperature_B, rows.top_p_B)
+  return tokens_BW, cache

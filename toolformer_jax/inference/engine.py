@@ -1,239 +1,324 @@
-"""Decodes many texts side by side, and lets them call tools on the way (paper, sections 2 and 4.2).
+"""Continuous batching: many requests decode side by side, and call tools while they do.
 
-Rows are independent slots: a row that opens a call waits for its tool while the others go on, and
-a finished row is replaced by the next request. The host looks at the text after every few tokens;
-what a row has written past the end of a call is rolled back by setting its cache's length.
+    engine = Engine(model, EngineConfig(slots=32), executor)
+    request_id = engine.add_request(prompt_ids, GenerationConfig(max_tokens=64), Context(date=...))
+    while engine.has_unfinished_requests():
+      for event in engine.step():
+        ...
+
+Every request has a row of the KV cache. A row that opens a call waits for its tool while the others
+decode; the result enters the same row (paper, sections 2 and 4.2). A finished row is given to the
+next request. The host reads the tokens after every `STEPS` of them; tokens that a row has decoded
+after the arrow of a call are undone by setting the row's length.
 """
 
-import functools
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent import futures
 from dataclasses import dataclass
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from toolformer_jax import sharding
 from toolformer_jax.calls import DEFAULT_SYNTAX, Call, CallSyntax
-from toolformer_jax.inference import prefill as feeding
+from toolformer_jax.errors import UserError
+from toolformer_jax.inference import prefill
 from toolformer_jax.inference.batching import count_bucket
-from toolformer_jax.inference.prefill import Missing
+from toolformer_jax.inference.decoding import STEPS, DecodeRows, SpecialTokens, decode_steps
 from toolformer_jax.inference.request import (
-  Continuation,
-  Generated,
+  DecodingContext,
+  GeneratedText,
   GenerationConfig,
-  Rules,
+  GenerationRequest,
+  ToolCall,
 )
-from toolformer_jax.inference.token_sampling import draw
-from toolformer_jax.models.decoder import Decoder
+from toolformer_jax.inference.scheduler import busy_first, column
 from toolformer_jax.models.kv_cache import AnyCache, new_cache, take_rows
 from toolformer_jax.models.language_model import LanguageModel
-from toolformer_jax.runtime.oom import naming_memory
+from toolformer_jax.runtime.oom import explain_out_of_memory
+from toolformer_jax.runtime.validation import check
+from toolformer_jax.tools.base import Context
+from toolformer_jax.tools.executor import Executor, Outcome, Request
 
-STEPS = 4  # tokens decoded per compiled call
-_NARROWER = 4  # a batch shrinks by this once so few of its rows have work: 1 in 4, 1 in 16
-_SLOTS = 256  # of a new cache, at most; it doubles where a text needs more
-_SHORT = 16  # tokens of a result that decoding steps may feed
-_PATIENCE = 0.002  # seconds: for an answer that comes at once no row sits out a compiled call
-
-# Starts a call for request number n; the future gives (result, failure), one of them None.
-RunCall = Callable[[Call, int], futures.Future[tuple[str | None, str | None]]]
+_SHRINK = 4  # the batch shrinks by this factor once only one row in four has work
+_NEW_CACHE_SLOTS = 256  # of a new cache, at most; the slots double where a text needs more
+_SHORT_RESULT = 16  # tokens of a result that decoding steps may read
+_PATIENCE_S = 0.002  # a result that comes this quickly costs its row no decoding step
+_OUT_OF_MEMORY = 'lower EngineConfig.slots or GenerationConfig.max_tokens, or shorten the prompts'
+_IDLE_WAIT_S = 0.1  # how long a step waits where all rows wait for tools
 
 
-def generate(
-    model: LanguageModel, prompts: Sequence[Sequence[int]], *, settings: GenerationConfig,
-    tool_names: Sequence[str] = (), run_call: RunCall | None = None,
-    syntax: CallSyntax = DEFAULT_SYNTAX, seeds: Sequence[int] | None = None,
-    on_text: Callable[[int, str], None] | None = None,
-) -> list[Generated]:
-  """Returns the continuation of each of `prompts` (token ids).
+@dataclass(frozen=True)
+class EngineConfig:
+  """The size of the engine's batch.
 
-  A call that is malformed or whose tool has no result is taken back, and the text goes on as if
-  there had been none, without further calls (the paper does not say).
-
-  Args:
-    model: the model.
-    prompts: token ids; the start token is put before them where there is one.
-    settings: how to decode.
-    tool_names: names that calls may have.
-    run_call: runs a tool in the background.
-    syntax: how calls are spelled.
-    seeds: 0 to 2^32 - 1, of each text's draws, which depend on nothing else; by default
-      `settings.seed` and the numbers after it.
-    on_text: is given the number of a prompt and a piece of its continuation as soon as it is final;
-      the pieces of a text make up all of it.
-
-  Raises:
-    UserError: there is not enough memory.
-    ValueError: a prompt has no token, and there is no start token.
+  Attributes:
+    slots: requests that decode at the same time. Results do not depend on it but for rounding.
   """
-  tokenizer = model.tokenizer
-  start = [] if tokenizer.start_id is None else [tokenizer.start_id]
-  if not start and not all(prompts):
-    raise ValueError(f'prompt {list(map(bool, prompts)).index(False)} has no token to go on from')
-  seeds = range(settings.seed, settings.seed + len(prompts)) if seeds is None else seeds
-  rules = Rules(settings, tokenizer, syntax, frozenset(tool_names),
-                tokenizer.single_id(syntax.start), model.config.max_positions)
-  texts = [Continuation(rules, i, [*start, *prompt], seed)
-           for i, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True))]
-  with naming_memory('GenerationConfig.slots, or the texts,'):
-    _Generation(model, rules, texts, run_call, on_text).run()
-  return [text.generated() for text in texts]
+
+  slots: int = 32
+
+  def __post_init__(self):
+    check(self, slots=(1, 10_000))
+
+
+@dataclass(frozen=True)
+class NewText:
+  """The next piece of a request's continuation; all pieces together are the whole of it."""
+
+  request_id: int
+  text: str
+
+
+@dataclass(frozen=True)
+class CallStarted:
+  """A request has opened a call; its tool runs."""
+
+  request_id: int
+  call: Call
+
+
+@dataclass(frozen=True)
+class CallFinished:
+  """The tool of a request has answered, or failed; then the call is taken back."""
+
+  request_id: int
+  call: ToolCall
+
+
+@dataclass(frozen=True)
+class RequestDone:
+  """A request has ended."""
+
+  request_id: int
+  output: GeneratedText
+
+
+Event = NewText | CallStarted | CallFinished | RequestDone
 
 
 @dataclass
-class _Slot:
-  """A text, the call that it waits for, and who will bring the result."""
+class _Row:
+  """A row of the batch: its request, and the call whose tool runs, if there is one."""
 
-  text: Continuation
+  request: GenerationRequest
+  context: Context
   call: Call | None = None
-  answer: futures.Future | None = None
+  outcome: futures.Future[Outcome] | None = None
 
 
-class _Generation:
-  """The host side of generation: gives slots texts, decodes, runs tools, takes texts out."""
+class Engine:
+  """Generates the texts of requests that come at any time.
 
-  def __init__(self, model, rules, texts, run_call, on_text):
-    self.model, self.rules, self.run_call, self.on_text = model, rules, run_call, on_text
-    self.queue = deque(texts)
-    self.slots: list[_Slot | None] = [None] * min(rules.settings.slots, count_bucket(len(texts)))
-    self.decoding_model = model.unrolled() if model.on_one_cpu else model
+  Not safe for use by several threads at once.
+  """
 
-  def run(self) -> None:
-    """Decodes until every text is done."""
-    with sharding.on_mesh(self.model.mesh):
-      longest = max((len(text.prompt) for text in self.queue), default=1)
-      slots = min(_SLOTS, count_bucket(longest + self.rules.settings.max_tokens))
-      unrolled = not self.decoding_model.decoder.scan
-      cache = new_cache(self.model.config, len(self.slots), slots, unrolled)
-      while self.queue or any(self.slots):
-        cache = self._narrow(cache)
-        self._admit()
-        self._resume_answered()
-        cache = feeding.feed(self.model, cache, self._take_missing())
-        active = [slot is not None and slot.answer is None for slot in self.slots]
-        if any(active):
-          cache = self._decode(cache, np.array(active))
-        else:
-          futures.wait([slot.answer for slot in self.slots if slot and slot.answer],
-                       return_when=futures.FIRST_COMPLETED)
+  def __init__(self, model: LanguageModel, config: EngineConfig = EngineConfig(),
+               executor: Executor | None = None, *, tool_names: Sequence[str] | None = None,
+               syntax: CallSyntax = DEFAULT_SYNTAX):
+    """Begins without a request.
 
-  def _narrow(self, cache: AnyCache) -> AnyCache:
-    """Moves the last texts into fewer slots once nothing waits for one."""
-    busy, size = [i for i, slot in enumerate(self.slots) if slot], len(self.slots)
-    while not self.queue and len(busy) <= size // _NARROWER:
-      size //= _NARROWER
-    if size == len(self.slots):
-      return cache
-    rows = [*busy, *(i for i in range(len(self.slots)) if i not in busy)][:size]
-    self.slots = [self.slots[i] for i in rows]
-    return take_rows(cache, np.array(rows, np.int32))
+    Args:
+      model: generates the texts.
+      config: size of the batch.
+      executor: runs the tools that texts may call; None for no tools.
+      tool_names: the tools of the executor that may be called; None for all.
+      syntax: how calls are spelled.
+    """
+    self._model, self._config, self._executor = model, config, executor
+    self._decoding_model = model.with_unrolled_layers() if model.on_one_cpu else model
+    names = () if executor is None else executor.tool_names if tool_names is None else tool_names
+    self._context = DecodingContext(model.tokenizer, syntax, frozenset(names),
+                                    model.tokenizer.single_id(syntax.start),
+                                    model.config.max_positions)
+    self._special = SpecialTokens(
+        np.int32(self._context.api_id), np.array(sorted(model.tokenizer.end_ids), np.int32))
+    self._waiting: deque[_Row] = deque()
+    self._rows: list[_Row | None] = []
+    self._cache: AnyCache | None = None
+    self._num_requests = 0
+
+  def add_request(self, prompt_ids: Sequence[int], params: GenerationConfig = GenerationConfig(),
+                  context: Context = Context()) -> int:
+    """Adds a request, which starts as soon as a row is free; returns its id.
+
+    Args:
+      prompt_ids: token ids; the start token is put before them if the tokenizer has one.
+      params: how the text is generated.
+      context: what tools may know about the text.
+
+    Raises:
+      UserError: the prompt has more tokens than the model has positions.
+      ValueError: the prompt has no token, and there is no start token.
+    """
+    start = self._model.tokenizer.start_id
+    prompt = [*([] if start is None else [start]), *prompt_ids]
+    request_id = self._num_requests
+    if not prompt:
+      raise ValueError(f'prompt {request_id} has no token to continue from')
+    if len(prompt) > self._context.max_positions:
+      raise UserError(f'prompt {request_id} has {len(prompt)} tokens, and the model only '
+                      f'{self._context.max_positions} positions; shorten it')
+    self._num_requests += 1
+    request = GenerationRequest(self._context, request_id, prompt, params)
+    self._waiting.append(_Row(request, context))
+    return request_id
+
+  def abort(self, request_id: int) -> None:
+    """Ends a request without a result; its row is free for another one. No event follows.
+
+    The call whose tool runs is not waited for. An id of no unfinished request is ignored.
+    """
+    self._waiting = deque(row for row in self._waiting if row.request.request_id != request_id)
+    for i, row in enumerate(self._rows):
+      if row and row.request.request_id == request_id:
+        self._rows[i] = None
+        if row.outcome:
+          row.outcome.cancel()
+
+  def has_unfinished_requests(self) -> bool:
+    """Tells whether `step` has anything to do."""
+    return bool(self._waiting) or any(self._rows)
+
+  def step(self) -> list[Event]:
+    """Decodes a few tokens of every request that does not wait for a tool; returns what happened.
+
+    Raises:
+      UserError: there is not enough memory.
+    """
+    events: list[Event] = []
+    if not self.has_unfinished_requests():
+      return events
+    with sharding.on_mesh(self._model.mesh), explain_out_of_memory(_OUT_OF_MEMORY):
+      self._resize()
+      self._admit()
+      self._finish_calls(events)
+      self._cache = prefill.prefill(self._model, self._cache, self._take_pending())
+      active = [i for i, row in enumerate(self._rows) if row and not row.outcome]
+      if active:
+        self._decode(active, events)
+      else:
+        outcomes = [row.outcome for row in self._rows if row and row.outcome]
+        futures.wait(outcomes, _IDLE_WAIT_S, return_when=futures.FIRST_COMPLETED)
+    if not self.has_unfinished_requests():
+      self._cache = None  # an idle engine holds no memory
+    return events
+
+  def _resize(self) -> None:
+    """Makes the batch as large as the requests need: larger at once, smaller by a factor of 4."""
+    if self._cache is None:
+      self._new_batch()
+      return
+    busy = [row is not None for row in self._rows]
+    size = len(self._rows)
+    wanted = min(self._config.slots, count_bucket(sum(busy) + len(self._waiting)))
+    if self._waiting and wanted > size:
+      rows = [*range(size), *[0] * (wanted - size)]  # the new rows are overwritten
+    else:
+      while not self._waiting and sum(busy) <= size // _SHRINK:
+        size //= _SHRINK
+      rows = busy_first(busy, size)
+    if len(rows) != len(self._rows):
+      self._cache = take_rows(self._cache, np.array(rows, np.int32))
+      kept = [self._rows[i] for i in rows[:len(self._rows)]]
+      self._rows = kept + [None] * (len(rows) - len(kept))
+
+  def _new_batch(self) -> None:
+    """Makes a cache for the waiting requests."""
+    self._rows = [None] * min(self._config.slots, count_bucket(len(self._waiting)))
+    longest = max(len(row.request.prompt) + row.request.params.max_tokens for row in self._waiting)
+    self._cache = new_cache(
+        self._model.config, len(self._rows), min(_NEW_CACHE_SLOTS, count_bucket(longest)),
+        not self._decoding_model.decoder.scan)
 
   def _admit(self) -> None:
-    """Gives free slots the next texts."""
-    for place in [i for i, slot in enumerate(self.slots) if slot is None][:len(self.queue)]:
-      self.slots[place] = _Slot(self.queue.popleft())
+    """Gives free rows to waiting requests, in their order."""
+    free = [i for i, row in enumerate(self._rows) if row is None]
+    for i in free[:len(self._waiting)]:
+      self._rows[i] = self._waiting.popleft()
 
-  def _resume_answered(self) -> None:
-    """Puts the results of finished tools into their texts."""
-    for slot in self.slots:
-      if slot and slot.answer and slot.answer.done():
-        slot.text.answer(slot.call, *slot.answer.result())
-        slot.call = slot.answer = None
-        self._tell(slot.text)
+  def _finish_calls(self, events: list[Event]) -> None:
+    """Inserts the results of tools that have ended."""
+    for row in self._rows:
+      if row and row.outcome and row.outcome.done():
+        result, failure = _result(row.outcome)
+        row.request.finish_call(row.call, result, failure)
+        call = Call(row.call.name, row.call.argument, result)
+        events.append(CallFinished(row.request.request_id, ToolCall(call, failure)))
+        row.call = row.outcome = None
+        _add_new_text(row.request, events)
 
-  def _take_missing(self) -> list[Missing]:
-    """Returns what is to be fed now, as read; a short result is fed by the steps of decoding.
+  def _take_pending(self) -> list[prefill.Chunk]:
+    """Returns the tokens to prefill; short results are left to the decoding steps.
 
-    A step costs little more for one row that reads beside many that write.
+    One row that reads while many others write costs a decoding step little more.
     """
-    texts = {i: slot.text for i, slot in enumerate(self.slots) if slot and slot.answer is None}
-    short = min(_SHORT, len(texts) // 2)
-    missing = {place: text.ahead[:-1] for place, text in texts.items()
-               if text.unread > (short if text.length else 0)}
-    work = [Missing(place, texts[place].length, tokens) for place, tokens in missing.items()]
-    for place, tokens in missing.items():
-      texts[place].read(len(tokens))
-    return work
+    requests = {i: row.request for i, row in enumerate(self._rows) if row and not row.outcome}
+    short = min(_SHORT_RESULT, len(requests) // 2)
+    chunks = []
+    for i, request in requests.items():
+      if request.num_pending > (short if request.num_computed_tokens else 0):
+        tokens = request.pending_tokens[:-1]
+        chunks.append(prefill.Chunk(i, request.num_computed_tokens, tokens))
+        request.mark_computed(len(tokens))
+    return chunks
 
-  def _decode(self, cache: AnyCache, active_B: np.ndarray) -> AnyCache:
-    texts = [slot.text if slot else None for slot in self.slots]
-    def column(value, dtype=np.int32):
-      return self.model.put_batch(np.array([value(text) if text else 0 for text in texts], dtype))
-    cache = feeding.with_room(cache, max(text.length for text in texts if text) + STEPS)
-    cache = cache.with_length(column(lambda text: text.length))
-    def ahead(text):
-      tokens = text.ahead[:STEPS + 1] if text else []
-      return tokens + [0] * (STEPS + 1 - len(tokens))
-    settings, model = self.rules.settings, self.decoding_model
-    tokens_BN, cache = decode_rows(
-        model.decoder, model.variables, cache,
-        model.put_batch(np.array([ahead(text) for text in texts], np.int32)),
-        column(lambda text: text.unread), column(lambda text: text.may_start_call, bool),
-        column(lambda text: text.seed, np.uint32),
-        column(lambda text: len(text.tokens) - text.unread), column(lambda text: text.owed),
-        self.rules.api_id, np.array(sorted(self.rules.tokenizer.end_ids), np.int32),
-        settings.top_k_api, bool(self.rules.names) or settings.disabled,
-        np.float32(settings.temperature), np.float32(settings.top_p))
+  def _decode(self, active: list[int], events: list[Event]) -> None:
+    requests = [row.request if row else None for row in self._rows]
+    longest = max(request.num_computed_tokens for request in requests if request)
+    cache = prefill.with_room(self._cache, longest + STEPS)
+    lengths_B = column(self._model, requests, lambda request: request.num_computed_tokens)
+    model = self._decoding_model
+    tokens_BN, self._cache = decode_steps(
+        model.decoder, model.variables, cache.with_length(lengths_B), self._decode_rows(requests),
+        self._special)
     tokens_BN = np.asarray(tokens_BN).tolist()
-    decoded = np.flatnonzero(active_B)
-    for place in decoded:
-      self._take_in(place, tokens_BN[place])
-    called = [self.slots[i].answer for i in decoded if self.slots[i] and self.slots[i].answer]
-    futures.wait(called, timeout=_PATIENCE)
-    return cache
+    for i in active:
+      self._append_tokens(i, tokens_BN[i], events)
+    called = [self._rows[i].outcome for i in active if self._rows[i] and self._rows[i].outcome]
+    futures.wait(called, timeout=_PATIENCE_S)
 
-  def _take_in(self, place: int, new: list[int]) -> None:
-    """Adds decoded tokens to a text; starts its tool, or frees its slot."""
-    slot = self.slots[place]
-    known = min(slot.text.unread, len(new))
-    slot.text.read(known)
-    slot.call = slot.text.take_in(new[known:])
-    if slot.call:
-      slot.answer = self.run_call(slot.call, slot.text.request)
-    self._tell(slot.text)
-    if slot.text.done:
-      self.slots[place] = None
+  def _decode_rows(self, requests: list[GenerationRequest | None]) -> DecodeRows:
+    """Returns what the rows decode next."""
+    def of(value, dtype=np.int32):
+      return column(self._model, requests, value, dtype)
+    def pending(request):
+      tokens = request.pending_tokens[:STEPS + 1] if request else []
+      return tokens + [0] * (STEPS + 1 - len(tokens))
+    return DecodeRows(
+        pending_BA=self._model.put_batch(np.array(list(map(pending, requests)), np.int32)),
+        num_pending_B=of(lambda r: r.num_pending),
+        may_call_B=of(lambda r: r.may_start_call, bool),
+        forbid_call_B=of(lambda r: r.tools_enabled or r.params.disable_tools, bool),
+        top_k_api_B=of(lambda r: r.params.top_k_api),
+        min_tokens_left_B=of(lambda r: r.min_tokens_left),
+        num_tokens_B=of(lambda r: len(r.tokens) - r.num_pending),
+        seed_B=of(lambda r: r.params.seed, np.uint32),
+        temperature_B=of(lambda r: r.params.temperature, np.float32),
+        top_p_B=of(lambda r: r.params.top_p, np.float32))
 
-  def _tell(self, text: Continuation) -> None:
-    """Passes on what is new in a text."""
-    if self.on_text and (news := text.news()):
-      self.on_text(text.request, news)
+  def _append_tokens(self, i: int, decoded: list[int], events: list[Event]) -> None:
+    """Gives decoded tokens to a row's request; starts its tool, or frees the row."""
+    row = self._rows[i]
+    request, known = row.request, min(row.request.num_pending, len(decoded))
+    request.mark_computed(known)
+    row.call = request.append_tokens(decoded[known:])
+    _add_new_text(request, events)
+    if row.call:
+      row.outcome = self._executor.submit(Request(row.call.name, row.call.argument, row.context))
+      events.append(CallStarted(request.request_id, row.call))
+    if request.done:
+      self._rows[i] = None
+      events.append(RequestDone(request.request_id, request.output()))
 
 
-@functools.partial(jax.jit, static_argnames='decoder', donate_argnames='cache')
-def decode_rows(
-    decoder: Decoder, variables, cache: AnyCache, ahead_BA, known_B, may_call_B, seed_B, count_B,
-    owed_B, api_id, end_ids_E, top_k, guard_api, temperature, top_p
-):
-  """Decodes `STEPS` tokens of every row, [B, N].
+def _add_new_text(request: GenerationRequest, events: list[Event]) -> None:
+  if text := request.new_text():
+    events.append(NewText(request.request_id, text))
 
-  Each row is fed the first of its `ahead_BA`, A = N + 1. The `known_B` ones that follow there are
-  not decoded but taken from it.
 
-  Where a row may call, the call's first token is chosen if it is among the `top_k` likeliest, once
-  at most. With `guard_api` that token is chosen nowhere else. The next `owed_B` tokens of a row end
-  no text.
-  """
-  def step(carry, ahead):
-    cache, last_B, may_call_B, count_B, owed_B = carry
-    n, following_B = ahead
-    open_B = n >= known_B
-    logits_B1V, cache = decoder.apply(variables, last_B[:, None], cache=cache)
-    logits_BV = logits_B1V[:, 0].astype(jnp.float32)
-    rank_B = (logits_BV > logits_BV[:, api_id, None]).sum(-1)
-    start_B = may_call_B & open_B & (rank_B < top_k)
-    api_logit_B = jnp.where(guard_api, -jnp.inf, logits_BV[:, api_id])
-    end_BE = jnp.where(owed_B[:, None] > 0, -jnp.inf, logits_BV[:, end_ids_E])
-    plain_BV = logits_BV.at[:, api_id].set(api_logit_B).at[:, end_ids_E].set(end_BE)
-    drawn_B = draw(plain_BV, seed_B[:, None], count_B, temperature, top_p)[:, 0]
-    next_B = jnp.where(start_B, api_id, drawn_B)
-    next_B = jnp.where(open_B, next_B, following_B).astype(jnp.int32)
-    owed_B = jnp.where(start_B, 0, owed_B - open_B)  # nothing is owed inside of a call
-    return (cache, next_B, may_call_B & ~start_B, count_B + 1, owed_B), next_B
-  (cache, *_), tokens_NB = jax.lax.scan(
-      step, (cache, ahead_BA[:, 0], may_call_B, count_B, owed_B),
-      (jnp.arange(STEPS), ahead_BA[:, 1:].T))
-  return tokens_NB.T, cache
+def _result(outcome: futures.Future[Outcome]) -> tuple[str | None, str | None]:
+  """Returns the result and the failure of a call that has ended; one of them is None."""
+  if outcome.cancelled():
+    return None, 'cancelled'
+  return outcome.result().result, outcome.result().failure

@@ -1,7 +1,8 @@
-"""Feeds tokens to some rows of a cache: texts that begin are packed, what goes on comes in chunks.
+"""Prefill: writes the keys and values of known tokens into rows of a KV cache.
 
-A prompt reads nothing but itself: several are computed in one row, and their keys and values go to
-where each belongs. A tool's result reads the text before it, in its own row.
+Prompts are packed: as a prompt attends to nothing but itself, several are computed in one row, and
+their keys and values are copied to the row of each. A tool's result attends to the text before it,
+so it is computed in its own row, a chunk at a time.
 """
 
 import functools
@@ -14,54 +15,54 @@ import numpy as np
 from toolformer_jax import sharding
 from toolformer_jax.inference.batching import count_bucket, first_fit, length_bucket
 from toolformer_jax.models.decoder import Decoder
-from toolformer_jax.models.kv_cache import AnyCache, Cache, UnrolledCache
+from toolformer_jax.models.kv_cache import AnyCache, KVCache, UnrolledCache
 from toolformer_jax.models.language_model import LanguageModel
 
-_CHUNK = 32  # tokens that are fed to a row in one call
-_PACKED = 256  # tokens of a row of beginnings, at most
-_PACKED_ROWS = 4  # of them that a device is fed in one call, at most
-_ROWS = 8  # that are fed a chunk in one call, at most
+_CHUNK = 32  # tokens of a row in one call
+_PACKED = 256  # most tokens of a row of packed prompts
+_PACKED_ROWS = 4  # most such rows of a device in one call
+_ROWS = 8  # most rows that get a chunk in one call
 
 
-class Missing(NamedTuple):
-  """What a row's cache lacks: `tokens`, after its first `length` slots."""
+class Chunk(NamedTuple):
+  """Tokens to write into a row of the cache, after its first `length` slots."""
 
   row: int
   length: int
   tokens: list[int]
 
 
-def feed(model: LanguageModel, cache: AnyCache, missing: Sequence[Missing]) -> AnyCache:
-  """Returns `cache` with what was missing; the caller sets the lengths of rows.
+def prefill(model: LanguageModel, cache: AnyCache, chunks: Sequence[Chunk]) -> AnyCache:
+  """Returns `cache` with the tokens of `chunks`; the caller sets the lengths of the rows.
 
-  The old cache is gone.
+  The given cache is donated.
   """
-  longest = max((length + len(tokens) for _, length, tokens in missing), default=0)
+  longest = max((length + len(tokens) for _, length, tokens in chunks), default=0)
   cache = with_room(cache, -(-longest // _CHUNK) * _CHUNK)
-  begun = [item for item in missing if not item.length and item.tokens]
-  if begun:
-    size = min(_PACKED, cache.slots, count_bucket(sum(len(text.tokens) for text in begun), _CHUNK))
-    cache = _begin(model, cache, begun, size)
-    missing = [Missing(row, length, tokens) if length else Missing(row, size, tokens[size:])
-               for row, length, tokens in missing]
-  while missing := [item for item in missing if item.tokens]:
-    for first in range(0, len(missing), _ROWS):
-      cache = _go_on(model, cache, missing[first:first + _ROWS])
-    missing = [Missing(row, length + _CHUNK, tokens[_CHUNK:]) for row, length, tokens in missing]
+  new = [item for item in chunks if not item.length and item.tokens]
+  if new:
+    size = min(_PACKED, cache.slots, count_bucket(sum(len(text.tokens) for text in new), _CHUNK))
+    cache = _prefill_packed(model, cache, new, size)
+    chunks = [Chunk(row, length, tokens) if length else Chunk(row, size, tokens[size:])
+               for row, length, tokens in chunks]
+  while chunks := [item for item in chunks if item.tokens]:
+    for first in range(0, len(chunks), _ROWS):
+      cache = _extend(model, cache, chunks[first:first + _ROWS])
+    chunks = [Chunk(row, length + _CHUNK, tokens[_CHUNK:]) for row, length, tokens in chunks]
   return cache
 
 
 def with_room(cache: AnyCache, tokens: int) -> AnyCache:
-  """Returns `cache` with room for `tokens` tokens a row, in as few different sizes as may be.
+  """Returns `cache` with room for `tokens` tokens per row; sizes are powers of two.
 
-  Where that is another one, the old one is gone.
+  A cache that has to grow is donated.
   """
   if tokens <= cache.slots:
     return cache
-  if isinstance(cache, Cache):
+  if isinstance(cache, KVCache):
     return _grow(cache, count_bucket(tokens))
   layers = []
-  for layer in cache.layers:  # one by one: never are the old and the new of all there at once
+  for layer in cache.layers:  # one by one: the old and the new cache never exist both as a whole
     layers += _grow(UnrolledCache((layer,), cache.length_B), count_bucket(tokens)).layers
     jax.block_until_ready(layers[-1])
     for slots in layer:
@@ -74,22 +75,23 @@ def _grow(cache: AnyCache, slots: int) -> AnyCache:
   return cache.grow(slots)
 
 
-def _begin(model: LanguageModel, cache: AnyCache, texts: list[Missing], size: int) -> AnyCache:
-  """Feeds the first `size` tokens of each text, packed into rows of so many."""
+def _prefill_packed(model: LanguageModel, cache: AnyCache, texts: list[Chunk], size: int
+                    ) -> AnyCache:
+  """Writes the first `size` tokens of each text, packed into rows of `size` tokens."""
   begins, ways = [text.tokens[:size] for text in texts], sharding.batch_ways(model.mesh)
   for rows in _batches(first_fit(list(map(len, begins)), size), ways):
     arrays, found = _packed(begins, rows, -(-len(rows) // ways) * ways, size)
     places_R3 = np.zeros((cache.length_B.size, 3), np.int32)
     places_R3[:len(found)] = [(texts[i].row, p, begin) for i, p, begin in found]
-    cache = _begin_rows(model.decoder, model.variables, cache, *map(model.put_batch, arrays),
+    cache = _write_packed(model.decoder, model.variables, cache, *map(model.put_batch, arrays),
                         places_R3, len(found))
   return cache
 
 
 def _batches(rows: list[list[int]], ways: int) -> Iterator[list[list[int]]]:
-  """Yields all rows, a power of two of them for each of `ways` devices at a time.
+  """Yields the rows in batches: a power of two for each of `ways` devices.
 
-  On one device the last is by itself: it is seldom full, and may be shorter then.
+  On one device the last row has a batch of its own: it is seldom full, and can be shorter then.
   """
   while rows:
     each = max(1, (len(rows) - 1) // ways)
@@ -117,22 +119,22 @@ def _packed(begins: list[list[int]], rows: list[list[int]], P: int, size: int
 
 
 @functools.partial(jax.jit, static_argnames='decoder', donate_argnames='cache')
-def _begin_rows(
+def _write_packed(
     decoder: Decoder, variables, cache: AnyCache, tokens_PT, positions_PT, segments_PT, places_R3,
     count,
 ) -> AnyCache:
-  """Feeds packed texts; the first `count` of `places_R3` are (row, packed row, begin in it)."""
+  """Writes packed texts; the first `count` of `places_R3` are (row, packed row, begin in it)."""
   _, packed = decoder.apply(
       variables, tokens_PT, positions_BT=positions_PT, segments_BT=segments_PT,
-      cache=Cache.empty(decoder.config, *tokens_PT.shape), head=False)
+      cache=KVCache.empty(decoder.config, *tokens_PT.shape), head=False)
   def put(i, cache):
     row, packed_row, begin = places_R3[i]
     return cache.write(row, packed.row(packed_row, begin))
   return jax.lax.fori_loop(0, count, put, cache)
 
 
-def _go_on(model: LanguageModel, cache: AnyCache, texts: list[Missing]) -> AnyCache:
-  """Feeds the next chunk of each; few rows, as they are copied out of the cache and back."""
+def _extend(model: LanguageModel, cache: AnyCache, texts: list[Chunk]) -> AnyCache:
+  """Writes the next chunk of each; few rows, as they are copied out of the cache and back."""
   R = count_bucket(len(texts))
   rows_R, lengths_R = np.full(R, cache.length_B.size, np.int32), np.zeros(R, np.int32)
   tokens_RT = np.zeros((R, _CHUNK), np.int32)
@@ -146,7 +148,7 @@ def _go_on(model: LanguageModel, cache: AnyCache, texts: list[Missing]) -> AnyCa
 def _extend_rows(
     decoder: Decoder, variables, cache: AnyCache, rows_R, lengths_R, tokens_RT
 ) -> AnyCache:
-  """Feeds tokens to some rows of the cache; rows past its end are ignored."""
+  """Writes tokens into some rows of the cache; rows past its end are ignored."""
   some = cache.take(rows_R).with_length(lengths_R)
   unrolled = isinstance(some, UnrolledCache)
   _, some = decoder.apply(

@@ -1,4 +1,4 @@
-"""One text that is being continued: its tokens, the calls in it, and where it ends. No arrays."""
+"""One text that is being generated: its tokens, the calls in it, and where it ends. No arrays."""
 
 import re
 from collections.abc import Sequence
@@ -12,130 +12,136 @@ from toolformer_jax.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class GenerationConfig:
-  """How texts are decoded; greedy, as in the paper, unless the temperature is raised.
+  """How one text is generated: greedily, as in the paper, unless the temperature is raised.
 
   Attributes:
-    max_tokens: longest continuation, call and result not counted.
-    top_k_api: start a call wherever the start of one is among this many likeliest tokens
-      (section 4.2; 1 is plain decoding).
+    max_tokens: longest continuation; tokens of calls and results do not count.
+    min_tokens: the end of the text is not chosen before the continuation has this many tokens;
+      tokens of calls and results do not count.
+    max_words: the text ends after this many words, separated by blanks; calls and results do not
+      count. 0 means no limit.
+    stop: the text ends before the first of these strings. Calls and results are not searched.
+    temperature: 0 for greedy decoding.
+    top_p: sample from the likeliest tokens that together have this probability.
+    seed: of the samples.
+    top_k_api: a call starts wherever its start token is among this many likeliest tokens
+      (section 4.2); 1 is plain decoding.
     max_calls: most calls in one text.
-    disabled: never start a call.
-    max_call_tokens: a call that has not reached its arrow by then is taken back.
-    slots: texts decoded side by side.
-    temperature: 0 for greedy.
-    top_p: draw from the likeliest tokens that have this probability together.
-    seed: of all draws.
-    stop: a text ends before the first of these strings, calls and results not looked at.
-    min_tokens: a text does not end by itself before it has so many tokens, calls and results not
-      counted.
-    max_words: a text ends after so many words, which stand between blanks, calls and results not
-      counted; 0 for no such end.
+    max_call_tokens: a call that has not reached its arrow after this many tokens is taken back.
+    disable_tools: never start a call.
   """
 
   max_tokens: int = 64
-  top_k_api: int = 10
-  max_calls: int = 1
-  disabled: bool = False
-  max_call_tokens: int = 48
-  slots: int = 8
+  min_tokens: int = 0
+  max_words: int = 0
+  stop: tuple[str, ...] = ()
   temperature: float = 0.0
   top_p: float = 1.0
   seed: int = 0
-  stop: tuple[str, ...] = ()
-  min_tokens: int = 0
-  max_words: int = 0
+  top_k_api: int = 10
+  max_calls: int = 1
+  max_call_tokens: int = 48
+  disable_tools: bool = False
 
   def __post_init__(self):
-    check(self, max_tokens=(1, 100_000), top_k_api=(1, 1_000_000), max_calls=(0, 1000),
-          max_call_tokens=(1, 1000), slots=(1, 10_000), temperature=(0.0, 10.0),
-          top_p=(1e-6, 1.0), seed=(0, 2**31), max_words=(0, 100_000),
-          min_tokens=(0, 100_000))
+    check(self, max_tokens=(1, 100_000), min_tokens=(0, 100_000), max_words=(0, 100_000),
+          temperature=(0.0, 10.0), top_p=(1e-6, 1.0), seed=(0, 2**32 - 1),
+          top_k_api=(1, 1_000_000), max_calls=(0, 1000), max_call_tokens=(1, 1000))
     if not all(isinstance(text, str) and text for text in self.stop):
-      raise UserError(f'GenerationConfig.stop must hold strings, none empty, not {self.stop!r}')
+      raise UserError(f'GenerationConfig.stop must hold non-empty strings, not {self.stop!r}')
 
 
 @dataclass(frozen=True)
-class MadeCall:
-  """A call that a text made; `result` is None if its tool had none, and the call was taken back."""
+class ToolCall:
+  """A call in a generated text.
+
+  Attributes:
+    call: its `result` is None if the tool had none; then the call was taken back.
+    failure: why there is no result.
+  """
 
   call: Call
   failure: str | None = None
 
 
 @dataclass(frozen=True)
-class Generated:
-  """A continuation: its tokens with calls and results, its text, and the calls that it made.
+class GeneratedText:
+  """A finished continuation.
 
-  Where a stop string or the number of words ended it, the tokens go on to the one that told so.
+  Attributes:
+    tokens: with calls and results. If a stop string or the number of words ended the text, they go
+      up to the token that completed it.
+    text: the continuation with its calls.
+    calls: in their order.
   """
 
   tokens: list[int]
   text: str
-  calls: list[MadeCall]
+  calls: list[ToolCall]
 
 
 @dataclass(frozen=True)
-class Rules:
-  """What all continuations of a run have in common.
+class DecodingContext:
+  """What the requests of one engine share.
 
   Attributes:
-    settings, tokenizer, syntax: how texts are decoded, spelled and call.
-    names: those that calls may have.
+    tokenizer, syntax: how texts and calls are spelled.
+    tool_names: names that calls may have.
     api_id: the token that starts a call.
-    max_positions: tokens that the model can read; a text ends there.
+    max_positions: positions of the model; a text ends there.
   """
 
-  settings: GenerationConfig
   tokenizer: Tokenizer
   syntax: CallSyntax
-  names: frozenset[str]
+  tool_names: frozenset[str]
   api_id: int
   max_positions: int
 
-  @property
-  def calls_enabled(self) -> bool:
-    """Whether any text may make a call."""
-    return bool(self.names) and not self.settings.disabled and self.settings.max_calls > 0
 
-
-class Continuation:
-  """A text after its prompt, as far as it is decoded.
+class GenerationRequest:
+  """The state of one text: its prompt, and the tokens that were generated so far.
 
   Attributes:
-    request: the number of its prompt.
+    request_id: given by the engine.
     prompt: ids, the start token included.
+    params: how it is generated.
     tokens: ids after the prompt.
-    seed: of its draws.
-    done: whether it has ended.
-    unread: tokens that the model's cache does not hold, besides the last one.
+    done: whether the text has ended.
+    num_pending: tokens that are not in the KV cache yet, without the last one.
   """
 
-  def __init__(self, rules: Rules, request: int, prompt: Sequence[int], seed: int):
-    """Begins a continuation."""
-    self.request, self.prompt, self.seed = request, list(prompt), seed
+  def __init__(self, context: DecodingContext, request_id: int, prompt: Sequence[int],
+               params: GenerationConfig):
+    """Begins with no generated token."""
+    self.request_id, self.prompt, self.params = request_id, list(prompt), params
     self.tokens: list[int] = []
     self.done = False
-    self.unread = len(self.prompt) - 1
-    self._rules = rules
-    self._calls: list[MadeCall] = []
-    self._may_call = rules.calls_enabled
+    self.num_pending = len(self.prompt) - 1
+    self._context = context
+    self._calls: list[ToolCall] = []
+    self._may_call = self.tools_enabled and params.max_calls > 0
     self._call_start: int | None = None  # index into tokens at which an unfinished call begins
     self._plain_tokens = 0  # outside of calls
     self._plain_start = 0  # index into tokens at which the text since the last call begins
     self._plain_before = ''  # the text before that, without calls
     self._end: int | None = None  # of the text in characters, where a stop string ended it
-    self._told = 0  # characters that `news` has given
+    self._num_shown = 0  # characters that `new_text` has returned
 
   @property
-  def ahead(self) -> list[int]:
-    """The ids to feed next, those that the model's cache does not hold: `unread` and one more."""
-    own = self.tokens[-1 - self.unread:]
-    return self.prompt[len(self.prompt) + len(own) - 1 - self.unread:] + own
+  def tools_enabled(self) -> bool:
+    """Whether the text may call tools at all."""
+    return bool(self._context.tool_names) and not self.params.disable_tools
 
   @property
-  def length(self) -> int:
-    """Tokens that the model's cache holds."""
-    return len(self.prompt) + len(self.tokens) - 1 - self.unread
+  def pending_tokens(self) -> list[int]:
+    """The ids that are not in the KV cache yet: `num_pending` and one more."""
+    own = self.tokens[-1 - self.num_pending:]
+    return self.prompt[len(self.prompt) + len(own) - 1 - self.num_pending:] + own
+
+  @property
+  def num_computed_tokens(self) -> int:
+    """How many tokens are in the KV cache."""
+    return len(self.prompt) + len(self.tokens) - 1 - self.num_pending
 
   @property
   def may_start_call(self) -> bool:
@@ -143,21 +149,21 @@ class Continuation:
     return self._may_call and self._call_start is None
 
   @property
-  def owed(self) -> int:
-    """Tokens that must still come before the text may end by itself."""
-    if self._call_start is not None:  # an end in a call only takes the call back
+  def min_tokens_left(self) -> int:
+    """How many tokens must come before the end of the text may be chosen."""
+    if self._call_start is not None:  # an end token inside a call only takes the call back
       return 0
-    return max(0, self._rules.settings.min_tokens - self._plain_tokens)
+    return max(0, self.params.min_tokens - self._plain_tokens)
 
-  def read(self, tokens: int) -> None:
-    """Takes in that the model's cache holds so many more tokens, which were `ahead`."""
-    self.unread -= tokens
+  def mark_computed(self, tokens: int) -> None:
+    """Notes that the first `tokens` of the pending tokens are in the KV cache now."""
+    self.num_pending -= tokens
 
-  def take_in(self, new: Sequence[int]) -> Call | None:
-    """Adds decoded tokens up to where the text must stop.
+  def append_tokens(self, new: Sequence[int]) -> Call | None:
+    """Appends decoded tokens, up to the end of the text or the arrow of a call.
 
     Returns:
-      a call that has reached its arrow and is to be run, if that is why.
+      the call that has reached its arrow and has to be executed; None if there is none.
     """
     for token in new:
       if self._call_start is None:
@@ -168,101 +174,101 @@ class Continuation:
         self.tokens.append(token)
       if self._call_start is not None:
         call = self._open_call(token)
-        if call or self._call_start is None:  # to be run, or taken back
+        if call or self._call_start is None:  # execute it, or it was taken back
           return call
     return None
 
-  def answer(self, call: Call, result: str | None, failure: str | None) -> None:
-    """Puts the result of the call that is waited for into the text, or takes the call back.
+  def finish_call(self, call: Call, result: str | None, failure: str | None) -> None:
+    """Inserts the result of the open call into the text; without a result the call is taken back.
 
-    What of it the model has not read is `unread`.
+    Tokens of the call and its result that are not in the KV cache become pending.
     """
     if result is None:
-      self._take_back(MadeCall(call, failure))
+      self._take_back(ToolCall(call, failure))
       return
     done = Call(call.name, call.argument, result)
-    # Spelled anew in its two pieces, so that what is decoded is what was trained on.
-    encode, syntax = self._rules.tokenizer.encode, self._rules.syntax
+    # Encoded again in its two pieces, so that the ids are those that training has.
+    encode, syntax = self._context.tokenizer.encode, self._context.syntax
     spelled = [*encode(syntax.opening(done)), *encode(syntax.closing(result))]
     if not self._has_room(self._call_start + len(spelled)):
-      self._take_back(MadeCall(call, 'the model has no positions left for the result'))
+      self._take_back(ToolCall(call, 'the model has no positions left for the result'))
       return
-    self._calls.append(MadeCall(done))
+    self._calls.append(ToolCall(done))
     self._plain_before = self._plain(self._call_start)
-    read = self.tokens[self._call_start:-1]  # the last was not fed
+    read = self.tokens[self._call_start:-1]  # the last one is not in the cache
     same = next((i for i, (old, new) in enumerate(zip(read, spelled, strict=False)) if old != new),
                 min(len(read), len(spelled)))
     self.tokens[self._call_start:] = spelled
-    self.unread = len(spelled) - 1 - same
+    self.num_pending = len(spelled) - 1 - same
     self._call_start, self._plain_start = None, len(self.tokens)
-    self._may_call = len(self._calls) < self._rules.settings.max_calls
+    self._may_call = len(self._calls) < self.params.max_calls
 
-  def news(self) -> str:
-    """Returns the text that is final and was not returned before.
+  def new_text(self) -> str:
+    """Returns the final text that was not returned before.
 
-    An unfinished call may be taken back, half a character be completed and half a stop string as
-    well: these are held back.
+    An unfinished call, an incomplete character and the beginning of a stop string are held back, as
+    they may still change.
     """
     text = self._text(self.tokens[:self._call_start])
     if not self.done:
       text = text.rstrip('\ufffd')
-      held = (size for stop in self._rules.settings.stop for size in range(1, len(stop))
+      held = (size for stop in self.params.stop for size in range(1, len(stop))
               if text.endswith(stop[:size]))
       text = text[:len(text) - max(held, default=0)]
-    new, self._told = text[self._told:], max(self._told, len(text))
+    new, self._num_shown = text[self._num_shown:], max(self._num_shown, len(text))
     return new
 
-  def generated(self) -> Generated:
-    """Returns what has become of it."""
-    return Generated(self.tokens, self._text(self.tokens), self._calls)
+  def output(self) -> GeneratedText:
+    """Returns the continuation with its calls."""
+    return GeneratedText(self.tokens, self._text(self.tokens), self._calls)
 
   def _text(self, tokens: list[int]) -> str:
-    return self._rules.tokenizer.decode(tokens)[:self._end]
+    return self._context.tokenizer.decode(tokens)[:self._end]
 
   def _add(self, token: int) -> None:
     """Adds a token outside of calls, or the first one of a call."""
-    if token in self._rules.tokenizer.end_ids:
+    if token in self._context.tokenizer.end_ids:
       self.done = True
       return
-    if token == self._rules.api_id and self.may_start_call:
+    if token == self._context.api_id and self.may_start_call:
       self.done = self._has_words(self._plain())
-      if self.done:  # no call can change them
+      if self.done:  # a call cannot change them
         return
       self._call_start = len(self.tokens)
     self.tokens.append(token)
     if self._call_start is None:
       self._plain_tokens += 1
-      self.done = (self._stopped() or self._worded()
-                   or self._plain_tokens >= self._rules.settings.max_tokens
+      self.done = (self._found_stop_string() or self._found_last_word()
+                   or self._plain_tokens >= self.params.max_tokens
                    or not self._has_room(len(self.tokens)))
 
   def _has_room(self, tokens: int) -> bool:
-    """Tells whether the model can read one more after the prompt and so many tokens."""
-    return len(self.prompt) + tokens < self._rules.max_positions
+    """Tells whether the model has a position left after the prompt and `tokens` more."""
+    return len(self.prompt) + tokens < self._context.max_positions
 
-  def _stopped(self) -> bool:
+  def _found_stop_string(self) -> bool:
     """Tells whether a stop string is complete, and ends the text before it."""
-    if not self._rules.settings.stop:
+    if not self.params.stop:
       return False
-    text = self._rules.tokenizer.decode(self.tokens[self._plain_start:])
-    found = [text.find(stop) for stop in self._rules.settings.stop if stop in text]
+    text = self._context.tokenizer.decode(self.tokens[self._plain_start:])
+    found = [text.find(stop) for stop in self.params.stop if stop in text]
     if found:
       self._end = len(self._text(self.tokens[:self._plain_start])) + min(found)
     return bool(found)
 
   def _plain(self, end: int | None = None) -> str:
     """Returns the text without its calls, of the tokens up to `end`."""
-    return self._plain_before + self._rules.tokenizer.decode(self.tokens[self._plain_start:end])
+    return self._plain_before + self._context.tokenizer.decode(self.tokens[self._plain_start:end])
 
   def _has_words(self, plain: str) -> bool:
-    """Tells whether `plain` has as many words as a text may have."""
-    most = self._rules.settings.max_words
+    """Tells whether `plain` has `max_words` words."""
+    most = self.params.max_words
     return 0 < most <= len(plain.split())
 
-  def _worded(self) -> bool:
-    """Tells whether the last word is complete, and ends the text after it."""
-    plain = self._plain() if self._rules.settings.max_words else ''
-    words = list(re.finditer(r'\S+', plain))[:self._rules.settings.max_words]
+  def _found_last_word(self) -> bool:
+    """Tells whether the last of `max_words` words is complete, and ends the text after it."""
+    plain = self._plain() if self.params.max_words else ''
+    words = list(re.finditer(r'\S+', plain))[:self.params.max_words]
     if not self._has_words(plain) or words[-1].end() == len(plain):
       return False
     rest = max(words[-1].end() - len(self._plain_before), 0)
@@ -270,19 +276,20 @@ class Continuation:
     return True
 
   def _open_call(self, token: int) -> Call | None:
-    """Returns the unfinished call once it has reached its arrow; takes it back if it never will."""
+    """Returns the open call once it has reached its arrow; takes it back if it never will."""
     tokens = self.tokens[self._call_start:]
-    text = self._rules.tokenizer.decode(tokens)
-    call = self._rules.syntax.read_opening(text, self._rules.names)
-    over = token in self._rules.tokenizer.end_ids or '\n' in text or self._rules.syntax.end in text
-    too_long = len(tokens) >= self._rules.settings.max_call_tokens
+    text = self._context.tokenizer.decode(tokens)
+    call = self._context.syntax.read_opening(text, self._context.tool_names)
+    over = (token in self._context.tokenizer.end_ids or '\n' in text
+            or self._context.syntax.end in text)
+    too_long = len(tokens) >= self.params.max_call_tokens
     if call is None and (over or too_long or not self._has_room(len(self.tokens))):
       self._take_back(None)
     return call
 
-  def _take_back(self, made: MadeCall | None) -> None:
-    """Removes the unfinished call, and lets the text go on without any more."""
+  def _take_back(self, failed: ToolCall | None) -> None:
+    """Removes the open call; the text continues and makes no further call."""
     del self.tokens[self._call_start:]
     self._call_start, self._may_call = None, False
-    if made is not None:
-      self._calls.append(made)
+    if failed is not None:
+      self._calls.append(failed)

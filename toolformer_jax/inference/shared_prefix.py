@@ -1,8 +1,9 @@
-"""Prompts and documents whose keys and values many continuations read."""
+"""Prefill of what many branches share: the few-shot prompt and the documents."""
 
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,29 +12,30 @@ import numpy as np
 from toolformer_jax import sharding
 from toolformer_jax.inference.batching import count_bucket, length_bucket
 from toolformer_jax.models.decoder import Decoder, target_logits
-from toolformer_jax.models.kv_cache import Cache, Prefix, new_cache
+from toolformer_jax.models.kv_cache import KVCache, Prefix, new_cache
 from toolformer_jax.models.language_model import LanguageModel
-from toolformer_jax.runtime.oom import naming_memory
+from toolformer_jax.runtime.oom import explain_out_of_memory
 
-TOGETHER = 8  # documents: their logits take more memory than their keys and values
+# Documents of one call: their logits take more memory than their keys and values.
+DOCUMENT_ROWS = 8
 
 
 @dataclass(frozen=True)
-class Prefilled:
+class PrefilledDocuments:
   """Documents whose keys and values are on the device.
 
   Attributes:
     prompt: cache of the shared prompt, one row.
     documents: cache with a row for each document (and a few unused ones).
-    logprobs: for each document log p(token | all before) of the asked token at each place.
+    logprobs: for each document log p(token_id | all before) at each watched index.
   """
 
-  prompt: Cache
-  documents: Cache
+  prompt: KVCache
+  documents: KVCache
   logprobs: list[np.ndarray]
 
 
-def prefill_prompt(model: LanguageModel, prompt: Sequence[int]) -> Cache:
+def prefill_prompt(model: LanguageModel, prompt: Sequence[int]) -> KVCache:
   """Returns the keys and values of `prompt`, preceded by the start token where there is one.
 
   Raises:
@@ -41,15 +43,15 @@ def prefill_prompt(model: LanguageModel, prompt: Sequence[int]) -> Cache:
   """
   start = [] if model.tokenizer.start_id is None else [model.tokenizer.start_id]
   tokens_1T = np.array([[*start, *prompt]], np.int32)
-  with sharding.on_mesh(model.mesh), naming_memory('the prompt'):
+  with sharding.on_mesh(model.mesh), explain_out_of_memory('shorten the prompt'):
     return _prefill_prompt(model.decoder, model.variables, tokens_1T)
 
 
 def prefill_documents(
-    model: LanguageModel, prompt: Cache, documents: Sequence[Sequence[int]],
+    model: LanguageModel, prompt: KVCache, documents: Sequence[Sequence[int]],
     token_id: int, watched: Sequence[range],
-) -> Prefilled:
-  """Computes documents after the prompt, and where in them `token_id` would be likely.
+) -> PrefilledDocuments:
+  """Computes documents after the prompt, and where in them `token_id` is likely.
 
   Args:
     model: the model.
@@ -63,24 +65,25 @@ def prefill_documents(
     UserError: there is not enough memory.
   """
   slots, logprobs = length_bucket(max(map(len, documents))), []
-  with sharding.on_mesh(model.mesh), naming_memory('AnnotationConfig.max_text_tokens'):
-    step = max(TOGETHER, sharding.batch_ways(model.mesh))
+  with sharding.on_mesh(model.mesh), explain_out_of_memory(
+      'lower AnnotationConfig.max_text_tokens'):
+    step = max(DOCUMENT_ROWS, sharding.batch_ways(model.mesh))
     rows = min(count_bucket(len(documents)), -(-len(documents) // step) * step)
     cache = new_cache(model.config, rows, slots)
-    for first in range(0, len(documents), TOGETHER):
-      some = slice(first, first + TOGETHER)
+    for first in range(0, len(documents), DOCUMENT_ROWS):
+      some = slice(first, first + DOCUMENT_ROWS)
       tokens_PT, at_PM = _padded(documents[some], watched[some])
       logprobs_PM, cache = prefill_rows(
           model.decoder, model.variables, prompt, cache, first, model.put_batch(tokens_PT),
           model.put_batch(at_PM), token_id)
       logprobs_PM = np.asarray(logprobs_PM)
       logprobs += [logprobs_PM[row, :len(w)] for row, w in enumerate(watched[some])]
-  return Prefilled(prompt, cache, logprobs)
+  return PrefilledDocuments(prompt, cache, logprobs)
 
 
 def _padded(documents: Sequence[Sequence[int]], watched: Sequence[range]
             ) -> tuple[np.ndarray, np.ndarray]:
-  """Returns the tokens [P, T], and the places [P, M] whose next token is watched."""
+  """Returns the tokens [P, T], and the indices [P, M] after which the token is watched."""
   P = count_bucket(len(documents))
   tokens_PT = np.zeros((P, length_bucket(max(map(len, documents)))), np.int32)
   at_PM = np.zeros((P, length_bucket(max(map(len, watched)))), np.int32)
@@ -91,8 +94,8 @@ def _padded(documents: Sequence[Sequence[int]], watched: Sequence[range]
 
 
 @functools.partial(jax.jit, static_argnames='decoder')
-def _prefill_prompt(decoder: Decoder, variables, tokens_1T) -> Cache:
-  cache = Cache.empty(decoder.config, *tokens_1T.shape)
+def _prefill_prompt(decoder: Decoder, variables: dict[str, Any], tokens_1T: jax.Array) -> KVCache:
+  cache = KVCache.empty(decoder.config, *tokens_1T.shape)
   _, cache = decoder.apply(variables, tokens_1T, cache=cache,
                            logits_at_BM=jnp.zeros((1, 1), jnp.int32))
   return cache
@@ -100,18 +103,19 @@ def _prefill_prompt(decoder: Decoder, variables, tokens_1T) -> Cache:
 
 @functools.partial(jax.jit, static_argnames='decoder', donate_argnames='cache')
 def prefill_rows(
-    decoder: Decoder, variables, prompt, cache, first, tokens_PT, at_PM, token_id
-):
-  """Returns log p(token_id) after each place of `at_PM`, [P, M], and the documents' cache.
+    decoder: Decoder, variables: dict[str, Any], prompt: KVCache, cache: KVCache, first: jax.Array,
+    tokens_PT: jax.Array, at_PM: jax.Array, token_id: jax.Array,
+) -> tuple[jax.Array, KVCache]:
+  """Returns log p(token_id) after each index of `at_PM`, [P, M], and the documents' cache.
 
-  These documents are in it from row `first` on.
+  The documents `tokens_PT` are in it from row `first` on. The given `cache` is donated.
   """
   P, T = tokens_PT.shape
   limit_P = jnp.broadcast_to(prompt.length_B, (P,))
   logits_PMV, some = decoder.apply(
-      variables, tokens_PT, cache=Cache.empty(decoder.config, P, T),
+      variables, tokens_PT, cache=KVCache.empty(decoder.config, P, T),
       prefixes=[Prefix.of(prompt, limit_P)], logits_at_BM=at_PM)
   logits_PMV = logits_PMV.astype(jnp.float32)
-  asked_PM = jnp.full_like(at_PM, token_id)
-  logprobs_PM = target_logits(logits_PMV, asked_PM) - jax.nn.logsumexp(logits_PMV, -1)
+  token_PM = jnp.full_like(at_PM, token_id)
+  logprobs_PM = target_logits(logits_PMV, token_PM) - jax.nn.logsumexp(logits_PMV, -1)
   return logprobs_PM, cache.put(first + jnp.arange(P), some.grow(cache.slots))

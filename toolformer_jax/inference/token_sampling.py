@@ -1,4 +1,4 @@
-"""Draws tokens at random: temperature, nucleus, and draws that batching can not change."""
+"""Samples tokens: temperature, nucleus, and samples that do not depend on the batch."""
 
 import jax
 import jax.numpy as jnp
@@ -6,43 +6,49 @@ import jax.numpy as jnp
 _BLOCK = 256
 
 
-def draw(
-    logits_BV: jax.Array, seeds_BW: jax.Array, count_B: jax.Array, temperature: jax.Array,
-    top_p: jax.Array,
+def sample(
+    logits_BV: jax.Array, seeds_BW: jax.Array, count_B: jax.Array, temperature_B: jax.Array,
+    top_p_B: jax.Array,
 ) -> jax.Array:
-  """Draws W ids from each row's distribution, [B, W] int32.
+  """Samples W ids from the distribution of each row, [B, W] int32.
 
   Args:
-    logits_BV: float32; -inf for what must not be drawn.
-    seeds_BW: uint32. A draw depends on its logits, its seed and its row's count alone.
-    count_B: numbers the draws of a seed: how many tokens its text has so far.
-    temperature: 0 for the likeliest id.
-    top_p: draw from the likeliest ids that together have this probability, all of those that are
-      equally likely (nucleus sampling, Holtzman et al. 2020); 1 for all ids.
+    logits_BV: float32; -inf for ids that must not be sampled.
+    seeds_BW: uint32. A sample depends only on its logits, its seed, and its row's count and
+      settings.
+    count_B: numbers the samples of a seed: how many tokens the text has so far.
+    temperature_B: float32; 0 for the likeliest id.
+    top_p_B: float32; sample from the likeliest ids that together have this probability, including
+      all that are equally likely (nucleus sampling, Holtzman et al. 2020); 1 for all ids.
   """
-  def at_random():
-    weights_BV = jnp.exp((logits_BV - logits_BV.max(-1, keepdims=True)) / temperature)
-    weights_BV = jax.lax.cond(top_p < 1, lambda: nucleus(weights_BV, top_p), lambda: weights_BV)
-    return _invert(weights_BV, _uniform(seeds_BW, count_B))
+  def sampled():
+    temperature_B1 = jnp.where(temperature_B > 0, temperature_B, 1)[:, None]
+    weights_BV = jnp.exp((logits_BV - logits_BV.max(-1, keepdims=True)) / temperature_B1)
+    def with_nucleus():
+      return jnp.where(top_p_B[:, None] < 1, nucleus(weights_BV, top_p_B), weights_BV)
+    weights_BV = jax.lax.cond((top_p_B < 1).any(), with_nucleus, lambda: weights_BV)
+    sampled_BW = _invert(weights_BV, _uniform(seeds_BW, count_B))
+    return jnp.where(temperature_B[:, None] > 0, sampled_BW, likeliest())
   def likeliest():
-    return jnp.broadcast_to(_first_of_most(logits_BV)[:, None], seeds_BW.shape)
-  return jax.lax.cond(temperature > 0, at_random, likeliest)
+    return jnp.broadcast_to(_argmax(logits_BV)[:, None], seeds_BW.shape)
+  # A batch that is all greedy skips the work of sampling.
+  return jax.lax.cond((temperature_B > 0).any(), sampled, likeliest)
 
 
-def _first_of_most(logits_BV: jax.Array) -> jax.Array:
+def _argmax(logits_BV: jax.Array) -> jax.Array:
   """Returns the argmax [B] int32, as a maximum and a minimum: XLA on a CPU vectorises these."""
   V = logits_BV.shape[-1]
-  most_B1 = logits_BV.max(-1, keepdims=True)
-  return jnp.where(logits_BV == most_B1, jnp.arange(V, dtype=jnp.int32), V - 1).min(-1)
+  max_B1 = logits_BV.max(-1, keepdims=True)
+  return jnp.where(logits_BV == max_B1, jnp.arange(V, dtype=jnp.int32), V - 1).min(-1)
 
 
-def nucleus(weights_BV: jax.Array, top_p: jax.Array) -> jax.Array:
+def nucleus(weights_BV: jax.Array, top_p_B: jax.Array) -> jax.Array:
   """Returns the weights (0 to 1, not normalised) with 0 in place of those outside the nucleus.
 
   The least weight inside is found by bisection over the bits of positive floats, which are in the
   order of their values: 31 sums instead of sorting the vocabulary.
   """
-  wanted_B = top_p * weights_BV.sum(-1)
+  wanted_B = top_p_B * weights_BV.sum(-1)
   def at_least(bits_B):
     least_B1 = jax.lax.bitcast_convert_type(bits_B, jnp.float32)[:, None]
     return jnp.where(weights_BV >= least_B1, weights_BV, 0)
@@ -58,7 +64,7 @@ def nucleus(weights_BV: jax.Array, top_p: jax.Array) -> jax.Array:
 
 
 def _uniform(seeds_BW: jax.Array, count_B: jax.Array) -> jax.Array:
-  """Returns numbers in [0, 1), [B, W]: one a draw, as noise for every id would cost too much."""
+  """Returns a number in [0, 1) for each sample, [B, W]: noise for every id would cost too much."""
   def one(seed, count):
     return jax.random.uniform(jax.random.fold_in(jax.random.key(seed), count))
   return jax.vmap(jax.vmap(one, in_axes=(0, None)))(seeds_BW, count_B)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from toolformer_jax.models.config import DecoderConfig
-from toolformer_jax.models.kv_cache import Cache, Prefix, UnrolledCache
+from toolformer_jax.models.kv_cache import KVCache, Prefix, UnrolledCache
 from toolformer_jax.models.layers import rotary_angles
 
 
@@ -36,7 +36,7 @@ class Sight(NamedTuple):
     return Sight(angles, masks, self.segments_BT)
 
 
-def places(B: int, T: int, cache: Cache | UnrolledCache | None,
+def places(B: int, T: int, cache: KVCache | UnrolledCache | None,
            prefixes: Sequence[Prefix]) -> jax.Array:
   """Returns how many tokens in prefixes, cache and row come before each new token, [B, T]."""
   start_B = sum((prefix.limit_B for prefix in prefixes), jnp.zeros(B, jnp.int32))
@@ -46,7 +46,7 @@ def places(B: int, T: int, cache: Cache | UnrolledCache | None,
 
 def look(
     config: DecoderConfig, positions_BT: jax.Array, places_BT: jax.Array,
-    segments_BT: jax.Array | None, cache: Cache | UnrolledCache | None,
+    segments_BT: jax.Array | None, cache: KVCache | UnrolledCache | None,
     prefixes: Sequence[Prefix], in_memory: bool,
 ) -> Sight:
   """Returns what the tokens of a batch see.
@@ -81,7 +81,7 @@ def _prefix_masks(prefixes: Sequence[Prefix], B: int, T: int) -> list[jax.Array]
       for prefix in prefixes]
 
 
-def _own_mask(cache: Cache | UnrolledCache | None, segments_BT, B: int, T: int) -> jax.Array:
+def _own_mask(cache: KVCache | UnrolledCache | None, segments_BT, B: int, T: int) -> jax.Array:
   """Returns which of its row's own slots (without a cache: tokens) each token sees, [B, T, S]."""
   if cache is None:
     mask_BTS = jnp.broadcast_to(jnp.tril(jnp.ones((T, T), bool)), (B, T, T))

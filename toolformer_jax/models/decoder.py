@@ -17,7 +17,7 @@ from toolformer_jax.models.attention import (
 )
 from toolformer_jax.models.attention_mask import look, places
 from toolformer_jax.models.config import DecoderConfig
-from toolformer_jax.models.kv_cache import Cache, Prefix, UnrolledCache
+from toolformer_jax.models.kv_cache import KVCache, Prefix, UnrolledCache
 from toolformer_jax.models.layers import PRODUCT, Einsum, Norm, contract, rotate
 from toolformer_jax.sharding import constrain
 
@@ -68,7 +68,7 @@ class Attention(nn.Module):
     return y_BTD, cache
 
 
-def _write(cache: Cache | None, layer, k_BTKH, v_BTKH):
+def _write(cache: KVCache | None, layer, k_BTKH, v_BTKH):
   """Returns the keys and values to read, and the cache in which the new ones are written."""
   if cache is None:
     return (k_BTKH.transpose(0, 2, 3, 1), v_BTKH.swapaxes(1, 2)), None
@@ -78,7 +78,7 @@ def _write(cache: Cache | None, layer, k_BTKH, v_BTKH):
   k_LBKHS = cache.k_LBKHS.at[layer, rows_B1, :, :, slots_BT].set(k_BTKH, mode='drop')
   v_LBKSH = cache.v_LBKSH.at[layer, rows_B1, :, slots_BT].set(v_BTKH, mode='drop')
   own = tuple(jax.lax.dynamic_index_in_dim(x, layer, 0, False) for x in (k_LBKHS, v_LBKSH))
-  return own, Cache(k_LBKHS, v_LBKSH, cache.length_B)
+  return own, KVCache(k_LBKHS, v_LBKSH, cache.length_B)
 
 
 class Mlp(nn.Module):
@@ -167,11 +167,11 @@ class Decoder(nn.Module):
       *,
       positions_BT: jax.Array | None = None,
       segments_BT: jax.Array | None = None,
-      cache: Cache | UnrolledCache | None = None,
+      cache: KVCache | UnrolledCache | None = None,
       prefixes: Sequence[Prefix] = (),
       logits_at_BM: jax.Array | None = None,
       head: bool = True,
-  ) -> tuple[jax.Array, Cache | UnrolledCache | None]:
+  ) -> tuple[jax.Array, KVCache | UnrolledCache | None]:
     """Returns the logits of each next token, and the cache after `tokens_BT`.
 
     Args:
@@ -246,7 +246,7 @@ class Decoder(nn.Module):
   def _unrolled_blocks(self, block, kernel, x_BTD, cache, layered, sight):
     written = []
     for layer in range(self.config.layers):
-      own = cache and Cache(*(x_BKSH[None] for x_BKSH in cache.layers[layer]), cache.length_B)
+      own = cache and KVCache(*(x_BKSH[None] for x_BKSH in cache.layers[layer]), cache.length_B)
       shared = jax.tree.map(operator.itemgetter(layer), layered)
       (x_BTD, own), _ = block(self.config, kernel, self.dropout, name=block_name(layer))(
           (x_BTD, own), 0, shared, self._kinds[layer], sight)

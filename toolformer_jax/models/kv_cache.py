@@ -22,7 +22,7 @@ from toolformer_jax.models.config import DecoderConfig
     meta_fields=[],
 )
 @dataclass(frozen=True)
-class Cache:
+class KVCache:
   """Keys and values of every layer, and how many slots of each row are in use.
 
   Slots at and after a row's length are never read, so setting a length back undoes what was
@@ -35,7 +35,7 @@ class Cache:
   length_B: jax.Array
 
   @classmethod
-  def empty(cls, config: DecoderConfig, rows: int, slots: int) -> 'Cache':
+  def empty(cls, config: DecoderConfig, rows: int, slots: int) -> 'KVCache':
     """Returns a cache of `rows` rows, all of length 0, with room for `slots` tokens each."""
     def zeros(*sizes):
       shape = (config.layers, rows, config.kv_heads, *sizes)
@@ -49,36 +49,36 @@ class Cache:
     """How many tokens a row has room for."""
     return self.v_LBKSH.shape[3]
 
-  def with_length(self, length_B: jax.Array) -> 'Cache':
+  def with_length(self, length_B: jax.Array) -> 'KVCache':
     """Returns the same slots with other lengths: rolls rows back."""
     return dataclasses.replace(self, length_B=length_B)
 
-  def take(self, rows_B: jax.Array) -> 'Cache':
+  def take(self, rows_B: jax.Array) -> 'KVCache':
     """Returns a copy of the given rows."""
-    return Cache(self.k_LBKHS[:, rows_B], self.v_LBKSH[:, rows_B], self.length_B[rows_B])
+    return KVCache(self.k_LBKHS[:, rows_B], self.v_LBKSH[:, rows_B], self.length_B[rows_B])
 
-  def grow(self, slots: int) -> 'Cache':
+  def grow(self, slots: int) -> 'KVCache':
     """Returns the same rows with room for `slots` tokens each."""
     none, more = (0, 0), (0, slots - self.slots)
     k_LBKHS = jnp.pad(self.k_LBKHS, [none, none, none, none, more])
     v_LBKSH = jnp.pad(self.v_LBKSH, [none, none, none, more, none])
-    return Cache(k_LBKHS, v_LBKSH, self.length_B)
+    return KVCache(k_LBKHS, v_LBKSH, self.length_B)
 
-  def put(self, rows_B: jax.Array, other: 'Cache') -> 'Cache':
+  def put(self, rows_B: jax.Array, other: 'KVCache') -> 'KVCache':
     """Returns this cache with `other`'s rows put in places; those out of range are dropped."""
-    return Cache(
+    return KVCache(
         self.k_LBKHS.at[:, rows_B].set(other.k_LBKHS, mode='drop'),
         self.v_LBKSH.at[:, rows_B].set(other.v_LBKSH, mode='drop'),
         self.length_B.at[rows_B].set(other.length_B, mode='drop'))
 
-  def row(self, row: jax.Array, begin: jax.Array) -> 'Cache':
+  def row(self, row: jax.Array, begin: jax.Array) -> 'KVCache':
     """Returns a copy of one row, turned so that slot `begin` is its first."""
     k_L1KHS, v_L1KSH, length_1 = (
         jax.lax.dynamic_slice_in_dim(x, row, 1, axis)
         for x, axis in ((self.k_LBKHS, 1), (self.v_LBKSH, 1), (self.length_B, 0)))
-    return Cache(jnp.roll(k_L1KHS, -begin, 4), jnp.roll(v_L1KSH, -begin, 3), length_1)
+    return KVCache(jnp.roll(k_L1KHS, -begin, 4), jnp.roll(v_L1KSH, -begin, 3), length_1)
 
-  def write(self, row: jax.Array, other: 'Cache') -> 'Cache':
+  def write(self, row: jax.Array, other: 'KVCache') -> 'KVCache':
     """Returns this cache with the slots of `other`, of one row, at the beginning of a row."""
     def write(x, y):
       return jax.lax.dynamic_update_slice_in_dim(x, y, row, 1)
@@ -96,14 +96,14 @@ class UnrolledCache:
 
   Attributes:
     layers: (keys [B, K, H, S], values [B, K, S, H]) of each layer.
-    length_B: as in `Cache`.
+    length_B: as in `KVCache`.
   """
 
   layers: tuple[tuple[jax.Array, jax.Array], ...]
   length_B: jax.Array
 
   @classmethod
-  def of(cls, cache: Cache) -> 'UnrolledCache':
+  def of(cls, cache: KVCache) -> 'UnrolledCache':
     """Returns the slots of `cache`."""
     return cls(tuple(zip(cache.k_LBKHS, cache.v_LBKSH, strict=True)), cache.length_B)
 
@@ -116,10 +116,10 @@ class UnrolledCache:
     """Returns the same slots with other lengths: rolls rows back."""
     return dataclasses.replace(self, length_B=length_B)
 
-  def stacked(self) -> Cache:
+  def stacked(self) -> KVCache:
     """Returns a copy for a decoder that loops over layers."""
     k_LBKHS, v_LBKSH = (jnp.stack(x) for x in zip(*self.layers, strict=True))
-    return Cache(k_LBKHS, v_LBKSH, self.length_B)
+    return KVCache(k_LBKHS, v_LBKSH, self.length_B)
 
   def take(self, rows_B: jax.Array) -> 'UnrolledCache':
     """Returns a copy of the given rows."""
@@ -136,20 +136,20 @@ class UnrolledCache:
     """Returns this cache with `other`'s rows put in places; those out of range are dropped."""
     return jax.tree.map(lambda x, y: x.at[rows_B].set(y, mode='drop'), self, other)
 
-  def write(self, row: jax.Array, other: Cache) -> 'UnrolledCache':
+  def write(self, row: jax.Array, other: KVCache) -> 'UnrolledCache':
     """Returns this cache with the slots of `other`, of one row, at the beginning of a row."""
     layers = jax.tree.map(lambda x, y: jax.lax.dynamic_update_slice_in_dim(x, y, row, 0),
                           self.layers, UnrolledCache.of(other).layers)
     return UnrolledCache(layers, self.length_B)
 
 
-AnyCache = Cache | UnrolledCache
+AnyCache = KVCache | UnrolledCache
 
 
 @functools.partial(jax.jit, static_argnames=('config', 'rows', 'slots', 'unrolled'))
 def new_cache(config: DecoderConfig, rows: int, slots: int, unrolled: bool = False) -> AnyCache:
   """Returns an empty cache, by one compiled program: in steps it would be copied."""
-  cache = Cache.empty(config, rows, slots)
+  cache = KVCache.empty(config, rows, slots)
   return UnrolledCache.of(cache) if unrolled else cache
 
 
@@ -177,7 +177,7 @@ class Prefix:
   limit_B: jax.Array
 
   @classmethod
-  def of(cls, cache: Cache, limit_B: jax.Array) -> 'Prefix':
+  def of(cls, cache: KVCache, limit_B: jax.Array) -> 'Prefix':
     """Returns the rows of `cache` as a prefix."""
     return cls(cache.k_LBKHS, cache.v_LBKSH, limit_B)
 

@@ -23,17 +23,22 @@ class LanguageModel:
 
   Attributes:
     decoder, variables, tokenizer: what it consists of.
-    mesh: the devices it lies on.
-    scoring_tokens, sampling_rows: how much is computed side by side: tokens of texts whose
-      log-probabilities are wanted, continuations that are sampled. Only rounding depends on it.
+    mesh: the devices that hold it.
+    source: the checkpoint that it was loaded from; '' for a model that was made in memory.
   """
 
   decoder: Decoder
   variables: dict[str, Any]
   tokenizer: Tokenizer
   mesh: Mesh
-  scoring_tokens: int = 1024
-  sampling_rows: int = 128
+  source: str = ''
+
+  def __repr__(self) -> str:
+    count = sum(x.size for x in jax.tree.leaves(self.variables))
+    devices = f'{self.mesh.size} {self.mesh.devices.flat[0].platform} device'
+    return (f'LanguageModel({self.source or "unnamed"}, {count / 1e6:,.1f}M parameters, '
+            f'{self.config.layers} layers, {self.config.dtype}, {devices}'
+            f'{"s" * (self.mesh.size > 1)})')
 
   @property
   def config(self) -> DecoderConfig:
@@ -48,7 +53,7 @@ class LanguageModel:
     shardings = sharding.state_shardings(abstract_variables(decoder), mesh)
     wanted = {name: shardings[name] for name in variables}
     arrays, structure = jax.tree.flatten(variables)
-    # Each is let go of once it is placed: unless the caller keeps them, none is in memory twice.
+    # Each host array is freed once it is placed: unless the caller keeps them, none exists twice.
     waiting = collections.deque(arrays)
     del arrays, variables
     placed = [jax.device_put(waiting.popleft(), where) for where in jax.tree.leaves(wanted)]
@@ -59,22 +64,22 @@ class LanguageModel:
     """Whether there is but one device, and that a CPU."""
     return self.mesh.size == 1 and self.mesh.devices.flat[0].platform == 'cpu'
 
-  def frozen(self) -> 'LanguageModel':
-    """Returns the model with weights in the dtype that they are used in: not to be trained.
+  def for_inference(self) -> 'LanguageModel':
+    """Returns the model with its weights in the dtype of the computation; it cannot be trained.
 
-    They are cast once instead of at every use. That changes no number, and with bfloat16 it takes
-    half of the reading and, once those in float32 are let go of, of the memory. Norms are computed
-    in float32 and keep their weights.
+    Weights are cast once instead of at every use. No number changes; with bfloat16 half as many
+    bytes are read, and half as many are needed once the float32 weights are freed. Norms are
+    computed in float32 and keep their weights.
     """
-    variables = cast_for_use(self.variables, self.config)
+    variables = cast_for_inference(self.variables, self.config)
     return dataclasses.replace(self, variables=jax.block_until_ready(variables))
 
-  def unrolled(self) -> 'LanguageModel':
+  def with_unrolled_layers(self) -> 'LanguageModel':
     """Returns the same model, on one CPU, with a program that has no loop over layers.
 
-    In a loop XLA copies the weights of every layer before it uses them on a CPU, which takes longer
-    than decoding one token does. The weights stay where they are: these are views of them (but for
-    those whose layers are no multiples of 64 bytes, which are small).
+    In a loop, XLA on a CPU copies the weights of every layer before it uses them, which takes
+    longer than decoding one token. The new weights are views of the old ones, but for those whose
+    layers are no multiples of 64 bytes, which are small.
     """
     device = self.mesh.devices.flat[0]
     def of_layer(x, layer):
@@ -92,7 +97,7 @@ class LanguageModel:
     return jax.device_put(array, sharding.batch_sharding(self.mesh, array.shape))
 
 
-def cast_for_use(variables: dict[str, Any], config: DecoderConfig) -> dict[str, Any]:
+def cast_for_inference(variables: dict[str, Any], config: DecoderConfig) -> dict[str, Any]:
   """Returns `variables` in the dtype that they are used in."""
   def cast(path, x):
     of_norm = any(str(key.key).endswith('norm') for key in path)

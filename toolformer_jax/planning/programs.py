@@ -12,14 +12,14 @@ import numpy as np
 from jax.sharding import Mesh
 
 from toolformer_jax import sharding
-from toolformer_jax.inference.engine import STEPS, decode_rows
+from toolformer_jax.inference.decoding import STEPS, DecodeRows, SpecialTokens, decode_steps
 from toolformer_jax.inference.scoring import target_logprobs
-from toolformer_jax.inference.shared_prefix import TOGETHER, prefill_rows
+from toolformer_jax.inference.shared_prefix import DOCUMENT_ROWS, prefill_rows
 from toolformer_jax.models import flops
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.decoder import Decoder
-from toolformer_jax.models.kv_cache import Cache
-from toolformer_jax.models.language_model import abstract_variables, cast_for_use, decoder_on
+from toolformer_jax.models.kv_cache import KVCache
+from toolformer_jax.models.language_model import abstract_variables, cast_for_inference, decoder_on
 from toolformer_jax.training.config import FinetuneConfig
 from toolformer_jax.training.optimizer import make_optimizer
 from toolformer_jax.training.packing import PackedRows
@@ -111,7 +111,7 @@ def _score(decoder: Decoder, mesh: Mesh, batch: int, length: int) -> Program:
 
 def _prefill(decoder: Decoder, mesh: Mesh, batch: int, length: int) -> Program:
   config, variables = decoder.config, _frozen(decoder, mesh)
-  rows = min(TOGETHER, batch)
+  rows = min(DOCUMENT_ROWS, batch)
   prompt, cache = _cache(config, mesh, 1, PROMPT), _cache(config, mesh, batch, length)
   ids = _input(mesh, (rows, length))
   useful = rows * flops.forward_flops(config, length, PROMPT, logits=length)
@@ -127,10 +127,14 @@ def _decode(decoder: Decoder, mesh: Mesh, batch: int, length: int) -> Program:
   column = functools.partial(_input, mesh, (batch,))
   # The last tokens that there is room for: they read all of the cache.
   useful = batch * flops.forward_flops(config, STEPS, length - STEPS, logits=STEPS)
-  ahead = _input(mesh, (batch, STEPS + 1))
-  arguments = (variables, cache, ahead, column(), column(bool), column(np.uint32), column(),
-               column(), 0, np.zeros(1, np.int32), 10, True, np.float32(0), np.float32(1))
-  return Program(functools.partial(decode_rows.trace, decoder), arguments, batch * STEPS, useful,
+  rows = DecodeRows(
+      pending_BA=_input(mesh, (batch, STEPS + 1)), num_pending_B=column(), may_call_B=column(bool),
+      forbid_call_B=column(bool), top_k_api_B=column(), min_tokens_left_B=column(),
+      num_tokens_B=column(), seed_B=column(np.uint32), temperature_B=column(np.float32),
+      top_p_B=column(np.float32))
+  special = SpecialTokens(api_id=np.int32(0), end_ids_E=np.zeros(1, np.int32))
+  return Program(functools.partial(decode_steps.trace, decoder),
+                 (variables, cache, rows, special), batch * STEPS, useful,
                  useful * _copies(mesh, batch), STEPS * argument_bytes((variables, cache)))
 
 
@@ -143,21 +147,21 @@ def _copies(mesh: Mesh, rows: int) -> int:
 def _frozen(decoder: Decoder, mesh: Mesh) -> Any:
   """Returns the variables as inference has them."""
   abstract = sharding.abstract_with_sharding(abstract_variables(decoder), mesh)
-  cast = jax.eval_shape(functools.partial(cast_for_use, config=decoder.config), abstract)
+  cast = jax.eval_shape(functools.partial(cast_for_inference, config=decoder.config), abstract)
   return jax.tree.map(
       lambda x, like: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=like.sharding), cast,
       abstract)
 
 
-def _cache(config: DecoderConfig, mesh: Mesh, rows: int, slots: int) -> Cache:
+def _cache(config: DecoderConfig, mesh: Mesh, rows: int, slots: int) -> KVCache:
   names = {'k_LBKHS': (None, 'batch', 'kv_heads', None, None),
            'v_LBKSH': (None, 'batch', 'kv_heads', None, None), 'length_B': ('batch',)}
-  shapes = jax.eval_shape(functools.partial(Cache.empty, config, rows, slots))
+  shapes = jax.eval_shape(functools.partial(KVCache.empty, config, rows, slots))
   def placed(name):
     x = getattr(shapes, name)
     where = sharding.named_sharding(mesh, x.shape, names[name])
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
-  return Cache(**{name: placed(name) for name in names})
+  return KVCache(**{name: placed(name) for name in names})
 
 
 def _input(mesh: Mesh, shape: tuple[int, ...], dtype: Any = jnp.int32) -> jax.ShapeDtypeStruct:

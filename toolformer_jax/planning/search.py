@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 Planner = Callable[[Request], Plan]
 
 
-def search(request: Request, planner: Planner) -> Plan:
+def search_mesh(request: Request, planner: Planner) -> Plan:
   """Returns the plan of the largest batch on the best mesh.
 
   The best mesh is the one on which the batch that was asked for fits and its bound is the highest;

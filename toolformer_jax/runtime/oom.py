@@ -1,4 +1,4 @@
-"""What happens when a device has too little memory."""
+"""Help for those whose device runs out of memory."""
 
 import contextlib
 from collections.abc import Iterator
@@ -9,15 +9,15 @@ from toolformer_jax.errors import UserError
 
 
 @contextlib.contextmanager
-def naming_memory(setting: str) -> Iterator[None]:
-  """Turns running out of memory into an error that names the setting to change.
+def explain_out_of_memory(advice: str) -> Iterator[None]:
+  """Turns running out of device memory into an error with `advice`, such as `lower X.slots`.
 
   Raises:
-    UserError: what is done inside needs more memory than there is.
+    UserError: the body needs more memory than the device has.
   """
   try:
     yield
   except jax.errors.JaxRuntimeError as error:
     if 'RESOURCE_EXHAUSTED' not in str(error):
       raise
-    raise UserError(f'out of memory; make {setting} smaller') from error
+    raise UserError(f'out of memory on the device; {advice}') from error

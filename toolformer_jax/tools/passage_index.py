@@ -248,6 +248,15 @@ def _build(corpus: pathlib.Path, settings: SearchConfig,
   return PassageIndex.load(directory)
 
 
+def corpus_hash(config: SearchConfig) -> str:
+  """Returns the sha256 of the file that is searched.
+
+  Raises:
+    UserError: there is no such corpus.
+  """
+  return file_sha256(_locate(config.corpus))
+
+
 def _locate(corpus: str) -> pathlib.Path:
   if path := find_corpus(corpus):
     return path

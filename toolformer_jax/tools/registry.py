@@ -4,35 +4,35 @@ import atexit
 import dataclasses
 import functools
 import importlib
+import logging
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent import futures
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from toolformer_jax.calls import Call
-from toolformer_jax.checkpoints.loading import ModelConfig, load_model
-from toolformer_jax.data.content_hash import identity
+from toolformer_jax.checkpoints.loading import load_model
+from toolformer_jax.data.content_hash import identity, stable_hash
 from toolformer_jax.errors import UserError, unknown
 from toolformer_jax.runtime.validation import check
 from toolformer_jax.tools.apertium import Apertium
-from toolformer_jax.tools.base import Complete, Context, Tool
+from toolformer_jax.tools.base import Complete, Tool
 from toolformer_jax.tools.calculator import Calculator
 from toolformer_jax.tools.calendar import Calendar
-from toolformer_jax.tools.executor import Executor, Request
 from toolformer_jax.tools.few_shot import FewShotTranslator
 from toolformer_jax.tools.function import FunctionTool, tool
 from toolformer_jax.tools.language import identify_language
 from toolformer_jax.tools.mt import MachineTranslation
 from toolformer_jax.tools.nllb import Nllb
-from toolformer_jax.tools.passage_index import SearchConfig, passage_index
+from toolformer_jax.tools.passage_index import SearchConfig, corpus_hash, passage_index
 from toolformer_jax.tools.qa import QuestionAnswering
 from toolformer_jax.tools.wikisearch import WikiSearch
 
 if TYPE_CHECKING:
   from toolformer_jax.models.language_model import LanguageModel
+
+log = logging.getLogger(__name__)
 
 # The paper's tools, as calls spell them; the command line takes them in any case.
 PAPER_TOOLS = ('Calculator', 'Calendar', 'MT', 'QA', 'WikiSearch')
@@ -130,6 +130,32 @@ class Toolbox:
       raise UserError(f'no tool is named; choose from {", ".join(known)}')
     return [known[name] for name in wanted]
 
+  def available(self) -> list[str]:
+    """Returns the paper's tools, without the translator if this machine has none."""
+    try:
+      self.build(['mt'])
+    except UserError as error:
+      log.warning('without the tool mt: %s', error)
+      return [name for name in PAPER_TOOLS if name != 'MT']
+    return list(PAPER_TOOLS)
+
+  def version(self, name: str) -> str:
+    """Returns what the results of a tool depend on: settings, and hashes of what it reads.
+
+    Unlike `build` it loads no model and builds no index.
+    """
+    search = f'{corpus_hash(self.search)} {self.search}'
+    parts = {
+        'QA': ('QA', identity(self.qa.checkpoint), self.qa, search if self.qa.passages else ''),
+        'WikiSearch': ('WikiSearch', search)}
+    if name == 'MT':
+      apertium = self.mt.translator == 'apertium'
+      made_of = Apertium().version if apertium else identity(self.mt.checkpoint)
+      parts['MT'] = ('MT', self.mt, made_of)
+    if name not in parts:
+      return self.build([name])[0].version
+    return stable_hash(*map(str, parts[name])).hex()[:16]
+
   def build(self, names: Iterable[str]) -> list[Tool]:
     """Returns the tools called `names`, in any case: the paper's five, and a user's own.
 
@@ -210,41 +236,18 @@ def _server_tools(server: str) -> dict[str, Tool]:
 
 def completer(model: 'LanguageModel', max_tokens: int) -> Complete:
   """Returns what continues prompts by `model`, greedily, up to the end of the line."""
-  from toolformer_jax.inference.engine import GenerationConfig, generate
-  settings = GenerationConfig(max_tokens=max_tokens, disabled=True, stop=('\n',))
+  from toolformer_jax.inference.generation import generate
+  from toolformer_jax.inference.request import GenerationConfig
+  config = GenerationConfig(max_tokens=max_tokens, disable_tools=True, stop=('\n',))
   turn = threading.Lock()
   # Python would crash if it ended while a thread computes: the end waits for its turn.
   atexit.register(turn.acquire)
   def complete(prompts: Sequence[str]) -> list[str]:
     ids = [model.tokenizer.encode(prompt) for prompt in prompts]
     with turn:
-      return [made.text for made in generate(model, ids, settings=settings)]
+      return [output.text for output in generate(model, ids, config=config)]
   return complete
 
 
 def _reader(checkpoint: str) -> 'LanguageModel':
-  return load_model(checkpoint, ModelConfig()).frozen()
-
-
-def call_runner(
-    executor: Executor, contexts: Sequence[Context]
-) -> Callable[[Call, int], futures.Future[tuple[str | None, str | None]]]:
-  """Returns what `inference.generation.generate` starts a call with.
-
-  Args:
-    executor: holds the tools.
-    contexts: what a tool may know about each of the texts that are generated.
-  """
-  def run_call(call: Call, text: int) -> futures.Future[tuple[str | None, str | None]]:
-    answer = futures.Future()
-    outcome = executor.submit(Request(call.name, call.argument, contexts[text]))
-    def pass_on(done: futures.Future) -> None:
-      if done.cancelled():
-        answer.set_result((None, 'cancelled'))
-      elif error := done.exception():
-        answer.set_exception(error)
-      else:
-        answer.set_result((done.result().result, done.result().failure))
-    outcome.add_done_callback(pass_on)
-    return answer
-  return run_call
+  return load_model(checkpoint).for_inference()

@@ -98,15 +98,16 @@ class MixtureConfig:
 
   Attributes:
     cap: at most so many texts of each tool (25,000 in the paper, appendix B).
-    rates: how often an epoch holds each text of a tool, by its name as calls spell it ('text' for
-      texts without calls): 2.0 is twice, 0.5 every other text. 1.0 where it is not said.
-    dev_texts: so many texts are held out, to choose the best checkpoint by (1,000 in the paper).
+    rates: how often an epoch holds each text of a tool, by the tool's name ('text' if it has no
+      calls): 2.0 is twice, 0.5 every other text; 1.0 by default.
+    dev_texts: this many texts, a tenth of all at most, are held out to choose the best checkpoint by
+      (1,000 in the paper).
     seed: of what is left out and held out.
   """
 
   cap: int = 25_000
   rates: Mapping[str, float] = field(default_factory=dict)
-  dev_texts: int = 0
+  dev_texts: int = 1000
   seed: int = 0
 
   def __post_init__(self):

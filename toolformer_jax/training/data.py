@@ -1,7 +1,10 @@
-"""What is learned, and in which order: records to examples, packed rows to batches."""
+"""Data of training: sources to texts, texts to a mixture, to examples, and to batches."""
 
+import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
+import pathlib
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import jax
@@ -9,9 +12,15 @@ import numpy as np
 from jax.sharding import Mesh
 
 from toolformer_jax import calls, sharding
-from toolformer_jax.data.records import AnnotatedDocument
-from toolformer_jax.errors import UserError
+from toolformer_jax.annotation.run_dir import MERGED
+from toolformer_jax.data import hub_datasets
+from toolformer_jax.data.content_hash import stable_hash
+from toolformer_jax.data.corpus import read_corpus
+from toolformer_jax.data.jsonl import read_objects
+from toolformer_jax.data.records import AnnotatedDocument, from_json, read_records
+from toolformer_jax.errors import UserError, unknown
 from toolformer_jax.tokenizer import Tokenizer
+from toolformer_jax.training.config import MixtureConfig
 from toolformer_jax.training.packing import Example, PackedRows
 
 
@@ -61,6 +70,120 @@ class TaskRow:
   targets: str | Sequence[int]
 
 
+Text = AnnotatedDocument | TaskRow
+WITHOUT_CALLS = 'text'  # what MixtureConfig.rates calls texts without calls
+
+_LARGEST_DEV = 0.1  # of all texts
+
+
+def read_texts(source: str) -> Iterator[AnnotatedDocument | TaskRow]:
+  """Yields the texts of one source.
+
+  Args:
+    source: the output folder of an annotation run; a file of such texts with calls (.jsonl,
+      .jsonl.gz, .jsonl.zst); a corpus that can be annotated, whose texts have no calls; or a task
+      or mixture of seqio, `seqio:MODULE:NAME[@SPLIT]`.
+
+  Raises:
+    UserError: there is no such source, the annotation run has not ended, or a record is broken.
+  """
+  path = pathlib.Path(source)
+  if source.startswith(hub_datasets.SEQIO):
+    yield from _task_rows(source)
+  elif path.is_dir():
+    for file in _merged_files(path):
+      yield from read_records(file, AnnotatedDocument)
+  elif _has_calls(path):
+    yield from _annotated(path)
+  else:
+    for document in read_corpus(source):
+      yield AnnotatedDocument(document, ())
+
+
+def _merged_files(run: pathlib.Path) -> list[pathlib.Path]:
+  merged = run / MERGED
+  if not (merged / '.COMPLETED').exists():
+    raise UserError(f'{run} is no output folder of annotate, or the run has not ended; '
+                    'start `toolformer annotate` again to finish it')
+  return sorted(merged.glob('[0-9]*.jsonl'))
+
+
+def _has_calls(file: pathlib.Path) -> bool:
+  """Tells whether the first line of a file of JSON Lines is a text with a list of calls."""
+  if not file.is_file() or '.jsonl' not in file.suffixes:
+    return False
+  _, fields = next(read_objects(file), (0, {}))
+  return 'calls' in fields
+
+
+def _annotated(file: pathlib.Path) -> Iterator[AnnotatedDocument]:
+  for number, fields in read_objects(file):
+    try:
+      yield from_json(AnnotatedDocument, fields)
+    except (TypeError, ValueError) as error:
+      raise UserError(f'{file}:{number}: not an AnnotatedDocument record ({error})') from error
+
+
+def _task_rows(source: str) -> Iterator[TaskRow]:
+  for number, row in enumerate(hub_datasets.read_rows(source)):
+    if 'targets' not in row:
+      raise UserError(f'{source}: its examples have no feature `targets`, but {", ".join(row)}')
+    yield TaskRow(f'{source}-{number}', row.get('inputs', ''), row['targets'])
+
+
+def hold_out(texts: Sequence[Text], config: MixtureConfig) -> tuple[list[Text], list[Text]]:
+  """Returns the texts to train on and those to choose a checkpoint by: a tenth of all at most."""
+  count = min(config.dev_texts, int(_LARGEST_DEV * len(texts)))
+  held_out = set(_shuffled(range(len(texts)), texts, f'dev {config.seed}')[:count])
+  return ([text for i, text in enumerate(texts) if i not in held_out],
+          [text for i, text in enumerate(texts) if i in held_out])
+
+
+def mixture_of(texts: Sequence[Text], config: MixtureConfig) -> list[Text]:
+  """Returns the texts of an epoch by caps and rates; which ones is random by the seed.
+
+  A text with calls to several tools counts for the one that the fewest texts have.
+
+  Raises:
+    UserError: a rate is given for a tool that no text has a call to.
+  """
+  groups = _by_tool(texts)
+  for name in config.rates:
+    if name not in groups:
+      raise unknown('tool in MixtureConfig.rates', name, groups)
+  chosen = Counter()
+  for tool, members in groups.items():
+    capped = _shuffled(members, texts, f'{config.seed} {tool}')[:config.cap]
+    times, share = divmod(config.rates.get(tool, 1.0), 1)
+    more = set(capped[:round(share * len(capped))])
+    chosen.update({i: int(times) + (i in more) for i in capped})
+  return [text for i, text in enumerate(texts) for _ in range(chosen[i])]
+
+
+def _by_tool(texts: Sequence[Text]) -> dict[str, list[int]]:
+  """Returns the indices of the texts of each tool."""
+  tools = [_tools(text) for text in texts]
+  counts = Counter(tool for some in tools for tool in some)
+  groups = defaultdict(list)
+  for i, some in enumerate(tools):
+    groups[min(some, key=lambda tool: (counts[tool], tool))].append(i)
+  return groups
+
+
+def _tools(text: Text) -> set[str]:
+  calls = text.calls if isinstance(text, AnnotatedDocument) else ()
+  return {call.tool for call in calls} or {WITHOUT_CALLS}
+
+
+def _shuffled(members: Collection[int], texts: Sequence[Text], salt: str) -> list[int]:
+  """Returns `members` in an order that depends on `salt` and the texts' ids."""
+  def key(i: int) -> tuple[bytes, int]:
+    text = texts[i]
+    name = text.document.id if isinstance(text, AnnotatedDocument) else text.id
+    return stable_hash(salt, name), i
+  return sorted(members, key=key)
+
+
 def task_example(row: TaskRow, tokenizer: Tokenizer) -> Example:
   """Returns the inputs of a task's example and its targets, which alone count.
 
@@ -73,6 +196,18 @@ def task_example(row: TaskRow, tokenizer: Tokenizer) -> Example:
     raise UserError(f'{row.id}: the model has no token {unknown[0]}; was the task tokenised for '
                     'another one?')
   return Example(inputs + targets, [0.0] * len(inputs) + [1.0] * len(targets))
+
+
+def examples_of(texts: Sequence[Text], tokenizer: Tokenizer, syntax: calls.CallSyntax, *,
+                mask_results: bool = False, without_calls: bool = False) -> list[Example]:
+  """Returns `texts` as examples; `without_calls` as those of the texts alone."""
+  def example(text: Text) -> Example:
+    if isinstance(text, TaskRow):
+      return task_example(text, tokenizer)
+    if without_calls:
+      text = dataclasses.replace(text, calls=())
+    return annotated_example(text, tokenizer, syntax, mask_results)
+  return [example(text) for text in texts]
 
 
 def batches(rows: int, batch_rows: int, seed: int, start_step: int) -> Iterator[np.ndarray]:

@@ -1,29 +1,32 @@
-"""Where else the metrics of a run are shown: TensorBoard and Weights & Biases, if installed."""
+"""Metric writers: a file of JSON Lines, TensorBoard, and Weights & Biases."""
 
 import hashlib
 import importlib.util
+import json
 import pathlib
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Protocol, Self
 
 from toolformer_jax.errors import UserError
+from toolformer_jax.runtime.run_dir import whole_file
 
 
-class Board(Protocol):
-  """A place for metrics."""
+class MetricWriter(Protocol):
+  """Writes metrics somewhere."""
 
   def write(self, step: int, values: Mapping[str, float]) -> None:
-    """Shows the values of a step."""
+    """Writes the values of a step."""
 
   def close(self) -> None:
-    """Writes what is still waiting."""
+    """Flushes and closes."""
 
 
-class TensorBoard:
+class TensorBoardWriter:
   """Event files for TensorBoard, by tensorboardX: without TensorFlow."""
 
   def __init__(self, folder: pathlib.Path, last_step: int):
-    """Values of steps after `last_step` that `folder` may hold are no longer shown."""
+    """Values of steps after `last_step` in `folder` are no longer shown."""
     from tensorboardX import SummaryWriter
     self._writer = SummaryWriter(
         str(folder), purge_step=last_step + 1,
@@ -31,49 +34,86 @@ class TensorBoard:
         filename_suffix=f'.from-{last_step}')
 
   def write(self, step: int, values: Mapping[str, float]) -> None:
-    """Shows the values of a step."""
+    """Writes the values of a step."""
     for name, value in values.items():
       self._writer.add_scalar(name, value, step)
 
   def close(self) -> None:
-    """Writes what is still waiting."""
+    """Flushes and closes."""
     self._writer.close()
 
 
-class WeightsAndBiases:
+class WandbWriter:
   """A run of Weights & Biases, the same one after a restart."""
 
   def __init__(self, folder: pathlib.Path, project: str):
-    """Joins the run that belongs to `folder`."""
+    """Opens the run that belongs to `folder`."""
     import wandb
     name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
     self._run = wandb.init(project=project, id=name, name=folder.name, dir=folder, resume='allow')
 
   def write(self, step: int, values: Mapping[str, float]) -> None:
-    """Shows the values of a step."""
+    """Writes the values of a step."""
     self._run.log(dict(values), step=step)
 
   def close(self) -> None:
-    """Writes what is still waiting."""
+    """Flushes and closes."""
     self._run.finish()
 
 
-def open_boards(folder: pathlib.Path, last_step: int, wandb_project: str) -> list[Board]:
-  """Returns TensorBoard, if tensorboardX is installed, and Weights & Biases, if it is asked for.
+def open_metric_writers(folder: pathlib.Path, last_step: int, wandb_project: str
+                        ) -> list[MetricWriter]:
+  """Returns TensorBoard, if tensorboardX is installed, and Weights & Biases, if a project is given.
 
   Args:
     folder: of the run.
-    last_step: the one that the run goes on from.
+    last_step: the step from which the run continues.
     wandb_project: of Weights & Biases; '' for none.
 
   Raises:
-    UserError: Weights & Biases is asked for and not installed.
+    UserError: a project is given and Weights & Biases is not installed.
   """
-  boards: list[Board] = []
+  writers: list[MetricWriter] = []
   if importlib.util.find_spec('tensorboardX'):
-    boards.append(TensorBoard(folder / 'tensorboard', last_step))
+    writers.append(TensorBoardWriter(folder / 'tensorboard', last_step))
   if wandb_project:
     if not importlib.util.find_spec('wandb'):
       raise UserError('FinetuneConfig.wandb_project needs the package wandb: pip install wandb')
-    boards.append(WeightsAndBiases(folder, wandb_project))
-  return boards
+    writers.append(WandbWriter(folder, wandb_project))
+  return writers
+
+
+class MetricsLog:
+  """The file metrics.jsonl, a line for each step, and other writers that get the same values."""
+
+  def __init__(self, file: pathlib.Path, last_step: int, writers: Sequence[MetricWriter] = ()):
+    """Opens `file`; lines of steps after `last_step` are dropped: those steps run again."""
+    lines = file.read_text('utf-8').splitlines() if file.exists() else []
+    with whole_file(file) as kept:
+      kept.writelines(f'{line}\n' for line in lines if _step(line) <= last_step)
+    self._file = open(file, 'a', encoding='utf-8')  # noqa: SIM115 - closed on exit
+    self._writers = writers
+
+  def write(self, step: int, **values: Any) -> None:
+    """Appends the values of a step."""
+    self._file.write(json.dumps({'step': step, **values}) + '\n')
+    self._file.flush()
+    for writer in self._writers:
+      writer.write(step, values)
+
+  def __enter__(self) -> Self:
+    return self
+
+  def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+               traceback: TracebackType | None) -> None:
+    self._file.close()
+    for writer in self._writers:
+      writer.close()
+
+
+def _step(line: str) -> float:
+  """Returns the step of a line; infinity for a line that was cut short."""
+  try:
+    return json.loads(line)['step']
+  except (ValueError, KeyError, TypeError):
+    return float('inf')

@@ -64,7 +64,7 @@ def initial_adapters(decoder: Decoder, where: Any, seed: int) -> Any:
 
 def make_step(
     decoder: Decoder, collection: str, optimizer: optax.GradientTransformation,
-    abstract: TrainState, settings: FinetuneConfig = _PAPER,
+    abstract: TrainState, config: FinetuneConfig = _PAPER,
 ) -> Callable[[dict[str, Any], TrainState, PackedRows], tuple[TrainState, Metrics]]:
   """Returns the jitted step (frozen variables, state, batch) -> (state, metrics).
 
@@ -80,12 +80,12 @@ def make_step(
     def share(trained, rows, key):
       """What some rows add to the mean over the batch: what is minimised, the cross-entropy."""
       sums = next_token_loss(
-          decoder, {**frozen, collection: trained}, rows, loss_tokens=settings.loss_tokens,
-          z_loss=settings.z_loss, dropout_key=key if settings.dropout else None)
+          decoder, {**frozen, collection: trained}, rows, loss_tokens=config.loss_tokens,
+          z_loss=config.z_loss, dropout_key=key if config.dropout else None)
       return sums.minimised / weight, sums.nll / weight
-    key = jax.random.fold_in(jax.random.key(settings.seed), state.step)
+    key = jax.random.fold_in(jax.random.key(config.seed), state.step)
     gradients, loss = _added_up(jax.grad(share, has_aux=True), state.trained, where.trained, batch,
-                                key, settings.micro_batches)
+                                key, config.micro_batches)
     updates, moments = optimizer.update(gradients, state.optimizer, state.trained)
     trained = optax.apply_updates(state.trained, updates)
     metrics = {'loss': loss, 'gradient_norm': optax.tree.norm(gradients),

@@ -1,4 +1,4 @@
-"""All benchmarks, by name. Their examples are read without TensorFlow; `seqio_tasks` needs it."""
+"""All benchmarks, by name."""
 
 from collections.abc import Iterable
 
@@ -23,7 +23,7 @@ TASKS = {task.name: task for task in (
     perplexity.WIKITEXT2, perplexity.CORPUS)}
 
 
-def tasks(names: Iterable[str]) -> list[Task]:
+def find_tasks(names: Iterable[str]) -> list[Task]:
   """Returns the tasks called `names`, in any case, each once.
 
   Raises:

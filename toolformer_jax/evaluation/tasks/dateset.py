@@ -8,7 +8,7 @@ A question knows the current date only through the calendar.
 import random
 from collections.abc import Iterator
 
-from toolformer_jax.evaluation.answer_matching import Rule
+from toolformer_jax.evaluation.answer_matching import FirstWords
 from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.evaluation.dates import (
   MONTHS,
@@ -18,7 +18,7 @@ from toolformer_jax.evaluation.dates import (
   whole_months,
 )
 from toolformer_jax.evaluation.files import TaskFolder
-from toolformer_jax.evaluation.task import Question, Task
+from toolformer_jax.evaluation.task import Question, QuestionTask
 from toolformer_jax.evaluation.tasks.questions import prompt
 
 # Questions of each template (paper, Table 11).
@@ -121,7 +121,7 @@ def _count(number: int) -> tuple[str, ...]:
   return (str(number), f'{number:,}') if number >= 1000 else (str(number),)
 
 
-DATESET = Task(
-    'dateset', 'Dateset', read, '', Rule(words=5),
+DATESET = QuestionTask(
+    'dateset', 'Dateset', read, '', FirstWords(5),
     groups=tuple((str(i), f'Dateset, template {i}') for i in SIZES),
     prompt=prompt('...'))

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from toolformer_jax.errors import UserError
-from toolformer_jax.evaluation.answer_matching import Rule
+from toolformer_jax.evaluation.answer_matching import FirstWords
 from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.evaluation.files import MissingData, TaskFolder, read_lines
-from toolformer_jax.evaluation.task import Question, Task, in_turn
+from toolformer_jax.evaluation.task import Question, QuestionTask, interleave
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def read(folder: TaskFolder, settings: EvaluationConfig) -> Iterator[Question]:
     raise missing[0]
   for error in missing:
     log.warning('LAMA without one of its sets: %s', error)
-  return in_turn(sets)
+  return interleave(sets)
 
 
 def _mixed(question: Question) -> bytes:
@@ -104,10 +104,10 @@ def _question(group: str, number: str, statements: list[str], answer: str) -> It
     yield Question(f'{group}-{number}', PROMPT + beginning, (answer,), group)
 
 
-LAMA = Task(
+LAMA = QuestionTask(
     'lama', 'LAMA', read,
     'fetch https://dl.fbaipublicfiles.com/LAMA/data.zip and put relations.jsonl, Squad_test.jsonl, '
     'Google_RE_*.jsonl and TREx_P*.jsonl there',
-    Rule(words=5), without_tools=frozenset({'WikiSearch'}),
+    FirstWords(5), without_tools=frozenset({'WikiSearch'}),
     groups=(('squad', 'SQuAD'), ('google_re', 'Google-RE'), ('trex', 'T-REx')),
     prompt=PROMPT + '...')

@@ -5,10 +5,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from toolformer_jax.evaluation.answer_matching import Rule
+from toolformer_jax.evaluation.answer_matching import FirstWords
 from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.evaluation.files import TaskFolder, read_json
-from toolformer_jax.evaluation.task import Question, Task, in_turn
+from toolformer_jax.evaluation.task import Question, QuestionTask, interleave
 
 LANGUAGES = ('es', 'de', 'hi', 'vi', 'zh', 'ar')
 
@@ -24,7 +24,7 @@ def read_mlqa(folder: TaskFolder, settings: EvaluationConfig) -> Iterator[Questi
   pattern = 'test-context-en-question-*.json'
   paths = folder.files(pattern, f'test/{pattern}', f'**/{pattern}')
   by_language = {re.search(r'question-(\w+)\.json', path.name)[1]: path for path in paths}
-  return in_turn([[_question(language, paragraph, asked['question'], asked)
+  return interleave([[_question(language, paragraph, asked['question'], asked)
                    for paragraph, asked in _asked(by_language[language])]
                   for language in LANGUAGES if language in by_language])
 
@@ -38,7 +38,7 @@ def read_xquad(folder: TaskFolder, settings: EvaluationConfig) -> Iterator[Quest
     for _, asked in _asked(by_language[language]):
       paragraph, in_english = english[asked['id']]
       yield _question(language, paragraph, asked['question'], in_english)
-  return in_turn([questions(language) for language in LANGUAGES if language in by_language])
+  return interleave([questions(language) for language in LANGUAGES if language in by_language])
 
 
 def _asked(path: pathlib.Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -55,13 +55,13 @@ def _question(language: str, paragraph: str, question: str, answered: dict[str, 
                   language)
 
 
-_RULE = Rule(words=10)
-MLQA = Task('mlqa', 'MLQA', read_mlqa,
+_RULE = FirstWords(10)
+MLQA = QuestionTask('mlqa', 'MLQA', read_mlqa,
             'fetch MLQA_V1.zip as github.com/facebookresearch/MLQA says, and put '
             'test-context-en-question-*.json there', _RULE,
             groups=tuple((language, f'MLQA {language.title()}') for language in LANGUAGES),
             prompt=prompt('...', '...'))
-XQUAD = Task('xquad', 'XQuAD', read_xquad,
+XQUAD = QuestionTask('xquad', 'XQuAD', read_xquad,
              'fetch xquad.*.json of github.com/google-deepmind/xquad', _RULE,
              groups=tuple((language, f'XQuAD {language.title()}') for language in LANGUAGES),
              prompt=prompt('...', '...'))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from toolformer_jax.errors import UserError
 from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.evaluation.files import TaskFolder, read_lines, read_text
-from toolformer_jax.evaluation.task import Task, Text
+from toolformer_jax.evaluation.task import PerplexityTask, Text
 
 _TITLE = re.compile(r'^ = [^=\n].*? = ?$', re.MULTILINE)
 
@@ -30,8 +30,9 @@ def read_corpus(folder: TaskFolder, settings: EvaluationConfig) -> Iterator[Text
         yield Text(f'{path.name}-{i:06}', fields['text'])
 
 
-WIKITEXT2 = Task('wikitext2', 'WikiText', read_wikitext2,
-                 'fetch wiki.test.tokens of wikitext-2-v1.zip', None)
-CORPUS = Task('corpus', 'held-out corpus', read_corpus,
-              'put JSON Lines of documents with a `text` there that no model was trained on', None,
-              remark='The paper has 10,000 documents of CCNet.')
+WIKITEXT2 = PerplexityTask('wikitext2', 'WikiText', read_wikitext2,
+                           'fetch wiki.test.tokens of wikitext-2-v1.zip')
+CORPUS = PerplexityTask(
+    'corpus', 'held-out corpus', read_corpus,
+    'put JSON Lines of documents with a `text` there that no model was trained on',
+    remark='The paper has 10,000 documents of CCNet.')

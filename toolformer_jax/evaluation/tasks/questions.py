@@ -3,10 +3,10 @@
 import re
 from collections.abc import Iterator
 
-from toolformer_jax.evaluation.answer_matching import Rule
+from toolformer_jax.evaluation.answer_matching import FirstWords
 from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.evaluation.files import TaskFolder, read_json, read_lines
-from toolformer_jax.evaluation.task import Question, Task
+from toolformer_jax.evaluation.task import Question, QuestionTask
 
 _DESCRIPTION = re.compile(r'\(description (?:"((?:[^"\\]|\\.)*)"|([^()]+?))\)')
 
@@ -47,16 +47,16 @@ def read_triviaqa(folder: TaskFolder, settings: EvaluationConfig) -> Iterator[Qu
 
 
 _PROMPT = prompt('...')
-_RULE, _WITHOUT = Rule(words=20), frozenset({'QA'})  # the paper's QA tool was trained on NQ
-WEBQUESTIONS = Task(
+_RULE, _WITHOUT = FirstWords(20), frozenset({'QA'})  # the paper's QA tool was trained on NQ
+WEBQUESTIONS = QuestionTask(
     'webquestions', 'WebQS', read_webquestions,
     'fetch main/test.json of github.com/brmson/dataset-factoid-webquestions, or '
     'webquestions.examples.test.json of SEMPRE', _RULE, _WITHOUT, prompt=_PROMPT)
-NQ_OPEN = Task(
+NQ_OPEN = QuestionTask(
     'nq_open', 'NQ', read_nq_open,
     'fetch nq_open/NQ-open.dev.jsonl of github.com/google-research-datasets/natural-questions',
     _RULE, _WITHOUT, prompt=_PROMPT)
-TRIVIAQA = Task(
+TRIVIAQA = QuestionTask(
     'triviaqa', 'TriviaQA', read_triviaqa,
     'fetch unfiltered-web-dev.json of triviaqa-unfiltered.tar.gz from '
     'nlp.cs.washington.edu/triviaqa', _RULE, _WITHOUT, prompt=_PROMPT)

@@ -14,10 +14,10 @@ from typing import Any
 import seqio
 import tensorflow as tf
 
-from toolformer_jax.evaluation.answer_matching import judge
 from toolformer_jax.evaluation.config import EvaluationConfig
+from toolformer_jax.evaluation.reading import read_items
 from toolformer_jax.evaluation.statistics import perplexity
-from toolformer_jax.evaluation.task import Task, read_items
+from toolformer_jax.evaluation.task import PerplexityTask, Task
 from toolformer_jax.evaluation.tasks.vocabulary import ShiftedVocabulary
 from toolformer_jax.tokenizer import Tokenizer
 
@@ -39,13 +39,13 @@ def register(tasks: Iterable[Task], data_dir: pathlib.Path, settings: Evaluation
     names.append(f'toolformer_{task.name}')
     vocabulary = ShiftedVocabulary(tokenizer)
     feature = seqio.Feature(vocabulary, add_eos=False)
-    features = {'targets': feature} if task.rule is None else {
-        'inputs': feature, 'targets': feature}
-    metric = _Perplexity(vocabulary) if task.rule is None else _Accuracy(task, settings)
+    of_texts = isinstance(task, PerplexityTask)
+    features = {'targets': feature} if of_texts else {'inputs': feature, 'targets': feature}
+    metric = _Perplexity(vocabulary) if of_texts else _Accuracy(task, settings)
     seqio.TaskRegistry.add(
         names[-1], source=seqio.FunctionDataSource(_Source(task, data_dir, settings), ['test']),
         preprocessors=[seqio.preprocessors.tokenize], output_features=features,
-        postprocess_fn=_answers_or_text if task.rule else _text, metric_fns=[metric])
+        postprocess_fn=_text if of_texts else _answers_or_text, metric_fns=[metric])
   return names
 
 
@@ -61,7 +61,7 @@ class _Source:
 
   def _examples(self) -> Iterator[dict[str, Any]]:
     for item in read_items(self._task, self._data_dir, self._settings):
-      if self._task.rule is None:
+      if isinstance(self._task, PerplexityTask):
         yield {'id': item.id, 'inputs': '', 'targets': item.text, 'answers': []}
       else:
         # A continuation begins with a blank.
@@ -86,7 +86,7 @@ class _Accuracy:
 
   def __call__(self, targets: Sequence[Sequence[str]], predictions: Sequence[str]
                ) -> dict[str, float]:
-    right = [judge(self._task.rule, prediction, answers, self._settings).correct
+    right = [self._task.rule.judge(prediction, answers, self._settings).correct
              for answers, prediction in zip(targets, predictions, strict=True)]
     return {'accuracy': 100 * sum(right) / len(right)}
 

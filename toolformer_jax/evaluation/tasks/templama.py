@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from toolformer_jax.evaluation.answer_matching import Rule
+from toolformer_jax.evaluation.answer_matching import FirstWords
 from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.evaluation.files import TaskFolder, read_lines
-from toolformer_jax.evaluation.task import Question, Task
+from toolformer_jax.evaluation.task import Question, QuestionTask
 from toolformer_jax.evaluation.tasks.lama import PROMPT, before_final_mask
 
 
@@ -20,6 +20,6 @@ def read(folder: TaskFolder, settings: EvaluationConfig) -> Iterator[Question]:
                      date=f'{fields["date"]}-{settings.templama_day}')
 
 
-TEMPLAMA = Task('templama', 'TempLAMA', read,
-                'fetch https://storage.googleapis.com/gresearch/templama/test.json', Rule(words=5),
+TEMPLAMA = QuestionTask('templama', 'TempLAMA', read,
+                'fetch https://storage.googleapis.com/gresearch/templama/test.json', FirstWords(5),
                 prompt=PROMPT + '...')

@@ -9,7 +9,7 @@ from typing import Any
 
 from toolformer_jax.errors import UserError
 from toolformer_jax.evaluation.files import MissingData
-from toolformer_jax.evaluation.task import TFDS, Question, Task, in_turn
+from toolformer_jax.evaluation.task import Question, Task, interleave
 from toolformer_jax.evaluation.tasks import multilingual, questions, word_problems
 
 Load = Callable[[str, str], Iterator[dict[str, Any]]]  # of a set's name and split
@@ -32,7 +32,7 @@ def read_tfds(task: Task, directory: str) -> Iterator[Question]:
     import tensorflow as tf
     import tensorflow_datasets as tfds
   except ImportError as error:
-    raise UserError(f'--data_dir {TFDS} needs: pip install "toolformer_jax[data]"') from error
+    raise UserError('--data_dir tfds: needs: pip install "toolformer_jax[data]"') from error
   tf.config.set_visible_devices([], 'GPU')  # TensorFlow would take all of its memory
   logging.getLogger('tensorflow_datasets').setLevel(logging.WARNING)
   def load(name: str, split: str) -> Iterator[dict[str, Any]]:
@@ -79,7 +79,7 @@ def _xquad(load: Load) -> Iterator[Question]:
       yield Question(f'{language}-{row["id"].decode()}',
                      multilingual.prompt(known['context'].decode(), row['question'].decode()),
                      _texts(known['answers']['text']), language)
-  return in_turn([asked(language) for language in multilingual.LANGUAGES])
+  return interleave([asked(language) for language in multilingual.LANGUAGES])
 
 
 _READERS: dict[str, Callable[[Load], Iterator[Question]]] = {

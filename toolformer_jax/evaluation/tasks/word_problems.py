@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 from toolformer_jax.data.gsm8k import is_dev, read_gsm8k
 from toolformer_jax.errors import UserError
-from toolformer_jax.evaluation.answer_matching import Rule
+from toolformer_jax.evaluation.answer_matching import FirstNumber
 from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.evaluation.files import TaskFolder, read_csv, read_json, read_text
-from toolformer_jax.evaluation.task import Question, Task
+from toolformer_jax.evaluation.task import Question, QuestionTask
 
 _ONE_NUMBER = re.compile(r'[-−]?\$?(?:[\d,]*\.?\d+)\.?\s*(?:\(.*\))?', re.DOTALL)
 _PLACE = re.compile(r'\bnumber(\d+)\b')
@@ -84,17 +84,19 @@ def read_gsm8k_questions(folder: TaskFolder, settings: EvaluationConfig) -> Iter
                      (problem.answer.rpartition('####')[2].strip(),))
 
 
-_RULE, _PROMPT = Rule(words=0), prompt('...')
-ASDIV = Task('asdiv', 'ASDiv', read_asdiv,
-             'fetch dataset/ASDiv.xml of github.com/chaochun/nlu-asdiv-dataset', _RULE,
-             prompt=_PROMPT)
-SVAMP = Task('svamp', 'SVAMP', read_svamp, 'fetch SVAMP.json of github.com/arkilpatel/SVAMP', _RULE,
-             prompt=_PROMPT)
-MAWPS = Task('mawps', 'MAWPS', read_mawps,
-             'fetch data/cv_mawps (CSV) of github.com/arkilpatel/SVAMP, or the JSON files of '
-             'MAWPS', _RULE, prompt=_PROMPT)
-GSM8K = Task('gsm8k', 'GSM8K', read_gsm8k_questions,
-             'fetch test.jsonl or train.jsonl of github.com/openai/grade-school-math', _RULE,
-             prompt=_PROMPT,
-             remark='A model that was tuned on gsm_symbolic or its kin, as the quickstart does, '
-                    'has seen templates of GSM8K test questions: its score counts for nothing.')
+_RULE, _PROMPT = FirstNumber(), prompt('...')
+ASDIV = QuestionTask(
+    'asdiv', 'ASDiv', read_asdiv,
+    'fetch dataset/ASDiv.xml of github.com/chaochun/nlu-asdiv-dataset', _RULE, prompt=_PROMPT)
+SVAMP = QuestionTask(
+    'svamp', 'SVAMP', read_svamp, 'fetch SVAMP.json of github.com/arkilpatel/SVAMP', _RULE,
+    prompt=_PROMPT)
+MAWPS = QuestionTask(
+    'mawps', 'MAWPS', read_mawps,
+    'fetch data/cv_mawps (CSV) of github.com/arkilpatel/SVAMP, or the JSON files of MAWPS', _RULE,
+    prompt=_PROMPT)
+GSM8K = QuestionTask(
+    'gsm8k', 'GSM8K', read_gsm8k_questions,
+    'fetch test.jsonl or train.jsonl of github.com/openai/grade-school-math', _RULE, prompt=_PROMPT,
+    remark='A model that was tuned on gsm_symbolic or similar problems, as the quickstart does, '
+           'has seen templates of GSM8K test questions: its score is meaningless.')

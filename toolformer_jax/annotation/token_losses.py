@@ -1,0 +1,87 @@
+"""Why a call is kept: the loss of each token of a text, with and without the call."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from toolformer_jax.annotation.filter import WEIGHTS, prefixes_of, weighted_loss
+from toolformer_jax.calls import DEFAULT_SYNTAX, Call, CallSyntax
+from toolformer_jax.errors import UserError
+from toolformer_jax.inference.scoring import ScoreRequest, score
+from toolformer_jax.models.language_model import LanguageModel
+
+
+@dataclass(frozen=True)
+class TokenLosses:
+  """Losses of the tokens of a text, in nats; None for a first token that nothing predicts.
+
+  Attributes:
+    tokens: the text of each token.
+    position: index of the token before which the call stands.
+    no_call: losses of the text alone.
+    no_result: losses after the call with an empty result.
+    with_result: losses after the call with its result.
+    weights: of each token in the filter's weighted loss; 0 before the call and far after it.
+    gain: by how many nats the result lowers the weighted loss (paper, section 2).
+  """
+
+  tokens: tuple[str, ...]
+  position: int
+  no_call: tuple[float | None, ...]
+  no_result: tuple[float, ...]
+  with_result: tuple[float, ...]
+  weights: tuple[float, ...]
+  gain: float
+
+  def to_records(self) -> list[dict[str, Any]]:
+    """Returns a dict for each token, for a data frame."""
+    names = 'tokens', 'no_call', 'no_result', 'with_result', 'weights'
+    return [dict(zip(('token', *names[1:]), values, strict=True))
+            for values in zip(*(getattr(self, name) for name in names), strict=True)]
+
+
+def token_losses(model: LanguageModel, text: str, *, call: str = '', position: int | None = None,
+                 syntax: CallSyntax = DEFAULT_SYNTAX) -> TokenLosses:
+  """Returns the losses that decide about a call, token by token (paper, section 2).
+
+  Args:
+    model: the model.
+    text: the text with the call and its result in it; or without, if `call` is given.
+    call: ` [Calculator(2 + 3) -> 5]`.
+    position: index of the token before which the call stands; needed with `call`.
+    syntax: how calls are spelled.
+
+  Raises:
+    UserError: there is no call with a result, or more than one.
+  """
+  if not call:
+    text, found, before = _cut_call(text, syntax)
+    position = len(model.tokenizer.encode(before))
+  else:
+    _, found, _ = _cut_call(f' {call.strip()}', syntax)
+  ids = tuple(model.tokenizer.encode(text))
+  if position is None or not 0 <= position < len(ids):
+    raise UserError(f'`position` must be a token of the text, from 0 to {len(ids) - 1}')
+  requests = [ScoreRequest(prefix, ids, tuple(range(len(ids))))
+              for prefix in prefixes_of(found, model.tokenizer.encode, syntax)]
+  logprobs = score(model, requests)
+  gain = (min(weighted_loss(some[position:]) for some in logprobs[:2])
+          - weighted_loss(logprobs[2][position:]))
+  weights = [0.0] * len(ids)
+  for i, weight in enumerate(WEIGHTS[:len(ids) - position].tolist()):
+    weights[position + i] = weight
+  losses = [tuple(None if value != value else -value for value in some.tolist())
+            for some in logprobs]
+  return TokenLosses(tuple(model.tokenizer.decode([token]) for token in ids), position, *losses,
+                     tuple(weights), float(gain))
+
+
+def _cut_call(text: str, syntax: CallSyntax) -> tuple[str, Call, str]:
+  """Returns the text without its one call, the call, and the text before it."""
+  names = set(re.findall(r'(\w+)\(', text))  # of whatever looks like a call
+  spans = [span for span in syntax.find(text, names) if span.call.result]
+  if len(spans) != 1:
+    raise UserError(f'the text must have one call with a result, not {len(spans)}: write it like '
+                    '` [Calculator(2 + 3) -> 5]`')
+  span = spans[0]
+  return text[:span.start] + text[span.end:], span.call, text[:span.start]

@@ -1,0 +1,405 @@
+"""The public functions: they turn names into objects, and call the room that does the work.
+
+Each takes a model (or its name) first and everything else by keyword, returns an object with
+documented fields, and writes files only to an `output_dir`.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import pathlib
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from toolformer_jax.annotation.config import (
+  PAPER_TOOL_CONFIGS,
+  STAGES,
+  AnnotationConfig,
+  ToolConfig,
+)
+from toolformer_jax.annotation.pipeline import Annotation, ToolPlan
+from toolformer_jax.annotation.prompts import Prompt, prompt_for
+from toolformer_jax.annotation.result import AnnotationResult, read_result
+from toolformer_jax.annotation.run_dir import RunFolder
+from toolformer_jax.annotation.token_losses import TokenLosses
+from toolformer_jax.annotation.token_losses import token_losses as losses_of
+from toolformer_jax.calls import DEFAULT_SYNTAX, CallSyntax
+from toolformer_jax.checkpoints import huggingface, peft
+from toolformer_jax.checkpoints.loading import ModelConfig, load_model
+from toolformer_jax.data.content_hash import identity, stable_hash
+from toolformer_jax.data.records import AnnotatedDocument, Document
+from toolformer_jax.errors import UserError
+from toolformer_jax.evaluation import runner
+from toolformer_jax.evaluation.arms import Arm
+from toolformer_jax.evaluation.config import EvaluationConfig
+from toolformer_jax.evaluation.plan import EvaluationPlan
+from toolformer_jax.evaluation.runner import EvaluationResult
+from toolformer_jax.evaluation.task import Task
+from toolformer_jax.evaluation.tasks import find_tasks
+from toolformer_jax.inference import generation, scoring
+from toolformer_jax.inference.engine import EngineConfig
+from toolformer_jax.inference.request import GeneratedText, GenerationConfig
+from toolformer_jax.models.language_model import LanguageModel
+from toolformer_jax.runtime.compile_counter import ProgramCounter
+from toolformer_jax.runtime.run_dir import Shard, software_versions
+from toolformer_jax.tools.base import Context, Tool
+from toolformer_jax.tools.call_store import CallStore
+from toolformer_jax.tools.executor import Executor, ExecutorConfig
+from toolformer_jax.tools.function import tool
+from toolformer_jax.tools.registry import Toolbox
+from toolformer_jax.training.config import FinetuneConfig, MixtureConfig
+from toolformer_jax.training.data import Text, read_texts
+from toolformer_jax.training.finetune import FinetuneResult
+from toolformer_jax.training.finetune import finetune as finetune_on_texts
+
+AnyTool = str | Tool | Callable[..., str]
+AnyModel = str | pathlib.Path | LanguageModel
+
+
+def annotate(
+    model: AnyModel, documents: Iterable[str | Document] | Callable[[], Iterable[Document]], *,
+    tools: Sequence[AnyTool], output_dir: pathlib.Path | str | None = None,
+    config: AnnotationConfig = AnnotationConfig(),
+    tool_configs: Mapping[str, ToolConfig] | None = None,
+    prompts: Mapping[str, Prompt] | None = None, limits: ExecutorConfig = ExecutorConfig(),
+    toolbox: Toolbox = Toolbox(), syntax: CallSyntax = DEFAULT_SYNTAX,
+    call_store: CallStore | None = None, stages: Sequence[str] = STAGES, shard: Shard = Shard(),
+    depends_on: Mapping[str, str] | None = None,
+) -> AnnotationResult:
+  """Finds the calls that help a model to predict texts: sample, execute, filter (paper, section 2).
+
+  Args:
+    model: proposes the calls and scores them.
+    documents: the texts; or a function that returns them, which is not called if they were read by
+      an earlier run in `output_dir`.
+    tools: tools by name ('calculator'), Tool objects, or functions from a text to a text.
+    output_dir: the folder of the run, which can be killed and started again; None for a temporary
+      one.
+    config: what all tools share.
+    tool_configs: thresholds by the tool's name in lower case; by default the paper's.
+    prompts: the few-shot prompt of each tool, by the tool's name in lower case; by default the
+      package's, which has those of the paper's tools.
+    limits: of tool calls.
+    toolbox: how tools are built that are given by name.
+    syntax: how calls are spelled.
+    call_store: keeps the results of tools, or replays them.
+    stages: some of 'sample', 'execute', 'filter', 'merge'; the ones before must be complete.
+    shard: the part of the chunks that this process does.
+    depends_on: hashes of what else the results depend on; by default of model and texts.
+
+  Raises:
+    UserError: a tool has no prompt, a text is broken, or the folder belongs to another run.
+  """
+  built = build_tools(tools, toolbox, call_store)
+  tool_configs, prompts = tool_configs or PAPER_TOOL_CONFIGS, prompts or {}
+  plans = []
+  for one in built:
+    tool_config = tool_configs.get(one.name.lower(), ToolConfig())
+    prompt = prompts.get(one.name.lower()) or prompt_for(one.name, tool_config.prompt)
+    plans.append(ToolPlan(one, tool_config, prompt))
+  model = as_model(model).for_inference()
+  read = documents if callable(documents) else lambda: as_documents(documents)
+  if depends_on is None:
+    depends_on = {'checkpoint': hash_of_model(model), 'corpus': _hash_of(documents)}
+  annotation = Annotation(model, tuple(plans), config, limits, syntax, call_store)
+  with _folder(output_dir) as path:
+    with RunFolder(path, {**annotation.configuration(), **depends_on}, software_versions(),
+                   shard) as folder:
+      with ProgramCounter():
+        annotation.run(read, folder, stages)
+      return read_result(annotation, folder, pathlib.Path(output_dir) if output_dir else None)
+
+
+def score(model: AnyModel, texts: str | Sequence[str], *, scoring_tokens: int = 1024
+          ) -> list[dict[str, Any]]:
+  """Returns the log-probability of every token of every text, given the tokens before it.
+
+  Args:
+    model: the model.
+    texts: one or several.
+    scoring_tokens: tokens of one batch.
+
+  Returns:
+    for each text {'token_ids': [...], 'logprobs': [...]}; natural logarithms, None for the first
+    token, as no token is put before the text.
+
+  Raises:
+    UserError: a text is longer than the model allows.
+  """
+  return scoring.score_texts(as_model(model), [texts] if isinstance(texts, str) else texts,
+                             scoring_tokens=scoring_tokens)
+
+
+def token_losses(model: AnyModel, text: str, *, call: str = '', position: int | None = None,
+                 syntax: CallSyntax = DEFAULT_SYNTAX) -> TokenLosses:
+  """Returns the loss of each token with and without a call (paper, section 2).
+
+  Args:
+    model: the model.
+    text: the text without the call; or with it, if `call` is not given.
+    call: `[Calculator(2 + 3) -> 5]`, with its result.
+    position: token before which the call stands; by default where the call stands in `text`.
+    syntax: how calls are spelled.
+
+  Raises:
+    UserError: there is no call, or it is malformed.
+  """
+  return losses_of(as_model(model), text, call=call, position=position, syntax=syntax)
+
+
+def generate(
+    model: AnyModel, prompts: str | Sequence[str], *, tools: Sequence[AnyTool] = (),
+    config: GenerationConfig = GenerationConfig(), engine_config: EngineConfig = EngineConfig(),
+    contexts: Sequence[Context] | None = None, seeds: Sequence[int] | None = None,
+    limits: ExecutorConfig = ExecutorConfig(), toolbox: Toolbox = Toolbox(),
+    syntax: CallSyntax = DEFAULT_SYNTAX, call_store: CallStore | None = None,
+    on_text: Callable[[int, str], None] | None = None,
+) -> GeneratedText | list[GeneratedText]:
+  """Continues texts, with calls to tools.
+
+  Args:
+    model: the model.
+    prompts: a text, or several.
+    tools: tools by name, Tool objects, or functions from a text to a text.
+    config: how each text is generated.
+    engine_config: how many at the same time.
+    contexts: what tools may know about each text, such as its date.
+    seeds: of each text; by default `config.seed` and the numbers after it.
+    limits, toolbox, syntax, call_store: as in `annotate`.
+    on_text: is called with the index of a prompt and the next piece of its continuation.
+
+  Returns:
+    the continuation of the text, or a list of them.
+
+  Raises:
+    UserError: a prompt is blank or too long, or a tool cannot be built.
+  """
+  model = as_model(model)
+  texts = [prompts] if isinstance(prompts, str) else list(prompts)
+  ids = [_prompt_ids(model, text, number, config) for number, text in enumerate(texts)]
+  with contextlib.ExitStack() as stack:
+    executor = None
+    if tools:
+      built = build_tools(tools, toolbox, call_store)
+      executor = stack.enter_context(Executor(built, limits, syntax=syntax, store=call_store))
+    outputs = generation.generate(
+        model, ids, config=config, engine_config=engine_config, executor=executor,
+        contexts=contexts, syntax=syntax, seeds=seeds, on_text=on_text)
+  return outputs[0] if isinstance(prompts, str) else outputs
+
+
+def finetune(
+    model: AnyModel, data: AnnotationResult | str | Sequence[str | Text], *,
+    output_dir: pathlib.Path | str | None = None,
+    dev: AnnotationResult | str | Sequence[str | Text] | None = None,
+    config: FinetuneConfig = FinetuneConfig(), mixture: MixtureConfig = MixtureConfig(),
+    without_calls: bool = False, syntax: CallSyntax = DEFAULT_SYNTAX,
+    depends_on: Mapping[str, str] | None = None,
+) -> FinetuneResult:
+  """Trains a model on texts with calls (paper, section 2, last step).
+
+  Args:
+    model: what is trained of it is used up.
+    data: the result of `annotate`; sources by name, see `toolformer finetune --help`; or texts.
+    output_dir: the folder of the run, which can be killed and started again, and of the trained
+      model; None for no files.
+    dev: texts to choose the best checkpoint by; by default `mixture.dev_texts` are held out.
+    config: how the model is trained.
+    mixture: which texts an epoch holds.
+    without_calls: train on the same texts without their calls: the baseline "+ CC" of the paper.
+    syntax: how calls are spelled.
+    depends_on: hashes of what else the result depends on; by default of the model.
+
+  Raises:
+    UserError: there is nothing to learn, the folder belongs to another run, or the loss explodes.
+  """
+  model = as_model(model)
+  if depends_on is None:
+    depends_on = {'checkpoint': hash_of_model(model)}
+  with _folder(output_dir) as folder:
+    return finetune_on_texts(
+        model, as_texts(data), dev=None if dev is None else as_texts(dev), config=config,
+        mixture=mixture, without_calls=without_calls, syntax=syntax, output_dir=folder,
+        depends_on=dict(depends_on))
+
+
+def evaluate(
+    tasks: Sequence[str | Task], *, arms: Mapping[str, str] | Sequence[Arm],
+    data_dir: pathlib.Path | str = 'data', tools: Sequence[str] | None = None,
+    limit: int | None = None, output_dir: pathlib.Path | str | None = None,
+    config: EvaluationConfig = EvaluationConfig(),
+    generation_config: GenerationConfig = GenerationConfig(),
+    engine_config: EngineConfig = EngineConfig(), model_config: ModelConfig = ModelConfig(),
+    limits: ExecutorConfig = ExecutorConfig(), toolbox: Toolbox = Toolbox(),
+    syntax: CallSyntax = DEFAULT_SYNTAX, call_store: CallStore | None = None,
+) -> EvaluationResult:
+  """Asks models the questions of benchmarks, with and without tools (paper, section 4.2).
+
+  Args:
+    tasks: benchmarks by name, or Task objects.
+    arms: {'base': checkpoint, 'toolformer': checkpoint, ...}.
+    data_dir: folder with the official files of each task; 'tfds:' for TensorFlow Datasets.
+    tools: that Toolformer may call; by default those of the paper that this machine has.
+    limit: questions of each task; None for all.
+    output_dir: gets report and predictions, and is continued by a later call; None for no files.
+    config: how questions are asked and judged.
+    generation_config, engine_config, model_config: how answers are generated.
+    limits, toolbox, syntax, call_store: as in `annotate`.
+
+  Raises:
+    UserError: something is wrong with the arguments, a model or a tool.
+  """
+  plan = evaluation_plan(
+      tasks, arms=arms, data_dir=data_dir, tools=tools, limit=limit, config=config,
+      generation_config=generation_config, engine_config=engine_config, model_config=model_config,
+      limits=limits, toolbox=toolbox, syntax=syntax)
+  @contextlib.contextmanager
+  def open_executor() -> Iterator[Executor]:
+    built = build_tools(plan.tool_names, toolbox, call_store)
+    with Executor(built, limits, syntax=syntax, store=call_store) as executor:
+      yield executor
+  return runner.evaluate(
+      plan, load_model=lambda name: load_model(name, config=model_config).for_inference(),
+      open_executor=open_executor, output_dir=pathlib.Path(output_dir) if output_dir else None)
+
+
+def evaluation_plan(
+    tasks: Sequence[str | Task], *, arms: Mapping[str, str] | Sequence[Arm],
+    data_dir: pathlib.Path | str, tools: Sequence[str] | None, limit: int | None,
+    config: EvaluationConfig, generation_config: GenerationConfig, engine_config: EngineConfig,
+    model_config: ModelConfig, limits: ExecutorConfig, toolbox: Toolbox, syntax: CallSyntax,
+) -> EvaluationPlan:
+  """Returns the plan of `evaluate`, whose arguments it has, after checking all of it."""
+  chosen = [task for one in tasks
+            for task in (find_tasks([one]) if isinstance(one, str) else [one])]
+  if isinstance(arms, Mapping):
+    arms = [Arm(name, checkpoint) for name, checkpoint in arms.items()]
+  calls = any(arm.calls for arm in arms)
+  names = toolbox.spelled(tools) if tools else toolbox.available() if calls else []
+  return EvaluationPlan(
+      tasks=chosen, arms=arms, data_dir=str(data_dir), limit=limit, config=config,
+      generation=generation_config, engine=engine_config, syntax=syntax,
+      tool_names=names if calls else [], dtype=model_config.dtype,
+      checkpoint_hashes={arm.checkpoint: identity(arm.checkpoint) for arm in arms},
+      tool_versions={name: toolbox.version(name) for name in names} if calls else {},
+      limits={'time_limit_s': limits.time_limit_s, 'max_result_chars': limits.max_result_chars},
+      versions=software_versions())
+
+
+def export(model: AnyModel, *, output_dir: pathlib.Path | str, adapter_of: str | None = None
+           ) -> pathlib.Path:
+  """Writes a model as a Hugging Face directory, which transformers loads with the same logits.
+
+  Args:
+    model: adapters are merged into its weights.
+    output_dir: must not exist, or be empty.
+    adapter_of: write the adapters alone, in PEFT's format: the directory or the name of the model
+      that was fine-tuned, as transformers knows it.
+
+  Raises:
+    UserError: the folder is not empty, or the model cannot be written in this format.
+  """
+  path = pathlib.Path(output_dir)
+  check_is_new(path)
+  model = as_model(model)
+  if adapter_of:
+    peft.save_adapter(path, model, adapter_of)
+  else:
+    huggingface.save_directory(path, model)
+  return path
+
+
+def check_is_new(output_dir: pathlib.Path) -> None:
+  """Raises UserError if there is a file of this name, or a folder that is not empty."""
+  if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
+    raise UserError(f'{output_dir} exists already; choose another --output_dir')
+
+
+def hash_of_model(model: LanguageModel) -> str:
+  """Returns a hash of a model: of its checkpoint, or else of its weights."""
+  if model.source:
+    return identity(model.source)
+  digest = hashlib.sha256(repr(model.config).encode())
+  for array in jax.tree.leaves(model.variables):
+    digest.update(np.asarray(array).tobytes())
+  return digest.hexdigest()
+
+
+def as_model(model: AnyModel) -> LanguageModel:
+  """Returns the model itself, or the one of this name."""
+  return model if isinstance(model, LanguageModel) else load_model(str(model))
+
+
+def build_tools(tools: Sequence[AnyTool], toolbox: Toolbox, call_store: CallStore | None = None
+                ) -> list[Tool]:
+  """Returns Tool objects: of names by `toolbox`, of functions by `tool`.
+
+  A store that replays needs no tool: what it recorded takes their place.
+
+  Raises:
+    UserError: a name is unknown, or a tool cannot be built.
+  """
+  if call_store and call_store.replay:
+    names = [name for one in tools for name in (
+        toolbox.spelled([one]) if isinstance(one, str) else [one.name])]
+    return [call_store.replayed_tool(name) for name in dict.fromkeys(names)]
+  built = []
+  for one in tools:
+    if isinstance(one, str):
+      built += toolbox.build([one])
+    else:
+      built.append(one if hasattr(one, 'version') else tool(one))
+  for one in built if call_store else ():
+    call_store.add_tool(one)
+  return list({one.name: one for one in built}.values())
+
+
+def as_documents(texts: Iterable[str | Document]) -> Iterator[Document]:
+  """Yields documents; strings are numbered."""
+  for number, text in enumerate(texts):
+    yield text if isinstance(text, Document) else Document(f'text-{number}', text)
+
+
+def as_texts(data: AnnotationResult | str | Sequence[str | Text]) -> list[Text]:
+  """Returns texts to train on; strings are sources."""
+  if isinstance(data, AnnotationResult):
+    return list(data.annotated)
+  data = [data] if isinstance(data, str) else data
+  return [text for item in data
+          for text in (read_texts(item) if isinstance(item, str) else [_as_text(item)])]
+
+
+def _as_text(item: Text | Document) -> Text:
+  return AnnotatedDocument(item, ()) if isinstance(item, Document) else item
+
+
+def _prompt_ids(model: LanguageModel, text: str, number: int, config: GenerationConfig
+                ) -> list[int]:
+  ids, positions = model.tokenizer.encode(text), model.config.max_positions
+  if not text.strip():
+    raise UserError(f'prompt {number} is blank')
+  if len(ids) + config.max_tokens > positions:
+    raise UserError(f'prompt {number} has {len(ids)} tokens, too many for {config.max_tokens} more '
+                    f'in the {positions} positions of the model; shorten it')
+  return ids
+
+
+def _hash_of(documents: Iterable[str | Document] | Callable) -> str:
+  if callable(documents):
+    raise UserError('documents that a function returns need `depends_on`, a hash of them')
+  return stable_hash(*(repr(dataclasses.astuple(one)) for one in as_documents(documents))).hex()
+
+
+@contextlib.contextmanager
+def _folder(output_dir: pathlib.Path | str | None) -> Iterator[pathlib.Path]:
+  """Opens the folder of a run, or a temporary one that is removed."""
+  if output_dir is not None:
+    yield pathlib.Path(output_dir)
+    return
+  with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+    yield pathlib.Path(folder)
+

@@ -1,0 +1,86 @@
+"""What an evaluation does: tasks, arms, and everything that its predictions depend on."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from toolformer_jax.calls import CallSyntax
+from toolformer_jax.errors import UserError
+from toolformer_jax.evaluation.arms import Arm
+from toolformer_jax.evaluation.config import EvaluationConfig
+from toolformer_jax.evaluation.predict import generation_config
+from toolformer_jax.evaluation.reading import TFDS
+from toolformer_jax.evaluation.task import PerplexityTask, QuestionTask, Task
+from toolformer_jax.inference.engine import EngineConfig
+from toolformer_jax.inference.request import GenerationConfig
+
+# Fields of GenerationConfig that an evaluation decides by task and arm.
+_DECIDED = {'max_tokens': 'EvaluationConfig.number_tokens or tokens_per_word',
+            'min_tokens': 'EvaluationConfig.min_tokens', 'max_words': 'no other setting',
+            'disable_tools': 'the arm `disabled`'}
+
+
+@dataclass(frozen=True)
+class EvaluationPlan:
+  """What is evaluated, and how.
+
+  Attributes:
+    tasks, arms: the rows and columns of the tables.
+    data_dir: folder with a folder of files for each task; or 'tfds:' and the folder of
+      TensorFlow Datasets.
+    limit: questions of each task; None for all.
+    config, generation, engine, syntax: how questions are asked and judged.
+    tool_names: tools that Toolformer may call, where the task allows it.
+    dtype: of the computation.
+    checkpoint_hashes: of the content of each arm's checkpoint.
+    tool_versions: what the results of each tool depend on.
+    limits: of tool calls.
+    versions: of the software; recorded, not compared.
+  """
+
+  tasks: Sequence[Task]
+  arms: Sequence[Arm]
+  data_dir: str
+  limit: int | None
+  config: EvaluationConfig
+  generation: GenerationConfig
+  engine: EngineConfig
+  syntax: CallSyntax
+  tool_names: Sequence[str]
+  dtype: str
+  checkpoint_hashes: Mapping[str, str]
+  tool_versions: Mapping[str, str]
+  limits: Mapping[str, Any]
+  versions: Mapping[str, str]
+
+  def __post_init__(self):
+    if self.limit is not None and self.limit < 1:
+      raise UserError(f'--limit must be at least 1, not {self.limit}')
+    if not (self.data_dir.startswith(TFDS) or pathlib.Path(self.data_dir).is_dir()
+            or not any(task.how_to_get for task in self.tasks)):
+      raise UserError(f'--data_dir: there is no folder {self.data_dir}')
+    for name, instead in _DECIDED.items():
+      if getattr(self.generation, name) != getattr(GenerationConfig(), name):
+        raise UserError(f'GenerationConfig.{name} has no effect on an evaluation; use {instead}')
+
+  def tools_of(self, task: Task, arm: Arm) -> list[str]:
+    """Returns the names of the tools that `arm` may call in `task`."""
+    if not arm.calls or not isinstance(task, QuestionTask):
+      return []
+    return [name for name in self.tool_names if name not in task.without_tools]
+
+  def depends_on(self, task: Task, arm: Arm) -> dict[str, Any]:
+    """Returns what the predictions of an arm on a task depend on, as JSON (law 4)."""
+    model = {'checkpoint': self.checkpoint_hashes[arm.checkpoint], 'dtype': self.dtype}
+    if isinstance(task, PerplexityTask):
+      return {**model, 'window_tokens': self.config.window_tokens,
+              'stride_tokens': self.config.stride_tokens}
+    how = dataclasses.asdict(generation_config(task, arm, self.generation, self.config))
+    if not arm.calls:
+      return {**model, 'generation': how}
+    names = self.tools_of(task, arm)
+    return {**model, 'generation': how, 'tools': {name: self.tool_versions[name] for name in names},
+            'limits': dict(self.limits), 'syntax': dataclasses.asdict(self.syntax),
+            'calendar_date': self.config.calendar_date}
