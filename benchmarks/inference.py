@@ -50,7 +50,7 @@ def planned(args: argparse.Namespace) -> Program:
   """Returns our program, which also says how much there is to do."""
   config = configuration.decoder_config(args.model).replace(dtype=args.dtype)
   needed = args.length + PROMPT * (args.step == 'prefill')
-  if needed > config.max_positions or config.window:
+  if needed > config.max_positions or config.sliding_window:
     raise SystemExit(f'{args.model} has {config.max_positions} positions, not {needed}, or windows')
   return program(args.step, config, sharding.make_mesh(), args.batch, args.length,
                  FinetuneConfig())

@@ -46,7 +46,7 @@ def ours(args: argparse.Namespace) -> harness.Run:
   amounts = work(model.config, args)
   def run(warm_up: bool) -> dict[str, float]:
     for prompt in prompts[:1] if warm_up else prompts:
-      prefill_prompt(model, prompt).k_LBKHS.block_until_ready()
+      prefill_prompt(model, prompt).keys.block_until_ready()
     return amounts
   return run
 

@@ -25,9 +25,9 @@ from toolformer_jax.calls import CallSyntax
 from toolformer_jax.checkpoints.loading import load_model
 from toolformer_jax.commands import options
 from toolformer_jax.data.records import Document, ExecutedCall, ScoredCall
-from toolformer_jax.evaluation.tables import markdown
 from toolformer_jax.inference.scoring import ScoreRequest, score
 from toolformer_jax.models.language_model import LanguageModel
+from toolformer_jax.runtime.markdown import markdown_table
 
 TITLE = 'Ablation: the call before the text, or in place'
 
@@ -80,7 +80,8 @@ def compared(model: LanguageModel, calls: Sequence[ScoredCall], documents: dict[
     agreement = f'{len(both) / len(either):.2f}' if either else '-'
     rows.append([str(t), *(str(len(one)) for one in kept), str(len(both)), agreement,
                  *(str(sum(ahead[i] for i in one)) for one in kept)])
-  return (f'{markdown(rows)}\n\nSeconds: {before_s:.1f} before the text, {place_s:.1f} in place. '
+  return (f'{markdown_table(rows)}\n\n'
+          f'Seconds: {before_s:.1f} before the text, {place_s:.1f} in place. '
           'Agreement: calls kept by both, of those kept by either.')
 
 

@@ -16,7 +16,7 @@ import stages
 from reproduce import ROOT, main
 
 from toolformer_jax.errors import UserError
-from toolformer_jax.evaluation.tables import markdown
+from toolformer_jax.runtime.markdown import markdown_table
 from toolformer_jax.training.data import read_texts
 
 TITLE = 'Ablation: settings'
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> str:
       rows.append(row(args, change))
     except UserError as error:  # for instance, it keeps no call
       rows.append([change, str(error), *['-'] * len(args.tasks)])
-  return f'# {TITLE}\n\n{markdown(rows)}\n\n{stages.NOTE.format(args.limit)}'
+  return f'# {TITLE}\n\n{markdown_table(rows)}\n\n{stages.NOTE.format(args.limit)}'
 
 
 def row(args: argparse.Namespace, change: str = '') -> list[str]:

@@ -25,7 +25,7 @@ from reproduce import main
 from toolformer_jax.annotation.merge import merge
 from toolformer_jax.annotation.run_dir import stage_name
 from toolformer_jax.data.records import Document, ExecutedCall, ScoredCall
-from toolformer_jax.evaluation.tables import markdown
+from toolformer_jax.runtime.markdown import markdown_table
 from toolformer_jax.tokenizer import Tokenizer
 
 TITLE = 'Ablation: thresholds'
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> str:
     known_from = described[tool]['tau_f'] if any(call.loss_call is None for call in calls) else 0.0
     ranks = ranked(table2_api_calls.records_of(args.run, stage_name(tool, 'execute'), ExecutedCall))
     sections += [f'## {tool}, {len(calls):,} calls of {len(documents):,} texts',
-                 markdown(rows(calls, ranks, documents, tokenizer, known_from))]
+                 markdown_table(rows(calls, ranks, documents, tokenizer, known_from))]
   return '\n\n'.join(sections)
 
 

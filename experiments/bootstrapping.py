@@ -22,7 +22,7 @@ from reproduce import ROOT, main
 from toolformer_jax.data.corpus import read_corpus
 from toolformer_jax.data.records import Document, write_records
 from toolformer_jax.errors import UserError
-from toolformer_jax.evaluation.tables import markdown
+from toolformer_jax.runtime.markdown import markdown_table
 from toolformer_jax.training.data import read_texts
 
 TITLE = 'Ablation: rounds of bootstrapping'
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> str:
             f'trains {args.checkpoint} and asks {args.limit} questions of {", ".join(args.tasks)}.')
   rows = [['round', 'texts', 'calls scored', 'kept', 'by operation', *args.tasks]]
   rows += [row(args, number, texts) for number, texts in enumerate(parts)]
-  return f'# {TITLE}\n\n{markdown(rows)}\n\n{stages.NOTE.format(args.limit)}'
+  return f'# {TITLE}\n\n{markdown_table(rows)}\n\n{stages.NOTE.format(args.limit)}'
 
 
 def divided(args: argparse.Namespace) -> list[list[Document]]:

@@ -18,8 +18,8 @@ from toolformer_jax.commands import evaluate, options
 from toolformer_jax.errors import UserError
 from toolformer_jax.evaluation.arms import Arm
 from toolformer_jax.evaluation.runner import EvaluationResult
-from toolformer_jax.evaluation.tables import markdown
 from toolformer_jax.experiments import paper
+from toolformer_jax.runtime.markdown import markdown_table
 
 TITLE = 'Figure 4: scaling'
 TOOLS = ['calculator', 'qa', 'wikisearch']
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> str:
                     + '; '.join(next(iter(found.values())).skipped.values()))
   draw(means, args.output_dir / 'figure4')
   missing = sorted({why for results in found.values() for why in results.skipped.values()})
-  return '\n\n'.join([*sections, markdown(rows(means)), *missing])
+  return '\n\n'.join([*sections, markdown_table(rows(means)), *missing])
 
 
 def average(results: EvaluationResult, tasks: tuple[str, ...]) -> tuple[float, float] | None:

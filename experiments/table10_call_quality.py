@@ -12,8 +12,8 @@ import table2_api_calls
 from reproduce import main
 
 from toolformer_jax.data.records import ScoredCall
-from toolformer_jax.evaluation.tables import markdown
 from toolformer_jax.experiments import paper
+from toolformer_jax.runtime.markdown import markdown_table
 
 TITLE = 'Table 10: calls and how much they help'
 
@@ -34,7 +34,8 @@ def run(args: argparse.Namespace) -> str:
            in spread(sorted(calls, key=lambda call: -call.gain), args.calls)]
   rows += [[f'{tool}({argument})', '(the paper\'s)', f'{score:.2f}', 'yes' if useful else 'no']
            for tool, argument, score, useful in paper.CALL_QUALITY]
-  return f'# {TITLE}\n\n{markdown(rows)}\n\nOf {len(calls):,} calls. Who judges fills in the rest.'
+  return (f'# {TITLE}\n\n{markdown_table(rows)}\n\n'
+          f'Of {len(calls):,} calls. The judge fills in the rest.')
 
 
 def gain(call: ScoredCall) -> str:

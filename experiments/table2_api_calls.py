@@ -16,8 +16,8 @@ from toolformer_jax.annotation.config import THRESHOLDS
 from toolformer_jax.annotation.run_dir import stage_name
 from toolformer_jax.data.records import Record, ScoredCall, read_records
 from toolformer_jax.errors import UserError
-from toolformer_jax.evaluation.tables import markdown
 from toolformer_jax.experiments import paper
+from toolformer_jax.runtime.markdown import markdown_table
 
 TITLE = 'Table 2: examples with API calls in C*'
 
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> str:
     ours = [len({call.document_id for call in calls if call.gain >= t}) for t in THRESHOLDS]
     pairs = zip(ours, (paper.API_CALLS[tool][t] for t in THRESHOLDS), strict=True)
     rows.append([tool, *(f'{count:,}' for pair in pairs for count in pair)])
-  return f'# {TITLE}\n\n{markdown(rows)}\n\nThe paper had more than a million texts of CCNet.'
+  return f'# {TITLE}\n\n{markdown_table(rows)}\n\nThe paper had more than a million texts of CCNet.'
 
 
 if __name__ == '__main__':

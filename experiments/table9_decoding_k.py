@@ -15,10 +15,11 @@ from toolformer_jax import api
 from toolformer_jax.commands import evaluate, options
 from toolformer_jax.evaluation.arms import read_arms
 from toolformer_jax.evaluation.scores import Score
-from toolformer_jax.evaluation.tables import markdown, shown
+from toolformer_jax.evaluation.tables import shown
 from toolformer_jax.evaluation.task import Task
 from toolformer_jax.evaluation.tasks import TASKS
 from toolformer_jax.experiments import paper
+from toolformer_jax.runtime.markdown import markdown_table
 
 TITLE = 'Table 9: the k of decoding'
 
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace) -> str:
     for k, results in found.items():
       rows += [row(k, score, theirs[k]) for score in results.scores if score.task == name]
     title = 'T-REx' if name == 'lama' else TASKS[name].title
-    sections += [f'## {title}', markdown(rows), *sorted(reasons)]
+    sections += [f'## {title}', markdown_table(rows), *sorted(reasons)]
   return '\n\n'.join(sections)
 
 

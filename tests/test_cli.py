@@ -449,7 +449,7 @@ def test_annotate_leaves_no_folder_behind_if_its_corpus_is_broken(
   (['--stage', 'filter'], 'needs run/calculator/execute to be complete'),
   (['--checkpoint', 'nothing.gguf'], 'there is no file nothing.gguf'),
   (['--tools', 'calculator,wikisaerch'], "unknown tool 'wikisaerch': did you mean wikisearch"),
-  (['--output_dir', 'corpus.jsonl'], 'can not write to the output folder corpus.jsonl'),
+  (['--output_dir', 'corpus.jsonl'], 'cannot write to the output folder corpus.jsonl'),
   (['--seed', 'x'], "argument --seed: invalid int value: 'x'"),
 ])
 def test_annotate_refuses_bad_input(fails, corpus, checkpoint, argv, message):
@@ -470,7 +470,7 @@ def test_an_exported_model_scores_and_learns_as_before(run, fails, workplace, co
                                                        data):
   argv = ['export', '--checkpoint', checkpoint, '--output_dir', 'out']
   assert run(*argv) == (0, 'out\n', '')
-  assert 'out is there already' in fails(*argv)
+  assert 'out exists already' in fails(*argv)
   scores = []
   for name in checkpoint, 'out':
     code, _, err = run('score', '--checkpoint', name, '--input', corpus, '--output', 'scores.jsonl')
@@ -552,5 +552,5 @@ def test_score_does_not_overwrite_what_it_reads(fails, workplace, corpus, checkp
 
 def test_finetune_refuses_records_of_wrong_types(fails, workplace, checkpoint):
   (workplace / 'c.jsonl').write_text('{"id": "a", "text": null, "calls": []}\n')
-  assert 'c.jsonl:1: not a AnnotatedDocument record (text is None)' in fails(
+  assert 'c.jsonl:1: not an AnnotatedDocument record (text is None)' in fails(
       'finetune', '--data', 'c.jsonl', '--checkpoint', checkpoint, '--output_dir', 'o')

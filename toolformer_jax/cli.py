@@ -106,15 +106,27 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Name
   """Returns the options of a command; `bindings` are those of the form `--gin.NAME=VALUE`."""
   bindings = [arg.removeprefix('--gin.') for arg in argv if arg.startswith('--gin.')]
   others = [arg for arg in argv if not arg.startswith('--gin.')]
-  # argparse takes `-3+5` for an option; behind a character that no argument can have it does not.
-  args = parser.parse_intermixed_args(
-      [arg if not arg.startswith('-') or _OPTION.match(arg) else f'\0{arg}' for arg in others])
-  for name, value in vars(args).items():
-    setattr(args, name, value.removeprefix('\0') if isinstance(value, str) else value)
+  args = parser.parse_intermixed_args(_with_values_joined(others))
   if bindings and not hasattr(args, 'gin_file'):
     parser.error(f'there is nothing to configure with --gin.{bindings[0]}')
   args.bindings = bindings
   return args
+
+
+def _with_values_joined(argv: Sequence[str]) -> list[str]:
+  """Returns the arguments in a form in which argparse takes `-3+5` for a value, not for an option.
+
+  The value of an option is joined to it (`--mesh=-1,8,1`); others come last, after `--`.
+  """
+  joined, positional = [], []
+  for i, arg in enumerate(argv):
+    if not arg.startswith('-') or _OPTION.match(arg):
+      joined.append(arg)
+    elif i and _OPTION.match(argv[i - 1]) and '=' not in argv[i - 1] and len(argv[i - 1]) > 2:
+      joined[-1] += f'={arg}'
+    else:
+      positional.append(arg)
+  return [*joined, '--', *positional] if positional and '--' not in joined else joined + positional
 
 
 def log_to_stderr() -> None:

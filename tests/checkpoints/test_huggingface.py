@@ -22,7 +22,7 @@ KINDS = {
     'linear': {'rotary_factor': 2.0}, 'qwen3': {'qk_norm': True},
     'qwen2': {'qkv_bias': True, 'tied_head': False},
     'gemma3_text': dict(qkv_bias=False, qk_norm=True, activation='gelu_tanh', sandwich_norm=True,
-                        norm_offset=True, scaled_embedding=True, window=5, global_every=2),
+                        norm_offset=True, scaled_embedding=True, sliding_window=5, global_every=2),
     'gpt2': dict(positions='learned', rotary_dim=0, norm='layer', gated_mlp=False, kv_heads=4,
                  activation='gelu_tanh', qkv_bias=True, out_bias=True, mlp_bias=True),
     'gptj': dict(positions='rotary_interleaved', rotary_dim=4, norm='layer', gated_mlp=False,

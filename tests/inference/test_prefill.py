@@ -25,17 +25,17 @@ def alone(model, tokens):
 
 
 def assert_holds(model, cache, row, tokens):
-  stacked = cache if isinstance(cache, KVCache) else cache.stacked()
+  stacked = cache.to_layout('stacked')
   expected, own = alone(model, tokens), stacked.take(jnp.array([row]))
-  np.testing.assert_allclose(own.k_LBKHS[..., :len(tokens)], expected.k_LBKHS, atol=1e-5)
-  np.testing.assert_allclose(own.v_LBKSH[..., :len(tokens), :], expected.v_LBKSH, atol=1e-5)
+  np.testing.assert_allclose(own.keys[..., :len(tokens)], expected.keys, atol=1e-5)
+  np.testing.assert_allclose(own.values[..., :len(tokens), :], expected.values, atol=1e-5)
 
 
 @pytest.mark.parametrize('unrolled', [False, True])
 def test_every_row_holds_its_own_text(make_model, unrolled):
   model, rng = make_model(max_positions=512), np.random.default_rng(0)
   texts = [ids(rng, size) for size in SIZES]
-  cache = new_cache(model.config, ROWS, 64, unrolled)  # grows
+  cache = new_cache(model.config, ROWS, 64, 'per_layer' if unrolled else 'stacked')  # grows
   cache = prefill(model, cache, [Chunk(row, 0, text) for row, text in enumerate(texts)])
   more = {row: ids(rng, size) for row, size in ((1, 7), (5, 70), (2, 33))}
   cache = prefill(model, cache, [
@@ -53,11 +53,11 @@ def test_rows_that_nothing_is_fed_to_stay(make_model):
   cache = prefill(model, cache, [Chunk(0, 0, second), Chunk(3, 0, first)])
   assert_holds(model, cache, 2, first)
   assert_holds(model, cache, 0, second)
-  assert not cache.k_LBKHS[:, 1].any() and prefill(model, cache, []) is cache
+  assert not cache.keys[:, 1].any() and prefill(model, cache, []) is cache
 
 
 def test_windows_are_kept_in_packed_rows(make_model):
-  model, rng = make_model(layers=4, window=6, global_every=2), np.random.default_rng(2)
+  model, rng = make_model(layers=4, sliding_window=6, global_every=2), np.random.default_rng(2)
   texts = [ids(rng, size) for size in (20, 9, 13)]
   cache = prefill(model, new_cache(model.config, 4, 64),
                [Chunk(row, 0, text) for row, text in enumerate(texts)])
@@ -75,5 +75,5 @@ def test_devices_change_nothing(make_model, shape):
     cache = prefill(eight, new_cache(eight.config, 8, 128),
                  [Chunk(row, 0, text) for row, text in enumerate(texts)])
   for row, text in enumerate(texts):
-    assert_holds(one, KVCache(*map(np.asarray, (cache.k_LBKHS, cache.v_LBKSH, cache.length_B))),
+    assert_holds(one, KVCache(*map(np.asarray, (cache.keys, cache.values, cache.length_B))),
                  row, text)

@@ -85,7 +85,7 @@ def test_kernels_on_a_mesh(kernel, rows, heads, kv_heads):
   ('splash', None, False, 0), ('splash', (2, 2, 2), True, 0), ('splash', (2, 2, 2), True, 40),
   ('splash', None, False, 128), ('cudnn', (2, 2, 2), True, 0)])
 def test_a_decoder_with_kernels(make_model, kernel, mesh, remat, window):
-  model = make_model(make_mesh(*mesh) if mesh else None, window=window, global_every=2)
+  model = make_model(make_mesh(*mesh) if mesh else None, sliding_window=window, global_every=2)
   tokens, segments = np.random.default_rng(2).integers(0, 250, (4, 128)), _segments(4, 128)
   def loss(params, decoder):
     logits, _ = decoder.apply({'params': params}, tokens, segments_BT=segments)
@@ -138,7 +138,7 @@ def test_a_row_is_one_segment_by_default():
   ('gpu', '9.0', dict(dtype='float32'), 'xla'),
   ('gpu', '9.0', dict(head_dim=256), 'xla'),
   ('gpu', '9.0', dict(head_dim=44), 'xla'),
-  ('gpu', '9.0', dict(window=64), 'xla'),
+  ('gpu', '9.0', dict(sliding_window=64), 'xla'),
   ('gpu', '7.5', {}, 'xla'),
   ('gpu', 'gfx90a', {}, 'xla'),
 ])

@@ -16,7 +16,7 @@ FAMILIES = {
                  gated_mlp=False, kv_heads=4, activation='gelu_tanh', mlp_bias=True,
                  tied_head=False, head_bias=True),
     'gemma3': dict(layers=3, qk_norm=True, activation='gelu_tanh', sandwich_norm=True,
-                   norm_offset=True, scaled_embedding=True, window=3, global_every=2,
+                   norm_offset=True, scaled_embedding=True, sliding_window=3, global_every=2,
                    local_rotary_base=100.0),
 }
 TOKENS = jnp.array(np.random.default_rng(0).integers(0, 250, (2, 12)))

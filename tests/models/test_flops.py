@@ -13,7 +13,7 @@ from toolformer_jax import sharding
 from toolformer_jax.models import flops
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.decoder import Decoder
-from toolformer_jax.models.kv_cache import KVCache, UnrolledCache
+from toolformer_jax.models.kv_cache import KVCache
 from toolformer_jax.models.language_model import abstract_variables
 from toolformer_jax.training.loss import next_token_loss
 from toolformer_jax.training.packing import PackedRows
@@ -27,7 +27,7 @@ GPTJ = LLAMA.replace(kv_heads=4, norm='layer', positions='rotary_interleaved', r
                      tied_head=False)
 QWEN = LLAMA.replace(qk_norm=True, qkv_bias=True)
 GEMMA = LLAMA.replace(layers=3, qk_norm=True, sandwich_norm=True, norm_offset=True,
-                      scaled_embedding=True, window=5, global_every=2)
+                      scaled_embedding=True, sliding_window=5, global_every=2)
 FAMILIES = pytest.mark.parametrize('config', [LLAMA, GPT2, GPTJ, QWEN, GEMMA],
                                    ids=['llama', 'gpt2', 'gptj', 'qwen', 'gemma'])
 TOKENS = 12  # too few for attention in quarters: XLA's computes the whole square
@@ -64,7 +64,7 @@ def test_a_sequence_is_its_parts(config):
 
 def test_one_token_after_others():
   decoder, variables, _ = _program(LLAMA)
-  cache = UnrolledCache.of(KVCache.empty(LLAMA, 1, TOKENS))
+  cache = KVCache.empty(LLAMA, 1, TOKENS).to_layout('per_layer')
   cache = cache.with_length(np.array([TOKENS - 1], np.int32))
   def last(variables):
     return decoder.apply(variables, np.zeros((1, 1), np.int32), cache=cache)[0]
@@ -126,8 +126,8 @@ def _program(config):
 def _unseen(config):
   """Returns the operations of one row's attention to tokens that are not seen."""
   def sees(layer, token, other):
-    near = config.window and (layer + 1) % config.global_every
-    return other <= token and not (near and token - other >= config.window)
+    near = config.sliding_window and (layer + 1) % config.global_every
+    return other <= token and not (near and token - other >= config.sliding_window)
   pairs = itertools.product(range(config.layers), range(TOKENS), range(TOKENS))
   return 4 * config.heads * config.head_dim * sum(not sees(*pair) for pair in pairs)
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from toolformer_jax.models.layers import contract
+from toolformer_jax.models.ops import einsum
 
 SIZES = dict(zip('btrdpkxgshnfv', (2, 3, 4, 5, 2, 3, 4, 2, 6, 5, 2, 3, 7), strict=True))
 
@@ -25,7 +25,7 @@ def test_gradient_is_autodiffs(equation, dtype, out, tolerance):
     return lambda left, right: (jnp.tanh(product(equation, left, right)) * weight).sum()
   def plain(equation, left, right):
     return jnp.einsum(equation, left, right, preferred_element_type=out)
-  ours = jax.grad(loss(lambda equation, *terms: contract(equation, out, *terms)), (0, 1))(
+  ours = jax.grad(loss(lambda equation, *terms: einsum(equation, out, *terms)), (0, 1))(
       left, right)
   autodiffs = jax.grad(loss(plain), (0, 1))(left, right)
   for one, other in zip(ours, autodiffs, strict=True):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from toolformer_jax.models.decoder import BLOCKS, block_name
-from toolformer_jax.models.kv_cache import KVCache, UnrolledCache
+from toolformer_jax.models.kv_cache import KVCache
 
 TOLERANCE = dict(atol=1e-5, rtol=1e-5)
 TOKENS = jnp.array(np.random.default_rng(0).integers(0, 250, (3, 9)))
@@ -17,7 +17,7 @@ VARIANTS = {
     'adapters': dict(lora_rank=4),
     'gpt2': dict(norm='layer', positions='learned', rotary_dim=0, gated_mlp=False, kv_heads=4,
                  activation='gelu_tanh', qkv_bias=True, out_bias=True, mlp_bias=True),
-    'gemma3': dict(sandwich_norm=True, norm_offset=True, window=3, global_every=2,
+    'gemma3': dict(sandwich_norm=True, norm_offset=True, sliding_window=3, global_every=2,
                    local_rotary_base=100.0),
 }
 
@@ -30,7 +30,7 @@ def model(request, make_model):
 def random_cache(model, rows=4, slots=16):
   empty = KVCache.empty(model.config, rows, slots)
   rng = np.random.default_rng(0)
-  arrays = (rng.normal(size=x.shape).astype(np.float32) for x in (empty.k_LBKHS, empty.v_LBKSH))
+  arrays = (rng.normal(size=x.shape).astype(np.float32) for x in (empty.keys, empty.values))
   return KVCache(*map(jnp.array, arrays), jnp.array(rng.integers(1, slots - 9, rows), jnp.int32))
 
 
@@ -63,17 +63,19 @@ def test_adapters_take_part(make_model):
 def test_logits_and_cache_are_the_same_with_a_cache(model):
   unrolled, cache = model.with_unrolled_layers(), random_cache(model, rows=3)
   expected, wanted = apply(model.decoder, model.variables, TOKENS, cache=cache)
-  got, written = apply(unrolled.decoder, unrolled.variables, TOKENS, cache=UnrolledCache.of(cache))
+  got, written = apply(unrolled.decoder, unrolled.variables, TOKENS,
+                       cache=cache.to_layout('per_layer'))
   np.testing.assert_allclose(got, expected, **TOLERANCE)
-  for ours, theirs in zip(jax.tree.leaves(written.stacked()), jax.tree.leaves(wanted), strict=True):
+  written = written.to_layout('stacked')
+  for ours, theirs in zip(jax.tree.leaves(written), jax.tree.leaves(wanted), strict=True):
     np.testing.assert_allclose(ours, theirs, **TOLERANCE)
-  assert not np.array_equal(written.stacked().k_LBKHS, cache.k_LBKHS)
+  assert not np.array_equal(written.keys, cache.keys)
 
 
 def test_one_token_at_a_time_is_the_full_pass(model):
   unrolled = model.with_unrolled_layers()
   full, _ = apply(model.decoder, model.variables, TOKENS)
-  cache, pieces = UnrolledCache.of(KVCache.empty(model.config, 3, 16)), []
+  cache, pieces = KVCache.empty(model.config, 3, 16).to_layout('per_layer'), []
   for at in range(TOKENS.shape[1]):
     logits, cache = apply(unrolled.decoder, unrolled.variables, TOKENS[:, at:at + 1], cache=cache)
     pieces.append(logits)
@@ -107,9 +109,9 @@ def test_weights_are_views(make_model):
 
 def test_a_cache_of_layers_holds_the_same(make_model):
   cache = random_cache(make_model(layers=3))
-  layers = UnrolledCache.of(cache)
-  assert layers.slots == cache.slots == 16 and len(layers.layers) == 3
-  assert_equal(layers.stacked(), cache)
+  layers = cache.to_layout('per_layer')
+  assert layers.slots == cache.slots == 16 and len(layers.keys) == 3
+  assert_equal(layers.to_layout('stacked'), cache)
 
 
 @pytest.mark.parametrize('change', [
@@ -122,13 +124,13 @@ def test_a_cache_of_layers_holds_the_same(make_model):
 def test_a_cache_of_layers_changes_as_a_stacked_one_does(make_model, change):
   cache = random_cache(make_model(layers=3))
   changed = change(cache)
-  assert_equal(change(UnrolledCache.of(cache)).stacked(), changed)
+  assert_equal(change(cache.to_layout('per_layer')).to_layout('stacked'), changed)
   assert jax.tree.map(np.shape, changed) != jax.tree.map(np.shape, cache) or any(
       not np.array_equal(x, y) for x, y in zip(*map(jax.tree.leaves, (changed, cache)),
                                                strict=True))
 
 
-@pytest.mark.parametrize('make', [lambda cache: cache, UnrolledCache.of])
+@pytest.mark.parametrize('make', [lambda cache: cache, lambda cache: cache.to_layout('per_layer')])
 def test_put_rows_are_taken_again_and_others_stay(make_model, make):
   model = make_model(layers=3)
   cache, rows = make(random_cache(model)), jnp.array([2, 0])
@@ -138,24 +140,24 @@ def test_put_rows_are_taken_again_and_others_stay(make_model, make):
   assert_equal(put.take(jnp.array([1, 3])), cache.take(jnp.array([1, 3])))
 
 
-@pytest.mark.parametrize('make', [lambda cache: cache, UnrolledCache.of])
+@pytest.mark.parametrize('make', [lambda cache: cache, lambda cache: cache.to_layout('per_layer')])
 def test_a_row_is_turned_and_written(make_model, make):
   model = make_model(layers=3)
   before, source = random_cache(model), random_cache(model, rows=2, slots=12)
   after = make(before).write(jnp.array(2), source.row(jnp.array(1), jnp.array(5)))
-  after = after if isinstance(after, KVCache) else after.stacked()
+  after = after.to_layout('stacked')
   turned = np.r_[5:12, 0:5]
-  k_LBKHS, v_LBKSH = np.array(before.k_LBKHS), np.array(before.v_LBKSH)
-  k_LBKHS[:, 2, ..., :12] = source.k_LBKHS[:, 1][..., turned]
-  v_LBKSH[:, 2, :, :12] = source.v_LBKSH[:, 1][:, :, turned]
+  k_LBKHS, v_LBKSH = np.array(before.keys), np.array(before.values)
+  k_LBKHS[:, 2, ..., :12] = source.keys[:, 1][..., turned]
+  v_LBKSH[:, 2, :, :12] = source.values[:, 1][:, :, turned]
   assert_equal(after, KVCache(jnp.array(k_LBKHS), jnp.array(v_LBKSH), before.length_B))
 
 
-@pytest.mark.parametrize('make', [lambda cache: cache, UnrolledCache.of])
+@pytest.mark.parametrize('make', [lambda cache: cache, lambda cache: cache.to_layout('per_layer')])
 def test_a_grown_cache_reads_the_same(make_model, make):
   model = make_model(layers=3)
   cache = make(random_cache(model, rows=3))
-  reader = model if isinstance(cache, KVCache) else model.with_unrolled_layers()
+  reader = model if cache.layout == 'stacked' else model.with_unrolled_layers()
   expected, _ = apply(reader.decoder, reader.variables, TOKENS, cache=cache)
   got, grown = apply(reader.decoder, reader.variables, TOKENS, cache=cache.grow(40))
   assert grown.slots == 40

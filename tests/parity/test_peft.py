@@ -21,7 +21,7 @@ GPT = dict(norm='layer', gated_mlp=False, kv_heads=4, activation='gelu_tanh', ml
 FAMILIES = {
     'llama': {},
     'gemma3': dict(qk_norm=True, activation='gelu_tanh', sandwich_norm=True, norm_offset=True,
-                   scaled_embedding=True, window=5, global_every=2),
+                   scaled_embedding=True, sliding_window=5, global_every=2),
     'gpt2': GPT | dict(positions='learned', rotary_dim=0, qkv_bias=True, out_bias=True),
     'gptj': GPT | dict(positions='rotary_interleaved', rotary_dim=4, parallel_block=True,
                        tied_head=False, head_bias=True),

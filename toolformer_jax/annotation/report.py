@@ -10,6 +10,7 @@ from toolformer_jax.annotation.pipeline import ToolPlan
 from toolformer_jax.annotation.run_dir import RunFolder, stage_name
 from toolformer_jax.calls import DEFAULT_SYNTAX, CallSyntax
 from toolformer_jax.data.records import Candidate, Document, ScoredCall
+from toolformer_jax.runtime.markdown import markdown_table
 from toolformer_jax.tokenizer import Tokenizer
 
 _CONTEXT_CHARS = 60
@@ -121,7 +122,7 @@ def tool_table(rows: Sequence[ToolRow]) -> str:
     lines.append([row.plan.tool.name, row.texts, row.preselected, row.positions, row.samples,
                   row.candidates, row.executed, row.scored, tau_f, row.kept[tau_f],
                   *(row.texts_kept[t] for t in THRESHOLDS)])
-  return _markdown(lines)
+  return markdown_table(lines)
 
 
 def time_table(folder: RunFolder, plans: Iterable[ToolPlan]) -> str:
@@ -135,7 +136,7 @@ def time_table(folder: RunFolder, plans: Iterable[ToolPlan]) -> str:
     names = [stage_name(plan.tool.name, stage) for stage in stages]
     texts = max(folder.counts(names[0])['documents'], 1)
     lines.append([plan.tool.name, *(f'{seconds.get(name, 0) / texts:.2f}' for name in names)])
-  return _markdown(lines)
+  return markdown_table(lines)
 
 
 def notes(row: ToolRow) -> list[str]:
@@ -218,13 +219,4 @@ def call_table(folder: RunFolder, calls: Sequence[ScoredCall], tokenizer: Tokeni
     known = call.loss_call is not None
     lines.append([shown, f'{call.loss_no_call:.2f}', f'{call.loss_call:.2f}' if known else '-',
                   f'{call.loss_result:.2f}', f'{"" if known else "<= "}{call.gain:.2f}'])
-  return _markdown(lines)
-
-
-def _markdown(lines: Sequence[Sequence[object]]) -> str:
-  """Returns a table whose first line is its header."""
-  def row(cells):
-    texts = [' '.join(str(cell).split()).replace('|', '\\|') for cell in cells]
-    return f'| {" | ".join(texts)} |'
-  header, *body = lines
-  return '\n'.join([row(header), row(['---'] * len(header)), *map(row, body)])
+  return markdown_table(lines)

@@ -186,7 +186,7 @@ def _gemma3(f: _Fields) -> DecoderConfig:
   config = _gated(
       f, **_rotary(given.pop(_GLOBAL, given), f.where), qkv_bias=bias, out_bias=bias, qk_norm=True,
       activation='gelu_tanh', sandwich_norm=True, norm_offset=True, scaled_embedding=True,
-      window=f.take('sliding_window'), global_every=every,
+      sliding_window=f.take('sliding_window'), global_every=every,
       local_rotary_base=local.pop('rotary_base'), max_positions=f.take('max_position_embeddings'),
       tied_head=f.take('tie_word_embeddings', True))
   if f.take('query_pre_attn_scalar', 256) != config.head_dim:
@@ -259,7 +259,8 @@ def write_config(config: DecoderConfig) -> dict[str, Any]:
     own['mlp_bias'] = config.mlp_bias
   if kind == 'gemma3_text':
     own |= {'hidden_activation': 'gelu_pytorch_tanh', 'query_pre_attn_scalar': config.head_dim,
-            'sliding_window': config.window, 'rope_local_base_freq': config.local_rotary_base,
+            'sliding_window': config.sliding_window,
+            'rope_local_base_freq': config.local_rotary_base,
             'layer_types': layer_types(config.layers, config.global_every)}
   else:
     own['hidden_act'] = 'silu'

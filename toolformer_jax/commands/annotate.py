@@ -51,7 +51,8 @@ def run(args: argparse.Namespace) -> None:
   from toolformer_jax import api
   from toolformer_jax.annotation.prompts import prompt_for
   from toolformer_jax.annotation.run_dir import DOCUMENTS
-    from toolformer_jax.data.corpus import read_corpus
+  from toolformer_jax.data.content_hash import identity
+  from toolformer_jax.data.corpus import read_corpus
   shard = _shard(args)
   seed = [] if args.seed is None else [f'AnnotationConfig.seed = {args.seed}']
   config = options.configuration(args, *seed)

@@ -1,7 +1,5 @@
 """Named models and corpora: brings each one to the local cache and checks the file it keeps."""
 
-import contextlib
-import fcntl
 import hashlib
 import os
 import pathlib
@@ -10,9 +8,10 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
+
+import filelock
 
 from toolformer_jax.errors import UserError, unknown
 
@@ -188,7 +187,7 @@ def fetch(name: str, cache: pathlib.Path | None = None, accept_terms: bool = Fal
                     f'you accept them run `toolformer fetch {name} --accept_terms`')
   try:
     cache.mkdir(parents=True, exist_ok=True)
-    with exclusive(cache / f'{name}.lock'):
+    with filelock.FileLock(cache / f'{name}.lock'):
       if not _is_intact(path, asset):  # another process may have fetched it meanwhile
         _obtain(asset, path)
   except OSError as error:
@@ -284,11 +283,3 @@ def file_sha256(path: pathlib.Path) -> str:
   """Returns the sha256 of the content of a file, in hexadecimal."""
   with open(path, 'rb') as file:
     return hashlib.file_digest(file, 'sha256').hexdigest()
-
-
-@contextlib.contextmanager
-def exclusive(path: pathlib.Path) -> Iterator[None]:
-  """Holds a lock between processes; the system releases it when its holder dies."""
-  with open(path, 'wb') as file:
-    fcntl.flock(file, fcntl.LOCK_EX)
-    yield

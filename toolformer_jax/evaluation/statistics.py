@@ -1,11 +1,11 @@
-"""How sure a figure is: intervals of 95%, over the questions that were asked."""
+"""Confidence intervals of 95%, over the questions that were asked."""
 
 import math
 from collections.abc import Sequence
 
 import numpy as np
+import scipy.stats
 
-_Z = 1.959964  # 95% of a normal distribution lie within so many standard deviations
 _QUANTILES = (0.025, 0.975)
 
 
@@ -13,10 +13,8 @@ def wilson(successes: int, count: int) -> tuple[float, float]:
   """Returns the interval of a share by Wilson (1927); (0, 1) if nothing was counted."""
   if not count:
     return 0.0, 1.0
-  share, z2 = successes / count, _Z**2
-  middle = (share + z2 / (2 * count)) / (1 + z2 / count)
-  half = _Z / (1 + z2 / count) * math.sqrt(share * (1 - share) / count + z2 / (4 * count**2))
-  return max(0.0, middle - half), min(1.0, middle + half)
+  interval = scipy.stats.binomtest(successes, count).proportion_ci(method='wilson')
+  return float(interval.low), float(interval.high)
 
 
 def paired_difference(first: Sequence[bool], second: Sequence[bool], *, samples: int,

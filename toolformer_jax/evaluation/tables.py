@@ -8,6 +8,7 @@ from toolformer_jax.evaluation.arms import TITLES
 from toolformer_jax.evaluation.plan import EvaluationPlan
 from toolformer_jax.evaluation.scores import OUTCOMES, PERPLEXITY, Difference, Score
 from toolformer_jax.evaluation.task import PerplexityTask, Task
+from toolformer_jax.runtime.markdown import markdown_table
 
 if TYPE_CHECKING:
   from toolformer_jax.evaluation.runner import EvaluationResult
@@ -19,16 +20,17 @@ def report(plan: EvaluationPlan, results: 'EvaluationResult') -> str:
   """Returns all tables and everything that a reader of a score has to know, in Markdown."""
   parts = ['# Evaluation', 'Percentage of right answers, or perplexity of a token; in brackets the '
            'interval of 95% over the questions (Wilson; of perplexities by bootstrap over texts).',
-           markdown(score_rows(plan, results.scores))]
+           markdown_table(score_rows(plan, results.scores))]
   if results.differences:
     parts += ['## Toolformer minus the other arms', 'Percentage points on the same questions; '
-              'interval of 95% by bootstrap over them.', markdown(_difference_rows(plan, results))]
+              'interval of 95% by bootstrap over them.',
+              markdown_table(_difference_rows(plan, results))]
   if used := _tool_rows(plan, results.scores):
     parts += ['## Tools', 'Percentage of the questions with a call that had a result; with a call '
-              'that had none; accuracy with and without one.', markdown(used)]
+              'that had none; accuracy with and without one.', markdown_table(used)]
   if results.breakdowns:
     parts += ['## Word problems: what became of Toolformer\'s answers',
-              markdown(breakdown_rows(plan, results))]
+              markdown_table(breakdown_rows(plan, results))]
   parts += _missing_part(results)
   lines = [*results.notes, *_how(plan)]
   parts += ['## How it was done', '\n'.join(f'- {line}' for line in lines)]
@@ -131,14 +133,6 @@ def _how_judged(task: Task) -> str:
   without = f'; without {", ".join(sorted(task.without_tools))}' if task.without_tools else ''
   prompt = f' Prompt: `{task.prompt}`.' if task.prompt else ''
   return f'judged by {task.rule}{without}.{prompt}'
-
-
-def markdown(rows: Rows) -> str:
-  """Returns a table whose first row is its header."""
-  def line(cells: Sequence[str]) -> str:
-    return f'| {" | ".join(cell.replace("|", "/") for cell in cells)} |'
-  header, *body = rows
-  return '\n'.join([line(header), line(['---'] * len(header)), *map(line, body)])
 
 
 def latex(rows: Rows) -> str:

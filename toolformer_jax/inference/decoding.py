@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from toolformer_jax.inference.token_sampling import sample
 from toolformer_jax.models.decoder import Decoder
-from toolformer_jax.models.kv_cache import AnyCache
+from toolformer_jax.models.kv_cache import KVCache
 
 STEPS = 4  # tokens decoded per call of the program
 
@@ -55,9 +55,9 @@ class SpecialTokens(NamedTuple):
 
 @functools.partial(jax.jit, static_argnames='decoder', donate_argnames='cache')
 def decode_steps(
-    decoder: Decoder, variables: dict[str, Any], cache: AnyCache, rows: DecodeRows,
+    decoder: Decoder, variables: dict[str, Any], cache: KVCache, rows: DecodeRows,
     special: SpecialTokens,
-) -> tuple[jax.Array, AnyCache]:
+) -> tuple[jax.Array, KVCache]:
   """Returns `STEPS` tokens of every row, [B, STEPS] int32, and the cache with them.
 
   Pending tokens are returned as they are. A call starts at most once per row. Only the lengths of

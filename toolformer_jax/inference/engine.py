@@ -33,7 +33,7 @@ from toolformer_jax.inference.request import (
   ToolCall,
 )
 from toolformer_jax.inference.scheduler import busy_first, column
-from toolformer_jax.models.kv_cache import AnyCache, new_cache, take_rows
+from toolformer_jax.models.kv_cache import KVCache, new_cache, take_rows
 from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.runtime.oom import explain_out_of_memory
 from toolformer_jax.runtime.validation import check
@@ -135,7 +135,7 @@ class Engine:
         np.int32(self._context.api_id), np.array(sorted(model.tokenizer.end_ids), np.int32))
     self._waiting: deque[_Row] = deque()
     self._rows: list[_Row | None] = []
-    self._cache: AnyCache | None = None
+    self._cache: KVCache | None = None
     self._num_requests = 0
 
   def add_request(self, prompt_ids: Sequence[int], params: GenerationConfig = GenerationConfig(),
@@ -229,7 +229,7 @@ class Engine:
     longest = max(len(row.request.prompt) + row.request.params.max_tokens for row in self._waiting)
     self._cache = new_cache(
         self._model.config, len(self._rows), min(_NEW_CACHE_SLOTS, count_bucket(longest)),
-        not self._decoding_model.decoder.scan)
+        'stacked' if self._decoding_model.decoder.scan else 'per_layer')
 
   def _admit(self) -> None:
     """Gives free rows to waiting requests, in their order."""

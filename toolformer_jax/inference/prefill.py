@@ -7,7 +7,7 @@ so it is computed in its own row, a chunk at a time.
 
 import functools
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -15,7 +15,7 @@ import numpy as np
 from toolformer_jax import sharding
 from toolformer_jax.inference.batching import count_bucket, first_fit, length_bucket
 from toolformer_jax.models.decoder import Decoder
-from toolformer_jax.models.kv_cache import AnyCache, KVCache, UnrolledCache
+from toolformer_jax.models.kv_cache import KVCache
 from toolformer_jax.models.language_model import LanguageModel
 
 _CHUNK = 32  # tokens of a row in one call
@@ -32,7 +32,7 @@ class Chunk(NamedTuple):
   tokens: list[int]
 
 
-def prefill(model: LanguageModel, cache: AnyCache, chunks: Sequence[Chunk]) -> AnyCache:
+def prefill(model: LanguageModel, cache: KVCache, chunks: Sequence[Chunk]) -> KVCache:
   """Returns `cache` with the tokens of `chunks`; the caller sets the lengths of the rows.
 
   The given cache is donated.
@@ -52,31 +52,34 @@ def prefill(model: LanguageModel, cache: AnyCache, chunks: Sequence[Chunk]) -> A
   return cache
 
 
-def with_room(cache: AnyCache, tokens: int) -> AnyCache:
+def with_room(cache: KVCache, tokens: int) -> KVCache:
   """Returns `cache` with room for `tokens` tokens per row; sizes are powers of two.
 
   A cache that has to grow is donated.
   """
   if tokens <= cache.slots:
     return cache
-  if isinstance(cache, KVCache):
-    return _grow(cache, count_bucket(tokens))
-  layers = []
-  for layer in cache.layers:  # one by one: the old and the new cache never exist both as a whole
-    layers += _grow(UnrolledCache((layer,), cache.length_B), count_bucket(tokens)).layers
-    jax.block_until_ready(layers[-1])
-    for slots in layer:
-      slots.delete()
-  return UnrolledCache(tuple(layers), cache.length_B)
+  slots = count_bucket(tokens)
+  if cache.layout == 'stacked':
+    return _grow(cache, slots)
+  keys, values = [], []
+  for k_BKHS, v_BKSH in zip(cache.keys, cache.values, strict=True):
+    # One by one: the old and the new cache never exist both as a whole.
+    grown = jax.block_until_ready(_grow(KVCache((k_BKHS,), (v_BKSH,), cache.length_B), slots))
+    keys += grown.keys
+    values += grown.values
+    k_BKHS.delete()
+    v_BKSH.delete()
+  return KVCache(tuple(keys), tuple(values), cache.length_B)
 
 
 @functools.partial(jax.jit, static_argnames='slots')
-def _grow(cache: AnyCache, slots: int) -> AnyCache:
+def _grow(cache: KVCache, slots: int) -> KVCache:
   return cache.grow(slots)
 
 
-def _prefill_packed(model: LanguageModel, cache: AnyCache, texts: list[Chunk], size: int
-                    ) -> AnyCache:
+def _prefill_packed(model: LanguageModel, cache: KVCache, texts: list[Chunk], size: int
+                    ) -> KVCache:
   """Writes the first `size` tokens of each text, packed into rows of `size` tokens."""
   begins, ways = [text.tokens[:size] for text in texts], sharding.batch_ways(model.mesh)
   for rows in _batches(first_fit(list(map(len, begins)), size), ways):
@@ -120,9 +123,9 @@ def _packed(begins: list[list[int]], rows: list[list[int]], P: int, size: int
 
 @functools.partial(jax.jit, static_argnames='decoder', donate_argnames='cache')
 def _write_packed(
-    decoder: Decoder, variables, cache: AnyCache, tokens_PT, positions_PT, segments_PT, places_R3,
-    count,
-) -> AnyCache:
+    decoder: Decoder, variables: dict[str, Any], cache: KVCache, tokens_PT: jax.Array,
+    positions_PT: jax.Array, segments_PT: jax.Array, places_R3: jax.Array, count: jax.Array,
+) -> KVCache:
   """Writes packed texts; the first `count` of `places_R3` are (row, packed row, begin in it)."""
   _, packed = decoder.apply(
       variables, tokens_PT, positions_BT=positions_PT, segments_BT=segments_PT,
@@ -133,7 +136,7 @@ def _write_packed(
   return jax.lax.fori_loop(0, count, put, cache)
 
 
-def _extend(model: LanguageModel, cache: AnyCache, texts: list[Chunk]) -> AnyCache:
+def _extend(model: LanguageModel, cache: KVCache, texts: list[Chunk]) -> KVCache:
   """Writes the next chunk of each; few rows, as they are copied out of the cache and back."""
   R = count_bucket(len(texts))
   rows_R, lengths_R = np.full(R, cache.length_B.size, np.int32), np.zeros(R, np.int32)
@@ -146,11 +149,10 @@ def _extend(model: LanguageModel, cache: AnyCache, texts: list[Chunk]) -> AnyCac
 
 @functools.partial(jax.jit, static_argnames='decoder', donate_argnames='cache')
 def _extend_rows(
-    decoder: Decoder, variables, cache: AnyCache, rows_R, lengths_R, tokens_RT
-) -> AnyCache:
+    decoder: Decoder, variables: dict[str, Any], cache: KVCache, rows_R: jax.Array,
+    lengths_R: jax.Array, tokens_RT: jax.Array,
+) -> KVCache:
   """Writes tokens into some rows of the cache; rows past its end are ignored."""
   some = cache.take(rows_R).with_length(lengths_R)
-  unrolled = isinstance(some, UnrolledCache)
-  _, some = decoder.apply(
-      variables, tokens_RT, cache=some.stacked() if unrolled else some, head=False)
-  return cache.put(rows_R, UnrolledCache.of(some) if unrolled else some)
+  _, some = decoder.apply(variables, tokens_RT, cache=some.to_layout('stacked'), head=False)
+  return cache.put(rows_R, some.to_layout(cache.layout))

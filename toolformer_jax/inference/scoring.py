@@ -21,8 +21,9 @@ import numpy as np
 from toolformer_jax import sharding
 from toolformer_jax.errors import UserError
 from toolformer_jax.inference.batching import count_bucket, first_fit
-from toolformer_jax.models.decoder import Decoder, target_logits
+from toolformer_jax.models.decoder import Decoder
 from toolformer_jax.models.language_model import LanguageModel
+from toolformer_jax.models.ops import target_logits
 from toolformer_jax.runtime.oom import explain_out_of_memory
 
 _ROW_TOKENS = 256  # shortest row; longer sequences get rows of the next power of two

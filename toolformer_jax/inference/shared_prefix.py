@@ -11,9 +11,10 @@ import numpy as np
 
 from toolformer_jax import sharding
 from toolformer_jax.inference.batching import count_bucket, length_bucket
-from toolformer_jax.models.decoder import Decoder, target_logits
+from toolformer_jax.models.decoder import Decoder
 from toolformer_jax.models.kv_cache import KVCache, Prefix, new_cache
 from toolformer_jax.models.language_model import LanguageModel
+from toolformer_jax.models.ops import target_logits
 from toolformer_jax.runtime.oom import explain_out_of_memory
 
 # Documents of one call: their logits take more memory than their keys and values.

@@ -24,7 +24,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import (
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from toolformer_jax.models.config import DecoderConfig
-from toolformer_jax.models.layers import PRODUCT, contract
+from toolformer_jax.models.ops import MATMUL_OUTPUT, einsum
 from toolformer_jax.sharding import partition_spec
 
 Kernel = Literal['xla', 'splash', 'cudnn']
@@ -79,14 +79,14 @@ def _attend_one(q_BTNH, k_PKHS, v_PKSH, mask_BTS):
   X, G = B // P * T, N // K
   q_PKXGH = q_BTNH.reshape(P, X, K, G, H).swapaxes(1, 2)
   score_PKXGS = checkpoint_name(
-      contract('pkxgh,pkhs->pkxgs', 'float32', q_PKXGH, k_PKHS), PRODUCT)
+      einsum('pkxgh,pkhs->pkxgs', 'float32', q_PKXGH, k_PKHS), MATMUL_OUTPUT)
   score_PKXGS = jnp.where(mask_BTS.reshape(P, 1, X, 1, S), score_PKXGS, _MASKED)
   # The output does not depend on the peak, only its rounding does: no gradient goes through it.
   peak_PKXG = jax.lax.stop_gradient(score_PKXGS.max(-1))
   weight_PKXGS = jnp.exp(score_PKXGS - peak_PKXG[..., None])
   out_PKXGH = checkpoint_name(
       jnp.einsum('pkxgs,pksh->pkxgh', weight_PKXGS.astype(v_PKSH.dtype), v_PKSH,
-                 preferred_element_type=jnp.float32), PRODUCT)
+                 preferred_element_type=jnp.float32), MATMUL_OUTPUT)
   def by_row(x_PKXG):
     return x_PKXG.swapaxes(1, 2).reshape(B, T, N, *x_PKXG.shape[4:])
   return by_row(out_PKXGH), by_row(weight_PKXGS.sum(-1)), by_row(peak_PKXG)
@@ -97,7 +97,7 @@ def kernel_for(mesh: Mesh, config: DecoderConfig) -> Kernel:
   device = mesh.devices.flat[0]
   if device.platform == 'tpu':
     return 'splash'
-  if device.platform == 'gpu' and config.dtype == 'bfloat16' and not config.window:
+  if device.platform == 'gpu' and config.dtype == 'bfloat16' and not config.sliding_window:
     # '8.0' is an A100, the first that cuDNN's kernel runs on; AMD's are like 'gfx90a'.
     major = device.compute_capability.split('.')[0]
     if major.isdigit() and int(major) >= 8 and config.head_dim <= 128 and config.head_dim % 8 == 0:
@@ -156,7 +156,7 @@ def _splash(q_BTNH, k_BTKH, v_BTKH, segments_BT, window):
       block_sizes=BlockSizes(
           block_q=block, block_kv=block, block_q_dkv=block, block_kv_dkv=block, block_q_dq=block,
           block_kv_dq=block),
-      residual_checkpoint_name=PRODUCT)  # else a backward pass would call the kernel again
+      residual_checkpoint_name=MATMUL_OUTPUT)  # else a backward pass would call the kernel again
   q_BTNH = q_BTNH * jnp.asarray(H**-0.5, q_BTNH.dtype)
   q_BNTH, k_BKTH, v_BKTH = (x.swapaxes(1, 2) for x in (q_BTNH, k_BTKH, v_BTKH))
   out_BNTH = jax.vmap(kernel)(q_BNTH, k_BKTH, v_BKTH, SegmentIds(segments_BT, segments_BT))
@@ -171,4 +171,5 @@ def _cudnn(q_BTNH, k_BTKH, v_BTKH, segments_BT):
   """
   mask_B1TT = segments_BT[:, None, :, None] == segments_BT[:, None, None]
   return checkpoint_name(jax.nn.dot_product_attention(
-      q_BTNH, k_BTKH, v_BTKH, mask=mask_B1TT, is_causal=True, implementation='cudnn'), PRODUCT)
+      q_BTNH, k_BTKH, v_BTKH, mask=mask_B1TT, is_causal=True, implementation='cudnn'),
+      MATMUL_OUTPUT)

@@ -1,6 +1,6 @@
-"""What each token sees: which slots of the keys before it, and at which angles.
+"""Attention masks and rotary angles, from positions, segments, prefixes and the sliding window.
 
-The one place that knows about segments, prefixes and windows; attention is told masks.
+Attention itself knows masks alone.
 """
 
 import itertools
@@ -11,78 +11,81 @@ import jax
 import jax.numpy as jnp
 
 from toolformer_jax.models.config import DecoderConfig
-from toolformer_jax.models.kv_cache import KVCache, Prefix, UnrolledCache
+from toolformer_jax.models.kv_cache import KVCache, Prefix
 from toolformer_jax.models.layers import rotary_angles
 
 
-class Sight(NamedTuple):
-  """Where tokens stand and what they see.
+class AttentionInputs(NamedTuple):
+  """What attention needs besides queries, keys and values.
 
-  With a window, angles and masks are twice as many: [0] of each for local layers, [1] for global.
+  With a sliding window, angles and masks have a leading dimension of 2: [0] for local layers, [1]
+  for global ones.
 
   Attributes:
-    angles: sine and cosine of rotary embeddings, [B, T, rotary_dim / 2]; None without.
-    masks: which slots [B, T, S] of each source of keys are seen; none where a kernel attends.
-    segments_BT: number of each token's text in its row.
+    rotary_angles: sine and cosine, [B, T, rotary_dim / 2]; None without rotary embeddings.
+    masks: for each source of keys, the prefixes and then the row's own, which slots each token
+      attends to, [B, T, S]; empty where a kernel computes attention.
+    segments_BT: index of each token's segment in its row.
   """
 
-  angles: tuple[jax.Array, jax.Array] | None
+  rotary_angles: tuple[jax.Array, jax.Array] | None
   masks: Sequence[jax.Array]
   segments_BT: jax.Array | None
 
-  def of(self, kind: jax.Array) -> 'Sight':
-    """Returns what layers of a kind see, 0 for local ones and 1 for global ones."""
-    angles, masks = jax.tree.map(lambda x: x[kind], (self.angles, self.masks))
-    return Sight(angles, masks, self.segments_BT)
+  def for_layer(self, is_global: jax.Array) -> 'AttentionInputs':
+    """Returns the inputs of a local (0) or global (1) layer."""
+    angles, masks = jax.tree.map(lambda x: x[is_global], (self.rotary_angles, self.masks))
+    return AttentionInputs(angles, masks, self.segments_BT)
 
 
-def places(B: int, T: int, cache: KVCache | UnrolledCache | None,
-           prefixes: Sequence[Prefix]) -> jax.Array:
-  """Returns how many tokens in prefixes, cache and row come before each new token, [B, T]."""
+def absolute_positions(B: int, T: int, cache: KVCache | None, prefixes: Sequence[Prefix]
+                       ) -> jax.Array:
+  """Returns how many tokens of prefixes, cache and row come before each new token, [B, T]."""
   start_B = sum((prefix.limit_B for prefix in prefixes), jnp.zeros(B, jnp.int32))
   start_B = start_B if cache is None else start_B + cache.length_B
   return start_B[:, None] + jnp.arange(T)
 
 
-def look(
-    config: DecoderConfig, positions_BT: jax.Array, places_BT: jax.Array,
-    segments_BT: jax.Array | None, cache: KVCache | UnrolledCache | None,
-    prefixes: Sequence[Prefix], in_memory: bool,
-) -> Sight:
-  """Returns what the tokens of a batch see.
+def attention_inputs(
+    config: DecoderConfig, positions_BT: jax.Array, absolute_BT: jax.Array,
+    segments_BT: jax.Array | None, cache: KVCache | None,
+    prefixes: Sequence[Prefix], with_masks: bool,
+) -> AttentionInputs:
+  """Returns masks and angles of a batch.
 
   Args:
     config: of the decoder.
-    positions_BT: by which rotary embeddings turn.
-    places_BT: see `places`.
-    segments_BT, cache, prefixes: as the decoder has them.
-    in_memory: whether masks are wanted; a kernel needs none.
+    positions_BT: positions for the rotary embeddings.
+    absolute_BT: see `absolute_positions`; the sliding window counts these.
+    segments_BT, cache, prefixes: arguments of the decoder.
+    with_masks: whether masks are made; a kernel needs none.
   """
   B, T = positions_BT.shape
   masks = []
-  if in_memory:
+  if with_masks:
     masks = [*_prefix_masks(prefixes, B, T), _own_mask(cache, segments_BT, B, T)]
   angles = rotary_angles(positions_BT, config) if config.rotary_dim else None
-  if config.window:
-    masks = [jnp.stack([mask_BTS & near_BTS, mask_BTS]) for mask_BTS, near_BTS in
-             zip(masks, _near(masks, places_BT, prefixes, config.window), strict=True)]
+  if config.sliding_window:
+    windows = _within_window(masks, absolute_BT, prefixes, config.sliding_window)
+    masks = [jnp.stack([mask_BTS & window_BTS, mask_BTS])
+             for mask_BTS, window_BTS in zip(masks, windows, strict=True)]
     local = config.replace(
         rotary_base=config.local_rotary_base, rotary_factor=1.0, rotary_original=0)
     angles = jax.tree.map(lambda *kinds: jnp.stack(kinds), rotary_angles(positions_BT, local),
                           angles)
-  return Sight(angles, masks, segments_BT)
+  return AttentionInputs(angles, masks, segments_BT)
 
 
 def _prefix_masks(prefixes: Sequence[Prefix], B: int, T: int) -> list[jax.Array]:
-  """Returns for each prefix which of its slots each token sees, [B, T, S]."""
+  """Returns for each prefix which of its slots each token attends to, [B, T, S]."""
   return [
       jnp.broadcast_to((jnp.arange(prefix.slots) < prefix.limit_B[:, None])[:, None],
                        (B, T, prefix.slots))
       for prefix in prefixes]
 
 
-def _own_mask(cache: KVCache | UnrolledCache | None, segments_BT, B: int, T: int) -> jax.Array:
-  """Returns which of its row's own slots (without a cache: tokens) each token sees, [B, T, S]."""
+def _own_mask(cache: KVCache | None, segments_BT: jax.Array | None, B: int, T: int) -> jax.Array:
+  """Returns which slots (or tokens) of its own row each token attends to, [B, T, S]."""
   if cache is None:
     mask_BTS = jnp.broadcast_to(jnp.tril(jnp.ones((T, T), bool)), (B, T, T))
   else:
@@ -93,10 +96,10 @@ def _own_mask(cache: KVCache | UnrolledCache | None, segments_BT, B: int, T: int
   return mask_BTS & (segments_BT[:, :, None] == segments_BT[:, None])
 
 
-def _near(masks: Sequence[jax.Array], places_BT: jax.Array, prefixes: Sequence[Prefix],
+def _within_window(masks: Sequence[jax.Array], absolute_BT: jax.Array, prefixes: Sequence[Prefix],
           window: int) -> Iterator[jax.Array]:
-  """Yields for each of `masks` which of its slots lie within `window`, [B, T, S]."""
+  """Yields for each of `masks` which of its slots are within the sliding window, [B, T, S]."""
   begins = itertools.accumulate((prefix.limit_B for prefix in prefixes), initial=jnp.zeros(1, int))
   for mask_BTS, begin_B in zip(masks, begins, strict=False):
-    places_BS = begin_B[:, None] + jnp.arange(mask_BTS.shape[2])
-    yield places_BT[..., None] - places_BS[:, None] < window
+    absolute_BS = begin_B[:, None] + jnp.arange(mask_BTS.shape[2])
+    yield absolute_BT[..., None] - absolute_BS[:, None] < window

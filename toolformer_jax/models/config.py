@@ -34,9 +34,10 @@ class DecoderConfig:
     sandwich_norm: what attention and MLP give is normalised, too, before it is added (Gemma 3).
     norm_offset: the scale of a norm is kept as its difference from 1 (Gemma).
     scaled_embedding: embeddings are multiplied by the square root of `embed_dim` (Gemma).
-    window: in a local layer a token sees this many tokens, the last of which is itself; 0: all
+    sliding_window: a token of a local layer attends to this many tokens, itself included; 0: all
       layers are global.
-    global_every: with a window, every so-manieth layer is global (Gemma 3).
+    global_every: with a sliding window, each layer whose number (from 1) is a multiple of it is
+      global (Gemma 3).
     local_rotary_base: `rotary_base` of local layers, whose wavelengths are not stretched.
     tied_head: the embedding table is also the head.
     lora_rank, lora_alpha: low-rank adapters on every projection of a block; rank 0 for none.
@@ -71,7 +72,7 @@ class DecoderConfig:
   sandwich_norm: bool = False
   norm_offset: bool = False
   scaled_embedding: bool = False
-  window: int = 0
+  sliding_window: int = 0
   global_every: int = 1
   local_rotary_base: float = 10_000.0
   tied_head: bool = True
@@ -92,8 +93,9 @@ class DecoderConfig:
       raise ValueError(f'{self.heads} heads can not share {self.kv_heads} key/value heads')
     if self.rotary_dim % 2 or self.rotary_dim > self.head_dim:
       raise ValueError(f'rotary_dim {self.rotary_dim} must be even and at most {self.head_dim}')
-    if self.window < 0 or (self.window and self.positions == 'learned'):
-      raise ValueError(f'window {self.window} does not go with positions {self.positions}')
+    if self.sliding_window < 0 or (self.sliding_window and self.positions == 'learned'):
+      raise ValueError(f'sliding_window {self.sliding_window} does not go with positions '
+                       f'{self.positions}')
     if self.rotary_factor <= 0 or self.rotary_high <= self.rotary_low:
       raise ValueError(f'rotary_factor {self.rotary_factor} must be positive, and rotary_high '
                        f'{self.rotary_high} more than rotary_low {self.rotary_low}')

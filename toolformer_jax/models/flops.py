@@ -69,8 +69,8 @@ def utilization(flops_per_s: float, devices: Sequence[jax.Device]) -> float | No
 
 def _attention_flops(config: DecoderConfig, tokens: int, before: int) -> int:
   far = _pairs(before + tokens) - _pairs(before)
-  near = _pairs(before + tokens, config.window) - _pairs(before, config.window)
-  reaching_far = config.layers // config.global_every if config.window else config.layers
+  near = _pairs(before + tokens, config.sliding_window) - _pairs(before, config.sliding_window)
+  reaching_far = config.layers // config.global_every if config.sliding_window else config.layers
   pairs = reaching_far * far + (config.layers - reaching_far) * near
   return 4 * pairs * config.heads * config.head_dim
 

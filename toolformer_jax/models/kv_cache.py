@@ -1,13 +1,14 @@
-"""Keys and values that later tokens read: a row's own, and those it shares with other rows.
+"""Keys and values that later tokens attend to: of a row itself, and shared with other rows.
 
 Letters of shapes, here and everywhere: B batch rows, T tokens, S cache slots, L layers, D
 embedding, N query heads, K key/value heads, G query heads of one key/value head, H head size, F
-MLP, V vocabulary, P rows of a shared prefix, M places where logits are asked for.
+MLP, V vocabulary, P rows of a shared prefix, M indices at which logits are computed.
 """
 
 import dataclasses
 import functools
 from dataclasses import dataclass
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -15,39 +16,68 @@ import jax.numpy as jnp
 from toolformer_jax import sharding
 from toolformer_jax.models.config import DecoderConfig
 
+Layout = Literal['stacked', 'per_layer']
+
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=['k_LBKHS', 'v_LBKSH', 'length_B'],
+    data_fields=['keys', 'values', 'length_B'],
     meta_fields=[],
 )
 @dataclass(frozen=True)
 class KVCache:
   """Keys and values of every layer, and how many slots of each row are in use.
 
-  Slots at and after a row's length are never read, so setting a length back undoes what was
-  written since; the slots are overwritten later. Keys lie with their slots last: as they are
-  contracted over the head, this is a plain matrix product (3 times faster on a CPU).
+  Slots at and after a row's length are never read: setting a length back undoes what was written
+  since, and the slots are overwritten later. Keys have their slots last: as they are contracted
+  over the head, this is a plain matrix product, 3 times faster on a CPU.
+
+  The layout is 'stacked', one array for all layers, or 'per_layer', a tuple of arrays for a decoder
+  without a loop over layers: there XLA on a CPU would copy a layer out of the stacked array at
+  every step.
+
+  Attributes:
+    keys: [L, B, K, H, S], or for each layer [B, K, H, S].
+    values: [L, B, K, S, H], or for each layer [B, K, S, H].
+    length_B: slots in use, int32.
   """
 
-  k_LBKHS: jax.Array
-  v_LBKSH: jax.Array
+  keys: jax.Array | tuple[jax.Array, ...]
+  values: jax.Array | tuple[jax.Array, ...]
   length_B: jax.Array
 
   @classmethod
-  def empty(cls, config: DecoderConfig, rows: int, slots: int) -> 'KVCache':
-    """Returns a cache of `rows` rows, all of length 0, with room for `slots` tokens each."""
-    def zeros(*sizes):
+  def empty(cls, config: DecoderConfig, rows: int, slots: int, layout: Layout = 'stacked'
+            ) -> 'KVCache':
+    """Returns a cache of `rows` rows, all of length 0, with `slots` slots each."""
+    def zeros(*sizes: int) -> jax.Array:
       shape = (config.layers, rows, config.kv_heads, *sizes)
       return sharding.constrain(
           jnp.zeros(shape, config.dtype), None, 'batch', 'kv_heads', None, None)
-    return cls(zeros(config.head_dim, slots), zeros(slots, config.head_dim),
-               jnp.zeros(rows, jnp.int32))
+    cache = cls(zeros(config.head_dim, slots), zeros(slots, config.head_dim),
+                jnp.zeros(rows, jnp.int32))
+    return cache.to_layout(layout)
+
+  @property
+  def layout(self) -> Layout:
+    """Whether layers are stacked in one array."""
+    return 'per_layer' if isinstance(self.keys, tuple) else 'stacked'
 
   @property
   def slots(self) -> int:
-    """How many tokens a row has room for."""
-    return self.v_LBKSH.shape[3]
+    """Slots of each row."""
+    return jax.tree.leaves(self.values)[0].shape[-2]
+
+  def to_layout(self, layout: Layout) -> 'KVCache':
+    """Returns the same cache in a layout; a copy if it has the other one."""
+    if layout == self.layout:
+      return self
+    change = tuple if layout == 'per_layer' else jnp.stack
+    return dataclasses.replace(self, keys=change(self.keys), values=change(self.values))
+
+  def layer(self, layer: int) -> 'KVCache':
+    """Returns one layer of a per-layer cache, as a stacked cache of one layer."""
+    return KVCache(self.keys[layer][None], self.values[layer][None], self.length_B)
 
   def with_length(self, length_B: jax.Array) -> 'KVCache':
     """Returns the same slots with other lengths: rolls rows back."""
@@ -55,106 +85,53 @@ class KVCache:
 
   def take(self, rows_B: jax.Array) -> 'KVCache':
     """Returns a copy of the given rows."""
-    return KVCache(self.k_LBKHS[:, rows_B], self.v_LBKSH[:, rows_B], self.length_B[rows_B])
+    rows = (slice(None), rows_B) if self.layout == 'stacked' else rows_B
+    keys, values = (jax.tree.map(lambda x: x[rows], part) for part in (self.keys, self.values))
+    return KVCache(keys, values, self.length_B[rows_B])
 
   def grow(self, slots: int) -> 'KVCache':
-    """Returns the same rows with room for `slots` tokens each."""
-    none, more = (0, 0), (0, slots - self.slots)
-    k_LBKHS = jnp.pad(self.k_LBKHS, [none, none, none, none, more])
-    v_LBKSH = jnp.pad(self.v_LBKSH, [none, none, none, more, none])
-    return KVCache(k_LBKHS, v_LBKSH, self.length_B)
+    """Returns the same rows with `slots` slots each."""
+    more = slots - self.slots
+    def pad(x: jax.Array, axis: int) -> jax.Array:
+      return jnp.pad(x, [(0, more if a == axis % x.ndim else 0) for a in range(x.ndim)])
+    return dataclasses.replace(
+        self, keys=jax.tree.map(lambda x: pad(x, -1), self.keys),
+        values=jax.tree.map(lambda x: pad(x, -2), self.values))
 
   def put(self, rows_B: jax.Array, other: 'KVCache') -> 'KVCache':
-    """Returns this cache with `other`'s rows put in places; those out of range are dropped."""
-    return KVCache(
-        self.k_LBKHS.at[:, rows_B].set(other.k_LBKHS, mode='drop'),
-        self.v_LBKSH.at[:, rows_B].set(other.v_LBKSH, mode='drop'),
-        self.length_B.at[rows_B].set(other.length_B, mode='drop'))
+    """Returns this cache with the rows of `other` at `rows_B`; rows out of range are dropped."""
+    def put(x: jax.Array, y: jax.Array) -> jax.Array:
+      rows = (slice(None), rows_B) if self.layout == 'stacked' else rows_B
+      return x.at[rows].set(y, mode='drop')
+    return KVCache(jax.tree.map(put, self.keys, other.keys),
+                   jax.tree.map(put, self.values, other.values),
+                   self.length_B.at[rows_B].set(other.length_B, mode='drop'))
 
   def row(self, row: jax.Array, begin: jax.Array) -> 'KVCache':
-    """Returns a copy of one row, turned so that slot `begin` is its first."""
+    """Returns a copy of one row of a stacked cache, rolled so that slot `begin` is its first."""
     k_L1KHS, v_L1KSH, length_1 = (
         jax.lax.dynamic_slice_in_dim(x, row, 1, axis)
-        for x, axis in ((self.k_LBKHS, 1), (self.v_LBKSH, 1), (self.length_B, 0)))
+        for x, axis in ((self.keys, 1), (self.values, 1), (self.length_B, 0)))
     return KVCache(jnp.roll(k_L1KHS, -begin, 4), jnp.roll(v_L1KSH, -begin, 3), length_1)
 
   def write(self, row: jax.Array, other: 'KVCache') -> 'KVCache':
     """Returns this cache with the slots of `other`, of one row, at the beginning of a row."""
-    def write(x, y):
-      return jax.lax.dynamic_update_slice_in_dim(x, y, row, 1)
-    return dataclasses.replace(self, k_LBKHS=write(self.k_LBKHS, other.k_LBKHS),
-                               v_LBKSH=write(self.v_LBKSH, other.v_LBKSH))
+    axis = 1 if self.layout == 'stacked' else 0
+    other = other.to_layout(self.layout)
+    def write(x: jax.Array, y: jax.Array) -> jax.Array:
+      return jax.lax.dynamic_update_slice_in_dim(x, y, row, axis)
+    return dataclasses.replace(self, keys=jax.tree.map(write, self.keys, other.keys),
+                               values=jax.tree.map(write, self.values, other.values))
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass, data_fields=['layers', 'length_B'], meta_fields=[])
-@dataclass(frozen=True)
-class UnrolledCache:
-  """The same with an array for every layer, for a decoder without a loop over layers.
-
-  XLA on a CPU would copy a layer's slots out of the stacked ones at every step.
-
-  Attributes:
-    layers: (keys [B, K, H, S], values [B, K, S, H]) of each layer.
-    length_B: as in `KVCache`.
-  """
-
-  layers: tuple[tuple[jax.Array, jax.Array], ...]
-  length_B: jax.Array
-
-  @classmethod
-  def of(cls, cache: KVCache) -> 'UnrolledCache':
-    """Returns the slots of `cache`."""
-    return cls(tuple(zip(cache.k_LBKHS, cache.v_LBKSH, strict=True)), cache.length_B)
-
-  @property
-  def slots(self) -> int:
-    """How many tokens a row has room for."""
-    return self.layers[0][1].shape[2]
-
-  def with_length(self, length_B: jax.Array) -> 'UnrolledCache':
-    """Returns the same slots with other lengths: rolls rows back."""
-    return dataclasses.replace(self, length_B=length_B)
-
-  def stacked(self) -> KVCache:
-    """Returns a copy for a decoder that loops over layers."""
-    k_LBKHS, v_LBKSH = (jnp.stack(x) for x in zip(*self.layers, strict=True))
-    return KVCache(k_LBKHS, v_LBKSH, self.length_B)
-
-  def take(self, rows_B: jax.Array) -> 'UnrolledCache':
-    """Returns a copy of the given rows."""
-    return jax.tree.map(lambda x: x[rows_B], self)
-
-  def grow(self, slots: int) -> 'UnrolledCache':
-    """Returns the same rows with room for `slots` tokens each."""
-    none, more = (0, 0), (0, slots - self.slots)
-    grown = [(jnp.pad(k_BKHS, [none, none, none, more]), jnp.pad(v_BKSH, [none, none, more, none]))
-             for k_BKHS, v_BKSH in self.layers]
-    return UnrolledCache(tuple(grown), self.length_B)
-
-  def put(self, rows_B: jax.Array, other: 'UnrolledCache') -> 'UnrolledCache':
-    """Returns this cache with `other`'s rows put in places; those out of range are dropped."""
-    return jax.tree.map(lambda x, y: x.at[rows_B].set(y, mode='drop'), self, other)
-
-  def write(self, row: jax.Array, other: KVCache) -> 'UnrolledCache':
-    """Returns this cache with the slots of `other`, of one row, at the beginning of a row."""
-    layers = jax.tree.map(lambda x, y: jax.lax.dynamic_update_slice_in_dim(x, y, row, 0),
-                          self.layers, UnrolledCache.of(other).layers)
-    return UnrolledCache(layers, self.length_B)
-
-
-AnyCache = KVCache | UnrolledCache
-
-
-@functools.partial(jax.jit, static_argnames=('config', 'rows', 'slots', 'unrolled'))
-def new_cache(config: DecoderConfig, rows: int, slots: int, unrolled: bool = False) -> AnyCache:
-  """Returns an empty cache, by one compiled program: in steps it would be copied."""
-  cache = KVCache.empty(config, rows, slots)
-  return UnrolledCache.of(cache) if unrolled else cache
+@functools.partial(jax.jit, static_argnames=('config', 'rows', 'slots', 'layout'))
+def new_cache(config: DecoderConfig, rows: int, slots: int, layout: Layout = 'stacked') -> KVCache:
+  """Returns an empty cache, by one compiled program: step by step it would be copied."""
+  return KVCache.empty(config, rows, slots, layout)
 
 
 @jax.jit
-def take_rows(cache: AnyCache, rows_B: jax.Array) -> AnyCache:
+def take_rows(cache: KVCache, rows_B: jax.Array) -> KVCache:
   """Returns a copy of the given rows, by one compiled program."""
   return cache.take(rows_B)
 
@@ -179,7 +156,7 @@ class Prefix:
   @classmethod
   def of(cls, cache: KVCache, limit_B: jax.Array) -> 'Prefix':
     """Returns the rows of `cache` as a prefix."""
-    return cls(cache.k_LBKHS, cache.v_LBKSH, limit_B)
+    return cls(cache.keys, cache.values, limit_B)
 
   @property
   def slots(self) -> int:

@@ -1,6 +1,5 @@
 """The parts of a block: contractions with adapters, norms, rotary embeddings."""
 
-import functools
 from collections.abc import Sequence
 
 import flax.linen as nn
@@ -9,63 +8,11 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from toolformer_jax.models.config import DecoderConfig
-
-PRODUCT = 'product'  # the name of what a backward pass keeps, by which `save_only_these_names` asks
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def contract(equation: str, dtype: str, left: jax.Array, right: jax.Array) -> jax.Array:
-  """Returns an einsum of two operands in `dtype`; each letter is in two or three of its terms.
-
-  The gradient of `right` is a product of `left` and the incoming gradient, the smaller one first
-  (before they are split over devices): on a CPU, XLA transposes the first one, element by element,
-  together with whatever it can be recomputed from. Autodiff puts the incoming gradient first,
-  however large: 5 times the time of a whole layer's backward pass.
-  """
-  terms, out = equation.split('->')
-  first, second = terms.split(',')
-  shared = ''.join(letter for letter in first if letter in second and letter not in out)
-  if len(shared) > 1 and shared in second:
-    # As one dimension: of two XLA chooses the order, and may transpose a kernel at every use.
-    left = _joined(left, first.index(shared), len(shared))
-    right = _joined(right, second.index(shared), len(shared))
-    equation = equation.replace(shared, shared[0])
-  return jnp.einsum(equation, left, right, preferred_element_type=dtype)
+from toolformer_jax.models.ops import MATMUL_OUTPUT, einsum
 
 
-def _joined(x: jax.Array, at: int, count: int) -> jax.Array:
-  """Returns `x` with `count` of its dimensions, from `at` on, made one."""
-  return x.reshape(*x.shape[:at], -1, *x.shape[at + count:])
-
-
-def _contract_forward(equation, dtype, left, right):
-  out = contract(equation, dtype, left.value, right.value)
-  # What is frozen has no gradient, and then the other operand need not be kept.
-  return out, (left.value if right.perturbed else None, right.value if left.perturbed else None)
-
-
-def _contract_backward(equation, dtype, operands, gradient):
-  left, right = operands
-  terms, out = equation.split('->')
-  first, second = terms.split(',')
-  to_left = to_right = None
-  if right is not None:
-    to_left = jnp.einsum(f'{out},{second}->{first}', gradient, right).astype(right.dtype)
-  if left is not None:
-    (small, x), (large, y) = sorted([(first, left), (out, gradient)], key=lambda pair: pair[1].size)
-    # The order in which a product of the two comes out. Asked for another one, XLA exchanges them
-    # to save the transposition of the result; the barrier keeps it from that.
-    plain = ''.join(sorted(second, key=lambda letter: (letter not in small, letter not in large)))
-    to_right = jnp.einsum(f'{small},{large}->{plain}', x, y).astype(left.dtype)
-    if plain != second:
-      to_right = jnp.einsum(f'{plain}->{second}', jax.lax.optimization_barrier(to_right))
-  return to_left, to_right
-
-
-contract.defvjp(_contract_forward, _contract_backward, symbolic_zeros=True)
-
-
-def _named(init: nn.initializers.Initializer, axes: Sequence[str | None]):
+def _with_axes(init: nn.initializers.Initializer, axes: Sequence[str | None]
+               ) -> nn.initializers.Initializer:
   return nn.with_logical_partitioning(init, tuple(axes))
 
 
@@ -88,16 +35,16 @@ class Einsum(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    kernel = self.param('kernel', _named(nn.initializers.normal(0.02), self.axes), self.shape,
+    kernel = self.param('kernel', _with_axes(nn.initializers.normal(0.02), self.axes), self.shape,
                         jnp.float32)
     x, kernel = nn.dtypes.promote_dtype(x, kernel, dtype=self.config.dtype)
-    y = contract(self.equation, self.config.dtype, x, kernel)
+    y = einsum(self.equation, self.config.dtype, x, kernel)
     if self.config.lora_rank:
       y = y + self._adapter(x)
-    y = checkpoint_name(y, PRODUCT)
+    y = checkpoint_name(y, MATMUL_OUTPUT)
     if self.bias:
       free = [i for i, letter in enumerate(self._letters[1]) if letter not in self._letters[0]]
-      bias = self.param('bias', _named(nn.initializers.zeros, [self.axes[i] for i in free]),
+      bias = self.param('bias', _with_axes(nn.initializers.zeros, [self.axes[i] for i in free]),
                         [self.shape[i] for i in free], jnp.float32)
       y = y + bias.astype(y.dtype)
     return y
@@ -107,7 +54,7 @@ class Einsum(nn.Module):
     return self.equation.split('->')[0].split(',')
 
   def _adapter(self, x: jax.Array) -> jax.Array:
-    """Returns the adapter's share of the output, zero before any training."""
+    """Returns the output of the adapter, zero before any training."""
     left, right = self._letters
     inside = [i for i, letter in enumerate(right) if letter in left]
     outside = [i for i, letter in enumerate(right) if letter not in left]
@@ -116,16 +63,16 @@ class Einsum(nn.Module):
       shape, axes = [self.shape[i] for i in dims], [self.axes[i] for i in dims]
       shape.insert(place, rank)
       axes.insert(place, None)
-      boxed = lambda: _named(init, axes)(self.make_rng('params'), shape, jnp.float32)  # noqa: E731
+      boxed = lambda: _with_axes(init, axes)(self.make_rng('params'), shape, jnp.float32)  # noqa: E731
       return nn.unbox(self.variable('lora', name, boxed).value).astype(x.dtype)
     down = variable('a', nn.initializers.normal(0.02), inside, len(inside))
     up = variable('b', nn.initializers.zeros, outside, 0)
     rows = ''.join(letter for letter in left if letter not in names(inside))
     low = checkpoint_name(
-        contract(f'{left},{names(inside)}r->{rows}r', self.config.dtype, x, down), PRODUCT)
+        einsum(f'{left},{names(inside)}r->{rows}r', self.config.dtype, x, down), MATMUL_OUTPUT)
     scale = self.config.lora_alpha / rank
     out = self.equation.split('->')[1]
-    y = contract(f'{rows}r,r{names(outside)}->{out}', 'float32', low, up)
+    y = einsum(f'{rows}r,r{names(outside)}->{out}', 'float32', low, up)
     return (scale * y).astype(x.dtype)
 
 
@@ -140,13 +87,13 @@ class Norm(nn.Module):
     if self.config.norm == 'layer':
       wide = wide - wide.mean(-1, keepdims=True)
     wide = wide * jax.lax.rsqrt((wide * wide).mean(-1, keepdims=True) + self.config.norm_eps)
-    # The scale is small: splitting it would cost a gather for nothing.
+    # The scale is too small to be worth splitting.
     size = [x_BTD.shape[-1]]
     offset = self.config.norm_offset
     init = nn.initializers.zeros if offset else nn.initializers.ones
-    wide = wide * (offset + self.param('scale', _named(init, [None]), size, jnp.float32))
+    wide = wide * (offset + self.param('scale', _with_axes(init, [None]), size, jnp.float32))
     if self.config.norm == 'layer':
-      wide = wide + self.param('bias', _named(nn.initializers.zeros, [None]), size, jnp.float32)
+      wide = wide + self.param('bias', _with_axes(nn.initializers.zeros, [None]), size, jnp.float32)
     return wide.astype(self.config.dtype)
 
 
@@ -157,11 +104,11 @@ def rotary_angles(positions_BT: jax.Array, config: DecoderConfig) -> tuple[jax.A
 
 
 def rotary_frequencies(config: DecoderConfig) -> jax.Array:
-  """Returns by how much each pair of dimensions turns a position, [rotary_dim / 2], float32."""
+  """Returns by what angle each pair of dimensions turns per position, [rotary_dim / 2], float32."""
   c = config
   exponent = jnp.arange(0, c.rotary_dim, 2, dtype=jnp.float32) / c.rotary_dim
   frequency = c.rotary_base**-exponent
-  turns = c.rotary_original * frequency / (2 * jnp.pi)  # within what was seen in pretraining
+  turns = c.rotary_original * frequency / (2 * jnp.pi)  # within the pretraining length
   kept = jnp.clip((turns - c.rotary_low) / (c.rotary_high - c.rotary_low), 0, 1)
   return frequency * ((1 - kept) / c.rotary_factor + kept)
 

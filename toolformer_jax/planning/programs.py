@@ -154,8 +154,8 @@ def _frozen(decoder: Decoder, mesh: Mesh) -> Any:
 
 
 def _cache(config: DecoderConfig, mesh: Mesh, rows: int, slots: int) -> KVCache:
-  names = {'k_LBKHS': (None, 'batch', 'kv_heads', None, None),
-           'v_LBKSH': (None, 'batch', 'kv_heads', None, None), 'length_B': ('batch',)}
+  names = {'keys': (None, 'batch', 'kv_heads', None, None),
+           'values': (None, 'batch', 'kv_heads', None, None), 'length_B': ('batch',)}
   shapes = jax.eval_shape(functools.partial(KVCache.empty, config, rows, slots))
   def placed(name):
     x = getattr(shapes, name)

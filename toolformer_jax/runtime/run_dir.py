@@ -4,7 +4,6 @@ Several processes may share the work, each with a shard of its own.
 """
 
 import contextlib
-import fcntl
 import importlib.metadata
 import json
 import os
@@ -13,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import IO, Any, Self
+
+import filelock
 
 from toolformer_jax.errors import UserError
 
@@ -40,7 +41,7 @@ class LockedFolder:
 
   Attributes:
     path: the folder.
-    shard: which part of the work this process does.
+    shard: the part of the work that this process does.
   """
 
   def __init__(self, path: pathlib.Path, configuration: dict[str, Any], versions: dict[str, str],
@@ -51,8 +52,8 @@ class LockedFolder:
       path: the folder.
       configuration: everything that the results depend on, as JSON; a folder that was made with
         another one is refused.
-      versions: of the software, recorded and not compared.
-      shard: which part of the work this process does.
+      versions: of the software; recorded and not compared.
+      shard: the part of the work that this process does.
 
     Raises:
       UserError: the folder has another configuration or another writer, or is no folder.
@@ -66,45 +67,38 @@ class LockedFolder:
         self._check(json.loads(json.dumps(configuration)), versions)
     except OSError as error:
       self._locks.close()
-      raise UserError(f'can not write to the output folder {path}: {error.strerror}') from error
+      raise UserError(f'cannot write to the output folder {path}: {error.strerror}') from error
     except UserError:
-      self._locks.close()  # else the folder stays locked for as long as somebody holds the error
+      self._locks.close()  # else the folder stays locked for as long as the error lives
       raise
 
-  @contextlib.contextmanager
-  def exclusively(self) -> Iterator[None]:
+  def exclusively(self) -> filelock.BaseFileLock:
     """Waits until no other process is in this context: for what is done once for all shards."""
-    with open(self.path / '.turn', 'w') as file:
-      fcntl.flock(file, fcntl.LOCK_EX)
-      yield
+    return filelock.FileLock(self.path / '.turn')
 
   def _take_locks(self) -> None:
-    """Locks the folder: alone, or with the other shards of as many, and then the shard."""
-    whole = self._locks.enter_context(open(self.path / '.lock', 'a+', encoding='utf-8'))
-    if self.shard.count == 1:
-      self._lock(whole, fcntl.LOCK_EX)
-      return
-    try:
-      fcntl.flock(whole, fcntl.LOCK_EX | fcntl.LOCK_NB)
-      whole.truncate(0)  # the first one: the others have to divide the work as it does
-      whole.write(str(self.shard.count))
-      whole.flush()
-    except OSError:
-      pass
-    self._lock(whole, fcntl.LOCK_SH)
-    whole.seek(0)
-    if (count := whole.read()) != str(self.shard.count):
-      raise UserError(f'{self.path} is shared by {count} processes at the moment, not by '
-                      f'{self.shard.count}; start all of them with the same number of shards')
-    own = open(self.path / f'.lock-{self.shard.index}', 'w')  # noqa: SIM115 - held
-    self._lock(self._locks.enter_context(own), fcntl.LOCK_EX)
+    """Locks this shard, after checking that the folder is not divided into another number of them.
 
-  def _lock(self, file: IO, kind: int) -> None:
+    The lock of a shard is named for their number: whoever divides the work otherwise sees another
+    lock held.
+    """
+    for file in self.path.glob('.lock-*-of-*'):
+      count = int(file.name.rpartition('-')[2])
+      if count != self.shard.count and _is_held(file):
+        if min(count, self.shard.count) == 1:
+          raise self._is_taken()
+        raise UserError(f'{self.path} is shared by {count} processes at the moment, not by '
+                        f'{self.shard.count}; start all of them with the same number of shards')
+    own = filelock.FileLock(self.path / f'.lock-{self.shard.index}-of-{self.shard.count}',
+                            timeout=0)
     try:
-      fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except OSError as error:
-      raise UserError(f'another process is writing to {self.path}; wait for it, '
-                      'or choose another --output_dir') from error
+      self._locks.enter_context(own)
+    except filelock.Timeout as error:
+      raise self._is_taken() from error
+
+  def _is_taken(self) -> UserError:
+    return UserError(f'another process is writing to {self.path}; wait for it, '
+                     'or choose another --output_dir')
 
   def _check(self, configuration: dict[str, Any], versions: dict[str, str]) -> None:
     file = self.path / 'run.json'
@@ -128,6 +122,15 @@ class LockedFolder:
   def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                traceback: TracebackType | None) -> None:
     self._locks.close()
+
+
+def _is_held(file: pathlib.Path) -> bool:
+  """Tells whether a process holds the lock `file`."""
+  try:
+    with filelock.FileLock(file, timeout=0):
+      return False
+  except filelock.Timeout:
+    return True
 
 
 @contextlib.contextmanager
@@ -156,7 +159,7 @@ def read_json(file: pathlib.Path) -> dict[str, Any]:
   try:
     value = json.loads(file.read_text('utf-8'))
   except (OSError, ValueError) as error:
-    raise UserError(f'can not read {file}: {error}') from error
+    raise UserError(f'cannot read {file}: {error}') from error
   if not isinstance(value, dict):
     raise UserError(f'{file} holds no JSON object')
   return value

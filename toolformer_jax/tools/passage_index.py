@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+import filelock
 import numpy as np
 import Stemmer
 
@@ -21,7 +22,6 @@ import toolformer_jax
 from toolformer_jax.data.catalogue import (
   cache_directory,
   corpus_names,
-  exclusive,
   file_sha256,
   find_corpus,
 )
@@ -215,7 +215,7 @@ def passage_index(settings: SearchConfig) -> PassageIndex:
   directory = cache_directory() / 'search' / _key(corpus, settings)
   try:
     directory.parent.mkdir(parents=True, exist_ok=True)
-    with exclusive(directory.with_suffix('.lock')):  # who comes second finds it built
+    with filelock.FileLock(directory.with_suffix('.lock')):  # the second process finds it built
       return _load(directory) or _build(corpus, settings, directory)
   except OSError as error:
     raise UserError(f'can not write the cache {directory.parent}: {error}; set TOOLFORMER_CACHE to '

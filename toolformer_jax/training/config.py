@@ -98,10 +98,10 @@ class MixtureConfig:
 
   Attributes:
     cap: at most so many texts of each tool (25,000 in the paper, appendix B).
-    rates: how often an epoch holds each text of a tool, by the tool's name ('text' if it has no
-      calls): 2.0 is twice, 0.5 every other text; 1.0 by default.
-    dev_texts: this many texts, a tenth of all at most, are held out to choose the best checkpoint by
-      (1,000 in the paper).
+    rates: how often an epoch holds each text of a tool, by the tool's name ('text': no calls): 2.0
+      is twice, 0.5 every other text; 1.0 by default.
+    dev_texts: this many texts (a tenth of all at most) are held out, to choose the best checkpoint
+      by; 1,000 in the paper.
     seed: of what is left out and held out.
   """
 

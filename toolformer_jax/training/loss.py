@@ -8,7 +8,8 @@ import jax.numpy as jnp
 
 from toolformer_jax import sharding
 from toolformer_jax.models.config import DecoderConfig
-from toolformer_jax.models.decoder import Decoder, head_variables, project, target_logits
+from toolformer_jax.models.decoder import Decoder, head_variables, project
+from toolformer_jax.models.ops import target_logits
 from toolformer_jax.training.packing import PackedRows
 
 
