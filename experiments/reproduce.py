@@ -16,9 +16,10 @@ from toolformer_jax.evaluation.arms import TITLES, read_arms
 from toolformer_jax.evaluation.plan import EvaluationPlan
 from toolformer_jax.evaluation.reading import read_items
 from toolformer_jax.evaluation.runner import EvaluationResult
-from toolformer_jax.evaluation.tables import breakdown_rows, latex, markdown
+from toolformer_jax.evaluation.tables import breakdown_rows, latex
 from toolformer_jax.evaluation.task import QuestionTask
 from toolformer_jax.experiments import comparison
+from toolformer_jax.runtime.markdown import markdown_table
 from toolformer_jax.runtime.run_dir import whole_file
 
 ROOT = pathlib.Path('runs/paper')
@@ -74,13 +75,13 @@ def benchmark_table(args: argparse.Namespace, title: str, tasks: Sequence[str],
 def compared(title: str, plan: EvaluationPlan, results: EvaluationResult,
              folder: pathlib.Path) -> str:
   """Returns ours beside the paper's, in Markdown."""
-  parts = [f'# {title}', markdown(comparison.figure_rows(plan, results))]
+  parts = [f'# {title}', markdown_table(comparison.figure_rows(plan, results))]
   if len(findings := comparison.finding_rows(plan, results)) > 1:
-    parts += ['## Findings', markdown(findings)]
+    parts += ['## Findings', markdown_table(findings)]
   if len(used := comparison.tool_use_rows(plan, results)) > 1:
-    parts += ['## Tool use', markdown(used)]
+    parts += ['## Tool use', markdown_table(used)]
   if results.breakdowns:
-    parts += ['## What became of Toolformer\'s answers', markdown(breakdown_rows(plan, results))]
+    parts += ['## What became of Toolformer\'s answers', markdown_table(breakdown_rows(plan, results))]
   gone = {**results.skipped, **results.failed}
   if gone:
     parts += ['## Not evaluated', '\n'.join(f'- {name}: {why}' for name, why in gone.items())]
@@ -108,4 +109,4 @@ def planned(plan: EvaluationPlan, folder: pathlib.Path) -> str:
                  f'{len(arms) * chars // _CHARS_PER_TOKEN:,}',
                  f'{len(items) * (len(arms) * wanted + called * bool(wanted)):,}'])
   tools = f'Tools: {", ".join(plan.tool_names) or "none"}.'
-  return '\n\n'.join([markdown(rows), tools, f'Output: {folder}. What is there is not done again.'])
+  return '\n\n'.join([markdown_table(rows), tools, f'Output: {folder}. What is there is not done again.'])

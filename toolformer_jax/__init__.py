@@ -28,7 +28,7 @@ if TYPE_CHECKING:
   from toolformer_jax.evaluation.config import EvaluationConfig
   from toolformer_jax.inference.engine import Engine, EngineConfig
   from toolformer_jax.inference.request import GenerationConfig
-  from toolformer_jax.planning.plan import plan
+  from toolformer_jax.planning.search import plan
   from toolformer_jax.tools.base import Context
   from toolformer_jax.tools.executor import ExecutorConfig
   from toolformer_jax.tools.function import tool
@@ -44,7 +44,7 @@ _MODULES = {
   'evaluation.config': ('EvaluationConfig',),
   'inference.engine': ('Engine', 'EngineConfig'),
   'inference.request': ('GenerationConfig',),
-  'planning.plan': ('plan',),
+  'planning.search': ('plan',),
   'tools.base': ('Context',),
   'tools.executor': ('ExecutorConfig',),
   'tools.function': ('tool',),

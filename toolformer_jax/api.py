@@ -46,17 +46,15 @@ from toolformer_jax.inference.request import GeneratedText, GenerationConfig
 from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.runtime.compile_counter import ProgramCounter
 from toolformer_jax.runtime.run_dir import Shard, software_versions
-from toolformer_jax.tools.base import Context, Tool
+from toolformer_jax.tools.base import Context
 from toolformer_jax.tools.call_store import CallStore
 from toolformer_jax.tools.executor import Executor, ExecutorConfig
-from toolformer_jax.tools.function import tool
-from toolformer_jax.tools.registry import Toolbox
+from toolformer_jax.tools.registry import AnyTool, Toolbox, build_tools
 from toolformer_jax.training.config import FinetuneConfig, MixtureConfig
 from toolformer_jax.training.data import Text, read_texts
 from toolformer_jax.training.finetune import FinetuneResult
 from toolformer_jax.training.finetune import finetune as finetune_on_texts
 
-AnyTool = str | Tool | Callable[..., str]
 AnyModel = str | pathlib.Path | LanguageModel
 
 
@@ -332,30 +330,6 @@ def hash_of_model(model: LanguageModel) -> str:
 def as_model(model: AnyModel) -> LanguageModel:
   """Returns the model itself, or the one of this name."""
   return model if isinstance(model, LanguageModel) else load_model(str(model))
-
-
-def build_tools(tools: Sequence[AnyTool], toolbox: Toolbox, call_store: CallStore | None = None
-                ) -> list[Tool]:
-  """Returns Tool objects: of names by `toolbox`, of functions by `tool`.
-
-  A store that replays needs no tool: what it recorded takes their place.
-
-  Raises:
-    UserError: a name is unknown, or a tool cannot be built.
-  """
-  if call_store and call_store.replay:
-    names = [name for one in tools for name in (
-        toolbox.spelled([one]) if isinstance(one, str) else [one.name])]
-    return [call_store.replayed_tool(name) for name in dict.fromkeys(names)]
-  built = []
-  for one in tools:
-    if isinstance(one, str):
-      built += toolbox.build([one])
-    else:
-      built.append(one if hasattr(one, 'version') else tool(one))
-  for one in built if call_store else ():
-    call_store.add_tool(one)
-  return list({one.name: one for one in built}.values())
 
 
 def as_documents(texts: Iterable[str | Document]) -> Iterator[Document]:

@@ -53,6 +53,7 @@ def run(args: argparse.Namespace) -> None:
   from toolformer_jax.annotation.run_dir import DOCUMENTS
   from toolformer_jax.data.content_hash import identity
   from toolformer_jax.data.corpus import read_corpus
+  from toolformer_jax.tools.registry import build_tools
   shard = _shard(args)
   seed = [] if args.seed is None else [f'AnnotationConfig.seed = {args.seed}']
   config = options.configuration(args, *seed)
@@ -65,7 +66,7 @@ def run(args: argparse.Namespace) -> None:
   for name in names:  # prompts are quick to refuse
     prompt_for(name, tool_configs[name.lower()].prompt)
   with options.call_store(args) as store:
-    tools = api.build_tools(names, config.toolbox, store)
+    tools = build_tools(names, config.toolbox, store)
     model = api.load_model(args.checkpoint, config=config.model)
     result = api.annotate(
         model, lambda: read_corpus(args.corpus), tools=tools, output_dir=args.output_dir,

@@ -43,11 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
   """Carries the command out."""
   from toolformer_jax import api
+  from toolformer_jax.tools.registry import build_tools
   disabled = ['GenerationConfig.disable_tools = True'] if args.disable_tools else []
   config = options.configuration(args, *disabled)
   texts = _texts(args)
   with options.call_store(args) as store:
-    tools = api.build_tools(args.tools, config.toolbox, store)
+    tools = build_tools(args.tools, config.toolbox, store)
     model = api.load_model(args.checkpoint, config=config.model).for_inference()
     for text in texts:
       _check(model, text, config.generation.max_tokens)

@@ -48,8 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
   """Carries the command out."""
   os.environ['JAX_PLATFORMS'] = 'cpu'  # nothing is run: a TPU of this machine stays free
-  from toolformer_jax.planning.plan import plan
   from toolformer_jax.planning.report import report
+  from toolformer_jax.planning.search import plan
   args.gin_file = args.gin_file or [_SETTINGS]
   config = options.configuration(args)
   found = plan(

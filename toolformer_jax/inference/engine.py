@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent import futures
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -37,8 +38,10 @@ from toolformer_jax.models.kv_cache import KVCache, new_cache, take_rows
 from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.runtime.oom import explain_out_of_memory
 from toolformer_jax.runtime.validation import check
-from toolformer_jax.tools.base import Context
-from toolformer_jax.tools.executor import Executor, Outcome, Request
+
+if TYPE_CHECKING:  # tools that read with a language model import this package
+  from toolformer_jax.tools.base import Context
+  from toolformer_jax.tools.executor import Executor, Outcome
 
 _SHRINK = 4  # the batch shrinks by this factor once only one row in four has work
 _NEW_CACHE_SLOTS = 256  # of a new cache, at most; the slots double where a text needs more
@@ -102,9 +105,9 @@ class _Row:
   """A row of the batch: its request, and the call whose tool runs, if there is one."""
 
   request: GenerationRequest
-  context: Context
+  context: 'Context | None'
   call: Call | None = None
-  outcome: futures.Future[Outcome] | None = None
+  outcome: 'futures.Future[Outcome] | None' = None
 
 
 class Engine:
@@ -114,7 +117,7 @@ class Engine:
   """
 
   def __init__(self, model: LanguageModel, config: EngineConfig = EngineConfig(),
-               executor: Executor | None = None, *, tool_names: Sequence[str] | None = None,
+               executor: 'Executor | None' = None, *, tool_names: Sequence[str] | None = None,
                syntax: CallSyntax = DEFAULT_SYNTAX):
     """Begins without a request.
 
@@ -139,7 +142,7 @@ class Engine:
     self._num_requests = 0
 
   def add_request(self, prompt_ids: Sequence[int], params: GenerationConfig = GenerationConfig(),
-                  context: Context = Context()) -> int:
+                  context: 'Context | None' = None) -> int:
     """Adds a request, which starts as soon as a row is free; returns its id.
 
     Args:
@@ -305,7 +308,8 @@ class Engine:
     row.call = request.append_tokens(decoded[known:])
     _add_new_text(request, events)
     if row.call:
-      row.outcome = self._executor.submit(Request(row.call.name, row.call.argument, row.context))
+      row.outcome = self._executor.submit_call(row.call.name, row.call.argument,
+                                               row.context)
       events.append(CallStarted(request.request_id, row.call))
     if request.done:
       self._rows[i] = None
@@ -317,7 +321,7 @@ def _add_new_text(request: GenerationRequest, events: list[Event]) -> None:
     events.append(NewText(request.request_id, text))
 
 
-def _result(outcome: futures.Future[Outcome]) -> tuple[str | None, str | None]:
+def _result(outcome: 'futures.Future[Outcome]') -> tuple[str | None, str | None]:
   """Returns the result and the failure of a call that has ended; one of them is None."""
   if outcome.cancelled():
     return None, 'cancelled'

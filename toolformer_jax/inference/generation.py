@@ -2,20 +2,23 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from toolformer_jax.calls import DEFAULT_SYNTAX, CallSyntax
 from toolformer_jax.inference.engine import Engine, EngineConfig, NewText, RequestDone
 from toolformer_jax.inference.request import GeneratedText, GenerationConfig
 from toolformer_jax.models.language_model import LanguageModel
-from toolformer_jax.tools.base import Context
-from toolformer_jax.tools.executor import Executor
+
+if TYPE_CHECKING:
+  from toolformer_jax.tools.base import Context
+  from toolformer_jax.tools.executor import Executor
 
 
 def generate(
     model: LanguageModel, prompts: Sequence[Sequence[int]], *,
     config: GenerationConfig = GenerationConfig(), engine_config: EngineConfig = EngineConfig(),
-    executor: Executor | None = None, tool_names: Sequence[str] | None = None,
-    contexts: Sequence[Context] | None = None, syntax: CallSyntax = DEFAULT_SYNTAX,
+    executor: 'Executor | None' = None, tool_names: Sequence[str] | None = None,
+    contexts: 'Sequence[Context] | None' = None, syntax: CallSyntax = DEFAULT_SYNTAX,
     seeds: Sequence[int] | None = None,
     on_text: Callable[[int, str], None] | None = None,
 ) -> list[GeneratedText]:
@@ -44,7 +47,7 @@ def generate(
   """
   engine = Engine(model, engine_config, executor, tool_names=tool_names, syntax=syntax)
   seeds = range(config.seed, config.seed + len(prompts)) if seeds is None else seeds
-  contexts = [Context()] * len(prompts) if contexts is None else contexts
+  contexts = [None] * len(prompts) if contexts is None else contexts
   for prompt, seed, context in zip(prompts, seeds, contexts, strict=True):
     engine.add_request(prompt, dataclasses.replace(config, seed=int(seed)), context)
   outputs = {}

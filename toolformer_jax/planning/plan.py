@@ -120,42 +120,6 @@ def default_mesh(step: Step, config: DecoderConfig, chips: int) -> tuple[int, in
   return 1, chips // tensor, tensor
 
 
-def plan(
-    model: DecoderConfig | str, *, topology: str, step: Step, batch: int, length: int,
-    mesh: tuple[int, int, int] | None = None, search: bool = False,
-    config: FinetuneConfig = FinetuneConfig(), dtype: str = 'bfloat16', name: str = '',
-) -> Plan:
-  """Tells whether a step of a model fits a TPU slice, and how fast it can be at most.
-
-  Compiles the program for TPUs, without one: needs libtpu.
-
-  Args:
-    model: a checkpoint, or the decoder's configuration.
-    topology: chips by shape or size, 'v5e:2x4' or 'v5e-8'.
-    step: 'train', 'score', 'prefill' or 'decode'.
-    batch, length: rows, and tokens of a row.
-    mesh: chips along the axes data, fsdp and tensor; by default one that splits the weights.
-    search: look for the best mesh, unless it is given, and for the largest batch.
-    config: of 'train'.
-    dtype: of the computation.
-    name: of the model, for the report.
-
-  Raises:
-    UserError: there is no such slice or checkpoint, the mesh does not fit, or libtpu is missing.
-  """
-  from toolformer_jax.planning.search import largest_batch, search_mesh
-  if isinstance(model, str):
-    from toolformer_jax.checkpoints.pretrained import pretrained_config
-    name, model = name or model, pretrained_config(model)
-  decoder, where = model.replace(dtype=dtype), Slice.named(topology)
-  request = Request(
-      model=name or 'model', config=decoder, slice=where, step=step, batch=batch, length=length,
-      mesh=mesh or default_mesh(step, decoder, where.chips), finetune=config)
-  if search and mesh is None:
-    return search_mesh(request, make_plan)
-  return largest_batch(make_plan(request), make_plan) if search else make_plan(request)
-
-
 def make_plan(request: Request) -> Plan:
   """Compiles what was asked for, and reads the program.
 

@@ -1,15 +1,54 @@
-"""Looks for the mesh on which a step can be fastest, and for the largest batch that fits there."""
+"""Plans a step: on a given mesh, or on the fastest one with the largest batch that fits."""
 
 import logging
 import math
 from collections.abc import Callable, Iterator
 
 from toolformer_jax.errors import UserError
-from toolformer_jax.planning.plan import Plan, Request
+from toolformer_jax.models.config import DecoderConfig
+from toolformer_jax.planning.plan import Plan, Request, default_mesh, make_plan
+from toolformer_jax.planning.programs import Step
+from toolformer_jax.planning.slices import Slice
+from toolformer_jax.training.config import FinetuneConfig
 
 log = logging.getLogger(__name__)
 
 Planner = Callable[[Request], Plan]
+
+
+def plan(
+    model: DecoderConfig | str, *, topology: str, step: Step, batch: int, length: int,
+    mesh: tuple[int, int, int] | None = None, search: bool = False,
+    config: FinetuneConfig = FinetuneConfig(), dtype: str = 'bfloat16', name: str = '',
+) -> Plan:
+  """Tells whether a step of a model fits a TPU slice, and how fast it can be at most.
+
+  Compiles the program for TPUs, without one: needs libtpu.
+
+  Args:
+    model: a checkpoint, or the decoder's configuration.
+    topology: chips by shape or size, 'v5e:2x4' or 'v5e-8'.
+    step: 'train', 'score', 'prefill' or 'decode'.
+    batch, length: rows, and tokens of a row.
+    mesh: chips along the axes data, fsdp and tensor; by default one that splits the weights.
+    search: look for the best mesh, unless it is given, and for the largest batch.
+    config: of 'train'.
+    dtype: of the computation.
+    name: of the model, for the report.
+
+  Raises:
+    UserError: there is no such slice or checkpoint, the mesh does not fit, or libtpu is missing.
+  """
+  if isinstance(model, str):
+    from toolformer_jax.checkpoints.pretrained import pretrained_config
+    name, model = name or model, pretrained_config(model)
+  decoder, where = model.replace(dtype=dtype), Slice.named(topology)
+  request = Request(
+      model=name or 'model', config=decoder, slice=where, step=step, batch=batch, length=length,
+      mesh=mesh or default_mesh(step, decoder, where.chips), finetune=config)
+  if search and mesh is None:
+    return search_mesh(request, make_plan)
+  return largest_batch(make_plan(request), make_plan) if search else make_plan(request)
 
 
 def search_mesh(request: Request, planner: Planner) -> Plan:

@@ -150,6 +150,11 @@ class Executor:
     """
     return self.submit_all([request])[0]
 
+  def submit_call(self, tool: str, argument: str, context: Context | None = None
+                  ) -> futures.Future[Outcome]:
+    """Returns the future Outcome of one call, see `submit`."""
+    return self.submit(Request(tool, argument, context or Context()))
+
   def submit_all(self, requests: Sequence[Request]) -> list[futures.Future[Outcome]]:
     """Returns the future outcomes of `requests`; equal ones are made once.
 

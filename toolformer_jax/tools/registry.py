@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -20,6 +20,7 @@ from toolformer_jax.tools.apertium import Apertium
 from toolformer_jax.tools.base import Complete, Tool
 from toolformer_jax.tools.calculator import Calculator
 from toolformer_jax.tools.calendar import Calendar
+from toolformer_jax.tools.call_store import CallStore
 from toolformer_jax.tools.few_shot import FewShotTranslator
 from toolformer_jax.tools.function import FunctionTool, tool
 from toolformer_jax.tools.language import identify_language
@@ -36,6 +37,10 @@ log = logging.getLogger(__name__)
 
 # The paper's tools, as calls spell them; the command line takes them in any case.
 PAPER_TOOLS = ('Calculator', 'Calendar', 'MT', 'QA', 'WikiSearch')
+
+
+# How a tool is given: by name, as an object, or as a function from a text to a text.
+AnyTool = str | Tool | Callable[..., str]
 
 
 @dataclass(frozen=True)
@@ -195,6 +200,30 @@ class Toolbox:
       complete = completer(_reader(self.mt.checkpoint), max_tokens=64)
       translator = FewShotTranslator(complete, identity(self.mt.checkpoint)[:12])
     return MachineTranslation(translator, identify_language, self.mt.least_confidence)
+
+
+def build_tools(tools: Sequence[AnyTool], toolbox: Toolbox, call_store: CallStore | None = None
+                ) -> list[Tool]:
+  """Returns Tool objects: of names by `toolbox`, of functions by `tool`.
+
+  A store that replays needs no tool: what it recorded takes their place.
+
+  Raises:
+    UserError: a name is unknown, or a tool cannot be built.
+  """
+  if call_store and call_store.replay:
+    names = [name for one in tools for name in (
+        toolbox.spelled([one]) if isinstance(one, str) else [one.name])]
+    return [call_store.replayed_tool(name) for name in dict.fromkeys(names)]
+  built = []
+  for one in tools:
+    if isinstance(one, str):
+      built += toolbox.build([one])
+    else:
+      built.append(one if hasattr(one, 'version') else tool(one))
+  for one in built if call_store else ():
+    call_store.add_tool(one)
+  return list({one.name: one for one in built}.values())
 
 
 def function_tool(name: str, path: str) -> Tool:

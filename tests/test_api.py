@@ -1,0 +1,133 @@
+"""The public API: a small Toolformer in a notebook, without files, gin or argparse."""
+
+import inspect
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import toolformer_jax as tf_jax
+from toolformer_jax.annotation.prompts import CALCULATOR
+from toolformer_jax.errors import UserError
+
+TEXTS = ['Ann has 24 rows of 15 roses, that is 360 roses.', 'Two and two are four.',
+         'Ben has 12 boxes of 30 pens, so 360 pens.']
+FUNCTIONS = ('annotate', 'evaluate', 'export', 'finetune', 'generate', 'load_model', 'plan',
+             'score', 'token_losses')
+
+
+@pytest.fixture(scope='module')
+def model(make_model):
+  """A random model that is eager to end calls: now and then it writes whole ones."""
+  model = make_model(max_positions=8192, tied_head=False, head_bias=True)
+  ids = np.array([model.tokenizer.encode(mark)[0] for mark in ')]'])
+  head = model.variables['params']['head']
+  head['bias'] = head['bias'].at[ids].set(15.0)
+  return model
+
+
+@pytest.fixture(scope='module')
+def annotated(model):
+  prompt = tf_jax.Prompt('Echo', CALCULATOR.instruction.replace('Calculator', 'Echo'),
+                         ('One is [Echo(1)] 1.',))
+  return tf_jax.annotate(
+      model, TEXTS, tools=['calculator', tf_jax.tool(lambda argument: 'x', name='Echo')],
+      prompts={'echo': prompt},
+      config=tf_jax.AnnotationConfig(force_name=True, max_text_tokens=60, max_call_tokens=6,
+                                     temperature=3.0, preselect=False),
+      tool_configs={name: tf_jax.ToolConfig(tau_s=0.0, k=3, m=4, tau_f=-10.0)
+                    for name in ('calculator', 'echo')})
+
+
+def test_a_whole_toolformer_in_memory(model, annotated, monkeypatch, tmp_path):
+  monkeypatch.chdir(tmp_path)
+  assert len(annotated.documents) == 3 and annotated.complete and annotated.output_dir is None
+  assert annotated.annotated and {call.tool for record in annotated.annotated
+                                  for call in record.calls} <= {'Calculator', 'Echo'}
+  assert set(annotated.counts) == {'Calculator', 'Echo'} and '| tool |' in annotated.summary
+  assert all(record['gain'] is not None and record['text'] in TEXTS
+             for record in annotated.to_records())
+  config = tf_jax.FinetuneConfig(steps=2, batch_rows=1, row_tokens=64, lora_rank=2)
+  tuned = tf_jax.finetune(model, annotated, config=config)
+  assert tuned.finished and [record['step'] for record in tuned.to_records()] == [1, 2]
+  text = tf_jax.generate(tuned.model, 'Two', tools=['calculator'],
+                         config=tf_jax.GenerationConfig(max_tokens=4))
+  assert len(text.tokens) >= 4 and text.text == tuned.model.tokenizer.decode(text.tokens)
+  assert list(tmp_path.iterdir()) == []  # no file without an output_dir
+
+
+def test_a_folder_is_continued_and_has_the_same_result(model, annotated, tmp_path):
+  config = tf_jax.FinetuneConfig(steps=2, batch_rows=1, row_tokens=64, lora_rank=2)
+  first = tf_jax.finetune(model, annotated, config=config, output_dir=tmp_path / 'model')
+  again = tf_jax.finetune(model, annotated, config=config, output_dir=tmp_path / 'model')
+  assert first.metrics == again.metrics and (tmp_path / 'model' / 'model').is_dir()
+  with pytest.raises(UserError, match='made with another configuration'):
+    tf_jax.finetune(model, annotated, output_dir=tmp_path / 'model',
+                    config=tf_jax.FinetuneConfig(steps=3, batch_rows=1, row_tokens=64, lora_rank=2))
+
+
+def test_losses_of_tokens_are_those_of_the_filter(model, annotated):
+  scored = [call for calls in annotated.scored.values() for call in calls]
+  texts = {document.id: document.text for document in annotated.documents}
+  for call in scored[:4]:
+    losses = tf_jax.token_losses(model, texts[call.document_id], position=call.position,
+                                 call=f'[{call.tool}({call.argument}) -> {call.result}]')
+    assert losses.gain == pytest.approx(call.gain, abs=1e-4)
+    assert len(losses.to_records()) == len(losses.tokens) == len(losses.no_call)
+    assert losses.weights[call.position] == pytest.approx(1 / 3)
+  assert scored
+
+
+def test_a_call_may_stand_in_the_text(model):
+  text, call = 'He has 3 and 4, so 7 pens.', ' [Calculator(3 + 4) -> 7]'
+  inside = tf_jax.token_losses(model, f'{text[:18]}{call}{text[18:]}')
+  position = len(model.tokenizer.encode(text[:18]))
+  assert inside == tf_jax.token_losses(model, text, call=call, position=position)
+  assert ''.join(inside.tokens) == text
+  with pytest.raises(UserError, match='one call with a result, not 0'):
+    tf_jax.token_losses(model, text)
+
+
+def test_texts_are_scored_alone_and_together(model):
+  together = tf_jax.score(model, TEXTS)
+  for text, scored in zip(TEXTS, together, strict=True):
+    alone, = tf_jax.score(model, text)
+    assert scored['token_ids'] == alone['token_ids'] == model.tokenizer.encode(text)
+    assert scored['logprobs'][0] is None
+    np.testing.assert_allclose(scored['logprobs'][1:], alone['logprobs'][1:], atol=1e-5)
+
+
+def test_a_model_has_a_name_of_one_line(model):
+  assert repr(model).startswith('LanguageModel(unnamed, ') and '\n' not in repr(model)
+
+
+def test_functions_are_tools(model):
+  def Shout(argument: str) -> str:
+    """Returns the argument in capitals."""
+    return argument.upper()
+  text = tf_jax.generate(model, 'Two', tools=[Shout],
+                         config=tf_jax.GenerationConfig(max_tokens=2, disable_tools=True))
+  assert text.calls == []
+
+
+@pytest.mark.parametrize('name', FUNCTIONS)
+def test_arguments_are_keywords_and_documented(name):
+  function = getattr(tf_jax, name)
+  parameters = list(inspect.signature(function).parameters.values())
+  assert all(p.kind is inspect.Parameter.KEYWORD_ONLY for p in parameters[2:])
+  assert all(p.annotation is not inspect.Parameter.empty for p in parameters)
+  assert '\n' in inspect.getdoc(function)
+
+
+def test_names_are_there_and_nothing_is_loaded_before_its_use():
+  assert set(tf_jax.__all__) <= set(dir(tf_jax))
+  assert all(getattr(tf_jax, name).__doc__ for name in tf_jax.__all__)
+  code = ('import sys, toolformer_jax\n'
+          'sys.exit(bool({"jax", "numpy", "gin", "argparse"} & set(sys.modules)))')
+  assert subprocess.run([sys.executable, '-c', code], cwd=pathlib.Path(__file__).parent,
+                        check=False).returncode == 0
+  code = ('import sys, toolformer_jax.api\n'
+          'sys.exit(bool({"gin", "tensorflow", "torch"} & set(sys.modules)))')
+  assert subprocess.run([sys.executable, '-c', code], check=False).returncode == 0
