@@ -9,6 +9,7 @@ runs/quickstart/report.md. Started again, it goes on where it was.
 """
 
 import argparse
+import dataclasses
 import itertools
 import pathlib
 import re
@@ -26,6 +27,7 @@ from toolformer_jax.data.corpus import read_corpus
 from toolformer_jax.data.records import AnnotatedDocument, Document
 from toolformer_jax.inference.request import GeneratedText
 from toolformer_jax.models.language_model import LanguageModel
+from toolformer_jax.runtime.markdown import markdown_table
 from toolformer_jax.tokenizer import Tokenizer
 from toolformer_jax.tools.base import Tool
 from toolformer_jax.training.data import annotated_example
@@ -33,7 +35,9 @@ from toolformer_jax.training.finetune import evaluate_loss, finetune_examples
 from toolformer_jax.training.packing import Example
 
 MODEL = 'smollm2-135m'
-WORD_PROBLEMS, MAX_PROBLEM_TOKENS = 288, 88
+OPERATIONS = '+-*/'
+PROBLEMS, MAX_PROBLEM_TOKENS = 256, 88
+HELD_OUT_PROBLEMS = 50  # on which the expressions of the tuned model are checked
 ALIKE = 16  # at most so many problems that differ in names and numbers alone
 PARAGRAPHS, PARAGRAPH_TOKENS = 44, range(40, 97)
 TRAINED_PER_TOOL = 56  # texts; those with the rarer call are repeated to make as many
@@ -64,55 +68,85 @@ def main() -> None:
   model = tf_jax.load_model(MODEL, config=config.model)
   tools = config.toolbox.build(['calculator', 'wikisearch'])
   sections, records = [], []
-  for tool, (source, corpus) in zip(tools, corpora(model.tokenizer).items(), strict=True):
+  texts, held_out = corpora(model.tokenizer)
+  for tool, (source, corpus) in zip(tools, texts.items(), strict=True):
     section, annotated = annotate(model, config, tool, source, corpus, output / tool.name.lower())
     sections.append(section)
     records += annotated
   tuned, losses = train(model, config, records, output / 'model')
-  sections += [loss_table(losses), examples(MODEL, model, tuned, config, tools)]
+  sections += [loss_table(losses), expression_table(tuned, config, tools[0], held_out),
+               examples(MODEL, model, tuned, config, tools)]
   minutes = (time.monotonic() - start) / 60
   text = '\n\n'.join(['# Quickstart', *sections, f'This run took {minutes:.1f} minutes.']) + '\n'
   (output / 'report.md').write_text(text, 'utf-8')
   print(text)
 
 
-def corpora(tokenizer: Tokenizer) -> dict[str, list[Document]]:
-  """Returns the texts for each tool: generated problems, and paragraphs that people wrote."""
-  alike = Counter()
-  def chosen(document: Document) -> bool:
-    if not (states_hard_result(document.text)
-            and len(tokenizer.encode(document.text)) <= MAX_PROBLEM_TOKENS):
-      return False
+@dataclasses.dataclass(frozen=True)
+class Derived:
+  """A number in the solution of a problem that one operation makes of two numbers before it."""
+
+  operation: str
+  value: float
+  start: int
+
+
+def corpora(tokenizer: Tokenizer) -> tuple[dict[str, list[Document]], list[Document]]:
+  """Returns the texts for each tool, and problems that are held out.
+
+  The calculator gets as many generated problems of each operation, the search paragraphs that
+  people wrote.
+  """
+  wanted = {operation: PROBLEMS // len(OPERATIONS) for operation in OPERATIONS}
+  held_out = {operation: -(-HELD_OUT_PROBLEMS // len(OPERATIONS)) for operation in OPERATIONS}
+  alike, problems, later = Counter(), [], []
+  for document in read_corpus('word-problems'):
+    derived = derived_number(document.text)
     skeleton = re.sub(r'\d[\d,.]*|[A-Z]\w*', '#', document.text)
+    if derived is None or len(tokenizer.encode(document.text)) > MAX_PROBLEM_TOKENS:
+      continue
     alike[skeleton] += 1
-    return alike[skeleton] <= ALIKE
-  problems = filter(chosen, read_corpus('word-problems'))
+    for chosen, left in ((problems, wanted), (later, held_out)):
+      if alike[skeleton] <= ALIKE and left[derived.operation]:
+        left[derived.operation] -= 1
+        chosen.append(document)
+        break
   paragraphs = sorted(
       (document for document in read_corpus('wikipedia-sample')
        if len(tokenizer.encode(document.text)) in PARAGRAPH_TOKENS),
       key=lambda document: stable_hash(document.id))
-  return {'word-problems': list(itertools.islice(problems, WORD_PROBLEMS)),
-          'wikipedia-sample': paragraphs[:PARAGRAPHS]}
+  return ({'word-problems': problems, 'wikipedia-sample': paragraphs[:PARAGRAPHS]},
+          later[:HELD_OUT_PROBLEMS])
 
 
-def states_hard_result(problem: str) -> bool:
-  """Tells whether the solution states a number that a model can hardly guess, and a call can find.
+def derived_number(problem: str) -> Derived | None:
+  """Returns the first number of the solution that a call can find, and a model can hardly guess.
 
-  It has three digits or more, and is the product of two numbers that the text states before it, or
-  the sum or difference of two such large ones. What is easier the model mostly guesses by itself,
-  so that no call can lower its loss by much. A text without a question is all solution.
+  Exactly one operation makes it of two numbers that the text states before it, and those or the
+  result are large: what is easier the model mostly guesses by itself, so that no call can lower its
+  loss by much. A text without a question is all solution.
   """
-  solution = problem.rfind('? ')
-  stated = []
+  solution, stated = problem.rfind('? '), []
   for match in re.finditer(r'\d[\d,]*(?:\.\d+)?', problem):
     value = round(float(match[0].replace(',', '')), 2)
-    if match.start() > solution and value >= 100 and value not in stated:
-      for x, y in itertools.combinations(stated, 2):
-        sums = (x + y, abs(x - y)) if min(x, y) >= 100 else ()
-        if value in (round(x * y, 2), *sums):
-          return True
+    if match.start() > solution and value not in stated:
+      found = {operation for pair in itertools.combinations(stated, 2)
+               for operation, result in hard_results(max(pair), min(pair)).items()
+               if result == value}
+      if len(found) == 1:
+        return Derived(found.pop(), value, match.start())
     stated.append(value)
-  return False
+  return None
+
+
+def hard_results(large: float, small: float) -> dict[str, float]:
+  """Returns what the operations make of two numbers, to two decimals, where that is hard."""
+  results = {'+': large + small, '-': large - small, '*': large * small,
+             '/': large / small if small else 0.0}
+  hard = {'+': small >= 100, '-': large >= 100 and small >= 20, '*': large * small >= 100,
+          '/': large >= 100 and results['/'] >= 20}
+  return {operation: round(result, 2) for operation, result in results.items()
+          if hard[operation] and small > 1}
 
 
 def annotate(
@@ -163,12 +197,49 @@ def train(
 
 
 def training_mix(of_tool: Iterable[list[AnnotatedDocument]]) -> list[AnnotatedDocument]:
-  """Returns as many texts with each tool: the first ones, repeated where there are too few."""
+  """Returns as many texts with each tool, and with each operation of the calculator.
+
+  A model proposes products far more often than sums; without this it would learn to multiply
+  whatever is asked. Texts are repeated where there are too few.
+  """
   mix = []
   for records in of_tool:
-    seen = [record for i, record in enumerate(records) if i % HELD_OUT_EVERY]
-    mix += itertools.islice(itertools.cycle(seen), TRAINED_PER_TOOL)
+    groups: dict[str, list[AnnotatedDocument]] = {}
+    for i, record in enumerate(records):
+      if i % HELD_OUT_EVERY:
+        groups.setdefault(operation(record), []).append(record)
+    share = TRAINED_PER_TOOL // max(len(groups), 1)
+    for _, seen in sorted(groups.items()):
+      mix += itertools.islice(itertools.cycle(seen), share)
   return mix
+
+
+def operation(record: AnnotatedDocument) -> str:
+  """Returns the operation of a text's first call; '' for none, or several."""
+  found = set(re.findall(r'(?<=[\d)]) *([-+*/])', record.calls[0].argument))
+  return found.pop() if len(found) == 1 else ''
+
+
+def expression_table(model: LanguageModel, config: RunConfig, calculator: Tool,
+                     problems: list[Document]) -> str:
+  """Lets the model continue problems before a derived number; counts calls that result in it."""
+  derived = [derived_number(problem.text) for problem in problems]
+  prompts = [problem.text[:number.start].rstrip()
+             for problem, number in zip(problems, derived, strict=True)]
+  short = dataclasses.replace(config.generation, max_tokens=8)
+  outputs = tf_jax.generate(model, prompts, tools=[calculator], config=short,
+                            engine_config=config.engine, syntax=config.syntax)
+  right, called, asked = Counter(), Counter(), Counter()
+  for number, output in zip(derived, outputs, strict=True):
+    asked[number.operation] += 1
+    results = [made.call.result for made in output.calls if made.call.result is not None]
+    called[number.operation] += bool(results)
+    right[number.operation] += bool(results) and abs(float(results[0]) - number.value) < 0.01
+  rows = [['operation', 'problems held out', 'with a call', 'right expression']]
+  rows += [[name, asked[name], called[name], right[name]] for name in OPERATIONS]
+  rows.append(['all', asked.total(), called.total(),
+               f'{right.total()} ({right.total() / max(asked.total(), 1):.0%})'])
+  return '\n\n'.join(['## Expressions', markdown_table(rows)])
 
 
 def loss_table(losses: dict[str, tuple[float, float]]) -> str:

@@ -81,7 +81,8 @@ def compared(title: str, plan: EvaluationPlan, results: EvaluationResult,
   if len(used := comparison.tool_use_rows(plan, results)) > 1:
     parts += ['## Tool use', markdown_table(used)]
   if results.breakdowns:
-    parts += ['## What became of Toolformer\'s answers', markdown_table(breakdown_rows(plan, results))]
+    parts += ['## What became of Toolformer\'s answers',
+              markdown_table(breakdown_rows(plan, results))]
   gone = {**results.skipped, **results.failed}
   if gone:
     parts += ['## Not evaluated', '\n'.join(f'- {name}: {why}' for name, why in gone.items())]
@@ -109,4 +110,5 @@ def planned(plan: EvaluationPlan, folder: pathlib.Path) -> str:
                  f'{len(arms) * chars // _CHARS_PER_TOKEN:,}',
                  f'{len(items) * (len(arms) * wanted + called * bool(wanted)):,}'])
   tools = f'Tools: {", ".join(plan.tool_names) or "none"}.'
-  return '\n\n'.join([markdown_table(rows), tools, f'Output: {folder}. What is there is not done again.'])
+  return '\n\n'.join([markdown_table(rows), tools,
+                      f'Output: {folder}. What it holds is not computed again.'])

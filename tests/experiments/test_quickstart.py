@@ -20,28 +20,42 @@ def quickstart(experiment):
   return experiment('quickstart')
 
 
-@pytest.mark.parametrize(('problem', 'hard'), [
-    ('Ann has 24 rows of 15 roses. How many? She has 360 roses.', True),
-    ('Ann has 1,240 roses and 230 plums. How many? She has 1,470.', True),
-    ('Ann has 1240 roses and 230 die. How many? She has 1010.', True),
-    ('Ann has 46.50 and buys 31. How much? She pays 1441.50.', True),
-    ('Ann has 61 and 73. How many? She has 134.', False),  # such sums are guessed
-    ('Ann has 24 and 15 of 360. How many? She has 360.', False),  # nothing is derived
-    ('Ann has 4 rows of 15 roses. How many? She has 60 roses.', False),
-    ('Ann has 24 rows. How many? She has 360 roses in rows of 15.', False),  # said too late
-    ('24 times 15 are 360', True),  # no question: all of it is solution
+@pytest.mark.parametrize(('problem', 'operation', 'value'), [
+    ('Ann has 24 rows of 15 roses. How many? She has 360 roses.', '*', 360),
+    ('Ann has 1,240 roses and 230 plums. How many? She has 1,470.', '+', 1470),
+    ('Ann has 1240 roses and 230 die. How many? She has 1010.', '-', 1010),
+    ('Ann has 46.50 and buys 31. How much? She pays 1441.50.', '*', 1441.5),
+    ('Ann has 864 roses in rows of 12. How many rows? She has 72.', '/', 72),
+    ('Ann has 61 and 73. How many? She has 134.', None, 0),  # such sums are guessed
+    ('Ann has 24 and 15 of 360. How many? She has 360.', None, 0),  # nothing is derived
+    ('Ann has 4 rows of 15 roses. How many? She has 60 roses.', None, 0),
+    ('Ann has 24 rows. How many? She has 360 roses in rows of 15.', None, 0),  # said too late
+    ('24 times 15 are 360', '*', 360),  # no question: all of it is solution
 ])
-def test_hard_results_are_large_and_one_operation_away(quickstart, problem, hard):
-  assert quickstart.states_hard_result(problem) == hard
+def test_derived_numbers_are_large_and_one_operation_away(quickstart, problem, operation, value):
+  found = quickstart.derived_number(problem)
+  assert (found and found.operation) == operation
+  assert found is None or found.value == value and problem[found.start:].startswith(
+      (f'{value:g}', f'{value:,}', f'{value:.2f}'))
+
+
+def annotated(number, argument, tool='Calculator'):
+  call = ScoredCall(f'{tool}{number}', tool, argument, 0, 0.5, '1')
+  return AnnotatedDocument(Document(f'{tool}{number}', 'One.'), (call,))
 
 
 def test_training_mix_has_equal_shares_and_nothing_held_out(quickstart):
-  many, few = [f'c{i}' for i in range(200)], [f's{i}' for i in range(5)]
+  many = [annotated(i, f'{i} * 2' if i % 5 else f'{i} + 2') for i in range(200)]
+  few = [annotated(i, 'cats', 'WikiSearch') for i in range(5)]
   mix = quickstart.training_mix([many, few, []])
   share = quickstart.TRAINED_PER_TOOL
-  assert len(mix) == 2 * share and sum(text.startswith('s') for text in mix) == share
-  held_out = {*many[::quickstart.HELD_OUT_EVERY], *few[::quickstart.HELD_OUT_EVERY]}
-  assert not held_out & set(mix) and {*few} - held_out <= set(mix)
+  tools = Counter(text.calls[0].tool for text in mix)
+  assert tools == {'Calculator': share, 'WikiSearch': share}
+  assert Counter(map(quickstart.operation, mix))['+'] == share // 2  # as many sums as products
+  ids = {text.document.id for text in mix}
+  held_out = {text.document.id for some in (many, few)
+              for text in some[::quickstart.HELD_OUT_EVERY]}
+  assert not held_out & ids and {text.document.id for text in few} - held_out <= ids
 
 
 @pytest.mark.parametrize(('answer', 'text'), [
