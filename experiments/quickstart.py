@@ -24,6 +24,7 @@ from toolformer_jax.annotation import report
 from toolformer_jax.config.loading import RunConfig, load
 from toolformer_jax.data.content_hash import identity, stable_hash
 from toolformer_jax.data.corpus import read_corpus
+from toolformer_jax.data.numbers import find_numbers
 from toolformer_jax.data.records import AnnotatedDocument, Document
 from toolformer_jax.inference.request import GeneratedText
 from toolformer_jax.models.language_model import LanguageModel
@@ -127,14 +128,14 @@ def derived_number(problem: str) -> Derived | None:
   loss by much. A text without a question is all solution.
   """
   solution, stated = problem.rfind('? '), []
-  for match in re.finditer(r'\d[\d,]*(?:\.\d+)?', problem):
-    value = round(float(match[0].replace(',', '')), 2)
-    if match.start() > solution and value not in stated:
+  for number in find_numbers(problem):
+    value = round(float(abs(number.value)), 2)
+    if number.start > solution and value not in stated:
       found = {operation for pair in itertools.combinations(stated, 2)
                for operation, result in hard_results(max(pair), min(pair)).items()
                if result == value}
       if len(found) == 1:
-        return Derived(found.pop(), value, match.start())
+        return Derived(found.pop(), value, number.end - len(number.digits))
     stated.append(value)
   return None
 

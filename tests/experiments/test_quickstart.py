@@ -12,7 +12,7 @@ import pytest
 from toolformer_jax.data.gsm8k import is_dev, read_gsm8k
 from toolformer_jax.data.records import AnnotatedDocument, Document, ScoredCall
 
-EXPERIMENTS = pathlib.Path(__file__).parent.parent / 'experiments'
+EXPERIMENTS = pathlib.Path(__file__).parents[2] / 'experiments'
 
 
 @pytest.fixture(scope='module')

@@ -1,19 +1,17 @@
 """Step 2: run the sampled calls (paper, section 2, "Executing API Calls")."""
 
 import itertools
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 from toolformer_jax import calls
+from toolformer_jax.data.numbers import find_numbers
 from toolformer_jax.data.records import Candidate, Document, ExecutedCall, from_json, to_json
 from toolformer_jax.tokenizer import Tokenizer
 from toolformer_jax.tools.base import Context
 from toolformer_jax.tools.executor import Executor, Outcome, Request
 
-_NUMBER = re.compile(r'\d[\d,]*(?:\.\d+)?')
-_MAX_DIGITS = 100  # longer ones are no numbers to calculate with
 LOOK_AHEAD = 'look-ahead: the text states the argument, or a number in it, only later'
 _ALWAYS_GUARDED = ('MT',)  # paper, appendix A.1
 
@@ -83,6 +81,5 @@ def looks_ahead(candidate: Candidate, document: Document, tokenizer: Tokenizer,
 
 
 def _numbers(text: str) -> list[tuple[int, Fraction]]:
-  """Returns the numbers of `text`: where each ends, and its value."""
-  return [(match.end(), Fraction(match[0].replace(',', ''))) for match in _NUMBER.finditer(text)
-          if len(match[0]) <= _MAX_DIGITS]
+  """Returns where each number of `text` ends, and its value without a sign."""
+  return [(number.end, abs(number.value)) for number in find_numbers(text)]

@@ -1,10 +1,10 @@
 """Step 4: put the kept calls of all tools into their texts: C* (paper, section 2)."""
 
-import hashlib
 import heapq
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
+from toolformer_jax.data.content_hash import stable_hash
 from toolformer_jax.data.records import AnnotatedDocument, Document, ScoredCall
 
 
@@ -47,7 +47,7 @@ def over_cap(tool: str, document_ids: Collection[str], cap: int,
   Which ones is random by `seed`, and depends on no order.
   """
   def draw(document_id: str) -> bytes:
-    return hashlib.sha256(f'{seed} {tool} {document_id}'.encode()).digest()
+    return stable_hash(f'{seed} {tool} {document_id}')
   surplus = max(len(document_ids) - cap, 0)
   return {(tool, document_id) for document_id in heapq.nlargest(surplus, document_ids, key=draw)}
 

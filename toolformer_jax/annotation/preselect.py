@@ -1,11 +1,12 @@
 """Which documents are worth annotating for a tool: the heuristics of the paper, appendix A."""
 
 import bisect
-import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
+from toolformer_jax.data.content_hash import stable_hash
+from toolformer_jax.data.numbers import find_numbers, stands_alone
 from toolformer_jax.data.records import Document
 from toolformer_jax.tools.language import identify_language
 
@@ -17,7 +18,6 @@ CHUNK_WORDS = 10
 FOREIGN_CONFIDENCE = 0.8
 _MAX_DIGITS = 15  # longer ones are identifiers, and no float is exact for them
 
-_NUMBER = re.compile(r'(?<![\w.,])(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?!\w|[.,]\d)')
 _CHUNK_WORD = re.compile(r'[\u3040-\u30ff\u3400-\u9fff]|[^\s\u3040-\u30ff\u3400-\u9fff]+')
 _ANNOUNCED_NUMBER = re.compile(
   r'(?:=|\b(?:equals|equal to|total of|average of)\b)\s*[$£€]?\d', re.IGNORECASE
@@ -76,18 +76,17 @@ _RULES: dict[str, Callable[[Document, int], bool]] = {
 
 def _draw(document_id: str, seed: int) -> float:
   """Returns a number in [0, 1) that depends on the document and the seed alone."""
-  digest = hashlib.sha256(f'{seed} {document_id}'.encode()).digest()
-  return int.from_bytes(digest[:8], 'big') / 2**64
+  return int.from_bytes(stable_hash(f'{seed} {document_id}')[:8], 'big') / 2**64
 
 
 def _numbers(text: str) -> tuple[list[int], list[float]]:
   """Returns the numbers of `text`: the index of the word that each stands in, and its value."""
   words = [match.start() for match in re.finditer(r'\S+', text)]
   positions, values = [], []
-  for match in _NUMBER.finditer(text):
-    if len(match[0]) <= _MAX_DIGITS:
-      positions.append(bisect.bisect_right(words, match.start()) - 1)
-      values.append(round(float(match[0].replace(',', '')), 2))
+  for number in find_numbers(text):
+    if stands_alone(text, number) and len(number.digits) <= _MAX_DIGITS:
+      positions.append(bisect.bisect_right(words, number.end - len(number.digits)) - 1)
+      values.append(round(float(abs(number.value)), 2))
   return positions, values
 
 

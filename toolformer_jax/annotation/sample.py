@@ -1,6 +1,5 @@
 """Step 1: where might a call help, and which (paper, section 2, "Sampling API Calls")."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 
@@ -9,6 +8,7 @@ import numpy as np
 from toolformer_jax.annotation.config import AnnotationConfig, ToolConfig
 from toolformer_jax.annotation.prompts import Prompt
 from toolformer_jax.calls import Call, CallSyntax
+from toolformer_jax.data.content_hash import stable_hash
 from toolformer_jax.data.records import Candidate, Document
 from toolformer_jax.errors import UserError
 from toolformer_jax.inference import branch_sampling as sampling
@@ -134,8 +134,7 @@ class CallSampler:
 
 def fold_seed(*parts: int | str) -> int:
   """Returns 32 bits that depend on all `parts`: a seed that batching can not change."""
-  text = '\x00'.join(str(part) for part in parts)
-  return int.from_bytes(hashlib.sha256(text.encode('utf-8')).digest()[:4], 'little')
+  return int.from_bytes(stable_hash(*parts)[:4], 'little')
 
 
 def _merge_equal(documents, places, found, m: int) -> list[Candidate]:

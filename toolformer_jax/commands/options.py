@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from toolformer_jax.data.dates import parse_iso_date
 from toolformer_jax.errors import UserError
 from toolformer_jax.tools.call_store import CallStore
 
@@ -79,9 +80,6 @@ def add_date(parser: argparse.ArgumentParser) -> None:
 
 
 def _date(text: str) -> str:
-  try:
-    if datetime.date.fromisoformat(text).isoformat() == text:
-      return text
-  except ValueError:
-    pass
-  raise UserError(f'--date: {text!r} is not a date of the form 2023-01-30')
+  if parse_iso_date(text) is None:
+    raise UserError(f'--date: {text!r} is not a date of the form 2023-01-30')
+  return text

@@ -1,4 +1,4 @@
-"""When a document was written."""
+"""Dates: of documents, and of those that people type."""
 
 import datetime
 import re
@@ -28,6 +28,16 @@ def iso_date(value: Any) -> str | None:
   """Returns the date with which a text such as '2018-03-21T10:00:00Z' begins, or None."""
   match = _ISO_DATE.match(value.strip()) if isinstance(value, str) else None
   return _date(match) if match else None
+
+
+def parse_iso_date(text: str) -> datetime.date | None:
+  """Returns the date that `text` is, YYYY-MM-DD; None if it is none."""
+  try:
+    date = datetime.date.fromisoformat(text)
+  except ValueError:
+    return None
+  # fromisoformat also reads 20230130 and dates of weeks.
+  return date if date.isoformat() == text else None
 
 
 def _date(match: re.Match[str]) -> str | None:

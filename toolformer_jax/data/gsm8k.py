@@ -1,11 +1,11 @@
 """GSM8K (Cobbe et al. 2021): an oracle of where a calculator call belongs and what it returns."""
 
-import hashlib
 import pathlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from toolformer_jax.data.content_hash import stable_hash
 from toolformer_jax.data.equations import collapse_equations, join_lines
 from toolformer_jax.data.jsonl import read_objects
 from toolformer_jax.errors import UserError
@@ -49,7 +49,7 @@ def read_gsm8k(path: pathlib.Path) -> Iterator[Problem]:
 
 def is_dev(question: str) -> bool:
   """Tells whether `question` belongs to the tenth that is never annotated for training."""
-  return int(hashlib.sha256(question.encode()).hexdigest(), 16) % 10 == 0
+  return int.from_bytes(stable_hash(question), 'big') % 10 == 0
 
 
 def collapse_gsm8k(answer: str) -> tuple[str, list[Oracle]]:

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+from toolformer_jax.data.numbers import find_numbers
 from toolformer_jax.evaluation.config import EvaluationConfig
 
-_NUMBER = re.compile(r'((?<![\w).])[-−])?\$?((?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)')
 _FOLDED = re.compile(r'[\W_]+')
 
 
@@ -107,8 +107,8 @@ def _normalised(text: str, fold_case: bool, fold_punctuation: bool) -> str:
 def predicted_number(text: str) -> str | None:
   """Returns the first number of `text`; with an equation in it, the first number after `=`."""
   _, equals, after = text.partition('=')
-  found = (_NUMBER.search(after) if equals else None) or _NUMBER.search(text)
-  return found[0] if found else None
+  found = (_first(after) if equals else None) or _first(text)
+  return found and found[0]
 
 
 def number(text: str) -> Fraction:
@@ -117,13 +117,18 @@ def number(text: str) -> Fraction:
   Raises:
     ValueError: there is none.
   """
-  found = numbers(text)
+  found = _first(text)
   if not found:
     raise ValueError(f'no number: {text!r}')
-  return found[0]
+  return found[1]
 
 
 def numbers(text: str) -> list[Fraction]:
   """Returns the values of all numbers in `text`."""
-  return [Fraction(found[2].replace(',', '')) * (-1 if found[1] else 1)
-          for found in _NUMBER.finditer(text)]
+  return [found.value for found in find_numbers(text)]
+
+
+def _first(text: str) -> tuple[str, Fraction] | None:
+  """Returns the first number as it stands in `text`, and its value."""
+  found = next(find_numbers(text), None)
+  return found and (text[found.start:found.end], found.value)

@@ -1,9 +1,9 @@
 """What the paper leaves open about its evaluation: printed beside every score."""
 
-import datetime
 from dataclasses import dataclass
 from typing import Literal
 
+from toolformer_jax.data.dates import parse_iso_date
 from toolformer_jax.errors import UserError
 from toolformer_jax.runtime.validation import check
 
@@ -61,9 +61,5 @@ class EvaluationConfig:
       raise UserError('EvaluationConfig.stride_tokens must not exceed window_tokens')
     for name, date in (('calendar_date', self.calendar_date),
                        ('templama_day', f'2020-{self.templama_day}')):
-      try:
-        right = datetime.date.fromisoformat(date).isoformat() == date
-      except ValueError:
-        right = False
-      if not right:
+      if parse_iso_date(date) is None:
         raise UserError(f'EvaluationConfig.{name}: {getattr(self, name)!r} is no date')

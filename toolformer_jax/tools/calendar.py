@@ -3,6 +3,7 @@
 import datetime
 
 from toolformer_jax import calls
+from toolformer_jax.data.dates import parse_iso_date
 from toolformer_jax.tools.base import Context, ToolError
 
 # Not from the standard library, whose names follow the locale.
@@ -35,11 +36,7 @@ class Calendar:
 def _parse(text: str | None) -> datetime.date:
   if text is None:
     raise ToolError('the document has no date')
-  try:
-    date = datetime.date.fromisoformat(text)
-  except ValueError as error:
-    raise ToolError(f'not a date: {text}') from error
-  # fromisoformat also reads 20230130 and week dates, which are not the contract.
-  if date.isoformat() != text:
+  date = parse_iso_date(text)
+  if date is None:
     raise ToolError(f'not a date: {text}')
   return date

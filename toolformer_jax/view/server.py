@@ -21,7 +21,7 @@ _HEADERS = {
     'Content-Security-Policy': CONTENT_SECURITY_POLICY,
     'X-Content-Type-Options': 'nosniff',
     'Referrer-Policy': 'no-referrer',
-    'KVCache-Control': 'no-store',
+    'Cache-Control': 'no-store',
 }
 
 

@@ -5,18 +5,17 @@ years; its numbers of questions are fewer than these give, so that a sample of t
 A question knows the current date only through the calendar.
 """
 
+import datetime
+import functools
 import random
 from collections.abc import Iterator
+from datetime import date as Date
+
+import holidays
+from dateutil.relativedelta import relativedelta
 
 from toolformer_jax.evaluation.answer_matching import FirstWords
 from toolformer_jax.evaluation.config import EvaluationConfig
-from toolformer_jax.evaluation.dates import (
-  MONTHS,
-  Date,
-  federal_holidays,
-  from_ordinal,
-  whole_months,
-)
 from toolformer_jax.evaluation.files import TaskFolder
 from toolformer_jax.evaluation.task import Question, QuestionTask
 from toolformer_jax.evaluation.tasks.questions import prompt
@@ -27,6 +26,16 @@ _DATES, _RANGE_DAYS = 500, 4 * 365
 _FIRST, _LAST = Date(2010, 1, 1), Date(2022, 12, 31)  # of the current dates; the paper is silent
 _NEAR = {-2: 'the day before yesterday', -1: 'yesterday', 0: 'today', 1: 'tomorrow',
          2: 'the day after tomorrow'}
+# Not from the standard library, whose names follow the locale.
+_WEEKDAYS = ('Monday', 'Tuesday', 'Wednesday', 'Thursday', 'Friday', 'Saturday', 'Sunday')
+_MONTHS = ('January', 'February', 'March', 'April', 'May', 'June', 'July', 'August', 'September',
+           'October', 'November', 'December')
+# US federal holidays as questions name them, and where the package `holidays` has another name.
+_HOLIDAYS = ('New Year\'s Day', 'Martin Luther King Jr. Day', 'Washington\'s Birthday',
+             'Memorial Day', 'Independence Day', 'Labor Day', 'Columbus Day', 'Veterans Day',
+             'Thanksgiving', 'Christmas Day', 'Juneteenth')
+_OTHER_NAMES = {'Thanksgiving': 'Thanksgiving Day',
+                'Juneteenth': 'Juneteenth National Independence Day'}
 _PARTS = ('day of the week', 'day of the month', 'month', 'year')
 
 Asked = tuple[str, tuple[str, ...]]  # a question and its answers
@@ -37,14 +46,14 @@ def read(folder: TaskFolder, settings: EvaluationConfig) -> list[Question]:
   draw = random.Random(settings.dateset_seed)
   filled: dict[int, list[tuple[Date, Asked]]] = {template: [] for template in SIZES}
   for _ in range(_DATES):
-    today = from_ordinal(draw.randint(_FIRST.ordinal, _LAST.ordinal))
-    past, future = (today.plus_days(sign * draw.randint(1, _RANGE_DAYS)) for sign in (-1, 1))
+    today = Date.fromordinal(draw.randint(_FIRST.toordinal(), _LAST.toordinal()))
+    past, future = (_plus_days(today, sign * draw.randint(1, _RANGE_DAYS)) for sign in (-1, 1))
     for template, asked in fill(today, past, future):
       filled[template].append((today, asked))
   found = [(template, today, asked) for template, size in SIZES.items()
            for today, asked in draw.sample(filled[template], size)]
   draw.shuffle(found)
-  return [Question(f'dateset-{i:04}', prompt(question), answers, str(template), today.iso)
+  return [Question(f'dateset-{i:04}', prompt(question), answers, str(template), today.isoformat())
           for i, (template, today, (question, answers)) in enumerate(found)]
 
 
@@ -57,34 +66,33 @@ def fill(today: Date, past: Date, future: Date) -> Iterator[tuple[int, Asked]]:
 
 
 def _days_between(today: Date, past: Date, future: Date) -> Iterator[Asked]:
-  yield f'How many days ago was {past}?', _count(today.ordinal - past.ordinal)
-  yield f'How many days are there until {future}?', _count(future.ordinal - today.ordinal)
+  yield f'How many days ago was {_spelled(past)}?', _count((today - past).days)
+  yield f'How many days are there until {_spelled(future)}?', _count((future - today).days)
 
 
 def _ago(today: Date, past: Date, future: Date) -> Iterator[Asked]:
   for unit, count in _units(past, today).items():
     for part in _PARTS if count else ():
-      then = (today.plus_days(-count * {'days': 1, 'weeks': 7}[unit]) if unit in ('days', 'weeks')
-              else today.plus_months(-count * {'months': 1, 'years': 12}[unit]))
+      then = today - relativedelta(**{unit: count})
       yield f'What {part} was it {count} {unit} ago?', _part(then, part)
 
 
 def _in_days(today: Date, past: Date, future: Date) -> Iterator[Asked]:
   for part in _PARTS:
-    days = future.ordinal - today.ordinal
+    days = (future - today).days
     yield f'What {part} will it be in {days} days?', _part(future, part)
 
 
 def _weekday(today: Date, past: Date, future: Date) -> Iterator[Asked]:
-  yield f'What day of the week was it on {past}?', (past.weekday,)
-  yield f'What day of the week is it on {future}?', (future.weekday,)
+  yield f'What day of the week was it on {_spelled(past)}?', _part(past, _PARTS[0])
+  yield f'What day of the week is it on {_spelled(future)}?', _part(future, _PARTS[0])
 
 
 def _near(today: Date, past: Date, future: Date) -> Iterator[Asked]:
   for days, name in _NEAR.items():
     for part in _PARTS:
       verb = 'was' if days < 0 else 'is'
-      yield f'What {part} {verb} it {name}?', _part(today.plus_days(days), part)
+      yield f'What {part} {verb} it {name}?', _part(_plus_days(today, days), part)
 
 
 def _holiday(today: Date, past: Date, future: Date) -> Iterator[Asked]:
@@ -100,16 +108,33 @@ def _to_holiday(today: Date, past: Date, future: Date) -> Iterator[Asked]:
       yield f'How many {unit} {verb} {name} this year?', _count(count)
 
 
+@functools.cache
+def federal_holidays(year: int) -> dict[str, Date]:
+  """Returns the holidays of US federal law (5 U.S.C. 6103) on the days that it names."""
+  days = {name: day for day, name in holidays.US(years=year, observed=False).items()}
+  names = {name: _OTHER_NAMES.get(name, name) for name in _HOLIDAYS}
+  return {name: days[other] for name, other in names.items() if other in days}
+
+
+def _plus_days(date: Date, days: int) -> Date:
+  return date + datetime.timedelta(days)
+
+
+def _spelled(date: Date) -> str:
+  return f'{_MONTHS[date.month - 1]} {date.day}, {date.year}'
+
+
 def _units(earlier: Date, later: Date) -> dict[str, int]:
   """Returns how many whole days, weeks, months and years lie between two dates."""
-  days, months = later.ordinal - earlier.ordinal, whole_months(earlier, later)
+  days, between = (later - earlier).days, relativedelta(later, earlier)
+  months = 12 * between.years + between.months
   return {'days': days, 'weeks': days // 7, 'months': months, 'years': months // 12}
 
 
 def _part(date: Date, part: str) -> tuple[str, ...]:
   if part == 'day of the month':
     return str(date.day), f'{date.day}{_ending(date.day)}'
-  return {'day of the week': (date.weekday,), 'month': (MONTHS[date.month - 1],),
+  return {'day of the week': (_WEEKDAYS[date.weekday()],), 'month': (_MONTHS[date.month - 1],),
           'year': (str(date.year),)}[part]
 
 

@@ -3,12 +3,12 @@
 Only statements whose mask is final are asked, so that they can be read from left to right.
 """
 
-import hashlib
 import logging
 import re
 from collections.abc import Iterator
 from typing import Any
 
+from toolformer_jax.data.content_hash import stable_hash
 from toolformer_jax.errors import UserError
 from toolformer_jax.evaluation.answer_matching import FirstWords
 from toolformer_jax.evaluation.config import EvaluationConfig
@@ -53,7 +53,7 @@ def read(folder: TaskFolder, settings: EvaluationConfig) -> Iterator[Question]:
 
 def _mixed(question: Question) -> bytes:
   """Orders questions by chance, always the same way."""
-  return hashlib.sha256(question.id.encode()).digest()
+  return stable_hash(question.id)
 
 
 def _squad(folder: TaskFolder, settings: EvaluationConfig) -> Iterator[Question]:
