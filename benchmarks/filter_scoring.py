@@ -5,7 +5,7 @@
 Theirs scores the text without a call once a document, and each call without and with its result;
 sequences end with their last scored token. Ours groups, packs and scores the same candidates. With
 --distinct each call is in once a document: then there is nothing to group. `ours_skipping` leaves
-out the losses that can not decide whether a call is kept (AnnotationConfig.early_reject). The
+out the losses that cannot decide whether a call is kept (AnnotationConfig.early_reject). The
 share of the matmul peak counts what a side has to compute, equal sequences once for ours.
 """
 

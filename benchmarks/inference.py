@@ -11,7 +11,7 @@ token; 4 more tokens of each text in a full cache. Theirs computes the same by t
 cache and attention (of GPT-J that is no fused one), and drops the documents' keys and values, which
 ours puts into a store of --batch rows. GB are what has to be read and written at least: beside the
 makers' figure they tell what share of the memory's bandwidth is used. Models with windows (Gemma 3)
-are left out: theirs can not take tokens back.
+are left out: theirs cannot take tokens back.
 """
 
 import argparse

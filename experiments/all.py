@@ -43,7 +43,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> str:
-  """Runs every section; one that can not be done does not stop the others."""
+  """Runs every section; one that cannot be done does not stop the others."""
   parts = [f'# {TITLE}']
   for section in SECTIONS:
     needed = _NEEDS.get(section)

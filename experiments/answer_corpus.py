@@ -42,7 +42,7 @@ def answered(path: pathlib.Path, max_words: int) -> Iterator[Document]:
 
 
 def with_answer(problem: Problem) -> str | None:
-  """Returns a problem, how its solution begins, and its answer; None if that can not be told."""
+  """Returns a problem, how its solution begins, and its answer; None if that cannot be told."""
   solution, _, answer = problem.answer.rpartition('####')
   *statements, last = solution.strip().split('\n')
   told = collapse_gsm8k('\n'.join(statements))[0]

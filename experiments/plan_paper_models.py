@@ -7,7 +7,7 @@ For each model and slice: fine-tuning (section 4.1: 128 rows of 1,024 tokens, of
 computed at a time as fit; all weights, by the settings of tpu.gin), scoring of 64 rows of 512
 tokens, and decoding of 64 texts in a cache of 1,024 tokens. All of it is the TPU compiler's word;
 no TPU is needed, and nothing is measured. A plan takes the compiler a minute or two: each is kept
-in the output file, and the same command goes on where it was stopped. The table is in Markdown.
+in the output file, and the same command continues where it stopped. The table is in Markdown.
 """
 
 import argparse

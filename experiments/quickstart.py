@@ -5,7 +5,7 @@
 Fetches SmolLM2-135M-Instruct, word problems and a piece of Wikipedia; finds the calls to a
 calculator and to a Wikipedia search that help the model to predict them; fine-tunes the model on
 the texts with calls; lets it call the tools. Ends with a report, which is also in
-runs/quickstart/report.md. Started again, it goes on where it was.
+runs/quickstart/report.md. Started again, it continues where it stopped.
 """
 
 import argparse

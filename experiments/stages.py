@@ -71,7 +71,7 @@ def finetune(args: argparse.Namespace, data: Sequence[pathlib.Path], folder: pat
   _toolformer(args, (*bindings, steps), 'finetune', '--data', *map(str, data),
               f'--checkpoint={args.checkpoint}', f'--output_dir={folder}')
   if not (folder / 'model').exists():  # asked to stop, it saves its state and ends well
-    raise UserError('stopped; the same command goes on from the state that was saved')
+    raise UserError('stopped; the same command continues from the state that was saved')
 
 
 def evaluate(args: argparse.Namespace, model: pathlib.Path, folder: pathlib.Path,
@@ -96,7 +96,7 @@ def _toolformer(args: argparse.Namespace, bindings: Sequence[str], *command: str
   if code == 130:
     raise KeyboardInterrupt
   if code:
-    raise UserError(f'toolformer {command[0]} failed, see above; the same command goes on from '
+    raise UserError(f'toolformer {command[0]} failed, see above; the same command continues from '
                     'here')
 
 

@@ -134,7 +134,7 @@ def test_only_the_given_names_are_calls():
   Call('QA', 'x' * MAX_ARGUMENT_CHARS),
 ])
 def test_calls_that_would_read_differently_are_refused(call):
-  with pytest.raises(ValueError, match='can not be written'):
+  with pytest.raises(ValueError, match='cannot be written'):
     DEFAULT_SYNTAX.linearise(call)
 
 

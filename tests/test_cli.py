@@ -228,7 +228,7 @@ def test_interrupt_tells_how_to_go_on(run, monkeypatch, command, code, hint):
   monkeypatch.setattr(module, 'add_arguments', lambda parser: None)
   found, out, err = run(command)
   assert (found, out) == (code, '')
-  assert err.strip().startswith('interrupted') and ('goes on where' in err) == hint
+  assert err.strip().startswith('interrupted') and ('continues where' in err) == hint
 
 
 def test_reader_that_goes_away_is_no_traceback():
@@ -309,7 +309,7 @@ def test_generate_continues_every_text_of_a_file_as_if_it_were_alone(generate, c
 @pytest.mark.parametrize('argv, message', [
   (['--prompt', ' '], '--prompt: the text is blank'),
   (['--prompt', 'a' * 9000], 'the text has 9000 tokens, too many'),
-  (['--input', 'nothing.txt'], 'can not read nothing.txt'),
+  (['--input', 'nothing.txt'], 'cannot read nothing.txt'),
   (['--prompt', 'a', '--tools', ' ,'], 'no tool is named'),
   (['--prompt', 'a', '--checkpoint', 'smollm3'], "unknown model 'smollm3': did you mean smollm2"),
   (['--prompt', 'a', '--gin.ModelConfig.data=7'], 'a mesh of 7 x -1 x 1 does not fit'),

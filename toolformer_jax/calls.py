@@ -74,7 +74,7 @@ class CallSyntax:
     same = span is not None and span.call == call and span.end == len(text)
     # The end of an unbalanced argument depends on the parentheses in the text that follows.
     if not same or not _balanced(call.argument):
-      raise ValueError(f'{call!r} can not be written as an API call')
+      raise ValueError(f'{call!r} cannot be written as an API call')
     return text
 
   def find(self, text: str, names: Collection[str]) -> list[CallSpan]:

@@ -58,7 +58,7 @@ def guarded(work: Callable[[], None], resumable: bool) -> int:
     print('error:', ' '.join(str(error).split()), file=sys.stderr)
     return 2
   except KeyboardInterrupt:
-    hint = ': the same command again goes on where this one stopped' if resumable else ''
+    hint = ': the same command continues where this one stopped' if resumable else ''
     print(f'\ninterrupted{hint}', file=sys.stderr)
     return 130
   except BrokenPipeError:
@@ -66,7 +66,7 @@ def guarded(work: Callable[[], None], resumable: bool) -> int:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 141
   except OSError as error:  # the disk is full, or a file may not be read
-    hint = '; the same command again goes on where this one stopped' if resumable else ''
+    hint = '; the same command continues where this one stopped' if resumable else ''
     reason = error.strerror or error
     print(f'error: {error.filename or "a file"}: {reason}{hint}', file=sys.stderr)
     return 2

@@ -320,7 +320,7 @@ def test_a_full_disk_is_an_error_and_what_is_done_stays(annotation, tmp_path):
     long = dataclasses.replace(annotation, plans=(dataclasses.replace(
         annotation.plans[0], tool=Long()),))
     resource.setrlimit(resource.RLIMIT_FSIZE, (largest + 1, limits[1]))
-    with pytest.raises(UserError, match='can not write .*jsonl: File too large; the same command'):
+    with pytest.raises(UserError, match='cannot write .*jsonl: File too large; the same command'):
       run(long, tmp_path / 'full')
   finally:
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -63,7 +63,7 @@ def test_a_prompt_is_read_from_paragraphs(tmp_path):
 @pytest.mark.parametrize(('text', 'message'), [
     ('only an instruction', 'a prompt is an instruction and'),
     ('an instruction\n\na cat [Lower(cat)] CAT', r'demonstration 1 has no call \[Upper'),
-    (None, 'can not read the prompt'),
+    (None, 'cannot read the prompt'),
 ])
 def test_what_is_no_prompt_is_refused(tmp_path, text, message):
   file = tmp_path / 'upper.txt'

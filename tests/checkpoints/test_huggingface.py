@@ -90,7 +90,7 @@ def test_adapters_are_merged(make_model, tmp_path):
   ({'rope_scaling': {'rope_type': 'llama3', 'factor': 4.0}}, "of the type 'llama3' with"),
   ({'rope_parameters': {'rope_type': 'default', 'rope_theta': 1e4, 'partial_rotary_factor': 0.5}},
    'with rope_theta, partial_rotary_factor are not supported'),
-  ({'num_attention_heads': 5}, 'config.json describes no model: 5 heads can not share 2'),
+  ({'num_attention_heads': 5}, 'config.json describes no model: 5 heads cannot share 2'),
   ({'vocab_size': 'many'}, 'config.json describes no model'),
   ({'num_hidden_layers': 3}, r'lacks the tensor model.layers.2.input_layernorm.weight'),
   ({'num_hidden_layers': 1}, 'has a tensor model.layers.1.* that the configuration'),

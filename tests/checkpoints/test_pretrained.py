@@ -19,7 +19,7 @@ def _load(name):
   ('wikipedia-sample', 'unknown model'),
   ('no/such/folder', 'there is no checkpoint no/such/folder'),
   ('no_such_file.gguf', 'there is no file no_such_file.gguf'),
-  ('hf://org/name', 'can not fetch hf://org/name'),
+  ('hf://org/name', 'cannot fetch hf://org/name'),
 ])
 def test_names_that_are_no_model(name, message):
   with pytest.raises(UserError, match=message):

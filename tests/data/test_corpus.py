@@ -81,7 +81,7 @@ def test_datasets_of_hugging_face_are_streamed(tmp_path, monkeypatch):
   with pytest.raises(UserError, match='holds no document'):
     list(read_corpus(f'hf:{folder}@test[:0]'))
   for name in f'hf:{folder}@nothing', f'hf:{tmp_path}/nowhere':
-    with pytest.raises(UserError, match='can not read hf:'):
+    with pytest.raises(UserError, match='cannot read hf:'):
       list(read_corpus(name))
   write(folder / 'train.jsonl', '{"words": "One."}\n')
   (folder / 'test.jsonl').unlink()

@@ -114,7 +114,7 @@ def test_pages_come_before_the_end_is_read(tmp_path):
   path.write_bytes(bz2.compress(start) + bz2.compress(b''))
   pages = read_pages(path)
   assert next(pages).title == 'One'
-  with pytest.raises(UserError, match='can not read .*dump.xml.bz2 as a MediaWiki dump'):
+  with pytest.raises(UserError, match='cannot read .*dump.xml.bz2 as a MediaWiki dump'):
     list(pages)
 
 
@@ -127,5 +127,5 @@ def test_damaged_dump(tmp_path, content):
 
 
 def test_missing_dump(tmp_path):
-  with pytest.raises(UserError, match='can not read'):
+  with pytest.raises(UserError, match='cannot read'):
     list(read_pages(tmp_path / 'none.xml.bz2'))

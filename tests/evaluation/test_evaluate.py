@@ -158,7 +158,7 @@ def test_a_crash_does_not_lose_the_others_and_is_tried_again(evaluate, monkeypat
     (['--tasks', 'swamp'], "unknown task 'swamp': did you mean svamp"),
     (['--arms', 'tool'], "unknown arm 'tool'"),
     (['--arms', 'base,base'], '--arms: base occurs twice'),
-    (['--arms', 'base=nowhere'], 'can not read nowhere'),
+    (['--arms', 'base=nowhere'], 'cannot read nowhere'),
     (['--arms', ','], '--arms names no arm'),
     (['--limit', '0'], '--limit must be at least 1'),
     (['--data_dir', 'nowhere'], '--data_dir: there is no folder nowhere'),

@@ -137,7 +137,7 @@ def test_what_an_experiment_started_ends_with_it(tmp_path):
     time.sleep(0.05)
   script.terminate()
   assert script.wait(timeout=60) == 130 and not is_running(child)
-  assert 'the same command again goes on' in (tmp_path / 'err').read_text()
+  assert 'the same command continues' in (tmp_path / 'err').read_text()
 
 
 def is_running(process):

@@ -1,4 +1,4 @@
-"""`toolformer plan`: what it prints, and what it says of what it can not do."""
+"""`toolformer plan`: what it prints, and what it says of what it cannot do."""
 
 import json
 import os

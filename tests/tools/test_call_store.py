@@ -83,7 +83,7 @@ def test_what_was_not_recorded_ends_a_replay(tmp_path):
 def test_a_store_that_breaks_is_no_failure_of_the_tool(tmp_path):
   store = CallStore(tmp_path / 'calls.sqlite')
   store.close()
-  with pytest.raises(UserError, match='calls.sqlite can not be'):
+  with pytest.raises(UserError, match='calls.sqlite cannot be'):
     with Executor([Odd()], store=store) as executor:
       executor.run([Request('Odd', 'a')])
 
@@ -110,7 +110,7 @@ def test_what_is_no_store_is_refused(tmp_path):
     CallStore(tmp_path / 'nowhere', replay=True)
   (tmp_path / 'text').write_text('not a database, but long enough to be looked at ' * 100)
   for replay in True, False:
-    with pytest.raises(UserError, match='is no store of tool calls, or can not be used'):
+    with pytest.raises(UserError, match='is no store of tool calls, or cannot be used'):
       CallStore(tmp_path / 'text', replay=replay)
 
 
@@ -136,7 +136,7 @@ with Executor([echo], ExecutorConfig(max_result_chars=4000), store=store) as exe
     print('error', error)
 """
   done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True, timeout=60)
-  assert done.stdout.startswith('error ') and 'can not be written' in done.stdout, done
+  assert done.stdout.startswith('error ') and 'cannot be written' in done.stdout, done
   store = CallStore(tmp_path / 'calls.sqlite', replay=True)
   first = store.find(tool(lambda a: a, name='Echo'), 'first', Context())
   assert first == Answer('first')

@@ -29,7 +29,7 @@ def test_decorator_takes_name_and_version_and_passes_the_context():
 
 @pytest.mark.parametrize('name', ['no-dash', 'no blank', '1st', 'a(b'])
 def test_a_name_that_no_call_can_have_is_refused(name):
-  with pytest.raises(ValueError, match='can not be written'):
+  with pytest.raises(ValueError, match='cannot be written'):
     tool(str.upper, name=name)
 
 

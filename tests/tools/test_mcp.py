@@ -71,8 +71,8 @@ def test_the_argument_reaches_the_property_it_is_for(example, name, argument, re
                      'unit (optional)'),
     ('area', '[2, 3]', 'the argument is no JSON object: the properties are width, height, '
                        'unit (optional)'),
-    ('area', '{"width": NaN, "height": 3}', 'the argument can not be sent as JSON'),
-    ('greet', '\ud800', 'the argument can not be sent as JSON'),
+    ('area', '{"width": NaN, "height": 3}', 'the argument cannot be sent as JSON'),
+    ('greet', '\ud800', 'the argument cannot be sent as JSON'),
     ('area', '[' * 100_000, 'the argument is no JSON object: the properties are width, height, '
                             'unit (optional)'),
 ])

@@ -143,7 +143,7 @@ def test_missing_corpora_are_errors(tmp_path):
 
 def test_cache_that_can_not_be_written_is_an_error(corpus, cache):
   cache.write_text('a file, not a directory')
-  with pytest.raises(UserError, match='can not write the cache.*TOOLFORMER_CACHE'):
+  with pytest.raises(UserError, match='cannot write the cache.*TOOLFORMER_CACHE'):
     wikipedia_search(SearchConfig(str(corpus)))
 
 

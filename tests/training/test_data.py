@@ -103,6 +103,6 @@ def test_every_epoch_has_every_row_in_another_order():
 def test_a_batch_is_its_rows_on_any_mesh(tokenizer):
   rows = pack([Example([i] * 4, [1.0] * 4) for i in range(9)], tokenizer, 4, False)
   numbers = np.array([7, 0, 3, 3])
-  for shape in (1, 1, 1), (2, 2, 2), (4, 1, 2), (8, 1, 1):  # 8: 4 rows can not be split
+  for shape in (1, 1, 1), (2, 2, 2), (4, 1, 2), (8, 1, 1):  # 8: 4 rows cannot be split
     mesh = sharding.make_mesh(*shape, devices=jax.devices()[:np.prod(shape)])
     jax.tree.map(np.testing.assert_array_equal, put_rows(rows, numbers, mesh), rows.take(numbers))

@@ -1,4 +1,4 @@
-"""Fine-tuning learns, resumes to the bit, and refuses what it can not go on with."""
+"""Fine-tuning learns, resumes to the bit, and refuses what it cannot go on with."""
 
 import dataclasses
 import json
@@ -142,7 +142,7 @@ def test_a_broken_checkpoint_is_passed_over(make_model, examples, tmp_path, capl
     if file.is_file() and 'METADATA' not in file.name.upper():
       file.write_bytes(b'broken')
   again = _run(make_model(), examples, SETTINGS, tmp_path)
-  assert 'can not be read' in caplog.text
+  assert 'cannot be read' in caplog.text
   assert _losses(tmp_path) == losses
   assert _equal(again.variables, whole.variables)
 

@@ -114,7 +114,7 @@ def test_killed_asked_to_stop_broken_and_moved_it_goes_on_with_the_same_losses(
     if file.is_file() and 'METADATA' not in file.name.upper():
       file.write_bytes(file.read_bytes()[:5])
   losses = _train_here(checkpoint, (1, 1, 1), folder)
-  assert f'steps/{newest.name} can not be read' in caplog.text
+  assert f'steps/{newest.name} cannot be read' in caplog.text
   np.testing.assert_allclose(losses, undisturbed, atol=1e-5, rtol=0)
 
 

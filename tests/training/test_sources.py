@@ -81,5 +81,5 @@ def test_a_seqio_task_or_mixture_keeps_id_0(source, count, tokenizer, tmp_path, 
 
 def test_a_module_without_the_task_is_named():
   pytest.importorskip('seqio')
-  with pytest.raises(UserError, match='can not read seqio:json:no_such_task'):
+  with pytest.raises(UserError, match='cannot read seqio:json:no_such_task'):
     list(read_texts('seqio:json:no_such_task'))

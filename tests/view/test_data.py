@@ -128,7 +128,7 @@ def test_broken_records_are_named(path, old, new, message):
 
 def test_a_stage_that_can_not_be_read_is_named(path):
   (path / 'merged').symlink_to('merged')  # to itself
-  with pytest.raises(UserError, match='can not read .*merged: Too many levels'):
+  with pytest.raises(UserError, match='cannot read .*merged: Too many levels'):
     RunReader(path).read()
 
 

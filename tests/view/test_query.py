@@ -67,7 +67,7 @@ def test_what_an_address_leaves_out_is_as_in_the_run():
   ('page=0', "page: '0' is not the number of a page"), ('page=-1', 'not the number of a page'),
   ('page=%C2%B2', 'not the number of a page'), ('page=' + '9' * 5000, 'not the number of a page'),
   ('page=1&page=2', 'a field of the address is there twice'),
-  ('&'.join(f'a{i}=1' for i in range(200)), 'the address can not be read'),
+  ('&'.join(f'a{i}=1' for i in range(200)), 'the address cannot be read'),
 ])
 def test_bad_addresses_are_explained(fields, message):
   with pytest.raises(UserError, match=message.replace('?', r'\?')):

@@ -143,7 +143,7 @@ def test_half_a_surrogate_is_no_failure(tmp_path, write_run, tokenizer):
 
 
 def test_a_port_that_is_taken_is_an_error(reader, port):
-  with pytest.raises(UserError, match=f'can not serve on port {port} .*; choose another --port'):
+  with pytest.raises(UserError, match=f'cannot serve on port {port} .*; choose another --port'):
     make_server(reader, port)
 
 

@@ -1,10 +1,9 @@
 """Runs the stages over chunks of documents: corpus -> sample -> execute -> filter -> merge.
 
 A chunk is the unit of work: what is computed for it depends on its own records alone, so that a
-run that was killed goes on with the next chunk and ends with the same files.
+run that was killed continues with the next chunk and ends with the same files.
 
-The stages of one tool that are asked for together go over the chunks side by side: while the device
-samples chunk n, the tools work on chunk n - 1.
+The stages of one tool overlap: while the device samples chunk n, the tools work on chunk n - 1.
 
     device   sample 0 | sample 1 | filter 0   sample 2 | filter 1   sample 3 | ...
     tools             | calls of 0          | calls of 1            | calls of 2 ...

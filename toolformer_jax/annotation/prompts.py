@@ -22,7 +22,7 @@ class Prompt:
 
   Attributes:
     tool: the tool's name as calls spell it.
-    instruction: what the model is told.
+    instruction: what the model should do.
     demonstrations: texts with calls, in the default syntax.
   """
 
@@ -65,12 +65,12 @@ def read_prompt(tool: str, path: pathlib.Path) -> Prompt:
   The first one is the instruction, the others are demonstrations with calls, ` [Name(argument)]`.
 
   Raises:
-    UserError: the file can not be read, or a demonstration has no call to the tool.
+    UserError: the file cannot be read, or a demonstration has no call to the tool.
   """
   try:
     paragraphs = re.split(r'\n\s*\n', path.read_text('utf-8').strip())
   except (OSError, UnicodeDecodeError) as error:
-    raise UserError(f'can not read the prompt {path}: {error}') from error
+    raise UserError(f'cannot read the prompt {path}: {error}') from error
   instruction, *demonstrations = (' '.join(paragraph.split()) for paragraph in paragraphs)
   if not demonstrations:
     raise UserError(f'{path}: a prompt is an instruction and, after blank lines, demonstrations')

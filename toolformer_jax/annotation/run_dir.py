@@ -31,7 +31,7 @@ def stage_name(tool: str, stage: str) -> str:
 
 
 class RunFolder(LockedFolder):
-  """The folder of an annotation run; a shard has every so many-th chunk."""
+  """The folder of an annotation run; shard i of n has the chunks whose number is i modulo n."""
 
   def has(self, stage: str, chunk: int) -> bool:
     """Tells whether a chunk is done."""
@@ -62,7 +62,7 @@ class RunFolder(LockedFolder):
     """Writes a chunk; it counts as done from the moment that its records have their name.
 
     Raises:
-      UserError: it can not be written, for instance because the disk is full.
+      UserError: it cannot be written, for instance because the disk is full.
     """
     file = self._chunk(stage, chunk)
     try:
@@ -70,8 +70,8 @@ class RunFolder(LockedFolder):
       write_json(file.with_suffix('.counts.json'), dict(sorted(counts.items())))
       write_records(file, records)
     except OSError as error:
-      raise UserError(f'can not write {file}: {error.strerror}; the same command goes on from here '
-                      'when that is mended') from error
+      raise UserError(f'cannot write {file}: {error.strerror}; the same command continues from '
+                      'here when that is mended') from error
 
   def counts(self, stage: str, chunks: Iterable[int] | None = None) -> Counter:
     """Returns the sum of what was counted in `chunks`, by default all that are done."""

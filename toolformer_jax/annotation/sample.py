@@ -133,7 +133,7 @@ class CallSampler:
 
 
 def fold_seed(*parts: int | str) -> int:
-  """Returns 32 bits that depend on all `parts`: a seed that batching can not change."""
+  """Returns 32 bits that depend on all `parts`: a seed that batching cannot change."""
   return int.from_bytes(stable_hash(*parts)[:4], 'little')
 
 

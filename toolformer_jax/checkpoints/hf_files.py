@@ -133,6 +133,6 @@ def _load_tensors(file: pathlib.Path) -> dict[str, Any]:
 
 
 def _is_zip(file: pathlib.Path) -> bool:
-  """Tells whether a file has PyTorch's format since 1.6; older ones can not be memory-mapped."""
+  """Tells whether a file has PyTorch's format since 1.6; older ones cannot be memory-mapped."""
   with open(file, 'rb') as opened:
     return opened.read(2) == b'PK'

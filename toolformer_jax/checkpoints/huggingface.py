@@ -88,7 +88,7 @@ def save_directory(path: pathlib.Path, model: LanguageModel) -> None:
   """Writes `model` as a Hugging Face directory that transformers loads, adapters merged.
 
   Raises:
-    UserError: the directory can not be written.
+    UserError: the directory cannot be written.
   """
   config = model.config.replace(lora_rank=0)
   eos_id = model.tokenizer.eos_id
@@ -101,7 +101,7 @@ def save_directory(path: pathlib.Path, model: LanguageModel) -> None:
     model.tokenizer.export(path)
     write_json(path / _CONFIG, write_config(config) | ids)  # last: with it, the directory is whole
   except (OSError, SafetensorError) as error:  # a full disk may be either
-    raise UserError(f'can not write {path}: {error}') from error
+    raise UserError(f'cannot write {path}: {error}') from error
 
 
 def _exported(model: LanguageModel, config: DecoderConfig) -> Iterator[tuple[str, np.ndarray]]:

@@ -80,7 +80,7 @@ def load_model(directory: pathlib.Path, mesh: Mesh, dtype: str = 'float32') -> L
     raise
   except Exception as error:  # what `tokenizers` and Orbax raise depends on what is broken
     reason = (str(error).splitlines() or [type(error).__name__])[0]
-    raise UserError(f'the model in {directory} can not be read ({reason}); write it again'
+    raise UserError(f'the model in {directory} cannot be read ({reason}); write it again'
                     ) from error
   return LanguageModel(decoder, variables, tokenizer, mesh)
 

@@ -34,7 +34,7 @@ def save_adapter(path: pathlib.Path, model: LanguageModel, base: str) -> None:
     base: what PEFT shall load them onto: a directory or a name on the hub.
 
   Raises:
-    UserError: the model has no adapters, or the directory can not be written.
+    UserError: the model has no adapters, or the directory cannot be written.
   """
   if not model.config.lora_rank:
     raise UserError('the model has no adapters to export; export it without --adapter')
@@ -49,7 +49,7 @@ def save_adapter(path: pathlib.Path, model: LanguageModel, base: str) -> None:
     save_file(tensors, path / 'adapter_model.safetensors', {'format': 'pt'})
     write_json(path / 'adapter_config.json', _config(model, adapters, base))
   except (OSError, SafetensorError) as error:  # a full disk may be either
-    raise UserError(f'can not write {path}: {error}') from error
+    raise UserError(f'cannot write {path}: {error}') from error
 
 
 def _config(model: LanguageModel, adapters: Sequence[_Adapter], base: str) -> dict[str, object]:

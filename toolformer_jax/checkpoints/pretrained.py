@@ -24,7 +24,7 @@ def load_pretrained(name: str, *, mesh: Mesh, dtype: str = 'float32') -> Languag
     dtype: of the computation; the variables are float32.
 
   Raises:
-    UserError: there is no such model, or it is of a kind that can not be read.
+    UserError: there is no such model, or it is of a kind that cannot be read.
   """
   path = _local(name)
   return load_gguf(path, mesh, dtype) if path.is_file() else _load_directory(path, mesh, dtype)
@@ -34,7 +34,7 @@ def pretrained_config(name: str) -> DecoderConfig:
   """Returns what the decoder of the model `name` looks like, without reading its weights.
 
   Raises:
-    UserError: there is no such model, or it is of a kind that can not be read.
+    UserError: there is no such model, or it is of a kind that cannot be read.
   """
   path = _local(name)
   if path.is_file():
@@ -79,7 +79,7 @@ def _from_hub(name: str) -> pathlib.Path:
     return path if huggingface.is_directory(path) else download('pytorch_model*.bin')
   except Exception as error:  # of the network, of names, of rights
     reason = ' '.join(str(error).split())[:300]
-    raise UserError(f'can not fetch {name}: {type(error).__name__}: {reason}') from error
+    raise UserError(f'cannot fetch {name}: {type(error).__name__}: {reason}') from error
 
 
 def _load_directory(path: pathlib.Path, mesh: Mesh, dtype: str) -> LanguageModel:

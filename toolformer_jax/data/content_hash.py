@@ -24,7 +24,7 @@ def identity(name: str) -> str:
   the model counts, not what was kept on the way to it; of a hosted corpus, its name alone.
 
   Raises:
-    UserError: there is no such thing, or it can not be read.
+    UserError: there is no such thing, or it cannot be read.
   """
   if name.startswith(PREFIXES):  # too large to be read for this
     return hashlib.sha256(name.encode()).hexdigest()
@@ -40,4 +40,4 @@ def identity(name: str) -> str:
       return hashlib.sha256('\n'.join(lines).encode()).hexdigest()
     return file_sha256(path)
   except OSError as error:
-    raise UserError(f'can not read {name}: {error.strerror}') from error
+    raise UserError(f'cannot read {name}: {error.strerror}') from error

@@ -27,7 +27,7 @@ def read_corpus(corpus: str | pathlib.Path, min_words: int = 30) -> Iterator[Doc
   passed over. Of hosted ones, `tfds:NAME` and `hf:NAME`, see `hosted`.
 
   Raises:
-    UserError: there is no such corpus, it can not be read, a line is no document, two documents
+    UserError: there is no such corpus, it cannot be read, a line is no document, two documents
       have the same id, or there is no document at all.
   """
   name = str(corpus)

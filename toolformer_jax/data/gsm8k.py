@@ -38,7 +38,7 @@ def read_gsm8k(path: pathlib.Path) -> Iterator[Problem]:
   """Yields the problems of a file in the official format, plain, .gz or .zst.
 
   Raises:
-    UserError: the file can not be read, or a line is no object with a question and an answer.
+    UserError: the file cannot be read, or a line is no object with a question and an answer.
   """
   for number, fields in read_objects(path):
     question, answer = fields.get('question'), fields.get('answer')

@@ -38,7 +38,7 @@ def read_rows(corpus: str) -> Iterator[dict[str, Any]]:
                     f'pip install "toolformer_jax[{extra}]"') from error
   except Exception as error:  # both packages raise all kinds, for names as for the network
     reason = ' '.join(str(error).split())[:300]
-    raise UserError(f'can not read {corpus}: {type(error).__name__}: {reason}') from error
+    raise UserError(f'cannot read {corpus}: {type(error).__name__}: {reason}') from error
 
 
 def _tensorflow_rows(name: str, split: str) -> Iterator[dict[str, Any]]:

@@ -24,7 +24,7 @@ def read_texts(path: pathlib.Path) -> Iterator[InputText]:
   """Yields the texts of JSON Lines (.jsonl, or compressed .jsonl.gz, .jsonl.zst).
 
   Raises:
-    UserError: the file can not be read, or a line of it has no text.
+    UserError: the file cannot be read, or a line of it has no text.
   """
   for number, fields in read_objects(path):
     if not isinstance(fields.get('text'), str):
@@ -37,7 +37,7 @@ def read_prompts(path: pathlib.Path) -> Iterator[InputText]:
   """Yields the texts of JSON Lines, as `read_texts`; of any other file, its lines.
 
   Raises:
-    UserError: the file can not be read, or a line of it has no text.
+    UserError: the file cannot be read, or a line of it has no text.
   """
   if '.jsonl' in path.suffixes:
     yield from read_texts(path)
@@ -45,6 +45,6 @@ def read_prompts(path: pathlib.Path) -> Iterator[InputText]:
   try:
     lines = path.read_text('utf-8').splitlines()
   except (OSError, UnicodeDecodeError) as error:
-    raise UserError(f'can not read {path}: {error}') from error
+    raise UserError(f'cannot read {path}: {error}') from error
   for number, line in enumerate(lines, 1):
     yield InputText(number, line, None, f'{path}:{number}')

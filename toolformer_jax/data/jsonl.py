@@ -25,7 +25,7 @@ def read_objects(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
   """Yields the JSON objects of a file with their line numbers, from 1; blank lines are passed over.
 
   Raises:
-    UserError: the file can not be read, or a line of it is not a JSON object in UTF-8.
+    UserError: the file cannot be read, or a line of it is not a JSON object in UTF-8.
   """
   number = 0
   try:
@@ -36,7 +36,7 @@ def read_objects(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
   except UnicodeDecodeError as error:
     raise UserError(f'{path}: not UTF-8 after line {number} ({error.reason})') from error
   except (OSError, EOFError, zlib.error, *_zstandard_errors(path)) as error:
-    raise UserError(f'can not read {path} after line {number}: {error}') from error
+    raise UserError(f'cannot read {path} after line {number}: {error}') from error
 
 
 def _object(path: pathlib.Path, number: int, line: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ def read_pages(path: pathlib.Path) -> Iterator[Page]:
   Redirects and pages of other namespaces are passed over, and so are those without any prose.
 
   Raises:
-    UserError: the file can not be read, or is no MediaWiki dump.
+    UserError: the file cannot be read, or is no MediaWiki dump.
   """
   try:
     with bz2.open(path) as file:
@@ -27,7 +27,7 @@ def read_pages(path: pathlib.Path) -> Iterator[Page]:
         if text:
           yield Page(title, text)
   except (OSError, EOFError, ElementTree.ParseError) as error:
-    raise UserError(f'can not read {path} as a MediaWiki dump (.xml.bz2): {error}') from error
+    raise UserError(f'cannot read {path} as a MediaWiki dump (.xml.bz2): {error}') from error
 
 
 def _articles(file: bz2.BZ2File) -> Iterator[tuple[str, str]]:

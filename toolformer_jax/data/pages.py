@@ -18,7 +18,7 @@ def corpus_pages(corpus: pathlib.Path) -> Iterator[Page]:
   """Yields the pages of a MediaWiki dump (.bz2), or of JSON Lines, plain or KILT's.
 
   Raises:
-    UserError: the file can not be read, or a line of it is no page.
+    UserError: the file cannot be read, or a line of it is no page.
   """
   if corpus.suffix == '.bz2':
     yield from read_pages(corpus)

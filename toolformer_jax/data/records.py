@@ -130,7 +130,7 @@ def read_records(path: pathlib.Path, kind: type[Record]) -> Iterator[Record]:
   """Yields the records of `kind` in the file `path`.
 
   Raises:
-    UserError: the file can not be read, or a line of it is not such a record.
+    UserError: the file cannot be read, or a line of it is not such a record.
   """
   try:
     with open(path, encoding='utf-8') as file:
@@ -140,4 +140,4 @@ def read_records(path: pathlib.Path, kind: type[Record]) -> Iterator[Record]:
         except (ValueError, TypeError) as error:
           raise UserError(f'{path}:{number}: not a {kind.__name__} record ({error})') from error
   except (OSError, UnicodeDecodeError) as error:
-    raise UserError(f'can not read {path}: {error}') from error
+    raise UserError(f'cannot read {path}: {error}') from error

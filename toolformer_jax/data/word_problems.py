@@ -34,7 +34,7 @@ def generate(size: int, seed: int) -> Iterator[Document]:
   """Draws `size` problems and yields those that read as prose; the same ones for the same seed.
 
   A text is a question and its solution. A problem is passed over where an equation of its solution
-  can not be collapsed, where it is no prose, and where it was drawn before.
+  cannot be collapsed, where it is no prose, and where it was drawn before.
 
   Raises:
     UserError: reasoning-gym is not installed.

@@ -25,12 +25,12 @@ class EvaluationConfig:
     calendar_date: what the calendar tells where a benchmark has no date.
     templama_day: month and day that it tells for a question of TempLAMA, in the question's year.
     dateset_seed: of the dates and questions of Dateset.
-    min_tokens: a continuation does not end by itself before it has so many tokens, calls and
-      results not counted. A model that was tuned on whole texts may take a question for one.
+    min_tokens: the end of the text is not chosen before a continuation has this many tokens; calls
+      and results do not count. A model that was tuned on whole texts may take a question for one.
     number_tokens: longest continuation of a word problem, call and result not counted.
     tokens_per_word: longest continuation elsewhere, for each word that is looked at.
-    window_tokens, stride_tokens: a perplexity's texts are cut into windows of so many tokens, each
-      so many after the one before; a token is scored in the first window that it is in.
+    window_tokens, stride_tokens: for perplexities, texts are cut into windows of `window_tokens`,
+      each `stride_tokens` after the one before; a token is scored in the first window it is in.
     bootstrap_samples, seed: of the intervals of perplexities and differences.
   """
 

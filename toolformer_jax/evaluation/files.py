@@ -53,20 +53,20 @@ def read_text(path: pathlib.Path) -> str:
   """Returns the text of a file in UTF-8.
 
   Raises:
-    UserError: it can not be read.
+    UserError: it cannot be read.
   """
   try:
     data = path.read_bytes()
     return (gzip.decompress(data) if path.suffix == '.gz' else data).decode('utf-8-sig')
   except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-    raise UserError(f'can not read {path}: {error}') from error
+    raise UserError(f'cannot read {path}: {error}') from error
 
 
 def read_json(path: pathlib.Path) -> Any:
   """Returns the value in a JSON file.
 
   Raises:
-    UserError: it can not be read.
+    UserError: it cannot be read.
   """
   try:
     return json.loads(read_text(path))
@@ -78,7 +78,7 @@ def read_lines(path: pathlib.Path) -> Iterator[dict[str, Any]]:
   """Yields the objects of JSON Lines.
 
   Raises:
-    UserError: a line can not be read.
+    UserError: a line cannot be read.
   """
   return (fields for _, fields in read_objects(path))
 
@@ -87,7 +87,7 @@ def read_csv(path: pathlib.Path) -> list[dict[str, str]]:
   """Returns the rows of a CSV file with a header.
 
   Raises:
-    UserError: it can not be read.
+    UserError: it cannot be read.
   """
   try:
     return list(csv.DictReader(io.StringIO(read_text(path), newline='')))

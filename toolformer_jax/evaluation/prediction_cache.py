@@ -34,7 +34,7 @@ class PredictionCache(LockedFolder):
     """Writes records into a file of their own.
 
     Raises:
-      UserError: it can not be written, for instance because the disk is full.
+      UserError: it cannot be written, for instance because the disk is full.
     """
     number = max((int(path.stem) + 1 for path in self._files()), default=0)
     path = self.path / f'{number:05}.jsonl'

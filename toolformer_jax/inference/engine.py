@@ -1,4 +1,4 @@
-"""Continuous batching: many requests decode side by side, and call tools while they do.
+"""Continuous batching: many requests decode at the same time, and call tools while they do.
 
     engine = Engine(model, EngineConfig(slots=32), executor)
     request_id = engine.add_request(prompt_ids, GenerationConfig(max_tokens=64), Context(date=...))

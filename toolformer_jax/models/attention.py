@@ -116,7 +116,7 @@ def attend_packed(
 ) -> jax.Array:
   """Returns causal attention [B, T, N, H] of packed rows, by a kernel that `takes_length` T.
 
-  Compilers can not split a kernel, so every device calls it for its own rows and heads. Where the
+  Compilers cannot split a kernel, so every device calls it for its own rows and heads. Where the
   mesh splits the query heads more ways than there are key/value heads, each device needs a copy of
   the one that its queries read.
 

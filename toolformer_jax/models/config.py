@@ -90,7 +90,7 @@ class DecoderConfig:
       if getattr(self, name) not in get_args(kind):
         raise ValueError(f'{name} must be one of {get_args(kind)}, not {getattr(self, name)!r}')
     if self.heads % self.kv_heads:
-      raise ValueError(f'{self.heads} heads can not share {self.kv_heads} key/value heads')
+      raise ValueError(f'{self.heads} heads cannot share {self.kv_heads} key/value heads')
     if self.rotary_dim % 2 or self.rotary_dim > self.head_dim:
       raise ValueError(f'rotary_dim {self.rotary_dim} must be even and at most {self.head_dim}')
     if self.sliding_window < 0 or (self.sliding_window and self.positions == 'learned'):

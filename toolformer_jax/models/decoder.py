@@ -121,7 +121,7 @@ class _Dropout(nn.Module):
 
 
 class Block(nn.Module):
-  """One layer: attention and MLP, one after the other or side by side."""
+  """One layer: attention and MLP, in sequence or in parallel."""
 
   config: DecoderConfig
   kernel: Kernel
@@ -192,7 +192,7 @@ class Decoder(nn.Module):
     Args:
       tokens_BT: ids. A row may be shorter: what follows its last token is computed and never read,
         if the caller sets the cache's length back.
-      positions_BT: position of each token; by default they go on where prefixes and cache end.
+      positions_BT: position of each token; by default they follow those of prefixes and cache.
       segments_BT: tokens see only tokens of their own segment (packed rows); with a cache only if
         it is empty and has as many slots as the rows have tokens.
       cache: earlier tokens of each row, extended in place; 'per_layer' without `scan`.

@@ -124,7 +124,7 @@ def make_plan(request: Request) -> Plan:
   """Compiles what was asked for, and reads the program.
 
   Raises:
-    UserError: it can not be: the mesh is none of this slice, rows are longer than the model allows,
+    UserError: it cannot be: the mesh is none of this slice, rows are longer than the model allows,
       libtpu is not there, or the compiler refuses the program for another reason than memory.
   """
   positions = request.config.max_positions

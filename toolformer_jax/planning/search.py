@@ -58,7 +58,7 @@ def search_mesh(request: Request, planner: Planner) -> Plan:
   of equal ones, that with the most memory left. A batch that fits no mesh is halved until it does.
   """
   while True:
-    plans = [_told(planner(request.replace(mesh=mesh))) for mesh in meshes(request)]
+    plans = [_logged(planner(request.replace(mesh=mesh))) for mesh in meshes(request)]
     if fitting := [plan for plan in plans if plan.fits]:
       best = max(fitting, key=lambda plan: (plan.fit.bound.tokens_per_s, plan.fit.headroom))
       return largest_batch(best, planner)
@@ -90,7 +90,7 @@ def largest_batch(plan: Plan, planner: Planner) -> Plan:
   request = plan.request
   step = math.prod(request.mesh[:2])
   def at(parts):
-    return _told(planner(request.replace(batch=parts * step)))
+    return _logged(planner(request.replace(batch=parts * step)))
   parts = max(1, request.batch // step)
   if plan.fits:
     low, high = parts, 2 * parts
@@ -116,8 +116,8 @@ def _factors(chips: int) -> Iterator[tuple[int, int, int]]:
         yield data, fsdp, chips // (data * fsdp)
 
 
-def _told(plan: Plan) -> Plan:
-  """Logs what came out of one compilation."""
+def _logged(plan: Plan) -> Plan:
+  """Logs the outcome of one compilation."""
   asked = plan.request
   result = (f'fits, at most {plan.fit.bound.tokens_per_s:,.0f} tokens a second' if plan.fits
             else 'does not fit')

@@ -95,7 +95,7 @@ class Slice:
       return topologies.get_topology_desc(
           platform='tpu', topology_name=self.name, **self._details()).devices
     except (RuntimeError, ValueError, NotImplementedError) as error:
-      raise UserError(f'libtpu can not describe {self.name}: {error}') from error
+      raise UserError(f'libtpu cannot describe {self.name}: {error}') from error
 
   def _details(self) -> dict:
     if self.kind == 'v4':  # else its two cores are two devices

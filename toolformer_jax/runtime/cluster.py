@@ -11,7 +11,7 @@ def join_cluster() -> tuple[int, int]:
   """Meets the processes of `jax.distributed`; returns which one this is, and how many there are.
 
   Raises:
-    UserError: there is no such cluster, or it can not be joined.
+    UserError: there is no such cluster, or it cannot be joined.
   """
   import jax
   try:
@@ -22,7 +22,7 @@ def join_cluster() -> tuple[int, int]:
         # not take them with it.
         heartbeat_timeout_seconds=_PATIENCE_S, shutdown_timeout_seconds=_PATIENCE_S)
   except (ValueError, RuntimeError) as error:
-    raise UserError(f'--distributed: can not join the other processes ({error}); set '
+    raise UserError(f'--distributed: cannot join the other processes ({error}); set '
                     'JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID') from error
   return jax.process_index(), jax.process_count()
 

@@ -50,13 +50,13 @@ class CallStore:
     """Opens or creates the file `path`; with `replay` it has to be there and is only read.
 
     Raises:
-      UserError: it can not be opened, or is no such file.
+      UserError: it cannot be opened, or is no such file.
     """
     self._path, self.replay = path, replay
     self._lock = threading.Lock()
     if replay and not path.is_file():
       raise UserError(f'there is no file {path} to replay tool calls from')
-    with self._errors('is no store of tool calls, or can not be used'):
+    with self._errors('is no store of tool calls, or cannot be used'):
       self._database = sqlite3.connect(path, timeout=_WAIT_S, check_same_thread=False)
       if not replay:
         with self._database:
@@ -68,9 +68,9 @@ class CallStore:
     """Returns the answer that is kept; one that is not lasting counts in a replay only.
 
     Raises:
-      UserError: the file can not be read.
+      UserError: the file cannot be read.
     """
-    with self._lock, self._errors('can not be read'):
+    with self._lock, self._errors('cannot be read'):
       row = self._database.execute(_FIND, _key(tool, argument, context)).fetchone()
     answer = row and Answer(row[0], row[1], bool(row[2]))
     return answer if answer and (answer.lasting or self.replay) else None
@@ -79,18 +79,18 @@ class CallStore:
     """Keeps (argument, context, answer) each, on disk when this returns; in a replay nothing.
 
     Raises:
-      UserError: the file can not be written.
+      UserError: the file cannot be written.
     """
     if self.replay:
       return
     rows = [(*_key(tool, argument, context), answer.result, answer.reason, answer.lasting)
             for argument, context, answer in answers]
-    with self._lock, self._errors('can not be written'), self._database:
+    with self._lock, self._errors('cannot be written'), self._database:
       self._database.executemany(_ADD, rows)
 
   def add_tool(self, tool: Tool) -> None:
     """Notes which version of a tool is being recorded, for `replayed_tool`."""
-    with self._lock, self._errors('can not be written'), self._database:
+    with self._lock, self._errors('cannot be written'), self._database:
       self._database.execute('INSERT OR REPLACE INTO tools VALUES (?, ?)',
                              (tool.name, tool.version))
 
@@ -100,7 +100,7 @@ class CallStore:
     Raises:
       UserError: it was not recorded.
     """
-    with self._lock, self._errors('can not be read'):
+    with self._lock, self._errors('cannot be read'):
       row = self._database.execute('SELECT name, version FROM tools WHERE lower(name) = ?',
                                    (name.lower(),)).fetchone()
     if not row:
@@ -134,6 +134,6 @@ class ReplayedTool:
 
 
 def _key(tool: Tool, argument: str, context: Context) -> tuple[str, str, str, str]:
-  # Half a character, which JSON can spell, can not be written.
+  # Half a character, which JSON can spell, cannot be written.
   argument = argument.encode('utf-8', 'backslashreplace').decode('utf-8')
   return tool.name, tool.version, argument, json.dumps(dataclasses.asdict(context))

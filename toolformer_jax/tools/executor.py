@@ -96,7 +96,7 @@ class _Job:
 class Executor:
   """Runs calls on threads; to be used as a context manager, or closed.
 
-  A thread can not be killed: one whose call is over the time limit is abandoned, its result
+  A thread cannot be killed: one whose call is over the time limit is abandoned, its result
   ignored, and another takes its place. All threads are daemons, so none hangs the exit.
 
   Attributes:
@@ -206,7 +206,7 @@ class Executor:
       pass  # A worker was faster.
 
   def _work(self) -> None:
-    """Runs jobs until told to stop, or until abandoned in the midst of one."""
+    """Runs jobs until the executor is closed, or until this thread is abandoned during one."""
     while (job := self._waiting.get()) is not None:
       # All of them, or those that nobody has cancelled.
       wanted = [future.set_running_or_notify_cancel() for future in job.futures]
@@ -225,7 +225,7 @@ class Executor:
     clock.start()
     try:
       answers = self._stored(tool, job) or self._call(tool, job.requests)
-    except errors.UserError as error:  # not the tool's failure: the store can not be read
+    except errors.UserError as error:  # not the tool's failure: the store cannot be read
       return self._settle(job, error)
     except BaseException as error:  # Whatever a tool does, a worker lives on.
       answers = [_failure(error)] * len(job.requests)
@@ -264,7 +264,7 @@ class Executor:
     if not isinstance(result, str):
       return _failure(TypeError(f'returned {type(result).__name__}, not a text'))
     start = result.lstrip()[:_SLACK * self._config.max_result_chars]
-    # Half a character can not be written to a file.
+    # Half a character cannot be written to a file.
     return Answer(start.encode('utf-8', 'replace').decode('utf-8'))
 
   def _settle(self, job: _Job, answers: Sequence[Answer] | errors.UserError) -> bool:

@@ -53,7 +53,7 @@ class McpTool:
     Raises:
       ToolError: the argument does not fit, the tool is gone, or the server answers with an error
         or without a text.
-      OSError: there is no answer: the server ended (ConnectionError), can not be started, or took
+      OSError: there is no answer: the server ended (ConnectionError), cannot be started, or took
         too long (TimeoutError). Another time there may be one.
       RuntimeError: the server is closed.
     """
@@ -80,7 +80,7 @@ def mcp_tools(
       for the next call.
 
   Raises:
-    UserError: it can not be started or reached, has no tools, or tools that no call can tell
+    UserError: it cannot be started or reached, has no tools, or tools that no call can tell
       apart; or the package `mcp` is missing.
   """
   try:
@@ -215,7 +215,7 @@ def _sendable(arguments: dict[str, Any]) -> dict[str, Any]:
   try:
     json.dumps(arguments, ensure_ascii=False, allow_nan=False).encode()
   except ValueError as error:  # half a character, or no number
-    raise ToolError('the argument can not be sent as JSON') from error
+    raise ToolError('the argument cannot be sent as JSON') from error
   return arguments
 
 

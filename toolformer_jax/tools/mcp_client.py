@@ -64,7 +64,7 @@ class Server:
     """Returns the tools that the server has now, each beside what the server calls itself.
 
     Raises:
-      UserError: it can not be started or reached, or not in time.
+      UserError: it cannot be started or reached, or not in time.
     """
     try:
       connection = self._run(self._connected())
@@ -78,7 +78,7 @@ class Server:
 
     Raises:
       ToolError: it has no such tool, or does not take the arguments.
-      ConnectionError: it can not be started, or ended during the call.
+      ConnectionError: it cannot be started, or ended during the call.
       TimeoutError: it took too long.
       RuntimeError: it is closed.
     """

@@ -1,4 +1,4 @@
-"""Machine translation to English (paper, section 3), of a text in a language that is told from it.
+"""Machine translation to English (paper, section 3), of a text whose language is identified.
 
 Who translates is a back end: Apertium's rules, NLLB (the paper's), or a language model.
 """

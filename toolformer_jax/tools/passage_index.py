@@ -61,7 +61,7 @@ class PassageIndex:
 
   @classmethod
   def build(cls, pages: Iterable[Page], passage_words: int = 100) -> 'PassageIndex':
-    """Returns an index of `pages`, in passages of at most so many words.
+    """Returns an index of `pages`, in passages of at most `passage_words` words.
 
     Raises:
       UserError: the pages hold no words.
@@ -170,7 +170,7 @@ def _bm25s() -> ModuleType:
 
 
 def _tokenizer() -> dict[str, Any]:
-  """Returns the arguments of bm25s.tokenize; a stemmer of its own, as threads can not share one."""
+  """Returns the arguments of bm25s.tokenize; a stemmer of its own, as threads cannot share one."""
   return {
     'token_pattern': _WORD,
     'stopwords': 'english',
@@ -209,7 +209,7 @@ def passage_index(settings: SearchConfig) -> PassageIndex:
   """Returns the index of the corpus of `settings`, from the cache if it was built before.
 
   Raises:
-    UserError: there is no such corpus, it has no pages, or the cache can not be written.
+    UserError: there is no such corpus, it has no pages, or the cache cannot be written.
   """
   corpus = _locate(settings.corpus)
   directory = cache_directory() / 'search' / _key(corpus, settings)
@@ -218,7 +218,7 @@ def passage_index(settings: SearchConfig) -> PassageIndex:
     with filelock.FileLock(directory.with_suffix('.lock')):  # the second process finds it built
       return _load(directory) or _build(corpus, settings, directory)
   except OSError as error:
-    raise UserError(f'can not write the cache {directory.parent}: {error}; set TOOLFORMER_CACHE to '
+    raise UserError(f'cannot write the cache {directory.parent}: {error}; set TOOLFORMER_CACHE to '
                     'a directory with space that you may write') from error
 
 

@@ -70,7 +70,7 @@ class QuestionAnswering:
 
 
 def question_prompt(question: str, passages: Sequence[str]) -> str:
-  """Returns the prompt whose line goes on with the answer; the best passage stands last."""
+  """Returns the prompt whose last line the answer completes; the best passage stands last."""
   shown = [_block(question, [passage] if passages else []) + f' {answer}\n\n'
            for passage, question, answer in _EXAMPLES]
   return f'{_INSTRUCTION}\n\n{"".join(shown)}{_block(question, passages[::-1])}'

@@ -168,7 +168,7 @@ class Toolbox:
     JAX's backend, so JAX has to be configured before.
 
     Raises:
-      UserError: a name is unknown, there is none, or a tool can not be built.
+      UserError: a name is unknown, there is none, or a tool cannot be built.
     """
     return [self._build(name) for name in self.spelled(names)]
 
@@ -249,7 +249,7 @@ def mcp_tool(name: str, server: str) -> Tool:
   """Returns the tool `name` of an MCP server: a command line, or a URL.
 
   Raises:
-    UserError: the server can not be used, or has no such tool.
+    UserError: the server cannot be used, or has no such tool.
   """
   tools = _server_tools(server)
   if name not in tools:

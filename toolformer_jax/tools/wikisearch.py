@@ -14,7 +14,7 @@ class WikiSearch:
   name = 'WikiSearch'
 
   def __init__(self, index: PassageIndex, snippet_words: int = 40):
-    """Searches `index`; a snippet is a part of a passage of at most so many words."""
+    """Searches `index`; a snippet is a part of a passage, `snippet_words` long at most."""
     self._index = index
     self._snippet_words = snippet_words
     self.version = f'{index.version}-{snippet_words}'

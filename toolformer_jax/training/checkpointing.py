@@ -42,7 +42,7 @@ class StepCheckpoints:
         state = self._checkpointer.load(step, abstract)
       except Exception as error:  # what Orbax raises depends on what is broken
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        log.warning('checkpoint %s can not be read (%s); an older one is used, if there is any',
+        log.warning('checkpoint %s cannot be read (%s); an older one is used, if there is any',
                     self._directory / str(step), reason)
       else:
         # Steps after it are done again.
@@ -70,14 +70,14 @@ class StepCheckpoints:
     """Returns the state of the lowest dev loss, laid out like `abstract`.
 
     Raises:
-      UserError: it can not be read.
+      UserError: it cannot be read.
     """
     self._checkpointer.wait()
     step = self.best_step()
     try:
       return self._checkpointer.load(step, abstract)
     except Exception as error:  # what Orbax raises depends on what is broken
-      raise UserError(f'the best checkpoint, {self._directory / str(step)}, can not be read; '
+      raise UserError(f'the best checkpoint, {self._directory / str(step)}, cannot be read; '
                       'choose another --output_dir') from error
 
   def last_good(self, at_most: int) -> str:

@@ -42,9 +42,9 @@ class FinetuneConfig:
     save_every: steps between checkpoints. With dev texts, their perplexity is measured before
       each, and the best one is the result; every 500 steps in the paper.
     keep: how many of the newest checkpoints stay; the best one stays as well.
-    patience: end early when the dev perplexity did not fall at so many checkpoints in a row; 0:
+    patience: end early when the dev perplexity did not fall at this many checkpoints in a row; 0:
       never.
-    max_loss_rise: stop with an error when the loss has risen by so many nats over its lowest.
+    max_loss_rise: stop with an error when the loss has risen by this many nats over its lowest.
     wandb_project: where Weights & Biases keeps the metrics, if it is installed; '': nowhere.
   """
 
@@ -97,7 +97,7 @@ class MixtureConfig:
   """Which texts an epoch holds, by the tool that they have calls to.
 
   Attributes:
-    cap: at most so many texts of each tool (25,000 in the paper, appendix B).
+    cap: at most this many texts of each tool (25,000 in the paper, appendix B).
     rates: how often an epoch holds each text of a tool, by the tool's name ('text': no calls): 2.0
       is twice, 0.5 every other text; 1.0 by default.
     dev_texts: this many texts (a tenth of all at most) are held out, to choose the best checkpoint

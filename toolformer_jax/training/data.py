@@ -38,7 +38,7 @@ def annotated_example(record: AnnotatedDocument, tokenizer: Tokenizer,
   inserted = [(call.position, call.call()) for call in record.calls]
   silent = {syntax.closing(call.result or '') for _, call in inserted} if mask_results else set()
   ids = tokenizer.encode(record.document.text)
-  # Weights take the same way as ids, so that the two can not drift apart.
+  # Weights take the same way as ids, so that the two cannot drift apart.
   def weigh(piece: str) -> list[float]:
     return [0.0 if piece in silent else 1.0] * len(tokenizer.encode(piece))
   try:

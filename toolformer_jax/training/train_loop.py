@@ -38,7 +38,7 @@ def run_steps(
 ) -> tuple[TrainState, bool]:
   """Does the steps that are left; returns the last state, and whether the run has ended.
 
-  It has not if `stop` was reached: then the last state is saved, and a later run goes on with it.
+  It has not if `stop` was reached: then the last state is saved, and a later run continues with it.
 
   Args:
     state: after step `first`.

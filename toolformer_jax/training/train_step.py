@@ -73,7 +73,7 @@ def make_step(
   Dropout depends on the settings' seed and the step alone. Parameters, second moments and sums of
   gradients stay float32 whatever the computation's dtype is.
   """
-  # Without being told, the compiler may return the state laid out otherwise than it came.
+  # Without output shardings, the compiler may return the state with other shardings.
   where = jax.tree.map(lambda leaf: leaf.sharding, abstract)
   def step(frozen, state, batch):
     weight = jnp.maximum(batch.weights_RT.sum(), 1e-6)  # it may hold nothing but masked results

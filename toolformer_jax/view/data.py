@@ -74,7 +74,7 @@ class ToolGains:
   Attributes:
     name: of the tool, as calls spell it.
     tau_f: threshold of the run.
-    max_texts: merging keeps the calls of at most so many texts; infinite if the run does not say.
+    max_texts: merging keeps the calls of at most this many texts; infinite if the run does not say.
     calls: the gain of every call that has losses.
     places: the best gain of each place, of which merging keeps one call.
     texts: the best gain of each text.
@@ -218,7 +218,7 @@ def _files(folder: pathlib.Path) -> dict[str, int]:
   """Returns the finished files of a stage and when each was written; none before it began.
 
   Raises:
-    UserError: the folder can not be read.
+    UserError: the folder cannot be read.
   """
   try:
     with os.scandir(folder) as entries:
@@ -227,7 +227,7 @@ def _files(folder: pathlib.Path) -> dict[str, int]:
   except FileNotFoundError:
     return {}
   except OSError as error:
-    raise UserError(f'can not read {folder}: {error.strerror}') from error
+    raise UserError(f'cannot read {folder}: {error.strerror}') from error
 
 
 def _chunks(files: Iterable[str]) -> list[str]:

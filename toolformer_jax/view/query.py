@@ -64,12 +64,12 @@ def parse(query: str, tools: Sequence[ToolGains]) -> Query:
   """Returns what the part of an address after `?` asks for; what it leaves out is as in the run.
 
   Raises:
-    UserError: a field is unknown, is there twice, or has a value that it can not have.
+    UserError: a field is unknown, is there twice, or has a value that it cannot have.
   """
   try:
     pairs = urllib.parse.parse_qsl(query, max_num_fields=100)
   except ValueError as error:
-    raise UserError(f'the address can not be read: {error}') from error
+    raise UserError(f'the address cannot be read: {error}') from error
   fields = dict(pairs)
   if len(fields) < len(pairs):
     raise UserError('a field of the address is there twice')

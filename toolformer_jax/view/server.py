@@ -29,12 +29,12 @@ def make_server(reader: RunReader, port: int) -> ThreadingHTTPServer:
   """Returns a server of the run that `reader` reads; its port is chosen if `port` is 0.
 
   Raises:
-    UserError: the port can not be had.
+    UserError: the port cannot be had.
   """
   try:
     return ThreadingHTTPServer((ADDRESS, port), functools.partial(_Handler, reader))
   except OSError as error:
-    raise UserError(f'can not serve on port {port} ({os.strerror(error.errno)}); '
+    raise UserError(f'cannot serve on port {port} ({os.strerror(error.errno)}); '
                     'choose another --port') from error
 
 
@@ -54,7 +54,7 @@ def respond(reader: RunReader, host: str, target: str) -> tuple[int, str]:
   try:
     run = reader.read()
   except UserError as error:
-    return 500, error_page('The run can not be read', str(error))
+    return 500, error_page('The run cannot be read', str(error))
   try:
     query = parse(fields, run.tools)
   except UserError as error:
@@ -66,7 +66,7 @@ def respond(reader: RunReader, host: str, target: str) -> tuple[int, str]:
   try:
     return 200, run_page(run, query, selected)
   except UserError as error:
-    return 500, error_page('The run can not be shown', str(error))
+    return 500, error_page('The run cannot be shown', str(error))
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From the data sets to the tables of this report: half a day on two cores. Each step goes on where
+# From the data sets to the tables of this report: half a day on two cores. Each step continues where
 # it was stopped, and does nothing again that is done.
 #
 #     bash experiments/reports/smollm2_135m/run.sh DATA OUTPUT

@@ -1,4 +1,4 @@
-"""LAMA (Petroni et al. 2019): statements of facts that end in what is to be told (paper, 4.2.1).
+"""LAMA (Petroni et al. 2019): statements of facts that end in the answer (paper, 4.2.1).
 
 Only statements whose mask is final are asked, so that they can be read from left to right.
 """

@@ -24,7 +24,7 @@ def read_tfds(task: Task, directory: str) -> Iterator[Question]:
 
   Raises:
     MissingData: tfds does not have it.
-    UserError: it can not be had, or tfds is not installed.
+    UserError: it cannot be had, or tfds is not installed.
   """
   if task.name not in _READERS:
     raise MissingData(f'tfds has no {task.title}: {task.how_to_get}')
@@ -40,7 +40,7 @@ def read_tfds(task: Task, directory: str) -> Iterator[Question]:
       yield from tfds.as_numpy(tfds.load(name, split=split, data_dir=directory or None))
     except Exception as error:  # of the network, of the disk
       reason = ' '.join(str(error).split())[:300]
-      raise UserError(f'tfds can not load {name}: {type(error).__name__}: {reason}') from error
+      raise UserError(f'tfds cannot load {name}: {type(error).__name__}: {reason}') from error
   return _READERS[task.name](load)
 
 
