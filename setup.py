@@ -25,7 +25,10 @@ setup(
   ],
   # The gin files stand at the top of the repository, where people look for them.
   package_dir={'toolformer_jax.configs': 'configs'},
-  package_data={'toolformer_jax.configs': ['*.gin', '**/*.gin', 'prompts/*.txt']},
+  package_data={
+    'toolformer_jax.configs': ['*.gin', '**/*.gin', 'prompts/*.txt'],
+    'toolformer_jax.view': ['templates/*'],
+  },
   entry_points={'console_scripts': ['toolformer = toolformer_jax.cli:main']},
   install_requires=[
     'bm25s>=0.2.13,<0.4',

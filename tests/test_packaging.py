@@ -1,4 +1,4 @@
-"""A wheel that is installed elsewhere is whole: gin files and prompts come with it."""
+"""A wheel that is installed elsewhere has its data: gin files, prompts, templates of pages."""
 
 import pathlib
 import shutil
@@ -18,6 +18,10 @@ with importlib.resources.as_file(configs) as folder:
   for path in sorted(folder.rglob('*.*')):
     if path.suffix in ('.gin', '.txt'):
       print(path.relative_to(folder).as_posix())
+'''
+RENDER = '''
+from toolformer_jax.view.pages import error_page
+print(error_page('Not found', 'a & b'))
 '''
 
 
@@ -59,6 +63,12 @@ def test_installed_wheel_has_the_configs(installed):
   where, *names = run('-I', '-c', script, cwd=installed.parent).splitlines()
   assert pathlib.Path(where).samefile(installed)
   assert names == config_files()
+
+
+def test_installed_wheel_has_the_templates_of_pages(installed):
+  script = f'import sys; sys.path.insert(0, {str(installed)!r})\n{RENDER}'
+  page = run('-I', '-c', script, cwd=installed.parent)
+  assert '<p>a &amp; b</p>' in page and '.panel {' in page
 
 
 def test_development_installation_has_the_configs(tmp_path):

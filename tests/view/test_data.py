@@ -12,7 +12,7 @@ from toolformer_jax.annotation.merge import merge
 from toolformer_jax.annotation.run_dir import RunFolder
 from toolformer_jax.data.records import Candidate, Document, ExecutedCall
 from toolformer_jax.errors import UserError
-from toolformer_jax.view.charts import slider
+from toolformer_jax.view.charts import threshold_slider
 from toolformer_jax.view.data import RunReader, ShownCall, cut_at_calls
 
 TAU_F = {'Calculator': 0.5, 'WikiSearch': 1.0}
@@ -166,10 +166,10 @@ def test_thresholds_keep_what_merging_keeps(tmp_path_factory, write_run, scored,
                    TAU_F)
   run = RunReader(path).read()
   for tool in run.tools:
-    steps, step = slider(tool, tau_f)
-    steps = json.loads(steps)
-    assert steps[step][0] == tau_f
-    for threshold, kept, texts, _ in [*steps[::20], steps[step]]:
+    slider = threshold_slider(tool, tau_f)
+    steps = json.loads(slider.steps)
+    assert steps[slider.step][0] == tau_f
+    for threshold, kept, texts, _ in [*steps[::20], steps[slider.step]]:
       thresholds = {**dict.fromkeys(TAU_F, math.inf), tool.name: threshold}
       merged, _ = merge(DOCUMENTS, [c for c in calls if c.tool == tool.name], thresholds)
       assert (kept, texts) == (sum(len(record.calls) for record in merged), len(merged))

@@ -34,12 +34,14 @@ class Shown(html.parser.HTMLParser):
     texts: of the documents, without their calls.
     calls: of the documents, as they stand in the texts.
     cells: of the tables of losses.
+    bars: of the histograms: the range and number of the gains.
     tags: all, with their attributes.
   """
 
   def __init__(self, page):
     super().__init__()
-    self.texts, self.calls, self.cells, self.tags, self._open = [], [], [], [], []
+    self.texts, self.calls, self.cells, self.bars = [], [], [], []
+    self.tags, self._open = [], []
     self.feed(page)
     self.close()
     assert not self._open
@@ -64,6 +66,8 @@ class Shown(html.parser.HTMLParser):
       self.texts[-1] += data
     elif self._open and self._open[-1][0] == 'td':
       self.cells[-1] += data
+    elif [tag for tag, _ in self._open[-2:]] == ['rect', 'title']:
+      self.bars.append(data)
 
   def _inside(self, kind):
     return any(kind in kinds for _, kinds in self._open)
@@ -172,15 +176,27 @@ def test_ticks_cover_the_range_in_equal_steps(low, span, most):
        st.floats(-9, 9))
 def test_histogram_counts_every_gain(gains, tau_f):
   tool = ToolGains('T', 0.5, math.inf, tuple(sorted(gains)), (), ())
-  chart = charts.histogram(tool, tau_f)
-  bars = [int(part.split(' calls')[0]) for part in chart.split(': ')[1:]]
-  assert sum(bars) == sum(abs(gain) <= 5 for gain in gains)
-  heights = [float(part.split('"')[0]) for part in chart.split(' height="')[1:]]
-  for height, bar in zip(heights, bars, strict=True):
-    assert height == pytest.approx(max(2, 120 * bar / max(bars)), abs=0.1)
+  bars = charts.gain_histogram(tool, tau_f).bars
+  counts = [bar.count for bar in bars]
+  assert sum(counts) == sum(abs(gain) <= 5 for gain in gains)
+  for bar in bars:
+    assert bar.height == pytest.approx(max(2, 120 * bar.count / max(counts)), abs=0.1)
+
+
+def test_every_bar_is_drawn_with_its_count(tmp_path, write_run, scored):
+  calls = [scored('a', 0, gain, str(gain)) for gain in (-1.0, 0.25, 0.25, 2.0)]
+  path = write_run(tmp_path / 'run', [[Document('a', 'abc')]], calls, {'Calculator': 0.5})
+  tool, = RunReader(path).read().tools
+  bars = charts.gain_histogram(tool, 0.5).bars
+  page = shown(path)
+  drawn = [(value['class'], float(value['x']), float(value['height']))
+           for tag, value in page.tags if tag == 'rect']
+  assert drawn == [(charts.color_class((bar.low + bar.high) / 2), bar.x, bar.height)
+                   for bar in bars]
+  assert page.bars == [f'{bar.low:g} to {bar.high:g}: {bar.count} calls' for bar in bars]
 
 
 @pytest.mark.parametrize('gain, grade', [
   (-2.0, 0), (-0.01, 4), (0.04, 4), (0.05, 5), (0.99, 7), (1.0, 8), (float('nan'), 4)])
-def test_colours_go_from_worst_to_best(gain, grade):
-  assert charts.colour(gain) == f'g{grade}'
+def test_colors_go_from_worst_to_best(gain, grade):
+  assert charts.color_class(gain) == f'g{grade}'

@@ -46,7 +46,7 @@ def shown(texts, query):
 
 @given(QUERIES)
 def test_an_address_is_read_as_it_was_written(query):
-  path, _, fields = query.address(query.page).partition('?')
+  path, _, fields = query.url(query.page).partition('?')
   assert path == '/'
   assert parse(fields, TOOLS) == query
 

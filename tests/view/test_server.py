@@ -63,6 +63,7 @@ def ask(port, target='/', method='GET', **headers):
 def test_page_is_served_with_a_strict_policy(port):
   status, headers, body = ask(port)
   assert (status, headers['Content-Type']) == (200, 'text/html; charset=utf-8')
+  assert headers['Cache-Control'] == 'no-store'
   assert 'One &lt;b&gt;two&lt;/b&gt; €' in re.sub('<span class="call.*?</span>', '', body)
   policy = dict(part.split(' ', 1) for part in headers['Content-Security-Policy'].split('; '))
   assert policy['default-src'] == "'none'"
@@ -96,8 +97,8 @@ def test_only_names_of_this_machine_are_answered(port, host, status):
 @pytest.mark.parametrize('target, status, message', [
   ('/favicon.ico', 404, 'There is no such page'), ('/../run.json', 404, 'no such page'),
   ('/?page=2', 404, 'There is no page 2; the last one is 1'),
-  ('/?min_gain=x', 400, 'min_gain: &#x27;x&#x27; is not a number'),
-  ('/?tool=%3Cscript%3E', 400, 'unknown tool &#x27;&lt;script&gt;&#x27;'),
+  ('/?min_gain=x', 400, 'min_gain: &#39;x&#39; is not a number'),
+  ('/?tool=%3Cscript%3E', 400, 'unknown tool &#39;&lt;script&gt;&#39;'),
   ('/?tool=Calculator&state=kept', 200, '<strong>1 calls</strong> in 1 of 1 texts'),
   ('/?tau_f.Calculator=2', 200, 'keeps <output>0</output> calls'),
   ('/?min_gain=9', 200, '<strong>0 calls</strong>'),

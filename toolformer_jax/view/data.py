@@ -26,28 +26,48 @@ from toolformer_jax.errors import UserError
 from toolformer_jax.tokenizer import Tokenizer
 
 KEPT, REJECTED, FAILED, PENDING = STATES = ('kept', 'rejected', 'failed', 'pending')
+STATE_NAMES = {KEPT: 'kept', REJECTED: 'rejected', FAILED: 'no result', PENDING: 'not scored yet'}
 _STAGES = {'sample': Candidate, 'execute': ExecutedCall, 'filter': ScoredCall}
 
 
 @dataclass(frozen=True)
 class ShownCall:
-  """A call as far as the run has come with it.
+  """A call after the last stage that has processed it.
 
   Attributes:
-    record: of the last stage that has it.
-    gain: None before it has losses.
-    is_best: no other call to its tool at its place gains more; merging keeps no other one.
+    record: of that stage.
+    gain: in nats; None before the call has losses.
+    is_best: whether its gain is the highest of all calls to its tool at its position, so that
+      merging may keep it.
   """
 
   record: Candidate
   gain: float | None
   is_best: bool
 
+  @property
+  def text(self) -> str:
+    """The call and its result, as in `[Calculator(1 + 2) → 3]`."""
+    record = self.record
+    result = record.result if isinstance(record, ExecutedCall) else None
+    return f'[{record.tool}({record.argument}){"" if result is None else f" → {result}"}]'
+
   def state(self, tau_f: float) -> str:
-    """Returns the one of STATES that the call is in under a threshold."""
+    """Returns the state of the call, one of STATES, at the threshold `tau_f`."""
     if self.gain is not None:
       return KEPT if self.is_best and self.gain >= tau_f else REJECTED
     return FAILED if getattr(self.record, 'failure', None) is not None else PENDING
+
+  def verdict(self, tau_f: float) -> str:
+    """Returns the state of the call in words, with the reason where it is known."""
+    state = self.state(tau_f)
+    if state == FAILED:
+      return f'no result: {self.record.failure}'
+    if state == PENDING and not isinstance(self.record, ExecutedCall):
+      return 'not executed yet'
+    if state == REJECTED and self.gain >= tau_f:
+      return 'rejected: another call gains more here'
+    return STATE_NAMES[state]
 
 
 @dataclass(frozen=True)

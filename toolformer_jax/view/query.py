@@ -39,8 +39,8 @@ class Query:
       return False
     return self.state is None or call.state(self.tau_f[call.record.tool]) == self.state
 
-  def address(self, page: int) -> str:
-    """Returns the address of another page of the same."""
+  def url(self, page: int) -> str:
+    """Returns the URL of page `page` with the same thresholds and filters."""
     fields = {'tool': self.tool, 'state': self.state, 'min_gain': self.min_gain,
               **{_TAU_F + tool: tau_f for tool, tau_f in self.tau_f.items()}, 'page': page}
     given = {name: value for name, value in fields.items() if value is not None}

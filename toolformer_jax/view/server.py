@@ -7,9 +7,8 @@ import re
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from toolformer_jax.errors import UserError
-from toolformer_jax.view.assets import CONTENT_SECURITY_POLICY
 from toolformer_jax.view.data import RunReader
-from toolformer_jax.view.pages import error_page, page_count, run_page
+from toolformer_jax.view.pages import CONTENT_SECURITY_POLICY, error_page, page_count, run_page
 from toolformer_jax.view.query import parse, select
 
 ADDRESS = '127.0.0.1'
