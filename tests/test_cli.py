@@ -554,3 +554,14 @@ def test_finetune_refuses_records_of_wrong_types(fails, workplace, checkpoint):
   (workplace / 'c.jsonl').write_text('{"id": "a", "text": null, "calls": []}\n')
   assert 'c.jsonl:1: not an AnnotatedDocument record (text is None)' in fails(
       'finetune', '--data', 'c.jsonl', '--checkpoint', checkpoint, '--output_dir', 'o')
+
+
+@pytest.mark.parametrize(('argv', 'message'), [
+  (['plan', '--mesh', '-1,8,1', '--model', 'none'], 'required'),
+  (['plan', '--mesh', '-2,8,1', '--model', 'gptj_6b', '--topology', 'v5e-8', '--step', 'train',
+    '--batch', '1', '--length', '8'], "'-2,8,1' must have positive sizes"),
+  (['call', 'calculator', '--date', '-3'], "'-3' is not a date"),
+])
+def test_values_may_begin_with_a_minus(capsys, argv, message):
+  assert cli.main(argv) == 2
+  assert message in capsys.readouterr().err

@@ -189,3 +189,17 @@ def test_the_real_model_on_all_the_real_data(data_dir, smollm2_path, capsys, mon
   assert code == 0, out
   for title in ('LAMA', 'ASDiv', 'SVAMP', 'GSM8K', 'WebQS', 'NQ', 'XQuAD', 'Dateset'):
     assert f'| {title} | 3 |' in out
+
+
+@pytest.mark.parametrize(('change', 'named'), [
+    (['--gin.ModelConfig.dtype="bfloat16"'], 'dtype'),
+    (['--gin.ExecutorConfig.max_result_chars=9'], 'limits.max_result_chars')])
+def test_answers_depend_on_dtype_and_limits_of_tools(evaluate, change, named):
+  assert evaluate('--limit', 1)[0] == 0
+  code, _, err = evaluate(*change, '--limit', 1)
+  assert code == 2 and named in err
+
+
+def test_what_an_evaluation_decides_cannot_be_set_in_silence(evaluate):
+  code, _, err = evaluate('--gin.GenerationConfig.max_tokens=9')
+  assert code == 2 and 'GenerationConfig.max_tokens has no effect on an evaluation' in err

@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -62,3 +63,14 @@ def test_only_gradients_longer_than_the_clip_norm_are_clipped(size, moment):
 def test_settings_are_checked(name, value):
   with pytest.raises(UserError, match=f'FinetuneConfig.{name}'):
     FinetuneConfig(**{name: value})
+
+
+def test_weight_decay_spares_biases_and_the_scales_of_norms():
+  params = {'block': {'norm': {'scale': jnp.ones(3)},
+                      'query': {'kernel': jnp.ones((3, 3)), 'bias': jnp.ones(3)}},
+            'embedding': jnp.ones((5, 3)), 'adapter': {'a': jnp.ones((3, 2))}}
+  optimizer = make_optimizer(FinetuneConfig(weight_decay=0.1, warmup_fraction=0.0))
+  updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
+  decays = jax.tree.map(lambda update: bool((update < 0).all()), updates)
+  assert decays == {'block': {'norm': {'scale': False}, 'query': {'kernel': True, 'bias': False}},
+                    'embedding': True, 'adapter': {'a': True}}

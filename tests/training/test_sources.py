@@ -1,5 +1,6 @@
 """Texts to train on, whoever wrote them; seqio's examples lose no id 0."""
 
+import gzip
 import sys
 
 import pytest
@@ -25,6 +26,9 @@ def test_texts_with_calls_come_from_a_run_or_a_file(tmp_path):
   assert list(read_texts(str(tmp_path / 'run'))) == RECORDS
   write_records(tmp_path / 'c.jsonl', RECORDS)
   assert list(read_texts(str(tmp_path / 'c.jsonl'))) == RECORDS
+  compressed = tmp_path / 'c.jsonl.gz'
+  compressed.write_bytes(gzip.compress((tmp_path / 'c.jsonl').read_bytes()))
+  assert list(read_texts(str(compressed))) == RECORDS  # with their calls
 
 
 def test_any_corpus_is_plain_text(tmp_path):
