@@ -12,7 +12,6 @@ known to have been among the k likeliest.
 """
 
 import argparse
-import json
 import re
 import sys
 from collections import defaultdict
@@ -23,7 +22,7 @@ from ablation_filter import documents_of
 from reproduce import main
 
 from toolformer_jax.annotation.merge import merge
-from toolformer_jax.annotation.run_dir import stage_name
+from toolformer_jax.annotation.run_dir import RunReader, stage_name
 from toolformer_jax.data.records import Document, ExecutedCall, ScoredCall
 from toolformer_jax.runtime.markdown import markdown_table
 from toolformer_jax.tokenizer import Tokenizer
@@ -41,11 +40,12 @@ def run(args: argparse.Namespace) -> str:
     counts = ', '.join(f'{len(calls):,} of {tool}' for tool, calls in by_tool.items())
     return f'# {TITLE}\n\nCounts {counts}.'
   documents, tokenizer = documents_of(args.run), Tokenizer.load(args.run)
-  described = json.loads((args.run / 'run.json').read_text('utf-8'))['configuration']['tools']
+  reader = RunReader(args.run)
+  settings = reader.tool_settings()
   sections = [f'# {TITLE}']
   for tool, calls in by_tool.items():
-    known_from = described[tool]['tau_f'] if any(call.loss_call is None for call in calls) else 0.0
-    ranks = ranked(table2_api_calls.records_of(args.run, stage_name(tool, 'execute'), ExecutedCall))
+    known_from = settings[tool]['tau_f'] if any(call.loss_call is None for call in calls) else 0.0
+    ranks = ranked(reader.read_all(stage_name(tool, 'execute'), ExecutedCall))
     sections += [f'## {tool}, {len(calls):,} calls of {len(documents):,} texts',
                  markdown_table(rows(calls, ranks, documents, tokenizer, known_from))]
   return '\n\n'.join(sections)

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from reproduce import main
 
 from toolformer_jax.annotation.config import THRESHOLDS
-from toolformer_jax.annotation.run_dir import stage_name
-from toolformer_jax.data.records import Record, ScoredCall, read_records
+from toolformer_jax.annotation.run_dir import RunReader, stage_name
+from toolformer_jax.data.records import ScoredCall
 from toolformer_jax.errors import UserError
 from toolformer_jax.experiments import paper
 from toolformer_jax.runtime.markdown import markdown_table
@@ -30,7 +30,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def scored_calls(run: pathlib.Path, tool: str) -> Iterator[ScoredCall]:
   """Yields the calls of a tool that have been scored."""
-  return records_of(run, stage_name(tool, 'filter'), ScoredCall)
+  return RunReader(run).read_all(stage_name(tool, 'filter'), ScoredCall)
 
 
 def scored_by_tool(run: pathlib.Path) -> dict[str, list[ScoredCall]]:
@@ -44,12 +44,6 @@ def scored_by_tool(run: pathlib.Path) -> dict[str, list[ScoredCall]]:
   if not by_tool:
     raise UserError(f'{run} has no scored calls; --run must be an output folder of annotate')
   return by_tool
-
-
-def records_of(run: pathlib.Path, stage: str, kind: type[Record]) -> Iterator[Record]:
-  """Yields the records of a stage of a run, so far as it has come."""
-  for path in sorted((run / stage).glob('[0-9]*.jsonl')):
-    yield from read_records(path, kind)
 
 
 def run(args: argparse.Namespace) -> str:

@@ -12,7 +12,7 @@ import pytest
 
 from toolformer_jax.annotation.merge import merge
 from toolformer_jax.data.records import Document, ExecutedCall, ScoredCall
-from toolformer_jax.view.data import RunReader
+from toolformer_jax.view.data import LiveRun
 from toolformer_jax.view.server import make_server
 
 TEXTS = (
@@ -122,7 +122,7 @@ def calls(scored):
 @pytest.fixture(scope='module')
 def address(tmp_path_factory, write_run, calls):
   path = write_run(tmp_path_factory.mktemp('browser') / 'run', [DOCUMENTS], calls, TAU_F)
-  with make_server(RunReader(path), 0) as server:
+  with make_server(LiveRun(path), 0) as server:
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield f'http://127.0.0.1:{server.server_port}/'

@@ -13,7 +13,7 @@ from toolformer_jax.annotation.run_dir import RunFolder
 from toolformer_jax.data.records import Candidate, Document, ExecutedCall
 from toolformer_jax.errors import UserError
 from toolformer_jax.view.charts import threshold_slider
-from toolformer_jax.view.data import RunReader, ShownCall, cut_at_calls
+from toolformer_jax.view.data import LiveRun, ShownCall, cut_at_calls
 
 TAU_F = {'Calculator': 0.5, 'WikiSearch': 1.0}
 DOCUMENTS = [Document('a', 'Five and six.'), Document('b', 'Seven.'), Document('c', 'Äñ €.')]
@@ -36,11 +36,11 @@ def path(tmp_path, write_run, calls):
 
 def states(path):
   return {(call.record.argument, call.record.position): call.state(TAU_F[call.record.tool])
-          for text in RunReader(path).read().texts for call in text.calls}
+          for text in LiveRun(path).read().texts for call in text.calls}
 
 
 def test_every_call_is_shown_once_as_far_as_it_came(path, calls):
-  run = RunReader(path).read()
+  run = LiveRun(path).read()
   assert (run.name, [tool.name for tool in run.tools]) == ('run', list(TAU_F))
   assert [text.document for text in run.texts] == DOCUMENTS
   shown = [call.record for text in run.texts for call in text.calls]
@@ -66,7 +66,7 @@ def test_stages_tell_how_far_the_run_has_come(path):
   (path / 'documents/.COMPLETED').touch()
   (path / 'wikisearch/filter/00001.jsonl').unlink()
   stages = {stage.name: (stage.chunks, stage.is_complete)
-            for stage in RunReader(path).read().stages}
+            for stage in LiveRun(path).read().stages}
   assert stages['documents'] == (2, True)
   assert stages['wikisearch/execute'] == (2, False)
   assert stages['wikisearch/filter'] == (1, False)
@@ -75,12 +75,12 @@ def test_stages_tell_how_far_the_run_has_come(path):
 
 def test_a_run_that_goes_on_is_read_again_where_it_is_new(path):
   filtered = (path / 'calculator/filter/00000.jsonl').rename(path / 'later')
-  reader = RunReader(path)
-  before = reader.read()
-  assert reader.read() is before
+  live_run = LiveRun(path)
+  before = live_run.read()
+  assert live_run.read() is before
   filtered.rename(path / 'calculator/filter/00000.jsonl')
-  after = reader.read()
-  assert after.tools[0].places == (-0.5, 0.75) != before.tools[0].places
+  after = live_run.read()
+  assert after.tools[0].positions == (-0.5, 0.75) != before.tools[0].positions
   assert after.texts[2] is before.texts[2]  # its chunk is as it was
 
 
@@ -90,7 +90,7 @@ def test_reading_neither_waits_for_the_writer_nor_writes(path):
   configuration = json.loads((path / 'run.json').read_text())['configuration']
   with RunFolder(path, configuration, {}):
     before = files()
-    assert len(RunReader(path).read().texts) == 3
+    assert len(LiveRun(path).read().texts) == 3
     assert files() == before
 
 
@@ -103,15 +103,15 @@ def test_other_folders_are_refused(tmp_path, tokenizer, run_json):
   if run_json is not None:
     (tmp_path / 'run.json').write_text(run_json)
   with pytest.raises(UserError, match='is not the output folder of an annotation run'):
-    RunReader(tmp_path)
+    LiveRun(tmp_path)
   with pytest.raises(UserError, match='is not the output folder of an annotation run'):
-    RunReader(tmp_path / 'nowhere')
+    LiveRun(tmp_path / 'nowhere')
 
 
 def test_a_run_without_its_tokenizer_says_what_to_do(path):
   (path / 'tokenizer.json').unlink()
   with pytest.raises(UserError, match='the same annotate command again adds it'):
-    RunReader(path)
+    LiveRun(path)
 
 
 @pytest.mark.parametrize('old, new, message', [
@@ -123,13 +123,13 @@ def test_broken_records_are_named(path, old, new, message):
   file = path / 'calculator/filter/00000.jsonl'
   file.write_text(file.read_text().replace(old, new))
   with pytest.raises(UserError, match=message):
-    RunReader(path).read()
+    LiveRun(path).read()
 
 
 def test_a_stage_that_can_not_be_read_is_named(path):
   (path / 'merged').symlink_to('merged')  # to itself
   with pytest.raises(UserError, match='cannot read .*merged: Too many levels'):
-    RunReader(path).read()
+    LiveRun(path).read()
 
 
 @given(TEXTS, st.data())
@@ -164,7 +164,7 @@ def test_thresholds_keep_what_merging_keeps(tmp_path_factory, write_run, scored,
   calls = [scored(*place) for place in places]
   path = write_run(tmp_path_factory.mktemp('run') / 'r', [DOCUMENTS[:2], DOCUMENTS[2:]], calls,
                    TAU_F)
-  run = RunReader(path).read()
+  run = LiveRun(path).read()
   for tool in run.tools:
     slider = threshold_slider(tool, tau_f)
     steps = json.loads(slider.steps)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from toolformer_jax.data.records import Candidate, Document, ExecutedCall
 from toolformer_jax.view import charts
-from toolformer_jax.view.data import RunReader, ToolGains
+from toolformer_jax.view.data import LiveRun, ToolGains
 from toolformer_jax.view.pages import TEXTS_PER_PAGE, error_page, page_count, run_page
 from toolformer_jax.view.query import parse, select
 
@@ -74,7 +74,7 @@ class Shown(html.parser.HTMLParser):
 
 
 def shown(path, address=''):
-  run = RunReader(path).read()
+  run = LiveRun(path).read()
   query = parse(address, run.tools)
   return Shown(run_page(run, query, select(run, query)))
 
@@ -144,7 +144,7 @@ def test_a_cap_that_leaves_texts_out_is_told(tmp_path, write_run, scored, max_te
   configuration = json.loads((path / 'run.json').read_text())
   configuration['configuration']['tools']['Calculator']['max_texts'] = max_texts
   (path / 'run.json').write_text(json.dumps(configuration))
-  run = RunReader(path).read()
+  run = LiveRun(path).read()
   page = run_page(run, parse('', run.tools), select(run, parse('', run.tools)))
   assert ('before all but 1 texts are left out' in page) == noted
 
@@ -186,7 +186,7 @@ def test_histogram_counts_every_gain(gains, tau_f):
 def test_every_bar_is_drawn_with_its_count(tmp_path, write_run, scored):
   calls = [scored('a', 0, gain, str(gain)) for gain in (-1.0, 0.25, 0.25, 2.0)]
   path = write_run(tmp_path / 'run', [[Document('a', 'abc')]], calls, {'Calculator': 0.5})
-  tool, = RunReader(path).read().tools
+  tool, = LiveRun(path).read().tools
   bars = charts.gain_histogram(tool, 0.5).bars
   page = shown(path)
   drawn = [(value['class'], float(value['x']), float(value['height']))

@@ -66,8 +66,8 @@ def test_what_an_address_leaves_out_is_as_in_the_run():
   ('pages=2', "unknown field 'pages': did you mean page"),
   ('page=0', "page: '0' is not the number of a page"), ('page=-1', 'not the number of a page'),
   ('page=%C2%B2', 'not the number of a page'), ('page=' + '9' * 5000, 'not the number of a page'),
-  ('page=1&page=2', 'a field of the address is there twice'),
-  ('&'.join(f'a{i}=1' for i in range(200)), 'the address cannot be read'),
+  ('page=1&page=2', 'a field occurs twice in the address'),
+  ('&'.join(f'a{i}=1' for i in range(200)), 'cannot parse the address'),
 ])
 def test_bad_addresses_are_explained(fields, message):
   with pytest.raises(UserError, match=message.replace('?', r'\?')):

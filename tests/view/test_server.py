@@ -17,7 +17,7 @@ from toolformer_jax import cli
 from toolformer_jax.commands import view
 from toolformer_jax.data.records import Document
 from toolformer_jax.errors import UserError
-from toolformer_jax.view.data import RunReader
+from toolformer_jax.view.data import LiveRun
 from toolformer_jax.view.server import make_server, respond
 
 COMMAND = """import argparse, sys
@@ -37,13 +37,13 @@ def path(tmp_path_factory, write_run, scored):
 
 
 @pytest.fixture(scope='module')
-def reader(path):
-  return RunReader(path)
+def live_run(path):
+  return LiveRun(path)
 
 
 @pytest.fixture(scope='module')
-def port(reader):
-  with make_server(reader, 0) as server:
+def port(live_run):
+  with make_server(live_run, 0) as server:
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield server.server_port
@@ -110,24 +110,24 @@ def test_addresses(port, target, status, message):
 
 @given(st.text(), st.sampled_from(['/', '/?', '/?tool=', '/?page=', '/?state=', '/?min_gain=',
                                    '/?tau_f.Calculator=', '//', 'http://x/?', '']))
-def test_every_address_has_an_answer(reader, rest, start):
-  status, page = respond(reader, 'localhost', start + rest)
+def test_every_address_has_an_answer(live_run, rest, start):
+  status, page = respond(live_run, 'localhost', start + rest)
   assert status in (200, 400, 404) and page.startswith('<!DOCTYPE html>')
 
 
 def test_a_file_that_breaks_meanwhile_is_named(tmp_path, write_run, scored):
   path = write_run(tmp_path / 'run', [[Document('a', 'abc')]], [scored('a', 0, 1)],
                    {'Calculator': 0.5})
-  reader = RunReader(path)
-  assert respond(reader, 'localhost', '/')[0] == 200
+  live_run = LiveRun(path)
+  assert respond(live_run, 'localhost', '/')[0] == 200
   (path / 'calculator/filter/00000.jsonl').write_text('{')
-  status, page = respond(reader, 'localhost', '/')
+  status, page = respond(live_run, 'localhost', '/')
   assert status == 500 and '00000.jsonl:1: not a ScoredCall record' in page
   (path / 'calculator/filter/00000.jsonl').write_text('')
   (path / 'calculator/sample/00000.jsonl').write_text(
       '{"document_id": "a", "tool": "Calculator", "argument": "", "position": 7, '
       '"probability": 0}')
-  status, page = respond(reader, 'localhost', '/')
+  status, page = respond(live_run, 'localhost', '/')
   assert status == 500 and 'annotated with another tokenizer' in page
 
 
@@ -137,15 +137,15 @@ def test_half_a_surrogate_is_no_failure(tmp_path, write_run, tokenizer):
   (path / 'calculator/sample/00000.jsonl').write_text(
       '{"document_id": "a", "tool": "Calculator", "argument": "\\udfff", "position": 2, '
       '"probability": 0}')
-  with make_server(RunReader(path), 0) as server:
+  with make_server(LiveRun(path), 0) as server:
     threading.Thread(target=server.handle_request).start()
     status, _, body = ask(server.server_port)
   assert status == 200 and '[Calculator(?)]' in body and 'a?<span' in body
 
 
-def test_a_port_that_is_taken_is_an_error(reader, port):
+def test_a_port_that_is_taken_is_an_error(live_run, port):
   with pytest.raises(UserError, match=f'cannot serve on port {port} .*; choose another --port'):
-    make_server(reader, port)
+    make_server(live_run, port)
 
 
 def test_command_prints_the_address_and_ends_with_the_interrupt(path):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from toolformer_jax.annotation import run_dir as folders
 from toolformer_jax.annotation.config import THRESHOLDS, AnnotationConfig
 from toolformer_jax.annotation.pipeline import ToolPlan
-from toolformer_jax.annotation.run_dir import RunFolder, stage_name
+from toolformer_jax.annotation.run_dir import RunReader, stage_name
 from toolformer_jax.calls import DEFAULT_SYNTAX, CallSyntax
 from toolformer_jax.data.records import Candidate, Document, ScoredCall
 from toolformer_jax.runtime.markdown import markdown_table
@@ -48,7 +48,7 @@ class ToolRow:
   missing: str | None
 
 
-def summary(folder: RunFolder, plans: Sequence[ToolPlan], settings: AnnotationConfig) -> str:
+def summary(folder: RunReader, plans: Sequence[ToolPlan], settings: AnnotationConfig) -> str:
   """Returns what came of a run: its corpus, a table with a row for each tool, and notes."""
   rows = tool_rows(folder, plans)
   paragraphs = [corpus_line(folder, settings.max_text_tokens), tool_table(rows),
@@ -56,7 +56,7 @@ def summary(folder: RunFolder, plans: Sequence[ToolPlan], settings: AnnotationCo
   return '\n\n'.join(paragraphs)
 
 
-def examples(folder: RunFolder, plans: Iterable[ToolPlan], tokenizer: Tokenizer,
+def examples(folder: RunReader, plans: Iterable[ToolPlan], tokenizer: Tokenizer,
              syntax: CallSyntax, count: int = 10) -> str:
   """Returns the calls that help most and those that just fail to, as in the paper's Table 10."""
   paragraphs = []
@@ -68,7 +68,7 @@ def examples(folder: RunFolder, plans: Iterable[ToolPlan], tokenizer: Tokenizer,
   return '\n\n'.join(paragraphs)
 
 
-def best_calls_sections(folder: RunFolder, plans: Iterable[ToolPlan], tokenizer: Tokenizer,
+def best_calls_sections(folder: RunReader, plans: Iterable[ToolPlan], tokenizer: Tokenizer,
                         syntax: CallSyntax, count: int) -> str:
   """Returns the `count` best calls of each tool that are kept, and as many that are rejected."""
   sections = []
@@ -79,13 +79,13 @@ def best_calls_sections(folder: RunFolder, plans: Iterable[ToolPlan], tokenizer:
   return '\n\n'.join(sections)
 
 
-def tool_rows(folder: RunFolder, plans: Iterable[ToolPlan]) -> list[ToolRow]:
+def tool_rows(folder: RunReader, plans: Iterable[ToolPlan]) -> list[ToolRow]:
   """Returns a row for each of `plans`; stages that were not run yet count as zero."""
   texts = folder.counts(folders.DOCUMENTS)['documents']
   return [_tool_row(folder, plan, texts) for plan in plans]
 
 
-def _tool_row(folder: RunFolder, plan: ToolPlan, texts: int) -> ToolRow:
+def _tool_row(folder: RunReader, plan: ToolPlan, texts: int) -> ToolRow:
   tool = plan.tool.name
   stages = {stage: stage_name(tool, stage) for stage in ('sample', 'execute', 'filter')}
   sampled, executed = (folder.counts(stages[stage]) for stage in ('sample', 'execute'))
@@ -125,7 +125,7 @@ def tool_table(rows: Sequence[ToolRow]) -> str:
   return markdown_table(lines)
 
 
-def time_table(folder: RunFolder, plans: Iterable[ToolPlan]) -> str:
+def time_table(folder: RunReader, plans: Iterable[ToolPlan]) -> str:
   """Returns by stage how many seconds a preselected text took, as a Markdown table.
 
   Tools work while the device samples the next texts: execute is the time that was waited for them.
@@ -165,7 +165,7 @@ def notes(row: ToolRow) -> list[str]:
   return found
 
 
-def corpus_line(folder: RunFolder, max_text_tokens: int) -> str:
+def corpus_line(folder: RunReader, max_text_tokens: int) -> str:
   """Returns a sentence on the documents that were read."""
   counts = folder.counts(folders.DOCUMENTS)
   left_out = ''.join(f'; {counts[reason]} texts {reason} were left out'
@@ -177,7 +177,7 @@ def corpus_line(folder: RunFolder, max_text_tokens: int) -> str:
           f'That makes {counts["documents"]} texts.')
 
 
-def best_calls(folder: RunFolder, plan: ToolPlan,
+def best_calls(folder: RunReader, plan: ToolPlan,
                count: int) -> tuple[list[ScoredCall], list[ScoredCall]]:
   """Returns the `count` best calls that are kept, and as many that just fail to be.
 
@@ -200,7 +200,7 @@ def _rank(call: ScoredCall) -> tuple[bool, float]:
   return call.loss_call is None, -call.gain
 
 
-def call_table(folder: RunFolder, calls: Sequence[ScoredCall], tokenizer: Tokenizer,
+def call_table(folder: RunReader, calls: Sequence[ScoredCall], tokenizer: Tokenizer,
                syntax: CallSyntax = DEFAULT_SYNTAX) -> str:
   """Returns `calls` in their texts as a Markdown table, with the three losses of the filter.
 

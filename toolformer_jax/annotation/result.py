@@ -8,7 +8,7 @@ from typing import Any
 
 from toolformer_jax.annotation import report
 from toolformer_jax.annotation.pipeline import Annotation
-from toolformer_jax.annotation.run_dir import DOCUMENTS, MERGED, RunFolder, stage_name
+from toolformer_jax.annotation.run_dir import DOCUMENTS, MERGED, RunReader, stage_name
 from toolformer_jax.data.records import AnnotatedDocument, Document, ScoredCall
 
 
@@ -53,7 +53,7 @@ class AnnotationResult:
             f'{len(self.annotated)} of them)')
 
 
-def read_result(annotation: Annotation, folder: RunFolder, output_dir: pathlib.Path | None
+def read_result(annotation: Annotation, folder: RunReader, output_dir: pathlib.Path | None
                 ) -> AnnotationResult:
   """Returns what `folder` holds of `annotation`."""
   plans: Sequence = annotation.plans

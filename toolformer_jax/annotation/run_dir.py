@@ -14,15 +14,19 @@
 """
 
 import json
+import os
 import pathlib
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from toolformer_jax.data.records import Record, read_records, write_records
 from toolformer_jax.errors import UserError
 from toolformer_jax.runtime.run_dir import LockedFolder, write_json
 
 DOCUMENTS, MERGED = 'documents', 'merged'
+_CHUNK = re.compile(r'\d{5,}\.jsonl', re.ASCII)
 
 
 def stage_name(tool: str, stage: str) -> str:
@@ -30,60 +34,119 @@ def stage_name(tool: str, stage: str) -> str:
   return f'{tool.lower()}/{stage}'
 
 
-class RunFolder(LockedFolder):
-  """The folder of an annotation run; shard i of n has the chunks whose number is i modulo n."""
+class RunReader:
+  """Reads the folder of an annotation run, without its lock: the run may still be writing.
 
-  def has(self, stage: str, chunk: int) -> bool:
-    """Tells whether a chunk is done."""
-    return self._chunk(stage, chunk).exists()
+  A chunk is complete from the moment that it has its name, so that whatever is there is right.
+
+  Attributes:
+    path: the folder.
+  """
+
+  def __init__(self, path: pathlib.Path):
+    self.path = path
+
+  def tool_settings(self) -> dict[str, dict[str, Any]]:
+    """Returns the settings of each tool, by name, with which the run was started.
+
+    Raises:
+      UserError: the folder is not that of an annotation run.
+    """
+    try:
+      tools = json.loads((self.path / 'run.json').read_text('utf-8'))['configuration']['tools']
+      return {name: dict(settings) for name, settings in tools.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+      raise UserError(f'{self.path} is not the output folder of an annotation run: its run.json is '
+                      'missing, or names no tools') from error
+
+  def chunk_times(self, stage: str) -> dict[int, int]:
+    """Returns the finished chunks of a stage: their numbers, and when each was written, in ns.
+
+    Raises:
+      UserError: the folder of the stage cannot be read.
+    """
+    folder = self.path / stage
+    try:
+      with os.scandir(folder) as entries:
+        return {int(entry.name.removesuffix('.jsonl')): entry.stat().st_mtime_ns
+                for entry in entries if _CHUNK.fullmatch(entry.name)}
+    except FileNotFoundError:  # the stage has not begun
+      return {}
+    except OSError as error:
+      raise UserError(f'cannot read {folder}: {error.strerror}') from error
 
   def chunks(self, stage: str) -> list[int]:
-    """Returns the numbers of the chunks that are done."""
-    return sorted(int(file.stem) for file in (self.path / stage).glob('[0-9]*.jsonl'))
+    """Returns the numbers of the finished chunks of a stage, in ascending order."""
+    return sorted(self.chunk_times(stage))
+
+  def has(self, stage: str, chunk: int) -> bool:
+    """Tells whether a chunk is finished."""
+    return self.chunk_file(stage, chunk).exists()
+
+  def is_complete(self, stage: str) -> bool:
+    """Tells whether the stage has all of its chunks."""
+    return (self.path / stage / '.COMPLETED').exists()
+
+  def read(self, stage: str, chunk: int, kind: type[Record]) -> list[Record]:
+    """Returns the records of a chunk."""
+    return list(read_records(self.chunk_file(stage, chunk), kind))
+
+  def read_all(self, stage: str, kind: type[Record]) -> Iterator[Record]:
+    """Yields the records of all finished chunks of a stage."""
+    for chunk in self.chunks(stage):
+      yield from read_records(self.chunk_file(stage, chunk), kind)
+
+  def counts(self, stage: str, chunks: Iterable[int] | None = None) -> Counter[str]:
+    """Returns the sum of what was counted in `chunks`, by default all that are finished."""
+    total = Counter()
+    for chunk in self.chunks(stage) if chunks is None else chunks:
+      file = self.chunk_file(stage, chunk).with_suffix('.counts.json')
+      total.update(json.loads(file.read_text('utf-8')))
+    return total
+
+  def seconds(self) -> dict[str, float]:
+    """Returns how long each stage took in all, by times.log; a chunk counts once."""
+    try:
+      lines = (self.path / 'times.log').read_text('utf-8').splitlines()
+    except FileNotFoundError:
+      return {}
+    chunks = {(entry['stage'], entry['chunk']): entry['seconds'] for entry in map(_entry, lines)
+              if entry}
+    total = defaultdict(float)
+    for (stage, _), seconds in chunks.items():
+      total[stage] += seconds
+    return dict(total)
+
+  def chunk_file(self, stage: str, chunk: int) -> pathlib.Path:
+    """Returns the path of a chunk, finished or not."""
+    return self.path / stage / f'{chunk:05}.jsonl'
+
+
+class RunFolder(LockedFolder, RunReader):
+  """The folder of an annotation run, to write; shard i of n has the chunks i modulo n."""
 
   def own_chunks(self) -> list[int]:
-    """Returns the numbers of the chunks of texts that are of this process's shard."""
+    """Returns the numbers of the chunks of texts that belong to this process's shard."""
     return [chunk for chunk in self.chunks(DOCUMENTS) if self.shard.has(chunk)]
 
   def has_own(self, stage: str) -> bool:
     """Tells whether the stage has all chunks of this process's shard."""
     return self.is_complete(DOCUMENTS) and set(self.own_chunks()) <= set(self.chunks(stage))
 
-  def read(self, stage: str, chunk: int, kind: type[Record]) -> list[Record]:
-    """Returns the records of a chunk."""
-    return list(read_records(self._chunk(stage, chunk), kind))
-
-  def read_all(self, stage: str, kind: type[Record]) -> Iterator[Record]:
-    """Yields the records of all chunks of a stage."""
-    for chunk in self.chunks(stage):
-      yield from read_records(self._chunk(stage, chunk), kind)
-
   def write(self, stage: str, chunk: int, records: Iterable[Record], counts: Counter) -> None:
-    """Writes a chunk; it counts as done from the moment that its records have their name.
+    """Writes a chunk; it counts as finished from the moment that its records have their name.
 
     Raises:
       UserError: it cannot be written, for instance because the disk is full.
     """
-    file = self._chunk(stage, chunk)
+    file = self.chunk_file(stage, chunk)
     try:
       file.parent.mkdir(parents=True, exist_ok=True)
       write_json(file.with_suffix('.counts.json'), dict(sorted(counts.items())))
       write_records(file, records)
     except OSError as error:
       raise UserError(f'cannot write {file}: {error.strerror}; the same command continues from '
-                      'here when that is mended') from error
-
-  def counts(self, stage: str, chunks: Iterable[int] | None = None) -> Counter:
-    """Returns the sum of what was counted in `chunks`, by default all that are done."""
-    total = Counter()
-    for chunk in self.chunks(stage) if chunks is None else chunks:
-      file = self._chunk(stage, chunk).with_suffix('.counts.json')
-      total.update(json.loads(file.read_text('utf-8')))
-    return total
-
-  def is_complete(self, stage: str) -> bool:
-    """Tells whether the stage has all of its chunks."""
-    return (self.path / stage / '.COMPLETED').exists()
+                      'here when it can be written') from error
 
   def complete(self, stage: str) -> None:
     """Marks the stage as having all of its chunks."""
@@ -96,30 +159,14 @@ class RunFolder(LockedFolder):
       self.complete(stage)
 
   def log_time(self, stage: str, chunk: int, seconds: float) -> None:
-    """Notes how long a chunk took."""
+    """Appends to times.log how long a chunk took."""
     line = json.dumps({'stage': stage, 'chunk': chunk, 'seconds': round(seconds, 3)})
     with open(self.path / 'times.log', 'a', encoding='utf-8') as file:
       file.write(line + '\n')
 
-  def seconds(self) -> dict[str, float]:
-    """Returns how long each stage took in all, by what was noted; a chunk counts once."""
-    try:
-      lines = (self.path / 'times.log').read_text('utf-8').splitlines()
-    except FileNotFoundError:
-      return {}
-    chunks = {(entry['stage'], entry['chunk']): entry['seconds'] for entry in map(_entry, lines)
-              if entry}
-    total = defaultdict(float)
-    for (stage, _), seconds in chunks.items():
-      total[stage] += seconds
-    return dict(total)
-
-  def _chunk(self, stage: str, chunk: int) -> pathlib.Path:
-    return self.path / stage / f'{chunk:05}.jsonl'
-
 
 def _entry(line: str) -> dict[str, object] | None:
-  """Returns a line of times.log; None for the one that a killed process has left half."""
+  """Returns a line of times.log as an object; None for a line that a killed process has cut."""
   try:
     return json.loads(line)
   except ValueError:

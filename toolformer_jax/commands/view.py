@@ -22,11 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
   """Carries the command out."""
-  from toolformer_jax.view.data import RunReader
+  from toolformer_jax.view.data import LiveRun
   from toolformer_jax.view.server import ADDRESS, make_server
-  reader = RunReader(args.directory)
-  reader.read()  # a broken run is refused now, and the first page is fast
-  with make_server(reader, args.port) as server, contextlib.suppress(KeyboardInterrupt):
+  live_run = LiveRun(args.directory)
+  live_run.read()  # a broken run is refused now, and the first page is fast
+  with make_server(live_run, args.port) as server, contextlib.suppress(KeyboardInterrupt):
     print(f'http://{ADDRESS}:{server.server_port}/', flush=True)
     server.serve_forever()
 

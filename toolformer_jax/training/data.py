@@ -12,12 +12,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 from toolformer_jax import calls, sharding
-from toolformer_jax.annotation.run_dir import MERGED
+from toolformer_jax.annotation.run_dir import MERGED, RunReader
 from toolformer_jax.data import hub_datasets
 from toolformer_jax.data.content_hash import stable_hash
 from toolformer_jax.data.corpus import read_corpus
 from toolformer_jax.data.jsonl import read_objects
-from toolformer_jax.data.records import AnnotatedDocument, from_json, read_records
+from toolformer_jax.data.records import AnnotatedDocument, from_json
 from toolformer_jax.errors import UserError, unknown
 from toolformer_jax.tokenizer import Tokenizer
 from toolformer_jax.training.config import MixtureConfig
@@ -91,8 +91,7 @@ def read_texts(source: str) -> Iterator[AnnotatedDocument | TaskRow]:
   if source.startswith(hub_datasets.SEQIO):
     yield from _task_rows(source)
   elif path.is_dir():
-    for file in _merged_files(path):
-      yield from read_records(file, AnnotatedDocument)
+    yield from _merged_texts(RunReader(path))
   elif _has_calls(path):
     yield from _annotated(path)
   else:
@@ -100,12 +99,11 @@ def read_texts(source: str) -> Iterator[AnnotatedDocument | TaskRow]:
       yield AnnotatedDocument(document, ())
 
 
-def _merged_files(run: pathlib.Path) -> list[pathlib.Path]:
-  merged = run / MERGED
-  if not (merged / '.COMPLETED').exists():
-    raise UserError(f'{run} is no output folder of annotate, or the run has not ended; '
+def _merged_texts(run: RunReader) -> Iterator[AnnotatedDocument]:
+  if not run.is_complete(MERGED):
+    raise UserError(f'{run.path} is no output folder of annotate, or the run has not ended; '
                     'start `toolformer annotate` again to finish it')
-  return sorted(merged.glob('[0-9]*.jsonl'))
+  yield from run.read_all(MERGED, AnnotatedDocument)
 
 
 def _has_calls(file: pathlib.Path) -> bool:

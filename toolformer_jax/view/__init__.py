@@ -1,1 +1,1 @@
-"""The pages that show an annotation run: reads its folder, and neither locks nor writes it."""
+"""Shows an annotation run as web pages; its folder is read, neither locked nor written."""

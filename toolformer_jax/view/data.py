@@ -1,27 +1,18 @@
-"""What an annotation run has in its folder by now: the texts and their calls, and gains by tool.
+"""What the pages show of an annotation run: texts with their calls, and the gains of each tool.
 
-The run may be going on: the folder is read without its lock. Its chunks are there whole or not at
-all, so that what is read is right, if not yet everything.
+The folder is read while the run may still be writing: it shows the chunks that are finished.
 """
 
 import bisect
 import itertools
-import json
 import math
-import os
 import pathlib
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from toolformer_jax.annotation.run_dir import DOCUMENTS, MERGED, stage_name
-from toolformer_jax.data.records import (
-    Candidate,
-    Document,
-    ExecutedCall,
-    ScoredCall,
-    read_records,
-)
+from toolformer_jax.annotation.run_dir import DOCUMENTS, MERGED, RunReader, stage_name
+from toolformer_jax.data.records import Candidate, Document, ExecutedCall, ScoredCall
 from toolformer_jax.errors import UserError
 from toolformer_jax.tokenizer import Tokenizer
 
@@ -72,7 +63,7 @@ class ShownCall:
 
 @dataclass(frozen=True)
 class Text:
-  """A text and all calls that were proposed for it: by position, then tool, best first."""
+  """A text and all calls that were sampled for it: by position, then tool, then falling gain."""
 
   document: Document
   calls: tuple[ShownCall, ...]
@@ -80,7 +71,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Stage:
-  """How many chunks of a stage are done, and whether these are all."""
+  """The number of finished chunks of a stage, and whether these are all."""
 
   name: str
   chunks: int
@@ -89,36 +80,36 @@ class Stage:
 
 @dataclass(frozen=True)
 class ToolGains:
-  """What the calls to one tool gain, in ascending order.
+  """The gains of the calls to one tool, in nats and ascending order.
 
   Attributes:
     name: of the tool, as calls spell it.
     tau_f: threshold of the run.
     max_texts: merging keeps the calls of at most this many texts; infinite if the run does not say.
     calls: the gain of every call that has losses.
-    places: the best gain of each place, of which merging keeps one call.
-    texts: the best gain of each text.
+    positions: the best gain at each position of a text; merging keeps one call there.
+    texts: the best gain in each text.
   """
 
   name: str
   tau_f: float
   max_texts: float
   calls: tuple[float, ...]
-  places: tuple[float, ...]
+  positions: tuple[float, ...]
   texts: tuple[float, ...]
 
   def kept_calls(self, tau_f: float) -> int:
-    """Returns how many calls are kept under a threshold, if no text is one too many."""
-    return len(self.places) - bisect.bisect_left(self.places, tau_f)
+    """Returns how many calls are kept at a threshold, before the limit on texts."""
+    return len(self.positions) - bisect.bisect_left(self.positions, tau_f)
 
   def kept_texts(self, tau_f: float) -> int:
-    """Returns how many texts keep a call under a threshold, be they too many or not."""
+    """Returns how many texts keep a call at a threshold, before the limit on texts."""
     return len(self.texts) - bisect.bisect_left(self.texts, tau_f)
 
 
 @dataclass(frozen=True)
 class Run:
-  """An annotation run, as far as it has come."""
+  """An annotation run as read at one moment."""
 
   name: str
   tools: tuple[ToolGains, ...]
@@ -127,8 +118,8 @@ class Run:
   tokenizer: Tokenizer
 
 
-class RunReader:
-  """Reads the folder of a run, and again what is new in it."""
+class LiveRun:
+  """The folder of a run; chunks are read again only when one of their files has changed."""
 
   def __init__(self, path: pathlib.Path):
     """Opens the folder `path`.
@@ -136,57 +127,60 @@ class RunReader:
     Raises:
       UserError: it is not the output folder of an annotation run, or lacks the tokenizer.
     """
-    self._path = path
-    self._limits = _limits(path)
+    self._folder = RunReader(path)
+    self._limits = _limits(self._folder)
     if not (path / 'tokenizer.json').exists():
-      raise UserError(f'{path} holds no tokenizer.json, which tells where in a text its calls are; '
+      raise UserError(f'{path} holds no tokenizer.json, by which calls are placed in their texts; '
                       'the same annotate command again adds it')
     self._tokenizer = Tokenizer.load(path)
     self._lock = threading.Lock()
-    self._files: dict[str, dict[str, int]] = {}
-    self._chunks: dict[str, tuple[tuple, list[Text]]] = {}
+    self._times: dict[str, dict[int, int]] = {}
+    self._chunks: dict[int, tuple[tuple[int | None, ...], list[Text]]] = {}
+    self._stages: tuple[Stage, ...] = ()
     self._run: Run | None = None
 
   def read(self) -> Run:
-    """Returns what is in the folder now.
+    """Returns the run as it is in the folder now.
 
     Raises:
       UserError: a file is broken.
     """
-    with self._lock:  # a page that is asked for meanwhile waits, and need not read the same
-      files = {name: _files(self._path / name) for name in self._stage_names()}
-      if self._run is None or files != self._files:
-        self._run = self._assemble(files)
-        self._files = files
+    with self._lock:  # a second request waits and then finds the chunks read
+      # Before the chunks are listed, so that a stage that is called complete has all of them.
+      complete = {name: self._folder.is_complete(name) for name in self._stage_names()}
+      times = {name: self._folder.chunk_times(name) for name in complete}
+      stages = tuple(Stage(name, len(times[name]), is_complete)
+                     for name, is_complete in complete.items())
+      if self._run is None or (times, stages) != (self._times, self._stages):
+        self._run = self._assemble(times, stages)
+        self._times, self._stages = times, stages
       return self._run
 
   def _stage_names(self) -> list[str]:
     of_tools = [stage_name(tool, stage) for tool in self._limits for stage in _STAGES]
     return [DOCUMENTS, *of_tools, MERGED]
 
-  def _assemble(self, files: dict[str, dict[str, int]]) -> Run:
-    chunks = _chunks(files[DOCUMENTS])
+  def _assemble(self, times: dict[str, dict[int, int]], stages: tuple[Stage, ...]) -> Run:
+    chunks = sorted(times[DOCUMENTS])
     for chunk in chunks:
-      stamps = tuple(stage.get(chunk) for stage in files.values())
+      stamps = tuple(of_stage.get(chunk) for of_stage in times.values())
       if self._chunks.get(chunk, (None,))[0] != stamps:
-        self._chunks[chunk] = stamps, self._read_chunk(chunk, files)
+        self._chunks[chunk] = stamps, self._read_chunk(chunk, times)
     texts = tuple(text for chunk in chunks for text in self._chunks[chunk][1])
-    stages = tuple(Stage(name, len(_chunks(stage)), '.COMPLETED' in stage)
-                   for name, stage in files.items())
     tools = tuple(_gains(tool, limits, texts) for tool, limits in self._limits.items())
-    return Run(self._path.resolve().name, tools, stages, texts, self._tokenizer)
+    return Run(self._folder.path.resolve().name, tools, stages, texts, self._tokenizer)
 
-  def _read_chunk(self, chunk: str, files: dict[str, dict[str, int]]) -> list[Text]:
-    documents = list(read_records(self._path / DOCUMENTS / chunk, Document))
+  def _read_chunk(self, chunk: int, times: dict[str, dict[int, int]]) -> list[Text]:
+    documents = self._folder.read(DOCUMENTS, chunk, Document)
     calls: dict[str, list[Candidate]] = {document.id: [] for document in documents}
     for tool in self._limits:
-      sources = {self._path / stage_name(tool, stage) / chunk: kind
-                 for stage, kind in _STAGES.items() if chunk in files[stage_name(tool, stage)]}
-      for call in _furthest([list(read_records(*source)) for source in sources.items()]):
+      stages = [self._folder.read(stage_name(tool, stage), chunk, kind)
+                for stage, kind in _STAGES.items() if chunk in times[stage_name(tool, stage)]]
+      for call in _latest(stages):
         if call.tool != tool or call.document_id not in calls:
-          raise UserError(f'chunk {chunk} of {self._path / tool.lower()} has a call to {call.tool} '
-                          f'in the text {call.document_id}; that is no text of the chunk, or '
-                          'another tool')
+          raise UserError(f'chunk {chunk} of {self._folder.path / tool.lower()} has a call to '
+                          f'{call.tool} in the text {call.document_id}; that is no text of the '
+                          'chunk, or another tool')
         calls[call.document_id].append(call)
     return [Text(document, _ordered(calls[document.id])) for document in documents]
 
@@ -199,13 +193,13 @@ def cut_at_calls(
   Args:
     text: of a document.
     calls: ordered by position.
-    tokenizer: the one that the positions count tokens of.
+    tokenizer: of the run; positions count its tokens.
 
   Raises:
     UserError: a position is outside the text.
   """
-  spelled = text.encode('utf-8', 'replace')
-  ids = tokenizer.encode(spelled.decode())
+  utf8 = text.encode('utf-8', 'replace')
+  ids = tokenizer.encode(utf8.decode())
   ends = [0, *itertools.accumulate(len(tokenizer.token_bytes[i]) for i in ids)]
   pieces, at = [], 0
   for call in calls:
@@ -213,51 +207,28 @@ def cut_at_calls(
     if position >= len(ends):
       raise UserError(f'the text {call.record.document_id} has {len(ids)} tokens, and a call at '
                       f'position {position}: it was annotated with another tokenizer')
-    place = len(spelled[:ends[position]].decode('utf-8', 'ignore'))
-    pieces += [text[at:place], call]
-    at = place
+    begin = len(utf8[:ends[position]].decode('utf-8', 'ignore'))
+    pieces += [text[at:begin], call]
+    at = begin
   return [*pieces, text[at:]]
 
 
-def _limits(path: pathlib.Path) -> dict[str, tuple[float, float]]:
+def _limits(folder: RunReader) -> dict[str, tuple[float, float]]:
   """Returns tau_f and max_texts by tool, from the configuration of a run.
 
   Raises:
     UserError: it is no annotation run.
   """
   try:
-    tools = json.loads((path / 'run.json').read_text('utf-8'))['configuration']['tools']
     return {name: (float(settings['tau_f']), float(settings.get('max_texts', math.inf)))
-            for name, settings in tools.items()}
-  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-    raise UserError(f'{path} is not the output folder of an annotation run: its run.json is '
-                    'missing, or names no tools') from error
+            for name, settings in folder.tool_settings().items()}
+  except (KeyError, TypeError, ValueError) as error:
+    raise UserError(f'{folder.path} is not the output folder of an annotation run: the tools in '
+                    'its run.json have no threshold tau_f') from error
 
 
-def _files(folder: pathlib.Path) -> dict[str, int]:
-  """Returns the finished files of a stage and when each was written; none before it began.
-
-  Raises:
-    UserError: the folder cannot be read.
-  """
-  try:
-    with os.scandir(folder) as entries:
-      return {entry.name: entry.stat().st_mtime_ns for entry in entries
-              if entry.name == '.COMPLETED' or entry.name.endswith('.jsonl')}
-  except FileNotFoundError:
-    return {}
-  except OSError as error:
-    raise UserError(f'cannot read {folder}: {error.strerror}') from error
-
-
-def _chunks(files: Iterable[str]) -> list[str]:
-  """Returns the chunks among the files of a stage, by number: 99999 comes before 100000."""
-  return sorted((name for name in files if name.endswith('.jsonl')),
-                key=lambda name: (len(name), name))
-
-
-def _furthest(stages: Sequence[list[Candidate]]) -> list[Candidate]:
-  """Returns each call once, as the last of `stages` that has it knows it."""
+def _latest(stages: Sequence[list[Candidate]]) -> list[Candidate]:
+  """Returns each call once, as the record of the last of `stages` that has it."""
   found, seen = [], set()
   for calls in reversed(stages):
     found += [call for call in calls if _identity(call) not in seen]
@@ -270,30 +241,30 @@ def _identity(call: Candidate) -> tuple[str, int, str]:
 
 
 def _ordered(calls: Iterable[Candidate]) -> tuple[ShownCall, ...]:
-  """Returns `calls` by position and tool, best first as merging ranks them."""
+  """Returns `calls` by position and tool, and those of a position as merging ranks them."""
   by_argument = sorted(calls, key=lambda call: call.argument, reverse=True)
-  shown, taken = [], set()
+  shown, seen = [], set()
   for call in sorted(by_argument, key=lambda call: (call.position, call.tool, -_rank(call))):
     place = call.position, call.tool
-    is_best = place not in taken and _rank(call) > -math.inf
+    is_best = place not in seen and _rank(call) > -math.inf
     shown.append(ShownCall(call, call.gain if isinstance(call, ScoredCall) else None, is_best))
     if is_best:
-      taken.add(place)
+      seen.add(place)
   return tuple(shown)
 
 
 def _rank(call: Candidate) -> float:
-  """Returns the gain of `call`; what has none, or losses that are no numbers, comes last."""
+  """Returns the gain of `call`; -inf without losses, or if they are NaN."""
   gain = call.gain if isinstance(call, ScoredCall) else math.nan
   return -math.inf if math.isnan(gain) else gain
 
 
 def _gains(tool: str, limits: tuple[float, float], texts: Iterable[Text]) -> ToolGains:
-  calls, places, best = [], [], []
+  calls, positions, best = [], [], []
   for text in texts:
     scored = [call for call in text.calls if call.gain is not None and call.record.tool == tool]
     calls += [call.gain for call in scored if not math.isnan(call.gain)]
-    of_places = [call.gain for call in scored if call.is_best]
-    places += of_places
-    best += [max(of_places)] if of_places else []
-  return ToolGains(tool, *limits, *(tuple(sorted(gains)) for gains in (calls, places, best)))
+    of_positions = [call.gain for call in scored if call.is_best]
+    positions += of_positions
+    best += [max(of_positions)] if of_positions else []
+  return ToolGains(tool, *limits, *(tuple(sorted(gains)) for gains in (calls, positions, best)))

@@ -1,8 +1,8 @@
-"""What somebody asks to see: the address of a page, read and written, and the calls it selects."""
+"""The query string of a page: parsed, written as a URL, and applied to the calls of a run."""
 
 import math
 import urllib.parse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -19,10 +19,10 @@ class Query:
 
   Attributes:
     tau_f: threshold by tool; a call that gains less is rejected.
-    tool: only calls to this one; None for all.
-    state: only calls in this one of STATES; None for all.
-    min_gain: only calls that gain at least this; None for all, those without losses too.
-    page: from 1.
+    tool: only calls to this tool; None for all.
+    state: only calls in this state, one of STATES; None for all.
+    min_gain: only calls with at least this gain; None for all, also those without losses.
+    page: counted from 1.
   """
 
   tau_f: dict[str, float]
@@ -32,7 +32,7 @@ class Query:
   page: int = 1
 
   def shows(self, call: ShownCall) -> bool:
-    """Tells whether `call` is among those asked for."""
+    """Tells whether `call` passes the filters."""
     if self.tool is not None and call.record.tool != self.tool:
       return False
     if self.min_gain is not None and (call.gain is None or not call.gain >= self.min_gain):
@@ -49,30 +49,30 @@ class Query:
 
 @dataclass(frozen=True)
 class Selection:
-  """A text, and those of its calls that were asked for."""
+  """A text, and those of its calls that pass the filters."""
 
   text: Text
   calls: tuple[ShownCall, ...]
 
 
 def threshold_field(tool: str) -> str:
-  """Returns the name of the field that holds a tool's threshold."""
+  """Returns the name of the form field for a tool's threshold."""
   return _TAU_F + tool
 
 
 def parse(query: str, tools: Sequence[ToolGains]) -> Query:
-  """Returns what the part of an address after `?` asks for; what it leaves out is as in the run.
+  """Parses the part of a URL after `?`; thresholds that it leaves out are those of the run.
 
   Raises:
-    UserError: a field is unknown, is there twice, or has a value that it cannot have.
+    UserError: a field is unknown, occurs twice, or has an invalid value.
   """
   try:
     pairs = urllib.parse.parse_qsl(query, max_num_fields=100)
   except ValueError as error:
-    raise UserError(f'the address cannot be read: {error}') from error
+    raise UserError(f'cannot parse the address: {error}') from error
   fields = dict(pairs)
   if len(fields) < len(pairs):
-    raise UserError('a field of the address is there twice')
+    raise UserError('a field occurs twice in the address')
   names = {tool.name: tool.name for tool in tools}
   chosen = dict(
       tool=_take(fields, 'tool', lambda text: _one_of('tool', text, names)),
@@ -87,7 +87,7 @@ def parse(query: str, tools: Sequence[ToolGains]) -> Query:
 
 
 def select(run: Run, query: Query) -> list[Selection]:
-  """Returns the texts with a call that `query` asks for, in the order of the corpus."""
+  """Returns the texts with calls that pass the filters of `query`, in the order of the corpus."""
   selected = []
   for text in run.texts:
     calls = tuple(call for call in text.calls if query.shows(call))
@@ -96,16 +96,16 @@ def select(run: Run, query: Query) -> list[Selection]:
   return selected
 
 
-def _take(fields: dict[str, str], name: str, read: Callable[[str], _Value]) -> _Value | None:
-  """Takes a field out of `fields` and returns its value; None if it is not there."""
+def _take(fields: dict[str, str], name: str, parse_value: Callable[[str], _Value]) -> _Value | None:
+  """Removes a field from `fields` and returns its parsed value; None without that field."""
   text = fields.pop(name, None)
   try:
-    return None if text is None else read(text)
+    return None if text is None else parse_value(text)
   except ValueError as error:
     raise UserError(f'{name}: {text!r} is not {error}') from error
 
 
-def _one_of(kind: str, text: str, known) -> str:
+def _one_of(kind: str, text: str, known: Collection[str]) -> str:
   if text not in known:
     raise unknown(kind, text, known)
   return text

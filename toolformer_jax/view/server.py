@@ -1,4 +1,4 @@
-"""Serves the pages of one run to browsers on this machine, and to nobody else."""
+"""Serves the pages of one run, to browsers on this machine only."""
 
 import contextlib
 import functools
@@ -7,13 +7,13 @@ import re
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from toolformer_jax.errors import UserError
-from toolformer_jax.view.data import RunReader
+from toolformer_jax.view.data import LiveRun
 from toolformer_jax.view.pages import CONTENT_SECURITY_POLICY, error_page, page_count, run_page
 from toolformer_jax.view.query import parse, select
 
 ADDRESS = '127.0.0.1'
-# A page elsewhere can make its own name mean this machine, but not change the name that is sent.
-# Any port: it may be forwarded.
+# A page of another site can make its own host name resolve to this machine (DNS rebinding), but the
+# browser then sends that name as Host. Any port is allowed: it may be forwarded.
 _LOCAL = re.compile(r'(127\.0\.0\.1|localhost|\[::1\])(:\d+)?', re.IGNORECASE)
 _HEADERS = {
     'Content-Type': 'text/html; charset=utf-8',
@@ -24,26 +24,26 @@ _HEADERS = {
 }
 
 
-def make_server(reader: RunReader, port: int) -> ThreadingHTTPServer:
-  """Returns a server of the run that `reader` reads; its port is chosen if `port` is 0.
+def make_server(live_run: LiveRun, port: int) -> ThreadingHTTPServer:
+  """Returns an HTTP server that shows `live_run` on `port`, or on any free port if that is 0.
 
   Raises:
-    UserError: the port cannot be had.
+    UserError: the port is taken, or this user may not listen on it.
   """
   try:
-    return ThreadingHTTPServer((ADDRESS, port), functools.partial(_Handler, reader))
+    return ThreadingHTTPServer((ADDRESS, port), functools.partial(_Handler, live_run))
   except OSError as error:
     raise UserError(f'cannot serve on port {port} ({os.strerror(error.errno)}); '
                     'choose another --port') from error
 
 
-def respond(reader: RunReader, host: str, target: str) -> tuple[int, str]:
-  """Returns status and page for a request.
+def respond(live_run: LiveRun, host: str, target: str) -> tuple[int, str]:
+  """Returns the HTTP status and the page for a request.
 
   Args:
-    reader: of the run.
-    host: the name by which this machine was asked.
-    target: path and query.
+    live_run: the run to show.
+    host: the Host header, which must name this machine.
+    target: path and query string.
   """
   if not _LOCAL.fullmatch(host):
     return 403, error_page('Forbidden', 'These pages are for browsers on the same machine.')
@@ -51,7 +51,7 @@ def respond(reader: RunReader, host: str, target: str) -> tuple[int, str]:
   if path != '/':
     return 404, error_page('Not found', 'There is no such page.')
   try:
-    run = reader.read()
+    run = live_run.read()
   except UserError as error:
     return 500, error_page('The run cannot be read', str(error))
   try:
@@ -69,12 +69,12 @@ def respond(reader: RunReader, host: str, target: str) -> tuple[int, str]:
 
 
 class _Handler(BaseHTTPRequestHandler):
-  """Answers GET and HEAD; the base class refuses all other methods."""
+  """Answers GET and HEAD; the base class rejects all other methods."""
 
   server_version, sys_version = 'toolformer', ''
 
-  def __init__(self, reader: RunReader, *args):
-    self._reader = reader
+  def __init__(self, live_run: LiveRun, *args):
+    self._live_run = live_run
     super().__init__(*args)
 
   def do_GET(self) -> None:
@@ -85,8 +85,8 @@ class _Handler(BaseHTTPRequestHandler):
 
   def _answer(self) -> bytes:
     """Sends the head of the response and returns its body."""
-    status, page = respond(self._reader, self.headers.get('Host', ''), self.path)
-    body = page.encode('utf-8', 'replace')  # JSON can spell half a surrogate
+    status, page = respond(self._live_run, self.headers.get('Host', ''), self.path)
+    body = page.encode('utf-8', 'replace')  # JSON can hold lone surrogates
     self.send_response(status)
     for name, value in {**_HEADERS, 'Content-Length': str(len(body))}.items():
       self.send_header(name, value)
@@ -94,8 +94,8 @@ class _Handler(BaseHTTPRequestHandler):
     return body
 
   def handle(self) -> None:
-    with contextlib.suppress(ConnectionError):  # the browser went away
+    with contextlib.suppress(ConnectionError):  # the browser closed the connection
       super().handle()
 
   def log_message(self, *args) -> None:
-    """Logs nothing: one reader needs no access log."""
+    """Logs nothing: one user needs no access log."""

@@ -1,0 +1,64 @@
+"""A run's folder as its readers see it: finished chunks only, in the order of their numbers."""
+
+import json
+from collections import Counter
+
+import pytest
+
+from toolformer_jax.annotation.run_dir import DOCUMENTS, RunFolder, RunReader
+from toolformer_jax.data.records import Document
+from toolformer_jax.errors import UserError
+
+TOOLS = {'Calculator': {'tau_f': 0.5, 'k': 5}}
+
+
+@pytest.fixture
+def path(tmp_path):
+  with RunFolder(tmp_path / 'run', {'tools': TOOLS}, {}) as folder:
+    for chunk in (100000, 3, 99999):
+      folder.write(DOCUMENTS, chunk, [Document(str(chunk), 'x')], Counter(documents=chunk))
+    folder.log_time(DOCUMENTS, 3, 1.5)
+    folder.log_time(DOCUMENTS, 3, 2.5)  # made again: the later time counts
+    folder.log_time(DOCUMENTS, 99999, 1.0)
+  return tmp_path / 'run'
+
+
+def test_chunks_are_read_in_the_order_of_their_numbers(path):
+  reader = RunReader(path)
+  assert reader.chunks(DOCUMENTS) == [3, 99999, 100000]
+  assert [record.id for record in reader.read_all(DOCUMENTS, Document)] == ['3', '99999', '100000']
+  assert reader.read(DOCUMENTS, 3, Document) == [Document('3', 'x')]
+  assert reader.counts(DOCUMENTS) == {'documents': 3 + 99999 + 100000}
+  assert reader.counts(DOCUMENTS, [3]) == {'documents': 3}
+  assert reader.seconds() == {DOCUMENTS: 3.5}
+
+
+def test_unfinished_files_are_no_chunks(path):
+  for name in ('00004.jsonl.tmp', '00005.counts.json', 'notes.jsonl', '6.jsonl', '.COMPLETED'):
+    (path / DOCUMENTS / name).write_text('{')
+  reader = RunReader(path)
+  assert reader.chunks(DOCUMENTS) == [3, 99999, 100000] and reader.is_complete(DOCUMENTS)
+  assert [reader.has(DOCUMENTS, chunk) for chunk in (3, 4)] == [True, False]
+
+
+def test_a_stage_that_has_not_begun_is_empty(path):
+  reader = RunReader(path)
+  assert reader.chunks('merged') == [] and not reader.is_complete('merged')
+  assert list(reader.read_all('merged', Document)) == [] and reader.counts('merged') == {}
+
+
+def test_chunk_times_change_with_the_files(path):
+  before = RunReader(path).chunk_times(DOCUMENTS)
+  (path / DOCUMENTS / '00003.jsonl').write_text('')
+  after = RunReader(path).chunk_times(DOCUMENTS)
+  assert before.keys() == after.keys()
+  assert {chunk for chunk in before if before[chunk] != after[chunk]} == {3}
+
+
+def test_settings_of_the_tools_are_those_of_run_json(path, tmp_path):
+  assert RunReader(path).tool_settings() == TOOLS
+  with pytest.raises(UserError, match='is not the output folder of an annotation run'):
+    RunReader(tmp_path).tool_settings()
+  (path / 'run.json').write_text(json.dumps({'configuration': {}}))
+  with pytest.raises(UserError, match='run.json is missing, or names no tools'):
+    RunReader(path).tool_settings()
