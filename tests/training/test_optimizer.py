@@ -70,7 +70,8 @@ def test_weight_decay_spares_biases_and_the_scales_of_norms():
                       'query': {'kernel': jnp.ones((3, 3)), 'bias': jnp.ones(3)}},
             'embedding': jnp.ones((5, 3)), 'adapter': {'a': jnp.ones((3, 2))}}
   optimizer = make_optimizer(FinetuneConfig(weight_decay=0.1, warmup_fraction=0.0))
-  updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
+  zeros = jax.tree.map(jnp.zeros_like, params)
+  updates, _ = optimizer.update(zeros, optimizer.init(params), params)
   decays = jax.tree.map(lambda update: bool((update < 0).all()), updates)
   assert decays == {'block': {'norm': {'scale': False}, 'query': {'kernel': True, 'bias': False}},
                     'embedding': True, 'adapter': {'a': True}}
