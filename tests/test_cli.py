@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 import toolformer_jax
 from toolformer_jax import cli, sharding
 from toolformer_jax.checkpoints.orbax import load_model, save_model
+from toolformer_jax.errors import UserError
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.decoder import Decoder
 from toolformer_jax.models.language_model import LanguageModel
@@ -120,6 +122,7 @@ sys.exit(code or 'jax' in sys.modules)"""
   (['calculator', '-3+5'], '2'),
   (['calculator', '--3+5'], '8'),
   (['calculator', '--', '-3+5'], '2'),
+  (['calculator', '--date', '2023-01-30', '--', '--3+5'], '8'),
   (['calculator', '--date', '2023-01-30', '-3*4'], '-12'),
   (['calendar', '--date', '2023-01-30'], 'Today is Monday, January 30, 2023.'),
 ])
@@ -565,3 +568,17 @@ def test_finetune_refuses_records_of_wrong_types(fails, workplace, checkpoint):
 def test_values_may_begin_with_a_minus(capsys, argv, message):
   assert cli.main(argv) == 2
   assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('command', [
+  'fetch', 'call', 'score', 'generate', 'annotate', 'view', 'finetune', 'evaluate', 'export',
+  'plan'])
+def test_every_option_takes_a_value_that_begins_with_a_minus(command):
+  parser = cli.Parser(prog=command, allow_abbrev=False)
+  importlib.import_module(f'toolformer_jax.commands.{command}').add_arguments(parser)
+  options = re.findall(r'^  (--\w+)(?: [A-Z]| {\w)', parser.format_help(), re.MULTILINE)
+  assert options or command == 'fetch'
+  for option in options:
+    with pytest.raises(UserError) as error:  # others are required, or the value is refused
+      cli.parse(parser, [option, '-3,1'])
+    assert 'expected' not in str(error.value) and 'unrecognized' not in str(error.value)

@@ -44,7 +44,7 @@ from toolformer_jax.inference import generation, scoring
 from toolformer_jax.inference.engine import EngineConfig
 from toolformer_jax.inference.request import GeneratedText, GenerationConfig
 from toolformer_jax.models.language_model import LanguageModel
-from toolformer_jax.runtime.compile_counter import ProgramCounter
+from toolformer_jax.runtime.compile_counter import CompileCounter
 from toolformer_jax.runtime.run_dir import Shard, software_versions
 from toolformer_jax.tools.base import Context
 from toolformer_jax.tools.call_store import CallStore
@@ -107,7 +107,7 @@ def annotate(
   with _folder(output_dir) as path:
     with RunFolder(path, {**annotation.configuration(), **depends_on}, software_versions(),
                    shard) as folder:
-      with ProgramCounter():
+      with CompileCounter():
         annotation.run(read, folder, stages)
       return read_result(annotation, folder, pathlib.Path(output_dir) if output_dir else None)
 

@@ -13,33 +13,33 @@ import toolformer_jax
 from toolformer_jax.errors import UserError, unknown
 
 _COMMANDS = {
-    'fetch': 'bring a named model or corpus to the local cache and print its path',
+    'fetch': 'download a named model or corpus to the local cache and print its path',
     'call': 'run one tool and print its result',
-    'score': 'write the log-probabilities of texts under a model',
-    'generate': 'continue texts, with calls to tools on the way',
+    'score': 'compute the log-probabilities of texts under a model',
+    'generate': 'continue texts, calling tools where the model asks for them',
     'annotate': 'find the API calls that help a model to predict a corpus',
     'view': 'show an annotation run in a browser',
-    'finetune': 'train a model on what annotate found',
-    'evaluate': 'ask models the questions of benchmarks, with and without tools',
+    'finetune': 'train a model on the annotated texts',
+    'evaluate': 'evaluate models on benchmarks, with and without tools',
     'export': 'write a model as a Hugging Face directory',
-    'plan': 'tell whether a step fits a TPU, and how fast it can be, without one',
+    'plan': 'compute whether a step fits a TPU and how fast it can run; needs no TPU',
 }
 _RESUMABLE = ('annotate', 'evaluate', 'finetune')
-# What argparse shall take for an option: `-h`, `--name` and the `--` that ends the options.
-_OPTION = re.compile(r'-h$|--([A-Za-z].*)?$', re.DOTALL)
+_OPTION = re.compile(r'-h|--[A-Za-z].*', re.DOTALL)
 
 
 class Parser(argparse.ArgumentParser):
-  """A parser whose errors are like all others: one line, exit code 2."""
+  """A parser that reports wrong options as a UserError, like all other errors of the user."""
 
   def error(self, message: str) -> NoReturn:
+    """Raises `message` as a UserError, where argparse would exit."""
     raise UserError(f'{message}; see {self.prog} --help')
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Runs a command and returns the exit code: 0, or 2 after an error that the user can mend.
+  """Runs a command and returns the exit code: 0, or 2 after an error that the user can fix.
 
-  `argv` are the arguments, by default those of the process. Results go to standard output,
+  `argv` are the arguments, by default those of the process. Results are written to standard output,
   everything else to standard error.
   """
   argv = list(sys.argv[1:] if argv is None else argv)
@@ -47,7 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def guarded(work: Callable[[], None], resumable: bool) -> int:
-  """Does `work` and returns the exit code; what people have to know is one line, no traceback."""
+  """Runs `work` and returns the exit code; errors of the user are one line without a traceback.
+
+  `resumable` work continues where it stopped when it is run again; its errors say so.
+  """
   try:
     work()
     sys.stdout.flush()
@@ -62,10 +65,10 @@ def guarded(work: Callable[[], None], resumable: bool) -> int:
     print(f'\ninterrupted{hint}', file=sys.stderr)
     return 130
   except BrokenPipeError:
-    # Who read the output has enough of it; Python must not flush what is left.
+    # The reader of the output has closed it; Python must not flush the rest at exit.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 141
-  except OSError as error:  # the disk is full, or a file may not be read
+  except OSError as error:  # for instance a full disk, or a file without permission
     hint = '; the same command continues where this one stopped' if resumable else ''
     reason = error.strerror or error
     print(f'error: {error.filename or "a file"}: {reason}{hint}', file=sys.stderr)
@@ -73,7 +76,7 @@ def guarded(work: Callable[[], None], resumable: bool) -> int:
 
 
 def _run(argv: list[str]) -> None:
-  """Reads the command and its options, and carries it out."""
+  """Parses the command line and runs the command."""
   if not argv or argv[0].startswith('-'):
     _overview().parse_args(argv or ['--help'])
     return
@@ -90,47 +93,53 @@ def _run(argv: list[str]) -> None:
 
 
 def _overview() -> argparse.ArgumentParser:
-  """Returns the parser of `toolformer` without a command, which only gives information."""
+  """Returns the parser of `toolformer` without a command: it has --help and --version."""
   width = max(map(len, _COMMANDS))
   commands = '\n'.join(f'  {name:{width}}  {does}' for name, does in _COMMANDS.items())
   parser = Parser(
       prog='toolformer', usage='toolformer COMMAND ...', allow_abbrev=False,
       description=f'{toolformer_jax.__doc__}\n\ncommands:\n{commands}',
-      epilog='`toolformer COMMAND --help` tells more about one.',
+      epilog='`toolformer COMMAND --help` describes the options of a command.',
       formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--version', action='version', version=toolformer_jax.__version__)
   return parser
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
-  """Returns the options of a command; `bindings` are those of the form `--gin.NAME=VALUE`."""
+  """Returns the parsed options of a command.
+
+  Its attribute `bindings` lists the NAME=VALUE of all `--gin.NAME=VALUE`.
+  """
   bindings = [arg.removeprefix('--gin.') for arg in argv if arg.startswith('--gin.')]
   others = [arg for arg in argv if not arg.startswith('--gin.')]
-  args = parser.parse_intermixed_args(_with_values_joined(others))
+  args = parser.parse_intermixed_args(_protect_negative_values(others))
   if bindings and not hasattr(args, 'gin_file'):
     parser.error(f'there is nothing to configure with --gin.{bindings[0]}')
   args.bindings = bindings
   return args
 
 
-def _with_values_joined(argv: Sequence[str]) -> list[str]:
-  """Returns the arguments in a form in which argparse takes `-3+5` for a value, not for an option.
+def _protect_negative_values(argv: Sequence[str]) -> list[str]:
+  """Rewrites arguments such that argparse takes `-1,8,1` or `-3+5` for a value, not an option.
 
-  The value of an option is joined to it (`--mesh=-1,8,1`); others come last, after `--`.
+  Such a value is joined to the option before it (`--mesh=-1,8,1`); without one it is positional,
+  and comes at the end after `--`.
   """
-  joined, positional = [], []
-  for i, arg in enumerate(argv):
-    if not arg.startswith('-') or _OPTION.match(arg):
-      joined.append(arg)
-    elif i and _OPTION.match(argv[i - 1]) and '=' not in argv[i - 1] and len(argv[i - 1]) > 2:
-      joined[-1] += f'={arg}'
+  end = argv.index('--') if '--' in argv else len(argv)
+  options, positional = [], []
+  for before, arg in zip(['', *argv], argv[:end], strict=False):
+    if not arg.startswith('-') or _OPTION.fullmatch(arg):
+      options.append(arg)
+    elif before.startswith('--') and _OPTION.fullmatch(before) and '=' not in before:
+      options[-1] += f'={arg}'
     else:
       positional.append(arg)
-  return [*joined, '--', *positional] if positional and '--' not in joined else joined + positional
+  positional += argv[end + 1:]
+  return [*options, '--', *positional] if positional else options
 
 
 def log_to_stderr() -> None:
-  """Shows what our own modules log, without a prefix: it is written for the user."""
+  """Writes the log messages of this package to standard error, without a prefix."""
   logger = logging.getLogger('toolformer_jax')
   for handler in list(logger.handlers):
     logger.removeHandler(handler)

@@ -12,13 +12,13 @@ from toolformer_jax.inference.engine import EngineConfig
 from toolformer_jax.inference.generation import generate
 from toolformer_jax.inference.request import GenerationConfig
 from toolformer_jax.inference.scoring import ScoreRequest, score
-from toolformer_jax.runtime.compile_counter import ProgramCounter
+from toolformer_jax.runtime.compile_counter import CompileCounter
 from toolformer_jax.runtime.oom import explain_out_of_memory
 
 
 def programs(work):
   """Returns how many programs `work` makes ready."""
-  with ProgramCounter() as counter:
+  with CompileCounter() as counter:
     work()
   return counter.programs
 

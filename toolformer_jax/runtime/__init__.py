@@ -1,1 +1,1 @@
-"""What any long run needs: run directories, progress, memory errors, compile counting, clusters."""
+"""Support for long runs: run directories, progress, memory errors, compile counts, clusters."""

@@ -1,4 +1,4 @@
-"""What the accelerators can do at most, by their makers' data sheets."""
+"""Peak performance of accelerators, from their data sheets."""
 
 from dataclasses import dataclass
 
@@ -7,14 +7,14 @@ import jax
 
 @dataclass(frozen=True)
 class Chip:
-  """One chip.
+  """An accelerator chip.
 
   Attributes:
-    name: what it is called here.
-    kinds: what JAX calls it (`device_kind`) begins with one of these.
-    flops_per_s: dense bfloat16 operations.
-    bytes_per_s: read from or written to its memory.
-    memory: bytes.
+    name: in this package and in the names of TPU slices.
+    kinds: prefixes of its `device_kind` in JAX.
+    flops_per_s: of dense bfloat16 matrix products.
+    bytes_per_s: memory bandwidth.
+    memory: in bytes.
     link_bytes_per_s: received from other chips, over all links together.
   """
 
@@ -26,7 +26,7 @@ class Chip:
   link_bytes_per_s: float
 
 
-# The first that fits counts: 'TPU v5 lite' is no 'TPU v5'.
+# The first match counts: 'TPU v5' is also a prefix of 'TPU v5 lite'.
 CHIPS = (
     Chip('v4', ('TPU v4',), 275e12, 1.2e12, 32 * 2**30, 300e9),
     Chip('v5e', ('TPU v5 lite', 'TPU v5e'), 197e12, 0.81e12, 16 * 2**30, 200e9),
@@ -39,7 +39,7 @@ CHIPS = (
 
 
 def chip_of(device: jax.Device) -> Chip | None:
-  """Returns what `device` is; None if it is none of these."""
+  """Returns the chip of `device`; None if it is none of CHIPS."""
   for chip in CHIPS:
     if device.device_kind.startswith(chip.kinds):
       return chip

@@ -1,26 +1,26 @@
-"""Joins the processes of `jax.distributed`."""
+"""Joins the cluster of `jax.distributed`."""
 
 import os
 
 from toolformer_jax.errors import UserError
 
-_PATIENCE_S = 86_400  # a day
+_TIMEOUT_S = 86_400  # a day
 
 
 def join_cluster() -> tuple[int, int]:
-  """Meets the processes of `jax.distributed`; returns which one this is, and how many there are.
+  """Initializes `jax.distributed`; returns the index and the number of the processes.
 
   Raises:
-    UserError: there is no such cluster, or it cannot be joined.
+    UserError: no cluster is configured, or it cannot be joined.
   """
   import jax
   try:
     jax.distributed.initialize(
         num_processes=_from_environment('JAX_NUM_PROCESSES'),
         process_id=_from_environment('JAX_PROCESS_ID'),
-        # Shards end at different times: who is done waits for the others, and one that dies does
-        # not take them with it.
-        heartbeat_timeout_seconds=_PATIENCE_S, shutdown_timeout_seconds=_PATIENCE_S)
+        # Shards end at different times. One that is done waits for the others; one that dies must
+        # not stop them.
+        heartbeat_timeout_seconds=_TIMEOUT_S, shutdown_timeout_seconds=_TIMEOUT_S)
   except (ValueError, RuntimeError) as error:
     raise UserError(f'--distributed: cannot join the other processes ({error}); set '
                     'JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID') from error
@@ -28,7 +28,7 @@ def join_cluster() -> tuple[int, int]:
 
 
 def _from_environment(name: str) -> int | None:
-  """Returns the number in a variable of the environment; None without one."""
+  """Returns the number in an environment variable; None if it is not set."""
   value = os.environ.get(name)
   if value is not None and not value.isdecimal():
     raise UserError(f'{name} must be a number, not {value!r}')

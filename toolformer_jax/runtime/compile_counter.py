@@ -1,4 +1,4 @@
-"""Counts the programs that XLA compiles: shapes are bucketed, so that they are few."""
+"""Counts the programs that XLA compiles. Shapes are bucketed, so that there are few of them."""
 
 import logging
 from typing import Self
@@ -11,17 +11,16 @@ _COMPILED = '/jax/core/compile/backend_compile_duration'
 _CACHED = '/jax/compilation_cache/cache_hits'
 
 
-class ProgramCounter:
-  """Counts while it is open, as a context manager, and logs what it has counted at the end.
+class CompileCounter:
+  """A context manager that counts compilations, and logs the counts at its end.
 
   Attributes:
-    programs: programs that were made ready, compiled or read from the cache of an earlier run.
-    cached: those of them that were read.
-    seconds: what that took.
+    programs: programs that were compiled or loaded from the persistent compilation cache.
+    cached: those of them that were loaded.
+    seconds: the time of both.
   """
 
   def __init__(self):
-    """Begins at 0."""
     self.programs = self.cached = 0
     self.seconds = 0.0
 
@@ -33,7 +32,7 @@ class ProgramCounter:
   def __exit__(self, *exception: object) -> None:
     jax.monitoring.unregister_event_duration_listener(self._on_duration)
     jax.monitoring.unregister_event_listener(self._on_event)
-    log.info('%d programs were made ready in %.0f s: %d compiled, %d from an earlier run.',
+    log.info('%d programs in %.0f s: %d compiled, %d loaded from the compilation cache.',
              self.programs, self.seconds, self.programs - self.cached, self.cached)
 
   def _on_duration(self, event: str, seconds: float, **details: str | int) -> None:

@@ -1,4 +1,4 @@
-"""Help for those whose device runs out of memory."""
+"""Out-of-memory errors that say which setting to lower."""
 
 import contextlib
 from collections.abc import Iterator
@@ -10,7 +10,10 @@ from toolformer_jax.errors import UserError
 
 @contextlib.contextmanager
 def explain_out_of_memory(advice: str) -> Iterator[None]:
-  """Turns running out of device memory into an error with `advice`, such as `lower X.slots`.
+  """Turns an out-of-memory error of the device into a UserError with `advice`.
+
+  Args:
+    advice: a clause such as 'lower GenerationConfig.slots, or shorten the texts'.
 
   Raises:
     UserError: the body needs more memory than the device has.
