@@ -41,7 +41,10 @@ PROBLEMS, MAX_PROBLEM_TOKENS = 256, 88
 HELD_OUT_PROBLEMS = 50  # on which the expressions of the tuned model are checked
 ALIKE = 16  # at most so many problems that differ in names and numbers alone
 PARAGRAPHS, PARAGRAPH_TOKENS = 44, range(40, 97)
-TRAINED_PER_TOOL = 56  # texts; those with the rarer call are repeated to make as many
+# Texts of the mix; those with a rare operation or tool are repeated, but not more often than this.
+TRAINED, MOST_REPEATS = {'Calculator': 112, 'WikiSearch': 24}, 3
+# Calls that add, subtract or divide are rare: the calculator's are sampled more variously.
+TEMPERATURES = {'Calculator': 0.8}
 HELD_OUT_EVERY = 8  # of the texts with calls, one in so many is not trained on
 PROMPTS = {
     'Calculator': (
@@ -157,7 +160,9 @@ def annotate(
   """Annotates `corpus` with one tool; returns a section of the report and the texts with calls."""
   name = tool.name.lower()
   result = tf_jax.annotate(
-      model, corpus, tools=[tool], output_dir=folder, config=config.annotation,
+      model, corpus, tools=[tool], output_dir=folder, config=dataclasses.replace(
+          config.annotation,
+          temperature=TEMPERATURES.get(tool.name, config.annotation.temperature)),
       tool_configs={name: config.tool_config(name)}, limits=config.executor,
       syntax=config.syntax,
       depends_on={'checkpoint': identity(MODEL), 'corpus': identity(source),
@@ -183,7 +188,7 @@ def train(
   def examples(chosen: Iterable[AnnotatedDocument]) -> list[Example]:
     return [annotated_example(record, model.tokenizer, config.syntax) for record in chosen]
   tuned = finetune_examples(
-      model=model, examples=examples(training_mix(of_tool.values())), config=config.finetune,
+      model=model, examples=examples(training_mix(of_tool)), config=config.finetune,
       output_dir=folder, depends_on={'checkpoint': identity(MODEL)})
   if tuned is None:  # SIGTERM
     raise KeyboardInterrupt
@@ -197,21 +202,21 @@ def train(
   return tuned, losses
 
 
-def training_mix(of_tool: Iterable[list[AnnotatedDocument]]) -> list[AnnotatedDocument]:
-  """Returns as many texts with each tool, and with each operation of the calculator.
+def training_mix(of_tool: dict[str, list[AnnotatedDocument]]) -> list[AnnotatedDocument]:
+  """Returns the texts to train on, about as many with each operation of the calculator.
 
   A model proposes products far more often than sums; without this it would learn to multiply
-  whatever is asked. Texts are repeated where there are too few.
+  whatever is asked. Rare texts are repeated.
   """
   mix = []
-  for records in of_tool:
+  for tool, records in of_tool.items():
     groups: dict[str, list[AnnotatedDocument]] = {}
     for i, record in enumerate(records):
       if i % HELD_OUT_EVERY:
         groups.setdefault(operation(record), []).append(record)
-    share = TRAINED_PER_TOOL // max(len(groups), 1)
+    share = TRAINED[tool] // max(len(groups), 1)
     for _, seen in sorted(groups.items()):
-      mix += itertools.islice(itertools.cycle(seen), share)
+      mix += (seen * MOST_REPEATS)[:share]
   return mix
 
 

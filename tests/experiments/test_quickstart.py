@@ -44,18 +44,17 @@ def annotated(number, argument, tool='Calculator'):
   return AnnotatedDocument(Document(f'{tool}{number}', 'One.'), (call,))
 
 
-def test_training_mix_has_equal_shares_and_nothing_held_out(quickstart):
+def test_training_mix_repeats_what_is_rare_and_has_nothing_held_out(quickstart):
   many = [annotated(i, f'{i} * 2' if i % 5 else f'{i} + 2') for i in range(200)]
   few = [annotated(i, 'cats', 'WikiSearch') for i in range(5)]
-  mix = quickstart.training_mix([many, few, []])
-  share = quickstart.TRAINED_PER_TOOL
-  tools = Counter(text.calls[0].tool for text in mix)
-  assert tools == {'Calculator': share, 'WikiSearch': share}
-  assert Counter(map(quickstart.operation, mix))['+'] == share // 2  # as many sums as products
-  ids = {text.document.id for text in mix}
+  mix = quickstart.training_mix({'Calculator': many, 'WikiSearch': few})
+  operations = Counter(map(quickstart.operation, mix))
+  assert operations['+'] == operations['*'] == quickstart.TRAINED['Calculator'] // 2
+  often = Counter(text.document.id for text in mix)
+  assert max(often.values()) == quickstart.MOST_REPEATS
   held_out = {text.document.id for some in (many, few)
               for text in some[::quickstart.HELD_OUT_EVERY]}
-  assert not held_out & ids and {text.document.id for text in few} - held_out <= ids
+  assert not held_out & set(often) and {text.document.id for text in few} - held_out <= set(often)
 
 
 @pytest.mark.parametrize(('answer', 'text'), [
