@@ -46,7 +46,7 @@ def read(texts: int) -> list[Document]:
 
 def ours(args: argparse.Namespace) -> harness.Run:
   """Samples by the project's engine."""
-  model = load_model('smollm2-135m', configuration.load([]).model)
+  model = load_model('smollm2-135m', config=configuration.load([]).model)
   tool = ToolConfig(tau_s=0.0, k=args.k, m=args.m)
   sampler = CallSampler(model=model, prompt=CALCULATOR, tool=tool, settings=settings(args),
                         syntax=DEFAULT_SYNTAX)

@@ -90,7 +90,7 @@ def flops(config: DecoderConfig, found: list[list[int]], kept: list[int], groupe
 
 def ours(args: argparse.Namespace, min_gain: float = -math.inf) -> harness.Run:
   """Scores by the project's engine."""
-  model = load_model('smollm2-135m', ModelConfig(dtype=args.dtype)).for_inference()
+  model = load_model('smollm2-135m', config=ModelConfig(dtype=args.dtype)).for_inference()
   calls, documents = read(args)
   work = {'candidates': len(calls)}
   if min_gain == -math.inf:

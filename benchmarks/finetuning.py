@@ -21,7 +21,6 @@ from collections.abc import Iterator
 import harness
 import jax
 import numpy as np
-from toolformer_jax.training.sources import read_texts
 
 from toolformer_jax import sharding
 from toolformer_jax.checkpoints.loading import ModelConfig, load_model
@@ -32,7 +31,7 @@ from toolformer_jax.models.decoder import Decoder
 from toolformer_jax.models.language_model import LanguageModel, abstract_variables, decoder_on
 from toolformer_jax.tokenizer import Tokenizer
 from toolformer_jax.training.config import FinetuneConfig
-from toolformer_jax.training.data import annotated_example, put_rows
+from toolformer_jax.training.data import annotated_example, put_rows, read_texts
 from toolformer_jax.training.optimizer import make_optimizer
 from toolformer_jax.training.packing import Example, PackedRows, pack
 from toolformer_jax.training.train_step import (
@@ -88,7 +87,7 @@ def work(config: DecoderConfig, sequences: list[list[int]]) -> dict[str, float]:
 def ours(args: argparse.Namespace) -> harness.Run:
   """Trains by the project's step."""
   settings = FinetuneConfig(learning_rate=RATE, warmup_fraction=0.0, lora_rank=args.lora_rank,
-                              loss_tokens=args.loss_tokens)
+                            loss_tokens=args.loss_tokens)
   collection = 'lora' if args.lora_rank else 'params'
   model = _with_adapters(_our_model(args), settings)
   optimizer, decoder = make_optimizer(settings), model.decoder.clone(remat=args.remat)

@@ -54,7 +54,7 @@ def read(tokenizer: Tokenizer, count: int) -> list[list[int]]:
 def ours(args: argparse.Namespace) -> harness.Run:
   """Generates by the project's engine."""
   config = configuration.load([])
-  model = load_model(str(args.exported or 'smollm2-135m'), config.model)
+  model = load_model(str(args.exported or 'smollm2-135m'), config=config.model)
   tools = config.toolbox.build(['calculator'])
   prompts = read(model.tokenizer, args.prompts)
   how, engine = GenerationConfig(max_tokens=args.max_tokens), EngineConfig(args.slots)

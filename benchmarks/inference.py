@@ -24,8 +24,8 @@ import numpy as np
 
 from toolformer_jax import sharding
 from toolformer_jax.config import loading as configuration
-from toolformer_jax.inference.engine import STEPS
-from toolformer_jax.inference.shared_prefix import TOGETHER
+from toolformer_jax.inference.decoding import STEPS
+from toolformer_jax.inference.shared_prefix import DOCUMENT_ROWS
 from toolformer_jax.models.kv_cache import KVCache
 from toolformer_jax.planning.programs import PROMPT, Program, Step, program
 from toolformer_jax.training.config import FinetuneConfig
@@ -94,7 +94,7 @@ def _with_ids(arguments: tuple, args: argparse.Namespace) -> tuple:
   ids_BT = ids(args)
   places_BT = np.broadcast_to(np.arange(args.length, dtype=np.int32), ids_BT.shape)
   rows = {'score': (ids_BT, places_BT, np.ones_like(ids_BT), places_BT, ids_BT),
-          'prefill': (0, ids_BT[:TOGETHER], places_BT[:TOGETHER], 0)}.get(args.step, ())
+          'prefill': (0, ids_BT[:DOCUMENT_ROWS], places_BT[:DOCUMENT_ROWS], 0)}.get(args.step, ())
   def put(new, x):
     return jax.device_put(new, x.sharding) if isinstance(x, jax.Array) else x
   first = len(arguments) - len(rows)
@@ -133,7 +133,7 @@ def theirs(args: argparse.Namespace) -> harness.Run:
   model = RandomModel(configuration.decoder_config(args.model), args.dtype)
   step = {
       'score': lambda: model.scoring(ids_BT),
-      'prefill': lambda: model.prefilling(ids_BT[:TOGETHER], PROMPT),
+      'prefill': lambda: model.prefilling(ids_BT[:DOCUMENT_ROWS], PROMPT),
       'decode': lambda: model.decoding(ids_BT[:, :-STEPS], STEPS)}[args.step]()
   def run(warm_up: bool) -> dict[str, float]:
     for _ in range(1 if warm_up else args.runs):

@@ -41,7 +41,7 @@ def work(config: DecoderConfig, args: argparse.Namespace) -> dict[str, float]:
 
 def ours(args: argparse.Namespace) -> harness.Run:
   """Computes them by the project's engine."""
-  model = load_model('smollm2-135m', ModelConfig(dtype=args.dtype)).for_inference()
+  model = load_model('smollm2-135m', config=ModelConfig(dtype=args.dtype)).for_inference()
   prompts = read(model.tokenizer, args)
   amounts = work(model.config, args)
   def run(warm_up: bool) -> dict[str, float]:
