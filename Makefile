@@ -1,8 +1,8 @@
-# Needs Python 3.11 or later, make and a package index; everything else goes into .venv.
+# Needs Python 3.11 or later, make and a package index. Everything else is installed into .venv.
 
 PYTHON ?= python3
 INSTALL = .venv/bin/python -m pip install --disable-pip-version-check -c constraints.txt
-# Written last, so that an installation which was interrupted is gone on with.
+# Touched after a complete installation, so that an interrupted one is repeated.
 INSTALLED = .venv/.installed
 INSTALLED_PARITY = .venv/.installed-parity
 INSTALLED_AOT = .venv/.installed-aot
@@ -16,17 +16,17 @@ $(INSTALLED): setup.py pyproject.toml constraints.txt
 	$(INSTALL) -e '.[dev,quickstart]'
 	touch $@
 
-# The constraint names a release of torch that has a small build for CPUs.
+# constraints.txt names a release of torch that has a small build for CPUs.
 $(INSTALLED_PARITY): $(INSTALLED)
 	$(INSTALL) -e '.[parity,data]'
 	touch $@
 
-# The TPU's compiler, which needs no TPU.
+# The compiler for TPUs; it needs no TPU.
 $(INSTALLED_AOT): $(INSTALLED)
 	$(INSTALL) -e '.[aot]'
 	touch $@
 
-# The translator's rules, from Debian's packages; as root or with sudo.
+# Rules of the translator Apertium, from Debian packages; as root or with sudo.
 APERTIUM = apertium apertium-eng-spa apertium-eng-cat apertium-en-gl apertium-eo-en apertium-eu-en \
   apertium-hbs-eng apertium-isl-eng apertium-mkd-eng apertium-es-pt apertium-es-ro apertium-fr-es \
   apertium-spa-ita
@@ -39,29 +39,29 @@ apertium:
 quickstart: $(INSTALLED)
 	.venv/bin/python experiments/quickstart.py
 
-# Two at a time: most of the time is one core's, tracing and compiling.
+# Two processes: most of the time is spent tracing and compiling, which takes one core each.
 TWO = --numprocesses 2 --dist loadfile --durations 25
 
-# Small models take longer to compile than to run: here LLVM need not make their loops fast, in the
-# other targets it does.
+# Small models take longer to compile than to run, so LLVM does not optimize here. It does in the
+# other targets.
 test: $(INSTALLED)
 	XLA_FLAGS=--xla_backend_optimization_level=0 \
 	  .venv/bin/python -m pytest $(TWO) --ignore=tests/parity \
 	  --ignore=tests/planning/test_paper_model.py -m 'not long'
 
-# Minutes each.
+# These tests take minutes each.
 test-long: $(INSTALLED)
 	.venv/bin/python -m pytest --ignore=tests/parity -m long
 
-# Torch's threads spin while they wait: two processes would take the cores from each other.
+# Torch's threads spin while they wait, and would take the cores from the other process.
 parity: $(INSTALLED_PARITY)
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest $(TWO) tests/parity
 
 aot: $(INSTALLED_AOT)
 	.venv/bin/python -m pytest $(TWO) tests/planning
 
-# More than an hour with nothing else running. The candidates are those of the paper's k and m, the
-# texts to train on those of the quickstart.
+# Takes more than an hour on an idle machine. Candidates are sampled with the paper's k and m; the
+# texts for training are those of the quickstart.
 benchmarks: $(INSTALLED_PARITY) runs/benchmark/calculator/execute/.COMPLETED quickstart
 	.venv/bin/python benchmarks/filter_scoring.py --record --run runs/benchmark \
 	  --candidates 2000 --repeats 1
@@ -96,7 +96,7 @@ runs/benchmark/calculator/execute/.COMPLETED: | $(INSTALLED)
 lint: $(INSTALLED)
 	.venv/bin/ruff check .
 
-# The environment and the downloaded models stay.
+# Keeps the environment and the downloaded models.
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
