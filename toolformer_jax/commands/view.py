@@ -1,8 +1,8 @@
 """Shows an annotation run in a browser: its texts with their calls, the losses, and the gains.
 
-DIR is the OUTPUT_DIR of annotate. Nothing in it is changed, and the run may be going on: loading
-the page again shows what is new. The address of the page is printed; only browsers on this machine
-can open it. Ctrl-C ends the command.
+DIR is the OUTPUT_DIR of annotate. It is only read, and the run may still be in progress: reload the
+page to see new results. The address of the page is printed; only browsers on this machine can open
+it. Ctrl-C ends the command.
 """
 
 import argparse
