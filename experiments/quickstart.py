@@ -42,7 +42,7 @@ HELD_OUT_PROBLEMS = 50  # on which the expressions of the tuned model are checke
 ALIKE = 16  # at most so many problems that differ in names and numbers alone
 PARAGRAPHS, PARAGRAPH_TOKENS = 44, range(40, 97)
 # Texts of the mix; those with a rare operation or tool are repeated, but not more often than this.
-TRAINED, MOST_REPEATS = {'Calculator': 112, 'WikiSearch': 24}, 3
+TRAINED, MOST_REPEATS = {'Calculator': 112, 'WikiSearch': 12}, 3
 # Calls that add, subtract or divide are rare: the calculator's are sampled more variously.
 TEMPERATURES = {'Calculator': 0.8}
 HELD_OUT_EVERY = 8  # of the texts with calls, one in so many is not trained on

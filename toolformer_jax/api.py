@@ -204,7 +204,7 @@ def finetune(
     model: what is trained of it is used up.
     data: the result of `annotate`; sources by name, see `toolformer finetune --help`; or texts.
     output_dir: the folder of the run, which can be killed and started again, and of the trained
-      model; None for no files.
+      model; None for a temporary one, so that a stopped run is lost.
     dev: texts to choose the best checkpoint by; by default `mixture.dev_texts` are held out.
     config: how the model is trained.
     mixture: which texts an epoch holds.
@@ -219,10 +219,11 @@ def finetune(
   if depends_on is None:
     depends_on = {'checkpoint': hash_of_model(model)}
   with _folder(output_dir) as folder:
-    return finetune_on_texts(
+    result = finetune_on_texts(
         model, as_texts(data), dev=None if dev is None else as_texts(dev), config=config,
         mixture=mixture, without_calls=without_calls, syntax=syntax, output_dir=folder,
         depends_on=dict(depends_on))
+  return result if output_dir is not None else dataclasses.replace(result, output_dir=None)
 
 
 def evaluate(

@@ -181,13 +181,13 @@ def test_a_loss_that_is_no_number_names_the_last_good_checkpoint(
   def spoilt(rows, numbers, mesh):
     batch = put_rows(rows, numbers, mesh)
     steps.append(numbers)
-    return batch if len(steps) < 4 else dataclasses.replace(
+    return batch if len(steps) < 5 else dataclasses.replace(
         batch, weights_RT=batch.weights_RT * np.nan)
   steps, put_rows = [], module.put_rows
   monkeypatch.setattr(module, 'put_rows', spoilt)
-  with pytest.raises(UserError, match='step 4 has loss nan.*last good checkpoint: .*steps/2'):
+  with pytest.raises(UserError, match='step 5 has loss nan.*last good checkpoint: .*steps/2'):
     _run(make_model(), examples, SETTINGS, tmp_path)
-  assert [step for step, _ in _losses(tmp_path)] == [1, 2, 3]
+  assert [step for step, _ in _losses(tmp_path)] == [1, 2, 3, 4]
   assert not (tmp_path / 'model').exists()
 
 

@@ -86,7 +86,7 @@ class StepCheckpoints:
     steps = [checkpoint.step for checkpoint in self._checkpointer.checkpoints
              if checkpoint.step <= at_most]
     return str(self._directory / str(max(steps))) if steps else (
-        f'none was saved in {self._directory}')
+        f'none before it was kept in {self._directory}')
 
   def __enter__(self) -> Self:
     return self

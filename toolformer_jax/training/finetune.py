@@ -158,8 +158,9 @@ def finetune_examples(
 def evaluate_loss(model: LanguageModel, examples: Sequence[Example],
                   config: FinetuneConfig) -> float:
   """Returns the mean loss of `examples` in nats per token, packed as for training."""
-  return mean_loss(model, _pack(model, examples, config), config.batch_rows,
-                   config.loss_tokens)
+  rows = _pack(model, examples, config)
+  rows_at_once = min(config.batch_rows // config.micro_batches, len(rows))
+  return mean_loss(model, rows, rows_at_once, config.loss_tokens)
 
 
 def _described(config: FinetuneConfig, rows: PackedRows, dev: PackedRows | None
@@ -225,7 +226,8 @@ def _train(model: LanguageModel, rows: PackedRows, dev: PackedRows | None,
   def with_trained(state: TrainState) -> LanguageModel:
     return dataclasses.replace(model, variables={**frozen, collection: state.trained})
   def dev_loss(state: TrainState) -> float:
-    return mean_loss(with_trained(state), dev, config.batch_rows, config.loss_tokens)
+    rows_at_once = config.batch_rows // config.micro_batches
+    return mean_loss(with_trained(state), dev, rows_at_once, config.loss_tokens)
   step = make_step(decoder, collection, optimizer, abstract, config)
   order = batches(len(rows), config.batch_rows, config.seed, start)
   with (

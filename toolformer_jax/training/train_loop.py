@@ -62,6 +62,7 @@ def run_steps(
       # A state is saved only after its loss was seen to be a number.
       loss = reporter.report(functools.partial(dev_loss, state) if dev_loss and due else None)
       checkpoints.save(number, state, loss)
+      reporter.restart_clock()
     if stopped and number < config.steps:
       return state, False
   return state, True
@@ -98,6 +99,10 @@ class Reporter:
   _mean: float | None = None
   _lowest: tuple[float, int] = (math.inf, 0)  # of that mean, and its step
 
+  def restart_clock(self) -> None:
+    """Leaves out of the next step's time what was done since the last step was reported."""
+    self._clock = time.monotonic()
+
   def report(self, dev_loss: Callable[[], float] | None = None) -> float | None:
     """Waits for the pending step and writes its metrics.
 
@@ -129,7 +134,7 @@ class Reporter:
     return loss_on_dev
 
   def _check(self, number: int, loss: float, norm: float) -> None:
-    # The loss of step n is that of the state after step n - 1.
+    # The loss of step n is that of the state after step n - 1, which may be saved already.
     if not math.isfinite(loss + norm):
       raise UserError(f'step {number} has loss {loss} and gradient norm {norm}; lower the learning '
                       f'rate. The last good checkpoint: {self.checkpoints.last_good(number - 2)}')
