@@ -47,6 +47,15 @@ def test_the_dtype_of_the_computation_is_the_callers(make_model, tmp_path):
   assert load_model(tmp_path, model.mesh, 'bfloat16').config.dtype == 'bfloat16'
 
 
+def test_a_model_of_an_earlier_version_is_read(make_model, tmp_path):
+  model = make_model(sliding_window=5, global_every=2)
+  save_model(tmp_path, model)
+  config = json.loads((tmp_path / 'config.json').read_text())
+  config['decoder']['window'] = config['decoder'].pop('sliding_window')
+  (tmp_path / 'config.json').write_text(json.dumps(config))
+  assert load_model(tmp_path, model.mesh).config == model.config
+
+
 def test_saving_replaces_what_was_there(make_model, tmp_path):
   save_model(tmp_path / 'saved', make_model(layers=1))
   model = make_model()

@@ -25,6 +25,8 @@ from toolformer_jax.tokenizer import Tokenizer
 MODEL = 'model'  # where an output folder of `finetune` holds the model
 STEPS = 'steps'  # where it holds the states to resume from
 _FORMAT = 1
+# Fields of DecoderConfig by the names that earlier versions wrote.
+_RENAMED = {'window': 'sliding_window'}
 
 
 def save_model(directory: pathlib.Path, model: LanguageModel) -> None:
@@ -108,6 +110,7 @@ def _read_config(file: pathlib.Path) -> DecoderConfig:
     fields = json.loads(file.read_text('utf-8'))
     if fields['format'] != _FORMAT:
       raise UserError(f'{file} has format {fields["format"]}; this version reads {_FORMAT}')
-    return DecoderConfig(**fields['decoder'])
+    decoder = {_RENAMED.get(name, name): value for name, value in fields['decoder'].items()}
+    return DecoderConfig(**decoder)
   except (OSError, ValueError, KeyError, TypeError) as error:
     raise UserError(f'{file.parent} holds no usable model: config.json: {error}') from error
