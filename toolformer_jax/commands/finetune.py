@@ -56,8 +56,10 @@ def run(args: argparse.Namespace) -> None:
       mixture=config.mixture, without_calls=args.without_calls, syntax=config.syntax)
   if first:
     config.save(args.output_dir)
-    print(args.output_dir if result.finished
-          else 'stopped; the same command continues from the state that was saved')
+  if not result.finished:
+    print('stopped; the same command continues from the state that was saved')
+  elif first:
+    print(args.output_dir)
 
 
 def _devices(distributed: bool) -> tuple['Sequence[jax.Device] | None', bool]:
