@@ -81,7 +81,7 @@ def main() -> None:
   model = load_model(MODEL, config=config.model)
   problems = solved_problems(args.data, args.documents)
   plan = ToolPlan(Calculator(), config.tool_config('calculator'), CALCULATOR)
-  annotation = Annotation(model, (plan,), config.annotation, config.syntax)
+  annotation = Annotation(model, (plan,), config.annotation, config.executor, config.syntax)
   described = {**annotation.configuration(), 'checkpoint': identity(MODEL),
                'corpus': identity(str(args.data)), 'texts': len(problems)}
   with RunFolder(args.output_dir, described, software_versions()) as folder:
