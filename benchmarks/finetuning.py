@@ -28,7 +28,7 @@ from toolformer_jax.config import loading as configuration
 from toolformer_jax.models import flops
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.decoder import Decoder
-from toolformer_jax.models.language_model import LanguageModel, abstract_variables, decoder_on
+from toolformer_jax.models.language_model import LanguageModel, abstract_variables, make_decoder
 from toolformer_jax.tokenizer import Tokenizer
 from toolformer_jax.training.config import FinetuneConfig
 from toolformer_jax.training.data import annotated_example, put_rows, read_texts
@@ -100,7 +100,7 @@ def ours(args: argparse.Namespace) -> harness.Run:
   del model
   def run(warm_up: bool) -> dict[str, float]:
     nonlocal state
-    with sharding.on_mesh(mesh):
+    with jax.set_mesh(mesh):
       for batch in batches[:1] if warm_up else batches:
         state, metrics = step(frozen, state, put_rows(batch, np.arange(len(batch)), mesh))
     metrics['loss'].block_until_ready()
@@ -134,7 +134,7 @@ def _our_model(args: argparse.Namespace) -> LanguageModel:
   if args.model == 'smollm2-135m':
     return load_model(args.model, config=ModelConfig(dtype=args.dtype))
   mesh = sharding.make_mesh()
-  decoder = decoder_on(mesh, configuration.decoder_config(args.model).replace(dtype=args.dtype))
+  decoder = make_decoder(mesh, configuration.decoder_config(args.model).replace(dtype=args.dtype))
   def make():
     return sharding.unbox(decoder.init(jax.random.key(0), np.zeros((1, 2), np.int32)))
   where = sharding.state_shardings(abstract_variables(decoder), mesh)

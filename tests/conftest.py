@@ -108,7 +108,7 @@ def make_model(tokenizer):
         mlp_dim=64, max_positions=128, rotary_dim=8).replace(**changes)
     decoder = Decoder(config)
     random = _random(abstract_variables(decoder))
-    return LanguageModel.place(config, random, tokenizer, mesh)
+    return LanguageModel.from_variables(config, random, tokenizer, mesh)
   return make
 
 

@@ -41,7 +41,7 @@ def checkpoint(tmp_path_factory):
   init = jax.jit(Decoder(config).init)
   variables = sharding.unbox(init(jax.random.key(0), np.zeros((1, 2), np.int32)))
   path = tmp_path_factory.mktemp('checkpoint') / 'tiny'
-  save_model(path, LanguageModel.place(config, variables, tokenizer, sharding.make_mesh()))
+  save_model(path, LanguageModel.from_variables(config, variables, tokenizer, sharding.make_mesh()))
   return str(path)
 
 

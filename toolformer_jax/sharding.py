@@ -1,16 +1,15 @@
 """The mesh, the one table of logical-axis rules, and the shardings of a whole state.
 
-Arrays name their dimensions with logical axes ('batch', 'heads', ...); `RULES` says which mesh axis
-each of them is split over. The mesh always has all three axes, with size 1 where unused, so no
-code asks how many devices there are. A dimension that its mesh axes do not divide (9 heads, a
-vocabulary of 50,257) stays whole, and the log says so once.
+Arrays name their dimensions by logical axes ('batch', 'heads', ...), and `LOGICAL_AXIS_RULES` maps
+each logical axis to mesh axes. The mesh always has all three axes, with size 1 where unused, so no
+code asks how many devices there are. A dimension that is not divisible by the size of its mesh axes
+(9 heads, a vocabulary of 50,257) is not sharded, which is logged once.
 """
 
-import contextlib
 import functools
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -23,7 +22,7 @@ log = logging.getLogger(__name__)
 
 MESH_AXES = ('data', 'fsdp', 'tensor')
 
-RULES: dict[str, tuple[str, ...]] = {
+LOGICAL_AXIS_RULES: dict[str, tuple[str, ...]] = {
     'batch': ('data', 'fsdp'),
     'embed': ('fsdp',),
     'vocab': ('tensor',),
@@ -36,13 +35,21 @@ RULES: dict[str, tuple[str, ...]] = {
 def make_mesh(
     data: int = 1, fsdp: int = -1, tensor: int = 1, devices: Sequence[jax.Device] | None = None
 ) -> Mesh:
-  """Returns a mesh of `devices` (default: this process's); the axis of size -1 takes the rest.
+  """Returns a mesh.
 
-  Of several slices of a TPU, which a slower network connects, each has a part of the data axis, or
-  else of the fsdp axis.
+  Several TPU slices, which are connected by a slower network, divide the data axis, or else the
+  fsdp axis.
+
+  Args:
+    data: size of the axis that only the batch is sharded over.
+    fsdp: size of the axis that batch, weights and optimizer state are sharded over.
+    tensor: size of the axis that heads, MLP and vocabulary are sharded over.
+    devices: of the mesh; by default all of this process. An axis of size -1 takes the devices that
+      the other axes leave.
 
   Raises:
-    ValueError: the sizes do not multiply to the number of devices, or slices divide neither axis.
+    ValueError: the product of the sizes is not the number of devices, or the number of slices
+      divides neither axis.
   """
   devices = jax.local_devices() if devices is None else devices
   shape = [data, fsdp, tensor]
@@ -53,50 +60,50 @@ def make_mesh(
     raise ValueError(f'a mesh of {data} x {fsdp} x {tensor} does not fit {len(devices)} devices')
   slices = len({getattr(device, 'slice_index', 0) for device in devices})
   if slices > 1:
-    return Mesh(_across_slices(shape, slices, devices), MESH_AXES, axis_types=(AxisType.Auto,) * 3)
+    return Mesh(_multislice(shape, slices, devices), MESH_AXES, axis_types=(AxisType.Auto,) * 3)
   return jax.make_mesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
 
 
-def _across_slices(shape: Sequence[int], slices: int, devices: Sequence[jax.Device]) -> np.ndarray:
-  """Returns the devices of several slices in a mesh of `shape`."""
-  whole = [axis for axis in (0, 1) if shape[axis] % slices == 0]
-  if not whole:
+def _multislice(shape: Sequence[int], slices: int, devices: Sequence[jax.Device]) -> np.ndarray:
+  """Returns the devices of several slices, arranged as a mesh of `shape`."""
+  divisible = [axis for axis in (0, 1) if shape[axis] % slices == 0]
+  if not divisible:
     raise ValueError(f'{slices} slices divide neither data {shape[0]} nor fsdp {shape[1]}')
-  across = [slices if axis == whole[0] else 1 for axis in range(3)]
-  within = [size // ways for size, ways in zip(shape, across, strict=True)]
+  across = [slices if axis == divisible[0] else 1 for axis in range(3)]
+  within = [size // count for size, count in zip(shape, across, strict=True)]
   return mesh_utils.create_hybrid_device_mesh(within, across, devices)
 
 
 @functools.cache
-def _log_unsharded(name: str, size: int, ways: int) -> None:
-  log.info('axis %s of size %d is not divisible by %d and stays unsharded', name, size, ways)
+def _log_unsharded(name: str, size: int, shards: int) -> None:
+  log.info('axis %s of size %d is not divisible by %d and stays unsharded', name, size, shards)
 
 
 def partition_spec(
     shape: Sequence[int], names: Sequence[str | None], mesh_shape: dict[str, int]
 ) -> PartitionSpec:
-  """Returns how an array of `shape`, its dimensions called `names`, is split over the mesh."""
+  """Returns how an array of `shape`, with logical axes `names`, is sharded over a mesh."""
   axes = []
   for size, name in zip(shape, names, strict=True):
-    mesh_axes = RULES.get(name, ()) if name else ()
-    ways = math.prod(mesh_shape[axis] for axis in mesh_axes)
-    if size % ways:
-      _log_unsharded(name, size, ways)
+    mesh_axes = LOGICAL_AXIS_RULES.get(name, ()) if name else ()
+    shards = math.prod(mesh_shape[axis] for axis in mesh_axes)
+    if size % shards:
+      _log_unsharded(name, size, shards)
       mesh_axes = ()
     axes.append(mesh_axes or None)
   return PartitionSpec(*axes)
 
 
 def constrain(x: jax.Array, *names: str | None) -> jax.Array:
-  """Asks the compiler to keep `x` split by its dimensions' `names`; nothing without a mesh."""
+  """Returns `x`, constrained to be sharded by its logical axes; `x` itself without a mesh."""
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty:
     return x
   return jax.lax.with_sharding_constraint(x, partition_spec(x.shape, names, dict(mesh.shape)))
 
 
-def rows_of_a_device(rows: int) -> int:
-  """Returns how many of a batch's rows lie on one device of the current mesh; all without one."""
+def rows_per_device(rows: int) -> int:
+  """Returns how many rows of a batch each device of the current mesh has; all without a mesh."""
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty:
     return rows
@@ -104,20 +111,20 @@ def rows_of_a_device(rows: int) -> int:
   return rows // math.prod(mesh.shape[axis] for axis in spec[0] or ())
 
 
-def batch_ways(mesh: Mesh) -> int:
-  """Returns over how many groups of devices a batch is divided, if its size allows it."""
-  return math.prod(mesh.shape[axis] for axis in RULES['batch'])
+def batch_shards(mesh: Mesh) -> int:
+  """Returns the number of shards of a batch whose size is divisible by it."""
+  return math.prod(mesh.shape[axis] for axis in LOGICAL_AXIS_RULES['batch'])
 
 
 def batch_sharding(mesh: Mesh, shape: Sequence[int]) -> NamedSharding:
-  """Returns the sharding of an input array whose first dimension is the batch."""
+  """Returns the sharding of an array whose first dimension is the batch."""
   return named_sharding(mesh, shape, ('batch', *[None] * (len(shape) - 1)))
 
 
 def named_sharding(
     mesh: Mesh, shape: Sequence[int], names: Sequence[str | None]
 ) -> NamedSharding:
-  """Returns the sharding of an array of `shape`, its dimensions called `names`."""
+  """Returns the sharding of an array of `shape`, with logical axes `names`."""
   return NamedSharding(mesh, partition_spec(shape, names, dict(mesh.shape)))
 
 
@@ -125,21 +132,21 @@ def state_shardings(abstract: Any, mesh: Mesh) -> Any:
   """Returns the sharding of every array of `abstract`.
 
   Args:
-    abstract: a boxed state from `jax.eval_shape`: parameters carry their axes' names, and so does
-      whatever an optimizer derives from them. Arrays without names are replicated.
-    mesh: the mesh to lay it out on.
+    abstract: a boxed state from `jax.eval_shape`. Parameters carry their logical axes, and so does
+      the optimizer state that is derived from them. Arrays without logical axes are replicated.
+    mesh: that the state is sharded over.
   """
   def sharding(leaf):
-    names = leaf.names if isinstance(leaf, nn.LogicallyPartitioned) else ()
+    names = leaf.names if _is_boxed(leaf) else ()
     shape = leaf.value.shape if names else ()
     return named_sharding(mesh, shape, names)
-  return jax.tree.map(sharding, abstract, is_leaf=lambda x: isinstance(x, nn.LogicallyPartitioned))
+  return jax.tree.map(sharding, abstract, is_leaf=_is_boxed)
 
 
 def abstract_with_sharding(abstract: Any, mesh: Mesh) -> Any:
-  """Returns shape, dtype and sharding of every array of the boxed state `abstract`, without boxes.
+  """Returns shape, dtype and sharding of every array of the boxed state `abstract`, unboxed.
 
-  This is what restores a checkpoint onto `mesh`, whatever mesh it was written from.
+  A checkpoint is restored with these, whichever mesh it was written from.
   """
   return jax.tree.map(
       lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
@@ -147,13 +154,9 @@ def abstract_with_sharding(abstract: Any, mesh: Mesh) -> Any:
 
 
 def unbox(tree: Any) -> Any:
-  """Returns `tree` with plain arrays where it holds arrays with axis names."""
-  boxed = lambda x: isinstance(x, nn.LogicallyPartitioned)  # noqa: E731
-  return jax.tree.map(lambda x: x.value if boxed(x) else x, tree, is_leaf=boxed)
+  """Returns `tree` with plain arrays in place of arrays with logical axes."""
+  return jax.tree.map(lambda x: x.value if _is_boxed(x) else x, tree, is_leaf=_is_boxed)
 
 
-@contextlib.contextmanager
-def on_mesh(mesh: Mesh) -> Iterator[None]:
-  """Makes `mesh` the one that `constrain` and jitted functions see."""
-  with jax.set_mesh(mesh):
-    yield
+def _is_boxed(x: Any) -> bool:
+  return isinstance(x, nn.LogicallyPartitioned)

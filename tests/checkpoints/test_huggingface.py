@@ -14,12 +14,12 @@ from toolformer_jax.checkpoints.huggingface import load_directory, save_director
 from toolformer_jax.checkpoints.pretrained import load_pretrained
 from toolformer_jax.errors import UserError
 from toolformer_jax.inference.scoring import ScoreRequest, score
-from toolformer_jax.models.language_model import LanguageModel, abstract_variables, decoder_on
+from toolformer_jax.models.language_model import LanguageModel, abstract_variables, make_decoder
 from toolformer_jax.tokenizer import Tokenizer
 
 KINDS = {
-    'llama': {}, 'llama 3': {'rotary_factor': 8.0, 'rotary_original': 32},
-    'linear': {'rotary_factor': 2.0}, 'qwen3': {'qk_norm': True},
+    'llama': {}, 'llama 3': {'rotary_scaling_factor': 8.0, 'rotary_original_positions': 32},
+    'linear': {'rotary_scaling_factor': 2.0}, 'qwen3': {'qk_norm': True},
     'qwen2': {'qkv_bias': True, 'tied_head': False},
     'gemma3_text': dict(qkv_bias=False, qk_norm=True, activation='gelu_tanh', sandwich_norm=True,
                         norm_offset=True, scaled_embedding=True, sliding_window=5, global_every=2),
@@ -69,10 +69,11 @@ def test_what_is_written_is_read_again(make_model, tmp_path, kind):
 def test_adapters_are_merged(make_model, tmp_path):
   base = make_model()
   config = base.config.replace(lora_rank=3, lora_alpha=5.0)
-  shapes = sharding.unbox(abstract_variables(decoder_on(base.mesh, config)))['lora']
+  shapes = sharding.unbox(abstract_variables(make_decoder(base.mesh, config)))['lora']
   rng = np.random.default_rng(0)
   lora = jax.tree.map(lambda x: rng.normal(0, 0.1, x.shape).astype(np.float32), shapes)
-  tuned = LanguageModel.place(config, {**base.variables, 'lora': lora}, base.tokenizer, base.mesh)
+  tuned = LanguageModel.from_variables(
+      config, {**base.variables, 'lora': lora}, base.tokenizer, base.mesh)
   save_directory(tmp_path / 'tuned', tuned)
   read = load_directory(tmp_path / 'tuned', mesh())
   assert 'lora' not in read.variables and read.config == base.config
@@ -90,7 +91,7 @@ def test_adapters_are_merged(make_model, tmp_path):
   ({'rope_scaling': {'rope_type': 'llama3', 'factor': 4.0}}, "of the type 'llama3' with"),
   ({'rope_parameters': {'rope_type': 'default', 'rope_theta': 1e4, 'partial_rotary_factor': 0.5}},
    'with rope_theta, partial_rotary_factor are not supported'),
-  ({'num_attention_heads': 5}, 'config.json describes no model: 5 heads cannot share 2'),
+  ({'num_attention_heads': 5}, 'config.json describes no model: heads 5 must be a multiple'),
   ({'vocab_size': 'many'}, 'config.json describes no model'),
   ({'num_hidden_layers': 3}, r'lacks the tensor model.layers.2.input_layernorm.weight'),
   ({'num_hidden_layers': 1}, 'has a tensor model.layers.1.* that the configuration'),

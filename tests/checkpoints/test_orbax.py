@@ -15,7 +15,7 @@ TOKENS = np.arange(40).reshape(4, 10)
 
 
 def _logits(model):
-  with sharding.on_mesh(model.mesh):
+  with jax.set_mesh(model.mesh):
     apply = jax.jit(model.decoder.apply)
     return np.asarray(apply(model.variables, model.put_batch(TOKENS))[0])
 
@@ -48,10 +48,15 @@ def test_the_dtype_of_the_computation_is_the_callers(make_model, tmp_path):
 
 
 def test_a_model_of_an_earlier_version_is_read(make_model, tmp_path):
-  model = make_model(sliding_window=5, global_every=2)
+  model = make_model(sliding_window=5, global_every=2, rotary_original_positions=64,
+                     rotary_scaling_factor=8.0)
   save_model(tmp_path, model)
   config = json.loads((tmp_path / 'config.json').read_text())
-  config['decoder']['window'] = config['decoder'].pop('sliding_window')
+  for old, new in (
+      ('window', 'sliding_window'), ('rotary_factor', 'rotary_scaling_factor'),
+      ('rotary_original', 'rotary_original_positions'), ('rotary_low', 'rotary_low_freq_factor'),
+      ('rotary_high', 'rotary_high_freq_factor')):
+    config['decoder'][old] = config['decoder'].pop(new)
   (tmp_path / 'config.json').write_text(json.dumps(config))
   assert load_model(tmp_path, model.mesh).config == model.config
 

@@ -1,5 +1,6 @@
 """Laws of prefill: what a row's cache holds depends on the row's own tokens alone."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -71,7 +72,7 @@ def test_devices_change_nothing(make_model, shape):
   sizes = dict(layers=1, max_positions=512)
   one, eight = make_model(**sizes), make_model(mesh, **sizes)
   texts = [ids(rng, size) for size in (50, 3, 190, 231, 200, 300, 180, 170)]
-  with sharding.on_mesh(mesh):
+  with jax.set_mesh(mesh):
     cache = prefill(eight, new_cache(eight.config, 8, 128),
                  [Chunk(row, 0, text) for row, text in enumerate(texts)])
   for row, text in enumerate(texts):

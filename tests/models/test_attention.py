@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from toolformer_jax.models import attention, language_model
-from toolformer_jax.models.attention import attend, attend_packed, kernel_for
+from toolformer_jax.models.attention import attend, attend_packed, choose_kernel
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.kv_cache import KVCache, Prefix
-from toolformer_jax.sharding import make_mesh, on_mesh
+from toolformer_jax.sharding import make_mesh
 
 KERNELS = ['splash', 'cudnn']
 CONFIG = DecoderConfig(vocab_size=8, layers=1, embed_dim=8, heads=2, kv_heads=2, head_dim=64,
@@ -77,7 +77,7 @@ def test_kernels_are_xlas_attention(kernel):
   (3, 3, 3),  # nothing divisible: every device does all
 ])
 def test_kernels_on_a_mesh(kernel, rows, heads, kv_heads):
-  with on_mesh(make_mesh(2, 2, 2)):
+  with jax.set_mesh(make_mesh(2, 2, 2)):
     _check(kernel, _inputs(rows, 128, heads, kv_heads))
 
 
@@ -91,7 +91,7 @@ def test_a_decoder_with_kernels(make_model, kernel, mesh, remat, window):
     logits, _ = decoder.apply({'params': params}, tokens, segments_BT=segments)
     return logits.var(), logits
   run = jax.jit(jax.value_and_grad(loss, has_aux=True), static_argnums=1)
-  with on_mesh(model.mesh):
+  with jax.set_mesh(model.mesh):
     (_, logits), gradients = run(
         model.variables['params'], model.decoder.clone(kernel=kernel, remat=remat))
     (_, expected), expected_gradients = run(model.variables['params'], model.decoder)
@@ -145,10 +145,10 @@ def test_a_row_is_one_segment_by_default():
 def test_the_choice(platform, capability, changes, kernel):
   device = SimpleNamespace(platform=platform, compute_capability=capability)
   mesh = SimpleNamespace(devices=np.array([[[device]]]))
-  assert kernel_for(mesh, CONFIG.replace(**changes)) == kernel
+  assert choose_kernel(mesh, CONFIG.replace(**changes)) == kernel
 
 
 def test_a_placed_model_has_its_mesh_s_kernel(make_model, monkeypatch):
   assert make_model().decoder.kernel == 'xla'
-  monkeypatch.setattr(language_model, 'kernel_for', lambda mesh, config: 'splash')
+  monkeypatch.setattr(language_model, 'choose_kernel', lambda mesh, config: 'splash')
   assert make_model().decoder.kernel == 'splash'

@@ -97,10 +97,10 @@ def test_logits_only_where_asked(model):
 def test_no_device_reads_rows_of_another_whole(make_model):
   mesh = sharding.make_mesh(1, 2, 4)
   one, eight = make_model(vocab_size=264), make_model(mesh, vocab_size=264)
-  with sharding.on_mesh(mesh):
+  with jax.set_mesh(mesh):
     compiled = jax.jit(lambda variables, tokens: eight.decoder.apply(
-        variables, tokens, head=False)[0]).lower(eight.variables, TOKENS).compile()
+        variables, tokens, return_hidden=True)[0]).lower(eight.variables, TOKENS).compile()
     hidden_BTD = compiled(eight.variables, TOKENS)
   assert 'f32[66,32]' in compiled.as_text() and 'f32[264,32]' not in compiled.as_text()
   np.testing.assert_allclose(
-      hidden_BTD, one.decoder.apply(one.variables, TOKENS, head=False)[0], atol=1e-5)
+      hidden_BTD, one.decoder.apply(one.variables, TOKENS, return_hidden=True)[0], atol=1e-5)

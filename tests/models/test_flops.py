@@ -118,7 +118,7 @@ def test_utilization():
 
 def _program(config):
   """Returns an unrolled decoder, its variables' shapes, and a batch of two rows."""
-  decoder = Decoder(config, scan=False)
+  decoder = Decoder(config, scan_layers=False)
   rows = PackedRows.empty(2, TOKENS)
   return decoder, sharding.unbox(abstract_variables(decoder)), rows
 

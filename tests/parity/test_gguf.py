@@ -128,7 +128,7 @@ def test_what_does_not_fit_is_refused(tmp_path, changes, message):
 def test_wavelengths_may_be_stretched(tmp_path):
   path = write(tmp_path / 'm.gguf', 'llama', gguf.GGMLQuantizationType.F32,
                **{'rope.scaling.factor': 4.0})
-  assert ours(path).config.rotary_factor == 4
+  assert ours(path).config.rotary_scaling_factor == 4
 
 
 def test_a_file_cut_short_is_refused(tmp_path):

@@ -13,7 +13,7 @@ from toolformer_jax.checkpoints.huggingface import save_directory
 from toolformer_jax.checkpoints.peft import save_adapter
 from toolformer_jax.errors import UserError
 from toolformer_jax.inference.scoring import ScoreRequest, score
-from toolformer_jax.models.language_model import LanguageModel, abstract_variables, decoder_on
+from toolformer_jax.models.language_model import LanguageModel, abstract_variables, make_decoder
 
 from .reference import their_logprobs
 
@@ -31,10 +31,11 @@ IDS = list(range(40, 70))
 
 def with_adapters(base):
   config = base.config.replace(lora_rank=3, lora_alpha=5.0)
-  shapes = sharding.unbox(abstract_variables(decoder_on(base.mesh, config)))['lora']
+  shapes = sharding.unbox(abstract_variables(make_decoder(base.mesh, config)))['lora']
   rng = np.random.default_rng(0)
   lora = jax.tree.map(lambda x: rng.normal(0, 0.2, x.shape).astype(np.float32), shapes)
-  return LanguageModel.place(config, {**base.variables, 'lora': lora}, base.tokenizer, base.mesh)
+  return LanguageModel.from_variables(
+      config, {**base.variables, 'lora': lora}, base.tokenizer, base.mesh)
 
 
 @pytest.mark.parametrize('family', FAMILIES)

@@ -50,7 +50,7 @@ def model(tokenizer):
       mlp_dim=128, max_positions=128, rotary_dim=16)
   random = Decoder(config).init(jax.random.key(0), np.zeros((1, 2), np.int32))
   mesh = sharding.make_mesh(devices=jax.devices()[:1])
-  return LanguageModel.place(config, sharding.unbox(random), tokenizer, mesh)
+  return LanguageModel.from_variables(config, sharding.unbox(random), tokenizer, mesh)
 
 
 @pytest.mark.long

@@ -83,7 +83,7 @@ def _value_and_gradient(loss, model, rows, frozen):
   trained = {name: params[name] for name in params if name not in frozen}
   def total(trained, rows):
     return loss(model.decoder, {'params': {**fixed, **trained}}, rows)
-  with sharding.on_mesh(model.mesh):
+  with jax.set_mesh(model.mesh):
     batch = jax.tree.map(model.put_batch, rows)
     return jax.jit(jax.value_and_grad(total))(trained, batch)
 

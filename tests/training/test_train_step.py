@@ -38,7 +38,7 @@ def _prepared(model, settings, collection='params'):
 def _stepped(model, batch, settings, collection='params'):
   """Returns the state after one step, and its metrics."""
   step, frozen, state = _prepared(model, settings, collection)
-  with sharding.on_mesh(model.mesh):
+  with jax.set_mesh(model.mesh):
     state, metrics = step(frozen, state, jax.tree.map(model.put_batch, batch))
   return state, {name: float(value) for name, value in metrics.items()}
 

@@ -25,10 +25,10 @@ _LOCAL, _GLOBAL = 'sliding_attention', 'full_attention'
 _MISSING = object()
 # Parameters of rotary embeddings by their type, and what we call them.
 _SCALINGS = {
-    'default': {}, 'linear': {'factor': 'rotary_factor'},
-    'llama3': {'factor': 'rotary_factor', 'low_freq_factor': 'rotary_low',
-               'high_freq_factor': 'rotary_high',
-               'original_max_position_embeddings': 'rotary_original'}}
+    'default': {}, 'linear': {'factor': 'rotary_scaling_factor'},
+    'llama3': {'factor': 'rotary_scaling_factor', 'low_freq_factor': 'rotary_low_freq_factor',
+               'high_freq_factor': 'rotary_high_freq_factor',
+               'original_max_position_embeddings': 'rotary_original_positions'}}
 
 ARCHITECTURES = {
     'gemma3_text': 'Gemma3ForCausalLM', 'gpt2': 'GPT2LMHeadModel', 'gptj': 'GPTJForCausalLM',
@@ -273,8 +273,8 @@ def write_config(config: DecoderConfig) -> dict[str, Any]:
 
 
 def _scaling(config: DecoderConfig) -> dict[str, Any] | None:
-  if config.rotary_factor == 1:
+  if config.rotary_scaling_factor == 1:
     return None
-  kind = 'llama3' if config.rotary_original else 'linear'
+  kind = 'llama3' if config.rotary_original_positions else 'linear'
   return {'rope_type': kind,
           **{theirs: getattr(config, ours) for theirs, ours in _SCALINGS[kind].items()}}

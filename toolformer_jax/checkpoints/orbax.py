@@ -18,7 +18,7 @@ from orbax.checkpoint import v1 as ocp
 from toolformer_jax import sharding
 from toolformer_jax.errors import UserError
 from toolformer_jax.models.config import DecoderConfig
-from toolformer_jax.models.language_model import LanguageModel, abstract_variables, decoder_on
+from toolformer_jax.models.language_model import LanguageModel, abstract_variables, make_decoder
 from toolformer_jax.runtime.run_dir import write_json
 from toolformer_jax.tokenizer import Tokenizer
 
@@ -26,7 +26,10 @@ MODEL = 'model'  # where an output folder of `finetune` holds the model
 STEPS = 'steps'  # where it holds the states to resume from
 _FORMAT = 1
 # Fields of DecoderConfig by the names that earlier versions wrote.
-_RENAMED = {'window': 'sliding_window'}
+_RENAMED = {
+    'window': 'sliding_window', 'rotary_factor': 'rotary_scaling_factor',
+    'rotary_original': 'rotary_original_positions', 'rotary_low': 'rotary_low_freq_factor',
+    'rotary_high': 'rotary_high_freq_factor'}
 
 
 def save_model(directory: pathlib.Path, model: LanguageModel) -> None:
@@ -73,7 +76,7 @@ def load_model(directory: pathlib.Path, mesh: Mesh, dtype: str = 'float32') -> L
   """
   directory = _model_directory(directory)
   config = _read_config(directory / 'config.json').replace(dtype=dtype)
-  decoder = decoder_on(mesh, config)
+  decoder = make_decoder(mesh, config)
   abstract = sharding.abstract_with_sharding(abstract_variables(decoder), mesh)
   try:
     tokenizer = Tokenizer.load(directory)

@@ -17,7 +17,7 @@ from toolformer_jax import sharding
 from toolformer_jax.checkpoints.hf_weights import Weight, tensor_names, weights
 from toolformer_jax.errors import UserError
 from toolformer_jax.models.config import DecoderConfig
-from toolformer_jax.models.language_model import LanguageModel, abstract_variables, decoder_on
+from toolformer_jax.models.language_model import LanguageModel, abstract_variables, make_decoder
 from toolformer_jax.tokenizer import Tokenizer
 
 # Buffers that older files hold: masks, and the rotary embeddings' frequencies.
@@ -69,7 +69,7 @@ def load(kind: str, config: DecoderConfig, tokenizer: Tokenizer, tensors: Tensor
                     f'model {config.vocab_size} tokens only; were its embeddings resized?')
   table = weights(kind, config)
   check(tensors, table, config)
-  decoder = decoder_on(mesh, config)
+  decoder = make_decoder(mesh, config)
   abstract = sharding.abstract_with_sharding(abstract_variables(decoder), mesh)['params']
   params: dict[str, Any] = {}
   for weight in table:

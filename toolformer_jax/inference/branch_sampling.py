@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from toolformer_jax import sharding
 from toolformer_jax.inference.batching import count_bucket
 from toolformer_jax.inference.scheduler import busy_first, column
 from toolformer_jax.inference.shared_prefix import PrefilledDocuments
@@ -179,7 +178,7 @@ class _BranchSampler:
   def run(self) -> list[str | None]:
     """Decodes until no branch is left."""
     slots = -(-(len(self.config.opening) + self.config.max_tokens) // 16) * 16
-    with sharding.on_mesh(self.model.mesh):
+    with jax.set_mesh(self.model.mesh):
       cache = new_cache(self.model.config, len(self.groups) * self.group_rows, slots)
       loaded, documents = None, None
       while self._fill():

@@ -18,9 +18,9 @@ from concurrent import futures
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import jax
 import numpy as np
 
-from toolformer_jax import sharding
 from toolformer_jax.calls import DEFAULT_SYNTAX, Call, CallSyntax
 from toolformer_jax.errors import UserError
 from toolformer_jax.inference import prefill
@@ -192,7 +192,7 @@ class Engine:
     events: list[Event] = []
     if not self.has_unfinished_requests():
       return events
-    with sharding.on_mesh(self._model.mesh), explain_out_of_memory(_OUT_OF_MEMORY):
+    with jax.set_mesh(self._model.mesh), explain_out_of_memory(_OUT_OF_MEMORY):
       self._resize()
       self._admit()
       self._finish_calls(events)
@@ -232,7 +232,7 @@ class Engine:
     longest = max(len(row.request.prompt) + row.request.params.max_tokens for row in self._waiting)
     self._cache = new_cache(
         self._model.config, len(self._rows), min(_NEW_CACHE_SLOTS, count_bucket(longest)),
-        'stacked' if self._decoding_model.decoder.scan else 'per_layer')
+        'stacked' if self._decoding_model.decoder.scan_layers else 'per_layer')
 
   def _admit(self) -> None:
     """Gives free rows to waiting requests, in their order."""

@@ -81,7 +81,7 @@ def _grow(cache: KVCache, slots: int) -> KVCache:
 def _prefill_packed(model: LanguageModel, cache: KVCache, texts: list[Chunk], size: int
                     ) -> KVCache:
   """Writes the first `size` tokens of each text, packed into rows of `size` tokens."""
-  begins, ways = [text.tokens[:size] for text in texts], sharding.batch_ways(model.mesh)
+  begins, ways = [text.tokens[:size] for text in texts], sharding.batch_shards(model.mesh)
   for rows in _batches(first_fit(list(map(len, begins)), size), ways):
     arrays, found = _packed(begins, rows, -(-len(rows) // ways) * ways, size)
     places_R3 = np.zeros((cache.length_B.size, 3), np.int32)
@@ -129,7 +129,7 @@ def _write_packed(
   """Writes packed texts; the first `count` of `places_R3` are (row, packed row, begin in it)."""
   _, packed = decoder.apply(
       variables, tokens_PT, positions_BT=positions_PT, segments_BT=segments_PT,
-      cache=KVCache.empty(decoder.config, *tokens_PT.shape), head=False)
+      cache=KVCache.empty(decoder.config, *tokens_PT.shape), return_hidden=True)
   def put(i, cache):
     row, packed_row, begin = places_R3[i]
     return cache.write(row, packed.row(packed_row, begin))
@@ -154,5 +154,5 @@ def _extend_rows(
 ) -> KVCache:
   """Writes tokens into some rows of the cache; rows past its end are ignored."""
   some = cache.take(rows_R).with_length(lengths_R)
-  _, some = decoder.apply(variables, tokens_RT, cache=some.to_layout('stacked'), head=False)
+  _, some = decoder.apply(variables, tokens_RT, cache=some.to_layout('stacked'), return_hidden=True)
   return cache.put(rows_R, some.to_layout(cache.layout))

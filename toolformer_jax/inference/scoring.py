@@ -91,11 +91,11 @@ def _score_sequences(model: LanguageModel, sequences: list[_Sequence],
   """
   scores = [np.full(len(s.at), np.nan, np.float32) for s in sequences]
   running, places = None, []
-  ways = sharding.batch_ways(model.mesh)
+  ways = sharding.batch_shards(model.mesh)
   for rows, row_tokens in _batches(sequences, scoring_tokens, ways):
     arrays, next_places = _pack_rows(sequences, rows, row_tokens)
     _read(running, places, scores)
-    with sharding.on_mesh(model.mesh):
+    with jax.set_mesh(model.mesh):
       running = target_logprobs(model.decoder, model.variables, *map(model.put_batch, arrays))
     places = next_places
   _read(running, places, scores)

@@ -44,7 +44,7 @@ def prefill_prompt(model: LanguageModel, prompt: Sequence[int]) -> KVCache:
   """
   start = [] if model.tokenizer.start_id is None else [model.tokenizer.start_id]
   tokens_1T = np.array([[*start, *prompt]], np.int32)
-  with sharding.on_mesh(model.mesh), explain_out_of_memory('shorten the prompt'):
+  with jax.set_mesh(model.mesh), explain_out_of_memory('shorten the prompt'):
     return _prefill_prompt(model.decoder, model.variables, tokens_1T)
 
 
@@ -66,9 +66,9 @@ def prefill_documents(
     UserError: there is not enough memory.
   """
   slots, logprobs = length_bucket(max(map(len, documents))), []
-  with sharding.on_mesh(model.mesh), explain_out_of_memory(
+  with jax.set_mesh(model.mesh), explain_out_of_memory(
       'lower AnnotationConfig.max_text_tokens'):
-    step = max(DOCUMENT_ROWS, sharding.batch_ways(model.mesh))
+    step = max(DOCUMENT_ROWS, sharding.batch_shards(model.mesh))
     rows = min(count_bucket(len(documents)), -(-len(documents) // step) * step)
     cache = new_cache(model.config, rows, slots)
     for first in range(0, len(documents), DOCUMENT_ROWS):

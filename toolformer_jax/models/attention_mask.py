@@ -1,7 +1,4 @@
-"""Attention masks and rotary angles, from positions, segments, prefixes and the sliding window.
-
-Attention itself knows masks alone.
-"""
+"""Attention masks and rotary angles, from positions, segments, prefixes and the sliding window."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -18,14 +15,14 @@ from toolformer_jax.models.layers import rotary_angles
 class AttentionInputs(NamedTuple):
   """What attention needs besides queries, keys and values.
 
-  With a sliding window, angles and masks have a leading dimension of 2: [0] for local layers, [1]
-  for global ones.
+  With a sliding window, angles and masks have a leading dimension of 2: [0] is for local layers,
+  [1] for global ones.
 
   Attributes:
     rotary_angles: sine and cosine, [B, T, rotary_dim / 2]; None without rotary embeddings.
-    masks: for each source of keys, the prefixes and then the row's own, which slots each token
-      attends to, [B, T, S]; empty where a kernel computes attention.
-    segments_BT: index of each token's segment in its row.
+    masks: for each source of keys (the prefixes, then the row itself), which slots each token
+      attends to, bool [B, T, S]. Empty where a kernel computes attention.
+    segments_BT: index of each token's segment in its row; None if a row is one segment.
   """
 
   rotary_angles: tuple[jax.Array, jax.Array] | None
@@ -40,7 +37,7 @@ class AttentionInputs(NamedTuple):
 
 def absolute_positions(B: int, T: int, cache: KVCache | None, prefixes: Sequence[Prefix]
                        ) -> jax.Array:
-  """Returns how many tokens of prefixes, cache and row come before each new token, [B, T]."""
+  """Returns how many tokens of prefixes, cache and row precede each new token, [B, T]."""
   start_B = sum((prefix.limit_B for prefix in prefixes), jnp.zeros(B, jnp.int32))
   start_B = start_B if cache is None else start_B + cache.length_B
   return start_B[:, None] + jnp.arange(T)
@@ -51,14 +48,14 @@ def attention_inputs(
     segments_BT: jax.Array | None, cache: KVCache | None,
     prefixes: Sequence[Prefix], with_masks: bool,
 ) -> AttentionInputs:
-  """Returns masks and angles of a batch.
+  """Returns the masks and angles of a batch.
 
   Args:
     config: of the decoder.
     positions_BT: positions for the rotary embeddings.
-    absolute_BT: see `absolute_positions`; the sliding window counts these.
+    absolute_BT: from `absolute_positions`, for the sliding window.
     segments_BT, cache, prefixes: arguments of the decoder.
-    with_masks: whether masks are made; a kernel needs none.
+    with_masks: whether masks are needed; kernels make their own.
   """
   B, T = positions_BT.shape
   masks = []
@@ -66,13 +63,12 @@ def attention_inputs(
     masks = [*_prefix_masks(prefixes, B, T), _own_mask(cache, segments_BT, B, T)]
   angles = rotary_angles(positions_BT, config) if config.rotary_dim else None
   if config.sliding_window:
-    windows = _within_window(masks, absolute_BT, prefixes, config.sliding_window)
+    windows = _window_masks(masks, absolute_BT, prefixes, config.sliding_window)
     masks = [jnp.stack([mask_BTS & window_BTS, mask_BTS])
              for mask_BTS, window_BTS in zip(masks, windows, strict=True)]
-    local = config.replace(
-        rotary_base=config.local_rotary_base, rotary_factor=1.0, rotary_original=0)
-    angles = jax.tree.map(lambda *kinds: jnp.stack(kinds), rotary_angles(positions_BT, local),
-                          angles)
+    local = config.replace(rotary_base=config.local_rotary_base, rotary_scaling_factor=1.0,
+                           rotary_original_positions=0)
+    angles = jax.tree.map(lambda *pair: jnp.stack(pair), rotary_angles(positions_BT, local), angles)
   return AttentionInputs(angles, masks, segments_BT)
 
 
@@ -85,7 +81,7 @@ def _prefix_masks(prefixes: Sequence[Prefix], B: int, T: int) -> list[jax.Array]
 
 
 def _own_mask(cache: KVCache | None, segments_BT: jax.Array | None, B: int, T: int) -> jax.Array:
-  """Returns which slots (or tokens) of its own row each token attends to, [B, T, S]."""
+  """Returns which slots (without a cache: tokens) of its row each token attends to, [B, T, S]."""
   if cache is None:
     mask_BTS = jnp.broadcast_to(jnp.tril(jnp.ones((T, T), bool)), (B, T, T))
   else:
@@ -96,10 +92,10 @@ def _own_mask(cache: KVCache | None, segments_BT: jax.Array | None, B: int, T: i
   return mask_BTS & (segments_BT[:, :, None] == segments_BT[:, None])
 
 
-def _within_window(masks: Sequence[jax.Array], absolute_BT: jax.Array, prefixes: Sequence[Prefix],
-          window: int) -> Iterator[jax.Array]:
-  """Yields for each of `masks` which of its slots are within the sliding window, [B, T, S]."""
-  begins = itertools.accumulate((prefix.limit_B for prefix in prefixes), initial=jnp.zeros(1, int))
-  for mask_BTS, begin_B in zip(masks, begins, strict=False):
-    absolute_BS = begin_B[:, None] + jnp.arange(mask_BTS.shape[2])
+def _window_masks(masks: Sequence[jax.Array], absolute_BT: jax.Array, prefixes: Sequence[Prefix],
+                  window: int) -> Iterator[jax.Array]:
+  """Yields for each of `masks` which of its slots the sliding window contains, [B, T, S]."""
+  starts = itertools.accumulate((prefix.limit_B for prefix in prefixes), initial=jnp.zeros(1, int))
+  for mask_BTS, start_B in zip(masks, starts, strict=False):
+    absolute_BS = start_B[:, None] + jnp.arange(mask_BTS.shape[2])
     yield absolute_BT[..., None] - absolute_BS[:, None] < window

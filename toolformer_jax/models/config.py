@@ -1,4 +1,4 @@
-"""What a decoder looks like: one frozen dataclass for every family."""
+"""The configuration of a decoder: one frozen dataclass for every family."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -12,36 +12,52 @@ Dtype = Literal['float32', 'bfloat16']
 
 @dataclass(frozen=True)
 class DecoderConfig:
-  """Sizes and switches of a decoder; the defaults are those of the Llama family.
+  """Sizes and options of a decoder. The defaults are those of the Llama family.
 
   Attributes:
     vocab_size: rows of the embedding table.
-    layers, embed_dim, heads, kv_heads, head_dim, mlp_dim: the usual sizes; `heads` is a multiple
-      of `kv_heads`.
-    max_positions: longest sequence that the model was trained for.
-    norm, norm_eps: layer norm (with bias) or root-mean-square norm.
-    positions: a learned table, or rotary embeddings that pair a dimension with the one half a
-      head away (Llama) or with its neighbour (GPT-J).
-    rotary_dim, rotary_base: how many dimensions of a head turn, and the longest wavelength's base.
-    rotary_factor: wavelengths are stretched by it, to reach farther than the model was pretrained.
-    rotary_original, rotary_low, rotary_high: of Llama 3, the positions that it was pretrained on;
-      wavelengths of more than 1 / low of them are stretched, of less than 1 / high are not, and
-      those between in part. 0 positions: all are stretched.
-    parallel_block: attention and MLP read the same norm and are added together (GPT-J).
+    layers: number of blocks.
+    embed_dim: size of the hidden states.
+    heads: query heads, a multiple of `kv_heads`.
+    kv_heads: key/value heads. Fewer than `heads` is grouped-query attention.
+    head_dim: size of a head.
+    mlp_dim: size of the MLP's hidden layer.
+    max_positions: longest sequence that the model was trained on, in tokens.
+    norm: layer norm with a bias, or root-mean-square norm without one.
+    norm_eps: added to the variance in a norm.
+    positions: a learned table of embeddings, or rotary embeddings. These rotate pairs of
+      dimensions: 'rotary_halves' pairs dimension i with i + rotary_dim / 2 (Llama),
+      'rotary_interleaved' pairs neighbours (GPT-J).
+    rotary_dim: dimensions of a head that are rotated; 0 with learned positions.
+    rotary_base: base of the geometric series of wavelengths (theta).
+    rotary_scaling_factor: factor by which wavelengths are stretched, for contexts longer than the
+      pretraining length.
+    rotary_original_positions: pretraining length of Llama 3's scaling, in tokens. 0 stretches all
+      wavelengths alike (linear scaling).
+    rotary_low_freq_factor: of Llama 3's scaling. Wavelengths longer than
+      rotary_original_positions / rotary_low_freq_factor are stretched by the whole factor.
+    rotary_high_freq_factor: of Llama 3's scaling. Wavelengths shorter than
+      rotary_original_positions / rotary_high_freq_factor are not stretched; between the two bounds
+      frequencies are interpolated.
+    parallel_block: attention and MLP both read the same norm, and their outputs are added (GPT-J).
     gated_mlp: the MLP's hidden layer is multiplied by an activated gate.
-    qkv_bias, out_bias, mlp_bias, head_bias: which projections have a bias.
-    qk_norm: queries and keys are normalised, each head for itself (Qwen 3, Gemma 3).
-    sandwich_norm: what attention and MLP give is normalised, too, before it is added (Gemma 3).
-    norm_offset: the scale of a norm is kept as its difference from 1 (Gemma).
+    activation: activation function of the MLP.
+    qkv_bias, out_bias, mlp_bias, head_bias: whether the projections of queries, keys and values,
+      of the attention's output, of the MLP and to the vocabulary have a bias.
+    qk_norm: each head's queries and keys are normalised (Qwen 3, Gemma 3).
+    sandwich_norm: the outputs of attention and MLP are normalised before they are added to the
+      residual stream (Gemma 3).
+    norm_offset: norms store their scale as its difference from 1 (Gemma).
     scaled_embedding: embeddings are multiplied by the square root of `embed_dim` (Gemma).
-    sliding_window: a token of a local layer attends to this many tokens, itself included; 0: all
-      layers are global.
-    global_every: with a sliding window, each layer whose number (from 1) is a multiple of it is
-      global (Gemma 3).
-    local_rotary_base: `rotary_base` of local layers, whose wavelengths are not stretched.
-    tied_head: the embedding table is also the head.
-    lora_rank, lora_alpha: low-rank adapters on every projection of a block; rank 0 for none.
-    dtype: of the computation; norms, softmax and log-softmax are always in float32.
+    sliding_window: number of tokens that a token of a local layer attends to, itself included.
+      0 makes every layer global.
+    global_every: with a sliding window, layers number `global_every`, 2 * `global_every`, ...
+      (counted from 1) are global and all others local (Gemma 3).
+    local_rotary_base: `rotary_base` of local layers, which do not stretch wavelengths.
+    tied_head: the embedding table is also the projection to the vocabulary.
+    lora_rank: rank of the low-rank adapters on every projection of a block; 0 for no adapters.
+    lora_alpha: the adapters' output is multiplied by lora_alpha / lora_rank.
+    dtype: dtype of the computation. Norms, softmax and log-softmax are always in float32.
   """
 
   vocab_size: int
@@ -57,10 +73,10 @@ class DecoderConfig:
   positions: Positions = 'rotary_halves'
   rotary_dim: int = 0
   rotary_base: float = 10_000.0
-  rotary_factor: float = 1.0
-  rotary_original: int = 0
-  rotary_low: float = 1.0
-  rotary_high: float = 4.0
+  rotary_scaling_factor: float = 1.0
+  rotary_original_positions: int = 0
+  rotary_low_freq_factor: float = 1.0
+  rotary_high_freq_factor: float = 4.0
   parallel_block: bool = False
   gated_mlp: bool = True
   activation: Activation = 'silu'
@@ -90,17 +106,24 @@ class DecoderConfig:
       if getattr(self, name) not in get_args(kind):
         raise ValueError(f'{name} must be one of {get_args(kind)}, not {getattr(self, name)!r}')
     if self.heads % self.kv_heads:
-      raise ValueError(f'{self.heads} heads cannot share {self.kv_heads} key/value heads')
-    if self.rotary_dim % 2 or self.rotary_dim > self.head_dim:
-      raise ValueError(f'rotary_dim {self.rotary_dim} must be even and at most {self.head_dim}')
+      raise ValueError(f'heads {self.heads} must be a multiple of kv_heads {self.kv_heads}')
     if self.sliding_window < 0 or (self.sliding_window and self.positions == 'learned'):
-      raise ValueError(f'sliding_window {self.sliding_window} does not go with positions '
-                       f'{self.positions}')
-    if self.rotary_factor <= 0 or self.rotary_high <= self.rotary_low:
-      raise ValueError(f'rotary_factor {self.rotary_factor} must be positive, and rotary_high '
-                       f'{self.rotary_high} more than rotary_low {self.rotary_low}')
+      raise ValueError(f'sliding_window {self.sliding_window} cannot be used with positions '
+                       f'{self.positions!r}')
+    self._check_rotary()
+
+  def _check_rotary(self) -> None:
+    if self.rotary_dim % 2 or self.rotary_dim > self.head_dim:
+      raise ValueError(f'rotary_dim {self.rotary_dim} must be even and at most head_dim, '
+                       f'{self.head_dim}')
+    if self.rotary_scaling_factor <= 0:
+      raise ValueError(f'rotary_scaling_factor {self.rotary_scaling_factor} must be positive')
+    if self.rotary_high_freq_factor <= self.rotary_low_freq_factor:
+      raise ValueError(f'rotary_high_freq_factor {self.rotary_high_freq_factor} must be larger '
+                       f'than rotary_low_freq_factor {self.rotary_low_freq_factor}')
     if (self.positions == 'learned') == bool(self.rotary_dim):
-      raise ValueError(f'positions {self.positions} do not go with rotary_dim {self.rotary_dim}')
+      raise ValueError(f'positions {self.positions!r} cannot be used with rotary_dim '
+                       f'{self.rotary_dim}')
 
   def replace(self, **changes: Any) -> 'DecoderConfig':
     """Returns a copy with `changes`."""

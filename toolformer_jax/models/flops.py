@@ -1,9 +1,10 @@
-"""Parameters and useful floating-point operations of a decoder: the one formula of all rates.
+"""Number of parameters, and useful floating-point operations: the formulas behind all rates.
 
-Useful is what the model needs: nothing padded, nothing computed twice (remat), and of causal
-attention only what a token sees (half of the square; tables that count all of it are not
-comparable). Two operations for each weight of a product and token, and four for each pair of tokens
-and dimension of a head: scores, and values weighted by them.
+Useful operations are those that the model needs. Padding and recomputation (remat) do not count,
+and causal attention counts only the tokens that are attended to: half of the square, so that tables
+which count all of it are not comparable. A matrix product takes two operations for each weight and
+token. Attention takes four for each dimension of a head and each pair of a token and a token that
+it attends to: two for the score, two for the weighted sum of values.
 """
 
 import math
@@ -16,14 +17,14 @@ from toolformer_jax.runtime.chips import chip_of
 
 
 def parameters(config: DecoderConfig) -> int:
-  """Returns how many numbers the decoder consists of, adapters not counted."""
+  """Returns the number of the decoder's parameters, without adapters."""
   c = config
   norm = 2 if c.norm == 'layer' else 1
-  outer = 1 if c.parallel_block else 4 if c.sandwich_norm else 2
-  norms = norm * (outer * c.embed_dim + 2 * c.head_dim * c.qk_norm)
+  norms_per_block = 1 if c.parallel_block else 4 if c.sandwich_norm else 2
+  norms = norm * (norms_per_block * c.embed_dim + 2 * c.head_dim * c.qk_norm)
   biases = (c.qkv_bias * (c.heads + 2 * c.kv_heads) * c.head_dim + c.out_bias * c.embed_dim
             + c.mlp_bias * (c.mlp_dim * (2 if c.gated_mlp else 1) + c.embed_dim))
-  block = _products(c) + norms + biases
+  block = _block_weights(c) + norms + biases
   positions = c.max_positions if c.positions == 'learned' else 0
   tables = (c.vocab_size * (1 if c.tied_head else 2) + positions) * c.embed_dim
   head_bias = c.vocab_size if c.head_bias and not c.tied_head else 0
@@ -31,14 +32,21 @@ def parameters(config: DecoderConfig) -> int:
 
 
 def adapter_parameters(config: DecoderConfig) -> int:
-  """Returns how many numbers the low-rank adapters consist of."""
-  per_layer = sum(rows + columns for rows, columns in _projections(config))
+  """Returns the number of parameters of the low-rank adapters."""
+  per_layer = sum(inputs + outputs for inputs, outputs in _projections(config))
   return config.layers * config.lora_rank * per_layer
 
 
 def forward_flops(config: DecoderConfig, tokens: int, before: int = 0, logits: int = 0) -> int:
-  """Returns the operations of `tokens` tokens after `before` others, with `logits` projections."""
-  weights = config.layers * _products(config) + adapter_parameters(config)
+  """Returns the operations of a forward pass.
+
+  Args:
+    config: of the decoder.
+    tokens: number of tokens that are computed.
+    before: number of earlier tokens, whose keys and values are known.
+    logits: number of tokens at which logits are computed.
+  """
+  weights = config.layers * _block_weights(config) + adapter_parameters(config)
   return (2 * tokens * weights + _attention_flops(config, tokens, before)
           + 2 * logits * config.embed_dim * config.vocab_size)
 
@@ -46,20 +54,25 @@ def forward_flops(config: DecoderConfig, tokens: int, before: int = 0, logits: i
 def training_flops(config: DecoderConfig, tokens: int) -> int:
   """Returns the operations of a forward and backward pass of a sequence of `tokens` tokens.
 
-  Of a product of weights and activations the backward pass computes both gradients: two more
-  products. Weights beside adapters are not trained and get none. A packed row counts as one
-  sequence, though its texts do not see each other.
+  The backward pass computes two more products for each product of weights and activations, one
+  gradient each. With adapters the other weights are frozen and get no gradient. A packed row counts
+  as one sequence, although its texts do not attend to each other.
   """
-  frozen = config.layers * _products(config) + config.embed_dim * config.vocab_size
+  weights = config.layers * _block_weights(config) + config.embed_dim * config.vocab_size
   passes = 2 if config.lora_rank else 3
-  return (2 * tokens * (passes * frozen + 3 * adapter_parameters(config))
+  return (2 * tokens * (passes * weights + 3 * adapter_parameters(config))
           + 3 * _attention_flops(config, tokens, 0))
 
 
 def utilization(flops_per_s: float, devices: Sequence[jax.Device]) -> float | None:
-  """Returns the share (MFU) of the bfloat16 peak of `devices` that `flops_per_s` useful ones are.
+  """Returns the model flops utilization (MFU): the share of the devices' bfloat16 peak.
 
-  None where a device's peak is not known, as of any CPU.
+  Args:
+    flops_per_s: useful operations per second, of all devices together.
+    devices: that compute them.
+
+  Returns:
+    the share; None if the peak of a device is not known, which is the case for CPUs.
   """
   chips = [chip_of(device) for device in devices]
   if not all(chips):
@@ -68,29 +81,32 @@ def utilization(flops_per_s: float, devices: Sequence[jax.Device]) -> float | No
 
 
 def _attention_flops(config: DecoderConfig, tokens: int, before: int) -> int:
-  far = _pairs(before + tokens) - _pairs(before)
-  near = _pairs(before + tokens, config.sliding_window) - _pairs(before, config.sliding_window)
-  reaching_far = config.layers // config.global_every if config.sliding_window else config.layers
-  pairs = reaching_far * far + (config.layers - reaching_far) * near
-  return 4 * pairs * config.heads * config.head_dim
+  """Returns the operations of scores and weighted values of `tokens` tokens after `before`."""
+  c = config
+  global_layers = c.layers // c.global_every if c.sliding_window else c.layers
+  global_pairs = _attended_pairs(before + tokens) - _attended_pairs(before)
+  local_pairs = (_attended_pairs(before + tokens, c.sliding_window)
+                 - _attended_pairs(before, c.sliding_window))
+  pairs = global_layers * global_pairs + (c.layers - global_layers) * local_pairs
+  return 4 * pairs * c.heads * c.head_dim
 
 
-def _pairs(tokens: int, window: int = 0) -> int:
-  """Returns how many tokens all tokens of a sequence see together, themselves included."""
-  beyond = max(0, tokens - window) if window else 0
-  return (tokens * (tokens + 1) - beyond * (beyond + 1)) // 2
+def _attended_pairs(tokens: int, window: int = 0) -> int:
+  """Returns the number of pairs of a token and a token that it attends to, itself included."""
+  outside = max(0, tokens - window) if window else 0
+  return (tokens * (tokens + 1) - outside * (outside + 1)) // 2
 
 
-def _products(config: DecoderConfig) -> int:
-  """Returns how many weights the products of one block have."""
-  return sum(rows * columns for rows, columns in _projections(config))
+def _block_weights(config: DecoderConfig) -> int:
+  """Returns the number of weights in the matrix products of one block."""
+  return sum(inputs * outputs for inputs, outputs in _projections(config))
 
 
 def _projections(config: DecoderConfig) -> list[tuple[int, int]]:
-  """Returns the sizes (in, out) of each product of weights in one block."""
+  """Returns the sizes (inputs, outputs) of each matrix product of one block."""
   c = config
   queries, keys = c.heads * c.head_dim, c.kv_heads * c.head_dim
   attention = [(c.embed_dim, queries), (c.embed_dim, keys), (c.embed_dim, keys),
                (queries, c.embed_dim)]
-  ups = [(c.embed_dim, c.mlp_dim)] * (2 if c.gated_mlp else 1)
-  return [*attention, *ups, (c.mlp_dim, c.embed_dim)]
+  up = [(c.embed_dim, c.mlp_dim)] * (2 if c.gated_mlp else 1)
+  return [*attention, *up, (c.mlp_dim, c.embed_dim)]

@@ -1,12 +1,8 @@
-"""Keys and values that later tokens attend to: of a row itself, and shared with other rows.
-
-Letters of shapes, here and everywhere: B batch rows, T tokens, S cache slots, L layers, D
-embedding, N query heads, K key/value heads, G query heads of one key/value head, H head size, F
-MLP, V vocabulary, P rows of a shared prefix, M indices at which logits are computed.
-"""
+"""Keys and values that later tokens attend to: a row's own, and those that many rows share."""
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,19 +22,19 @@ Layout = Literal['stacked', 'per_layer']
 )
 @dataclass(frozen=True)
 class KVCache:
-  """Keys and values of every layer, and how many slots of each row are in use.
+  """Keys and values of every layer, and the number of slots in use of each row.
 
-  Slots at and after a row's length are never read: setting a length back undoes what was written
-  since, and the slots are overwritten later. Keys have their slots last: as they are contracted
-  over the head, this is a plain matrix product, 3 times faster on a CPU.
+  Slots at and after a row's length are never read. Setting a length back undoes what was written
+  since, and the slots are overwritten later. Keys have their slots last: contracting them over the
+  head's dimension is then a plain matrix product, which is 3 times faster on a CPU.
 
-  The layout is 'stacked', one array for all layers, or 'per_layer', a tuple of arrays for a decoder
-  without a loop over layers: there XLA on a CPU would copy a layer out of the stacked array at
-  every step.
+  The layout is 'stacked', with one array for all layers, or 'per_layer', with a tuple of arrays,
+  for a decoder that does not scan its layers: there XLA on a CPU would copy a layer out of the
+  stacked array at every step.
 
   Attributes:
-    keys: [L, B, K, H, S], or for each layer [B, K, H, S].
-    values: [L, B, K, S, H], or for each layer [B, K, S, H].
+    keys: [L, B, K, H, S], or [B, K, H, S] for each layer.
+    values: [L, B, K, S, H], or [B, K, S, H] for each layer.
     length_B: slots in use, int32.
   """
 
@@ -49,7 +45,7 @@ class KVCache:
   @classmethod
   def empty(cls, config: DecoderConfig, rows: int, slots: int, layout: Layout = 'stacked'
             ) -> 'KVCache':
-    """Returns a cache of `rows` rows, all of length 0, with `slots` slots each."""
+    """Returns a cache of `rows` rows of length 0, with `slots` slots each."""
     def zeros(*sizes: int) -> jax.Array:
       shape = (config.layers, rows, config.kv_heads, *sizes)
       return sharding.constrain(
@@ -65,19 +61,47 @@ class KVCache:
 
   @property
   def slots(self) -> int:
-    """Slots of each row."""
+    """Number of slots of each row."""
     return jax.tree.leaves(self.values)[0].shape[-2]
 
   def to_layout(self, layout: Layout) -> 'KVCache':
-    """Returns the same cache in a layout; a copy if it has the other one."""
+    """Returns the cache in a layout; a copy if it has the other one."""
     if layout == self.layout:
       return self
-    change = tuple if layout == 'per_layer' else jnp.stack
-    return dataclasses.replace(self, keys=change(self.keys), values=change(self.values))
+    convert = tuple if layout == 'per_layer' else jnp.stack
+    return dataclasses.replace(self, keys=convert(self.keys), values=convert(self.values))
 
   def layer(self, layer: int) -> 'KVCache':
-    """Returns one layer of a per-layer cache, as a stacked cache of one layer."""
+    """Returns one layer of a per-layer cache, as a stacked cache with one layer."""
     return KVCache(self.keys[layer][None], self.values[layer][None], self.length_B)
+
+  @classmethod
+  def from_layers(cls, layers: Sequence['KVCache']) -> 'KVCache':
+    """Returns a per-layer cache of stacked caches with one layer each."""
+    return cls(tuple(layer.keys[0] for layer in layers), tuple(layer.values[0] for layer in layers),
+               layers[0].length_B)
+
+  def append(self, layer: jax.Array | int, k_BTKH: jax.Array, v_BTKH: jax.Array
+             ) -> tuple[tuple[jax.Array, jax.Array], 'KVCache']:
+    """Writes new tokens' keys and values to one layer, behind the slots in use.
+
+    Args:
+      layer: index of a layer of this stacked cache.
+      k_BTKH: keys; tokens for which there is no slot are dropped.
+      v_BTKH: values.
+
+    Returns:
+      the layer's keys [B, K, H, S] and values [B, K, S, H] with the new ones; and the cache, whose
+      length stays as it is until all layers are written.
+    """
+    B, T = k_BTKH.shape[:2]
+    rows_B1, slots_BT = jnp.arange(B)[:, None], self.length_B[:, None] + jnp.arange(T)
+    # Written in place in the carried array: scanning over layers' slices copies the cache, which
+    # takes twice its memory.
+    k_LBKHS = self.keys.at[layer, rows_B1, :, :, slots_BT].set(k_BTKH, mode='drop')
+    v_LBKSH = self.values.at[layer, rows_B1, :, slots_BT].set(v_BTKH, mode='drop')
+    of_layer = tuple(jax.lax.dynamic_index_in_dim(x, layer, 0, False) for x in (k_LBKHS, v_LBKSH))
+    return of_layer, KVCache(k_LBKHS, v_LBKSH, self.length_B)
 
   def with_length(self, length_B: jax.Array) -> 'KVCache':
     """Returns the same slots with other lengths: rolls rows back."""
@@ -108,14 +132,14 @@ class KVCache:
                    self.length_B.at[rows_B].set(other.length_B, mode='drop'))
 
   def row(self, row: jax.Array, begin: jax.Array) -> 'KVCache':
-    """Returns a copy of one row of a stacked cache, rolled so that slot `begin` is its first."""
+    """Returns a copy of one row of a stacked cache, rolled so that slot `begin` comes first."""
     k_L1KHS, v_L1KSH, length_1 = (
         jax.lax.dynamic_slice_in_dim(x, row, 1, axis)
         for x, axis in ((self.keys, 1), (self.values, 1), (self.length_B, 0)))
     return KVCache(jnp.roll(k_L1KHS, -begin, 4), jnp.roll(v_L1KSH, -begin, 3), length_1)
 
   def write(self, row: jax.Array, other: 'KVCache') -> 'KVCache':
-    """Returns this cache with the slots of `other`, of one row, at the beginning of a row."""
+    """Returns this cache with the slots of `other`, a cache of one row, at the start of a row."""
     axis = 1 if self.layout == 'stacked' else 0
     other = other.to_layout(self.layout)
     def write(x: jax.Array, y: jax.Array) -> jax.Array:
@@ -126,13 +150,13 @@ class KVCache:
 
 @functools.partial(jax.jit, static_argnames=('config', 'rows', 'slots', 'layout'))
 def new_cache(config: DecoderConfig, rows: int, slots: int, layout: Layout = 'stacked') -> KVCache:
-  """Returns an empty cache, by one compiled program: step by step it would be copied."""
+  """Returns an empty cache from one compiled program; operation by operation it would be copied."""
   return KVCache.empty(config, rows, slots, layout)
 
 
 @jax.jit
 def take_rows(cache: KVCache, rows_B: jax.Array) -> KVCache:
-  """Returns a copy of the given rows, by one compiled program."""
+  """Returns a copy of the given rows, from one compiled program."""
   return cache.take(rows_B)
 
 
@@ -143,10 +167,15 @@ def take_rows(cache: KVCache, rows_B: jax.Array) -> KVCache:
 )
 @dataclass(frozen=True)
 class Prefix:
-  """Keys and values computed once and read by many rows, each up to its own limit.
+  """Keys and values that are computed once and read by many rows, each up to its own limit.
 
   The batch's rows are divided evenly over the P prefix rows, in order: with B = 6 and P = 2 the
-  first three rows read the first prefix. Row b sees the slots before limit_B[b].
+  first three rows read the first prefix row.
+
+  Attributes:
+    k_LPKHS: keys.
+    v_LPKSH: values.
+    limit_B: number of slots that each row of the batch attends to, int32.
   """
 
   k_LPKHS: jax.Array
@@ -155,10 +184,10 @@ class Prefix:
 
   @classmethod
   def of(cls, cache: KVCache, limit_B: jax.Array) -> 'Prefix':
-    """Returns the rows of `cache` as a prefix."""
+    """Returns the rows of a stacked cache as a prefix."""
     return cls(cache.keys, cache.values, limit_B)
 
   @property
   def slots(self) -> int:
-    """Slots of each prefix row."""
+    """Number of slots of each prefix row."""
     return self.v_LPKSH.shape[3]

@@ -1,4 +1,4 @@
-"""A model ready for use: decoder, variables, tokenizer and the mesh they live on."""
+"""A model that is ready for use: decoder, variables, tokenizer and mesh."""
 
 import collections
 import dataclasses
@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from toolformer_jax import sharding
-from toolformer_jax.models.attention import kernel_for
+from toolformer_jax.models.attention import choose_kernel
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.decoder import BLOCKS, Decoder, block_name
 from toolformer_jax.tokenizer import Tokenizer
@@ -19,12 +19,14 @@ from toolformer_jax.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class LanguageModel:
-  """A decoder with its variables ('params', and 'lora' where it has adapters) and tokenizer.
+  """A decoder with its variables and tokenizer, on a mesh.
 
   Attributes:
-    decoder, variables, tokenizer: what it consists of.
-    mesh: the devices that hold it.
-    source: the checkpoint that it was loaded from; '' for a model that was made in memory.
+    decoder: the Flax module.
+    variables: its arrays by collection: 'params', and 'lora' if it has adapters.
+    tokenizer: between texts and token ids.
+    mesh: the devices that hold the variables.
+    source: the checkpoint that the model was loaded from; '' for one that was made in memory.
   """
 
   decoder: Decoder
@@ -46,71 +48,73 @@ class LanguageModel:
     return self.decoder.config
 
   @classmethod
-  def place(cls, config: DecoderConfig, variables: dict[str, Any], tokenizer: Tokenizer,
-            mesh: Mesh) -> 'LanguageModel':
-    """Puts `variables` (host or device arrays) on `mesh`, split as the rules say."""
-    decoder = decoder_on(mesh, config)
+  def from_variables(cls, config: DecoderConfig, variables: dict[str, Any], tokenizer: Tokenizer,
+                     mesh: Mesh) -> 'LanguageModel':
+    """Returns a model whose `variables` (arrays of host or device) are sharded over `mesh`."""
+    decoder = make_decoder(mesh, config)
     shardings = sharding.state_shardings(abstract_variables(decoder), mesh)
-    wanted = {name: shardings[name] for name in variables}
+    shardings = jax.tree.leaves({name: shardings[name] for name in variables})
     arrays, structure = jax.tree.flatten(variables)
-    # Each host array is freed once it is placed: unless the caller keeps them, none exists twice.
-    waiting = collections.deque(arrays)
+    # Each host array is freed once it is on the devices: unless the caller keeps it, none exists
+    # twice.
+    host_arrays = collections.deque(arrays)
     del arrays, variables
-    placed = [jax.device_put(waiting.popleft(), where) for where in jax.tree.leaves(wanted)]
-    return cls(decoder, jax.tree.unflatten(structure, placed), tokenizer, mesh)
+    arrays = [jax.device_put(host_arrays.popleft(), where) for where in shardings]
+    return cls(decoder, jax.tree.unflatten(structure, arrays), tokenizer, mesh)
 
   @property
   def on_one_cpu(self) -> bool:
-    """Whether there is but one device, and that a CPU."""
+    """Whether the mesh is a single CPU device."""
     return self.mesh.size == 1 and self.mesh.devices.flat[0].platform == 'cpu'
 
   def for_inference(self) -> 'LanguageModel':
     """Returns the model with its weights in the dtype of the computation; it cannot be trained.
 
-    Weights are cast once instead of at every use. No number changes; with bfloat16 half as many
-    bytes are read, and half as many are needed once the float32 weights are freed. Norms are
-    computed in float32 and keep their weights.
+    Weights are cast once instead of at every use, and all results stay the same. In bfloat16 half
+    as many bytes are read, and half the memory is needed once the float32 weights are freed. Norms
+    are computed in float32 and keep float32 weights.
     """
     variables = cast_for_inference(self.variables, self.config)
     return dataclasses.replace(self, variables=jax.block_until_ready(variables))
 
   def with_unrolled_layers(self) -> 'LanguageModel':
-    """Returns the same model, on one CPU, with a program that has no loop over layers.
+    """Returns the same model with unrolled layers instead of a loop over them; for a single CPU.
 
-    In a loop, XLA on a CPU copies the weights of every layer before it uses them, which takes
-    longer than decoding one token. The new weights are views of the old ones, but for those whose
-    layers are no multiples of 64 bytes, which are small.
+    In a loop, XLA on a CPU copies each layer's weights before it uses them, which takes longer than
+    decoding a token. The new weights are views of the old ones. Only those with a layer size that
+    is no multiple of 64 bytes are copied, and they are small.
     """
     device = self.mesh.devices.flat[0]
-    def of_layer(x, layer):
+    def view_of_layer(x, layer):
       return jax.device_put(np.asarray(x)[layer], device, may_alias=True)
     variables = {}
     for name, tree in self.variables.items():
       variables[name] = {key: value for key, value in tree.items() if key != BLOCKS}
       for layer in range(self.config.layers):
-        view = functools.partial(of_layer, layer=layer)
+        view = functools.partial(view_of_layer, layer=layer)
         variables[name][block_name(layer)] = jax.tree.map(view, tree[BLOCKS])
-    return dataclasses.replace(self, decoder=self.decoder.clone(scan=False), variables=variables)
+    decoder = self.decoder.clone(scan_layers=False)
+    return dataclasses.replace(self, decoder=decoder, variables=variables)
 
   def put_batch(self, array: np.ndarray) -> jax.Array:
-    """Puts an input on the mesh, its first dimension split like a batch."""
+    """Puts an input on the mesh, with its first dimension sharded as the batch."""
     return jax.device_put(array, sharding.batch_sharding(self.mesh, array.shape))
 
 
 def cast_for_inference(variables: dict[str, Any], config: DecoderConfig) -> dict[str, Any]:
-  """Returns `variables` in the dtype that they are used in."""
+  """Returns `variables` in the dtype of the computation, but norms in float32."""
   def cast(path, x):
-    of_norm = any(str(key.key).endswith('norm') for key in path)
-    return x if of_norm else x.astype(config.dtype)
+    is_norm = any(str(key.key).endswith('norm') for key in path)
+    return x if is_norm else x.astype(config.dtype)
   return jax.tree_util.tree_map_with_path(cast, variables)
 
 
-def decoder_on(mesh: Mesh, config: DecoderConfig) -> Decoder:
-  """Returns the decoder that computes best on the devices of `mesh`."""
-  return Decoder(config, kernel=kernel_for(mesh, config))
+def make_decoder(mesh: Mesh, config: DecoderConfig) -> Decoder:
+  """Returns a decoder with the fastest attention kernel for the devices of `mesh`."""
+  return Decoder(config, kernel=choose_kernel(mesh, config))
 
 
 def abstract_variables(decoder: Decoder) -> dict[str, Any]:
-  """Returns the shapes, dtypes and axis names of the decoder's variables, without making them."""
+  """Returns shapes, dtypes and logical axes of the decoder's variables, without allocating any."""
   tokens_BT = jax.ShapeDtypeStruct((1, 2), np.int32)
   return jax.eval_shape(decoder.init, jax.random.key(0), tokens_BT)

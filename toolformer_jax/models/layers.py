@@ -1,4 +1,4 @@
-"""The parts of a block: contractions with adapters, norms, rotary embeddings."""
+"""Parts of a block: matrix products with adapters, norms, rotary embeddings."""
 
 from collections.abc import Sequence
 
@@ -10,70 +10,77 @@ from jax.ad_checkpoint import checkpoint_name
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.ops import MATMUL_OUTPUT, einsum
 
+_NORMAL = nn.initializers.normal(0.02)
 
-def _with_axes(init: nn.initializers.Initializer, axes: Sequence[str | None]
-               ) -> nn.initializers.Initializer:
+
+def _partitioned(init: nn.initializers.Initializer, axes: Sequence[str | None]
+                 ) -> nn.initializers.Initializer:
+  """Returns an initializer whose arrays carry the names of their logical axes."""
   return nn.with_logical_partitioning(init, tuple(axes))
 
 
 class Einsum(nn.Module):
-  """A contraction of the input with a kernel, with an optional bias and low-rank adapter.
+  """An einsum of the input with a kernel, plus an optional bias and low-rank adapter.
 
   Attributes:
-    equation: an einsum such as 'btd,dnh->btnh'; its second operand is the kernel.
-    shape: of the kernel.
+    equation: such as 'btd,dnh->btnh'; its second operand is the kernel.
+    shape: shape of the kernel.
     axes: logical axis of each dimension of the kernel.
-    bias: whether to add one along the kernel's dimensions that are not contracted.
-    config: dtype, and rank and scale of the adapter (Hu et al. 2021).
+    use_bias: whether a bias is added; it has the kernel's dimensions that are not contracted.
+    config: dtype of the computation, and the adapter's rank and alpha.
   """
 
   equation: str
   shape: tuple[int, ...]
   axes: tuple[str | None, ...]
-  bias: bool
+  use_bias: bool
   config: DecoderConfig
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    kernel = self.param('kernel', _with_axes(nn.initializers.normal(0.02), self.axes), self.shape,
-                        jnp.float32)
+    kernel = self.param('kernel', _partitioned(_NORMAL, self.axes), self.shape, jnp.float32)
     x, kernel = nn.dtypes.promote_dtype(x, kernel, dtype=self.config.dtype)
     y = einsum(self.equation, self.config.dtype, x, kernel)
     if self.config.lora_rank:
-      y = y + self._adapter(x)
+      y = y + self._lora(x)
     y = checkpoint_name(y, MATMUL_OUTPUT)
-    if self.bias:
-      free = [i for i, letter in enumerate(self._letters[1]) if letter not in self._letters[0]]
-      bias = self.param('bias', _with_axes(nn.initializers.zeros, [self.axes[i] for i in free]),
-                        [self.shape[i] for i in free], jnp.float32)
+    if self.use_bias:
+      _, output_dims = self._kernel_dims()
+      axes, shape = [self.axes[i] for i in output_dims], [self.shape[i] for i in output_dims]
+      bias = self.param('bias', _partitioned(nn.initializers.zeros, axes), shape, jnp.float32)
       y = y + bias.astype(y.dtype)
     return y
 
-  @property
-  def _letters(self) -> list[str]:
-    return self.equation.split('->')[0].split(',')
+  def _kernel_dims(self) -> tuple[list[int], list[int]]:
+    """Returns the kernel's dimensions that are contracted with the input, and the others."""
+    inputs, kernel = self.equation.split('->')[0].split(',')
+    return ([i for i, letter in enumerate(kernel) if letter in inputs],
+            [i for i, letter in enumerate(kernel) if letter not in inputs])
 
-  def _adapter(self, x: jax.Array) -> jax.Array:
-    """Returns the output of the adapter, zero before any training."""
-    left, right = self._letters
-    inside = [i for i, letter in enumerate(right) if letter in left]
-    outside = [i for i, letter in enumerate(right) if letter not in left]
-    rank, names = self.config.lora_rank, lambda dims: ''.join(right[i] for i in dims)
-    def variable(name, init, dims, place):
-      shape, axes = [self.shape[i] for i in dims], [self.axes[i] for i in dims]
-      shape.insert(place, rank)
-      axes.insert(place, None)
-      boxed = lambda: _with_axes(init, axes)(self.make_rng('params'), shape, jnp.float32)  # noqa: E731
-      return nn.unbox(self.variable('lora', name, boxed).value).astype(x.dtype)
-    down = variable('a', nn.initializers.normal(0.02), inside, len(inside))
-    up = variable('b', nn.initializers.zeros, outside, 0)
-    rows = ''.join(letter for letter in left if letter not in names(inside))
-    low = checkpoint_name(
-        einsum(f'{left},{names(inside)}r->{rows}r', self.config.dtype, x, down), MATMUL_OUTPUT)
-    scale = self.config.lora_alpha / rank
-    out = self.equation.split('->')[1]
-    y = einsum(f'{rows}r,r{names(outside)}->{out}', 'float32', low, up)
-    return (scale * y).astype(x.dtype)
+  def _lora(self, x: jax.Array) -> jax.Array:
+    """Returns x A B * alpha / rank (Hu et al. 2021); zero before training, as B is zero."""
+    rank, (input_dims, output_dims) = self.config.lora_rank, self._kernel_dims()
+    a = self._lora_variable('a', _NORMAL, input_dims, len(input_dims)).astype(x.dtype)
+    b = self._lora_variable('b', nn.initializers.zeros, output_dims, 0).astype(x.dtype)
+    terms, out = self.equation.split('->')
+    inputs, kernel = terms.split(',')
+    contracted = ''.join(kernel[i] for i in input_dims)
+    free = ''.join(kernel[i] for i in output_dims)
+    rows = ''.join(letter for letter in inputs if letter not in contracted)
+    low_rank = checkpoint_name(
+        einsum(f'{inputs},{contracted}r->{rows}r', self.config.dtype, x, a), MATMUL_OUTPUT)
+    y = einsum(f'{rows}r,r{free}->{out}', 'float32', low_rank, b)
+    return (self.config.lora_alpha / rank * y).astype(x.dtype)
+
+  def _lora_variable(self, name: str, init: nn.initializers.Initializer, dims: Sequence[int],
+                     rank_dim: int) -> jax.Array:
+    """Returns a factor of the adapter, with dimensions of the kernel and the rank at `rank_dim`."""
+    shape, axes = [self.shape[i] for i in dims], [self.axes[i] for i in dims]
+    shape.insert(rank_dim, self.config.lora_rank)
+    axes.insert(rank_dim, None)
+    def make():
+      return _partitioned(init, axes)(self.make_rng('params'), shape, jnp.float32)
+    return nn.unbox(self.variable('lora', name, make).value)
 
 
 class Norm(nn.Module):
@@ -82,49 +89,55 @@ class Norm(nn.Module):
   config: DecoderConfig
 
   @nn.compact
-  def __call__(self, x_BTD: jax.Array) -> jax.Array:
-    wide = x_BTD.astype(jnp.float32)
-    if self.config.norm == 'layer':
-      wide = wide - wide.mean(-1, keepdims=True)
-    wide = wide * jax.lax.rsqrt((wide * wide).mean(-1, keepdims=True) + self.config.norm_eps)
-    # The scale is too small to be worth splitting.
-    size = [x_BTD.shape[-1]]
-    offset = self.config.norm_offset
-    init = nn.initializers.zeros if offset else nn.initializers.ones
-    wide = wide * (offset + self.param('scale', _with_axes(init, [None]), size, jnp.float32))
-    if self.config.norm == 'layer':
-      wide = wide + self.param('bias', _with_axes(nn.initializers.zeros, [None]), size, jnp.float32)
-    return wide.astype(self.config.dtype)
+  def __call__(self, x: jax.Array) -> jax.Array:
+    c, size = self.config, [x.shape[-1]]
+    y = x.astype(jnp.float32)
+    if c.norm == 'layer':
+      y = y - y.mean(-1, keepdims=True)
+    y = y * jax.lax.rsqrt((y * y).mean(-1, keepdims=True) + c.norm_eps)
+    # Scale and bias are too small to be worth sharding.
+    init = nn.initializers.zeros if c.norm_offset else nn.initializers.ones
+    y = y * (c.norm_offset + self.param('scale', _partitioned(init, [None]), size, jnp.float32))
+    if c.norm == 'layer':
+      y = y + self.param('bias', _partitioned(nn.initializers.zeros, [None]), size, jnp.float32)
+    return y.astype(c.dtype)
 
 
 def rotary_angles(positions_BT: jax.Array, config: DecoderConfig) -> tuple[jax.Array, jax.Array]:
-  """Returns sine and cosine of each position and frequency, [B, T, rotary_dim / 2], float32."""
+  """Returns sine and cosine for each position and frequency, [B, T, rotary_dim / 2], float32."""
   angle = positions_BT[..., None].astype(jnp.float32) * rotary_frequencies(config)
   return jnp.sin(angle), jnp.cos(angle)
 
 
 def rotary_frequencies(config: DecoderConfig) -> jax.Array:
-  """Returns by what angle each pair of dimensions turns per position, [rotary_dim / 2], float32."""
+  """Returns each pair's rotation per position, in radians, [rotary_dim / 2], float32."""
   c = config
   exponent = jnp.arange(0, c.rotary_dim, 2, dtype=jnp.float32) / c.rotary_dim
   frequency = c.rotary_base**-exponent
-  turns = c.rotary_original * frequency / (2 * jnp.pi)  # within the pretraining length
-  kept = jnp.clip((turns - c.rotary_low) / (c.rotary_high - c.rotary_low), 0, 1)
-  return frequency * ((1 - kept) / c.rotary_factor + kept)
+  rotations = c.rotary_original_positions * frequency / (2 * jnp.pi)  # in the pretraining length
+  low, high = c.rotary_low_freq_factor, c.rotary_high_freq_factor
+  unscaled = jnp.clip((rotations - low) / (high - low), 0, 1)  # share of the original frequency
+  return frequency * ((1 - unscaled) / c.rotary_scaling_factor + unscaled)
 
 
-def rotate(
+def apply_rotary(
     x_BTNH: jax.Array, angles: tuple[jax.Array, jax.Array], config: DecoderConfig
 ) -> jax.Array:
-  """Turns the first `rotary_dim` dimensions of each head by its angles (Su et al. 2021)."""
+  """Rotates the first `rotary_dim` dimensions of each head (Su et al. 2021).
+
+  Args:
+    x_BTNH: queries or keys.
+    angles: sine and cosine from `rotary_angles`.
+    config: says which dimensions form a pair.
+  """
   sin, cos = (angle[:, :, None].astype(x_BTNH.dtype) for angle in angles)
-  turning, rest = jnp.split(x_BTNH, [config.rotary_dim], -1)
+  rotary, rest = jnp.split(x_BTNH, [config.rotary_dim], -1)
   interleaved = config.positions == 'rotary_interleaved'
   if interleaved:
-    first, second = turning[..., ::2], turning[..., 1::2]
+    first, second = rotary[..., ::2], rotary[..., 1::2]
   else:
-    first, second = jnp.split(turning, 2, -1)
-  turned = [first * cos - second * sin, second * cos + first * sin]
+    first, second = jnp.split(rotary, 2, -1)
+  rotated = [first * cos - second * sin, second * cos + first * sin]
   if interleaved:
-    turned = [jnp.stack(turned, -1).reshape(turning.shape)]
-  return jnp.concatenate([*turned, rest], -1)
+    rotated = [jnp.stack(rotated, -1).reshape(rotary.shape)]
+  return jnp.concatenate([*rotated, rest], -1)

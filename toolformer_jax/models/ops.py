@@ -1,4 +1,4 @@
-"""Operations with a gradient or a form of their own, each because of how XLA compiles it."""
+"""Operations whose gradient or form is written out because of how XLA compiles the obvious one."""
 
 import functools
 
@@ -7,44 +7,47 @@ import jax.numpy as jnp
 
 from toolformer_jax.sharding import constrain
 
-# The name that `jax.checkpoint_policies.save_only_these_names` keeps for the backward pass.
+# The name under which `jax.checkpoint_policies.save_only_these_names` keeps the outputs of matrix
+# products for the backward pass.
 MATMUL_OUTPUT = 'matmul_output'
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def einsum(equation: str, dtype: str, left: jax.Array, right: jax.Array) -> jax.Array:
-  """Returns an einsum of two operands in `dtype`; each letter is in two or three of its terms.
+  """Returns the einsum of two arrays.
 
-  Why it has its own gradient: on a CPU, XLA transposes the first operand of a product element by
-  element, together with everything that it recomputes for it. Autodiff puts the incoming gradient
-  first, however large it is: measured, that takes 5 times as long as the whole backward pass of a
-  layer. Here the smaller of the two operands comes first (by their sizes before they are split over
-  devices).
+  It has a gradient of its own because of XLA on CPUs, which transposes the first operand of a
+  matrix product element by element, together with everything that it recomputes for it. Autodiff
+  puts the incoming gradient first, however large it is. That was measured to take 5 times as long
+  as the whole backward pass of a layer. Here the smaller operand comes first, by the sizes before
+  sharding.
 
   Args:
-    equation: such as 'btd,dnh->btnh'.
-    dtype: of the result.
-    left, right: the operands.
+    equation: such as 'btd,dnh->btnh'. Each letter occurs in two or three of the terms.
+    dtype: dtype of the result.
+    left: the first operand, in general the activations.
+    right: the second operand, in general the weights.
   """
   terms, out = equation.split('->')
   first, second = terms.split(',')
-  shared = ''.join(letter for letter in first if letter in second and letter not in out)
-  if len(shared) > 1 and shared in second:
-    # As one dimension: of two, XLA chooses the order, and may transpose a kernel at every use.
-    left = _merged(left, first.index(shared), len(shared))
-    right = _merged(right, second.index(shared), len(shared))
-    equation = equation.replace(shared, shared[0])
+  contracted = ''.join(letter for letter in first if letter in second and letter not in out)
+  if len(contracted) > 1 and contracted in second:
+    # Merged into one dimension. XLA chooses the order of two, and then may transpose the weights
+    # at every use.
+    left = _merge_dimensions(left, first.index(contracted), len(contracted))
+    right = _merge_dimensions(right, second.index(contracted), len(contracted))
+    equation = equation.replace(contracted, contracted[0])
   return jnp.einsum(equation, left, right, preferred_element_type=dtype)
 
 
-def _merged(x: jax.Array, at: int, count: int) -> jax.Array:
-  """Returns `x` with `count` dimensions, from `at` on, merged into one."""
-  return x.reshape(*x.shape[:at], -1, *x.shape[at + count:])
+def _merge_dimensions(x: jax.Array, start: int, count: int) -> jax.Array:
+  """Returns `x` with `count` dimensions, beginning at `start`, merged into one."""
+  return x.reshape(*x.shape[:start], -1, *x.shape[start + count:])
 
 
 def _einsum_forward(equation, dtype, left, right):
   out = einsum(equation, dtype, left.value, right.value)
-  # If an operand is frozen, the other one is not needed in the backward pass.
+  # An operand is only kept for the gradient of the other one, which may be frozen.
   return out, (left.value if right.perturbed else None, right.value if left.perturbed else None)
 
 
@@ -52,43 +55,45 @@ def _einsum_backward(equation, dtype, operands, gradient):
   left, right = operands
   terms, out = equation.split('->')
   first, second = terms.split(',')
-  to_left = to_right = None
+  left_gradient = right_gradient = None
   if right is not None:
-    to_left = jnp.einsum(f'{out},{second}->{first}', gradient, right).astype(right.dtype)
+    left_gradient = jnp.einsum(f'{out},{second}->{first}', gradient, right).astype(right.dtype)
   if left is not None:
     (small, x), (large, y) = sorted([(first, left), (out, gradient)], key=lambda pair: pair[1].size)
-    # The order of dimensions that the product has by itself. Asked for another one, XLA exchanges
-    # the operands to save a transposition of the result; the barrier prevents that.
-    plain = ''.join(sorted(second, key=lambda letter: (letter not in small, letter not in large)))
-    to_right = jnp.einsum(f'{small},{large}->{plain}', x, y).astype(left.dtype)
-    if plain != second:
-      to_right = jnp.einsum(f'{plain}->{second}', jax.lax.optimization_barrier(to_right))
-  return to_left, to_right
+    # The product is asked for in its natural order of dimensions and transposed afterwards. Asked
+    # for another order, XLA swaps the operands to save the transposition; the barrier prevents it.
+    natural = ''.join(sorted(second, key=lambda letter: (letter not in small, letter not in large)))
+    right_gradient = jnp.einsum(f'{small},{large}->{natural}', x, y).astype(left.dtype)
+    if natural != second:
+      right_gradient = jnp.einsum(
+          f'{natural}->{second}', jax.lax.optimization_barrier(right_gradient))
+  return left_gradient, right_gradient
 
 
 einsum.defvjp(_einsum_forward, _einsum_backward, symbolic_zeros=True)
 
 
 @jax.custom_vjp
-def split_by_rows(embedding_VD: jax.Array) -> jax.Array:
-  """Returns the embedding table [V, D] split by rows alone; its gradient is split as the table is.
+def shard_rows_only(embedding_VD: jax.Array) -> jax.Array:
+  """Returns the embedding table [V, D] sharded along its rows only, for a lookup.
 
-  Why: a gather from a table that is split over two mesh axes makes XLA rematerialise the table on
-  every device (8 warnings of involuntary rematerialisation on 8 devices). The transpose of a plain
-  constraint would leave the gradient whole along `fsdp`, and sum it up on every device.
+  A gather from a table that is sharded along both dimensions makes XLA rematerialize the whole
+  table on every device (8 warnings of involuntary full rematerialization on 8 devices). The
+  gradient is sharded like the table itself: the transpose of a plain sharding constraint would
+  leave it whole along the mesh axis `fsdp`, and all-reduce all of it.
   """
   return constrain(embedding_VD, 'vocab', None)
 
 
-split_by_rows.defvjp(lambda embedding_VD: (split_by_rows(embedding_VD), None),
-                   lambda _, gradient_VD: (constrain(gradient_VD, 'vocab', 'embed'),))
+shard_rows_only.defvjp(lambda embedding_VD: (shard_rows_only(embedding_VD), None),
+                       lambda _, gradient_VD: (constrain(gradient_VD, 'vocab', 'embed'),))
 
 
 def target_logits(logits_BTV: jax.Array, targets_BT: jax.Array) -> jax.Array:
-  """Returns the logit of one token at each position, [B, T].
+  """Returns the logit of the target token at each position, [B, T].
 
-  Why it is a sum with one term and not a gather: the vocabulary may be split over devices, and a
-  gather would collect all logits on each of them.
+  It is a masked sum and not a gather because the vocabulary may be sharded: a gather would collect
+  all logits on every device.
   """
-  hit_BTV = jnp.arange(logits_BTV.shape[-1]) == targets_BT[..., None]
-  return jnp.where(hit_BTV, logits_BTV, 0).sum(-1)
+  is_target_BTV = jnp.arange(logits_BTV.shape[-1]) == targets_BT[..., None]
+  return jnp.where(is_target_BTV, logits_BTV, 0).sum(-1)

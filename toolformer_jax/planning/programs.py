@@ -19,7 +19,11 @@ from toolformer_jax.models import flops
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.decoder import Decoder
 from toolformer_jax.models.kv_cache import KVCache
-from toolformer_jax.models.language_model import abstract_variables, cast_for_inference, decoder_on
+from toolformer_jax.models.language_model import (
+  abstract_variables,
+  cast_for_inference,
+  make_decoder,
+)
 from toolformer_jax.training.config import FinetuneConfig
 from toolformer_jax.training.optimizer import make_optimizer
 from toolformer_jax.training.packing import PackedRows
@@ -51,7 +55,7 @@ class Program:
 
   def lower(self, mesh: Mesh) -> jax.stages.Lowered:
     """Returns the program for the devices of `mesh`."""
-    with sharding.on_mesh(mesh):
+    with jax.set_mesh(mesh):
       return self.trace(*self.arguments).lower()
 
 
@@ -69,7 +73,7 @@ def program(step: Step, config: DecoderConfig, mesh: Mesh, batch: int, length: i
     batch, length: sizes, see `step`.
     finetune: adapters, remat, dtype of the first moment and the rest of 'train'.
   """
-  decoder = decoder_on(mesh, config)
+  decoder = make_decoder(mesh, config)
   if step == 'train':
     return _train(decoder, mesh, batch, length, finetune)
   build = {'score': _score, 'prefill': _prefill, 'decode': _decode}[step]

@@ -232,7 +232,7 @@ def _train(model: LanguageModel, rows: PackedRows, dev: PackedRows | None,
   order = batches(len(rows), config.batch_rows, config.seed, start)
   with (
       _reporter(model, config, checkpoints, output_dir, start) as reporter, StopSignal() as stop,
-      sharding.on_mesh(model.mesh),
+      jax.set_mesh(model.mesh),
       explain_out_of_memory('lower FinetuneConfig.loss_tokens or row_tokens, or raise '
                             'micro_batches')):
     state, ended = run_steps(

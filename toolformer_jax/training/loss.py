@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from toolformer_jax import sharding
 from toolformer_jax.models.config import DecoderConfig
-from toolformer_jax.models.decoder import Decoder, head_variables, project
+from toolformer_jax.models.decoder import Decoder, apply_lm_head, lm_head_params
 from toolformer_jax.models.ops import target_logits
 from toolformer_jax.training.packing import PackedRows
 
@@ -48,10 +48,10 @@ def next_token_loss(
   """
   hidden_RTD, _ = decoder.apply(
       variables, rows.tokens_RT, positions_BT=rows.positions_RT, segments_BT=rows.segments_RT,
-      head=False, rngs=None if dropout_key is None else {'dropout': dropout_key})
+      return_hidden=True, rngs=None if dropout_key is None else {'dropout': dropout_key})
   sums_of = functools.partial(_stretch_sums, decoder.config, z_loss)
   stretches = _stretches(rows.tokens_RT.shape, loss_tokens)
-  head = head_variables(decoder.config, variables['params'])
+  head = lm_head_params(decoder.config, variables['params'])
   sums = _sums(sums_of, stretches, head, hidden_RTD, rows.targets_RT, rows.weights_RT)
   return jax.lax.stop_gradient(sums)._replace(minimised=sums.minimised)
 
@@ -97,7 +97,7 @@ def _stretches(shape: tuple[int, int], loss_tokens: int) -> int:
   All rows are in each of them, so that all devices have work.
   """
   R, T = shape
-  return -(-T // max(1, min(T, loss_tokens // sharding.rows_of_a_device(R))))
+  return -(-T // max(1, min(T, loss_tokens // sharding.rows_per_device(R))))
 
 
 def _cut(x_RT: jax.Array, stretches: int) -> jax.Array:
@@ -116,7 +116,7 @@ def _joined(x_SRT: jax.Array, tokens: int) -> jax.Array:
 
 def _stretch_sums(config: DecoderConfig, z_loss: float, head: Any, hidden_RTD: jax.Array,
                   targets_RT: jax.Array, weights_RT: jax.Array) -> LossSums:
-  logits_RTV = project(config, head, hidden_RTD).astype(jnp.float32)
+  logits_RTV = apply_lm_head(config, head, hidden_RTD).astype(jnp.float32)
   log_z_RT = jax.nn.logsumexp(logits_RTV, -1)
   nll_RT = log_z_RT - target_logits(logits_RTV, targets_RT)
   nll = (nll_RT * weights_RT).sum()

@@ -14,7 +14,6 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from toolformer_jax import sharding
 from toolformer_jax.errors import UserError
 from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.runtime.progress import Progress
@@ -189,7 +188,7 @@ def mean_loss(model: LanguageModel, rows: PackedRows, batch_rows: int, loss_toke
   total = weight = 0.0
   filled = rows.pad(-(-len(rows) // batch_rows) * batch_rows)
   for numbers in np.split(np.arange(len(filled)), len(filled) // batch_rows):
-    with sharding.on_mesh(model.mesh):
+    with jax.set_mesh(model.mesh):
       batch = put_rows(filled, numbers, model.mesh)
       sums = _loss_sums(model.decoder, model.variables, batch, loss_tokens=loss_tokens)
     total, weight = total + float(sums.nll), weight + float(sums.weight)

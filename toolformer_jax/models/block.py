@@ -1,0 +1,170 @@
+"""One layer of the decoder: self-attention and MLP, with residual connections."""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+
+from toolformer_jax.models.attention import Kernel, attend, attend_causal, attend_packed
+from toolformer_jax.models.attention_mask import AttentionInputs
+from toolformer_jax.models.config import DecoderConfig
+from toolformer_jax.models.kv_cache import KVCache, Prefix
+from toolformer_jax.models.layers import Einsum, Norm, apply_rotary
+from toolformer_jax.sharding import constrain
+
+_ACTIVATIONS = {'silu': nn.silu, 'gelu_tanh': nn.gelu}
+
+
+class Attention(nn.Module):
+  """Causal self-attention, with grouped key/value heads, a cache and shared prefixes.
+
+  Attributes:
+    config: sizes and options.
+    kernel: what computes the attention; any but 'xla' needs rows without cache and prefixes.
+  """
+
+  config: DecoderConfig
+  kernel: Kernel
+
+  @nn.compact
+  def __call__(
+      self, x_BTD: jax.Array, cache: KVCache | None, layer: jax.Array | int,
+      prefixes: Sequence[Prefix], is_global: jax.Array, inputs: AttentionInputs,
+  ) -> tuple[jax.Array, KVCache | None]:
+    """Returns the output [B, T, D], and the cache with the new keys and values.
+
+    Args:
+      x_BTD: normalised hidden states.
+      cache: of all layers.
+      layer: which layer of the cache this is.
+      prefixes: this layer's keys and values of the shared prefixes.
+      is_global: 1 if the layer is global, 0 if it is local.
+      inputs: masks and rotary angles.
+    """
+    c = self.config
+    if c.sliding_window:
+      inputs = inputs.for_layer(is_global)
+    q_BTNH = self._project('query', x_BTD, c.heads, 'heads')
+    k_BTKH = self._project('key', x_BTD, c.kv_heads, 'kv_heads')
+    v_BTKH = self._project('value', x_BTD, c.kv_heads, 'kv_heads')
+    if c.qk_norm:
+      q_BTNH = Norm(c, name='query_norm')(q_BTNH)
+      k_BTKH = Norm(c, name='key_norm')(k_BTKH)
+    if c.rotary_dim:
+      q_BTNH = apply_rotary(q_BTNH, inputs.rotary_angles, c)
+      k_BTKH = apply_rotary(k_BTKH, inputs.rotary_angles, c)
+    if self.kernel == 'xla':
+      out_BTNH, cache = _attend_xla(q_BTNH, k_BTKH, v_BTKH, cache, layer, prefixes, inputs)
+    else:
+      out_BTNH = self._attend_kernel(q_BTNH, k_BTKH, v_BTKH, is_global, inputs)
+    y_BTD = Einsum('btnh,nhd->btd', (c.heads, c.head_dim, c.embed_dim), ('heads', None, 'embed'),
+                   c.out_bias, c, name='out')(out_BTNH)
+    return y_BTD, cache
+
+  def _project(self, name: str, x_BTD: jax.Array, heads: int, axis: str) -> jax.Array:
+    """Returns queries, keys or values, [B, T, heads, H]."""
+    c = self.config
+    x_BTNH = Einsum('btd,dnh->btnh', (c.embed_dim, heads, c.head_dim), ('embed', axis, None),
+                    c.qkv_bias, c, name=name)(x_BTD)
+    return constrain(x_BTNH, 'batch', None, axis, None)
+
+  def _attend_kernel(self, q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array,
+                     is_global: jax.Array, inputs: AttentionInputs) -> jax.Array:
+    window = self.config.sliding_window
+    def attend_within(window):
+      return attend_packed(q_BTNH, k_BTKH, v_BTKH, inputs.segments_BT, self.kernel, window)
+    # A kernel is compiled for its window; a row that is no longer than the window needs none.
+    if 0 < window < q_BTNH.shape[1]:
+      return jax.lax.cond(is_global, lambda: attend_within(0), lambda: attend_within(window))
+    return attend_within(0)
+
+
+def _attend_xla(
+    q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array, cache: KVCache | None,
+    layer: jax.Array | int, prefixes: Sequence[Prefix], inputs: AttentionInputs,
+) -> tuple[jax.Array, KVCache | None]:
+  """Returns the attention [B, T, N, H] to prefixes, cache and new tokens, and the new cache."""
+  if cache is None:
+    own = k_BTKH.transpose(0, 2, 3, 1), v_BTKH.swapaxes(1, 2)
+  else:
+    own, cache = cache.append(layer, k_BTKH, v_BTKH)
+  keys_and_values = [*((prefix.k_LPKHS, prefix.v_LPKSH) for prefix in prefixes), own]
+  sources = [(k, v, mask) for (k, v), mask in zip(keys_and_values, inputs.masks, strict=True)]
+  if cache is None and not prefixes:
+    return attend_causal(q_BTNH, *sources[0]), cache
+  return attend(q_BTNH, sources), cache
+
+
+class Mlp(nn.Module):
+  """The feed-forward network of a block, with or without a gate."""
+
+  config: DecoderConfig
+
+  @nn.compact
+  def __call__(self, x_BTD: jax.Array) -> jax.Array:
+    c, activation = self.config, _ACTIVATIONS[self.config.activation]
+    if c.gated_mlp:
+      hidden_BTF = activation(self._project_up('gate', x_BTD)) * self._project_up('up', x_BTD)
+    else:
+      hidden_BTF = activation(self._project_up('up', x_BTD))
+    return Einsum('btf,fd->btd', (c.mlp_dim, c.embed_dim), ('mlp', 'embed'), c.mlp_bias, c,
+                  name='down')(hidden_BTF)
+
+  def _project_up(self, name: str, x_BTD: jax.Array) -> jax.Array:
+    c = self.config
+    x_BTF = Einsum('btd,df->btf', (c.embed_dim, c.mlp_dim), ('embed', 'mlp'), c.mlp_bias, c,
+                   name=name)(x_BTD)
+    return constrain(x_BTF, 'batch', None, 'mlp')
+
+
+class Dropout(nn.Module):
+  """Dropout that is active only where `apply` gets a key for it: rngs={'dropout': key}."""
+
+  rate: float
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    return nn.Dropout(self.rate, deterministic=not self.has_rng('dropout'))(x)
+
+
+class Block(nn.Module):
+  """One layer: attention and MLP, one after the other or in parallel.
+
+  Attributes:
+    config: sizes and options.
+    kernel: see `Attention`.
+    dropout: rate of the dropout on the outputs of attention and MLP.
+  """
+
+  config: DecoderConfig
+  kernel: Kernel
+  dropout: float
+
+  @nn.compact
+  def __call__(
+      self, carry: tuple[jax.Array, KVCache | None], layer: jax.Array | int,
+      prefixes: Sequence[Prefix], is_global: jax.Array, inputs: AttentionInputs,
+  ) -> tuple[tuple[jax.Array, KVCache | None], None]:
+    """Returns the hidden states [B, T, D] and the cache, in the form that `nn.scan` needs.
+
+    Args:
+      carry: hidden states [B, T, D], and the cache.
+      layer, prefixes, is_global, inputs: see `Attention`.
+    """
+    c = self.config
+    x_BTD, cache = carry
+    dropout, mlp = Dropout(self.dropout, name='dropout'), Mlp(c, name='mlp')
+    norm_BTD = Norm(c, name='attention_norm')(x_BTD)
+    y_BTD, cache = Attention(c, self.kernel, name='attention')(
+        norm_BTD, cache, layer, prefixes, is_global, inputs)
+    if c.parallel_block:
+      x_BTD = x_BTD + dropout(y_BTD + mlp(norm_BTD))
+    else:
+      if c.sandwich_norm:
+        y_BTD = Norm(c, name='attention_out_norm')(y_BTD)
+      x_BTD = x_BTD + dropout(y_BTD)
+      y_BTD = mlp(Norm(c, name='mlp_norm')(x_BTD))
+      if c.sandwich_norm:
+        y_BTD = Norm(c, name='mlp_out_norm')(y_BTD)
+      x_BTD = x_BTD + dropout(y_BTD)
+    return (constrain(x_BTD, 'batch', None, None), cache), None
