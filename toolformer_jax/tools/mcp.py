@@ -1,7 +1,7 @@
 """The tools of any server that speaks MCP, the Model Context Protocol.
 
-A call has one text as its argument, an MCP tool an object with properties. This is where the one
-becomes the other; `mcp_client` keeps the server running.
+A call has one text as its argument, an MCP tool takes a JSON object. This module converts the one
+to the other, and answers to texts; `mcp_client` keeps the server running.
 """
 
 import hashlib
@@ -26,14 +26,14 @@ class McpTool:
 
   Attributes:
     name: how calls spell it: `get_weather` for the server's `get-weather`.
-    version: a hash of who the server is and of what it said of the tool when it was connected
-      first; a server that is started again later on may have changed its mind.
-    description: what the server said then about what the tool does.
+    version: a hash of the server's name and version and of the tool's description and schema, as
+      listed on the first connection. A server that is restarted may list others.
+    description: what the tool does, as listed on the first connection.
     spelling: the server's own name for it.
     schema: JSON schema of its arguments.
     server: the `mcp_client.Server`, shared with its other tools.
-    time_limit_s: when an executor shall give up on a call: after the server's own limits, which
-      end a call that hangs together with its cause.
+    time_limit_s: after which an executor abandons a call. It is longer than the limits of
+      `server`, which end a call that hangs, and the process with it.
   """
 
   name: str
@@ -47,20 +47,20 @@ class McpTool:
   def __call__(self, argument: str, context: Context) -> str:
     """Returns the text of the server's answer; starts the server again if it has ended.
 
-    A tool with one property, or with one that it requires, gets the argument there. Any other gets
-    the properties of a JSON object, or nothing if it has none.
+    If the schema has one property, or requires exactly one, that property gets the argument. If it
+    has none, the argument must be empty. Otherwise the argument must be a JSON object.
 
     Raises:
-      ToolError: the argument does not fit, the tool is gone, or the server answers with an error
-        or without a text.
-      OSError: there is no answer: the server ended (ConnectionError), cannot be started, or took
-        too long (TimeoutError). Another time there may be one.
+      ToolError: the argument does not fit, the server no longer has the tool, or it answers with
+        an error or without a text.
+      OSError: there is no answer, which may be different next time: the server ended or cannot be
+        started (ConnectionError), or took too long (TimeoutError).
       RuntimeError: the server is closed.
     """
     return _text(self.server.call(self.spelling, _sendable(_arguments(argument, self.schema))))
 
   def close(self) -> None:
-    """Ends the server, and so all of its tools."""
+    """Ends the server, and with it all of its tools."""
     self.server.close()
 
 
@@ -69,19 +69,19 @@ def mcp_tools(
 ) -> list[McpTool]:
   """Starts or connects a server and returns its tools.
 
-  It stays until one of them is closed or the program ends.
+  The server runs until one of them is closed or the program ends.
 
   Args:
-    server: an address (`https://example.org/mcp`, for streamable HTTP), or the command line of a
-      server that speaks over its standard input and output. No shell is involved, and of the
-      environment the command sees little more than PATH and HOME.
-    start_limit_s: how long it may take to start and to list its tools.
-    call_limit_s: how long a call may take. A process that takes longer is ended, and started again
-      for the next call.
+    server: a URL (`https://example.org/mcp`, for streamable HTTP), or the command line of a server
+      that uses its standard input and output. No shell is involved, and the process gets little
+      more of the environment than PATH and HOME.
+    start_limit_s: time to start and to list the tools.
+    call_limit_s: time for a call. A process that exceeds it is ended, and started again for the
+      next call.
 
   Raises:
-    UserError: it cannot be started or reached, has no tools, or tools that no call can tell
-      apart; or the package `mcp` is missing.
+    UserError: it cannot be started or reached, has no tools, or has two tools that calls would
+      spell alike; or the package `mcp` is missing.
   """
   try:
     from toolformer_jax.tools import mcp_client
@@ -92,7 +92,7 @@ def mcp_tools(
   try:
     tools = [_tool(connected, identity, listed, 2 * (start_limit_s + call_limit_s))
              for identity, listed in connected.tools()]
-    _check(server, tools)
+    _check_names(server, tools)
   except BaseException:
     connected.close()
     raise
@@ -100,17 +100,17 @@ def mcp_tools(
 
 
 def _tool(server: Any, identity: str, listed: Any, time_limit_s: float) -> McpTool:
-  """Returns the tool that a server which calls itself `identity` has `listed`."""
+  """Returns the tool that `server`, of the name and version `identity`, has `listed`."""
   name = re.sub(r'\W', '_', listed.name)
   name = name if re.match('[A-Za-z_]', name) else f'_{name}'
   description = listed.description or ''
-  said = json.dumps([identity, listed.name, description, listed.input_schema], sort_keys=True)
-  version = hashlib.sha256(said.encode()).hexdigest()[:12]
+  listing = json.dumps([identity, listed.name, description, listed.input_schema], sort_keys=True)
+  version = hashlib.sha256(listing.encode()).hexdigest()[:12]
   return McpTool(name, version, description, listed.name, listed.input_schema, server,
                  time_limit_s)
 
 
-def _check(server: str, tools: Iterable[McpTool]) -> None:
+def _check_names(server: str, tools: Iterable[McpTool]) -> None:
   spellings: dict[str, str] = {}
   for tool in tools:
     other = spellings.setdefault(tool.name, tool.spelling)
@@ -159,7 +159,7 @@ def _object(text: str, properties: Iterable[str], required: Iterable[str]) -> di
 
 
 def _value(text: str, name: str, schema: Any) -> Any:
-  """Returns `text` as the value of the property `name`: of the first type that it can have."""
+  """Returns `text` as the value of the property `name`: of the first type in `schema` it fits."""
   kinds = _kinds(schema)
   if not kinds or 'string' in kinds:
     return text
@@ -172,7 +172,7 @@ def _value(text: str, name: str, schema: Any) -> Any:
 
 
 def _kinds(schema: Any) -> list[str]:
-  """Returns the JSON types that `schema` allows, as far as it says so itself."""
+  """Returns the JSON types that `schema` names itself, not by reference."""
   if not isinstance(schema, dict):
     return []
   kinds = [kind for kind in [schema.get('type'), *_list(schema.get('type'))]
@@ -214,13 +214,13 @@ _READERS: dict[str, Callable[[str], Any]] = {
 def _sendable(arguments: dict[str, Any]) -> dict[str, Any]:
   try:
     json.dumps(arguments, ensure_ascii=False, allow_nan=False).encode()
-  except ValueError as error:  # half a character, or no number
+  except ValueError as error:  # a lone surrogate, or NaN
     raise ToolError('the argument cannot be sent as JSON') from error
   return arguments
 
 
 def _text(answer: Any) -> str:
-  """Returns the text of a tool's answer, its data as JSON where it has no text."""
+  """Returns the text of a tool's answer, or its structured content as JSON if it has no text."""
   texts = [part.text if part.type == 'text' else getattr(part.resource, 'text', '')
            for part in answer.content if part.type in ('text', 'resource')]
   text = ' '.join(texts).strip()

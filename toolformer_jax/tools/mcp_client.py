@@ -1,76 +1,74 @@
-"""Keeps one MCP server connected: a process of ours, or one that is reached by HTTP.
+"""A connection to an MCP server that is opened again whenever a call needs it.
 
-All of asyncio lives in one background thread per server. Nothing that a server says is evaluated:
-its answers are data of bounded size, and the schemas that it tells are not used to check them,
-since a pattern in one could keep this process busy for ever.
+`mcp.Client` speaks the protocol, on the event loop of one background thread per server. Added here
+is what it leaves to its caller: calls from any thread, a limit on each, and a new connection after
+one has failed.
 
 Needs the package `mcp`.
 """
 
 import asyncio
 import atexit
-import contextlib
 import logging
 import math
-import shlex
 import threading
-from collections.abc import Coroutine
-from concurrent import futures
+from collections.abc import Callable
 from typing import Any
 
 import anyio
 import mcp
+from anyio import from_thread
 from mcp import types
 
 from toolformer_jax.errors import UserError
 from toolformer_jax.tools.base import ToolError
-from toolformer_jax.tools.mcp_links import GRACE_S, HttpLink, StdioLink
+from toolformer_jax.tools.mcp_transport import (
+  GRACE_S,
+  HttpTransport,
+  StdioTransport,
+  transport_factory,
+)
 
 _MAX_PAGES = 100
-_CLOSE_LIMIT_S = 30.0
 _MAX_REASON_CHARS = 300
 
-# With no handler at all, Python would print the tracebacks that the package logs about bad answers.
+# Without any handler, Python would print the tracebacks that the package logs about bad answers.
 logging.getLogger('mcp').addHandler(logging.NullHandler())
 
 
 class Server:
-  """An MCP server that runs when a call needs it; any number of threads may use it at once.
+  """An MCP server that is started or reached when a call needs it; any thread may call it.
 
-  A call that takes too long, or finds the server dead, retires the connection: the next call opens
-  another one, while calls that are still under way on the old one may finish there.
+  A call that takes too long, or finds the connection closed, retires the connection: the next call
+  opens another one. Calls that still wait on the old one may finish there.
   """
 
   def __init__(self, address: str, start_limit_s: float, call_limit_s: float):
-    """Starts the thread, not yet the server.
+    """Starts the background thread, but not yet the server.
 
     Raises:
       UserError: `address` is neither a URL nor a command line.
     """
-    self._address, self._command = address, _command(address)
+    self._address, self._new_transport = address, transport_factory(address)
     self._start_limit_s, self._call_limit_s = start_limit_s, call_limit_s
-    self._connections: list[_Connection] = []
-    self._current: _Connection | None = None
+    self._connections: list[_Connection] = []  # The last one takes new calls.
     self._lock = threading.Lock()
     self._closed = False
-    begun = threading.Event()
-    self._thread = threading.Thread(
-        target=lambda: asyncio.run(self._main(begun)), name='mcp', daemon=True)
-    self._thread.start()
-    begun.wait()
+    self._thread = from_thread.start_blocking_portal(name='mcp')
+    self._portal = self._thread.__enter__()
     atexit.register(self.close)
 
   def tools(self) -> list[tuple[str, types.Tool]]:
-    """Returns the tools that the server has now, each beside what the server calls itself.
+    """Returns the tools that the server lists, each with the name and version of the server.
 
     Raises:
       UserError: it cannot be started or reached, or not in time.
     """
     try:
-      connection = self._run(self._connected())
+      connection = self._run(self._connect)
     except ConnectionError as error:
-      does = 'start' if self._command else 'answer'
-      raise UserError(f'the MCP server {self._address!r} does not {does}: {error}') from error
+      unavailable = self._connections[-1].transport.unavailable
+      raise UserError(f'the MCP server {self._address!r} {unavailable}: {error}') from error
     return [(connection.identity, tool) for tool in connection.tools.values()]
 
   def call(self, name: str, arguments: dict[str, Any]) -> types.CallToolResult:
@@ -78,65 +76,46 @@ class Server:
 
     Raises:
       ToolError: it has no such tool, or does not take the arguments.
-      ConnectionError: it cannot be started, or ended during the call.
+      ConnectionError: it cannot be started or reached, or ended during the call.
       TimeoutError: it took too long.
       RuntimeError: it is closed.
     """
-    return self._run(self._call(name, arguments))
+    return self._run(self._call, name, arguments)
 
   def close(self) -> None:
-    """Ends the server and the thread; calls that are under way fail."""
+    """Ends the server and the thread. Calls that still wait fail with a ConnectionError."""
     with self._lock:
       if self._closed:
         return
       self._closed = True
-    self._loop.call_soon_threadsafe(self._closing.set)
-    self._thread.join(_CLOSE_LIMIT_S)
+    self._portal.call(self._disconnect)
+    self._thread.__exit__(None, None, None)
     atexit.unregister(self.close)
 
-  def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
-    """Returns the result of `work`, done in the background thread."""
+  def _run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Returns the result of a coroutine function, called in the background thread."""
     with self._lock:
       if self._closed:
-        work.close()
         raise RuntimeError('the MCP server is closed')
-      future = asyncio.run_coroutine_threadsafe(work, self._loop)
-    try:
-      return future.result()
-    except futures.CancelledError as error:
-      raise ConnectionError('the server was closed') from error
+      future = self._portal.start_task_soon(function, *arguments)
+    return future.result()
 
-  async def _main(self, begun: threading.Event) -> None:
-    """Lives until the server is closed, and ends what is open then."""
-    self._loop = asyncio.get_running_loop()
-    self._closing = asyncio.Event()
-    begun.set()
-    await self._closing.wait()
-    await asyncio.gather(*(connection.close() for connection in self._connections))
-
-  async def _connected(self) -> '_Connection':
-    """Returns the connection, a new one if there is none that new calls may use."""
-    if self._closing.is_set():
+  async def _connect(self) -> '_Connection':
+    """Returns the connection for new calls, once it is open; a new one if the last is retired."""
+    if self._closed:
       raise ConnectionError('the server was closed')
-    if not self._current or not self._current.usable:
-      link = StdioLink(self._command) if self._command else HttpLink(self._address)
-      self._current = _Connection(link, self._start_limit_s)
+    if not self._connections or not self._connections[-1].usable:
       living = [connection for connection in self._connections if not connection.life.done()]
-      self._connections = [*living, self._current]
-    connection = self._current
+      self._connections = [*living, _Connection(self._new_transport(), self._start_limit_s)]
+    connection = self._connections[-1]
     await connection.opened.wait()
     if connection.failure:
       raise ConnectionError(connection.failure)
     return connection
 
-  async def _call(self, name: str, arguments: dict[str, Any]) -> types.CallToolResult:
-    try:
-      return await self._call_once(name, arguments)
-    except _ForgottenError:
-      return await self._call_once(name, arguments)
-
-  async def _call_once(self, name: str, arguments: dict[str, Any]) -> types.CallToolResult:
-    connection = await self._connected()
+  async def _call(self, name: str, arguments: dict[str, Any],
+                  again: bool = True) -> types.CallToolResult:
+    connection = await self._connect()
     if name not in connection.tools:
       raise ToolError('the server does not have the tool any more')
     try:
@@ -144,32 +123,34 @@ class Server:
     except mcp.MCPError as error:
       if error.code == types.INVALID_PARAMS:
         raise ToolError(f'error: {_reason(error)}') from error
-      if error.code == types.INVALID_REQUEST and connection.retired:
-        raise _ForgottenError(_reason(error)) from error
-      fault = connection.link.fault or f'the server failed: {_reason(error)}'
+      if error.code == types.INVALID_REQUEST and connection.retired and again:
+        # The server was restarted and does not know the session, so it has not run the call.
+        return await self._call(name, arguments, again=False)
+      fault = connection.transport.fault or f'the server failed: {_reason(error)}'
       raise ConnectionError(fault) from error
     except ValueError as error:
       raise ConnectionError('the answer is not that of a tool') from error
 
-
-class _ForgottenError(ConnectionError):
-  """The server, started anew, does not know the session, and so has done nothing."""
+  async def _disconnect(self) -> None:
+    for connection in self._connections:
+      connection.stop()
+    await asyncio.gather(*(connection.life for connection in self._connections))
 
 
 class _Connection:
   """One process or session, from its start to its end; made in the background thread.
 
   Attributes:
-    link: what the messages go through.
-    life: the task that opens it, and ends it.
-    opened: set when the tools are known, or `failure` tells why they are not.
-    retired: whether new calls have to take another one.
+    transport: what the messages go through.
+    life: the task that opens the connection and closes it.
+    opened: set when the tools are known, or `failure` says why they are not.
+    retired: whether new calls have to open another connection.
     tools: by the names that the server has for them.
-    identity: what the server calls itself.
+    identity: name and version of the server, as it gives them.
   """
 
-  def __init__(self, link: StdioLink | HttpLink, start_limit_s: float):
-    self.link = link
+  def __init__(self, transport: StdioTransport | HttpTransport, start_limit_s: float):
+    self.transport = transport
     self.opened = asyncio.Event()
     self.failure = ''
     self.retired = False
@@ -177,65 +158,69 @@ class _Connection:
     self.identity = ''
     self._start_limit_s = start_limit_s
     self._calls = 0
-    self._stop = asyncio.Event()
+    self._stopping = asyncio.Event()
     self._scope = anyio.CancelScope(deadline=anyio.current_time() + start_limit_s)
     self.life = asyncio.create_task(self._live())
 
   @property
   def usable(self) -> bool:
-    """Whether a new call may take it."""
-    return not (self.retired or self.link.fault or self.life.done())
+    """Whether new calls may use it."""
+    return not (self.retired or self.transport.fault or self.life.done())
 
   async def call(self, name: str, arguments: dict[str, Any],
                  limit_s: float) -> types.CallToolResult:
-    """Returns the answer; raises what the package raises, or TimeoutError."""
-    parameters = types.CallToolRequestParams(name=name, arguments=arguments)
-    request = self._session.send_request(
-        types.CallToolRequest(params=parameters), types.CallToolResult)
-    task = asyncio.create_task(request)
-    task.add_done_callback(_look)
+    """Returns the answer.
+
+    Raises:
+      TimeoutError: there is none in time; the connection is retired.
+      MCPError, ValueError: as `send_request` does.
+    """
+    # Not `call_tool`, which checks the answer against a schema of the server's: a regular
+    # expression in it could take for ever.
+    request = asyncio.create_task(self._session.send_request(
+        types.CallToolRequest(params=types.CallToolRequestParams(name=name, arguments=arguments)),
+        types.CallToolResult))
+    # Not awaited after the limit: the SDK tries for seconds to tell the server of a cancelled
+    # request. The callback keeps asyncio from logging how it ended.
+    request.add_done_callback(lambda task: task.cancelled() or task.exception())
     self._calls += 1
     try:
-      await asyncio.wait([task], timeout=limit_s)
-      if not task.done():
+      await asyncio.wait([request], timeout=limit_s)
+      if not request.done():
         self.retired = True
         raise TimeoutError(f'no answer within {limit_s:g} seconds')
-      return task.result()
+      return request.result()
     except mcp.MCPError as error:
-      self.retired |= error.code in self.link.ends
+      self.retired |= error.code in self.transport.fatal
       raise
     finally:
-      task.cancel()
+      request.cancel()
       self._calls -= 1
       if self.retired and not self._calls:
         self._scope.cancel()
 
-  async def close(self) -> None:
-    """Ends it, politely if it is open."""
-    self._stop.set()
-    if self.opened.is_set():
-      self._scope.deadline = anyio.current_time() + GRACE_S
-    else:
-      self._scope.cancel()
-    await asyncio.wait([self.life])
+  def stop(self) -> None:
+    """Starts to close it; a server that is connected may take GRACE_S to end its session."""
+    self._stopping.set()
+    self._scope.deadline = anyio.current_time() + (GRACE_S if self.opened.is_set() else 0)
 
   async def _live(self) -> None:
     failure = f'not within {self._start_limit_s:g} seconds'
     try:
       with self._scope:
-        async with mcp.Client(self.link.transport(), cache=None) as client:
+        async with mcp.Client(self.transport.connect(), cache=None) as client:
           await self._open(client)
-          await self._stop.wait()
-    except Exception as error:  # whatever a server may do
-      failure = self.link.fault or _reason(error)
+          await self._stopping.wait()
+    except Exception as error:  # a server may cause any
+      failure = self.transport.fault or _reason(error)
     finally:
-      said = self.link.last_words()
-      self.failure = f'{failure}; it said: {said}' if said else failure
+      words = self.transport.last_words()
+      self.failure = f'{failure}; it said: {words}' if words else failure
       self.retired = True
       self.opened.set()
 
   async def _open(self, client: mcp.Client) -> None:
-    """Asks for the tools, page by page."""
+    """Lists the tools, page by page."""
     cursor = None
     for _ in range(_MAX_PAGES):
       page = await client.list_tools(cursor=cursor)
@@ -250,22 +235,6 @@ class _Connection:
     self._session = client.session
     self._scope.deadline = math.inf
     self.opened.set()
-
-
-def _command(address: str) -> list[str]:
-  """Returns the words of a command line, none for a URL."""
-  if address.lower().startswith(('http://', 'https://')):
-    return []
-  with contextlib.suppress(ValueError):
-    if words := shlex.split(address):
-      return words
-  raise UserError(f'{address!r} is no MCP server: give a command line or an address, http://...')
-
-
-def _look(task: asyncio.Task) -> None:
-  """Looks at how a task has ended that nobody waits for any more: asyncio would complain."""
-  if not task.cancelled():
-    task.exception()
 
 
 def _reason(error: BaseException) -> str:
