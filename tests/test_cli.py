@@ -148,7 +148,8 @@ def own_tools(workplace, monkeypatch):
   (workplace / 'upper.txt').write_text('Add calls to Upper.\n\nA cat is [Upper(cat)] CAT.\n')
   monkeypatch.setattr(sys, 'path', [*sys.path])
   monkeypatch.delitem(sys.modules, 'my_tools', raising=False)
-  return ["--gin.OwnTools.functions={'Upper': 'my_tools:upper', 'Titled': 'my_tools:with_title'}"]
+  return ["--gin.CustomToolsConfig.functions="
+          "{'Upper': 'my_tools:upper', 'Titled': 'my_tools:with_title'}"]
 
 
 def test_a_function_of_ones_own_is_a_tool(run, own_tools):
@@ -157,17 +158,17 @@ def test_a_function_of_ones_own_is_a_tool(run, own_tools):
 
 
 @pytest.mark.parametrize('binding, message', [
-  ("{'Upper': 'my_tools:lower'}", "Upper is no function at 'my_tools:lower'"),
-  ("{'Upper': 'nowhere:upper'}", "Upper is no function at 'nowhere:upper'"),
-  ("{'Upper': 'upper'}", "Upper is no function at 'upper'"),
-  ("{'Upper': 'broken:upper'}", "Upper is no function at 'broken:upper' (SyntaxError"),
-  ("{'no name': 'my_tools:upper'}", "'no name' is no name for a tool"),
-  ("{'CALENDAR': 'my_tools:upper'}", "'CALENDAR' is no name for a tool, or there is one"),
-  ("{'Up': 'my_tools:upper', 'up': 'my_tools:upper'}", "'up' is no name for a tool, or there is"),
-  ("'my_tools:upper'", "OwnTools.functions must be like {'Name': '...'}"),
+  ("{'Upper': 'my_tools:lower'}", "cannot import Upper from 'my_tools:lower'"),
+  ("{'Upper': 'nowhere:upper'}", "cannot import Upper from 'nowhere:upper'"),
+  ("{'Upper': 'upper'}", "cannot import Upper from 'upper'"),
+  ("{'Upper': 'broken:upper'}", "cannot import Upper from 'broken:upper' (SyntaxError"),
+  ("{'no name': 'my_tools:upper'}", "'no name' cannot be the name of a tool"),
+  ("{'CALENDAR': 'my_tools:upper'}", "another tool is already called 'CALENDAR'"),
+  ("{'Up': 'my_tools:upper', 'up': 'my_tools:upper'}", "another tool is already called 'up'"),
+  ("'my_tools:upper'", "CustomToolsConfig.functions must be a mapping such as {'Name': '...'}"),
 ])
 def test_what_is_no_tool_is_refused(fails, own_tools, binding, message):
-  assert message in fails('call', 'upper', 'x', f'--gin.OwnTools.functions={binding}')
+  assert message in fails('call', 'upper', 'x', f'--gin.CustomToolsConfig.functions={binding}')
 
 
 def test_a_tool_of_an_mcp_server_is_called(run, fails, workplace):
@@ -175,14 +176,14 @@ def test_a_tool_of_an_mcp_server_is_called(run, fails, workplace):
   (workplace / 'server.py').write_text(
       "from mcp.server import MCPServer\n\nserver = MCPServer('words')\n\n\n@server.tool()\n"
       "def count_words(text: str) -> str:\n  return str(len(text.split()))\n\n\nserver.run()\n")
-  server = f'--gin.OwnTools.mcp={{"count_words": "{sys.executable} server.py"}}'
+  server = f'--gin.CustomToolsConfig.mcp={{"count_words": "{sys.executable} server.py"}}'
   assert run('call', 'count_words', 'one two three', server) == (0, '3\n', '')
   assert 'has no tool count_letters; it has count_words' in fails(
       'call', 'count_letters', 'x', server.replace('count_words', 'count_letters'))
 
 
 def test_a_decorated_function_gets_the_name_that_it_is_given(run, own_tools):
-  renamed = "--gin.OwnTools.functions={'Shout': 'my_tools:with_title'}"
+  renamed = "--gin.CustomToolsConfig.functions={'Shout': 'my_tools:with_title'}"
   assert run('call', 'shout', 'page', renamed) == (0, 'page of None\n', '')
 
 

@@ -82,6 +82,7 @@ def test_nothing_stays_from_one_configuration_to_the_next():
 @pytest.mark.parametrize('binding, message', [
   ('ToolConfig.tau = 3', "unknown parameter of ToolConfig 'tau': did you mean tau_"),
   ('ToolConfg.k = 3', "unknown settings 'ToolConfg': did you mean ToolConfig"),
+  ('OwnTools.functions = {}', 'OwnTools is now called CustomToolsConfig'),
   ('calculatr/ToolConfig.k = 3', "unknown tool 'calculatr': did you mean calculator"),
   ('calculator/AnnotationConfig.seed = 3', 'only ToolConfig differ between tools'),
   ('BATCH_SZIE = 7', 'the macro BATCH_SZIE is used nowhere'),

@@ -11,7 +11,13 @@ import os
 import anyio
 from mcp.server.mcpserver import Image, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
-from mcp.types import CallToolResult, EmbeddedResource, TextContent, TextResourceContents
+from mcp.types import (
+  CallToolResult,
+  EmbeddedResource,
+  ResourceLink,
+  TextContent,
+  TextResourceContents,
+)
 
 parser = argparse.ArgumentParser()
 parser.add_argument('--port', type=int)
@@ -75,6 +81,13 @@ def parts() -> CallToolResult:
       TextContent(type='text', text='one'),
       EmbeddedResource(type='resource', resource=resource),
       TextContent(type='text', text='three')])
+
+
+@server.tool()
+def link() -> CallToolResult:
+  return CallToolResult(content=[
+      TextContent(type='text', text='see:'),
+      ResourceLink(type='resource_link', uri='file:///notes.txt', name='notes')])
 
 
 @server.tool()

@@ -45,6 +45,11 @@ def reason(tool, argument='', kind=ToolError):
     ('get_weather', 'Kraków\n🌧', 'Kraków\n🌧: 20 C'),
     ('double', '21', '42'),
     ('double', '-3', '-6'),
+    ('double', '21.0', '42'),  # an integer in JSON Schema
+    ('double', '{"number": 21}', '42'),
+    ('get_weather', '{"city": "Oslo", "unit": "F"}', 'Oslo: 20 F'),
+    ('get_weather', '{"unit": "F"}', '{"unit": "F"}: 20 C'),  # lacks what is required
+    ('get_weather', '{"town": "Oslo"}', '{"town": "Oslo"}: 20 C'),
     ('halve', '3', '1.5'),
     ('halve', '-1e3', '-500.0'),
     ('negate', 'True', 'False'),
@@ -60,21 +65,18 @@ def test_the_argument_reaches_the_property_it_is_for(example, name, argument, re
 
 
 @pytest.mark.parametrize('name, argument, why', [
-    ('double', 'two', 'not a value for number: integer is wanted'),
-    ('double', '2.5', 'not a value for number: integer is wanted'),
-    ('double', '', 'not a value for number: integer is wanted'),
-    ('halve', 'nan', 'not a value for number: number or null is wanted'),
-    ('negate', 'maybe', 'not a value for flag: boolean is wanted'),
-    ('total', '{}', 'not a value for numbers: array is wanted'),
+    ('double', 'two', 'number must be of type integer'),
+    ('double', '2.5', 'number must be of type integer'),
+    ('double', '', 'number must be of type integer'),
+    ('halve', 'nan', 'number must be of type number or null'),
+    ('negate', 'maybe', 'flag must be of type boolean'),
+    ('total', '{}', 'numbers must be of type array'),
     ('pid', 'x', 'the tool takes no argument'),
-    ('area', '2, 3', 'the argument is no JSON object: the properties are width, height, '
-                     'unit (optional)'),
-    ('area', '[2, 3]', 'the argument is no JSON object: the properties are width, height, '
-                       'unit (optional)'),
+    ('area', '2, 3', 'the argument must be a JSON object: width, height, unit (optional)'),
+    ('area', '[2, 3]', 'the argument must be a JSON object: width, height, unit (optional)'),
     ('area', '{"width": NaN, "height": 3}', 'the argument cannot be sent as JSON'),
     ('greet', '\ud800', 'the argument cannot be sent as JSON'),
-    ('area', '[' * 100_000, 'the argument is no JSON object: the properties are width, height, '
-                            'unit (optional)'),
+    ('area', '[' * 100_000, 'the argument must be a JSON object: width, height, unit (optional)'),
 ])
 def test_an_argument_that_does_not_fit_is_not_sent(example, name, argument, why):
   assert reason(example[name], argument) == why
@@ -108,7 +110,7 @@ def mirror():
 @settings(max_examples=200)
 def test_any_argument_is_a_value_or_a_failure_whatever_the_schema_says(mirror, schema, argument):
   try:
-    sent = json.loads(ask(dataclasses.replace(mirror, schema=schema), argument))
+    sent = json.loads(ask(dataclasses.replace(mirror, input_schema=schema), argument))
   except ToolError:
     return
   assert isinstance(sent, dict)
@@ -125,8 +127,12 @@ def test_data_without_a_text_is_json(example):
   assert ask(example['data']) == '{"price":12.5,"where":["Kraków"]}'
 
 
+def test_the_address_of_a_linked_resource_is_in_the_result(example):
+  assert ask(example['link']) == 'see: notes (file:///notes.txt)'
+
+
 def test_an_answer_without_a_text_is_a_failure(example):
-  assert reason(example['picture']) == 'no text in the answer'
+  assert reason(example['picture']) == 'the result has no text'
 
 
 def test_the_tools_own_error_is_a_failure(example):
@@ -144,7 +150,7 @@ def test_the_executor_takes_the_tools_as_they_are(example):
     outcomes = executor.run(
         [Request('get_weather', 'Oslo'), Request('megabytes', '1'), Request('picture', '')])
   assert [outcome.result for outcome in outcomes] == ['Oslo: 20 C', 'a a a a a a a a a a', None]
-  assert outcomes[2].failure == 'picture: no text in the answer'
+  assert outcomes[2].failure == 'picture: the result has no text'
 
 
 def test_calls_of_many_threads_run_at_once(example):
@@ -169,7 +175,7 @@ def test_no_more_than_the_ordinary_environment_is_passed_on(monkeypatch, connect
 
 def test_names_are_those_that_calls_can_have(example):
   tool = example['get_weather']
-  assert (tool.spelling, tool.description) == ('get-weather', 'Tells the weather.')
+  assert (tool.server_name, tool.description) == ('get-weather', 'Tells the weather.')
 
 
 def test_the_version_changes_with_the_description_and_only_then(connect):
@@ -225,4 +231,4 @@ def test_without_the_package_the_user_is_told_what_to_install():
   program = ("import sys; sys.modules['mcp'] = None\n"
              "from toolformer_jax.tools.mcp import mcp_tools; mcp_tools('x')")
   done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True)
-  assert 'UserError' in done.stderr and 'pip install toolformer_jax[mcp]' in done.stderr
+  assert 'UserError' in done.stderr and 'pip install "toolformer_jax[mcp]"' in done.stderr

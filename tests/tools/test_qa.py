@@ -73,9 +73,9 @@ def test_versions_tell_readers_and_sources_apart():
 
 @pytest.mark.long
 def test_a_real_model_reads(smollm2_path):
-  from toolformer_jax.checkpoints.loading import ModelConfig, load_model
+  from toolformer_jax.checkpoints.loading import load_model
   from toolformer_jax.tools.registry import completer
-  complete = completer(load_model('smollm2-135m', ModelConfig()).for_inference(), 16)
+  complete = completer(load_model('smollm2-135m').for_inference(), 16)
   qa = QuestionAnswering(complete, 'm', INDEX)
   assert 'Accra' in qa('What is the capital of Ghana?', Context())
   assert 'Lima' in qa('What is the capital of Peru?', Context())

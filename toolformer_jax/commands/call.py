@@ -16,9 +16,10 @@ from toolformer_jax.tools.registry import Toolbox
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Declares the options."""
   parser.add_argument('tool', metavar='TOOL',
-                      help='calculator, calendar, mt, qa, wikisearch, or one of OwnTools')
+                      help='calculator, calendar, mt, qa, wikisearch, or a tool of '
+                           'CustomToolsConfig')
   parser.add_argument('argument', metavar='ARGUMENT', nargs='?', default='',
-                      help='what the tool is asked; may begin with `-`')
+                      help='the argument of the call; may begin with `-`')
   options.add_date(parser)
   options.add_configuration(parser)
 

@@ -48,7 +48,7 @@ def add_tools(parser: argparse.ArgumentParser) -> None:
   """Lets a command take a list of tools."""
   parser.add_argument('--tools', required=True, metavar='A,B', type=lambda text: text.split(','),
                       help='tools, apart by commas: calculator, calendar, mt, qa, wikisearch, or '
-                           'one of OwnTools')
+                           'a tool of CustomToolsConfig')
 
 
 def add_call_store(parser: argparse.ArgumentParser) -> None:

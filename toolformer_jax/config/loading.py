@@ -26,16 +26,17 @@ from toolformer_jax.inference.request import GenerationConfig
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.tools.executor import ExecutorConfig
 from toolformer_jax.tools.passage_index import SearchConfig
-from toolformer_jax.tools.registry import MtConfig, OwnTools, QaConfig, Toolbox
+from toolformer_jax.tools.registry import CustomToolsConfig, MtConfig, QaConfig, Toolbox
 from toolformer_jax.training.config import FinetuneConfig, MixtureConfig
 
 DEFAULT_FILE = 'paper.gin'
 
 _SHIPPED = importlib.resources.files('toolformer_jax.configs')
 _KINDS = {kind.__name__: kind for kind in (
-    AnnotationConfig, CallSyntax, EngineConfig, EvaluationConfig, ExecutorConfig, FinetuneConfig,
-    GenerationConfig, MixtureConfig, ModelConfig, MtConfig, OwnTools, QaConfig, SearchConfig,
-    ToolConfig)}
+    AnnotationConfig, CallSyntax, CustomToolsConfig, EngineConfig, EvaluationConfig,
+    ExecutorConfig, FinetuneConfig, GenerationConfig, MixtureConfig, ModelConfig, MtConfig,
+    QaConfig, SearchConfig, ToolConfig)}
+_RENAMED = {'OwnTools': 'CustomToolsConfig'}
 _BUILD = {name: gin.external_configurable(kind) for name, kind in _KINDS.items()}
 _BUILD_DECODER = gin.external_configurable(DecoderConfig)
 
@@ -142,7 +143,7 @@ def _parsed(paths: Sequence[str], bindings: Sequence[str]) -> Iterator[None]:
 def _build() -> RunConfig:
   """Builds everything from what gin has parsed."""
   toolbox = Toolbox(_BUILD['SearchConfig'](), _BUILD['QaConfig'](), _BUILD['MtConfig'](),
-                    _BUILD['OwnTools']())
+                    _BUILD['CustomToolsConfig']())
   tools = {}
   for tool in toolbox.names():
     with gin.config_scope(tool):
@@ -213,7 +214,9 @@ def _explained(error: Exception) -> UserError:
     fields = [field.name for field in dataclasses.fields(kinds[match[1]])]
     message = str(unknown(f'parameter of {match[1]}', match[2], fields))
   elif match := _UNKNOWN_KIND.search(message):
-    message = str(unknown('settings', match[1], _KINDS))
+    new_name = _RENAMED.get(match[1])
+    message = (f'{match[1]} is now called {new_name}' if new_name
+               else str(unknown('settings', match[1], _KINDS)))
   elif match := _UNKNOWN_MACRO.search(message):
     message = f'the macro {match[1]} has no value; write {match[1]} = ...'
   elif match := _UNKNOWN_FILE.search(message):

@@ -1,7 +1,7 @@
-"""The tools of any server that speaks MCP, the Model Context Protocol.
+"""Tools of servers that speak MCP, the Model Context Protocol.
 
-A call has one text as its argument, an MCP tool takes a JSON object. This module converts the one
-to the other, and answers to texts; `mcp_client` keeps the server running.
+A call has a string argument and a string result; an MCP tool takes a JSON object and returns a list
+of contents. This module converts between the two. `mcp_client` manages the connection.
 """
 
 import hashlib
@@ -16,78 +16,81 @@ from toolformer_jax import calls
 from toolformer_jax.errors import UserError
 from toolformer_jax.tools.base import Context, ToolError
 
-_MAX_REASON_CHARS = 500
+_MAX_ERROR_CHARS = 500
 _BOOLEANS = {'true': True, 'false': False}
 
 
 @dataclass(frozen=True, eq=False)
 class McpTool:
-  """A Tool that a server offers; made by `mcp_tools`.
+  """A tool of an MCP server; created by `mcp_tools`.
 
   Attributes:
-    name: how calls spell it: `get_weather` for the server's `get-weather`.
+    name: the name that calls use: `get_weather` for the server's `get-weather`.
     version: a hash of the server's name and version and of the tool's description and schema, as
-      listed on the first connection. A server that is restarted may list others.
-    description: what the tool does, as listed on the first connection.
-    spelling: the server's own name for it.
-    schema: JSON schema of its arguments.
-    server: the `mcp_client.Server`, shared with its other tools.
-    time_limit_s: after which an executor abandons a call. It is longer than the limits of
-      `server`, which end a call that hangs, and the process with it.
+      listed on the first connection. They may change when the server restarts.
+    description: the tool's description, as listed on the first connection.
+    server_name: the server's own name for the tool.
+    input_schema: JSON schema of the arguments.
+    server: the `mcp_client.Server`, shared by all of its tools.
+    time_limit_s: when an executor abandons a call. It is longer than the limits of `server`, so
+      that a call that hangs is ended by the server object, which also kills the process.
   """
 
   name: str
   version: str
   description: str
-  spelling: str
-  schema: Mapping[str, Any]
+  server_name: str
+  input_schema: Mapping[str, Any]
   server: Any
   time_limit_s: float
 
   def __call__(self, argument: str, context: Context) -> str:
-    """Returns the text of the server's answer; starts the server again if it has ended.
+    """Returns the text of the tool's result. Restarts the server if it has exited.
 
-    If the schema has one property, or requires exactly one, that property gets the argument. If it
-    has none, the argument must be empty. Otherwise the argument must be a JSON object.
+    If the schema has one property, or requires exactly one, the argument is the value of that
+    property, unless it is a JSON object of the schema's properties. If the schema has no property,
+    the argument must be empty. In all other cases it must be a JSON object.
 
     Raises:
-      ToolError: the argument does not fit, the server no longer has the tool, or it answers with
-        an error or without a text.
-      OSError: there is no answer, which may be different next time: the server ended or cannot be
-        started (ConnectionError), or took too long (TimeoutError).
+      ToolError: the argument does not match the schema, the server no longer has the tool, or the
+        result is an error or has no text.
+      OSError: a temporary failure: the server exited or cannot be started (ConnectionError), or did
+        not answer in time (TimeoutError).
       RuntimeError: the server is closed.
     """
-    return _text(self.server.call(self.spelling, _sendable(_arguments(argument, self.schema))))
+    arguments = _arguments(argument, self.input_schema)
+    _check_serializable(arguments)
+    return _text(self.server.call(self.server_name, arguments))
 
   def close(self) -> None:
-    """Ends the server, and with it all of its tools."""
+    """Closes the server, which all of its tools share."""
     self.server.close()
 
 
 def mcp_tools(
     server: str, *, start_limit_s: float = 30.0, call_limit_s: float = 10.0
 ) -> list[McpTool]:
-  """Starts or connects a server and returns its tools.
+  """Connects to a server and returns its tools.
 
-  The server runs until one of them is closed or the program ends.
+  The connection lasts until one of the tools is closed or the program ends.
 
   Args:
     server: a URL (`https://example.org/mcp`, for streamable HTTP), or the command line of a server
-      that uses its standard input and output. No shell is involved, and the process gets little
-      more of the environment than PATH and HOME.
-    start_limit_s: time to start and to list the tools.
-    call_limit_s: time for a call. A process that exceeds it is ended, and started again for the
-      next call.
+      that uses standard input and output. It is run without a shell, and with little more of the
+      environment than PATH and HOME.
+    start_limit_s: time limit for starting the server and listing its tools.
+    call_limit_s: time limit of one call. A server process that exceeds it is killed, and started
+      again for the next call.
 
   Raises:
-    UserError: it cannot be started or reached, has no tools, or has two tools that calls would
-      spell alike; or the package `mcp` is missing.
+    UserError: the server cannot be started or reached, has no tools, or has two tools with the same
+      name in calls; or the package `mcp` is not installed.
   """
   try:
     from toolformer_jax.tools import mcp_client
   except ImportError as error:
-    raise UserError(f'tools of an MCP server need another package ({error}): '
-                    'pip install toolformer_jax[mcp]') from error
+    raise UserError(f'tools of an MCP server need the extra "mcp" ({error}): '
+                    'pip install "toolformer_jax[mcp]"') from error
   connected = mcp_client.Server(server, start_limit_s, call_limit_s)
   try:
     tools = [_tool(connected, identity, listed, 2 * (start_limit_s + call_limit_s))
@@ -100,7 +103,7 @@ def mcp_tools(
 
 
 def _tool(server: Any, identity: str, listed: Any, time_limit_s: float) -> McpTool:
-  """Returns the tool that `server`, of the name and version `identity`, has `listed`."""
+  """Returns the tool that `server` lists as `listed`; `identity` is its name and version."""
   name = re.sub(r'\W', '_', listed.name)
   name = name if re.match('[A-Za-z_]', name) else f'_{name}'
   description = listed.description or ''
@@ -111,79 +114,97 @@ def _tool(server: Any, identity: str, listed: Any, time_limit_s: float) -> McpTo
 
 
 def _check_names(server: str, tools: Iterable[McpTool]) -> None:
-  spellings: dict[str, str] = {}
+  server_names: dict[str, str] = {}
   for tool in tools:
-    other = spellings.setdefault(tool.name, tool.spelling)
-    if other != tool.spelling:
-      raise UserError(f'the MCP server {server!r} has two tools, {other!r} and {tool.spelling!r}, '
-                      f'that a call would both spell {tool.name}')
-  if not spellings:
+    other = server_names.setdefault(tool.name, tool.server_name)
+    if other != tool.server_name:
+      raise UserError(f'the MCP server {server!r} has two tools, {other!r} and '
+                      f'{tool.server_name!r}, that would both be called {tool.name}')
+  if not server_names:
     raise UserError(f'the MCP server {server!r} has no tools')
 
 
 def _arguments(argument: str, schema: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the properties that `schema` describes, as `argument` gives them."""
+  """Returns `argument` as the JSON object that `schema` describes."""
   properties, required = _properties(schema)
   text = calls.unquote(argument)
+  given = _parse_object(text)
   if not properties:
-    if text:
+    if text and given != {}:
       raise ToolError('the tool takes no argument')
     return {}
   if len(properties) > 1 and len(required) != 1:
-    return _object(text, properties, required)
+    if given is None:
+      raise ToolError(f'the argument must be a JSON object: {_describe(properties, required)}')
+    return given
+  if given is not None and set(required) <= given.keys() <= properties.keys():
+    return given
   name, = required or properties
   if not text and not required:
     return {}
-  return {name: _value(text, name, properties[name])}
+  return {name: _parse_value(text, name, properties[name])}
 
 
 def _properties(schema: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-  """Returns the properties by name, and the names of those that are required."""
+  """Returns the schemas of all properties by name, and the names of the required ones."""
   described = schema.get('properties')
   required = dict.fromkeys(name for name in _list(schema.get('required')) if isinstance(name, str))
-  # A schema may require what it does not describe.
+  # A schema may require a property that it does not describe.
   properties = required | (described if isinstance(described, dict) else {})
   return properties, list(required)
 
 
-def _object(text: str, properties: Iterable[str], required: Iterable[str]) -> dict[str, Any]:
+def _describe(properties: Iterable[str], required: Iterable[str]) -> str:
+  """Returns the names of all properties, for an error."""
+  optional = [f'{name} (optional)' for name in properties if name not in required]
+  return ', '.join([*required, *optional])
+
+
+def _parse_object(text: str) -> dict[str, Any] | None:
+  """Returns the JSON object in `text`, or None if it is anything else."""
   try:
     value = json.loads(text)
   except (ValueError, RecursionError):
-    value = None
-  if not isinstance(value, dict):
-    optional = [f'{name} (optional)' for name in properties if name not in required]
-    wanted = ', '.join([*required, *optional])
-    raise ToolError(f'the argument is no JSON object: the properties are {wanted}')
-  return value
+    return None
+  return value if isinstance(value, dict) else None
 
 
-def _value(text: str, name: str, schema: Any) -> Any:
-  """Returns `text` as the value of the property `name`: of the first type in `schema` it fits."""
-  kinds = _kinds(schema)
-  if not kinds or 'string' in kinds:
+def _parse_value(text: str, name: str, schema: Any) -> Any:
+  """Returns `text` as the value of the property `name`, in the first type that can be parsed."""
+  types = _json_types(schema)
+  if not types or 'string' in types:
     return text
-  for kind in kinds:
+  for json_type in types:
     try:
-      return _READERS[kind](text)
+      return _PARSERS[json_type](text)
     except (KeyError, ValueError, RecursionError):
       continue
-  raise ToolError(f'not a value for {name}: {" or ".join(kinds)} is wanted')
+  raise ToolError(f'{name} must be of type {" or ".join(types)}')
 
 
-def _kinds(schema: Any) -> list[str]:
-  """Returns the JSON types that `schema` names itself, not by reference."""
+def _json_types(schema: Any) -> list[str]:
+  """Returns the JSON types that `schema` allows. References (`$ref`) are not followed."""
   if not isinstance(schema, dict):
     return []
-  kinds = [kind for kind in [schema.get('type'), *_list(schema.get('type'))]
-           if isinstance(kind, str)]
+  types = [json_type for json_type in [schema.get('type'), *_list(schema.get('type'))]
+           if isinstance(json_type, str)]
   for choice in [*_list(schema.get('anyOf')), *_list(schema.get('oneOf'))]:
-    kinds += _kinds(choice)
-  return kinds
+    types += _json_types(choice)
+  return types
 
 
 def _list(value: Any) -> list[Any]:
   return value if isinstance(value, list) else []
+
+
+def _integer(text: str) -> int:
+  try:
+    return int(text)
+  except ValueError:  # 5.0 is an integer in JSON Schema
+    number = float(text)
+    if not number.is_integer():
+      raise
+    return int(number)
 
 
 def _number(text: str) -> float:
@@ -193,17 +214,17 @@ def _number(text: str) -> float:
   return number
 
 
-def _json(kind: type) -> Callable[[str], Any]:
-  def read(text: str) -> Any:
+def _json(expected: type) -> Callable[[str], Any]:
+  def parse(text: str) -> Any:
     value = json.loads(text)
-    if not isinstance(value, kind):
+    if not isinstance(value, expected):
       raise ValueError(text)
     return value
-  return read
+  return parse
 
 
-_READERS: dict[str, Callable[[str], Any]] = {
-    'integer': int,
+_PARSERS: dict[str, Callable[[str], Any]] = {
+    'integer': _integer,
     'number': _number,
     'boolean': lambda text: _BOOLEANS[text.lower()],
     'array': _json(list),
@@ -211,23 +232,32 @@ _READERS: dict[str, Callable[[str], Any]] = {
 }
 
 
-def _sendable(arguments: dict[str, Any]) -> dict[str, Any]:
+def _check_serializable(arguments: dict[str, Any]) -> None:
   try:
     json.dumps(arguments, ensure_ascii=False, allow_nan=False).encode()
   except ValueError as error:  # a lone surrogate, or NaN
     raise ToolError('the argument cannot be sent as JSON') from error
-  return arguments
 
 
-def _text(answer: Any) -> str:
-  """Returns the text of a tool's answer, or its structured content as JSON if it has no text."""
-  texts = [part.text if part.type == 'text' else getattr(part.resource, 'text', '')
-           for part in answer.content if part.type in ('text', 'resource')]
-  text = ' '.join(texts).strip()
-  if answer.is_error:
-    raise ToolError(f'error: {text[:_MAX_REASON_CHARS] or "the tool does not say which"}')
-  if not text and answer.structured_content is not None:
-    text = json.dumps(answer.structured_content, ensure_ascii=False, separators=(',', ':'))
+def _text(result: Any) -> str:
+  """Returns the text of a CallToolResult, or its structured content as JSON if it has no text."""
+  text = ' '.join(filter(None, map(_text_of_content, result.content))).strip()
+  if result.is_error:
+    raise ToolError(f'error: {text[:_MAX_ERROR_CHARS] or "the tool gives no reason"}')
+  if not text and result.structured_content is not None:
+    text = json.dumps(result.structured_content, ensure_ascii=False, separators=(',', ':'))
   if not text:
-    raise ToolError('no text in the answer')
+    raise ToolError('the result has no text')
   return text
+
+
+def _text_of_content(content: Any) -> str:
+  """Returns the text of one part of a result; '' for an image, audio or binary data."""
+  match content.type:
+    case 'text':
+      return content.text
+    case 'resource':
+      return getattr(content.resource, 'text', '')
+    case 'resource_link':
+      return f'{content.name} ({content.uri})'
+  return ''

@@ -81,13 +81,14 @@ class MtConfig:
 
 
 @dataclass(frozen=True)
-class OwnTools:
-  """Tools that a user brings, by the name that calls have for them.
+class CustomToolsConfig:
+  """The user's own tools, by the name that calls use.
 
   Attributes:
-    functions: `'module:function'` of a Python function from a text to a text, decorated or not;
-      the module is looked for in the working directory too.
-    mcp: the MCP server that has a tool of this name: a command line, or a URL.
+    functions: `{'Upper': 'my_tools:upper'}`: a Python function from a string to a string, with or
+      without the decorator `tool`. The module may be in the working directory.
+    mcp: `{'get_weather': 'python server.py'}`: the MCP server that offers a tool of this name, as
+      a command line or a URL.
   """
 
   functions: Mapping[str, str] = field(default_factory=dict)
@@ -98,11 +99,15 @@ class OwnTools:
       value = getattr(self, kind)
       if not isinstance(value, Mapping) or not all(
           isinstance(text, str) for pair in value.items() for text in pair):
-        raise UserError(f'OwnTools.{kind} must be like {{\'Name\': \'...\'}}, not {value!r}')
+        raise UserError(f'CustomToolsConfig.{kind} must be a mapping such as '
+                        f'{{\'Name\': \'...\'}}, not {value!r}')
     taken = {name.lower() for name in PAPER_TOOLS}
     for name in (*self.functions, *self.mcp):
-      if not name.isidentifier() or name.lower() in taken:
-        raise UserError(f'OwnTools: {name!r} is no name for a tool, or there is one of this name')
+      if not name.isidentifier():
+        raise UserError(f'CustomToolsConfig: {name!r} cannot be the name of a tool; use letters, '
+                        'digits and underscores')
+      if name.lower() in taken:
+        raise UserError(f'CustomToolsConfig: another tool is already called {name!r}')
       taken.add(name.lower())
 
 
@@ -113,11 +118,11 @@ class Toolbox:
   search: SearchConfig = SearchConfig()
   qa: QaConfig = QaConfig()
   mt: MtConfig = MtConfig()
-  own: OwnTools = OwnTools()
+  custom: CustomToolsConfig = CustomToolsConfig()
 
   def names(self) -> dict[str, str]:
     """Returns how calls spell all tools, by what the command line has for them."""
-    spelled = (*PAPER_TOOLS, *self.own.functions, *self.own.mcp)
+    spelled = (*PAPER_TOOLS, *self.custom.functions, *self.custom.mcp)
     return {name.lower(): name for name in spelled}
 
   def spelled(self, names: Iterable[str]) -> list[str]:
@@ -173,10 +178,10 @@ class Toolbox:
     return [self._build(name) for name in self.spelled(names)]
 
   def _build(self, name: str) -> Tool:
-    if name in self.own.functions:
-      return function_tool(name, self.own.functions[name])
-    if name in self.own.mcp:
-      return mcp_tool(name, self.own.mcp[name])
+    if name in self.custom.functions:
+      return function_tool(name, self.custom.functions[name])
+    if name in self.custom.mcp:
+      return mcp_tool(name, self.custom.mcp[name])
     builders = {
         'Calculator': Calculator, 'Calendar': Calendar, 'MT': self._translation,
         'QA': self._question_answering, 'WikiSearch': self._search}
@@ -241,7 +246,7 @@ def function_tool(name: str, path: str) -> Tool:
       return dataclasses.replace(found, name=name)
     return tool(found, name=name)
   except Exception as error:  # whatever a user's module raises when it is imported
-    raise UserError(f'OwnTools.functions: {name} is no function at {path!r} '
+    raise UserError(f'CustomToolsConfig.functions: cannot import {name} from {path!r} '
                     f'({type(error).__name__}: {error}); write \'module:function\'') from error
 
 
@@ -253,7 +258,8 @@ def mcp_tool(name: str, server: str) -> Tool:
   """
   tools = _server_tools(server)
   if name not in tools:
-    raise UserError(f'OwnTools.mcp: {server} has no tool {name}; it has {", ".join(tools)}')
+    raise UserError(f'CustomToolsConfig.mcp: {server} has no tool {name}; it has '
+                    f'{", ".join(tools)}')
   return tools[name]
 
 
