@@ -18,9 +18,10 @@ from fractions import Fraction
 
 from toolformer_jax import cli
 from toolformer_jax.annotation import report
-from toolformer_jax.annotation.pipeline import Annotation, ToolPlan
+from toolformer_jax.annotation.pipeline import Annotation
 from toolformer_jax.annotation.prompts import CALCULATOR
 from toolformer_jax.annotation.run_dir import MERGED, RunFolder
+from toolformer_jax.annotation.tool_plan import ToolPlan
 from toolformer_jax.checkpoints.loading import load_model
 from toolformer_jax.config import loading as configuration
 from toolformer_jax.data.content_hash import identity

@@ -163,7 +163,7 @@ def annotate(
       model, corpus, tools=[tool], output_dir=folder, config=dataclasses.replace(
           config.annotation,
           temperature=TEMPERATURES.get(tool.name, config.annotation.temperature)),
-      tool_configs={name: config.tool_config(name)}, limits=config.executor,
+      tool_configs={name: config.tool_config(name)}, executor_config=config.executor,
       syntax=config.syntax,
       depends_on={'checkpoint': identity(MODEL), 'corpus': identity(source),
                   'texts': digest(corpus)})
@@ -276,7 +276,7 @@ def continue_all(
 ) -> list[GeneratedText]:
   """Returns the continuations of `prompts` with calls to `tools`."""
   return tf_jax.generate(model, prompts, tools=tools, config=config.generation,
-                         engine_config=config.engine, limits=config.executor,
+                         engine_config=config.engine, executor_config=config.executor,
                          syntax=config.syntax)
 
 

@@ -1,6 +1,9 @@
 """The public API: a small Toolformer in a notebook, without files, gin or argparse."""
 
+import copy
+import dataclasses
 import inspect
+import math
 import pathlib
 import subprocess
 import sys
@@ -39,6 +42,15 @@ def annotated(model):
                                      temperature=3.0, preselect=False),
       tool_configs={name: tf_jax.ToolConfig(tau_s=0.0, k=3, m=4, tau_f=-10.0)
                     for name in ('calculator', 'echo')})
+
+
+def annotate(model, texts, **arguments):
+  """Annotates with the calculator alone, one sample for each text."""
+  return tf_jax.annotate(
+      model, texts,
+      config=tf_jax.AnnotationConfig(force_name=True, max_text_tokens=60, max_call_tokens=6),
+      **{'tools': 'calculator',
+         'tool_configs': {'calculator': tf_jax.ToolConfig(tau_s=0.0, k=1, m=1)}, **arguments})
 
 
 def test_a_whole_toolformer_in_memory(model, annotated, monkeypatch, tmp_path):
@@ -88,6 +100,85 @@ def test_a_call_may_stand_in_the_text(model):
   assert ''.join(inside.tokens) == text
   with pytest.raises(UserError, match='one call with a result, not 0'):
     tf_jax.token_losses(model, text)
+
+
+@pytest.mark.parametrize('texts', [
+  iter(TEXTS), (text for text in TEXTS), tuple(TEXTS), dict.fromkeys(TEXTS),
+  [tf_jax.Document(f'text-{i}', text) for i, text in enumerate(TEXTS)]])
+def test_texts_may_come_as_any_iterable(model, texts, tmp_path):
+  annotate(model, TEXTS, output_dir=tmp_path, stages=())
+  # The folder accepts no other corpus than its own.
+  result = annotate(model, texts, output_dir=tmp_path, stages=())
+  assert [document.text for document in result.documents] == TEXTS
+
+
+@pytest.mark.parametrize('text', [TEXTS[0], tf_jax.Document('text-0', TEXTS[0])])
+def test_a_single_text_is_one_document(model, text):
+  document, = annotate(model, text, stages=()).documents
+  assert document == tf_jax.Document('text-0', TEXTS[0])
+
+
+def test_a_function_may_return_the_texts(model):
+  result = annotate(model, lambda: iter(TEXTS), stages=(), depends_on={'corpus': 'mine'})
+  assert [document.text for document in result.documents] == TEXTS
+
+
+def test_tools_are_found_by_their_names_in_any_case(model):
+  echo = tf_jax.tool(lambda argument: 'x', name='Echo')
+  prompt = tf_jax.Prompt('Echo', 'Call it.', ('One is [Echo(1)] 1.',))
+  mine = tf_jax.ToolConfig(tau_s=0.9)
+  result = annotate(model, TEXTS[0], stages=(), tools=['calculator', echo],
+                    prompts={'ECHO': prompt}, tool_configs={'Echo': mine})
+  used = {name: row.plan for name, row in result.counts.items()}
+  assert used['Echo'].config == mine and used['Echo'].prompt == prompt
+  # A mapping of some tools leaves the paper's values to the others (appendix A).
+  assert used['Calculator'].config == tf_jax.ToolConfig(tau_s=0.0, k=20, m=10, tau_f=0.5)
+
+
+@pytest.mark.parametrize(('arguments', 'message'), [
+  (dict(texts=[3]), 'text 0 is of type int'),
+  (dict(texts=lambda: TEXTS), 'needs `depends_on`'),
+  (dict(tool_configs={'calculater': tf_jax.ToolConfig()}),
+   "tool_configs: unknown tool 'calculater': did you mean calculator"),
+  (dict(tool_configs={'mt': tf_jax.ToolConfig()}), "tool_configs: unknown tool 'mt'"),
+  (dict(tool_configs={'QA': tf_jax.ToolConfig(), 'qa': tf_jax.ToolConfig()}, tools=['qa']),
+   'two entries for the tool qa'),
+  (dict(prompts={'Echo': CALCULATOR}), "prompts: unknown tool 'Echo'"),
+  (dict(prompts={'Calculator': tf_jax.Prompt('Echo', 'Call it.', ('One is [Echo(1)] 1.',))}),
+   'the prompt for Calculator has calls to Echo'),
+  (dict(tools=[]), 'no tool is given'),
+  (dict(tools=['calculator', tf_jax.tool(lambda argument: 'x', name='calculator')]),
+   'two tools have the same name'),
+  (dict(stages='samples'), "unknown stage 'samples': did you mean sample"),
+])
+def test_wrong_arguments_are_named_before_a_model_is_loaded(arguments, message):
+  chosen = {'tools': ['calculator'], **arguments}
+  with pytest.raises(UserError, match=message):
+    tf_jax.annotate('no/such/model', chosen.pop('texts', TEXTS), **chosen)
+
+
+def test_models_may_be_paths(model, tmp_path):
+  with pytest.raises(UserError, match='there is no checkpoint no/such/model'):
+    tf_jax.load_model(pathlib.Path('no/such/model'))
+  with pytest.raises(UserError, match='there is no checkpoint no/such/model'):
+    tf_jax.plan(pathlib.Path('no/such/model'), topology='v5e-8', step='score', batch=1, length=8)
+  path = tf_jax.export(model, output_dir=tmp_path / 'model')
+  text = tf_jax.generate(path, 'Two', config=tf_jax.GenerationConfig(max_tokens=2))
+  assert text.tokens == tf_jax.generate(str(path), 'Two',
+                                        config=tf_jax.GenerationConfig(max_tokens=2)).tokens
+
+
+def test_the_first_token_of_a_text_may_have_no_loss(model):
+  """Without a start token nothing comes before it, so that no call can help to predict it."""
+  tokenizer = copy.copy(model.tokenizer)
+  tokenizer.start_id = None
+  bare, call = dataclasses.replace(model, tokenizer=tokenizer), '[Calculator(3 + 4) -> 7]'
+  with pytest.raises(UserError, match='must be from 1 to 20, .* not 0'):
+    tf_jax.token_losses(bare, TEXTS[1], call=call, position=0)
+  losses = tf_jax.token_losses(bare, TEXTS[1], call=call, position=1)
+  assert losses.no_call[0] is None and None not in losses.no_call[1:]
+  assert math.isfinite(losses.gain) and losses.weights[:2] == (0.0, pytest.approx(1 / 3))
+  assert math.isfinite(tf_jax.token_losses(model, TEXTS[1], call=call, position=0).gain)
 
 
 def test_texts_are_scored_alone_and_together(model):

@@ -6,31 +6,24 @@ documented fields, and writes files only to an `output_dir`.
 
 import contextlib
 import dataclasses
-import hashlib
 import pathlib
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import jax
-import numpy as np
-
-from toolformer_jax.annotation.config import (
-  PAPER_TOOL_CONFIGS,
-  STAGES,
-  AnnotationConfig,
-  ToolConfig,
-)
-from toolformer_jax.annotation.pipeline import Annotation, ToolPlan
-from toolformer_jax.annotation.prompts import Prompt, prompt_for
+from toolformer_jax.annotation.config import STAGES, AnnotationConfig, ToolConfig, known_stages
+from toolformer_jax.annotation.documents import AnyTexts, as_documents, hash_of_documents
+from toolformer_jax.annotation.pipeline import Annotation
+from toolformer_jax.annotation.prompts import Prompt
 from toolformer_jax.annotation.result import AnnotationResult, read_result
 from toolformer_jax.annotation.run_dir import RunFolder
 from toolformer_jax.annotation.token_losses import TokenLosses
 from toolformer_jax.annotation.token_losses import token_losses as losses_of
+from toolformer_jax.annotation.tool_plan import tool_plans
 from toolformer_jax.calls import DEFAULT_SYNTAX, CallSyntax
 from toolformer_jax.checkpoints import huggingface, peft
+from toolformer_jax.checkpoints.any_model import AnyModel, as_model, hash_of_model
 from toolformer_jax.checkpoints.loading import ModelConfig, load_model
-from toolformer_jax.data.content_hash import identity, stable_hash
 from toolformer_jax.data.records import AnnotatedDocument, Document
 from toolformer_jax.errors import UserError
 from toolformer_jax.evaluation import runner
@@ -55,60 +48,65 @@ from toolformer_jax.training.data import Text, read_texts
 from toolformer_jax.training.finetune import FinetuneResult
 from toolformer_jax.training.finetune import finetune as finetune_on_texts
 
-AnyModel = str | pathlib.Path | LanguageModel
-
+Source = str | pathlib.Path
 
 def annotate(
-    model: AnyModel, documents: Iterable[str | Document] | Callable[[], Iterable[Document]], *,
-    tools: Sequence[AnyTool], output_dir: pathlib.Path | str | None = None,
+    model: AnyModel, documents: AnyTexts | Callable[[], Iterable[str | Document]], *,
+    tools: AnyTool | Sequence[AnyTool], output_dir: pathlib.Path | str | None = None,
     config: AnnotationConfig = AnnotationConfig(),
     tool_configs: Mapping[str, ToolConfig] | None = None,
-    prompts: Mapping[str, Prompt] | None = None, limits: ExecutorConfig = ExecutorConfig(),
-    toolbox: Toolbox = Toolbox(), syntax: CallSyntax = DEFAULT_SYNTAX,
-    call_store: CallStore | None = None, stages: Sequence[str] = STAGES, shard: Shard = Shard(),
+    prompts: Mapping[str, Prompt] | None = None,
+    executor_config: ExecutorConfig = ExecutorConfig(), toolbox: Toolbox = Toolbox(),
+    syntax: CallSyntax = DEFAULT_SYNTAX, call_store: CallStore | None = None,
+    stages: str | Sequence[str] = STAGES, shard: Shard = Shard(),
     depends_on: Mapping[str, str] | None = None,
 ) -> AnnotationResult:
   """Finds the calls that help a model to predict texts: sample, execute, filter (paper, section 2).
 
   Args:
-    model: proposes the calls and scores them.
-    documents: the texts; or a function that returns them, which is not called if they were read by
-      an earlier run in `output_dir`.
-    tools: tools by name ('calculator'), Tool objects, or functions from a text to a text.
-    output_dir: the folder of the run, which can be killed and started again; None for a temporary
-      one.
-    config: what all tools share.
-    tool_configs: thresholds by the tool's name in lower case; by default the paper's.
-    prompts: the few-shot prompt of each tool, by the tool's name in lower case; by default the
-      package's, which has those of the paper's tools.
-    limits: of tool calls.
+    model: samples the calls and scores them.
+    documents: a text or several, as strings or Documents; or a function that returns them, which
+      is only called if no earlier run in `output_dir` has read them.
+    tools: tools by name ('calculator'), Tool objects, or functions from a string to a string.
+    output_dir: folder of the run. A run that was interrupted continues there. None for a temporary
+      folder, which is removed with the result.
+    config: settings that all tools share.
+    tool_configs: thresholds by the tool's name, in upper or lower case. Tools that are not in it
+      have the paper's thresholds.
+    prompts: few-shot prompts by the tool's name, in upper or lower case. Tools that are not in it
+      have the prompts of this package, which has one for each of the paper's tools.
+    executor_config: limits of tool calls.
     toolbox: how tools are built that are given by name.
-    syntax: how calls are spelled.
-    call_store: keeps the results of tools, or replays them.
-    stages: some of 'sample', 'execute', 'filter', 'merge'; the ones before must be complete.
-    shard: the part of the chunks that this process does.
-    depends_on: hashes of what else the results depend on; by default of model and texts.
+    syntax: how calls are written in texts.
+    call_store: records the results of tools, or replays them.
+    stages: some of 'sample', 'execute', 'filter' and 'merge'; all earlier stages must be complete.
+    shard: the part of the work that this process does.
+    depends_on: hashes of everything else that the results depend on; by default of the model and
+      the documents.
 
   Raises:
-    UserError: a tool has no prompt, a text is broken, or the folder belongs to another run.
+    UserError: an argument is invalid, a tool has no prompt, a text is broken, or the folder holds
+      a run with another configuration.
   """
-  built = build_tools(tools, toolbox, call_store)
-  tool_configs, prompts = tool_configs or PAPER_TOOL_CONFIGS, prompts or {}
-  plans = []
-  for one in built:
-    tool_config = tool_configs.get(one.name.lower(), ToolConfig())
-    prompt = prompts.get(one.name.lower()) or prompt_for(one.name, tool_config.prompt)
-    plans.append(ToolPlan(one, tool_config, prompt))
+  stages = known_stages(_as_list(stages))
+  if callable(documents):
+    if depends_on is None:
+      raise UserError('a function that returns documents needs `depends_on`, a hash of them')
+    read_documents = documents
+  else:
+    listed = list(as_documents(documents))  # an iterator could be read only once
+    def read_documents():
+      return listed
+  plans = tool_plans(build_tools(_as_list(tools), toolbox, call_store), tool_configs, prompts)
   model = as_model(model).for_inference()
-  read = documents if callable(documents) else lambda: as_documents(documents)
   if depends_on is None:
-    depends_on = {'checkpoint': hash_of_model(model), 'corpus': _hash_of(documents)}
-  annotation = Annotation(model, tuple(plans), config, limits, syntax, call_store)
+    depends_on = {'checkpoint': hash_of_model(model), 'corpus': hash_of_documents(listed)}
+  annotation = Annotation(model, plans, config, executor_config, syntax, call_store)
   with _folder(output_dir) as path:
     with RunFolder(path, {**annotation.configuration(), **depends_on}, software_versions(),
                    shard) as folder:
       with CompileCounter():
-        annotation.run(read, folder, stages)
+        annotation.run(lambda: as_documents(read_documents()), folder, stages)
       return read_result(annotation, folder, pathlib.Path(output_dir) if output_dir else None)
 
 
@@ -150,10 +148,10 @@ def token_losses(model: AnyModel, text: str, *, call: str = '', position: int | 
 
 
 def generate(
-    model: AnyModel, prompts: str | Sequence[str], *, tools: Sequence[AnyTool] = (),
+    model: AnyModel, prompts: str | Sequence[str], *, tools: AnyTool | Sequence[AnyTool] = (),
     config: GenerationConfig = GenerationConfig(), engine_config: EngineConfig = EngineConfig(),
     contexts: Sequence[Context] | None = None, seeds: Sequence[int] | None = None,
-    limits: ExecutorConfig = ExecutorConfig(), toolbox: Toolbox = Toolbox(),
+    executor_config: ExecutorConfig = ExecutorConfig(), toolbox: Toolbox = Toolbox(),
     syntax: CallSyntax = DEFAULT_SYNTAX, call_store: CallStore | None = None,
     on_text: Callable[[int, str], None] | None = None,
 ) -> GeneratedText | list[GeneratedText]:
@@ -167,7 +165,7 @@ def generate(
     engine_config: how many at the same time.
     contexts: what tools may know about each text, such as its date.
     seeds: of each text; by default `config.seed` and the numbers after it.
-    limits, toolbox, syntax, call_store: as in `annotate`.
+    executor_config, toolbox, syntax, call_store: as in `annotate`.
     on_text: is called with the index of a prompt and the next piece of its continuation.
 
   Returns:
@@ -182,8 +180,9 @@ def generate(
   with contextlib.ExitStack() as stack:
     executor = None
     if tools:
-      built = build_tools(tools, toolbox, call_store)
-      executor = stack.enter_context(Executor(built, limits, syntax=syntax, store=call_store))
+      built = build_tools(_as_list(tools), toolbox, call_store)
+      executor = stack.enter_context(
+          Executor(built, executor_config, syntax=syntax, store=call_store))
     outputs = generation.generate(
         model, ids, config=config, engine_config=engine_config, executor=executor,
         contexts=contexts, syntax=syntax, seeds=seeds, on_text=on_text)
@@ -191,9 +190,9 @@ def generate(
 
 
 def finetune(
-    model: AnyModel, data: AnnotationResult | str | Sequence[str | Text], *,
+    model: AnyModel, data: AnnotationResult | Source | Iterable[Source | Text | Document], *,
     output_dir: pathlib.Path | str | None = None,
-    dev: AnnotationResult | str | Sequence[str | Text] | None = None,
+    dev: AnnotationResult | Source | Iterable[Source | Text | Document] | None = None,
     config: FinetuneConfig = FinetuneConfig(), mixture: MixtureConfig = MixtureConfig(),
     without_calls: bool = False, syntax: CallSyntax = DEFAULT_SYNTAX,
     depends_on: Mapping[str, str] | None = None,
@@ -227,66 +226,96 @@ def finetune(
 
 
 def evaluate(
-    tasks: Sequence[str | Task], *, arms: Mapping[str, str] | Sequence[Arm],
-    data_dir: pathlib.Path | str = 'data', tools: Sequence[str] | None = None,
+    tasks: str | Task | Sequence[str | Task], *, arms: Mapping[str, AnyModel] | Sequence[Arm],
+    data_dir: pathlib.Path | str = 'data', tools: str | Sequence[str] | None = None,
     limit: int | None = None, output_dir: pathlib.Path | str | None = None,
     config: EvaluationConfig = EvaluationConfig(),
     generation_config: GenerationConfig = GenerationConfig(),
     engine_config: EngineConfig = EngineConfig(), model_config: ModelConfig = ModelConfig(),
-    limits: ExecutorConfig = ExecutorConfig(), toolbox: Toolbox = Toolbox(),
+    executor_config: ExecutorConfig = ExecutorConfig(), toolbox: Toolbox = Toolbox(),
     syntax: CallSyntax = DEFAULT_SYNTAX, call_store: CallStore | None = None,
 ) -> EvaluationResult:
   """Asks models the questions of benchmarks, with and without tools (paper, section 4.2).
 
   Args:
     tasks: benchmarks by name, or Task objects.
-    arms: {'base': checkpoint, 'toolformer': checkpoint, ...}.
+    arms: {'base': model, 'toolformer': model, ...}. Models that are given by name are loaded one
+      after the other, so that only one of them is in memory.
     data_dir: folder with the official files of each task; 'tfds:' for TensorFlow Datasets.
-    tools: that Toolformer may call; by default those of the paper that this machine has.
-    limit: questions of each task; None for all.
-    output_dir: gets report and predictions, and is continued by a later call; None for no files.
+    tools: names of the tools that Toolformer may call; by default those of the paper that this
+      machine has.
+    limit: number of questions of each task; None for all.
+    output_dir: gets the report and the predictions, and is continued by a later call; None for no
+      files.
     config: how questions are asked and judged.
-    generation_config, engine_config, model_config: how answers are generated.
-    limits, toolbox, syntax, call_store: as in `annotate`.
+    generation_config, engine_config: how answers are generated.
+    model_config: how models are loaded that are given by name.
+    executor_config, toolbox, syntax, call_store: as in `annotate`.
 
   Raises:
-    UserError: something is wrong with the arguments, a model or a tool.
+    UserError: an argument is invalid, or a model or a tool cannot be loaded.
   """
   plan = evaluation_plan(
       tasks, arms=arms, data_dir=data_dir, tools=tools, limit=limit, config=config,
       generation_config=generation_config, engine_config=engine_config, model_config=model_config,
-      limits=limits, toolbox=toolbox, syntax=syntax)
+      executor_config=executor_config, toolbox=toolbox, syntax=syntax)
+  in_memory = _models_in_memory(arms)
+  def load(checkpoint: str) -> LanguageModel:
+    model = in_memory.get(checkpoint) or load_model(checkpoint, config=model_config)
+    return model.for_inference()
   @contextlib.contextmanager
   def open_executor() -> Iterator[Executor]:
     built = build_tools(plan.tool_names, toolbox, call_store)
-    with Executor(built, limits, syntax=syntax, store=call_store) as executor:
+    with Executor(built, executor_config, syntax=syntax, store=call_store) as executor:
       yield executor
-  return runner.evaluate(
-      plan, load_model=lambda name: load_model(name, config=model_config).for_inference(),
-      open_executor=open_executor, output_dir=pathlib.Path(output_dir) if output_dir else None)
+  return runner.evaluate(plan, load_model=load, open_executor=open_executor,
+                         output_dir=pathlib.Path(output_dir) if output_dir else None)
 
 
 def evaluation_plan(
-    tasks: Sequence[str | Task], *, arms: Mapping[str, str] | Sequence[Arm],
-    data_dir: pathlib.Path | str, tools: Sequence[str] | None, limit: int | None,
+    tasks: str | Task | Sequence[str | Task], *, arms: Mapping[str, AnyModel] | Sequence[Arm],
+    data_dir: pathlib.Path | str, tools: str | Sequence[str] | None, limit: int | None,
     config: EvaluationConfig, generation_config: GenerationConfig, engine_config: EngineConfig,
-    model_config: ModelConfig, limits: ExecutorConfig, toolbox: Toolbox, syntax: CallSyntax,
+    model_config: ModelConfig, executor_config: ExecutorConfig, toolbox: Toolbox,
+    syntax: CallSyntax,
 ) -> EvaluationPlan:
-  """Returns the plan of `evaluate`, whose arguments it has, after checking all of it."""
-  chosen = [task for one in tasks
+  """Returns the plan of `evaluate`, which has the same arguments, after checking all of them."""
+  chosen = [task for one in _as_list(tasks)
             for task in (find_tasks([one]) if isinstance(one, str) else [one])]
+  in_memory = _models_in_memory(arms)
   if isinstance(arms, Mapping):
-    arms = [Arm(name, checkpoint) for name, checkpoint in arms.items()]
+    arms = [Arm(name, _arm_checkpoint(name, model)) for name, model in arms.items()]
+  dtypes = {in_memory[arm.checkpoint].config.dtype if arm.checkpoint in in_memory
+            else model_config.dtype for arm in arms}
+  if len(dtypes) > 1:
+    raise UserError(f'the models of the arms compute in different dtypes, {", ".join(dtypes)}; '
+                    'load all of them with the same ModelConfig.dtype')
   calls = any(arm.calls for arm in arms)
-  names = toolbox.spelled(tools) if tools else toolbox.available() if calls else []
+  names = toolbox.spelled(_as_list(tools)) if tools else toolbox.available() if calls else []
   return EvaluationPlan(
       tasks=chosen, arms=arms, data_dir=str(data_dir), limit=limit, config=config,
       generation=generation_config, engine=engine_config, syntax=syntax,
-      tool_names=names if calls else [], dtype=model_config.dtype,
-      checkpoint_hashes={arm.checkpoint: identity(arm.checkpoint) for arm in arms},
+      tool_names=names if calls else [], dtype=next(iter(dtypes), model_config.dtype),
+      checkpoint_hashes={arm.checkpoint: hash_of_model(in_memory.get(arm.checkpoint,
+                                                                     arm.checkpoint))
+                         for arm in arms},
       tool_versions={name: toolbox.version(name) for name in names} if calls else {},
-      limits={'time_limit_s': limits.time_limit_s, 'max_result_chars': limits.max_result_chars},
+      limits={'time_limit_s': executor_config.time_limit_s,
+              'max_result_chars': executor_config.max_result_chars},
       versions=software_versions())
+
+
+def _models_in_memory(arms: Mapping[str, AnyModel] | Sequence[Arm]) -> dict[str, LanguageModel]:
+  """Returns the models among `arms` that need not be loaded, by the checkpoint of their Arm."""
+  return {_arm_checkpoint(name, model): model for name, model in arms.items()
+          if isinstance(model, LanguageModel)} if isinstance(arms, Mapping) else {}
+
+
+def _arm_checkpoint(name: str, model: AnyModel) -> str:
+  """Returns what the Arm called `name` has as its checkpoint: a name to load, or a label."""
+  if isinstance(model, LanguageModel):
+    return f'{model.source or "a model in memory"} ({name})'
+  return str(model)
 
 
 def export(model: AnyModel, *, output_dir: pathlib.Path | str, adapter_of: str | None = None
@@ -318,38 +347,24 @@ def check_is_new(output_dir: pathlib.Path) -> None:
     raise UserError(f'{output_dir} exists already; choose another --output_dir')
 
 
-def hash_of_model(model: LanguageModel) -> str:
-  """Returns a hash of a model: of its checkpoint, or else of its weights."""
-  if model.source:
-    return identity(model.source)
-  digest = hashlib.sha256(repr(model.config).encode())
-  for array in jax.tree.leaves(model.variables):
-    digest.update(np.asarray(array).tobytes())
-  return digest.hexdigest()
+def as_texts(data: AnnotationResult | Source | Iterable[Source | Text | Document]) -> list[Text]:
+  """Returns texts to train on; strings and paths are sources, which are read.
 
-
-def as_model(model: AnyModel) -> LanguageModel:
-  """Returns the model itself, or the one of this name."""
-  return model if isinstance(model, LanguageModel) else load_model(str(model))
-
-
-def as_documents(texts: Iterable[str | Document]) -> Iterator[Document]:
-  """Yields documents; strings are numbered."""
-  for number, text in enumerate(texts):
-    yield text if isinstance(text, Document) else Document(f'text-{number}', text)
-
-
-def as_texts(data: AnnotationResult | str | Sequence[str | Text]) -> list[Text]:
-  """Returns texts to train on; strings are sources."""
+  Raises:
+    UserError: a source cannot be read, or an item is neither a source nor a text.
+  """
   if isinstance(data, AnnotationResult):
     return list(data.annotated)
-  data = [data] if isinstance(data, str) else data
-  return [text for item in data
-          for text in (read_texts(item) if isinstance(item, str) else [_as_text(item)])]
-
-
-def _as_text(item: Text | Document) -> Text:
-  return AnnotatedDocument(item, ()) if isinstance(item, Document) else item
+  texts = []
+  for number, item in enumerate(_as_list(data)):
+    if isinstance(item, Source):
+      texts += read_texts(str(item))
+    elif isinstance(item, Document | Text):
+      texts.append(AnnotatedDocument(item, ()) if isinstance(item, Document) else item)
+    else:
+      raise UserError(f'item {number} of the data is of type {type(item).__name__}; it must be the '
+                      'name of a source, a Document, an AnnotatedDocument or a TaskRow')
+  return texts
 
 
 def _prompt_ids(model: LanguageModel, text: str, number: int, config: GenerationConfig
@@ -363,10 +378,9 @@ def _prompt_ids(model: LanguageModel, text: str, number: int, config: Generation
   return ids
 
 
-def _hash_of(documents: Iterable[str | Document] | Callable) -> str:
-  if callable(documents):
-    raise UserError('documents that a function returns need `depends_on`, a hash of them')
-  return stable_hash(*(repr(dataclasses.astuple(one)) for one in as_documents(documents))).hex()
+def _as_list(values: Any) -> list[Any]:
+  """Returns a list of `values`; of one string or one object, a list with it alone."""
+  return [values] if isinstance(values, str) or not isinstance(values, Iterable) else list(values)
 
 
 @contextlib.contextmanager

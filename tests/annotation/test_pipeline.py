@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from toolformer_jax.annotation.config import AnnotationConfig, ToolConfig
-from toolformer_jax.annotation.pipeline import Annotation, ToolPlan
+from toolformer_jax.annotation.pipeline import Annotation
 from toolformer_jax.annotation.prompts import CALCULATOR
 from toolformer_jax.annotation.run_dir import MERGED, RunFolder
+from toolformer_jax.annotation.tool_plan import ToolPlan
 from toolformer_jax.data.records import AnnotatedDocument, Document, ScoredCall
 from toolformer_jax.errors import UserError
 from toolformer_jax.runtime.run_dir import Shard
@@ -159,7 +160,7 @@ def test_pieces_may_not_have_the_id_of_another_text(annotation, tmp_path):
 def test_a_cap_holds_over_all_chunks(annotation, tmp_path):
   whole = run(annotation, tmp_path / 'whole')
   plan, = annotation.plans
-  capped = dataclasses.replace(plan, settings=dataclasses.replace(plan.settings, max_texts=2))
+  capped = dataclasses.replace(plan, config=dataclasses.replace(plan.config, max_texts=2))
   some = run(dataclasses.replace(annotation, plans=(capped,)), tmp_path / 'capped')
   assert len(whole) > 2 and len(some) == 2
   assert [record for record in whole if record in some] == some

@@ -10,9 +10,9 @@ from toolformer_jax.annotation import report
 from toolformer_jax.annotation import run_dir as folders
 from toolformer_jax.annotation.config import AnnotationConfig, ToolConfig
 from toolformer_jax.annotation.merge import merge
-from toolformer_jax.annotation.pipeline import ToolPlan
 from toolformer_jax.annotation.prompts import CALCULATOR
 from toolformer_jax.annotation.run_dir import RunFolder, stage_name
+from toolformer_jax.annotation.tool_plan import ToolPlan
 from toolformer_jax.data.records import Candidate, Document, ScoredCall
 from toolformer_jax.tokenizer import Tokenizer
 from toolformer_jax.tools.calculator import Calculator

@@ -47,6 +47,38 @@ def test_a_stage_that_has_not_begun_is_empty(path):
   assert list(reader.read_all('merged', Document)) == [] and reader.counts('merged') == {}
 
 
+@pytest.mark.parametrize(('file', 'content'), [
+  ('00003.counts.json', None), ('00003.counts.json', '{'), ('00003.counts.json', '[1]'),
+  ('00003.counts.json', '{"documents": "2"}'), ('00003.jsonl', '{'), ('00003.jsonl', '{"id": 3}'),
+  ('00003.jsonl', b'\xff')])
+def test_a_damaged_file_is_named_with_a_remedy(path, file, content):
+  damaged = path / DOCUMENTS / file
+  if content is None:
+    damaged.unlink()
+  else:
+    damaged.write_bytes(content.encode() if isinstance(content, str) else content)
+  reader = RunReader(path)
+  with pytest.raises(UserError, match=f'{file}.*; remove the folder .*{DOCUMENTS}, and') as raised:
+    reader.counts(DOCUMENTS)
+    list(reader.read_all(DOCUMENTS, Document))
+  assert '\n' not in str(raised.value)
+
+
+def test_a_complete_stage_has_all_chunks(path):
+  with RunFolder(path, {'tools': TOOLS}, {}) as folder:
+    folder.write('merged', 3, [Document('a', 'x')], Counter())
+    assert [record.id for record in folder.read_all('merged', Document)] == ['a']  # so far
+    folder.complete('merged')
+    with pytest.raises(UserError, match='merged/99999.jsonl is missing; remove the folder'):
+      list(folder.read_all('merged', Document))
+
+
+def test_a_cut_line_of_the_log_is_passed_over(path):
+  with open(path / 'times.log', 'a', encoding='utf-8') as file:
+    file.write('{"stage": "documents", "chu\n5\n{"stage": "documents"}\n')
+  assert RunReader(path).seconds() == {DOCUMENTS: 3.5}
+
+
 def test_chunk_times_change_with_the_files(path):
   before = RunReader(path).chunk_times(DOCUMENTS)
   (path / DOCUMENTS / '00003.jsonl').write_text('')

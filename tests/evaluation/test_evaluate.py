@@ -1,5 +1,6 @@
 """`toolformer evaluate` from files to tables: resumed, extended, and with what is amiss."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -7,7 +8,9 @@ import pathlib
 import jax
 import pytest
 
+import toolformer_jax as tf_jax
 from toolformer_jax import cli
+from toolformer_jax.errors import UserError
 
 from .conftest import PROBLEMS
 
@@ -56,6 +59,28 @@ def scores():
 def computed():
   """What was computed, and when."""
   return {path: path.stat().st_mtime_ns for path in pathlib.Path('out/work').rglob('0*.jsonl')}
+
+
+def test_arms_may_be_models_or_paths(taught):
+  options = dict(data_dir='data', tools='calculator', limit=1,
+                 engine_config=tf_jax.EngineConfig(slots=4),
+                 config=tf_jax.EvaluationConfig(number_tokens=6),
+                 generation_config=tf_jax.GenerationConfig(top_k_api=1))
+  model = tf_jax.load_model(taught)
+  unnamed = dataclasses.replace(model, source='')
+  named = tf_jax.evaluate('svamp', arms={'base': taught, 'toolformer': taught}, **options)
+  for arms in ({'base': pathlib.Path(taught), 'toolformer': model},
+               {'base': unnamed, 'toolformer': unnamed}):
+    assert tf_jax.evaluate(['svamp'], arms=arms, **options).predictions == named.predictions
+  other = dataclasses.replace(unnamed, variables=jax.tree.map(lambda x: x * 2, model.variables))
+  tf_jax.evaluate('svamp', arms={'base': unnamed}, output_dir='out', **options)
+  with pytest.raises(UserError, match='made with another configuration: checkpoint'):
+    tf_jax.evaluate('svamp', arms={'base': other}, output_dir='out', **options)
+  half = tf_jax.load_model(taught, config=tf_jax.ModelConfig(dtype='bfloat16'))
+  with pytest.raises(UserError, match='in different dtypes'):
+    tf_jax.evaluate('svamp', arms={'base': taught, 'toolformer': half}, **options)
+  with pytest.raises(UserError, match="unknown arm 'bas'"):
+    tf_jax.evaluate('svamp', arms={'bas': taught}, **options)
 
 
 def test_every_arm_answers_and_every_answer_can_be_looked_into(evaluate):

@@ -1,11 +1,26 @@
 """How a corpus is annotated: the paper's hyper-parameters (appendix A), and what it leaves open."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from toolformer_jax.errors import unknown
 from toolformer_jax.runtime.validation import check
 
 STAGES = ('sample', 'execute', 'filter', 'merge')
 THRESHOLDS = (0.5, 1.0, 2.0)  # of the gain, for which the paper's Table 2 counts calls
+
+
+def known_stages(stages: Iterable[str]) -> tuple[str, ...]:
+  """Returns `stages` in the order in which they run.
+
+  Raises:
+    UserError: one of them is unknown.
+  """
+  stages = list(stages)
+  for stage in stages:
+    if stage not in STAGES:
+      raise unknown('stage', stage, STAGES)
+  return tuple(stage for stage in STAGES if stage in stages)
 
 
 @dataclass(frozen=True)

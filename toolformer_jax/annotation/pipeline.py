@@ -12,7 +12,6 @@ The stages of one tool overlap: while the device samples chunk n, the tools work
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import itertools
 import logging
 import math
@@ -23,26 +22,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from toolformer_jax.annotation import run_dir as folders
-from toolformer_jax.annotation.config import (
-  STAGES,
-  THRESHOLDS,
-  AnnotationConfig,
-  ToolConfig,
-)
+from toolformer_jax.annotation.config import STAGES, THRESHOLDS, AnnotationConfig
 from toolformer_jax.annotation.execute import start_calls
 from toolformer_jax.annotation.filter import score_calls
 from toolformer_jax.annotation.merge import merge, over_cap
 from toolformer_jax.annotation.preselect import preselect
-from toolformer_jax.annotation.prompts import Prompt
 from toolformer_jax.annotation.run_dir import RunFolder, stage_name
 from toolformer_jax.annotation.sample import CallSampler, check_fits
+from toolformer_jax.annotation.tool_plan import ToolPlan
 from toolformer_jax.calls import DEFAULT_SYNTAX, CallSyntax
 from toolformer_jax.data.records import Candidate, Document, ExecutedCall, ScoredCall
 from toolformer_jax.data.split import split_document
 from toolformer_jax.errors import UserError
 from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.runtime.progress import Progress
-from toolformer_jax.tools.base import Tool
 from toolformer_jax.tools.call_store import CallStore
 from toolformer_jax.tools.executor import Executor, ExecutorConfig, ToolCounts
 
@@ -50,21 +43,6 @@ log = logging.getLogger(__name__)
 
 # Settings that results do not depend on.
 _NOT_RESULTS = ('scoring_tokens', 'sampling_rows')
-
-
-@dataclass(frozen=True)
-class ToolPlan:
-  """A tool and how calls to it are sampled and kept."""
-
-  tool: Tool
-  settings: ToolConfig
-  prompt: Prompt
-
-  def configuration(self) -> dict[str, Any]:
-    """Returns what results depend on: the prompt by its content, wherever it comes from."""
-    text = self.prompt.before(DEFAULT_SYNTAX)
-    return dataclasses.asdict(self.settings) | {
-        'version': self.tool.version, 'prompt': hashlib.sha256(text.encode()).hexdigest()[:12]}
 
 
 @dataclass(frozen=True)
@@ -216,7 +194,7 @@ class Annotation:
     """
     tool, settings = plan.tool.name, self.settings
     if stage == 'sample':
-      sampler = CallSampler(model=self.model, prompt=plan.prompt, tool=plan.settings,
+      sampler = CallSampler(model=self.model, prompt=plan.prompt, tool=plan.config,
                             settings=settings, syntax=self.syntax)
       def sample(folder, chunk, documents):
         return lambda: sampler([document for document in documents if not settings.preselect
@@ -232,7 +210,7 @@ class Annotation:
                            tokenizer=self.model.tokenizer,
                            look_ahead_guard=settings.look_ahead_guard)
       return call
-    least = min(*THRESHOLDS, plan.settings.tau_f) if settings.early_reject else -math.inf
+    least = min(*THRESHOLDS, plan.config.tau_f) if settings.early_reject else -math.inf
     def score(folder, chunk, documents):
       executed = _read(folder, stage_name(tool, 'execute'), chunk, ExecutedCall, documents)
       return functools.partial(score_calls, executed, documents, model=self.model,
@@ -252,7 +230,7 @@ class Annotation:
           return
         raise UserError(f'merging needs {folder.path / source} to be complete; '
                         'run the stages before it first')
-    tau_f = {plan.tool.name: plan.settings.tau_f for plan in self.plans}
+    tau_f = {plan.tool.name: plan.config.tau_f for plan in self.plans}
     left_out = self._left_out(folder, sources)
     for chunk in folder.chunks(folders.DOCUMENTS):
       documents = folder.read(folders.DOCUMENTS, chunk, Document)
@@ -265,10 +243,10 @@ class Annotation:
     """Returns the texts that are too many for a tool, as (tool, document id)."""
     left_out = set()
     for plan in self.plans:
-      tool, settings = plan.tool.name, plan.settings
+      tool, config = plan.tool.name, plan.config
       kept = {call.document_id for call in folder.read_all(sources[tool], ScoredCall)
-              if call.gain >= settings.tau_f}
-      left_out |= over_cap(tool, kept, settings.max_texts, self.settings.seed)
+              if call.gain >= config.tau_f}
+      left_out |= over_cap(tool, kept, config.max_texts, self.settings.seed)
     return left_out
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from toolformer_jax.annotation import run_dir as folders
 from toolformer_jax.annotation.config import THRESHOLDS, AnnotationConfig
-from toolformer_jax.annotation.pipeline import ToolPlan
 from toolformer_jax.annotation.run_dir import RunReader, stage_name
+from toolformer_jax.annotation.tool_plan import ToolPlan
 from toolformer_jax.calls import DEFAULT_SYNTAX, CallSyntax
 from toolformer_jax.data.records import Candidate, Document, ScoredCall
 from toolformer_jax.runtime.markdown import markdown_table
@@ -90,7 +90,7 @@ def _tool_row(folder: RunReader, plan: ToolPlan, texts: int) -> ToolRow:
   stages = {stage: stage_name(tool, stage) for stage in ('sample', 'execute', 'filter')}
   sampled, executed = (folder.counts(stages[stage]) for stage in ('sample', 'execute'))
   scored = list(folder.read_all(stages['filter'], ScoredCall))
-  thresholds = sorted({*THRESHOLDS, plan.settings.tau_f})
+  thresholds = sorted({*THRESHOLDS, plan.config.tau_f})
   return ToolRow(
       plan=plan, texts=texts, preselected=sampled['documents'], positions=sampled['positions'],
       samples=sampled['samples'],
@@ -118,7 +118,7 @@ def tool_table(rows: Sequence[ToolRow]) -> str:
   lines = [['tool', 'texts', 'preselected', 'positions', 'samples', 'candidates', 'executed',
             'scored', 'tau_f', 'kept', *(f'texts >= {t}' for t in THRESHOLDS)]]
   for row in rows:
-    tau_f = row.plan.settings.tau_f
+    tau_f = row.plan.config.tau_f
     lines.append([row.plan.tool.name, row.texts, row.preselected, row.positions, row.samples,
                   row.candidates, row.executed, row.scored, tau_f, row.kept[tau_f],
                   *(row.texts_kept[t] for t in THRESHOLDS)])
@@ -141,7 +141,7 @@ def time_table(folder: RunReader, plans: Iterable[ToolPlan]) -> str:
 
 def notes(row: ToolRow) -> list[str]:
   """Returns sentences on where the calls of a tool were lost, and why if all of them were."""
-  tool, settings = row.plan.tool.name, row.plan.settings
+  tool, settings = row.plan.tool.name, row.plan.config
   found = []
   if row.failures:
     reasons = ', '.join(f'{n} x {reason}' for reason, n in row.failures.most_common(5))
@@ -190,7 +190,7 @@ def best_calls(folder: RunReader, plan: ToolPlan,
   ranked = sorted(best.values(), key=_rank)
   kept, rejected = {}, {}
   for call in ranked:
-    chosen = kept if call.gain >= plan.settings.tau_f else rejected
+    chosen = kept if call.gain >= plan.config.tau_f else rejected
     chosen.setdefault(call.document_id, call)
   return list(kept.values())[:count], list(rejected.values())[:count]
 

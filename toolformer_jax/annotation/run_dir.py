@@ -23,7 +23,7 @@ from typing import Any
 
 from toolformer_jax.data.records import Record, read_records, write_records
 from toolformer_jax.errors import UserError
-from toolformer_jax.runtime.run_dir import LockedFolder, write_json
+from toolformer_jax.runtime.run_dir import LockedFolder, read_json, write_json
 
 DOCUMENTS, MERGED = 'documents', 'merged'
 _CHUNK = re.compile(r'\d{5,}\.jsonl', re.ASCII)
@@ -88,30 +88,66 @@ class RunReader:
     return (self.path / stage / '.COMPLETED').exists()
 
   def read(self, stage: str, chunk: int, kind: type[Record]) -> list[Record]:
-    """Returns the records of a chunk."""
-    return list(read_records(self.chunk_file(stage, chunk), kind))
+    """Returns the records of a chunk.
+
+    Raises:
+      UserError: the file is missing or broken.
+    """
+    try:
+      return list(read_records(self.chunk_file(stage, chunk), kind))
+    except UserError as error:
+      raise self._broken(stage, error) from error
 
   def read_all(self, stage: str, kind: type[Record]) -> Iterator[Record]:
-    """Yields the records of all finished chunks of a stage."""
-    for chunk in self.chunks(stage):
-      yield from read_records(self.chunk_file(stage, chunk), kind)
+    """Yields the records of all finished chunks of a stage.
+
+    Raises:
+      UserError: a file is missing or broken.
+    """
+    chunks = self.chunks(stage)
+    missing = {*self.chunks(DOCUMENTS)} - {*chunks} if self.is_complete(stage) else set()
+    if missing:
+      raise self._broken(stage, f'{self.chunk_file(stage, min(missing))} is missing')
+    for chunk in chunks:
+      yield from self.read(stage, chunk, kind)
 
   def counts(self, stage: str, chunks: Iterable[int] | None = None) -> Counter[str]:
-    """Returns the sum of what was counted in `chunks`, by default all that are finished."""
+    """Returns the sum of the counts of `chunks`, by default of all finished chunks.
+
+    Raises:
+      UserError: a file with counts is missing or broken.
+    """
     total = Counter()
     for chunk in self.chunks(stage) if chunks is None else chunks:
       file = self.chunk_file(stage, chunk).with_suffix('.counts.json')
-      total.update(json.loads(file.read_text('utf-8')))
+      try:
+        counts = read_json(file)
+      except UserError as error:
+        raise self._broken(stage, error) from error
+      if not all(type(count) is int for count in counts.values()):
+        raise self._broken(stage, f'{file} holds something else than counts')
+      total.update(counts)
     return total
 
+  def _broken(self, stage: str, problem: object) -> UserError:
+    """Returns the error for a file of a stage that is missing or broken."""
+    return UserError(f'{problem}; remove the folder {self.path / stage}, and the same annotate '
+                     'command computes it again')
+
   def seconds(self) -> dict[str, float]:
-    """Returns how long each stage took in all, by times.log; a chunk counts once."""
+    """Returns the seconds that each stage took; of a chunk that was computed twice, the last time.
+
+    Raises:
+      UserError: times.log cannot be read.
+    """
+    file = self.path / 'times.log'
     try:
-      lines = (self.path / 'times.log').read_text('utf-8').splitlines()
+      lines = file.read_text('utf-8', errors='replace').splitlines()
     except FileNotFoundError:
       return {}
-    chunks = {(entry['stage'], entry['chunk']): entry['seconds'] for entry in map(_entry, lines)
-              if entry}
+    except OSError as error:
+      raise UserError(f'cannot read {file}: {error.strerror}; it may be removed') from error
+    chunks = dict(filter(None, map(_parse_time, lines)))
     total = defaultdict(float)
     for (stage, _), seconds in chunks.items():
       total[stage] += seconds
@@ -165,9 +201,13 @@ class RunFolder(LockedFolder, RunReader):
       file.write(line + '\n')
 
 
-def _entry(line: str) -> dict[str, object] | None:
-  """Returns a line of times.log as an object; None for a line that a killed process has cut."""
+def _parse_time(line: str) -> tuple[tuple[str, int], float] | None:
+  """Returns ((stage, chunk), seconds) of a line of times.log.
+
+  Returns None for a line that is not whole: its process was killed while it wrote it.
+  """
   try:
-    return json.loads(line)
-  except ValueError:
+    entry = json.loads(line)
+    return (str(entry['stage']), int(entry['chunk'])), float(entry['seconds'])
+  except (ValueError, KeyError, TypeError):
     return None

@@ -60,8 +60,12 @@ def token_losses(model: LanguageModel, text: str, *, call: str = '', position: i
   else:
     _, found, _ = _cut_call(f' {call.strip()}', syntax)
   ids = tuple(model.tokenizer.encode(text))
-  if position is None or not 0 <= position < len(ids):
-    raise UserError(f'`position` must be a token of the text, from 0 to {len(ids) - 1}')
+  # Without a start token, the first token has no loss that a call could lower; sampling proposes no
+  # call there either.
+  first = 0 if model.tokenizer.start_id is not None else 1
+  if position is None or not first <= position < len(ids):
+    raise UserError(f'the position of the call must be from {first} to {len(ids) - 1}, the indices '
+                    f'of the tokens of the text that have a loss, not {position}')
   requests = [ScoreRequest(prefix, ids, tuple(range(len(ids))))
               for prefix in prefixes_of(found, model.tokenizer.encode, syntax)]
   logprobs = score(model, requests)

@@ -1,6 +1,7 @@
 """Loads a model by name or path onto the devices of this process."""
 
 import dataclasses
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -38,7 +39,7 @@ class ModelConfig:
       raise UserError('ModelConfig: no axis of the mesh can have size 0')
 
 
-def load_model(checkpoint: str, *, config: ModelConfig = ModelConfig(),
+def load_model(checkpoint: str | os.PathLike[str], *, config: ModelConfig = ModelConfig(),
                devices: 'Sequence[jax.Device] | None' = None) -> 'LanguageModel':
   """Loads a model.
 
@@ -65,7 +66,7 @@ def load_model(checkpoint: str, *, config: ModelConfig = ModelConfig(),
     mesh = make_mesh(config.data, config.fsdp, config.tensor, devices)
   except ValueError as error:
     raise UserError(f'ModelConfig: {error}') from error
-  model = load_pretrained(checkpoint, mesh=mesh, dtype=config.dtype)
+  model = load_pretrained(str(checkpoint), mesh=mesh, dtype=config.dtype)
   # Copies that are still under way when Python ends would crash it.
   jax.block_until_ready(model.variables)
   return dataclasses.replace(model, source=str(checkpoint))

@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> None:
     model = api.load_model(args.checkpoint, config=config.model)
     result = api.annotate(
         model, lambda: read_corpus(args.corpus), tools=tools, output_dir=args.output_dir,
-        config=config.annotation, tool_configs=tool_configs, limits=config.executor,
+        config=config.annotation, tool_configs=tool_configs, executor_config=config.executor,
         syntax=config.syntax, call_store=store, shard=shard,
         stages=STAGES if args.stage == 'all' else (args.stage,),
         depends_on={'checkpoint': identity(args.checkpoint), 'corpus': identity(args.corpus)})

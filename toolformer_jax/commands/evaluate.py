@@ -65,5 +65,5 @@ def how(args: argparse.Namespace, config: 'RunConfig') -> dict[str, Any]:
   return {
       'data_dir': args.data_dir, 'tools': args.tools, 'limit': args.limit,
       'config': config.evaluation, 'generation_config': config.generation,
-      'engine_config': config.engine, 'model_config': config.model, 'limits': config.executor,
-      'toolbox': config.toolbox, 'syntax': config.syntax}
+      'engine_config': config.engine, 'model_config': config.model,
+      'executor_config': config.executor, 'toolbox': config.toolbox, 'syntax': config.syntax}

@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
       try:
         outputs = api.generate(
             model, [text.text for text in some], tools=tools, config=config.generation,
-            engine_config=config.engine, limits=config.executor, syntax=config.syntax,
+            engine_config=config.engine, executor_config=config.executor, syntax=config.syntax,
             contexts=[Context(date=text.date or args.date) for text in some],
             seeds=[config.generation.seed + first + i for i in range(len(some))],
             call_store=store, on_text=_print_piece if streams else None)

@@ -21,6 +21,10 @@ class Arm:
   name: str
   checkpoint: str
 
+  def __post_init__(self):
+    if self.name not in TITLES:
+      raise unknown('arm', self.name, TITLES)
+
   @property
   def calls(self) -> bool:
     """Whether it may call tools."""

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 from collections.abc import Callable, Iterator
 
 from toolformer_jax.errors import UserError
@@ -17,8 +18,8 @@ Planner = Callable[[Request], Plan]
 
 
 def plan(
-    model: DecoderConfig | str, *, topology: str, step: Step, batch: int, length: int,
-    mesh: tuple[int, int, int] | None = None, search: bool = False,
+    model: DecoderConfig | str | os.PathLike[str], *, topology: str, step: Step, batch: int,
+    length: int, mesh: tuple[int, int, int] | None = None, search: bool = False,
     config: FinetuneConfig = FinetuneConfig(), dtype: str = 'bfloat16', name: str = '',
 ) -> Plan:
   """Tells whether a step of a model fits a TPU slice, and how fast it can be at most.
@@ -39,9 +40,9 @@ def plan(
   Raises:
     UserError: there is no such slice or checkpoint, the mesh does not fit, or libtpu is missing.
   """
-  if isinstance(model, str):
+  if not isinstance(model, DecoderConfig):
     from toolformer_jax.checkpoints.pretrained import pretrained_config
-    name, model = name or model, pretrained_config(model)
+    name, model = name or str(model), pretrained_config(str(model))
   decoder, where = model.replace(dtype=dtype), Slice.named(topology)
   request = Request(
       model=name or 'model', config=decoder, slice=where, step=step, batch=batch, length=length,

@@ -1,6 +1,7 @@
 """The check that every configuration dataclass makes of its own values."""
 
 import dataclasses
+import math
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -20,7 +21,7 @@ def check(config: Any, **ranges: tuple[float, float]) -> None:
 
   Raises:
     UserError: a value has another type (an int passes for a float), is none of the values of a
-      Literal, or is out of range.
+      Literal, is infinite or not a number, or is out of range.
   """
   name_of_config = type(config).__name__
   for field in dataclasses.fields(config):
@@ -42,3 +43,5 @@ def _check_type(name: str, expected: Any, value: Any) -> None:
       raise UserError(f'{name} must be a mapping such as {{}}, not {value!r}')
   elif type(value) not in ((int, float) if origin is float else (origin,)):
     raise UserError(f'{name} must be of type {origin.__name__}, not {value!r}')
+  elif origin is float and not math.isfinite(value):
+    raise UserError(f'{name} must be a finite number, not {value}')

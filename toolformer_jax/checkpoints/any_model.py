@@ -1,0 +1,38 @@
+"""Models that are given by name, by path or as objects."""
+
+import hashlib
+import os
+
+import jax
+import numpy as np
+
+from toolformer_jax.checkpoints.loading import load_model
+from toolformer_jax.data.content_hash import identity
+from toolformer_jax.models.language_model import LanguageModel
+
+AnyModel = str | os.PathLike[str] | LanguageModel
+
+
+def as_model(model: AnyModel) -> LanguageModel:
+  """Returns `model`, loaded if it is a name or a path.
+
+  Raises:
+    UserError: there is no such checkpoint.
+  """
+  return model if isinstance(model, LanguageModel) else load_model(model)
+
+
+def hash_of_model(model: AnyModel) -> str:
+  """Returns a hash of a model: of the files of its checkpoint, or of its weights if it has none.
+
+  Raises:
+    UserError: there is no such checkpoint.
+  """
+  if not isinstance(model, LanguageModel):
+    return identity(str(model))
+  if model.source:
+    return identity(model.source)
+  digest = hashlib.sha256(repr(model.config).encode())
+  for array in jax.tree.leaves(model.variables):
+    digest.update(np.asarray(array).tobytes())
+  return digest.hexdigest()
