@@ -19,7 +19,6 @@ from toolformer_jax.annotation.prompts import CALCULATOR
 from toolformer_jax.annotation.sample import CallSampler
 from toolformer_jax.calls import DEFAULT_SYNTAX
 from toolformer_jax.checkpoints.loading import load_model
-from toolformer_jax.config import loading as configuration
 from toolformer_jax.data.corpus import read_corpus
 from toolformer_jax.data.records import Document
 
@@ -46,7 +45,7 @@ def read(texts: int) -> list[Document]:
 
 def ours(args: argparse.Namespace) -> harness.Run:
   """Samples by the project's engine."""
-  model = load_model('smollm2-135m', config=configuration.load([]).model)
+  model = load_model('smollm2-135m')
   tool = ToolConfig(tau_s=0.0, k=args.k, m=args.m)
   sampler = CallSampler(model=model, prompt=CALCULATOR, tool=tool, settings=settings(args),
                         syntax=DEFAULT_SYNTAX)

@@ -10,7 +10,7 @@ texts) both see each text once: theirs in batches of --rows texts, each padded t
 the collators of transformers do; ours packed into rows of --tokens, in at least as many updates.
 Tokens are those of the texts, operations what these need, at their own lengths.
 
-A model of configs/models has random weights and tokens, and needs neither network nor torch's
+A model of `models.presets` has random weights and tokens, and needs neither network nor torch's
 files: on a GPU both sides run there. Peak memory is then the device's.
 """
 
@@ -24,11 +24,11 @@ import numpy as np
 
 from toolformer_jax import sharding
 from toolformer_jax.checkpoints.loading import ModelConfig, load_model
-from toolformer_jax.config import loading as configuration
 from toolformer_jax.models import flops
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.decoder import Decoder
 from toolformer_jax.models.language_model import LanguageModel, abstract_variables, make_decoder
+from toolformer_jax.models.presets import preset
 from toolformer_jax.tokenizer import Tokenizer
 from toolformer_jax.training.config import FinetuneConfig
 from toolformer_jax.training.data import annotated_example, put_rows, read_texts
@@ -48,7 +48,7 @@ def main() -> None:
   """Reads the options and runs both sides."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--model', default='smollm2-135m',
-                      help='smollm2-135m, or random weights of a file of configs/models')
+                      help='smollm2-135m, or a name in models.presets, with random weights')
   parser.add_argument('--data', nargs='+', help='texts with calls; random tokens without')
   for name, default in (('rows', 8), ('tokens', 256), ('steps', 3), ('texts', 64),
                         ('lora_rank', 0), ('loss_tokens', 1024)):
@@ -134,7 +134,7 @@ def _our_model(args: argparse.Namespace) -> LanguageModel:
   if args.model == 'smollm2-135m':
     return load_model(args.model, config=ModelConfig(dtype=args.dtype))
   mesh = sharding.make_mesh()
-  decoder = make_decoder(mesh, configuration.decoder_config(args.model).replace(dtype=args.dtype))
+  decoder = make_decoder(mesh, preset(args.model).replace(dtype=args.dtype))
   def make():
     return sharding.unbox(decoder.init(jax.random.key(0), np.zeros((1, 2), np.int32)))
   where = sharding.state_shardings(abstract_variables(decoder), mesh)

@@ -17,12 +17,12 @@ import harness
 
 from toolformer_jax.calls import DEFAULT_SYNTAX
 from toolformer_jax.checkpoints.loading import load_model
-from toolformer_jax.config import loading as configuration
 from toolformer_jax.data.corpus import read_corpus
 from toolformer_jax.inference.engine import EngineConfig
 from toolformer_jax.inference.generation import generate
 from toolformer_jax.inference.request import GenerationConfig
 from toolformer_jax.tokenizer import Tokenizer
+from toolformer_jax.tools.calculator import Calculator
 from toolformer_jax.tools.executor import Executor
 
 
@@ -53,13 +53,11 @@ def read(tokenizer: Tokenizer, count: int) -> list[list[int]]:
 
 def ours(args: argparse.Namespace) -> harness.Run:
   """Generates by the project's engine."""
-  config = configuration.load([])
-  model = load_model(str(args.exported or 'smollm2-135m'), config=config.model)
-  tools = config.toolbox.build(['calculator'])
+  model = load_model(str(args.exported or 'smollm2-135m'))
   prompts = read(model.tokenizer, args.prompts)
   how, engine = GenerationConfig(max_tokens=args.max_tokens), EngineConfig(args.slots)
   def run(warm_up: bool) -> dict[str, float]:
-    with Executor(tools, syntax=DEFAULT_SYNTAX) as executor:
+    with Executor([Calculator()], syntax=DEFAULT_SYNTAX) as executor:
       made = generate(
           model, prompts, config=how, engine_config=engine, executor=executor)
     print(f'{sum(len(text.calls) for text in made)} calls', file=sys.stderr)

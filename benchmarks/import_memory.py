@@ -25,7 +25,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from toolformer_jax.checkpoints.hf_config import write_config
 from toolformer_jax.checkpoints.hf_weights import tensor_names, weights
 from toolformer_jax.checkpoints.huggingface import load_directory
-from toolformer_jax.models.config import DecoderConfig
+from toolformer_jax.models.presets import preset
 from toolformer_jax.sharding import make_mesh
 from toolformer_jax.tokenizer import Tokenizer
 
@@ -55,10 +55,7 @@ def main() -> None:
 
 def write(path: pathlib.Path, layers: int) -> None:
   """Writes a random checkpoint of GPT-2 XL's shape, a file for each tensor of the table."""
-  config = DecoderConfig(
-      vocab_size=50257, layers=layers, embed_dim=1600, heads=25, kv_heads=25, head_dim=64,
-      mlp_dim=6400, max_positions=1024, norm='layer', positions='learned', gated_mlp=False,
-      activation='gelu_tanh', qkv_bias=True, out_bias=True, mlp_bias=True)
+  config = preset('gpt2_1.5b').replace(layers=layers)
   path.mkdir(parents=True, exist_ok=True)
   rng, where = np.random.default_rng(0), {}
   for weight in {weight.name: weight for weight in weights('gpt2', config)}.values():

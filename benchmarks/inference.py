@@ -23,10 +23,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from toolformer_jax import sharding
-from toolformer_jax.config import loading as configuration
 from toolformer_jax.inference.decoding import STEPS
 from toolformer_jax.inference.shared_prefix import DOCUMENT_ROWS
 from toolformer_jax.models.kv_cache import KVCache
+from toolformer_jax.models.presets import preset
 from toolformer_jax.planning.programs import PROMPT, Program, Step, program
 from toolformer_jax.training.config import FinetuneConfig
 
@@ -36,7 +36,7 @@ STEPS_OF_INFERENCE = tuple(step for step in get_args(Step) if step != 'train')
 def main() -> None:
   """Reads the options and runs both sides."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument('--model', default='gpt2_124m', help='a file of configs/models')
+  parser.add_argument('--model', default='gpt2_124m', help='a name in models.presets')
   parser.add_argument('--step', default='score', choices=STEPS_OF_INFERENCE)
   for name, default in (('batch', 8), ('length', 256), ('runs', 8)):
     parser.add_argument(f'--{name}', type=int, default=default)
@@ -48,7 +48,7 @@ def main() -> None:
 
 def planned(args: argparse.Namespace) -> Program:
   """Returns our program, which also says how much there is to do."""
-  config = configuration.decoder_config(args.model).replace(dtype=args.dtype)
+  config = preset(args.model).replace(dtype=args.dtype)
   needed = args.length + PROMPT * (args.step == 'prefill')
   if needed > config.max_positions or config.sliding_window:
     raise SystemExit(f'{args.model} has {config.max_positions} positions, not {needed}, or windows')
@@ -103,7 +103,7 @@ def _with_ids(arguments: tuple, args: argparse.Namespace) -> tuple:
 
 def ids(args: argparse.Namespace) -> np.ndarray:
   """Returns the tokens of the batch."""
-  size = configuration.decoder_config(args.model).vocab_size
+  size = preset(args.model).vocab_size
   return np.random.default_rng(0).integers(0, size, (args.batch, args.length), np.int32)
 
 
@@ -130,7 +130,7 @@ def theirs(args: argparse.Namespace) -> harness.Run:
   from theirs import RandomModel
   jax.config.update('jax_platforms', 'cpu')  # the GPU is torch's
   amounts, ids_BT = work(args, planned(args)), ids(args)
-  model = RandomModel(configuration.decoder_config(args.model), args.dtype)
+  model = RandomModel(preset(args.model), args.dtype)
   step = {
       'score': lambda: model.scoring(ids_BT),
       'prefill': lambda: model.prefilling(ids_BT[:DOCUMENT_ROWS], PROMPT),

@@ -7,7 +7,7 @@ AdamW is the fused one, and batches are padded to their longest sequence.
 import torch
 from theirs import DEVICE, GPU, Transformers, random_model
 
-from toolformer_jax.config import loading as configuration
+from toolformer_jax.models.presets import preset
 
 
 class Training:
@@ -25,7 +25,7 @@ class Training:
       loaded = Transformers('float32')
       self.tokenizer, self.config, model = loaded.tokenizer, loaded.config, loaded.model
     else:
-      self.config = configuration.decoder_config(name)
+      self.config = preset(name)
       model = random_model(self.config)
     if lora_rank:
       model = _with_adapters(model, lora_rank)

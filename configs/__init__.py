@@ -1,1 +1,1 @@
-"""The gin files: `importlib.resources.files('toolformer_jax.configs')` wherever it is installed."""
+"""The gin files of the package, read through `importlib.resources`."""

@@ -71,7 +71,7 @@ def row(args: argparse.Namespace, number: int, texts: list[Document]) -> list[st
   stages.annotate(args, own / 'texts.jsonl', sampler, own / 'calls')
   stages.finetune(args, [folder / 'calls' for folder in folders], own / 'model')
   stages.evaluate(args, own / 'model', own / 'evaluation')
-  return [str(number), str(len(texts)), *counted(own / 'calls', args.tools.split(',')),
+  return [str(number), str(len(texts)), *counted(own / 'calls', args.tools),
           *stages.figures(args, own / 'evaluation')]
 
 

@@ -22,8 +22,9 @@ from toolformer_jax.cli import guarded, log_to_stderr
 
 os.environ['JAX_PLATFORMS'] = 'cpu'  # before JAX is imported: a TPU that is there stays free
 
-from toolformer_jax.config import loading as configuration  # noqa: E402
+from toolformer_jax.models.presets import preset  # noqa: E402
 from toolformer_jax.planning.plan import Request, default_mesh, make_plan  # noqa: E402
+from toolformer_jax.planning.search import TPU_FINETUNE  # noqa: E402
 from toolformer_jax.planning.slices import GIB, Slice  # noqa: E402
 
 MODELS = ('gpt2_124m', 'gpt2_355m', 'gpt2_774m', 'gpt2_1.5b', 'gptj_6b')
@@ -42,15 +43,14 @@ def main() -> None:
   parser.add_argument('--slices', type=lambda text: text.split(','), default=SLICES, metavar='A,B')
   args = parser.parse_args()
   log_to_stderr()
-  settings = configuration.load(['tpu.gin'])
   wanted = [(model, name, step) for model in args.models for name in args.slices for step in WORK]
   plans = Plans(args.output)
   for model, name, step in wanted:
     batch, length = WORK[step]
-    config = configuration.decoder_config(model).replace(dtype=settings.model.dtype)
+    config = preset(model).replace(dtype='bfloat16')
     where = Slice.named(name)
     plans.add(Request(model, config, where, step, batch, length,
-                      default_mesh(step, config, where.chips), settings.finetune))
+                      default_mesh(step, config, where.chips), TPU_FINETUNE))
   print(table([plans.known[key] for key in wanted]))
 
 

@@ -26,12 +26,12 @@ NOTE = 'In brackets: 95%. With tools, the first {} questions of each task.'
 
 def add(parser: argparse.ArgumentParser) -> None:
   """Declares the options of all stages."""
-  parser.add_argument('--corpus', required=True, metavar='F', help='as of toolformer annotate')
+  options.add_corpus(parser)
   options.add_checkpoint(parser)
-  parser.add_argument('--tools', required=True, metavar='A,B', help='of both annotate and evaluate')
-  parser.add_argument('--tasks', required=True, metavar='A,B', type=lambda text: text.split(','),
-                      help='as of toolformer evaluate')
-  parser.add_argument('--data_dir', default='data', metavar='D', help='the same')
+  options.add_tools(parser)
+  options.add_required(parser, 'tasks', metavar='A,B', type=options.names,
+                       help='as for toolformer evaluate')
+  parser.add_argument('--data_dir', default='data', metavar='D', help='as for toolformer evaluate')
   parser.add_argument('--limit', type=int, default=200, metavar='N', help='questions of each task')
   parser.add_argument('--epochs', type=float, default=3.0, metavar='N',
                       help='how often each text is trained on; FinetuneConfig.steps follows')
@@ -46,7 +46,7 @@ def check(args: argparse.Namespace, *bindings: str) -> None:
   """
   for binding in ('', *bindings):
     config = options.configuration(args, *filter(None, [binding]))
-    config.toolbox.spelled(args.tools.split(','))
+    config.toolbox.spelled(args.tools)
   args.tasks = [task.name for task in find_tasks(args.tasks)]
   if not pathlib.Path(args.data_dir).is_dir():
     raise UserError(f'--data_dir: there is no folder {args.data_dir}')
@@ -57,7 +57,7 @@ def annotate(args: argparse.Namespace, corpus: pathlib.Path | str, checkpoint: p
              folder: pathlib.Path, *bindings: str) -> None:
   """Finds the calls of a corpus; raises UserError if the command fails."""
   _toolformer(args, bindings, 'annotate', f'--corpus={corpus}', f'--checkpoint={checkpoint}',
-              f'--tools={args.tools}', f'--output_dir={folder}')
+              f'--tools={",".join(args.tools)}', f'--output_dir={folder}')
 
 
 def finetune(args: argparse.Namespace, data: Sequence[pathlib.Path], folder: pathlib.Path,
@@ -78,7 +78,7 @@ def evaluate(args: argparse.Namespace, model: pathlib.Path, folder: pathlib.Path
              *bindings: str) -> None:
   """Asks the questions, with tools; raises UserError if the command fails."""
   _toolformer(args, bindings, 'evaluate', f'--tasks={",".join(args.tasks)}',
-              f'--tools={args.tools}', f'--checkpoint={model}', '--arms=toolformer',
+              f'--tools={",".join(args.tools)}', f'--checkpoint={model}', '--arms=toolformer',
               f'--data_dir={args.data_dir}', f'--limit={args.limit}', f'--output_dir={folder}')
 
 

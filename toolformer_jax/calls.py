@@ -9,6 +9,8 @@ import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
+from toolformer_jax.runtime.validation import check
+
 MAX_ARGUMENT_CHARS = 1000
 _NAME = re.compile(r'[A-Za-z_]\w*')
 
@@ -43,6 +45,7 @@ class CallSyntax:
   end: str = ']'
 
   def __post_init__(self):
+    check(self)
     if not all(mark.strip() for mark in (self.start, self.arrow, self.end)):
       raise ValueError(f'a mark of {self!r} is blank')
 

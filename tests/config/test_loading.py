@@ -1,4 +1,4 @@
-"""Gin files give the settings that they say; what is amiss in them is an error of one line."""
+"""Gin files give the settings that they bind; whatever is wrong in them is an error of one line."""
 
 import dataclasses
 import importlib.resources
@@ -6,33 +6,58 @@ import logging
 import pathlib
 import subprocess
 import sys
+import typing
+from collections.abc import Mapping
 
-import jax
 import pytest
 
 from toolformer_jax.annotation.config import ToolConfig
 from toolformer_jax.calls import CallSyntax
 from toolformer_jax.config import loading as configuration
+from toolformer_jax.config.registry import SETTINGS
 from toolformer_jax.errors import UserError
-from toolformer_jax.models.decoder import Decoder
-from toolformer_jax.models.language_model import abstract_variables
+from toolformer_jax.models.presets import CHECKPOINTS
+from toolformer_jax.planning.search import TPU_FINETUNE
 from toolformer_jax.tools.registry import Toolbox
 
-SHIPPED = sorted(
-  path.name for path in importlib.resources.files('toolformer_jax.configs').iterdir()
-  if path.name.endswith('.gin')
-)
+CONFIGS = pathlib.Path(str(importlib.resources.files('toolformer_jax.configs')))
+SHIPPED = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob('*.gin'))
+MODELS = [name for name in SHIPPED if name.startswith('models/')]
 
 
 @pytest.mark.parametrize('name', SHIPPED)
 def test_shipped_files_build_and_what_is_saved_gives_the_same_again(name, tmp_path):
   loaded = configuration.load([name])
   loaded.save(tmp_path)
-  assert configuration.load([str(tmp_path / 'config.gin')]) == loaded
+  assert configuration.load([tmp_path / 'config.gin']) == loaded
 
 
-def test_paper_has_the_table_of_appendix_a():
-  paper = configuration.load(['paper.gin'])
+@pytest.mark.parametrize('name', SHIPPED)
+def test_shipped_files_bind_departures_alone(name, tmp_path):
+  """Without any one of its bindings a file gives another configuration."""
+  lines = (CONFIGS / name).read_text('utf-8').splitlines()
+  loaded, own = configuration.load([name]), tmp_path / 'own.gin'
+  for i, line in enumerate(lines):
+    if line and not line.startswith(('#', 'include')):
+      assert ' = ' in line, 'a binding takes one line'
+      own.write_text('\n'.join(lines[:i] + lines[i + 1:]))
+      assert configuration.load([own]) != loaded, f'{line!r} binds a default'
+
+
+def test_every_model_has_a_file_that_binds_its_checkpoint():
+  found = {pathlib.Path(name).stem: configuration.load([name]).macros for name in MODELS}
+  assert found == {name: {'CHECKPOINT': checkpoint, 'SEED': 0}
+                   for name, checkpoint in CHECKPOINTS.items()}
+
+
+def test_tpu_has_what_plans_take_by_default():
+  tpu = configuration.load(['tpu.gin'])
+  assert tpu.finetune == TPU_FINETUNE and tpu.model.dtype == 'bfloat16'
+
+
+@pytest.mark.parametrize('files', [[], ['paper.gin']])
+def test_the_defaults_are_the_papers(files):
+  paper = configuration.load(files)
   strict, loose = ToolConfig(0.05, 5, 5, 1.0), ToolConfig(0.0, 20, 10, 0.5)
   assert paper.tools == {
     'calculator': loose, 'calendar': strict, 'mt': loose, 'qa': strict, 'wikisearch': strict
@@ -44,9 +69,11 @@ def test_paper_has_the_table_of_appendix_a():
   assert (paper.generation.top_k_api, paper.generation.max_calls) == (10, 1)
 
 
-def test_paper_is_the_default_and_searches_what_the_tool_searches_by_default():
-  assert configuration.load() == configuration.load(['paper.gin'])
-  assert configuration.load().toolbox == Toolbox()  # what `toolformer call` relies on
+def test_no_binding_gives_the_defaults_of_the_dataclasses():
+  loaded = configuration.load()
+  for settings in (*vars(loaded).values(), *vars(loaded.toolbox).values()):
+    if dataclasses.is_dataclass(settings):  # tools are built, and have values of their own
+      assert settings == type(settings)()
 
 
 def test_quickstart_departs_from_the_paper_where_it_says():
@@ -62,14 +89,31 @@ def test_quickstart_departs_from_the_paper_where_it_says():
 
 def test_later_files_and_then_bindings_override(tmp_path):
   own = tmp_path / 'own.gin'
-  own.write_text("include 'paper.gin'\nSEED = 5\nAnnotationConfig.seed = %SEED\n")
+  own.write_text("include 'quickstart.gin'\nK = 5\ncalculator/ToolConfig.k = %K\n")
   loaded = configuration.load(
-    ['quickstart.gin', str(own)], ['SEED = 6', 'calculator/ToolConfig.tau_f = 2.0']
+    ['tpu.gin', str(own)], ['K = 6', 'calculator/ToolConfig.tau_f = 2.0']
   )
-  assert loaded.annotation.seed == 6
-  assert loaded.annotation.force_name is False  # the paper's again
-  assert loaded.tool_config('calculator').tau_f == 2.0
-  assert loaded.tool_config('calculator').k == 20
+  assert loaded.tool_config('calculator') == ToolConfig(
+      tau_s=0.02, k=6, m=5, tau_f=2.0, prompt=str(CONFIGS / 'prompts/word_problems.txt'))
+  assert loaded.finetune.remat and loaded.finetune.steps == 48
+
+
+def test_one_seed_for_all_unless_one_is_bound_by_itself(tmp_path):
+  loaded = configuration.load([], ['SEED = 7', 'MixtureConfig.seed = 3'])
+  assert {loaded.annotation.seed, loaded.evaluation.seed, loaded.finetune.seed,
+          loaded.generation.seed} == {7} and loaded.mixture.seed == 3
+  loaded.save(tmp_path)
+  again = configuration.load([tmp_path / 'config.gin'], ['SEED = 8'])
+  assert (again.annotation.seed, again.mixture.seed) == (8, 3)
+
+
+def test_options_of_commands_are_macros(tmp_path):
+  loaded = configuration.load(
+      ['models/gpt2_774m.gin'], ["TOOLS = ('calculator', 'qa')", 'LIMIT = %N', 'N = 5'])
+  assert loaded.macros == {'CHECKPOINT': 'hf://openai-community/gpt2-large', 'LIMIT': 5,
+                           'SEED': 0, 'TOOLS': ['calculator', 'qa']}
+  loaded.save(tmp_path)
+  assert configuration.load([tmp_path / 'config.gin']).macros == loaded.macros
 
 
 def test_nothing_stays_from_one_configuration_to_the_next():
@@ -84,8 +128,38 @@ def test_nothing_stays_from_one_configuration_to_the_next():
   ('ToolConfg.k = 3', "unknown settings 'ToolConfg': did you mean ToolConfig"),
   ('OwnTools.functions = {}', 'OwnTools is now called CustomToolsConfig'),
   ('calculatr/ToolConfig.k = 3', "unknown tool 'calculatr': did you mean calculator"),
-  ('calculator/AnnotationConfig.seed = 3', 'only ToolConfig differ between tools'),
+  ('calculator/AnnotationConfig.seed = 3', 'only ToolConfig can be bound for one tool'),
   ('BATCH_SZIE = 7', 'the macro BATCH_SZIE is used nowhere'),
+  ('CHEKPOINT = "c"', 'the macro CHEKPOINT is used nowhere; did you mean CHECKPOINT?'),
+  ('CHECKPOINT = 5', "CHECKPOINT must be a string such as 'runs/mine', not 5"),
+  ('CHECKPOINT = @ToolConfig', 'CHECKPOINT must be a string'),
+  ("SEED = '5'", "SEED must be a whole number, not '5'"),
+  ('SEED = True', 'SEED must be a whole number, not True'),
+  ("TOOLS = 'calculator'", 'TOOLS must be a list of strings'),
+  ('TOOLS = [5]', 'TOOLS must be a list of strings'),
+  ('CORPUS = %NOWHERE', 'the macro NOWHERE has no value'),
+  ('ToolConfig = 3', 'the macro ToolConfig is used nowhere'),
+  ('macro.foo = 3', "unknown settings 'macro'"),
+  ('macro.value = 3', "unknown settings 'macro'"),
+  ('gin.macro.value = 3', "unknown settings 'macro'"),
+  ('constant.value = 3', "unknown settings 'constant'"),
+  ('singleton.constructor = 3', "unknown settings 'singleton'"),
+  ('A/macro.value = 3', 'the macro A is used nowhere'),
+  ('a/b/ToolConfig.k = 3', "unknown tool 'a/b'"),
+  ('/ToolConfig.k = 3', 'not gin: '),
+  ('.k = 3', 'not gin: '),
+  ('= 3', 'not gin: '),
+  ('%X = 3', 'not gin: '),
+  ('é = 3', 'not gin: '),
+  ('ToolConfig. = 3', 'not gin: '),
+  ('ToolConfig.k.x = 3', "unknown settings 'ToolConfig.k'"),
+  ('DecoderConfig.layers = 3', "unknown settings 'DecoderConfig'"),
+  ('ToolConfig.k = {', 'not gin: a bracket or a string is not closed'),
+  ('ToolConfig.k = (1,', 'not gin: a bracket or a string is not closed'),
+  ('ToolConfig.k = }', 'not gin: '),
+  ('ToolConfig.k = "', 'not gin: '),
+  ('ToolConfig.k = ' + '[' * 500, 'nested too deeply'),
+  ('import nowhere_at_all', "No module named 'nowhere_at_all'"),
   ('ToolConfig.k = %KK', 'the macro KK has no value'),
   ("ToolConfig.k = '5'", "ToolConfig.k must be of type int, not '5'"),
   ('ToolConfig.k = 0', 'ToolConfig.k must be between 1 and 1000, not 0'),
@@ -93,7 +167,7 @@ def test_nothing_stays_from_one_configuration_to_the_next():
   ('ToolConfig.k', 'not gin: '),
   ('ToolConfig.k = @Tool()', "unknown settings 'Tool'"),
   ('ToolConfig.k = @ToolConfig()', 'a value refers to itself'),
-  ('CallSyntax.start = 5', 'wrong type'),
+  ('CallSyntax.start = 5', 'CallSyntax.start must be of type str, not 5'),
   ("CallSyntax.start = ''", 'blank'),
   ("ModelConfig.dtype = 'float16'", "ModelConfig.dtype must be 'float32' or 'bfloat16'"),
   ('ModelConfig.tensor = 0', 'size 0'),
@@ -110,8 +184,18 @@ def test_wrong_bindings_are_errors_of_one_line(binding, message):
   ('# a comment\nToolConfig.tau = 3\n', 'own.gin, line 2: unknown parameter'),
   ("include 'nowhere.gin'\n", 'own.gin, line 1: there is no gin file nowhere.gin'),
   ('import nowhere_at_all\n', "own.gin, line 1: No module named 'nowhere_at_all'"),
+  ('\nimport raises_two_lines\n', 'own.gin, line 2: ZeroDivisionError: one'),
+  ('import leaves_python\n', 'own.gin: SystemExit: 3'),
+  ('ToolConfig.k = (1,\n 2\n', 'own.gin: not gin: a bracket or a string is not closed'),
+  ('ToolConfig.k = "five\n', 'own.gin, line 1: not gin: '),
+  ("include 'inner.gin'\n", 'inner.gin, line 2: not gin: '),
 ])
-def test_errors_in_files_name_file_and_line(text, message, tmp_path):
+def test_errors_in_files_name_file_and_line(text, message, tmp_path, monkeypatch):
+  (tmp_path / 'raises_two_lines.py').write_text("raise ZeroDivisionError('one\\ntwo')")
+  (tmp_path / 'leaves_python.py').write_text('raise SystemExit(3)')
+  (tmp_path / 'inner.gin').write_text('\nToolConfig.k = }\n')
+  monkeypatch.syspath_prepend(tmp_path)
+  monkeypatch.chdir(tmp_path)
   own = tmp_path / 'own.gin'
   own.write_text(text)
   with pytest.raises(UserError) as caught:
@@ -123,6 +207,8 @@ def test_errors_in_files_name_file_and_line(text, message, tmp_path):
 def test_missing_files_are_errors(tmp_path):
   with pytest.raises(UserError, match="unknown gin file 'papr.gin': did you mean paper.gin"):
     configuration.load(['papr.gin'])
+  with pytest.raises(UserError, match="'models/gptj.gin': did you mean models/gptj_6b.gin"):
+    configuration.load(['models/gptj.gin'])
   with pytest.raises(UserError, match='there is no gin file .*own.gin'):
     configuration.load([str(tmp_path / 'own.gin')])
 
@@ -146,6 +232,19 @@ def test_every_field_of_every_settings_class_can_be_bound():
         assert f'\n{kind.__name__}.{field.name} = ' in text
 
 
+WRONG = {int: 'x', float: 'x', bool: 'x', str: 5, Mapping: 5, tuple: 5, typing.Literal: 'x'}
+
+
+@pytest.mark.parametrize(('settings', 'field'), [
+    (settings, field) for settings in SETTINGS.values() for field in dataclasses.fields(settings)],
+    ids=lambda value: getattr(value, '__name__', None) or value.name)
+def test_every_setting_refuses_another_type(settings, field):
+  kind = typing.get_origin(field.type) or field.type
+  with pytest.raises(UserError) as caught:
+    configuration.load([], [f'{settings.__name__}.{field.name} = {WRONG[kind]!r}'])
+  assert '\n' not in str(caught.value) and settings.__name__ in str(caught.value)
+
+
 def test_no_other_module_imports_gin():
   package = pathlib.Path(configuration.__file__).parent.parent
   users = [path.relative_to(package).as_posix() for path in package.rglob('*.py')
@@ -154,35 +253,3 @@ def test_no_other_module_imports_gin():
   script = ('import sys, toolformer_jax.annotation.pipeline, toolformer_jax.training.finetune\n'
             "sys.exit('gin' in sys.modules)")
   assert subprocess.run([sys.executable, '-c', script], check=False).returncode == 0
-
-
-@pytest.mark.parametrize(('name', 'parameters'), [  # as published, or as transformers counts them
-  ('gemma3_270m', 268_098_176), ('gpt2_124m', 124_439_808), ('gpt2_355m', 354_823_168),
-  ('gpt2_774m', 774_030_080), ('gpt2_1.5b', 1_557_611_200), ('gptj_6b', 6_050_882_784),
-  ('qwen3_0.6b', 596_049_920), ('smollm2_135m', 134_515_008), ('smollm2_360m', 361_821_120),
-  ('smollm2_1.7b', 1_711_376_384)])
-def test_models_have_their_published_size(name, parameters):
-  variables = abstract_variables(Decoder(configuration.decoder_config(name)))
-  assert sum(leaf.size for leaf in jax.tree.leaves(variables)) == parameters
-  assert name in configuration.decoder_names()
-
-
-def test_every_model_is_counted():
-  assert len(configuration.decoder_names()) == 10
-
-
-@pytest.mark.parametrize(('content', 'message'), [
-  ('DecoderConfig.layer = 3', "unknown parameter of DecoderConfig 'layer': did you mean layers"),
-  ('DecoderConfig.layers = 3', 'a value is of a wrong type: .*missing'),
-])
-def test_a_file_that_is_no_model(tmp_path, content, message):
-  (tmp_path / 'own.gin').write_text(content)
-  with pytest.raises(UserError, match=message):
-    configuration.decoder_config(str(tmp_path / 'own.gin'))
-
-
-def test_names_of_models_are_checked():
-  with pytest.raises(UserError, match="unknown model 'gptj': did you mean gptj_6b"):
-    configuration.decoder_config('gptj')
-  with pytest.raises(UserError, match='a checkpoint brings its own'):
-    configuration.load([], ['DecoderConfig.layers = 3'])

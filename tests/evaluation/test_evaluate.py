@@ -46,6 +46,14 @@ def evaluate(taught, capsys):
   return evaluate
 
 
+def test_the_saved_configuration_alone_repeats_an_evaluation(evaluate, capsys):
+  assert evaluate('--limit', 2, arms='toolformer')[0] == 0
+  pathlib.Path('out').rename('before')
+  assert cli.main(['evaluate', '--gin_file', 'before/config.gin']) == 0, capsys.readouterr().err
+  for name in ('config.gin', 'predictions/svamp.toolformer.jsonl'):
+    assert pathlib.Path('out', name).read_bytes() == pathlib.Path('before', name).read_bytes()
+
+
 def predictions(arm, task='svamp'):
   lines = pathlib.Path(f'out/predictions/{task}.{arm}.jsonl').read_text().splitlines()
   return [json.loads(line) for line in lines]

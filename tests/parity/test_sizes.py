@@ -1,4 +1,4 @@
-"""The models of configs/models as transformers has them, in full size and without any weight."""
+"""The models of `models.presets` as transformers has them, in full size and without weights."""
 
 import functools
 import math
@@ -11,9 +11,9 @@ import transformers
 from toolformer_jax import sharding
 from toolformer_jax.checkpoints.hf_config import model_type, read_config, write_config
 from toolformer_jax.checkpoints.hf_weights import tensor_names, weights
-from toolformer_jax.config.loading import decoder_config, decoder_names
 from toolformer_jax.models.decoder import Decoder
 from toolformer_jax.models.language_model import abstract_variables
+from toolformer_jax.models.presets import PRESETS
 
 
 def on_meta(config):
@@ -25,9 +25,9 @@ def on_meta(config):
   return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
 
 
-@pytest.mark.parametrize('name', decoder_names())
+@pytest.mark.parametrize('name', PRESETS)
 def test_names_and_shapes_of_an_import(name):
-  config = decoder_config(name)
+  config = PRESETS[name]
   table = weights(model_type(config), config)
   ours = {tensor: weight.shape for weight in table
           for tensor in tensor_names(weight, config.layers)}
@@ -41,9 +41,9 @@ def test_names_and_shapes_of_an_import(name):
     assert math.prod(shape) == (size // weight.split[weight.part[0]] if weight.part else size)
 
 
-@pytest.mark.parametrize('name', decoder_names())
+@pytest.mark.parametrize('name', PRESETS)
 def test_a_configuration_written_is_read_again(name):
-  config = decoder_config(name)
+  config = PRESETS[name]
   assert read_config(write_config(config), name) == (model_type(config), config)
 
 
@@ -51,7 +51,7 @@ def test_a_configuration_written_is_read_again(name):
                                               ((8, 1, 1), 1)])
 def test_gptj_lies_evenly_on_a_mesh(shape, share):
   """Of 6.05 billion parameters every device has its part, but for norms and biases."""
-  params = abstract_variables(Decoder(decoder_config('gptj_6b')))['params']
+  params = abstract_variables(Decoder(PRESETS['gptj_6b']))['params']
   placed = jax.tree.leaves(sharding.abstract_with_sharding(params, sharding.make_mesh(*shape)))
   here = sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) for leaf in placed)
   whole = sum(leaf.size for leaf in placed)

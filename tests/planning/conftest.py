@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from toolformer_jax import sharding
-from toolformer_jax.config.loading import decoder_config
+from toolformer_jax.models.presets import PRESETS
 from toolformer_jax.planning.plan import Request
 from toolformer_jax.planning.slices import Slice
 from toolformer_jax.training.config import FinetuneConfig
@@ -32,6 +32,6 @@ def mesh_of():
 def gpt_j():
   """Returns a function from changes to a request for GPT-J 6B on 8 chips of v5e."""
   request = Request(
-      'gptj_6b', decoder_config('gptj_6b').replace(dtype='bfloat16'), Slice.named('v5e-8'),
+      'gptj_6b', PRESETS['gptj_6b'].replace(dtype='bfloat16'), Slice.named('v5e-8'),
       'train', 32, 1024, (1, 8, 1), FinetuneConfig(remat=True, first_moment='bfloat16'))
   return request.replace

@@ -9,27 +9,21 @@ import sys
 import pytest
 
 from toolformer_jax import cli
+from toolformer_jax.checkpoints.hf_config import write_config
+from toolformer_jax.models.config import DecoderConfig
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
-SIZES = '''
-DecoderConfig.vocab_size = 96
-DecoderConfig.layers = 2
-DecoderConfig.embed_dim = 128
-DecoderConfig.heads = 2
-DecoderConfig.kv_heads = 2
-DecoderConfig.head_dim = 128
-DecoderConfig.mlp_dim = 256
-DecoderConfig.max_positions = 512
-DecoderConfig.rotary_dim = 128
-'''
+SMALL = DecoderConfig(
+    vocab_size=96, layers=2, embed_dim=128, heads=2, kv_heads=2, head_dim=128, mlp_dim=256,
+    max_positions=512, rotary_dim=128)
 
 
 @pytest.fixture
 def model(tmp_path):
-  """A gin file with the sizes of a small decoder."""
-  file = tmp_path / 'small.gin'
-  file.write_text(SIZES)
-  return str(file)
+  """A Hugging Face directory with the config.json of a small decoder, and no weights."""
+  (tmp_path / 'small').mkdir()
+  (tmp_path / 'small/config.json').write_text(json.dumps(write_config(SMALL)))
+  return str(tmp_path / 'small')
 
 
 def _command(model, *others):
@@ -85,7 +79,7 @@ def test_arguments_that_leave_no_room_do_not_fit(model, capsys):
     (['--mesh', '8'], 'is not of the form 1,8,1'),
     (['--mesh', '0,8,1'], 'positive sizes'),
     (['--length', '513'], 'has only 512 positions'),
-    (['--batch', 'many'], "'many' is no positive number"),
+    (['--batch', 'many'], "'many' is not a positive number"),
     (['--model', 'gpt_j'], "unknown model 'gpt_j': did you mean gptj_6b"),
     (['--model', 'no/such/folder'], 'there is no checkpoint no/such/folder')])
 def test_an_error_is_one_line(libtpu, model, capsys, others, message):

@@ -11,6 +11,7 @@ from toolformer_jax.data import catalogue as fetch
 from toolformer_jax.errors import UserError, unknown
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.language_model import LanguageModel
+from toolformer_jax.runtime.run_dir import read_json
 
 
 def load_pretrained(name: str, *, mesh: Mesh, dtype: str = 'float32') -> LanguageModel:
@@ -31,15 +32,18 @@ def load_pretrained(name: str, *, mesh: Mesh, dtype: str = 'float32') -> Languag
 
 
 def pretrained_config(name: str) -> DecoderConfig:
-  """Returns what the decoder of the model `name` looks like, without reading its weights.
+  """Returns the decoder's configuration of the model `name`, without reading its weights.
+
+  Of a Hugging Face directory, config.json is enough.
 
   Raises:
     UserError: there is no such model, or it is of a kind that cannot be read.
   """
-  path = _local(name)
+  path = _from_hub(name, weights=False) if name.startswith('hf://') else _local(name)
   if path.is_file():
     return GgufFile(path).config()
-  if huggingface.is_directory(path):
+  config = path / 'config.json'  # in both formats; only Hugging Face's has a model_type
+  if config.is_file() and 'model_type' in read_json(config):
     return huggingface.load_config(path)
   return load_config(path)
 
@@ -67,14 +71,16 @@ def _local(name: str) -> pathlib.Path:
   raise unknown('model', name, known_models())
 
 
-def _from_hub(name: str) -> pathlib.Path:
+def _from_hub(name: str, weights: bool = True) -> pathlib.Path:
   """Returns the local copy of `hf://org/name[@revision]`, which is fetched if it is not there."""
   import huggingface_hub
   repository, _, revision = name.removeprefix('hf://').partition('@')
-  def download(*weights):
+  def download(*files):
     return pathlib.Path(huggingface_hub.snapshot_download(
-        repository, revision=revision or None, allow_patterns=['*.json', 'merges.txt', *weights]))
+        repository, revision=revision or None, allow_patterns=['*.json', 'merges.txt', *files]))
   try:
+    if not weights:
+      return download()
     path = download('*.safetensors')
     return path if huggingface.is_directory(path) else download('pytorch_model*.bin')
   except Exception as error:  # of the network, of names, of rights

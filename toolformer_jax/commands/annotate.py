@@ -24,13 +24,10 @@ log = logging.getLogger(__name__)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Declares the options."""
-  parser.add_argument('--corpus', required=True, metavar='F',
-                      help='JSON Lines (plain, .gz, .zst) of documents with a `text`, a MediaWiki '
-                           'dump (.bz2), a name such as wikipedia-sample or word-problems, '
-                           'tfds:NAME[@SPLIT] or hf:NAME[/CONFIG][@SPLIT]')
+  options.add_corpus(parser)
   options.add_checkpoint(parser)
   options.add_tools(parser)
-  parser.add_argument('--output_dir', required=True, type=pathlib.Path, metavar='D')
+  options.add_required(parser, 'output_dir', type=pathlib.Path, metavar='D')
   parser.add_argument('--stage', choices=(*STAGES, 'all'), default='all',
                       help='do only this stage; the ones before must be complete (default: all)')
   parser.add_argument('--seed', type=int, metavar='N', help='of all random choices')
@@ -55,7 +52,8 @@ def run(args: argparse.Namespace) -> None:
   from toolformer_jax.data.corpus import read_corpus
   from toolformer_jax.tools.registry import build_tools
   shard = _shard(args)
-  seed = [] if args.seed is None else [f'AnnotationConfig.seed = {args.seed}']
+  # A saved configuration may bind this seed by itself; the option wins over it.
+  seed = [] if args.seed is None else ['AnnotationConfig.seed = %SEED']
   config = options.configuration(args, *seed)
   if not (args.output_dir / DOCUMENTS / '.COMPLETED').exists():
     # Read once before anything is written: a folder belongs to its corpus, and a corpus with a

@@ -15,22 +15,22 @@ from typing import TYPE_CHECKING, Any
 from toolformer_jax.commands import options
 
 if TYPE_CHECKING:
-  from toolformer_jax.config.loading import RunConfig
+  from toolformer_jax.config.run_config import RunConfig
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Declares the options."""
-  parser.add_argument('--tasks', required=True, metavar='A,B', type=lambda text: text.split(','),
-                      help='benchmarks, apart by commas: lama, asdiv, svamp, mawps, gsm8k, '
-                           'webquestions, nq_open, triviaqa, mlqa, xquad, templama, dateset, '
-                           'wikitext2, corpus')
-  parser.add_argument('--output_dir', required=True, type=pathlib.Path, metavar='O')
+  options.add_required(
+      parser, 'tasks', metavar='A,B', type=options.names,
+      help='benchmarks, separated by commas: lama, asdiv, svamp, mawps, gsm8k, webquestions, '
+           'nq_open, triviaqa, mlqa, xquad, templama, dateset, wikitext2, corpus')
+  options.add_required(parser, 'output_dir', type=pathlib.Path, metavar='O')
   add_how(parser)
 
 
 def add_how(parser: argparse.ArgumentParser) -> None:
   """Declares the options that say how tasks are evaluated, whichever they are."""
-  parser.add_argument('--data_dir', metavar='D', default='data',
+  parser.add_argument('--data_dir', metavar='D',
                       help='D/<task>/ holds the official files of a benchmark, .gz or not '
                            '(default: data; dateset needs none); tfds: or tfds:D for those of '
                            'TensorFlow Datasets')
@@ -38,7 +38,7 @@ def add_how(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--arms', metavar='A=C,B',
                       help='of base, cc, disabled, toolformer: base=C0,cc=C1,toolformer=C2 '
                            '(default: disabled,toolformer)')
-  parser.add_argument('--tools', metavar='A,B', type=lambda text: text.split(','),
+  parser.add_argument('--tools', metavar='A,B', type=options.names,
                       help='tools that toolformer may call (default: all five of the paper that '
                            'this machine has)')
   parser.add_argument('--limit', type=int, metavar='N', help='ask only N questions of each task')
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
 def how(args: argparse.Namespace, config: 'RunConfig') -> dict[str, Any]:
   """Returns the arguments of `api.evaluate` that the options of `add_how` give."""
   return {
-      'data_dir': args.data_dir, 'tools': args.tools, 'limit': args.limit,
+      'data_dir': args.data_dir or 'data', 'tools': args.tools, 'limit': args.limit,
       'config': config.evaluation, 'generation_config': config.generation,
       'engine_config': config.engine, 'model_config': config.model,
       'executor_config': config.executor, 'toolbox': config.toolbox, 'syntax': config.syntax}

@@ -13,7 +13,7 @@ from toolformer_jax.commands import options
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Declares the options."""
   options.add_checkpoint(parser)
-  parser.add_argument('--output_dir', required=True, type=pathlib.Path, metavar='O')
+  options.add_required(parser, 'output_dir', type=pathlib.Path, metavar='O')
   parser.add_argument('--adapter', metavar='BASE',
                       help='write the adapters alone, to be loaded onto BASE: the directory or the '
                            'name of the model that was fine-tuned, as transformers knows it')
@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
   """Carries the command out."""
   from toolformer_jax import api
+  config = options.configuration(args)
   api.check_is_new(args.output_dir)
-  model = api.load_model(args.checkpoint, config=options.configuration(args).model)
+  model = api.load_model(args.checkpoint, config=config.model)
   print(api.export(model, output_dir=args.output_dir, adapter_of=args.adapter))

@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Declares the options."""
-  parser.add_argument('--data', required=True, nargs='+', metavar='D',
-                      help='the output folder of annotate, a file of texts with calls (.jsonl), a '
-                           'corpus (see annotate --help), or seqio:MODULE:NAME[@SPLIT]; several '
-                           'are mixed')
+  options.add_required(
+      parser, 'data', nargs='+', metavar='D',
+      help='an output folder of annotate, a file of texts with calls (.jsonl), or a corpus (see '
+           'annotate --help); several are mixed')
   parser.add_argument('--dev', nargs='+', default=[], metavar='D',
                       help='such texts to choose the best checkpoint by; without it '
                            'MixtureConfig.dev_texts are held out')
   options.add_checkpoint(parser)
-  parser.add_argument('--output_dir', required=True, type=pathlib.Path, metavar='O')
+  options.add_required(parser, 'output_dir', type=pathlib.Path, metavar='O')
   parser.add_argument('--without_calls', action='store_true',
                       help='train on the same texts without their calls: the baseline "+ CC" of '
                            'the paper')

@@ -4,66 +4,121 @@ import argparse
 import contextlib
 import datetime
 import pathlib
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from toolformer_jax.data.dates import parse_iso_date
 from toolformer_jax.errors import UserError
 from toolformer_jax.tools.call_store import CallStore
 
 if TYPE_CHECKING:
-  from toolformer_jax.config.loading import RunConfig
+  from toolformer_jax.config.run_config import RunConfig
 
 
 def add_configuration(parser: argparse.ArgumentParser) -> None:
   """Lets a command be configured: `--gin_file`, and `--gin.NAME=VALUE`, which `cli` collects."""
   group = parser.add_argument_group('configuration', description=(
-      'Settings are named as in configs/; one is changed by --gin.NAME=VALUE, for instance\n'
-      '--gin.AnnotationConfig.temperature=0.7 or --gin.calculator/ToolConfig.k=20. Texts need\n'
-      'quotes of their own: --gin.ModelConfig.dtype="\'bfloat16\'".'))
+      'Settings are named as in configs/. --gin.NAME=VALUE changes one, for instance\n'
+      '--gin.AnnotationConfig.temperature=0.7 or --gin.calculator/ToolConfig.k=20. Strings need\n'
+      'quotes of their own: --gin.ModelConfig.dtype="\'bfloat16\'". A gin file can bind options\n'
+      "of the command too, in capitals: CHECKPOINT = 'smollm2-135m'."))
   group.add_argument(
       '--gin_file', action='append', default=[], metavar='F',
-      help='a gin file: a path, or one of the package such as quickstart.gin; may be repeated '
-           '(default: paper.gin)')
+      help="a gin file: a path, or a file of the package such as quickstart.gin or "
+           "models/gptj_6b.gin; may be repeated (default: the paper's settings)")
 
 
-def configuration(args: argparse.Namespace, *own: str) -> 'RunConfig':
-  """Returns the configuration of a command; `own` are bindings that its other options make.
+def add_required(parser: argparse.ArgumentParser, name: str, **details: Any) -> None:
+  """Declares an option that has to be given, by the user or by a gin file; see `configuration`."""
+  parser.add_argument(f'--{name}', **details)
+  parser.set_defaults(required=(*(parser.get_default('required') or ()), name))
+
+
+def configuration(args: argparse.Namespace, *own: str, first: Sequence[str] = ()) -> 'RunConfig':
+  """Returns the configuration of a command.
+
+  Options that the user gave are bound as macros, so that the saved configuration has them. Options
+  that gin files bind and the user did not give are set in `args`.
+
+  Args:
+    args: the parsed options.
+    own: bindings that the command makes of its other options.
+    first: gin files of the command, which those of the user override.
 
   Raises:
-    UserError: the configuration is wrong.
+    UserError: the configuration is wrong, or an option that is required is missing.
   """
-  from toolformer_jax.config.loading import load  # takes a second: it imports JAX
-  return load(args.gin_file, [*args.bindings, *own])
+  if not args.gin_file and not args.bindings:
+    _check_required(args)  # at once: the import below takes a second, as it imports JAX
+  from toolformer_jax.config.loading import load
+  from toolformer_jax.config.registry import RUN_MACROS
+  given = [f'{name} = {_plain(value)!r}' for name in RUN_MACROS
+           if (value := getattr(args, name.lower(), None)) not in (None, False, [])]
+  config = load([*first, *args.gin_file], [*args.bindings, *given, *own])
+  for name, value in config.macros.items():
+    if hasattr(args, name.lower()):
+      setattr(args, name.lower(), pathlib.Path(value) if name == 'OUTPUT_DIR' else value)
+  _check_required(args)
+  return config
+
+
+def _plain(value: Any) -> Any:
+  """Returns the value of an option as a gin file has it."""
+  return str(value) if isinstance(value, pathlib.Path) else value
+
+
+def _check_required(args: argparse.Namespace) -> None:
+  """Raises UserError if an option that was declared by `add_required` is missing."""
+  missing = [name for name in getattr(args, 'required', ()) if not getattr(args, name)]
+  if missing:
+    raise UserError('the following arguments are required: '
+                    f'{", ".join(f"--{name}" for name in missing)}; a gin file can bind them as '
+                    f'{", ".join(name.upper() for name in missing)}')
 
 
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
   """Lets a command take a model."""
-  parser.add_argument(
-      '--checkpoint', required=True, metavar='C',
-      help='the model: a .gguf file, an output folder of finetune, or a name such as smollm2-135m')
+  add_required(
+      parser, 'checkpoint', metavar='C',
+      help='the model: a Hugging Face directory, hf://org/name, a .gguf file, an output folder of '
+           'finetune, or a name such as smollm2-135m')
 
 
 def add_tools(parser: argparse.ArgumentParser) -> None:
   """Lets a command take a list of tools."""
-  parser.add_argument('--tools', required=True, metavar='A,B', type=lambda text: text.split(','),
-                      help='tools, apart by commas: calculator, calendar, mt, qa, wikisearch, or '
-                           'a tool of CustomToolsConfig')
+  add_required(parser, 'tools', metavar='A,B', type=names,
+               help='tools, separated by commas: calculator, calendar, mt, qa, wikisearch, or a '
+                    'tool of CustomToolsConfig')
+
+
+def add_corpus(parser: argparse.ArgumentParser) -> None:
+  """Lets a command take a corpus."""
+  add_required(
+      parser, 'corpus', metavar='F',
+      help='JSON Lines (plain, .gz, .zst) of documents with a `text`; a MediaWiki dump (.bz2); a '
+           'name that `fetch` knows, such as wikipedia-sample or word-problems; or a dataset: '
+           'tfds:NAME, hf:NAME[/CONFIG], hf:FOLDER or seqio:MODULE:TASK, each with @SPLIT or '
+           '@SPLIT[:N]')
+
+
+def names(text: str) -> list[str]:
+  """Reads `A,B`."""
+  return text.split(',')
 
 
 def add_call_store(parser: argparse.ArgumentParser) -> None:
-  """Lets a command keep what tools answer, or take it from an earlier run."""
+  """Lets a command record the results of tools, or replay those of an earlier run."""
   group = parser.add_mutually_exclusive_group()
   group.add_argument('--record', type=pathlib.Path, metavar='F',
-                     help='keep the answers of all tools in the file F, and do not ask again for '
-                          'those that are there')
+                     help='record the results of tools in the file F; calls that are in it are not '
+                          'made again')
   group.add_argument('--replay', type=pathlib.Path, metavar='F',
-                     help='take all answers from F: no tool is needed')
+                     help='take all results from F; no tool is needed')
 
 
 @contextlib.contextmanager
 def call_store(args: argparse.Namespace) -> Iterator[CallStore | None]:
-  """Opens the store of `--record` or `--replay`, if one was asked for."""
+  """Opens the store of `--record` or `--replay`; yields None without them."""
   path = args.record or args.replay
   if path is None:
     yield None
@@ -73,10 +128,10 @@ def call_store(args: argparse.Namespace) -> Iterator[CallStore | None]:
 
 
 def add_date(parser: argparse.ArgumentParser) -> None:
-  """Lets a command take the date that the calendar tells."""
+  """Lets a command take the date that the calendar returns."""
   parser.add_argument('--date', type=_date, metavar='YYYY-MM-DD',
                       default=datetime.date.today().isoformat(),
-                      help='what the calendar tells (default: today)')
+                      help='what the calendar returns (default: today)')
 
 
 def _date(text: str) -> str:

@@ -1,21 +1,16 @@
-"""Tells whether a step of a model fits a TPU slice, and how fast it can be at most.
+"""Computes whether a step of a model fits a TPU slice, and bounds of its speed.
 
-Compiles the program for TPUs that are not there (pip install 'toolformer_jax[aot]'). That a step
-does not fit is an answer, too: the exit code is 0. The settings of training are those of tpu.gin
-unless --gin_file names others: bfloat16, remat, and first moments in bfloat16.
+Compiles the program for TPUs that need not be there (pip install 'toolformer_jax[aot]'). That a
+step does not fit is an answer too: the exit code is 0. Settings start from tpu.gin (bfloat16, remat
+and first moments in bfloat16); --gin_file and --gin change them.
 """
 
 import argparse
 import json
 import os
-import pathlib
-from typing import TYPE_CHECKING
 
 from toolformer_jax.commands import options
-from toolformer_jax.errors import UserError, unknown
-
-if TYPE_CHECKING:
-  from toolformer_jax.models.config import DecoderConfig
+from toolformer_jax.errors import UserError
 
 _STEPS = ('train', 'score', 'prefill', 'decode')
 _SETTINGS = 'tpu.gin'
@@ -23,10 +18,11 @@ _SETTINGS = 'tpu.gin'
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Declares the options."""
-  parser.add_argument('--model', required=True, metavar='M',
-                      help='a file of configs/models such as gptj_6b, a gin file, or a checkpoint')
+  parser.add_argument('--model', metavar='M',
+                      help='a model known by its sizes such as gptj_6b, or a checkpoint, of which '
+                           'config.json is enough (default: CHECKPOINT of a gin file)')
   parser.add_argument('--topology', required=True, metavar='T',
-                      help='chips by shape or size: v5e:2x4 or v5e-8; v4-8 and v5p-8 are 4 chips')
+                      help='chips by shape or size: v5e:2x4 or v5e-8; v4-8 and v5p-8 have 4 chips')
   parser.add_argument('--step', required=True, choices=_STEPS,
                       help='train, score (all tokens), prefill (8 documents before sampling), or '
                            'decode (4 tokens)')
@@ -39,9 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                            'leave (default: all along fsdp; for prefill and decode along '
                            'tensor, as far as that divides the heads)')
   parser.add_argument('--search', action='store_true',
-                      help='look for the best mesh, unless --mesh says it, and for the largest '
+                      help='look for the best mesh, unless --mesh is given, and for the largest '
                            'batch that fits it')
-  parser.add_argument('--json', action='store_true', help='one line of JSON')
+  parser.add_argument('--json', action='store_true', help='print one line of JSON')
   options.add_configuration(parser)
 
 
@@ -50,30 +46,21 @@ def run(args: argparse.Namespace) -> None:
   os.environ['JAX_PLATFORMS'] = 'cpu'  # nothing is run: a TPU of this machine stays free
   from toolformer_jax.planning.report import report
   from toolformer_jax.planning.search import plan
-  args.gin_file = args.gin_file or [_SETTINGS]
-  config = options.configuration(args)
+  config = options.configuration(args, first=[_SETTINGS])
+  model = args.model or config.macros.get('CHECKPOINT')
+  if not model:
+    raise UserError('the following arguments are required: --model; a gin file can bind it as '
+                    'CHECKPOINT')
   found = plan(
-      _decoder_config(args.model), name=args.model, topology=args.topology, step=args.step,
-      batch=args.batch, length=args.length, mesh=args.mesh, search=args.search,
-      config=config.finetune, dtype=config.model.dtype)
+      model, topology=args.topology, step=args.step, batch=args.batch, length=args.length,
+      mesh=args.mesh, search=args.search, config=config.finetune, dtype=config.model.dtype)
   print(json.dumps(found.record()) if args.json else report(found))
-
-
-def _decoder_config(model: str) -> 'DecoderConfig':
-  """Returns what a model looks like, known by its sizes or as a checkpoint."""
-  from toolformer_jax.checkpoints.pretrained import known_models, pretrained_config
-  from toolformer_jax.config.loading import decoder_config, decoder_names
-  if model in decoder_names() or model.endswith('.gin'):
-    return decoder_config(model)
-  if pathlib.Path(model).exists() or model in known_models() or '/' in model:
-    return pretrained_config(model)
-  raise unknown('model', model, [*decoder_names(), *known_models()])
 
 
 def _positive(text: str) -> int:
   if text.isdecimal() and int(text):
     return int(text)
-  raise UserError(f'{text!r} is no positive number')
+  raise UserError(f'{text!r} is not a positive number')
 
 
 def _mesh(text: str) -> tuple[int, int, int]:

@@ -1,1 +1,1 @@
-"""Gin at the edge: no other room knows it."""
+"""Settings of a run, by gin files and bindings: the only room that knows gin."""

@@ -3,10 +3,12 @@
 import logging
 import math
 import os
+import pathlib
 from collections.abc import Callable, Iterator
 
-from toolformer_jax.errors import UserError
+from toolformer_jax.errors import UserError, unknown
 from toolformer_jax.models.config import DecoderConfig
+from toolformer_jax.models.presets import CHECKPOINTS, PRESETS
 from toolformer_jax.planning.plan import Plan, Request, default_mesh, make_plan
 from toolformer_jax.planning.programs import Step
 from toolformer_jax.planning.slices import Slice
@@ -16,47 +18,62 @@ log = logging.getLogger(__name__)
 
 Planner = Callable[[Request], Plan]
 
+# What lets the paper's model train in the memory of few chips; configs/tpu.gin binds the same.
+TPU_FINETUNE = FinetuneConfig(remat=True, first_moment='bfloat16')
+
 
 def plan(
     model: DecoderConfig | str | os.PathLike[str], *, topology: str, step: Step, batch: int,
     length: int, mesh: tuple[int, int, int] | None = None, search: bool = False,
-    config: FinetuneConfig = FinetuneConfig(), dtype: str = 'bfloat16', name: str = '',
+    config: FinetuneConfig = TPU_FINETUNE, dtype: str = 'bfloat16',
 ) -> Plan:
-  """Tells whether a step of a model fits a TPU slice, and how fast it can be at most.
+  """Computes whether a step of a model fits a TPU slice, and bounds of its speed.
 
-  Compiles the program for TPUs, without one: needs libtpu.
+  Compiles the program for TPUs, which need not be there; needs libtpu.
 
   Args:
-    model: a checkpoint, or the decoder's configuration.
+    model: a name in `models.presets` such as 'gptj_6b', a checkpoint, or a decoder's configuration.
     topology: chips by shape or size, 'v5e:2x4' or 'v5e-8'.
     step: 'train', 'score', 'prefill' or 'decode'.
-    batch, length: rows, and tokens of a row.
+    batch: rows.
+    length: tokens of a row.
     mesh: chips along the axes data, fsdp and tensor; by default one that splits the weights.
     search: look for the best mesh, unless it is given, and for the largest batch.
-    config: of 'train'.
-    dtype: of the computation.
-    name: of the model, for the report.
+    config: settings of the step 'train'.
+    dtype: dtype of the computation.
 
   Raises:
-    UserError: there is no such slice or checkpoint, the mesh does not fit, or libtpu is missing.
+    UserError: there is no such slice or model, the mesh does not fit, or libtpu is missing.
   """
-  if not isinstance(model, DecoderConfig):
-    from toolformer_jax.checkpoints.pretrained import pretrained_config
-    name, model = name or str(model), pretrained_config(str(model))
-  decoder, where = model.replace(dtype=dtype), Slice.named(topology)
+  name, decoder = ('model', model) if isinstance(model, DecoderConfig) else _named_decoder(model)
+  decoder, where = decoder.replace(dtype=dtype), Slice.named(topology)
   request = Request(
-      model=name or 'model', config=decoder, slice=where, step=step, batch=batch, length=length,
+      model=name, config=decoder, slice=where, step=step, batch=batch, length=length,
       mesh=mesh or default_mesh(step, decoder, where.chips), finetune=config)
   if search and mesh is None:
     return search_mesh(request, make_plan)
   return largest_batch(make_plan(request), make_plan) if search else make_plan(request)
 
 
+def _named_decoder(model: str | os.PathLike[str]) -> tuple[str, DecoderConfig]:
+  """Returns the name of a model and its decoder, without fetching weights where that can be."""
+  # Imported here: most plans read no checkpoint, and the readers take long to import.
+  from toolformer_jax.checkpoints.pretrained import known_models, pretrained_config
+  name = str(model)
+  preset = {checkpoint: preset for preset, checkpoint in CHECKPOINTS.items()}.get(name, name)
+  if preset in PRESETS and isinstance(model, str):  # a path is no name
+    return name, PRESETS[preset]
+  if '/' in name or pathlib.Path(name).exists() or name in known_models():
+    return name, pretrained_config(name)
+  raise unknown('model', name, [*PRESETS, *known_models()])
+
+
 def search_mesh(request: Request, planner: Planner) -> Plan:
   """Returns the plan of the largest batch on the best mesh.
 
-  The best mesh is the one on which the batch that was asked for fits and its bound is the highest;
-  of equal ones, that with the most memory left. A batch that fits no mesh is halved until it does.
+  The best mesh is the one on which the batch of the request fits with the highest bound of tokens a
+  second; of equal ones, the one with the most memory left. A batch that fits no mesh is halved
+  until it does.
   """
   while True:
     plans = [_logged(planner(request.replace(mesh=mesh))) for mesh in meshes(request)]

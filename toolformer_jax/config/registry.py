@@ -1,0 +1,47 @@
+"""What gin can bind: the settings classes, the options of a run, and their defaults."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+
+from toolformer_jax.annotation.config import PAPER_TOOL_CONFIGS, AnnotationConfig, ToolConfig
+from toolformer_jax.calls import CallSyntax
+from toolformer_jax.checkpoints.loading import ModelConfig
+from toolformer_jax.evaluation.config import EvaluationConfig
+from toolformer_jax.inference.engine import EngineConfig
+from toolformer_jax.inference.request import GenerationConfig
+from toolformer_jax.tools.executor import ExecutorConfig
+from toolformer_jax.tools.passage_index import SearchConfig
+from toolformer_jax.tools.registry import CustomToolsConfig, MtConfig, QaConfig
+from toolformer_jax.training.config import FinetuneConfig, MixtureConfig
+
+# Bound as `AnnotationConfig.temperature = 0.7`; ToolConfig also for one tool alone, as
+# `calculator/ToolConfig.k = 20`.
+SETTINGS = {settings.__name__: settings for settings in (
+    AnnotationConfig, CallSyntax, CustomToolsConfig, EngineConfig, EvaluationConfig,
+    ExecutorConfig, FinetuneConfig, GenerationConfig, MixtureConfig, ModelConfig, MtConfig,
+    QaConfig, SearchConfig, ToolConfig)}
+RENAMED = {'OwnTools': 'CustomToolsConfig'}  # by their names in earlier versions
+
+# Options of commands that gin binds as macros: `CHECKPOINT = 'smollm2-135m'` stands for
+# `--checkpoint smollm2-135m`. Lists are lists of strings. A command ignores those that it lacks.
+RUN_MACROS: Mapping[str, type] = {
+    'ARMS': str, 'CHECKPOINT': str, 'CORPUS': str, 'DATA': list, 'DATA_DIR': str, 'DEV': list,
+    'LIMIT': int, 'OUTPUT_DIR': str, 'SEED': int, 'TASKS': list, 'TOOLS': list,
+    'WITHOUT_CALLS': bool}
+
+
+def default_bindings() -> Iterator[str]:
+  """Yields the bindings that hold before any file: the defaults that no dataclass can state.
+
+  One macro, SEED, is the seed of all settings that have one. The paper's values of each tool come
+  from `annotation.config`.
+  """
+  yield 'SEED = 0'
+  for name, settings in SETTINGS.items():
+    if 'seed' in {field.name for field in dataclasses.fields(settings)}:
+      yield f'{name}.seed = %SEED'
+  for tool, config in PAPER_TOOL_CONFIGS.items():
+    for field in dataclasses.fields(config):
+      value = getattr(config, field.name)
+      if value != field.default:
+        yield f'{tool}/ToolConfig.{field.name} = {value!r}'

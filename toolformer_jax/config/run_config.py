@@ -1,0 +1,52 @@
+"""The settings of a run, as objects."""
+
+import pathlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from toolformer_jax.annotation.config import AnnotationConfig, ToolConfig
+from toolformer_jax.calls import CallSyntax
+from toolformer_jax.checkpoints.loading import ModelConfig
+from toolformer_jax.evaluation.config import EvaluationConfig
+from toolformer_jax.inference.engine import EngineConfig
+from toolformer_jax.inference.request import GenerationConfig
+from toolformer_jax.tools.executor import ExecutorConfig
+from toolformer_jax.tools.registry import Toolbox
+from toolformer_jax.training.config import FinetuneConfig, MixtureConfig
+
+
+@dataclass(frozen=True)
+class RunConfig:
+  """All settings of a run.
+
+  Attributes:
+    annotation, engine, evaluation, executor, finetune, generation, mixture, model, syntax: the
+      settings of each room.
+    toolbox: how tools are built.
+    tools: thresholds and prompt of each tool, by its name in lower case.
+    macros: options of the command that are bound in gin, such as CHECKPOINT.
+    text: gin that gives the same settings again, defaults included.
+  """
+
+  annotation: AnnotationConfig
+  engine: EngineConfig
+  evaluation: EvaluationConfig
+  executor: ExecutorConfig
+  finetune: FinetuneConfig
+  generation: GenerationConfig
+  mixture: MixtureConfig
+  model: ModelConfig
+  syntax: CallSyntax
+  toolbox: Toolbox
+  tools: Mapping[str, ToolConfig]
+  macros: Mapping[str, Any]
+  text: str
+
+  def tool_config(self, tool: str) -> ToolConfig:
+    """Returns the settings of the tool called `tool`, in any case."""
+    return self.tools[tool.lower()]
+
+  def save(self, directory: pathlib.Path) -> None:
+    """Writes the configuration, defaults included, to `directory`/config.gin."""
+    (directory / 'config.gin').write_text(self.text, 'utf-8')
