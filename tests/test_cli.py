@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -626,3 +627,54 @@ def test_every_option_takes_a_value_that_begins_with_a_minus(command):
       cli.parse(parser, [option, '-3,1'])
     except UserError as error:  # others are required, or the value is refused
       assert 'expected' not in str(error) and 'unrecognized' not in str(error)
+
+
+NOISY_TOOLS = """
+import os, subprocess, sys, time
+print('on import')
+
+def noisy(argument):
+  print('by print')
+  sys.__stdout__.write('by the original stream')
+  sys.__stdout__.flush()
+  os.write(1, b'by the descriptor')
+  subprocess.run(['echo', 'by a child process'])
+  return argument.upper()
+
+def hang(argument):
+  print('called', file=sys.stderr, flush=True)
+  time.sleep(1000)
+"""
+
+
+def start_call(workplace, tool, *options, **streams):
+  """Starts `toolformer call` with a tool of NOISY_TOOLS."""
+  (workplace / 'noisy_tools.py').write_text(NOISY_TOOLS)
+  binding = f"--gin.CustomToolsConfig.functions={{'Tool': 'noisy_tools:{tool}'}}"
+  return subprocess.Popen([sys.executable, '-m', 'toolformer_jax', 'call', 'tool', 'cat', binding,
+                           *options], text=True, cwd=workplace, **streams)
+
+
+def test_what_a_tool_prints_is_not_on_standard_output(workplace):
+  call = start_call(workplace, 'noisy', stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+  out, err = call.communicate()
+  assert (call.returncode, out) == (0, 'CAT\n')
+  for text in ('on import', 'by print', 'by the original stream', 'by the descriptor',
+               'by a child process'):
+    assert text in err
+
+
+def test_an_interrupt_ends_a_tool_call(workplace):
+  call = start_call(workplace, 'hang', '--gin.ExecutorConfig.time_limit_s=900.0',
+                    stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+  while 'called' not in call.stderr.readline():
+    assert call.poll() is None
+  call.send_signal(signal.SIGINT)
+  out, err = call.communicate(timeout=60)
+  assert (call.returncode, out, err.strip()) == (130, '', 'interrupted')
+
+
+def test_a_closed_standard_output_is_no_traceback(workplace):
+  done = subprocess.run([sys.executable, '-m', 'toolformer_jax', 'call', 'calculator', '1 + 1'],
+                        stderr=subprocess.PIPE, text=True, preexec_fn=lambda: os.close(1))
+  assert done.returncode == 0 and 'Traceback' not in done.stderr

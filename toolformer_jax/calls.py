@@ -1,8 +1,8 @@
-"""The grammar of an API call in text: write it, read it, insert it, remove it (paper, section 2).
+"""The grammar of API calls in text: write, read, insert and remove them (paper, section 2).
 
-A call without a result is ` [Name(argument)]`, with one ` [Name(argument) -> result]`. The call's
-text always falls into two pieces, ` [Name(argument) ->` and ` result]`, that are tokenised apart:
-what is scored, trained on and decoded is then the same sequence of tokens.
+A call without a result is ` [Name(argument)]`, with a result ` [Name(argument) -> result]`. The
+text of a call always consists of two pieces, ` [Name(argument) ->` and ` result]`, which are
+tokenized separately: scoring, training and decoding then see the same sequence of tokens.
 """
 
 import re
@@ -17,7 +17,7 @@ _NAME = re.compile(r'[A-Za-z_]\w*')
 
 @dataclass(frozen=True)
 class Call:
-  """One API call. `result` is None for a call that was not executed, '' for an empty response."""
+  """One API call. `result` is None if the call was not executed, '' if the response is empty."""
 
   name: str
   argument: str
@@ -26,7 +26,7 @@ class Call:
 
 @dataclass(frozen=True)
 class CallSpan:
-  """A call found in a text, and the characters text[start:end] that spell it."""
+  """A call found in a text; its characters are text[start:end]."""
 
   call: Call
   start: int
@@ -37,7 +37,7 @@ class CallSpan:
 class CallSyntax:
   """The three strings that mark a call: `<API>`, the arrow and `</API>` of the paper.
 
-  The arrow is written with a space before it: many tokenizers fuse `)` and `->`.
+  The arrow begins with a space because many tokenizers merge `)->` into one token.
   """
 
   start: str = ' ['
@@ -47,10 +47,10 @@ class CallSyntax:
   def __post_init__(self):
     check(self)
     if not all(mark.strip() for mark in (self.start, self.arrow, self.end)):
-      raise ValueError(f'a mark of {self!r} is blank')
+      raise ValueError(f'{self!r}: start, arrow and end must not be blank')
 
   def request(self, call: Call) -> str:
-    """Returns the call without its result, ` [Name(argument)]`, as prompts spell it."""
+    """Returns the call without its result, ` [Name(argument)]`, as it is written in prompts."""
     return f'{self.start}{call.name}({call.argument}){self.end}'
 
   def opening(self, call: Call) -> str:
@@ -65,9 +65,9 @@ class CallSyntax:
     """Returns the whole text of `call`.
 
     Raises:
-      ValueError: the text would not read back as the same call, whatever follows it: for instance
-        because the argument contains what ends a call or an open parenthesis, or the result a
-        bracket.
+      ValueError: the text would not be parsed as the same call in every context, for instance
+        because the argument has an unbalanced parenthesis or the opening of another call, or the
+        result has a bracket.
     """
     if call.result is None:
       text = self.request(call)
@@ -75,15 +75,15 @@ class CallSyntax:
       text = self.opening(call) + self.closing(call.result)
     span = self._read(text, 0, {call.name})
     same = span is not None and span.call == call and span.end == len(text)
-    # The end of an unbalanced argument depends on the parentheses in the text that follows.
+    # Where an unbalanced argument ends depends on the parentheses in the text that follows.
     if not same or not _balanced(call.argument):
       raise ValueError(f'{call!r} cannot be written as an API call')
     return text
 
   def find(self, text: str, names: Collection[str]) -> list[CallSpan]:
-    """Returns the calls in `text`, left to right; only calls to `names` count.
+    """Returns the calls to tools in `names` in `text`, from left to right.
 
-    Any other bracket is prose, and so is a call without its end.
+    Everything else is plain text: other brackets, and calls that are not closed.
     """
     spans, at = [], 0
     while (at := text.find(self.start, at)) >= 0:
@@ -94,16 +94,11 @@ class CallSyntax:
     return spans
 
   def read_opening(self, text: str, names: Collection[str]) -> Call | None:
-    """Returns the call to one of `names` whose first piece, up to the arrow, begins `text`."""
-    name = _NAME.match(text, len(self.start))
-    if not text.startswith(self.start) or not name or name[0] not in names:
+    """Returns the call that `text` begins with, up to the arrow; None if there is none."""
+    found = self._read_request(text, 0, names)
+    if found is None or not text.startswith(self.arrow, found[1]):
       return None
-    if not text.startswith('(', name.end()):
-      return None
-    close = self._argument_end(text, name.end() + 1)
-    if close is None or not text.startswith(self.arrow, close + 1):
-      return None
-    return Call(name[0], text[name.end() + 1:close])
+    return found[0]
 
   def remove(self, text: str, names: Collection[str]) -> str:
     """Returns `text` without the calls to `names`: the inverse of inserting them."""
@@ -114,42 +109,55 @@ class CallSyntax:
     return ''.join(kept) + text[at:]
 
   def clean_result(self, result: str, max_chars: int) -> str:
-    """Returns `result` as one line of at most `max_chars` that can neither open nor end a call."""
+    """Returns `result` as one line of at most `max_chars` that cannot open or close a call."""
     line = ' '.join(result.split()).replace('[', '(').replace(']', ')').replace('->', '-')
     marks = ['->', *(mark.strip() for mark in (self.start, self.arrow, self.end))]
-    # Again and again, since without one mark the text around it may spell another: `->>`.
+    # Repeated because the removal of one mark can create another: `-->>`.
     while any(mark in line for mark in marks):
       for mark in marks:
         line = ' '.join(line.replace(mark, ' ').split())
     return line if len(line) <= max_chars else line[:max_chars].rsplit(' ', 1)[0]
 
   def _read(self, text: str, at: int, names: Collection[str]) -> CallSpan | None:
-    """Reads the call that starts at text[at], or returns None if there is none."""
+    """Returns the call that starts at text[at], or None if there is none."""
+    found = self._read_request(text, at, names)
+    if found is None:
+      return None
+    call, after = found
+    if text.startswith(self.end, after):
+      return CallSpan(call, at, after + len(self.end))
+    result_begin = after + len(self.arrow)
+    result_end = text.find(self.end, result_begin)
+    # A result never contains the start of a call. If it seems to, this call was never closed.
+    if result_end < 0 or self.start in text[result_begin:result_end]:
+      return None
+    result = text[result_begin:result_end].removeprefix(' ')
+    return CallSpan(Call(call.name, call.argument, result), at, result_end + len(self.end))
+
+  def _read_request(self, text: str, at: int, names: Collection[str]) -> tuple[Call, int] | None:
+    """Returns the call that starts at text[at], and the index after its `)`.
+
+    The index is that of an arrow or an end. An argument never contains the opening of another call:
+    if it seems to, this call was never closed, and the other one may be a call.
+    """
     name = _NAME.match(text, at + len(self.start))
     if not text.startswith(self.start, at) or not name or name[0] not in names:
       return None
     if not text.startswith('(', name.end()):
       return None
-    begin = name.end() + 1
-    close = self._argument_end(text, begin)
+    close = self._argument_end(text, name.end() + 1)
     if close is None:
       return None
-    argument, after = text[begin:close], close + 1
-    if text.startswith(self.end, after):
-      return CallSpan(Call(name[0], argument), at, after + len(self.end))
-    result_begin = after + len(self.arrow)
-    result_end = text.find(self.end, result_begin)
-    # A result holds no start of a call: where there is one, this call was never ended.
-    if result_end < 0 or self.start in text[result_begin:result_end]:
+    argument = text[name.end() + 1:close]
+    if re.search(rf'{re.escape(self.start)}{_NAME.pattern}\(', argument):
       return None
-    result = text[result_begin:result_end].removeprefix(' ')
-    return CallSpan(Call(name[0], argument, result), at, result_end + len(self.end))
+    return Call(name[0], argument), close + 1
 
   def _argument_end(self, text: str, begin: int) -> int | None:
-    """Returns the index of the `)` that ends the argument which begins at `begin`.
+    """Returns the index of the `)` that closes the argument that begins at `begin`.
 
-    It is the first one before an arrow or an end that leaves the argument's own parentheses
-    balanced; where none does, simply the first.
+    It is the first `)` before an arrow or an end at which the parentheses of the argument are
+    balanced; if there is none, the first `)` before an arrow or an end.
     """
     first, at = None, begin - 1
     while (at := text.find(')', at + 1, begin + MAX_ARGUMENT_CHARS)) >= 0:
@@ -165,7 +173,7 @@ DEFAULT_SYNTAX = CallSyntax()
 
 
 def _balanced(argument: str) -> bool:
-  """Tells whether the parentheses outside of double quotes are balanced."""
+  """Returns whether the parentheses outside double quotes are balanced."""
   unquoted = re.sub(r'"[^"]*"', '', argument)
   depth = 0
   for character in unquoted:
@@ -176,7 +184,7 @@ def _balanced(argument: str) -> bool:
 
 
 def unquote(argument: str) -> str:
-  """Returns `argument` without the blanks and the pair of quotes around it: both styles occur."""
+  """Returns `argument` without surrounding whitespace and one pair of quotes, single or double."""
   argument = argument.strip()
   for quote in ('"', "'"):
     if len(argument) >= 2 and argument[0] == argument[-1] == quote:
@@ -190,9 +198,9 @@ def insert_calls(
     encode: Callable[[str], list[int]],
     syntax: CallSyntax = DEFAULT_SYNTAX,
 ) -> list[int]:
-  """Returns `token_ids` with each (position, executed call) put before token_ids[position].
+  """Returns `token_ids` with each (position, executed call) inserted before token_ids[position].
 
-  The text's own ids stay as they are (law 1); calls at one position keep their order.
+  The ids of the text do not change. Calls at the same position keep their order.
 
   Raises:
     ValueError: a position is outside the text.

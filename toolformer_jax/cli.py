@@ -11,6 +11,7 @@ from typing import NoReturn
 
 import toolformer_jax
 from toolformer_jax.errors import UserError, unknown
+from toolformer_jax.runtime.standard_output import reserve_for_results
 
 _COMMANDS = {
     'fetch': 'download a named model or corpus to the local cache and print its path',
@@ -53,7 +54,8 @@ def guarded(work: Callable[[], None], resumable: bool) -> int:
   """
   try:
     work()
-    sys.stdout.flush()
+    if sys.stdout:  # None if the descriptor was closed before the start
+      sys.stdout.flush()
     return 0
   except SystemExit as done:  # argparse, after --help or --version
     return int(done.code or 0)
@@ -89,7 +91,8 @@ def _run(argv: list[str]) -> None:
   command.add_arguments(parser)
   args = parse(parser, rest)
   log_to_stderr()
-  command.run(args)
+  with reserve_for_results():
+    command.run(args)
 
 
 def _overview() -> argparse.ArgumentParser:

@@ -199,7 +199,7 @@ def fail(argument):
 
 
 @pytest.mark.parametrize(('trouble', 'failure'), [
-    (hang, 'Up: time limit: none within 0.5 seconds'), (fail, 'Up: RuntimeError: broken'),
+    (hang, 'Up: time limit: no result within 0.5 seconds'), (fail, 'Up: RuntimeError: broken'),
     (lambda argument: 'y' * 10**7, None)], ids=['hangs', 'raises', 'returns megabytes'])
 def test_a_tool_in_trouble_costs_its_own_text_alone(taught, trouble, failure):
   prompts = PROMPTS * 2

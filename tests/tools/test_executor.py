@@ -74,7 +74,7 @@ def test_a_hung_call_is_abandoned_and_its_worker_replaced():
     release.set()
     counts = executor.counts['Hang']
     assert [outcome.result for outcome in outcomes] == [None, 'a', None, 'b']
-    assert outcomes[0].failure == 'Hang: time limit: none within 0.1 seconds'
+    assert outcomes[0].failure == 'Hang: time limit: no result within 0.1 seconds'
     assert all(0.1 <= outcome.seconds < WAIT_S / 2 for outcome in outcomes[::2])
     assert (counts.calls, counts.timeouts) == (2, 2)
     # The late threads are gone, and one worker goes on.
@@ -112,18 +112,50 @@ def test_every_exception_is_a_failure_with_its_kind(error, failure, kind):
   assert counts.failures == {kind: 1}
 
 
-def test_long_and_unspeakable_messages_are_failures_too():
+class UnspeakableToolError(ToolError):
+  def __str__(self):
+    raise RuntimeError
+
+
+class WrongMessageToolError(ToolError):
+  def __str__(self):
+    return 5
+
+
+@pytest.mark.parametrize('kind', [UnspeakableError, UnspeakableToolError, WrongMessageToolError])
+def test_an_error_whose_message_cannot_be_read_is_a_failure(kind):
   def fail(argument):
-    raise ValueError('x' * 10**6) if argument == 'long' else UnspeakableError
+    raise kind
+
+  class Batch(Doubling):
+    def call_many(self, arguments, contexts):
+      return [kind() for _ in arguments]
+
+  assert kind.__name__ in one(fail)[0].failure
+  with Executor([Batch()]) as executor:
+    futures_ = executor.submit_all([Request('Double', text) for text in 'ab'])
+    assert all(kind.__name__ in future.result(WAIT_S).failure for future in futures_)
+
+
+def test_a_long_message_is_cut():
+  def fail(argument):
+    raise ValueError('x' * 10**6)
 
   assert len(one(fail, 'long')[0].failure) < 300
-  assert 'UnspeakableError' in one(fail)[0].failure
+
+
+@pytest.mark.parametrize('limit', ['soon', None, 0, -1, float('nan'), float('inf')])
+def test_a_time_limit_that_is_no_number_of_seconds_is_refused(limit):
+  limited = Doubling()
+  limited.time_limit_s = limit
+  with pytest.raises(UserError, match='the time limit of the tool Double'):
+    Executor([limited])
 
 
 @pytest.mark.parametrize('result, reason', [
-  (None, 'TypeError: returned NoneType, not a text'),
-  (35, 'TypeError: returned int, not a text'),
-  (b'35', 'TypeError: returned bytes, not a text'),
+  (None, 'TypeError: returned NoneType, not a string'),
+  (35, 'TypeError: returned int, not a string'),
+  (b'35', 'TypeError: returned bytes, not a string'),
   ('', 'empty result'),
   (' \n ', 'empty result'),
 ])

@@ -18,6 +18,7 @@ from toolformer_jax.data import hub_datasets
 from toolformer_jax.errors import UserError
 from toolformer_jax.runtime.cluster import join_cluster
 from toolformer_jax.runtime.run_dir import Shard
+from toolformer_jax.runtime.standard_output import print_result
 
 log = logging.getLogger(__name__)
 
@@ -74,13 +75,14 @@ def run(args: argparse.Namespace) -> None:
         depends_on={'checkpoint': identity(args.checkpoint), 'corpus': identity(args.corpus)})
   config.save(args.output_dir)
   if shard.count > 1 and not result.complete:
-    print(f'shard {shard.index} of {shard.count} is done; the last one merges and reports')
+    print_result(
+        f'shard {shard.index} of {shard.count} is done; the last one merges and reports')
     return
   if result.complete:
     report = f'{result.summary}\n\n{result.examples}\n'
     (args.output_dir / 'report.md').write_text(report, 'utf-8')
   log.info('%s\n', result.time_table)
-  print(result.summary)
+  print_result(result.summary)
 
 
 def _checked(corpus: str) -> int | None:

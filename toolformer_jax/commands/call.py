@@ -8,6 +8,7 @@ import argparse
 from toolformer_jax.calls import DEFAULT_SYNTAX
 from toolformer_jax.commands import options
 from toolformer_jax.errors import UserError
+from toolformer_jax.runtime.standard_output import print_result
 from toolformer_jax.tools.base import Context
 from toolformer_jax.tools.executor import Executor, ExecutorConfig, Request
 from toolformer_jax.tools.registry import Toolbox
@@ -36,4 +37,4 @@ def run(args: argparse.Namespace) -> None:
     outcome, = executor.run([request])
   if outcome.result is None:
     raise UserError(f'no result: {outcome.failure}')
-  print(outcome.result)
+  print_result(outcome.result)

@@ -13,6 +13,7 @@ import pathlib
 from typing import TYPE_CHECKING, Any
 
 from toolformer_jax.commands import options
+from toolformer_jax.runtime.standard_output import print_result
 
 if TYPE_CHECKING:
   from toolformer_jax.config.run_config import RunConfig
@@ -56,7 +57,7 @@ def run(args: argparse.Namespace) -> None:
         args.tasks, arms=read_arms(args.arms, args.checkpoint), output_dir=args.output_dir,
         call_store=store, **how(args, config))
   config.save(args.output_dir)
-  print(result.report, end='')
+  print_result(result.report, end='')
   result.raise_failures()
 
 

@@ -8,6 +8,7 @@ import argparse
 import pathlib
 
 from toolformer_jax.commands import options
+from toolformer_jax.runtime.standard_output import print_result
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,4 +27,5 @@ def run(args: argparse.Namespace) -> None:
   config = options.configuration(args)
   api.check_is_new(args.output_dir)
   model = api.load_model(args.checkpoint, config=config.model)
-  print(api.export(model, output_dir=args.output_dir, adapter_of=args.adapter))
+  path = api.export(model, output_dir=args.output_dir, adapter_of=args.adapter)
+  print_result(path)

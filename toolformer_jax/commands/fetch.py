@@ -6,6 +6,7 @@ The cache is $TOOLFORMER_CACHE, or ~/.cache/toolformer_jax.
 import argparse
 
 from toolformer_jax.data.catalogue import CATALOGUE, fetch
+from toolformer_jax.runtime.standard_output import print_result
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,4 +18,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
   """Carries the command out."""
-  print(fetch(args.name, accept_terms=args.accept_terms))
+  print_result(fetch(args.name, accept_terms=args.accept_terms))

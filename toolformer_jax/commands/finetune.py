@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from toolformer_jax.commands import options
 from toolformer_jax.errors import UserError
 from toolformer_jax.runtime.cluster import join_cluster
+from toolformer_jax.runtime.standard_output import print_result
 
 if TYPE_CHECKING:
   from collections.abc import Sequence
@@ -57,9 +58,9 @@ def run(args: argparse.Namespace) -> None:
   if first:
     config.save(args.output_dir)
   if not result.finished:
-    print('stopped; the same command continues from the state that was saved')
+    print_result('stopped; the same command continues from the state that was saved')
   elif first:
-    print(args.output_dir)
+    print_result(args.output_dir)
 
 
 def _devices(distributed: bool) -> tuple['Sequence[jax.Device] | None', bool]:

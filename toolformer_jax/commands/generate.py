@@ -15,6 +15,7 @@ from toolformer_jax.commands import options
 from toolformer_jax.data.input_texts import InputText, read_prompts
 from toolformer_jax.data.jsonl import is_unicode
 from toolformer_jax.errors import UserError
+from toolformer_jax.runtime.standard_output import print_result
 from toolformer_jax.tools.base import Context
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
       _check(model, text, config.generation.max_tokens)
     streams = len(texts) == 1 and not args.json
     if streams:
-      print(texts[0].text, end='', flush=True)
+      print_result(texts[0].text, end='')
     for first in range(0, len(texts), _TEXTS_AT_ONCE):
       some = texts[first:first + _TEXTS_AT_ONCE]
       try:
@@ -66,9 +67,9 @@ def run(args: argparse.Namespace) -> None:
             call_store=store, on_text=_print_piece if streams else None)
       finally:
         if streams:
-          print()  # ends the line of the text, also before an error
+          print_result('')  # Ends the line, also before an error message.
       for text, output in zip(some, () if streams else outputs, strict=not streams):
-        print(_shown(text, output, args.json))
+        print_result(_shown(text, output, args.json))
 
 
 def _texts(args: argparse.Namespace) -> list[InputText]:
@@ -94,7 +95,7 @@ def _check(model: 'LanguageModel', text: InputText, max_tokens: int) -> None:
 
 def _print_piece(number: int, piece: str) -> None:
   """Prints the next piece of the only text."""
-  print(piece, end='', flush=True)
+  print_result(piece, end='')
 
 
 def _shown(text: InputText, continuation: 'GeneratedText', as_json: bool) -> str:

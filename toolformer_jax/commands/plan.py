@@ -11,6 +11,7 @@ import os
 
 from toolformer_jax.commands import options
 from toolformer_jax.errors import UserError
+from toolformer_jax.runtime.standard_output import print_result
 
 _STEPS = ('train', 'score', 'prefill', 'decode')
 _SETTINGS = 'tpu.gin'
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
   found = plan(
       model, topology=args.topology, step=args.step, batch=args.batch, length=args.length,
       mesh=args.mesh, search=args.search, config=config.finetune, dtype=config.model.dtype)
-  print(json.dumps(found.record()) if args.json else report(found))
+  print_result(json.dumps(found.record()) if args.json else report(found))
 
 
 def _positive(text: str) -> int:

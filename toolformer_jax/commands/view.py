@@ -10,6 +10,7 @@ import contextlib
 import pathlib
 
 from toolformer_jax.errors import UserError
+from toolformer_jax.runtime.standard_output import print_result
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +28,7 @@ def run(args: argparse.Namespace) -> None:
   live_run = LiveRun(args.directory)
   live_run.read()  # a broken run is refused now, and the first page is fast
   with make_server(live_run, args.port) as server, contextlib.suppress(KeyboardInterrupt):
-    print(f'http://{ADDRESS}:{server.server_port}/', flush=True)
+    print_result(f'http://{ADDRESS}:{server.server_port}/')
     server.serve_forever()
 
 

@@ -1,7 +1,7 @@
-"""Runs tool calls concurrently, each within a time limit; a call always has an outcome.
+"""Runs tool calls concurrently and with a time limit. Every call gets an outcome.
 
-Calls to a tool that is faster in batches are made together, in the order in which they are given:
-which calls share a batch, and so any rounding in their results, does not depend on the moment.
+Calls to a BatchTool are grouped in the order in which they are given. Which calls share a batch,
+and so any rounding in their results, does not depend on timing.
 """
 
 import itertools
@@ -22,10 +22,12 @@ from toolformer_jax.tools.base import BatchTool, Context, Tool, ToolError
 from toolformer_jax.tools.call_store import Answer, CallStore
 
 _MAX_REASON_CHARS = 200
-# A result of megabytes is cut to this many times its limit before it is cleaned: blanks shrink.
+# A very long result is cut to this many times its limit before it is cleaned, because cleaning
+# removes whitespace.
 _SLACK = 8
 _TIME_LIMIT = 'time limit'
-_MAX_HUNG = 50  # calls to one tool: each leaves a thread behind
+# After so many timeouts a tool is not called any more: each one leaves a thread behind.
+_MAX_TIMEOUTS = 50
 
 
 @dataclass(frozen=True)
@@ -33,10 +35,10 @@ class ExecutorConfig:
   """Limits of tool calls, for every command that runs tools.
 
   Attributes:
-    time_limit_s: seconds after which a call is abandoned; a tool that needs longer has a
-      `time_limit_s` of its own.
-    max_result_chars: longer results are cut.
-    workers: threads, that is calls that run at the same time.
+    time_limit_s: seconds after which a call is abandoned. A tool may have a `time_limit_s` of its
+      own, which takes precedence.
+    max_result_chars: longer results are truncated.
+    workers: number of threads, that is of calls that run at the same time.
   """
 
   time_limit_s: float = 10.0
@@ -49,7 +51,7 @@ class ExecutorConfig:
 
 @dataclass(frozen=True)
 class Request:
-  """A call to make: the tool's name as calls spell it, its argument, the document's context."""
+  """A call to make: the tool's name, the argument, and the context of the document."""
 
   tool: str
   argument: str
@@ -58,7 +60,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Outcome:
-  """What came of a call: a clean result, or else the failure, `Tool: reason`; and its duration."""
+  """The outcome of a call: a cleaned result or a failure (`Tool: reason`), and its duration."""
 
   result: str | None
   failure: str | None
@@ -67,10 +69,10 @@ class Outcome:
 
 @dataclass
 class ToolCounts:
-  """How often one tool was called, for how many seconds in all, and how often it failed why.
+  """Calls of one tool, their total duration, and the number of failures by kind.
 
-  A failure's kind is its reason up to the first colon: a ToolError's own words, else the name of
-  the exception.
+  The kind of a failure is its reason up to the first colon: the message of a ToolError, or the
+  name of any other exception.
   """
 
   calls: int = 0
@@ -79,13 +81,13 @@ class ToolCounts:
 
   @property
   def timeouts(self) -> int:
-    """How many calls were abandoned at the time limit."""
+    """The number of calls that were abandoned at the time limit."""
     return self.failures[_TIME_LIMIT]
 
 
 @dataclass
 class _Job:
-  """Calls to one tool that are made together."""
+  """Calls of one tool that run as one batch."""
 
   requests: Sequence[Request]
   futures: Sequence[futures.Future[Outcome]]
@@ -94,10 +96,11 @@ class _Job:
 
 
 class Executor:
-  """Runs calls on threads; to be used as a context manager, or closed.
+  """Runs calls on threads. Use it as a context manager, or close it.
 
-  A thread cannot be killed: one whose call is over the time limit is abandoned, its result
-  ignored, and another takes its place. All threads are daemons, so none hangs the exit.
+  A thread cannot be killed. If its call exceeds the time limit, the thread is abandoned, its result
+  is ignored, and a new thread takes its place. All threads are daemons, so that none of them keeps
+  the program from ending.
 
   Attributes:
     counts: ToolCounts by the tool's name.
@@ -114,14 +117,18 @@ class Executor:
     """Starts the threads.
 
     Args:
-      tools: the tools that can be called, by their names.
-      config: limits; calls made together have the sum of their time limits.
-      syntax: results are cleaned so that they cannot open or close a call in it.
+      tools: the tools that can be called.
+      config: limits. A batch has the sum of the time limits of its calls.
+      syntax: results are cleaned so that they cannot open or close a call in this syntax.
       store: calls whose result it holds are not run again.
+
+    Raises:
+      UserError: the time limit of a tool is not a positive number.
     """
     self._store = store
     self._tools = {tool.name: tool for tool in tools}
     self._config = config
+    self._time_limits_s = {name: _time_limit_s(tool, config) for name, tool in self._tools.items()}
     self._syntax = syntax
     self._closed = False
     self._lock = threading.Lock()
@@ -132,7 +139,7 @@ class Executor:
 
   @property
   def tool_names(self) -> list[str]:
-    """What the tools are called."""
+    """The names of the tools."""
     return list(self._tools)
 
   def __enter__(self) -> Self:
@@ -142,7 +149,7 @@ class Executor:
     self.close()
 
   def submit(self, request: Request) -> futures.Future[Outcome]:
-    """Returns the future Outcome of `request`: a tool's failure is an outcome, not an exception.
+    """Returns a future Outcome. If the tool fails, that is an outcome and not an exception.
 
     Raises:
       UserError: there is no such tool.
@@ -156,7 +163,7 @@ class Executor:
     return self.submit(Request(tool, argument, context or Context()))
 
   def submit_all(self, requests: Sequence[Request]) -> list[futures.Future[Outcome]]:
-    """Returns the future outcomes of `requests`; equal ones are made once.
+    """Returns the future outcomes of `requests`. Equal requests are executed once.
 
     Raises:
       UserError, RuntimeError: as `submit`.
@@ -184,11 +191,11 @@ class Executor:
     return tool.batch if isinstance(tool, BatchTool) else 1
 
   def run(self, requests: Iterable[Request]) -> list[Outcome]:
-    """Returns the outcomes of `requests`, in their order; raises what `submit` raises."""
+    """Returns the outcomes of `requests`, in order. Raises what `submit` raises."""
     return [future.result() for future in self.submit_all(list(requests))]
 
   def close(self) -> None:
-    """Cancels the calls that have not started, and lets go of the threads of those that have."""
+    """Cancels the calls that have not started. Threads end after their current call."""
     with self._lock:
       if self._closed:
         return
@@ -203,12 +210,12 @@ class Executor:
       for future in self._waiting.get_nowait().futures:
         future.cancel()
     except queue.Empty:
-      pass  # A worker was faster.
+      pass  # A worker has taken it.
 
   def _work(self) -> None:
-    """Runs jobs until the executor is closed, or until this thread is abandoned during one."""
+    """Runs jobs until the executor is closed, or until a job of this thread is abandoned."""
     while (job := self._waiting.get()) is not None:
-      # All of them, or those that nobody has cancelled.
+      # Leaves out the requests that were cancelled.
       wanted = [future.set_running_or_notify_cancel() for future in job.futures]
       job.requests = list(itertools.compress(job.requests, wanted))
       job.futures = list(itertools.compress(job.futures, wanted))
@@ -216,39 +223,39 @@ class Executor:
         return
 
   def _execute(self, job: _Job) -> bool:
-    """Runs `job`; returns whether its outcome was still wanted."""
+    """Runs `job`. Returns False if it was abandoned in the meantime."""
     tool = self._tools[job.requests[0].tool]
-    limit_s = getattr(tool, 'time_limit_s', self._config.time_limit_s) * len(job.requests)
+    limit_s = self._time_limits_s[tool.name] * len(job.requests)
     job.started = time.perf_counter()
     clock = threading.Timer(limit_s, self._abandon, [job, limit_s])
     clock.daemon = True
     clock.start()
     try:
       answers = self._stored(tool, job) or self._call(tool, job.requests)
-    except errors.UserError as error:  # not the tool's failure: the store cannot be read
+    except errors.UserError as error:  # The store cannot be read, so the run has to stop.
       return self._settle(job, error)
-    except BaseException as error:  # Whatever a tool does, a worker lives on.
+    except BaseException as error:  # Nothing that a tool raises may end the worker thread.
       answers = [_failure(error)] * len(job.requests)
     finally:
       clock.cancel()
     return self._settle(job, answers)
 
   def _abandon(self, job: _Job, limit_s: float) -> None:
-    """Ends the wait for `job`, which is over its time; another thread takes its worker's place."""
-    late = Answer(None, f'{_TIME_LIMIT}: none within {limit_s} seconds', lasting=False)
+    """Gives up on `job`, which exceeds its time limit, and replaces its thread."""
+    late = Answer(None, f'{_TIME_LIMIT}: no result within {limit_s:g} seconds', lasting=False)
     if self._settle(job, [late] * len(job.requests)):
       _start_thread(self._work)
 
   def _stored(self, tool: Tool, job: _Job) -> list[Answer]:
-    """Returns the answers in the store; none at all if one is missing, so that batches stay."""
+    """Returns the stored answers, or none if one is missing, so that batches stay the same."""
     if not self._store:
       return []
     found = [self._store.find(tool, request.argument, request.context) for request in job.requests]
     return found if all(found) else []
 
   def _call(self, tool: Tool, requests: Sequence[Request]) -> list[Answer]:
-    if self.counts[tool.name].timeouts >= _MAX_HUNG:
-      raise TimeoutError(f'given up after {_MAX_HUNG} calls that were over their time')
+    if self.counts[tool.name].timeouts >= _MAX_TIMEOUTS:
+      raise TimeoutError(f'not called any more after {_MAX_TIMEOUTS} timeouts')
     if isinstance(tool, BatchTool):
       results = tool.call_many([request.argument for request in requests],
                                [request.context for request in requests])
@@ -262,13 +269,16 @@ class Executor:
     if isinstance(result, Exception):
       return _failure(result)
     if not isinstance(result, str):
-      return _failure(TypeError(f'returned {type(result).__name__}, not a text'))
+      return _failure(TypeError(f'returned {type(result).__name__}, not a string'))
     start = result.lstrip()[:_SLACK * self._config.max_result_chars]
-    # Half a character cannot be written to a file.
+    # A lone surrogate cannot be written to a file.
     return Answer(start.encode('utf-8', 'replace').decode('utf-8'))
 
   def _settle(self, job: _Job, answers: Sequence[Answer] | errors.UserError) -> bool:
-    """Gives `job` its outcomes and counts them, unless it has some: worker and clock compete."""
+    """Sets and counts the outcomes of `job`. Returns False if it already has outcomes.
+
+    The worker and the timer compete to settle a job.
+    """
     seconds = time.perf_counter() - job.started
     with self._lock:
       if job.settled:
@@ -280,18 +290,18 @@ class Executor:
       outcomes = [self._outcome(job.requests[0].tool, answer, seconds / len(answers))
                   for answer in answers]
       self._keep(job, answers)
-    except Exception as error:  # nobody shall wait for ever
+    except Exception as error:  # Otherwise the caller would wait forever.
       for future in job.futures:
         future.set_exception(error)
       return True
     self._count(job.requests[0].tool, outcomes)
-    # A callback of a future may submit the next call: no lock is held.
+    # No lock is held here, because a callback of a future may submit the next call.
     for future, outcome in zip(job.futures, outcomes, strict=True):
       future.set_result(outcome)
     return True
 
   def _keep(self, job: _Job, answers: Sequence[Answer]) -> None:
-    """Puts `answers` into the store, if there is one."""
+    """Writes `answers` to the store, if there is one."""
     if self._store:
       self._store.add(self._tools[job.requests[0].tool],
                       [(request.argument, request.context, answer)
@@ -318,9 +328,25 @@ def _start_thread(function: Callable[[], None]) -> None:
   threading.Thread(target=function, name='tool', daemon=True).start()
 
 
+def _time_limit_s(tool: Tool, config: ExecutorConfig) -> float:
+  """Returns the time limit of one call of `tool`."""
+  try:
+    limit_s = float(getattr(tool, 'time_limit_s', config.time_limit_s))
+  except Exception as error:  # the attribute may be a property of the user's
+    raise errors.UserError(f'the time limit of the tool {tool.name} is not a number ({error})'
+                           ) from error
+  if not 0 < limit_s <= threading.TIMEOUT_MAX:
+    raise errors.UserError(f'the time limit of the tool {tool.name} must be positive, not '
+                           f'{limit_s:g}')
+  return limit_s
+
+
 def _failure(error: BaseException) -> Answer:
-  """Returns the answer that says why `error` was raised, on one line that is never blank."""
+  """Returns an answer with the reason of `error`: one line, not blank."""
   is_answer = isinstance(error, ToolError)
-  text = str(error) if is_answer else traceback.format_exception_only(error)[-1]
+  try:
+    text = str(error) if is_answer else traceback.format_exception_only(error)[-1]
+  except BaseException:  # `__str__` is the tool's own code.
+    text = f'{type(error).__name__}: its message cannot be read'
   reason = ' '.join(text[:_MAX_REASON_CHARS].split()) or type(error).__name__
   return Answer(None, reason.encode('utf-8', 'replace').decode('utf-8'), lasting=is_answer)
