@@ -22,8 +22,7 @@ import numpy as np
 from safetensors.numpy import save_file
 from tokenizers.pre_tokenizers import ByteLevel
 
-from toolformer_jax.checkpoints.hf_config import write_config
-from toolformer_jax.checkpoints.hf_weights import tensor_names, weights
+from toolformer_jax.checkpoints.families import family_of, write_config
 from toolformer_jax.checkpoints.huggingface import load_directory
 from toolformer_jax.models.presets import preset
 from toolformer_jax.sharding import make_mesh
@@ -58,9 +57,9 @@ def write(path: pathlib.Path, layers: int) -> None:
   config = preset('gpt2_1.5b').replace(layers=layers)
   path.mkdir(parents=True, exist_ok=True)
   rng, where = np.random.default_rng(0), {}
-  for weight in {weight.name: weight for weight in weights('gpt2', config)}.values():
+  for weight in {weight.name: weight for weight in family_of(config).weights(config)}.values():
     file = f'{len(where):05}.safetensors'
-    names = tensor_names(weight, layers)
+    names = weight.tensor_names(layers)
     save_file({name: rng.random(weight.shape, np.float32) for name in names}, path / file)
     where |= dict.fromkeys(names, file)
   (path / 'model.safetensors.index.json').write_text(json.dumps({'weight_map': where}))

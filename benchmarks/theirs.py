@@ -14,8 +14,8 @@ import numpy as np
 import torch
 import transformers
 
+from toolformer_jax.checkpoints.families import write_config
 from toolformer_jax.checkpoints.gguf import GgufFile
-from toolformer_jax.checkpoints.hf_config import write_config
 from toolformer_jax.data import catalogue as fetch
 from toolformer_jax.models.config import DecoderConfig
 
@@ -99,7 +99,7 @@ class Transformers:
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     file = pathlib.Path(fetch.fetch('smollm2-135m'))
     ours = GgufFile(file)
-    self.tokenizer, self.config = ours.tokenizer(), ours.config()
+    self.tokenizer, self.config = ours.tokenizer(), ours.read_config()[1]
     source = {'gguf_file': file.name} if exported is None else {}
     self.model = transformers.AutoModelForCausalLM.from_pretrained(
         exported or file.parent, **source, dtype=getattr(torch, dtype)).eval()

@@ -585,7 +585,7 @@ def test_half_a_character_is_refused_and_the_folder_stays_free(fails, run, workp
       'score', '--checkpoint', checkpoint, '--input', 'half.jsonl', '--output', 'out.jsonl')
   assert '--prompt: the text is not UTF-8' in fails(
       'generate', '--checkpoint', checkpoint, '--tools', 'calculator', '--prompt', '\udcff')
-  assert 'must be one token' in fails(
+  assert 'must be a single token' in fails(
       *annotate(corpus, checkpoint, "--gin.CallSyntax.start='<API>'"))
   assert run(*annotate(corpus, checkpoint))[0] == 0
 

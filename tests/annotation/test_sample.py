@@ -82,5 +82,5 @@ def test_what_the_model_has_no_room_for_is_refused(model):
 
 
 def test_a_start_of_several_tokens_is_refused(model):
-  with pytest.raises(UserError, match='must be one token'):
+  with pytest.raises(UserError, match='must be a single token'):
     check_fits(model, PROMPT, AnnotationConfig(), CallSyntax(start=' <API>'))

@@ -33,6 +33,6 @@ def test_an_unknown_architecture_is_refused(tmp_path):
 
 
 def test_the_real_model(smollm2_path):
-  config = GgufFile(smollm2_path).config()
+  config = GgufFile(smollm2_path).read_config()[1]
   assert (config.layers, config.embed_dim, config.heads, config.kv_heads) == (30, 576, 9, 3)
   assert config.tied_head and config.rotary_base == 100_000

@@ -19,7 +19,7 @@ def _load(name):
   ('wikipedia-sample', 'unknown model'),
   ('no/such/folder', 'there is no checkpoint no/such/folder'),
   ('no_such_file.gguf', 'there is no file no_such_file.gguf'),
-  ('hf://org/name', 'cannot fetch hf://org/name'),
+  ('hf://org/name', 'cannot download hf://org/name'),
 ])
 def test_names_that_are_no_model(name, message):
   with pytest.raises(UserError, match=message):
@@ -27,7 +27,7 @@ def test_names_that_are_no_model(name, message):
 
 
 @pytest.mark.parametrize(('file', 'message'), [
-  ('model.safetensors', 'Hugging Face folder'), ('notes.txt', 'holds no usable model')])
+  ('model.safetensors', 'Hugging Face directory'), ('notes.txt', 'holds no usable model')])
 def test_folders_that_are_no_model(file, message, tmp_path):
   (tmp_path / file).touch()
   with pytest.raises(UserError, match=message):
@@ -35,7 +35,7 @@ def test_folders_that_are_no_model(file, message, tmp_path):
 
 
 @pytest.mark.parametrize(('name', 'message'), [
-  ('broken.gguf', 'not a readable GGUF file'), ('model.bin', 'is no checkpoint')])
+  ('broken.gguf', 'not a readable GGUF file'), ('model.bin', 'is not a checkpoint')])
 def test_files_that_are_no_model(name, message, tmp_path):
   (tmp_path / name).write_bytes(b'nothing of the kind')
   with pytest.raises(UserError, match=message):

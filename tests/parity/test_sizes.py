@@ -9,8 +9,7 @@ import torch
 import transformers
 
 from toolformer_jax import sharding
-from toolformer_jax.checkpoints.hf_config import model_type, read_config, write_config
-from toolformer_jax.checkpoints.hf_weights import tensor_names, weights
+from toolformer_jax.checkpoints.families import family_of, read_config, write_config
 from toolformer_jax.models.decoder import Decoder
 from toolformer_jax.models.language_model import abstract_variables
 from toolformer_jax.models.presets import PRESETS
@@ -28,9 +27,9 @@ def on_meta(config):
 @pytest.mark.parametrize('name', PRESETS)
 def test_names_and_shapes_of_an_import(name):
   config = PRESETS[name]
-  table = weights(model_type(config), config)
+  table = family_of(config).weights(config)
   ours = {tensor: weight.shape for weight in table
-          for tensor in tensor_names(weight, config.layers)}
+          for tensor in weight.tensor_names(config.layers)}
   assert ours == on_meta(config)
   params = abstract_variables(Decoder(config))['params']
   leaves = sharding.unbox(params)
@@ -44,7 +43,7 @@ def test_names_and_shapes_of_an_import(name):
 @pytest.mark.parametrize('name', PRESETS)
 def test_a_configuration_written_is_read_again(name):
   config = PRESETS[name]
-  assert read_config(write_config(config), name) == (model_type(config), config)
+  assert read_config(write_config(config), name) == (family_of(config), config)
 
 
 @pytest.mark.parametrize(('shape', 'share'), [((1, 8, 1), 8), ((1, 4, 2), 8), ((1, 1, 8), 8),

@@ -1,1 +1,1 @@
-"""Weights in and out."""
+"""Loads and exports models: Hugging Face, GGUF, PEFT and Orbax. Model families are in families/."""

@@ -1,7 +1,7 @@
-"""Reads GGUF files (llama.cpp's format): configuration, tokenizer, and weights dequantised.
+"""Reads GGUF files (the format of llama.cpp): configuration, tokenizer and dequantized weights.
 
-A file is read as if it were a Hugging Face directory: its fields as those of config.json, its
-tensors under the names, and laid out, as transformers has them.
+The metadata are converted to the fields of a config.json, and the tensors to the names and shapes
+of transformers, so that the families of `checkpoints/families` read both formats.
 """
 
 import pathlib
@@ -11,17 +11,19 @@ import gguf
 import numpy as np
 from jax.sharding import Mesh
 
+from toolformer_jax.checkpoints.families import Family, read_config
 from toolformer_jax.checkpoints.gguf_tokenizer import read_tokenizer
-from toolformer_jax.checkpoints.hf_config import read_config
-from toolformer_jax.checkpoints.tensors import Header, load
+from toolformer_jax.checkpoints.tensors import Header, build_model
 from toolformer_jax.errors import UserError
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.tokenizer import Tokenizer
 
-_TYPES = {'llama': 'llama', 'qwen2': 'qwen2', 'qwen3': 'qwen3', 'gemma3': 'gemma3_text',
-          'gpt2': 'gpt2'}
-# Fields of an architecture, and what config.json calls them; '' where that says nothing.
+# The architectures of llama.cpp that are supported, and their model types in transformers.
+_MODEL_TYPES = {
+    'llama': 'llama', 'qwen2': 'qwen2', 'qwen3': 'qwen3', 'gemma3': 'gemma3_text',
+    'gpt2': 'gpt2'}
+# Metadata of an architecture and the fields of config.json; '' if there is no such field.
 _LLAMA_FIELDS = {
     'block_count': 'num_hidden_layers', 'embedding_length': 'hidden_size',
     'feed_forward_length': 'intermediate_size', 'attention.head_count': 'num_attention_heads',
@@ -34,7 +36,7 @@ _GPT2_FIELDS = {
     'block_count': 'n_layer', 'embedding_length': 'n_embd', 'feed_forward_length': 'n_inner',
     'attention.head_count': 'n_head', 'attention.layer_norm_epsilon': 'layer_norm_epsilon',
     'context_length': 'n_positions', 'vocab_size': ''}
-# Names of transformers' tensors and of theirs; a layer's begin with `blk.`.
+# Names of the tensors in transformers and in GGUF, where those of a layer begin with `blk.`.
 _LLAMA_NAMES = {
     'model.embed_tokens': 'token_embd', 'model.norm': 'output_norm', 'lm_head': 'output'}
 _LLAMA_BLOCK = {
@@ -46,7 +48,7 @@ _GPT2_NAMES = {'transformer.wte': 'token_embd', 'transformer.wpe': 'position_emb
                'transformer.ln_f': 'output_norm', 'lm_head': 'output'}
 _GPT2_BLOCK = {'ln_1': 'attn_norm', 'attn.c_attn': 'attn_qkv', 'attn.c_proj': 'attn_output',
                'ln_2': 'ffn_norm', 'mlp.c_fc': 'ffn_up', 'mlp.c_proj': 'ffn_down'}
-_MOST_LAYERS = 10_000  # a damaged file shall not name more tensors than fit in memory
+_MAX_LAYERS = 10_000  # A damaged file must not make us list more names than fit in memory.
 _GEMMA_27B_LAYERS = 62
 
 
@@ -54,27 +56,27 @@ def load_gguf(path: pathlib.Path, mesh: Mesh, dtype: str = 'float32') -> Languag
   """Returns the model of a GGUF file on `mesh`, its weights in float32.
 
   Raises:
-    UserError: it is broken, or not understood.
+    UserError: it is broken or not supported.
   """
   file = GgufFile(path)
-  return load(_TYPES[file.architecture], file.config().replace(dtype=dtype), file.tokenizer(),
-              file, mesh)
+  family, config = file.read_config()
+  return build_model(family, config.replace(dtype=dtype), file, file.tokenizer, mesh)
 
 
 class GgufFile:
-  """An open GGUF file; its tensors are named as in transformers.
+  """An open GGUF file. Its tensors have the names of transformers.
 
   Attributes:
     where: its path.
-    architecture: llama.cpp's name of it.
+    architecture: the architecture, as llama.cpp calls it.
     headers: shape and dtype of all tensors, by name.
   """
 
   def __init__(self, path: pathlib.Path):
-    """Opens the file; its tensors are memory-mapped.
+    """Opens the file. Its tensors are memory-mapped.
 
     Raises:
-      UserError: it is not a GGUF file, is cut short, or is of an architecture that we do not know.
+      UserError: it is not a GGUF file, is truncated, or has an unsupported architecture.
     """
     self.where = str(path)
     try:
@@ -83,12 +85,12 @@ class GgufFile:
       raise UserError(f'{path} is not a readable GGUF file: {error}') from error
     self._fields = reader.fields
     self.architecture = self._field('general.architecture')
-    if self.architecture not in _TYPES:
-      raise UserError(f'{path} holds the architecture {self.architecture!r}; '
-                      f'known are {", ".join(_TYPES)}')
+    if not isinstance(self.architecture, str) or self.architecture not in _MODEL_TYPES:
+      raise UserError(f'{path} has the architecture {self.architecture!r}; '
+                      f'supported are {", ".join(_MODEL_TYPES)}')
     names = self._names()
     self._tensors = {names.get(tensor.name, tensor.name): tensor for tensor in reader.tensors}
-    # Dequantised they are all float32.
+    # Dequantized tensors are float32.
     self.headers = {name: Header(self._shape(name), 'float32') for name in self._tensors}
 
   def _field(self, name: str, default: Any = None) -> Any:
@@ -96,13 +98,13 @@ class GgufFile:
       try:
         return self._fields[name].contents()
       except ValueError as error:
-        raise UserError(f'{self.where}: the field {name} is broken: {error}') from error
+        raise UserError(f'{self.where}: the field {name} cannot be read: {error}') from error
     if default is None:
       raise UserError(f'{self.where} has no field {name}')
     return default
 
   def _names(self) -> dict[str, str]:
-    """Returns the names of transformers by those of the file."""
+    """Returns the names in transformers by the names in the file."""
     plain, block, prefix = _LLAMA_NAMES, _LLAMA_BLOCK, 'model.layers'
     if self.architecture == 'gpt2':
       plain, block, prefix = _GPT2_NAMES, _GPT2_BLOCK, 'transformer.h'
@@ -112,19 +114,25 @@ class GgufFile:
           'ffn_norm', 'post_feedforward_layernorm': 'post_ffw_norm'}
     else:
       block = block | {'post_attention_layernorm': 'ffn_norm'}
-    layers = range(min(self._field(f'{self.architecture}.block_count'), _MOST_LAYERS))
+    layers = range(min(self._integer(f'{self.architecture}.block_count'), _MAX_LAYERS))
     pairs = [*plain.items(), *((f'{prefix}.{i}.{theirs}', f'blk.{i}.{name}')
                                for i in layers for theirs, name in block.items())]
     return {f'{name}.{part}': f'{theirs}.{part}'
             for theirs, name in pairs for part in ('weight', 'bias')}
 
-  def config(self) -> DecoderConfig:
-    """Returns the decoder's configuration.
+  def _integer(self, name: str, default: Any = None) -> int:
+    value = self._field(name, default)
+    if not isinstance(value, int) or value < 0:
+      raise UserError(f'{self.where}: the field {name} must be a non-negative integer')
+    return value
+
+  def read_config(self) -> tuple[Family, DecoderConfig]:
+    """Returns the model family and the configuration of the decoder.
 
     Raises:
-      UserError: a field is missing, or is not understood.
+      UserError: a field is missing, wrong or not supported.
     """
-    kind = _TYPES[self.architecture]
+    kind = _MODEL_TYPES[self.architecture]
     fields = {'model_type': kind, 'tie_word_embeddings': 'lm_head.weight' not in self._tensors}
     known = _GPT2_FIELDS if kind == 'gpt2' else _LLAMA_FIELDS
     start = f'{self.architecture}.'
@@ -135,9 +143,9 @@ class GgufFile:
     if kind == 'gpt2':
       fields |= {'activation_function': 'gelu_new'}
     elif kind == 'gemma3_text':
-      # Except in the largest, llama.cpp scales scores by the size of a head.
+      # In all but the largest model, llama.cpp scales attention scores by the size of a head.
       if fields.get('num_hidden_layers') == _GEMMA_27B_LAYERS:
-        raise UserError(f'{self.where} is a Gemma 3 of 27B, which is not supported')
+        raise UserError(f'{self.where} is Gemma 3 27B, which is not supported')
       fields |= {'hidden_activation': 'gelu_pytorch_tanh',
                  'query_pre_attn_scalar': self._field(start + 'attention.key_length')}
     else:
@@ -146,40 +154,36 @@ class GgufFile:
     scaling = self._field(start + 'rope.scaling.type', 'linear')
     if scaling != 'none' and factor != 1:
       fields['rope_scaling'] = {'rope_type': scaling, 'factor': factor}
-    config = read_config(fields | {'vocab_size': self._vocab_size()}, self.where)[1]
+    family, config = read_config(fields | {'vocab_size': self._vocab_size()}, self.where)
     for name in ('rope.dimension_count', 'attention.value_length'):
       if self._field(start + name, config.head_dim) != config.head_dim:
         raise UserError(f'{self.where}: {start}{name} differs from the size of a head, which is '
                         'not supported')
-    return config
+    return family, config
 
   def tokenizer(self) -> Tokenizer:
     """Returns the tokenizer that the metadata describe.
 
     Raises:
-      UserError: it is of an unknown kind.
+      UserError: it is broken or not supported.
     """
     def field(name, default=None):
       return self._field(f'tokenizer.ggml.{name}', default)
     return read_tokenizer(field, self.where, self._vocab_size())
 
   def _vocab_size(self) -> int:
-    """Returns the number of rows of the embedding table.
-
-    Raises:
-      UserError: there is none.
-    """
+    """Returns the number of rows of the embedding table."""
     for name in ('model.embed_tokens.weight', 'transformer.wte.weight'):
       if name in self.headers:
         return self.headers[name].shape[0]
     raise UserError(f'{self.where} lacks the tensor token_embd.weight')
 
   def _transposed(self, name: str) -> bool:
-    """Tells whether transformers has a tensor's axes the other way round: GPT-2's matrices."""
+    """Returns whether transformers has the transpose of a tensor: the matrices of GPT-2."""
     return self.architecture == 'gpt2' and name.endswith('.weight') and '.c_' in name
 
   def _shape(self, name: str) -> tuple[int, ...]:
-    """Returns a tensor's shape in transformers; the file has the fastest axis first."""
+    """Returns the shape of a tensor in transformers. In the file, the fastest axis is first."""
     shape = tuple(self._tensors[name].shape.tolist())
     return shape if self._transposed(name) else shape[::-1]
 
@@ -187,28 +191,29 @@ class GgufFile:
     """Returns one tensor in float32.
 
     Raises:
-      UserError: it is quantised in a way that is not known.
+      UserError: its quantization is not supported.
     """
     tensor = self._tensors[name]
     try:
       found = gguf.dequantize(tensor.data, tensor.tensor_type).astype(np.float32, copy=False)
     except NotImplementedError as error:
-      raise UserError(f'{self.where}: the tensor {tensor.name} is quantised as '
+      raise UserError(f'{self.where}: the tensor {tensor.name} is quantized as '
                       f'{tensor.tensor_type.name}, which is not supported') from error
     if self._transposed(name):
       return found.T
     if self.architecture == 'gemma3' and name.endswith('norm.weight'):
-      return found - 1  # transformers keeps the difference from 1
+      return found - 1  # transformers stores the difference from 1.
     if self.architecture == 'llama' and ('.q_proj.' in name or '.k_proj.' in name):
-      return self._halved(name, found)
+      return self._deinterleave(name, found)
     return found
 
-  def _halved(self, name: str, tensor: np.ndarray) -> np.ndarray:
-    """Undoes llama.cpp's interleaving of the rotary pairs of Llama's heads: theirs are a half head
-    apart in transformers.
+  def _deinterleave(self, name: str, tensor: np.ndarray) -> np.ndarray:
+    """Reorders the rows of a Llama head, of which llama.cpp interleaves the rotary pairs.
+
+    In transformers, the two dimensions of a pair are half a head apart.
     """
-    heads = self._field('llama.attention.head_count')
+    heads = self._integer('llama.attention.head_count')
     if '.k_proj.' in name:
-      heads = self._field('llama.attention.head_count_kv', heads)
+      heads = self._integer('llama.attention.head_count_kv', heads)
     pairs = tensor.reshape(heads, -1, 2, *tensor.shape[1:])
     return pairs.swapaxes(1, 2).reshape(tensor.shape)

@@ -1,4 +1,4 @@
-"""The tokenizer that the metadata of a GGUF file describe."""
+"""Builds the tokenizer that the metadata of a GGUF file describe."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,50 +6,52 @@ from typing import Any
 from toolformer_jax.errors import UserError
 from toolformer_jax.tokenizer import Tokenizer
 
-_NORMAL, _CONTROL, _WHOLE = 1, 3, 4  # gguf's types of tokens: plain, special, and never cut
+_NORMAL, _CONTROL, _USER_DEFINED = 1, 3, 4  # token types of llama.cpp
 _LLAMA3 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
            r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
-# How byte-level tokenizers cut a text before they merge, by the names that llama.cpp gives.
-_CUTS = {
+# Pre-tokenization of byte-level tokenizers, by the names of llama.cpp.
+_PRE_TOKENIZERS = {
     'gpt-2': {'split_digits': False},
     'smollm': {'split_digits': True},
     'llama-bpe': {'split_digits': False, 'pattern': _LLAMA3, 'ignore_merges': True},
-    'qwen2': {'split_digits': False, 'pattern': _LLAMA3.replace('{1,3}', ''), 'composed': True}}
+    'qwen2': {'split_digits': False, 'pattern': _LLAMA3.replace('{1,3}', ''), 'nfc': True}}
 
 
 def read_tokenizer(field: Callable[..., Any], where: str, vocab_size: int) -> Tokenizer:
   """Returns a tokenizer.
 
   Args:
-    field: from the name of a field, without `tokenizer.ggml.`, and a default to its value.
+    field: returns the value of a field; its arguments are the name without `tokenizer.ggml.`, and a
+      default.
     where: the file, for errors.
-    vocab_size: rows of the model's embedding table.
+    vocab_size: rows of the embedding table.
 
   Raises:
-    UserError: it is broken, or of an unknown kind.
+    UserError: it is broken or not supported.
   """
   model, pre = field('model'), field('pre', 'default')
   ids = {'bos_id': field('bos_token_id', -1), 'eos_id': field('eos_token_id', -1)}
   ids = {name: None if i == -1 else i for name, i in ids.items()} | {'vocab_size': vocab_size}
   tokens = field('tokens')
-  def of(kind, values=tokens):
-    return [value for value, its in zip(values, field('token_type'), strict=True) if its == kind]
+  def of_type(wanted, values=tokens):
+    types = field('token_type')
+    return [value for value, found in zip(values, types, strict=True) if found == wanted]
   try:
-    special, whole = of(_CONTROL), of(_WHOLE)
-    if model == 'gpt2' and pre in _CUTS:
+    special, added = of_type(_CONTROL), of_type(_USER_DEFINED)
+    if model == 'gpt2' and pre in _PRE_TOKENIZERS:
       merges = [tuple(merge.split(' ')) for merge in field('merges')]
       return Tokenizer.byte_level_bpe(
-          tokens, merges, special, whole=whole, **_CUTS[pre], **ids)
+          tokens, merges, special, added=added, **_PRE_TOKENIZERS[pre], **ids)
     if model == 'llama' and field('add_space_prefix', True) is False:
-      scores = of(_NORMAL, field('scores'))
+      scores = of_type(_NORMAL, field('scores'))
       if scores != sorted(scores, reverse=True):
-        raise UserError(f'{where}: the scores of its tokens do not fall with their ids, which is '
-                        'not supported')
+        raise UserError(f'{where}: a tokenizer whose scores do not decrease with the ids is not '
+                        'supported')
       return Tokenizer.sentencepiece_bpe(
-          tokens, special, whole, tokens[field('unknown_token_id')], **ids)
+          tokens, special, added, tokens[field('unknown_token_id')], **ids)
   except UserError:
     raise
-  except Exception as error:  # `tokenizers` raises the bare kind
+  except Exception as error:  # `tokenizers` raises plain exceptions
     raise UserError(f'{where} has a broken tokenizer: {error}') from error
-  raise UserError(f'{where} has a tokenizer of an unknown kind, {model}/{pre}, or one that begins '
-                  'every text with a space')
+  raise UserError(f'{where}: the tokenizer {model}/{pre} is not supported, or adds a space to '
+                  'every text')

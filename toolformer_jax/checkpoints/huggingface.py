@@ -9,15 +9,15 @@ from jax.sharding import Mesh
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from toolformer_jax.checkpoints.hf_config import model_type, read_config, write_config
+from toolformer_jax.checkpoints.families import family_of, read_config, write_config
+from toolformer_jax.checkpoints.families.weights import group_by_tensor
 from toolformer_jax.checkpoints.hf_files import (
   SAFETENSORS,
   SAFETENSORS_INDEX,
   has_weights,
   open_weights,
 )
-from toolformer_jax.checkpoints.hf_weights import sharing_tensors, tensor_names
-from toolformer_jax.checkpoints.tensors import leaf, load
+from toolformer_jax.checkpoints.tensors import build_model, leaf
 from toolformer_jax.errors import UserError
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.language_model import LanguageModel
@@ -29,7 +29,7 @@ _FILE_BYTES = 4 * 2**30
 
 
 def is_directory(path: pathlib.Path) -> bool:
-  """Tells whether `path` is a Hugging Face directory with weights that can be read."""
+  """Returns whether `path` is a Hugging Face directory with weights in a supported format."""
   return (path / _CONFIG).is_file() and has_weights(path)
 
 
@@ -37,55 +37,70 @@ def load_directory(path: pathlib.Path, mesh: Mesh, dtype: str = 'float32') -> La
   """Returns the model of a Hugging Face directory on `mesh`, its weights in float32.
 
   Args:
-    path: holds config.json, weights (one file, or an index and its files), and a tokenizer.
-    mesh: where each weight is read to, the shard of a device straight from the file.
-    dtype: of the computation.
+    path: has config.json, weights (one file, or an index and its files), and a tokenizer.
+    mesh: devices of the model. Each one reads its own shards from the files.
+    dtype: dtype of the computation.
 
   Raises:
-    UserError: a file is missing or broken, or is not understood.
+    UserError: a file is missing, broken or not supported.
   """
   fields = read_json(path / _CONFIG)
-  kind, config = read_config(fields, str(path / _CONFIG))
-  tokenizer = load_tokenizer(path, fields)
-  return load(kind, config.replace(dtype=dtype), tokenizer, open_weights(path), mesh)
+  family, config = read_config(fields, str(path / _CONFIG))
+  return build_model(family, config.replace(dtype=dtype), open_weights(path),
+                     lambda: load_tokenizer(path, fields), mesh)
 
 
 def load_config(path: pathlib.Path) -> DecoderConfig:
-  """Returns what the decoder of a Hugging Face directory looks like.
+  """Returns the configuration of the decoder in a Hugging Face directory.
 
   Raises:
-    UserError: config.json is broken, or is not understood.
+    UserError: config.json is broken or not supported.
   """
   return read_config(read_json(path / _CONFIG), str(path / _CONFIG))[1]
 
 
 def load_tokenizer(path: pathlib.Path, fields: dict[str, Any]) -> Tokenizer:
-  """Returns the tokenizer of a directory; `fields` of its config.json name its special ids.
+  """Returns the tokenizer of a directory. `fields` of its config.json have the special ids.
 
   Raises:
-    UserError: there is none, or it is of a kind that is not supported.
+    UserError: there is none, or it is not supported.
   """
   end = fields.get('eos_token_id')
-  ends = end if isinstance(end, list) else [end]
+  ends = end or [None] if isinstance(end, list) else [end]
+  for name, values in (('bos_token_id', [fields.get('bos_token_id')]), ('eos_token_id', ends)):
+    if not all(value is None or (type(value) is int and value >= 0) for value in values):
+      raise UserError(f'{path / _CONFIG}: {name} must be a token id, or null')
   ids = {'bos_id': fields.get('bos_token_id'), 'eos_id': ends[0],
          'vocab_size': fields['vocab_size']}
   if (path / 'tokenizer.json').is_file():
     return Tokenizer.from_file(path / 'tokenizer.json', end_ids=ends[1:], **ids)
   if not all((path / name).is_file() for name in ('vocab.json', 'merges.txt')):
-    raise UserError(f'{path} holds no tokenizer: neither tokenizer.json nor, as GPT-2 has it, '
-                    'vocab.json and merges.txt')
+    raise UserError(f'{path} has no tokenizer: neither tokenizer.json nor GPT-2\'s vocab.json and '
+                    'merges.txt')
+  return _load_gpt2_tokenizer(path, ids)
+
+
+def _load_gpt2_tokenizer(path: pathlib.Path, ids: dict[str, Any]) -> Tokenizer:
+  """Returns the tokenizer in vocab.json and merges.txt."""
   vocab = read_json(path / 'vocab.json')
-  if sorted(vocab.values()) != list(range(len(vocab))):
-    raise UserError(f'{path / "vocab.json"}: its ids are not all from 0 on')
-  lines = (path / 'merges.txt').read_text('utf-8').splitlines()
+  if (not all(type(i) is int for i in vocab.values())
+      or sorted(vocab.values()) != list(range(len(vocab)))):
+    raise UserError(f'{path / "vocab.json"}: the ids must be 0, 1, 2, ... without gaps')
+  try:
+    lines = (path / 'merges.txt').read_text('utf-8').splitlines()
+  except (OSError, UnicodeDecodeError) as error:
+    raise UserError(f'cannot read {path / "merges.txt"}: {error}') from error
   merges = [tuple(line.split()) for line in lines if line and not line.startswith('#version')]
   special = [token for token in ('<|endoftext|>',) if token in vocab]
-  return Tokenizer.byte_level_bpe(sorted(vocab, key=vocab.get), merges, special,
-                                  split_digits=False, **ids)
+  try:
+    return Tokenizer.byte_level_bpe(sorted(vocab, key=vocab.get), merges, special,
+                                    split_digits=False, **ids)
+  except Exception as error:  # `tokenizers` raises plain exceptions
+    raise UserError(f'{path}: vocab.json and merges.txt are not a tokenizer: {error}') from error
 
 
 def save_directory(path: pathlib.Path, model: LanguageModel) -> None:
-  """Writes `model` as a Hugging Face directory that transformers loads, adapters merged.
+  """Writes `model` as a Hugging Face directory for transformers, with adapters merged.
 
   Raises:
     UserError: the directory cannot be written.
@@ -99,27 +114,28 @@ def save_directory(path: pathlib.Path, model: LanguageModel) -> None:
     path.mkdir(parents=True, exist_ok=True)
     _save_tensors(path, _exported(model, config))
     model.tokenizer.export(path)
-    write_json(path / _CONFIG, write_config(config) | ids)  # last: with it, the directory is whole
-  except (OSError, SafetensorError) as error:  # a full disk may be either
+    # Written last: a directory that has it is complete.
+    write_json(path / _CONFIG, write_config(config) | ids)
+  except (OSError, SafetensorError) as error:  # A full disk can raise either.
     raise UserError(f'cannot write {path}: {error}') from error
 
 
 def _exported(model: LanguageModel, config: DecoderConfig) -> Iterator[tuple[str, np.ndarray]]:
-  """Yields the tensors of a checkpoint, all layers of one parameter after the other."""
-  for table in sharing_tensors(model_type(config), config):
+  """Yields names and values of the tensors of a checkpoint."""
+  for table in group_by_tensor(family_of(config).weights(config)):
     stacks = [np.asarray(leaf(model.variables['params'], weight.path)) for weight in table]
     if not table[0].of_block:
-      yield table[0].name, table[0].theirs([stack.astype(np.float32, copy=False)
-                                            for stack in stacks])
+      yield table[0].name, table[0].to_tensor([stack.astype(np.float32, copy=False)
+                                               for stack in stacks])
       continue
-    for layer, name in enumerate(tensor_names(table[0], config.layers)):
-      yield name, table[0].theirs([_merged(model, weight.path, stack[layer], layer)
-                                   for weight, stack in zip(table, stacks, strict=True)])
+    for layer, name in enumerate(table[0].tensor_names(config.layers)):
+      yield name, table[0].to_tensor([_merged(model, weight.path, stack[layer], layer)
+                                      for weight, stack in zip(table, stacks, strict=True)])
 
 
 def _merged(model: LanguageModel, path: tuple[str, ...], parameter: np.ndarray,
             layer: int) -> np.ndarray:
-  """Returns one layer of a parameter in float32, an adapter's share in it (Hu et al. 2021)."""
+  """Returns one layer of a parameter in float32, with its adapter merged (Hu et al. 2021)."""
   adapter = leaf(model.variables.get('lora', {}), path[:-1])
   parameter = parameter.astype(np.float32, copy=False)
   if path[-1] != 'kernel' or not adapter:
@@ -131,7 +147,7 @@ def _merged(model: LanguageModel, path: tuple[str, ...], parameter: np.ndarray,
 
 
 def _save_tensors(path: pathlib.Path, tensors: Iterator[tuple[str, np.ndarray]]) -> None:
-  """Writes `tensors` to as many files as they need, and the index where there are several."""
+  """Writes `tensors` to one file, or to several files and an index."""
   files, size = [{}], 0
   where: dict[str, str] = {}
   for name, tensor in tensors:
@@ -150,7 +166,7 @@ def _save_tensors(path: pathlib.Path, tensors: Iterator[tuple[str, np.ndarray]])
 
 def _write_part(path: pathlib.Path, number: int, tensors: dict[str, np.ndarray],
                 where: dict[str, str]) -> None:
-  """Writes one of several files and lets go of its tensors."""
+  """Writes one of several files, and frees its tensors."""
   name = f'model-{number:05}.safetensors'
   save_file(tensors, path / name, {'format': 'pt'})
   where |= dict.fromkeys(tensors, name)

@@ -1,4 +1,4 @@
-"""Loads a model by name or path onto the devices of this process."""
+"""The public function `load_model`, and its settings. Importing this module does not load JAX."""
 
 import dataclasses
 import os
@@ -21,11 +21,11 @@ Dtype = Literal['float32', 'bfloat16']
 
 @dataclass(frozen=True)
 class ModelConfig:
-  """How a model lies in memory, and how much is computed at a time.
+  """Dtype and mesh of a model.
 
   Attributes:
-    dtype: of the computation, 'float32' or 'bfloat16'; what is trained is float32.
-    data, fsdp, tensor: sizes of the mesh axes; -1 for what the others leave.
+    dtype: dtype of the computation, 'float32' or 'bfloat16'. Parameters are trained in float32.
+    data, fsdp, tensor: sizes of the mesh axes; -1 for all remaining devices.
   """
 
   dtype: Dtype = 'float32'
@@ -43,18 +43,18 @@ def load_model(checkpoint: str | os.PathLike[str], *, config: ModelConfig = Mode
                devices: 'Sequence[jax.Device] | None' = None) -> 'LanguageModel':
   """Loads a model.
 
-  Programs that XLA compiles are kept in the cache directory, so that the next run starts faster.
+  Also turns on JAX's persistent compilation cache, so that the next process starts faster.
 
   Args:
-    checkpoint: a name such as 'smollm2-135m', a .gguf file, a Hugging Face directory, or an output
-      folder of `finetune`.
+    checkpoint: a name such as 'smollm2-135m', `hf://org/name[@revision]`, a .gguf file, a Hugging
+      Face directory, or an output directory of `finetune`.
     config: dtype and mesh.
-    devices: by default those of this process.
+    devices: devices of the mesh; by default all devices of this process.
 
   Raises:
     UserError: there is no such checkpoint, or the mesh does not fit the devices.
   """
-  # Imported here, so that a module which only names a model does not wait for JAX.
+  # Imported here, because modules that need only ModelConfig should not wait for JAX.
   import jax
 
   from toolformer_jax.checkpoints.pretrained import load_pretrained
@@ -67,6 +67,6 @@ def load_model(checkpoint: str | os.PathLike[str], *, config: ModelConfig = Mode
   except ValueError as error:
     raise UserError(f'ModelConfig: {error}') from error
   model = load_pretrained(str(checkpoint), mesh=mesh, dtype=config.dtype)
-  # Copies that are still under way when Python ends would crash it.
+  # Python would crash if it ended while a copy to a device is in progress.
   jax.block_until_ready(model.variables)
   return dataclasses.replace(model, source=str(checkpoint))

@@ -1,4 +1,4 @@
-"""Writes adapters alone, as the directory that the library PEFT loads onto their base."""
+"""Exports LoRA adapters in the format of the library PEFT."""
 
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -8,8 +8,8 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from toolformer_jax.checkpoints.hf_config import model_type
-from toolformer_jax.checkpoints.hf_weights import Weight, sharing_tensors, tensor_names
+from toolformer_jax.checkpoints.families import family_of
+from toolformer_jax.checkpoints.families.weights import Weight, group_by_tensor
 from toolformer_jax.checkpoints.tensors import leaf
 from toolformer_jax.errors import UserError
 from toolformer_jax.models.language_model import LanguageModel
@@ -17,8 +17,7 @@ from toolformer_jax.runtime.run_dir import write_json
 
 
 class _Adapter(NamedTuple):
-  """The adapter of one linear layer of transformers: `up` [outputs, rank] x `down` [rank, inputs].
-  """
+  """The adapter of one linear layer of transformers: up [outputs, rank], down [rank, inputs]."""
 
   module: str
   down: np.ndarray
@@ -29,9 +28,9 @@ def save_adapter(path: pathlib.Path, model: LanguageModel, base: str) -> None:
   """Writes the adapters of `model`: adapter_config.json and adapter_model.safetensors.
 
   Args:
-    path: the directory.
-    model: has adapters.
-    base: what PEFT shall load them onto: a directory or a name on the hub.
+    path: the output directory.
+    model: a model with adapters.
+    base: the model to which PEFT applies the adapters: a directory or a name on the hub.
 
   Raises:
     UserError: the model has no adapters, or the directory cannot be written.
@@ -48,7 +47,7 @@ def save_adapter(path: pathlib.Path, model: LanguageModel, base: str) -> None:
     path.mkdir(parents=True, exist_ok=True)
     save_file(tensors, path / 'adapter_model.safetensors', {'format': 'pt'})
     write_json(path / 'adapter_config.json', _config(model, adapters, base))
-  except (OSError, SafetensorError) as error:  # a full disk may be either
+  except (OSError, SafetensorError) as error:  # A full disk can raise either.
     raise UserError(f'cannot write {path}: {error}') from error
 
 
@@ -61,25 +60,26 @@ def _config(model: LanguageModel, adapters: Sequence[_Adapter], base: str) -> di
       'lora_alpha': alpha, 'lora_dropout': 0.0, 'bias': 'none', 'target_modules': sorted(ranks),
       'rank_pattern': wider,
       'alpha_pattern': {module: alpha * r / rank for module, r in wider.items()},
-      'fan_in_fan_out': model_type(model.config) == 'gpt2', 'inference_mode': True}
+      'fan_in_fan_out': family_of(model.config).model_type == 'gpt2',
+      'inference_mode': True}
 
 
 def _adapters(model: LanguageModel) -> Iterator[_Adapter]:
   """Yields the adapters of all layers."""
   config = model.config.replace(lora_rank=0)
-  for table in sharing_tensors(model_type(config), config):
+  for table in group_by_tensor(family_of(config).weights(config)):
     if not (table[0].of_block and table[0].path[-1] == 'kernel'):
       continue
-    for layer, name in enumerate(tensor_names(table[0], config.layers)):
+    for layer, name in enumerate(table[0].tensor_names(config.layers)):
       yield _Adapter(name.removesuffix('.weight'), *_joined(model, table, layer))
 
 
 def _joined(model: LanguageModel, table: Sequence[Weight],
             layer: int) -> tuple[np.ndarray, np.ndarray]:
-  """Returns `down` and `up` of a layer's tensor, which several of our parameters may share.
+  """Returns `down` and `up` of the adapter of one tensor of a layer.
 
-  Those of a shared tensor become one adapter of a rank that is the sum of theirs: each writes to
-  its own outputs.
+  Adapters of parameters that share the tensor are joined: the rank of the result is the sum of
+  their ranks, and each of them contributes to its own outputs.
   """
   rank = model.config.lora_rank
   trees = [leaf(model.variables['lora'], weight.path[:-1]) for weight in table]

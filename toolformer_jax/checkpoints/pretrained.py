@@ -1,4 +1,4 @@
-"""Loads a model by what a user calls it: a file, a folder or a short name."""
+"""Finds a checkpoint by name or path, and loads it in the format that it has."""
 
 import pathlib
 
@@ -18,43 +18,43 @@ def load_pretrained(name: str, *, mesh: Mesh, dtype: str = 'float32') -> Languag
   """Returns the model `name` on `mesh`.
 
   Args:
-    name: a Hugging Face directory, `hf://org/name[@revision]`, a `.gguf` file, a folder that
-      `finetune` wrote, or a short name that `toolformer fetch` knows. A short name wins over a file
-      of the same name.
-    mesh: where its variables are put.
-    dtype: of the computation; the variables are float32.
+    name: a Hugging Face directory, `hf://org/name[@revision]`, a `.gguf` file, an output directory
+      of `finetune`, or a short name of `toolformer fetch`. A short name takes precedence over a
+      file of the same name.
+    mesh: devices of the model.
+    dtype: dtype of the computation. The variables are float32.
 
   Raises:
-    UserError: there is no such model, or it is of a kind that cannot be read.
+    UserError: there is no such model, or its format is not supported.
   """
   path = _local(name)
   return load_gguf(path, mesh, dtype) if path.is_file() else _load_directory(path, mesh, dtype)
 
 
 def pretrained_config(name: str) -> DecoderConfig:
-  """Returns the decoder's configuration of the model `name`, without reading its weights.
+  """Returns the configuration of the model `name`, without reading its weights.
 
-  Of a Hugging Face directory, config.json is enough.
+  For a Hugging Face directory, config.json is enough.
 
   Raises:
-    UserError: there is no such model, or it is of a kind that cannot be read.
+    UserError: there is no such model, or its format is not supported.
   """
   path = _from_hub(name, weights=False) if name.startswith('hf://') else _local(name)
   if path.is_file():
-    return GgufFile(path).config()
-  config = path / 'config.json'  # in both formats; only Hugging Face's has a model_type
+    return GgufFile(path).read_config()[1]
+  config = path / 'config.json'  # Both formats have it, only Hugging Face's has a model_type.
   if config.is_file() and 'model_type' in read_json(config):
     return huggingface.load_config(path)
   return load_config(path)
 
 
 def known_models() -> list[str]:
-  """Returns the short names of models."""
+  """Returns the short names of the models that `toolformer fetch` can download."""
   return [asset.name for asset in fetch.CATALOGUE.values() if asset.kind == 'model']
 
 
 def _local(name: str) -> pathlib.Path:
-  """Returns the GGUF file or the folder of the model `name`, which is fetched if need be."""
+  """Returns the GGUF file or the directory of the model `name`, and downloads it if necessary."""
   if name in known_models():
     return fetch.fetch(name)
   if name.startswith('hf://'):
@@ -65,14 +65,14 @@ def _local(name: str) -> pathlib.Path:
   if path.suffix == '.gguf':
     raise UserError(f'there is no file {name}')
   if path.exists():
-    raise UserError(f'{name} is no checkpoint: neither a .gguf file nor a folder with weights')
+    raise UserError(f'{name} is not a checkpoint: neither a .gguf file nor a directory')
   if len(path.parts) > 1:
     raise UserError(f'there is no checkpoint {name}')
   raise unknown('model', name, known_models())
 
 
 def _from_hub(name: str, weights: bool = True) -> pathlib.Path:
-  """Returns the local copy of `hf://org/name[@revision]`, which is fetched if it is not there."""
+  """Returns the local copy of `hf://org/name[@revision]`, and downloads it if necessary."""
   import huggingface_hub
   repository, _, revision = name.removeprefix('hf://').partition('@')
   def download(*files):
@@ -83,15 +83,15 @@ def _from_hub(name: str, weights: bool = True) -> pathlib.Path:
       return download()
     path = download('*.safetensors')
     return path if huggingface.is_directory(path) else download('pytorch_model*.bin')
-  except Exception as error:  # of the network, of names, of rights
+  except Exception as error:  # network, unknown name, missing permission, ...
     reason = ' '.join(str(error).split())[:300]
-    raise UserError(f'cannot fetch {name}: {type(error).__name__}: {reason}') from error
+    raise UserError(f'cannot download {name}: {type(error).__name__}: {reason}') from error
 
 
 def _load_directory(path: pathlib.Path, mesh: Mesh, dtype: str) -> LanguageModel:
   if huggingface.is_directory(path):
     return huggingface.load_directory(path, mesh, dtype)
   if list(path.glob('*.safetensors')):
-    raise UserError(f'{path} is a Hugging Face folder that lacks config.json, or model.safetensors '
-                    'and its index')
+    raise UserError(f'{path} is a Hugging Face directory without config.json, or without '
+                    'model.safetensors or its index')
   return load_model(path, mesh, dtype)

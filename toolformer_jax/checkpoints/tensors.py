@@ -1,12 +1,12 @@
-"""From the tensors of a checkpoint, whatever its files are, to parameters on their devices.
+"""Builds a model from the tensors of a checkpoint, whatever the format of its files.
 
-Weights are read tensor by tensor, straight into the arrays of each device.
+Weights are read tensor by tensor, directly into the arrays of each device.
 """
 
 import functools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -14,61 +14,65 @@ import numpy as np
 from jax.sharding import Mesh
 
 from toolformer_jax import sharding
-from toolformer_jax.checkpoints.hf_weights import Weight, tensor_names, weights
+from toolformer_jax.checkpoints.families import Family
+from toolformer_jax.checkpoints.families.weights import Weight
 from toolformer_jax.errors import UserError
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.language_model import LanguageModel, abstract_variables, make_decoder
 from toolformer_jax.tokenizer import Tokenizer
 
-# Buffers that older files hold: masks, and the rotary embeddings' frequencies.
+# Buffers in older files: attention masks, and the frequencies of rotary embeddings.
 _BUFFERS = re.compile(r'\.attn\.(bias|masked_bias)$|rotary_emb\.inv_freq$|\.embed_positions$')
-_TIED = 'lm_head.weight'
+_TIED = 'lm_head.weight'  # may be stored although it is tied to the embeddings
 _DTYPES = ('float32', 'float16', 'bfloat16')
 
 
 class Header(NamedTuple):
-  """What a file says of a tensor: its shape, and the name of its dtype."""
+  """Shape and name of the dtype of a tensor in a file."""
 
   shape: tuple[int, ...]
   dtype: str
 
 
 class Tensors(Protocol):
-  """The tensors of a checkpoint, named and laid out as in transformers.
+  """The tensors of a checkpoint, with the names and shapes of transformers.
 
   Attributes:
     where: the file or directory, for errors.
-    headers: of all tensors, by name.
+    headers: headers of all tensors, by name.
   """
 
   where: str
   headers: Mapping[str, Header]
 
   def read(self, name: str) -> np.ndarray:
-    """Returns the tensor called `name`, in a dtype that numpy knows."""
+    """Returns the tensor called `name`, in a dtype of numpy."""
     ...
 
 
-def load(kind: str, config: DecoderConfig, tokenizer: Tokenizer, tensors: Tensors,
-         mesh: Mesh) -> LanguageModel:
+def build_model(family: Family, config: DecoderConfig, tensors: Tensors,
+                load_tokenizer: Callable[[], Tokenizer], mesh: Mesh) -> LanguageModel:
   """Returns a model with the weights in `tensors`, in float32, on `mesh`.
 
   Args:
-    kind: its type in transformers, 'llama' for instance.
-    config: of the decoder.
-    tokenizer: of the model.
-    tensors: the weights.
-    mesh: where each weight is read to, the shard of a device straight from the file.
+    family: the model family.
+    config: configuration of the decoder.
+    tensors: the weights. Each device reads its own shards.
+    load_tokenizer: returns the tokenizer. It is called after the vocabulary size in `config` has
+      been compared with the embedding table.
+    mesh: devices of the model.
 
   Raises:
-    UserError: a tensor is missing, too many, or of another shape or dtype than `config` says; or
-      the tokenizer has ids that the model has not.
+    UserError: a tensor is missing, unexpected, or of another shape or dtype than `config` says; or
+      the tokenizer has ids that the model does not have.
   """
+  table = family.weights(config)
+  check_tensors(tensors, table, config)
+  _check_tied_head(tensors, table)
+  tokenizer = load_tokenizer()
   if tokenizer.highest_id >= config.vocab_size:
-    raise UserError(f'{tensors.where}: its tokenizer has ids up to {tokenizer.highest_id}, and the '
-                    f'model {config.vocab_size} tokens only; were its embeddings resized?')
-  table = weights(kind, config)
-  check(tensors, table, config)
+    raise UserError(f'{tensors.where}: the tokenizer has ids up to {tokenizer.highest_id}, but the '
+                    f'model has only {config.vocab_size} embeddings; were they resized?')
   decoder = make_decoder(mesh, config)
   abstract = sharding.abstract_with_sharding(abstract_variables(decoder), mesh)['params']
   params: dict[str, Any] = {}
@@ -78,45 +82,55 @@ def load(kind: str, config: DecoderConfig, tokenizer: Tokenizer, tensors: Tensor
   return LanguageModel(decoder, {'params': params}, tokenizer, mesh)
 
 
-def check(tensors: Tensors, table: Sequence[Weight], config: DecoderConfig) -> None:
-  """Checks that the tensors are those of `table`, no fewer and no more, in its shapes.
+def check_tensors(tensors: Tensors, table: Sequence[Weight], config: DecoderConfig) -> None:
+  """Checks that a checkpoint has exactly the tensors of `table`, with the right shapes.
 
   Raises:
-    UserError: one is missing, too many, or of another shape or dtype.
+    UserError: a tensor is missing, unexpected, or of another shape or dtype.
   """
-  if config.layers > len(tensors.headers):  # before a list of them is made
+  if config.layers > len(tensors.headers):  # A list of all names might not fit in memory.
     raise UserError(f'{tensors.where} has {len(tensors.headers)} tensors, too few for the '
-                    f'{config.layers} layers that the configuration says')
+                    f'{config.layers} layers of the configuration')
   expected = {name: weight.shape
-              for weight in table for name in tensor_names(weight, config.layers)}
+              for weight in table for name in weight.tensor_names(config.layers)}
   for name, shape in expected.items():
     if name not in tensors.headers:
       raise UserError(f'{tensors.where} lacks the tensor {name}')
     found = tensors.headers[name]
     if tuple(found.shape) != shape:
-      raise UserError(f'{tensors.where}: the tensor {name} has the shape {tuple(found.shape)}, and '
+      raise UserError(f'{tensors.where}: the tensor {name} has the shape {tuple(found.shape)}, but '
                       f'the configuration says {shape}')
     if found.dtype not in _DTYPES:
-      raise UserError(f'{tensors.where}: the tensor {name} is of the type {found.dtype}; known are '
-                      f'{", ".join(_DTYPES)}')
+      raise UserError(f'{tensors.where}: the tensor {name} has the dtype {found.dtype}; supported '
+                      f'are {", ".join(_DTYPES)}')
   for name in sorted(tensors.headers.keys() - expected.keys()):
     if not _BUFFERS.search(name) and not (name == _TIED and config.tied_head):
-      raise UserError(f'{tensors.where} has a tensor {name} that the configuration has no place '
-                      'for')
+      raise UserError(f'{tensors.where} has a tensor {name} that does not belong to a model of '
+                      'this configuration')
+
+
+def _check_tied_head(tensors: Tensors, table: Sequence[Weight]) -> None:
+  """Checks a projection to the vocabulary that a checkpoint has in addition to the embeddings."""
+  if _TIED in {weight.name for weight in table} or _TIED not in tensors.headers:
+    return
+  embedding, = (weight.name for weight in table if weight.path == ('embedding',))
+  if not np.array_equal(tensors.read(_TIED), tensors.read(embedding)):
+    raise UserError(f'{tensors.where}: lm_head.weight differs from the embeddings, although '
+                    'tie_word_embeddings is true; set it to false in config.json')
 
 
 def _place(tensors: Tensors, weight: Weight, wanted: jax.ShapeDtypeStruct) -> jax.Array:
-  """Returns a parameter on its devices, each of which is given its own part."""
+  """Returns a parameter on its devices. Each device receives only its own shard."""
   shape = wanted.shape
   where = wanted.sharding.addressable_devices_indices_map(shape)
   parts = [_buffer([len(range(*i.indices(n))) for i, n in zip(index, shape, strict=True)])
            for index in where.values()]
-  names = tensor_names(weight, shape[0])
-  for layer, name in enumerate(names):  # each is read once, for all devices
-    tensor = weight.ours(tensors.read(name))
+  names = weight.tensor_names(shape[0])
+  for layer, name in enumerate(names):  # Each tensor is read once for all devices.
+    tensor = weight.from_tensor(tensors.read(name))
     for index, part in zip(where.values(), parts, strict=True):
       if weight.of_block:
-        part[layer] = tensor[index[1:]]  # no mesh splits the layers
+        part[layer] = tensor[index[1:]]  # The axis of layers is never sharded.
       else:
         part[...] = tensor[index]
   arrays = [jax.device_put(part, device, may_alias=True)
@@ -125,7 +139,7 @@ def _place(tensors: Tensors, weight: Weight, wanted: jax.ShapeDtypeStruct) -> ja
 
 
 def _buffer(shape: Sequence[int]) -> np.ndarray:
-  """Returns an array of float32 at a multiple of 64 bytes: a CPU device takes it without a copy."""
+  """Returns a float32 array aligned to 64 bytes, which JAX uses on CPU without a copy."""
   size = 4 * math.prod(shape)
   raw = np.empty(size + 64, np.uint8)
   start = -raw.ctypes.data % 64
@@ -133,7 +147,7 @@ def _buffer(shape: Sequence[int]) -> np.ndarray:
 
 
 def leaf(tree: dict[str, Any], path: tuple[str, ...]) -> Any:
-  """Returns what lies in nested dictionaries at `path`; an empty one if there is nothing."""
+  """Returns the value at `path` in nested dictionaries; an empty dictionary if there is none."""
   return functools.reduce(lambda node, key: node.get(key, {}), path, tree)
 
 

@@ -1,4 +1,4 @@
-"""Keeps standard output for results: what tools and libraries print goes to standard error."""
+"""Keeps standard output for results, and silences native code that prints errors."""
 
 import contextlib
 import os
@@ -27,6 +27,26 @@ def reserve_for_results() -> Iterator[None]:
       yield
     finally:
       _reserved.pop()
+
+
+@contextlib.contextmanager
+def silence_native_stderr() -> Iterator[None]:
+  """Discards what native code writes to standard error, such as the message of a Rust panic.
+
+  Messages of other threads are lost too, so this should not last long.
+  """
+  try:
+    copy = os.dup(_STDERR)
+  except OSError:  # closed
+    yield
+    return
+  try:
+    with open(os.devnull, 'wb') as null:
+      os.dup2(null.fileno(), _STDERR)
+    yield
+  finally:
+    os.dup2(copy, _STDERR)
+    os.close(copy)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,160 @@
+"""The fields of a config.json of transformers, checked for presence, type and range.
+
+A field that changes the logits and is not supported must be an error: a model of which some
+settings are ignored would give wrong results.
+"""
+
+import math
+from typing import Any
+
+from toolformer_jax.errors import UserError
+from toolformer_jax.models.config import DecoderConfig
+
+LOCAL_ATTENTION, GLOBAL_ATTENTION = 'sliding_attention', 'full_attention'
+
+# Metadata, and settings of training, storage and generation: they do not change the logits.
+_IRRELEVANT = frozenset('''
+  _flash_attn_2_enabled _name_or_path _attn_implementation_autoset architectures attention_dropout
+  attn_pdrop auto_map bos_token_id chunk_size_feed_forward dtype embd_pdrop eos_token_id
+  gradient_checkpointing id2label initializer_range is_encoder_decoder is_llama_config label2id
+  max_window_layers model_type n_ctx n_special num_labels output_attentions output_hidden_states
+  output_past pad_token_id predict_special_tokens problem_type pruned_heads reorder_and_upcast_attn
+  resid_pdrop return_dict rope_interleaved summary_activation summary_first_dropout
+  summary_proj_to_labels summary_type summary_use_proj task_specific_params tokenizer_class
+  torch_dtype transformers.js_config transformers_version unsloth_fixed unsloth_version use_cache
+'''.split())
+_MISSING = object()
+_MAX_INTEGER = 2**31 - 1
+# The parameters of each type of rotary embeddings, and the fields of DecoderConfig.
+_ROTARY_FIELDS = {
+    'default': {}, 'linear': {'factor': 'rotary_scaling_factor'},
+    'llama3': {'factor': 'rotary_scaling_factor', 'low_freq_factor': 'rotary_low_freq_factor',
+               'high_freq_factor': 'rotary_high_freq_factor',
+               'original_max_position_embeddings': 'rotary_original_positions'}}
+
+
+class ConfigFields:
+  """The fields of a config.json. Each is taken once; those that are left over are unsupported."""
+
+  def __init__(self, fields: dict[str, Any], where: str):
+    """Reads `fields`; `where` is the name of the file, for errors.
+
+    Fields that are null or false are dropped if no family takes them: they switch nothing on.
+    """
+    self._left = {name: value for name, value in fields.items() if name not in _IRRELEVANT}
+    self.where = where
+
+  def error(self, message: str) -> UserError:
+    """Returns an error about this file."""
+    return UserError(f'{self.where}: {message}')
+
+  def take(self, name: str, default: Any = _MISSING) -> Any:
+    """Returns a field of any type. Without a default it is required."""
+    value = self._left.pop(name, default)
+    if value is _MISSING:
+      raise UserError(f'{self.where} has no field {name}')
+    return value
+
+  def integer(self, name: str, default: Any = _MISSING) -> Any:
+    """Returns a field that is a non-negative integer, or the default."""
+    value = self.take(name, default)
+    if value is not default and (type(value) is not int or not 0 <= value <= _MAX_INTEGER):
+      raise self.error(f'{name} must be an integer from 0 to {_MAX_INTEGER}, not {_short(value)}')
+    return value
+
+  def number(self, name: str, default: Any = _MISSING) -> Any:
+    """Returns a field that is a non-negative finite number, or the default."""
+    value = self.take(name, default)
+    if value is not default and not _is_number(value):
+      raise self.error(f'{name} must be a non-negative number, not {_short(value)}')
+    return value
+
+  def flag(self, name: str, default: bool) -> bool:
+    """Returns a field that is true or false."""
+    value = self.take(name, default)
+    if not isinstance(value, bool):
+      raise self.error(f'{name} must be true or false, not {_short(value)}')
+    return value
+
+  def mapping(self, name: str) -> dict[str, Any]:
+    """Returns a copy of a field that is an object; an empty one if it is absent or null."""
+    value = self.take(name, None)
+    if not isinstance(value, dict | None):
+      raise self.error(f'{name} must be an object, not {_short(value)}')
+    return dict(value or {})
+
+  def layer_types(self) -> list[str]:
+    """Returns the field `layer_types`; an empty list if it is absent or null."""
+    value = self.take('layer_types', None) or []
+    if not isinstance(value, list) or not all(isinstance(kind, str) for kind in value):
+      raise self.error(f'layer_types must be a list of strings, not {_short(value)}')
+    return value
+
+  def expect(self, name: str, *allowed: Any) -> None:
+    """Takes a field that must have one of the values `allowed`; the first one is the default."""
+    value = self.take(name, allowed[0])
+    if value not in allowed:
+      raise self.error(f'{name} is {_short(value)}, which is not supported, only '
+                       f'{" or ".join(map(repr, allowed))}')
+
+  def rotary(self, base: float = 10_000.0) -> dict[str, Any]:
+    """Takes the fields of rotary embeddings, in the format of transformers 4 or 5.
+
+    Args:
+      base: the base of this family if the file does not have one.
+
+    Returns:
+      the parameters. If the file has different ones for local layers, they are under
+      LOCAL_ATTENTION, and those of the others under GLOBAL_ATTENTION.
+    """
+    older = {'rope_theta': self.take('rope_theta', base), **self.mapping('rope_scaling')}
+    given = self.mapping('rope_parameters')
+    if LOCAL_ATTENTION in given or GLOBAL_ATTENTION in given:
+      if not all(isinstance(part, dict) for part in given.values()):
+        raise self.error('rope_parameters of the layer types must be objects')
+      return {**given, GLOBAL_ATTENTION: {**older, **given.get(GLOBAL_ATTENTION, {})}}
+    return {**older, **given}
+
+  def rotary_settings(self, given: dict[str, Any]) -> dict[str, Any]:
+    """Returns the fields of DecoderConfig for parameters of rotary embeddings."""
+    given = dict(given)
+    kind = given.pop('rope_type', given.pop('type', 'default'))
+    given.pop('type', None)
+    names = {'rope_theta': 'rotary_base', **(_rotary_fields(kind) or {})}
+    if _rotary_fields(kind) is None or given.keys() != names.keys():
+      raise self.error(f'rotary embeddings of the type {_short(kind)} with {", ".join(given)} are '
+                       f'not supported, only {", ".join(_ROTARY_FIELDS)} with their own parameters')
+    for name, value in given.items():
+      if not _is_number(value) or not value:
+        raise self.error(f'{name} must be a positive number, not {_short(value)}')
+    return {names[name]: value for name, value in given.items()}
+
+  def end(self) -> None:
+    """Raises UserError if a field was not taken, unless it is null or false."""
+    left = [name for name, value in self._left.items() if value is not None and value is not False]
+    if left:
+      raise self.error(f'the field {min(left)} is not supported, and may change what the model '
+                       'computes')
+
+
+def rope_scaling(config: DecoderConfig) -> dict[str, Any] | None:
+  """Returns the field `rope_scaling` of a config.json."""
+  if config.rotary_scaling_factor == 1:
+    return None
+  kind = 'llama3' if config.rotary_original_positions else 'linear'
+  return {'rope_type': kind,
+          **{theirs: getattr(config, ours) for theirs, ours in _ROTARY_FIELDS[kind].items()}}
+
+
+def _rotary_fields(kind: Any) -> dict[str, str] | None:
+  return _ROTARY_FIELDS.get(kind) if isinstance(kind, str) else None
+
+
+def _is_number(value: Any) -> bool:
+  # The comparison comes first: an integer may be too large for a float.
+  return type(value) in (int, float) and 0 <= value <= 1e30 and math.isfinite(value)
+
+
+def _short(value: Any) -> str:
+  text = repr(value)
+  return text if len(text) <= 60 else f'{text[:60]}...'
