@@ -1,8 +1,12 @@
-"""Dates in URLs: the paper's heuristic for the calendar."""
+"""Dates of documents: in fields, and in URLs by the paper's heuristic for the calendar."""
 
+import datetime
+
+import hypothesis
 import pytest
+from hypothesis import strategies
 
-from toolformer_jax.data.dates import date_in_url
+from toolformer_jax.data.dates import date_in_url, document_date
 
 
 @pytest.mark.parametrize('url, date', [
@@ -18,8 +22,61 @@ from toolformer_jax.data.dates import date_in_url
   ('https://a.org/2018/03/211', None),
   ('https://a.org/id-120180321', None),
   ('https://a.org/id-20180321', None),
+  ('https://a.org/world/2018/mar/21/story', '2018-03-21'),
+  ('https://a.org/2015/August/04/title', '2015-08-04'),
+  ('https://a.org/2015_08_04_title.html', '2015-08-04'),
+  ('https://a.org/room/12?checkin=2021-12-24', None),
+  ('https://a.org/room#2021-12-24', None),
+  ('https://a.org/changes-in-version-2021-07-01-of-it', None),
+  ('https://a.org/2099/01/01/x', None),
+  ('https://a.org/1920/10/12/x.jpg', None),
+  ('https://a.org/resize/2000/10/12/x', None),
+  ('https://[a.org/2018/03/21', None),
   ('', None),
   (None, None),
 ])
 def test_date_in_url(url, date):
   assert date_in_url(url) == date
+
+
+def test_a_crawl_is_later_than_its_pages():
+  assert date_in_url('https://a.org/2018/03/21', latest='2018-03-20') is None
+  assert date_in_url('https://a.org/2018/03/21', latest='2018-03-21') == '2018-03-21'
+
+
+@pytest.mark.parametrize('fields, date', [
+  ({'metadata': {'url': 'https://a.org/x', 'date': '2013-05-18T05:48:54Z'}}, '2013-05-18'),
+  ({'meta': {'timestamp': '2014-06-07T00:00:00'}}, '2014-06-07'),
+  ({'publish_date': '2018-04-06'}, '2018-04-06'),
+  ({'datePublished': 'April 6, 2018'}, '2018-04-06'),
+  ({'date': '2014/06/07'}, '2014-06-07'),
+  ({'date': '6 Apr 2018'}, '2018-04-06'),
+  ({'date': 'Fri, 06 Apr 2018 10:00:00 GMT'}, '2018-04-06'),
+  ({'WARC-Date': '2018-04-06T00:00:00Z'}, '2018-04-06'),
+  ({'date': '25/04/2018'}, '2018-04-25'),
+  ({'date': '03/04/2018'}, None),  # in March or in April
+  ({'date': 'April 2018'}, None),
+  ({'date': '2018'}, None),
+  ({'date': '10:30'}, None),
+  ({'date': 'x' * 1000}, None),
+  ({'date': {'year': 2018}}, None),
+  # The address is read before the date of a crawl, and after the date of publication.
+  ({'url': 'https://a.org/2017/01/02/x', 'timestamp': '2019-04-25T12:57:54Z'}, '2017-01-02'),
+  ({'url': 'https://a.org/2017/01/02/x', 'published': '2017-01-03'}, '2017-01-03'),
+  ({'url': 'https://a.org/2020/01/02/x', 'timestamp': '2019-04-25T12:57:54Z'}, '2019-04-25'),
+  ({}, None),
+])
+def test_document_date(fields, date):
+  assert document_date(fields) == date
+
+
+@hypothesis.given(strategies.dates(datetime.date(1991, 1, 1)), strategies.sampled_from(
+    ['%Y-%m-%d', '%Y/%m/%d', '%d %B %Y', '%B %d, %Y', '%a, %d %b %Y', '%Y%m%d']))
+def test_dates_are_read_as_they_are_written(date, spelling):
+  assert document_date({'date': date.strftime(spelling)}) == date.isoformat()
+
+
+@hypothesis.given(strategies.text())
+def test_any_text_is_a_date_or_none(text):
+  for date in (document_date({'date': text}), date_in_url(f'https://a.org/{text}')):
+    assert date is None or datetime.date.fromisoformat(date)

@@ -1,10 +1,11 @@
 """Wikitext becomes prose, and dumps are read one page at a time."""
 
 import bz2
+import pathlib
 
 import pytest
 
-from toolformer_jax.data.mediawiki import read_pages
+from toolformer_jax.data.mediawiki import is_dump, read_pages
 from toolformer_jax.data.passages import Page
 from toolformer_jax.data.wikitext import plain_text
 from toolformer_jax.errors import UserError
@@ -16,7 +17,7 @@ PAGE = '''{{Infobox harbour|name=Port Quill}}
 lies {{convert|12|mi|km}} from [[Inkwell]]&nbsp;Bay ({{IPA|x}}).<ref name="a" />
 
 == History ==
-It was founded in {{as of|1801}} 1801 by [http://example.org settlers].
+It was founded in 1801 by [http://example.org settlers].
 * one wharf
 * two cranes
 
@@ -81,9 +82,9 @@ def test_keeps_the_prose_alone():
   ('{{lang|grc|λόγος}} means word', 'λόγος means word'),
   ('{{Convert|3|to|5|km2|sqmi}}', '3 to 5 km²'),
   ('a {{citation needed|date=May}} , b', 'a, b'),
-  ('tea (, or {{x}}; ) and', 'tea (or) and'),
+  ('tea (, or {{IPA|x}}; ) and', 'tea (or) and'),
   ("'''''both''''' and ''one''", 'both and one'),
-  ('[[A|b]]s, [[C]] and [[:Category:D]]', 'bs, C and'),
+  ('[[A|b]]s, [[C]] and [[Category:D]]', 'bs, C and'),
   ('see {{unclosed and [[more', ''),
   ('first<br />second', 'first second'),
   ('; term\n: meaning', 'term\n\nmeaning'),
@@ -129,3 +130,36 @@ def test_damaged_dump(tmp_path, content):
 def test_missing_dump(tmp_path):
   with pytest.raises(UserError, match='cannot read'):
     list(read_pages(tmp_path / 'none.xml.bz2'))
+
+
+def test_reads_the_newest_revision(tmp_path):
+  revisions = ''.join(
+      f'<revision><timestamp>{time}</timestamp><text>{text}</text></revision>'
+      for time, text in [('2010-01-01T00:00:00Z', 'Old.'), ('2012-01-01T00:00:00Z', 'New.'),
+                         ('2011-01-01T00:00:00Z', 'Middle.')])
+  path = tmp_path / 'dump.xml.bz2'
+  path.write_bytes(dump(f'<page><title>One</title><ns>0</ns>{revisions}</page>'))
+  assert list(read_pages(path)) == [Page('One', 'New.')]
+
+
+def test_a_dump_names_its_namespaces(tmp_path):
+  names = ('<siteinfo><namespaces><namespace key="6">Bilo</namespace>'
+           '<namespace key="0" /></namespaces></siteinfo>')
+  path = tmp_path / 'dump.xml'
+  path.write_bytes(bz2.decompress(dump(names + page('One', '[[Bilo:A.jpg|mini|Ein Bild]]Prose.'))))
+  assert list(read_pages(path)) == [Page('One', 'Prose.')]
+
+
+def test_a_page_with_too_much_markup_is_counted(tmp_path, caplog):
+  path = tmp_path / 'dump.xml.bz2'
+  path.write_bytes(dump(page('Long', '\n* a' * 20_000) + page('Two', 'Second.')))
+  assert list(read_pages(path)) == [Page('Two', 'Second.')]
+  assert 'left out 1 pages' in caplog.text
+
+
+@pytest.mark.parametrize('name, dump', [
+  ('a.xml', True), ('a.xml.bz2', True), ('a.xml.gz', True), ('a.bz2', True), ('a.jsonl', False),
+  ('a.jsonl.bz2', False), ('a.json.bz2', False), ('a.jsonl.xz', False), ('a', False),
+])
+def test_names_of_dumps(name, dump):
+  assert is_dump(pathlib.Path(name)) == dump

@@ -8,9 +8,9 @@ from typing import Any
 
 from toolformer_jax.data import hub_datasets as hosted
 from toolformer_jax.data.catalogue import corpus_names, find_corpus
-from toolformer_jax.data.dates import date_in_url, iso_date
+from toolformer_jax.data.dates import document_date, document_url
 from toolformer_jax.data.jsonl import read_objects
-from toolformer_jax.data.mediawiki import read_pages
+from toolformer_jax.data.mediawiki import is_dump, read_pages
 from toolformer_jax.data.records import Document
 from toolformer_jax.errors import UserError, unknown
 
@@ -59,7 +59,7 @@ def _locate(corpus: str) -> pathlib.Path:
 
 
 def _in_file(path: pathlib.Path, min_words: int) -> Iterator[Document]:
-  return _paragraphs(path, min_words) if path.suffix == '.bz2' else _lines(path)
+  return _paragraphs(path, min_words) if is_dump(path) else _lines(path)
 
 
 def _lines(path: pathlib.Path) -> Iterator[Document]:
@@ -93,10 +93,9 @@ def _document(fields: Mapping[str, Any], default_id: str) -> Document | None:
   metadata = fields.get('metadata')
   own = {name: value for name, value in fields.items() if value is not None}
   known = {**(metadata if isinstance(metadata, Mapping) else {}), **own}
-  url = _string(known.get('url'))
   return Document(
-      id=_string(fields.get('id')) or default_id, text=text, url=url,
-      title=_string(known.get('title')), date=iso_date(fields.get('date')) or date_in_url(url),
+      id=_string(fields.get('id')) or default_id, text=text, url=document_url(fields),
+      title=_string(known.get('title')), date=document_date(fields),
       source=_string(fields.get('source')))
 
 

@@ -2,32 +2,107 @@
 
 import datetime
 import re
+from collections.abc import Iterable, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
-_DATES_IN_URLS = (
-  re.compile(r'/((?:19|20)\d\d)/(\d\d?)/(\d\d?)(?!\d)'),
-  re.compile(r'(?<!\d)((?:19|20)\d\d)-(\d\d)-(\d\d)(?!\d)'),
-  re.compile(r'/((?:19|20)\d\d)(\d\d)(\d\d)(?=[/.?#]|$)'),
+from dateutil import parser
+
+_FIRST_YEAR = 1991  # of the first web page
+_MONTHS = {name: number for number, names in enumerate(
+    ('jan january', 'feb february', 'mar march', 'apr april', 'may', 'jun june', 'jul july',
+     'aug august', 'sep sept september', 'oct october', 'nov november', 'dec december'), 1)
+    for name in names.split()}
+# A date that is the beginning of a part of the path; a title or the end of a file's name follows.
+_SEGMENTS = (
+  re.compile(r'(\d{4})-(\d\d?)-(\d\d?)(?![\d-]\d)'),
+  re.compile(r'(\d{4})_(\d\d?)_(\d\d?)(?![\d_]\d)'),
+  re.compile(r'(\d{4})(\d\d)(\d\d)(?=[.]|$)'),
 )
+_YEAR = re.compile(r'\d{4}')
+_NUMBER = re.compile(r'\d{1,2}(?!\d)')
 _ISO_DATE = re.compile(r'(\d{4})-(\d\d)-(\d\d)(?!\d)')
+_YEAR_FIRST = re.compile(r'\s*(\d{4})(?:([-/.])(\d\d?)\2|(\d\d))(\d\d?)(?!\d)')
+_SIZES = frozenset({'crop', 'cropped', 'fit', 'height', 'resize', 'resized', 'scale', 'size',
+                    'thumb', 'thumbnail', 'thumbs', 'width'})
+# Fields that tell when a document was published, and fields that tell when it was crawled or for
+# which it is not known; in lower case, without what is neither letter nor digit.
+_PUBLISHED = ('datepublished', 'datepublish', 'publisheddate', 'publishdate', 'publicationdate',
+              'publishedat', 'publishedtime', 'publishtime', 'published', 'pubdate', 'pubtime',
+              'articlepublishedtime', 'postdate', 'dateposted')
+_CRAWLED = ('date', 'datetime', 'timestamp', 'created', 'createdat', 'createddate', 'datecreated',
+            'creationdate', 'warcdate', 'crawldate', 'crawltimestamp', 'datecrawled',
+            'datedownload', 'downloaddate', 'fetchtime', 'fetchedat', 'time')
+_NAMES_OF_URLS = ('url', 'uri', 'sourceurl', 'pageurl', 'canonicalurl', 'documenturl', 'link',
+                  'warctargeturi')
+_METADATA = ('meta', 'metadata')
+_MAX_CHARS = 64  # of a date that somebody wrote
 
 
-def date_in_url(url: str | None) -> str | None:
-  """Returns the date in `url` as YYYY-MM-DD, or None: the paper's heuristic for the calendar.
+def document_url(fields: Mapping[str, Any]) -> str | None:
+  """Returns the address of a document of a corpus, or None."""
+  known = _normalized(fields)
+  return next((value for name in _NAMES_OF_URLS
+               if isinstance(value := known.get(name), str) and value), None)
 
-  It may be spelt /2018/3/21, 2018-03-21 or /20180321, in the years 1900 to 2099.
+
+def document_date(fields: Mapping[str, Any]) -> str | None:
+  """Returns the date of a document of a corpus as YYYY-MM-DD, or None.
+
+  It is the field that tells when the document was published; or else the date in its address
+  (the paper's heuristic for the calendar); or else the field that tells when it was crawled. Fields
+  may stand in `metadata` or `meta`. A date in the address that is later than that of the crawl, or
+  than today, is none.
   """
-  for pattern in _DATES_IN_URLS:
-    for match in pattern.finditer(url or ''):
-      if date := _date(match):
-        return date
+  known = _normalized(fields)
+  crawled = _first_date(known.get(name) for name in _CRAWLED)
+  return (_first_date(known.get(name) for name in _PUBLISHED)
+          or date_in_url(document_url(fields), latest=crawled) or crawled)
+
+
+def date_in_url(url: str | None, latest: str | None = None) -> str | None:
+  """Returns the date in the path of `url` as YYYY-MM-DD, or None.
+
+  It is spelt /2018/3/21, /2018/mar/21, or begins a part of the path: /2018-03-21-title,
+  /2018_03_21.html, /20180321. Queries, other places in titles, and sizes of images are not read.
+
+  Args:
+    url: the address.
+    latest: YYYY-MM-DD; a later date is no date of the document. By default today.
+  """
+  try:
+    path = urlsplit(url or '').path
+  except ValueError:  # not an address
+    return None
+  latest = latest or datetime.date.today().isoformat()
+  segments = path.split('/')[1:]
+  for i in range(len(segments)):
+    date = _date_of_segments(segments, i)
+    if date and f'{_FIRST_YEAR}' <= date <= latest:
+      return date
   return None
 
 
 def iso_date(value: Any) -> str | None:
   """Returns the date with which a text such as '2018-03-21T10:00:00Z' begins, or None."""
   match = _ISO_DATE.match(value.strip()) if isinstance(value, str) else None
-  return _date(match) if match else None
+  return _date(*match.groups()) if match else None
+
+
+def written_date(value: Any) -> str | None:
+  """Returns the date that a text states in any usual spelling as YYYY-MM-DD, or None.
+
+  None where year, month or day is missing, or where day and month could be taken for each other.
+  """
+  if not isinstance(value, str) or len(value) > _MAX_CHARS:
+    return None
+  if match := _YEAR_FIRST.match(value):
+    return _date(match[1], match[3] or match[4], match[5])
+  # What the text does not state comes from the default, and differs.
+  readings = {_parsed(value, default, dayfirst)
+              for default in (datetime.datetime(2000, 1, 1), datetime.datetime(2001, 2, 2))
+              for dayfirst in (False, True)}
+  return readings.pop() if len(readings) == 1 else None
 
 
 def parse_iso_date(text: str) -> datetime.date | None:
@@ -40,8 +115,45 @@ def parse_iso_date(text: str) -> datetime.date | None:
   return date if date.isoformat() == text else None
 
 
-def _date(match: re.Match[str]) -> str | None:
+def _date_of_segments(segments: list[str], i: int) -> str | None:
+  """Returns the date that begins with the i-th part of a path."""
+  for pattern in _SEGMENTS:
+    if match := pattern.match(segments[i]):
+      return _date(*match.groups())
+  if len(segments) < i + 3 or _SIZES & {part.lower() for part in segments[max(i - 2, 0):i]}:
+    return None
+  year, month, day = segments[i:i + 3]
+  month = str(_MONTHS.get(month.lower(), month))
+  if not _YEAR.fullmatch(year) or not _NUMBER.fullmatch(month):
+    return None
+  day = _NUMBER.match(day)
+  return _date(year, month, day[0]) if day else None
+
+
+def _normalized(fields: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the fields, and those of the metadata, by names that do not depend on the spelling."""
+  known = {}
+  for name in (*_METADATA, None):
+    group = fields if name is None else fields.get(name)
+    if isinstance(group, Mapping):
+      known.update({re.sub('[^a-z0-9]', '', str(key).lower()): value
+                    for key, value in group.items() if value is not None})
+  return known
+
+
+def _first_date(values: Iterable[Any]) -> str | None:
+  return next(filter(None, map(written_date, values)), None)
+
+
+def _parsed(text: str, default: datetime.datetime, dayfirst: bool) -> str | None:
   try:
-    return datetime.date(*map(int, match.groups())).isoformat()
+    return parser.parse(text, default=default, dayfirst=dayfirst).date().isoformat()
+  except (ValueError, OverflowError):
+    return None
+
+
+def _date(year: str, month: str, day: str) -> str | None:
+  try:
+    return datetime.date(int(year), int(month), int(day)).isoformat()
   except ValueError:
     return None

@@ -1,12 +1,12 @@
-"""Reads JSON Lines that others wrote: plain, gzip or Zstandard."""
+"""Reads JSON Lines that others wrote, plain or compressed."""
 
-import gzip
+import io
 import json
 import pathlib
-import zlib
 from collections.abc import Iterator
-from typing import Any, TextIO
+from typing import Any
 
+from toolformer_jax.data.compression import open_binary, read_errors
 from toolformer_jax.errors import UserError
 
 _SURROGATE = '\\ud'  # how JSON spells one, and some other characters
@@ -29,13 +29,13 @@ def read_objects(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
   """
   number = 0
   try:
-    with _open_text(path) as file:
+    with open_binary(path) as binary, io.TextIOWrapper(binary, 'utf-8-sig') as file:
       for number, line in enumerate(file, 1):
         if line.strip():
           yield number, _object(path, number, line)
   except UnicodeDecodeError as error:
     raise UserError(f'{path}: not UTF-8 after line {number} ({error.reason})') from error
-  except (OSError, EOFError, zlib.error, *_zstandard_errors(path)) as error:
+  except read_errors(path) as error:
     raise UserError(f'cannot read {path} after line {number}: {error}') from error
 
 
@@ -49,26 +49,3 @@ def _object(path: pathlib.Path, number: int, line: str) -> dict[str, Any]:
   if _SURROGATE in line.lower() and not is_unicode(json.dumps(value, ensure_ascii=False)):
     raise UserError(f'{path}:{number}: half a surrogate pair is no character; mend or remove it')
   return value
-
-
-def _open_text(path: pathlib.Path) -> TextIO:
-  if path.suffix == '.gz':
-    return gzip.open(path, 'rt', encoding='utf-8-sig')
-  if path.suffix == '.zst':
-    return _open_zstandard(path)
-  return open(path, encoding='utf-8-sig')
-
-
-def _open_zstandard(path: pathlib.Path) -> TextIO:
-  try:
-    import zstandard  # an optional package: nothing else needs it
-  except ImportError as error:
-    raise UserError(f'reading {path} needs a package: pip install zstandard') from error
-  return zstandard.open(path, 'rt', encoding='utf-8-sig')
-
-
-def _zstandard_errors(path: pathlib.Path) -> tuple[type[Exception], ...]:
-  if path.suffix != '.zst':
-    return ()
-  import zstandard
-  return (zstandard.ZstdError,)

@@ -1,43 +1,82 @@
 """Reads the articles of a MediaWiki XML dump, such as Wikipedia's `pages-articles`."""
 
-import bz2
+import logging
 import pathlib
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
+from typing import BinaryIO, NamedTuple
 
+from toolformer_jax.data.compression import open_binary, read_errors, uncompressed_name
 from toolformer_jax.data.passages import Page
-from toolformer_jax.data.wikitext import plain_text
+from toolformer_jax.data.wikitext import FILE_NAMESPACES, plain_text
+from toolformer_jax.data.wikitext_blocks import TooMuchMarkup
 from toolformer_jax.errors import UserError
 
+_JSON = frozenset({'.json', '.jsonl', '.ndjson'})
 _ARTICLES = '0'  # the namespace
+_FILES = frozenset({'-2', '6', '14'})  # media, files and categories
+
+
+class _Article(NamedTuple):
+  """A page of a dump, and the names of the dump's namespaces for files."""
+
+  title: str
+  wikitext: str
+  file_namespaces: frozenset[str]
+
+
+def is_dump(path: pathlib.Path) -> bool:
+  """Tells by its name whether a file is a dump: .xml or .bz2, but not .jsonl.bz2."""
+  name = pathlib.Path(uncompressed_name(path))
+  return name.suffix == '.xml' or path.suffix == '.bz2' and name.suffix not in _JSON
 
 
 def read_pages(path: pathlib.Path) -> Iterator[Page]:
-  """Yields the articles of the dump `path` (.xml.bz2) as plain text, one at a time in memory.
+  """Yields the articles of the dump `path` as plain text, one at a time in memory.
 
+  The file is .xml, plain or compressed. Of several revisions of a page the newest is read.
   Redirects and pages of other namespaces are passed over, and so are those without any prose.
+  Pages with too much markup are left out and counted in the log.
 
   Raises:
     UserError: the file cannot be read, or is no MediaWiki dump.
   """
+  num_left_out = 0
   try:
-    with bz2.open(path) as file:
-      for title, wikitext in _articles(file):
-        text = plain_text(wikitext)
+    with open_binary(path) as file:
+      for article in _articles(file):
+        try:
+          text = plain_text(article.wikitext, article.file_namespaces)
+        except TooMuchMarkup:
+          num_left_out += 1
+          continue
         if text:
-          yield Page(title, text)
-  except (OSError, EOFError, ElementTree.ParseError) as error:
+          yield Page(article.title, text)
+  except (*read_errors(path), ElementTree.ParseError) as error:
     raise UserError(f'cannot read {path} as a MediaWiki dump (.xml.bz2): {error}') from error
+  if num_left_out:
+    logging.warning('%s: left out %d pages with too much markup to parse', path, num_left_out)
 
 
-def _articles(file: bz2.BZ2File) -> Iterator[tuple[str, str]]:
+def _articles(file: BinaryIO) -> Iterator[_Article]:
+  file_namespaces, newest = FILE_NAMESPACES, None
   events = ElementTree.iterparse(file, events=('start', 'end'))
   _, root = next(events)
   for event, element in events:
-    if event == 'end' and element.tag.endswith('}page'):
+    if event == 'start':
+      continue
+    if element.tag.endswith('}siteinfo'):
+      names = {(one.text or '').lower() for one in element.iter() if one.get('key') in _FILES}
+      file_namespaces |= names - {''}
+    elif element.tag.endswith('}revision'):
+      space = element.tag.removesuffix('revision')
+      revision = (element.findtext(f'{space}timestamp', ''), element.findtext(f'{space}text', ''))
+      newest = max(newest or revision, revision, key=lambda one: one[0])
+      element.clear()  # a page may have thousands
+    elif element.tag.endswith('}page'):
       space = element.tag.removesuffix('page')
       is_redirect = element.find(f'{space}redirect') is not None
-      if element.findtext(f'{space}ns') == _ARTICLES and not is_redirect:
-        wikitext = element.findtext(f'{space}revision/{space}text') or ''
-        yield element.findtext(f'{space}title', ''), wikitext
+      if element.findtext(f'{space}ns') == _ARTICLES and not is_redirect and newest:
+        yield _Article(element.findtext(f'{space}title', ''), newest[1], file_namespaces)
+      newest = None
       root.clear()  # else the pages read stay in memory

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from toolformer_jax.data.jsonl import read_objects
-from toolformer_jax.data.mediawiki import read_pages
+from toolformer_jax.data.mediawiki import is_dump, read_pages
 from toolformer_jax.data.passages import Page
 from toolformer_jax.errors import UserError
 
@@ -20,7 +20,7 @@ def corpus_pages(corpus: pathlib.Path) -> Iterator[Page]:
   Raises:
     UserError: the file cannot be read, or a line of it is no page.
   """
-  if corpus.suffix == '.bz2':
+  if is_dump(corpus):
     yield from read_pages(corpus)
     return
   for number, fields in read_objects(corpus):
