@@ -94,6 +94,15 @@ def test_examples_of_the_paper(argument, result):
 
 @pytest.mark.parametrize('argument, result', [
   ('.5 + 5.', '5.50'),
+  ('12 x 5', '60'),
+  ('12X5', '60'),
+  ('3 – 1', '2'),
+  ('3 · 4 ⋅ 2 ∗ 1', '24'),
+  ('6 ∕ 3', '2'),
+  ('$ 5 * 3', '15'),
+  ('3 + 4 =', '7'),
+  ('[3 + {4}] * 2', '14'),
+  ('１２＋３', '15'),
   ('-3 - -4', '1'),
   ('2 * -(3 + 4)', '-14'),
   ('+-+5 * 1', '-5'),
@@ -152,6 +161,15 @@ def test_operations_are_bounded_by_the_length(text):
 
 @pytest.mark.parametrize('argument, reason', [
   ('', 'not an arithmetic expression'),
+  ('2^3', 'not an arithmetic expression'),
+  ('3² + 1', 'not an arithmetic expression'),
+  ('½ + 1', 'not an arithmetic expression'),
+  ('1.234,50 + 1', 'not an arithmetic expression'),
+  ('5 plus 3', 'not an arithmetic expression'),
+  ('3 + 4 = 7', 'not an arithmetic expression'),
+  ('3 + = 4', 'not an arithmetic expression'),
+  ('0x10 + 1', 'not an arithmetic expression'),
+  ('(3 + 4] * 2', 'not an arithmetic expression'),
   ('84', 'no operation'),
   ('-84%', 'no operation'),
   ('1/0', 'division by zero'),

@@ -256,3 +256,12 @@ def test_threads_get_the_same_answers():
 def test_importing_the_tool_does_not_start_jax():
   program = 'import sys, toolformer_jax.tools.wikisearch; sys.exit("jax" in sys.modules)'
   assert subprocess.run([sys.executable, '-c', program], timeout=60).returncode == 0
+
+
+@pytest.mark.parametrize('query', ['cafe', 'Café', 'CAFE\u0301', 'ＣＡＦＥ'])
+@pytest.mark.parametrize('word', ['café', 'cafe', 'cafe\u0301'])
+def test_accents_make_no_difference(word, query):
+  index = PassageIndex.build([FLAG, Page('Coffee', f'Coffee is served in a {word} in Łódź.')])
+  assert [passage.title for passage in index.best(query, 1)] == ['Coffee']
+  assert [passage.title for passage in index.best('Lodz', 1)] == ['Coffee']
+  assert not index.best(query, 1, but_title='COFFEE')

@@ -34,7 +34,7 @@ def read_texts(path: pathlib.Path) -> Iterator[InputText]:
 
 
 def read_prompts(path: pathlib.Path) -> Iterator[InputText]:
-  """Yields the texts of JSON Lines, as `read_texts`; of any other file, its lines.
+  """Yields the texts of JSON Lines, as `read_texts`; of any other file, what stands between line feeds.
 
   Raises:
     UserError: the file cannot be read, or a line of it has no text.
@@ -43,8 +43,8 @@ def read_prompts(path: pathlib.Path) -> Iterator[InputText]:
     yield from read_texts(path)
     return
   try:
-    lines = path.read_text('utf-8').splitlines()
+    text = path.read_bytes().decode('utf-8-sig')
   except (OSError, UnicodeDecodeError) as error:
     raise UserError(f'cannot read {path}: {error}') from error
-  for number, line in enumerate(lines, 1):
-    yield InputText(number, line, None, f'{path}:{number}')
+  for number, line in enumerate(text.removesuffix('\n').split('\n') if text else [], 1):
+    yield InputText(number, line.removesuffix('\r'), None, f'{path}:{number}')

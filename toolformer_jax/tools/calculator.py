@@ -3,10 +3,11 @@
     expression := term (('+' | '-') term)*
     term       := factor (('*' | '/') factor)*
     factor     := ('+' | '-')* atom '%'*
-    atom       := number | '(' expression ')'
+    atom       := number | '(' expression ')' | '[' expression ']' | '{' expression '}'
 
-A number may have thousands commas and a currency sign; `%` means hundredths. Powers are not among
-the operations, and every budget below is checked, so that no argument takes long.
+A number may have thousands commas and a currency sign; `%` means hundredths, and an equals sign at
+the end means nothing. Other signs for the operations are understood, such as `12 x 5`. Powers are
+not among them, and every budget below is checked, so that no argument takes long.
 """
 
 import re
@@ -23,10 +24,16 @@ MAX_OPERATIONS = 100
 MAX_DIGITS = 100
 
 _TOKEN = re.compile(
-  r'\s*(?:[$€£]?(?P<number>[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]*)?|[0-9]+\.?[0-9]*|\.[0-9]+)'
-  r'|(?P<symbol>[-+*/()%]))'
+  r'\s*(?:(?:[$€£¥₹]\s*)?(?P<number>[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]*)?|[0-9]+\.?[0-9]*|\.[0-9]+)'
+  r'|(?P<symbol>[-+*/()%\[\]{}]))'
 )
-_SYNONYMS = str.maketrans('×÷−', '*/-')
+_SYNONYMS = str.maketrans({
+  **dict.fromkeys('×✕✖⨯·⋅∙•∗xX', '*'), **dict.fromkeys('÷∕⁄', '/'), **dict.fromkeys('−–‐‑‒', '-'),
+  # The full-width forms of ASCII. Others, such as ² or ½, do not mean their digits.
+  **{code + 0xfee0: chr(code) for code in range(0x21, 0x7f)},
+})
+_HEXADECIMAL = re.compile(r'(?<![0-9.])0[xX][0-9]')
+_CLOSING = {'(': ')', '[': ']', '{': '}'}
 _INVALID = 'not an arithmetic expression'
 
 
@@ -41,7 +48,7 @@ class Calculator:
   """Computes `27 + 4 * 2` -> `35`, as paper section 3 and Table 1 have it."""
 
   name = 'Calculator'
-  version = '1'
+  version = '2'
 
   def __call__(self, argument: str, context: Context) -> str:
     """Returns the value of the expression `argument`, rounded to two decimals.
@@ -64,7 +71,10 @@ def evaluate(expression: str) -> Evaluation:
   """
   if len(expression) > MAX_CHARS:
     raise ToolError('expression too long')
-  parser = _Parser(_tokens(expression.translate(_SYNONYMS)))
+  if _HEXADECIMAL.search(expression):
+    raise ToolError(_INVALID)
+  expression = expression.translate(_SYNONYMS).rstrip().removesuffix('=')
+  parser = _Parser(_tokens(expression))
   value = parser.expression()
   if parser.peek():
     raise ToolError(_INVALID)
@@ -137,20 +147,20 @@ class _Parser:
 
   def _atom(self) -> Fraction:
     token = self._take()
-    if token == '(':
-      return self._group()
-    if not token or token in '+-*/)%':
+    if token in _CLOSING:
+      return self._group(_CLOSING[token])
+    if not token or token in '+-*/)]}%':
       raise ToolError(_INVALID)
     if len(token) > MAX_DIGITS:
       raise ToolError('number too long')
     return Fraction(token)
 
-  def _group(self) -> Fraction:
+  def _group(self, closing: str) -> Fraction:
     self._depth += 1
     if self._depth > MAX_DEPTH:
       raise ToolError('nested too deeply')
     value = self.expression()
-    if self._take() != ')':
+    if self._take() != closing:
       raise ToolError(_INVALID)
     self._depth -= 1
     return value

@@ -7,8 +7,10 @@ import json
 import logging
 import os
 import pathlib
+import re
 import shutil
 import tempfile
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
@@ -37,8 +39,11 @@ if TYPE_CHECKING:
 K1 = 0.9
 B = 0.4
 
+_TEXT_VERSION = 2  # of the plain text that pages are turned into
 # One-letter words too: `C` and `5` are things to search for.
 _WORD = r'\b\w+\b'
+_ACCENTS = re.compile('[\u0300-\u036f]')
+_LETTERS = str.maketrans({'æ': 'ae', 'ð': 'd', 'ø': 'o', 'þ': 'th', 'đ': 'd', 'ł': 'l', 'œ': 'oe'})
 _PASSAGES, _LINES, _PAGES, _INDEX = 'passages.jsonl', 'lines.npy', 'pages.npy', 'index'
 _SETTINGS = 'settings.json'
 
@@ -72,7 +77,7 @@ class PassageIndex:
       passages += found
       page_of += [number] * len(found)
     # A passage rarely repeats what its page is about, so the headings are searched too.
-    texts = [f'{passage.title} {passage.section} {passage.text}' for passage in passages]
+    texts = [_fold(f'{passage.title} {passage.section} {passage.text}') for passage in passages]
     tokens = _bm25s().tokenize(texts, **_tokenizer())
     if not tokens.vocab:
       raise UserError('no page has any words: there is nothing to search')
@@ -116,16 +121,16 @@ class PassageIndex:
     """Returns up to `count` passages that have words of `query`, the best first.
 
     Of passages that match equally well, the earlier one comes first; none is of the page
-    `but_title`, in any case.
+    `but_title`, however it is written.
     """
     words = stems(query)
     if not words:
       return []
-    excluded = but_title and but_title.casefold()
+    excluded = but_title and _fold(but_title)
     scores, found = self._index.get_scores(words), []
     while len(found) < count and scores[best := int(scores.argmax())] > 0:
       passage = self._passages[best]
-      if passage.title.casefold() == excluded:
+      if _fold(passage.title) == excluded:
         scores[self._page_of == self._page_of[best]] = 0
       else:
         found.append(passage)
@@ -150,7 +155,13 @@ class _StoredPassages(Sequence[Passage]):
 
 def stems(text: str) -> list[str]:
   """Returns the stems of the words of `text`, without stopwords."""
-  return _bm25s().tokenize(text, **_tokenizer(), return_ids=False)[0]
+  return _bm25s().tokenize(_fold(text), **_tokenizer(), return_ids=False)[0]
+
+
+def _fold(text: str) -> str:
+  """Returns `text` in lower case, without accents and in one spelling: `Café` becomes `cafe`."""
+  letters = unicodedata.normalize('NFKD', text.casefold()).translate(_LETTERS)
+  return unicodedata.normalize('NFKC', _ACCENTS.sub('', letters))
 
 
 def _sizes(directory: pathlib.Path) -> dict[str, int]:
@@ -180,7 +191,7 @@ def _tokenizer() -> dict[str, Any]:
 
 
 def _version(passages: Iterable[Passage]) -> str:
-  digest = hashlib.sha256(f'{K1} {B} {_WORD}'.encode())
+  digest = hashlib.sha256(f'{K1} {B} {_WORD} {_TEXT_VERSION}'.encode())
   for passage in passages:
     digest.update(json.dumps(dataclasses.astuple(passage)).encode())
   return digest.hexdigest()[:12]
@@ -267,6 +278,6 @@ def _locate(corpus: str) -> pathlib.Path:
 
 def _key(corpus: pathlib.Path, settings: SearchConfig) -> str:
   """Returns a name for all that determines an index."""
-  parts = (file_sha256(corpus), settings.passage_words, toolformer_jax.__version__,
+  parts = (file_sha256(corpus), settings.passage_words, _TEXT_VERSION, toolformer_jax.__version__,
            importlib.metadata.version('bm25s'))
   return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
