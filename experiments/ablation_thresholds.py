@@ -12,10 +12,10 @@ known to have been among the k likeliest.
 """
 
 import argparse
-import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from fractions import Fraction
 
 import table2_api_calls
 from ablation_filter import documents_of
@@ -23,6 +23,7 @@ from reproduce import main
 
 from toolformer_jax.annotation.merge import merge
 from toolformer_jax.annotation.run_dir import RunReader, stage_name
+from toolformer_jax.data.numbers import number_at, parse_number
 from toolformer_jax.data.records import Document, ExecutedCall, ScoredCall
 from toolformer_jax.runtime.markdown import markdown_table
 from toolformer_jax.tokenizer import Tokenizer
@@ -30,7 +31,7 @@ from toolformer_jax.tokenizer import Tokenizer
 TITLE = 'Ablation: thresholds'
 TAU_F = (0.1, 0.2, 0.3, 0.4, 0.5, 1.0, 2.0)
 K = (1, 2, 5, 10, 20)
-_NEXT_NUMBER = re.compile(r'\s*[$£€]?(-?\d[\d,]*(?:\.\d+)?)')
+TOLERANCE = Fraction(1, 200)  # the calculator rounds to two decimals
 
 
 def run(args: argparse.Namespace) -> str:
@@ -86,13 +87,10 @@ def kept_with(calls: Sequence[ScoredCall], ranks: dict[tuple[str, int], int],
 
 
 def states_next_number(call: ScoredCall, text: str, tokenizer: Tokenizer) -> bool:
-  """Tells whether a call's result is the number that the text states right behind it."""
-  found = _NEXT_NUMBER.match(text[tokenizer.characters_before(text, call.position):])
-  try:
-    return found is not None and abs(
-        float(found[1].replace(',', '')) - float(call.result.replace(',', ''))) <= 0.005
-  except ValueError:  # the result of another tool
-    return False
+  """Tells whether a call's result is the number that the text states right after the call."""
+  stated = number_at(text, tokenizer.characters_before(text, call.position))
+  result = parse_number(call.result)  # None for the result of another tool
+  return stated is not None and result is not None and abs(stated.value - result) <= TOLERANCE
 
 
 if __name__ == '__main__':

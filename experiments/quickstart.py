@@ -138,7 +138,7 @@ def derived_number(problem: str) -> Derived | None:
                for operation, result in hard_results(max(pair), min(pair)).items()
                if result == value}
       if len(found) == 1:
-        return Derived(found.pop(), value, number.end - len(number.digits))
+        return Derived(found.pop(), value, number.digits_start)
     stated.append(value)
   return None
 

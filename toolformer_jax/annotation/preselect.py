@@ -85,7 +85,7 @@ def _numbers(text: str) -> tuple[list[int], list[float]]:
   positions, values = [], []
   for number in find_numbers(text):
     if stands_alone(text, number) and len(number.digits) <= _MAX_DIGITS:
-      positions.append(bisect.bisect_right(words, number.end - len(number.digits)) - 1)
+      positions.append(bisect.bisect_right(words, number.digits_start) - 1)
       values.append(round(float(abs(number.value)), 2))
   return positions, values
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from toolformer_jax.data.content_hash import stable_hash
 from toolformer_jax.data.equations import collapse_equations, join_lines
 from toolformer_jax.data.jsonl import read_objects
+from toolformer_jax.data.numbers import number_at, parse_number
 from toolformer_jax.errors import UserError
 
 _ANNOTATION = re.compile(r'<<([^<>]*)=([^<>=]*)>>')
 _FINAL_ANSWER = re.compile(r'\n?####[^\n]*\s*$')
-_NUMBER = re.compile(r'[$£€]?(-?(?:\d[\d,]*(?:\.\d+)?|\.\d+))')
 _FIRST_MARK = 0xE000  # Unicode's private area: `equations` carries a mark along with its number
 _MARK = re.compile('[\ue000-\uf8ff]')
 
@@ -70,16 +70,9 @@ def collapse_gsm8k(answer: str) -> tuple[str, list[Oracle]]:
   oracles = []
   for earlier, found in enumerate(_MARK.finditer(marked)):
     expression, result = annotations[ord(found[0]) - _FIRST_MARK]
-    number = _NUMBER.match(marked, found.end())
-    if number and _equal(number[1], result):
-      # The text returned lacks this mark and the earlier ones.
-      oracles.append(Oracle(number.start(1) - earlier - 1, expression.strip(), number[1]))
+    number = number_at(marked, found.end())
+    if number and number.value == parse_number(result):
+      begin = number.start if number.value < 0 else number.digits_start
+      # The text that is returned lacks this mark and the earlier ones.
+      oracles.append(Oracle(begin - earlier - 1, expression.strip(), marked[begin:number.end]))
   return _MARK.sub('', marked), oracles
-
-
-def _equal(number: str, result: str) -> bool:
-  """Tells whether an annotation's result is the number that the text writes."""
-  try:
-    return float(number.replace(',', '')) == float(result.replace(',', ''))
-  except ValueError:
-    return False
