@@ -24,8 +24,8 @@ SOURCE = 'GSM8K train, ending with the answer'
 
 def main() -> None:
   """Writes the corpus."""
-  parser = argparse.ArgumentParser(description=__doc__,
-                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = cli.Parser(description=__doc__,
+                      formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--data', type=pathlib.Path, required=True, metavar='F')
   parser.add_argument('--max_words', type=int, default=60, metavar='N', help='of a text')
   parser.add_argument('--output', type=pathlib.Path, required=True, metavar='F')

@@ -27,8 +27,8 @@ DEV_TEXTS = 1000  # the paper's; a tenth of few texts
 
 def main() -> None:
   """Writes both files, and prints what is in the first."""
-  parser = argparse.ArgumentParser(description=__doc__,
-                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = cli.Parser(description=__doc__,
+                      formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--runs', nargs='+', required=True, metavar='D')
   for name in ('output', 'dev'):
     parser.add_argument(f'--{name}', type=pathlib.Path, required=True, metavar='F')

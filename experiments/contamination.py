@@ -13,10 +13,14 @@ import gzip
 import json
 import pathlib
 import re
+import sys
+import zlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from toolformer_jax import cli
 from toolformer_jax.data.pages import corpus_pages
+from toolformer_jax.errors import UserError
 from toolformer_jax.training.data import read_texts
 
 _WORD = re.compile(r'\w+')
@@ -26,8 +30,8 @@ _LEAST_WORDS = 4
 
 def main() -> None:
   """Prints a table with a line for each evaluation set."""
-  parser = argparse.ArgumentParser(description=__doc__,
-                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = cli.Parser(description=__doc__,
+                      formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--run', type=pathlib.Path, metavar='D', help='output folder of annotate')
   parser.add_argument('--search', type=pathlib.Path, metavar='F', help='corpus of the search')
   parser.add_argument('--evaluation', nargs='+', required=True, metavar='NAME=F', type=pair)
@@ -67,8 +71,11 @@ def runs_of_set(path: pathlib.Path, words: int) -> Iterator[set[str]]:
 
 def strings(path: pathlib.Path) -> Iterator[str]:
   """Yields the strings in a file: of JSON its values, else its lines without tags."""
-  with (gzip.open if path.suffix == '.gz' else open)(path, 'rt', encoding='utf-8') as file:
-    text = file.read()
+  try:
+    with (gzip.open if path.suffix == '.gz' else open)(path, 'rt', encoding='utf-8') as file:
+      text = file.read()
+  except (UnicodeDecodeError, EOFError, zlib.error) as error:
+    raise UserError(f'cannot read {path}: {error}') from error
   try:
     yield from values(json.loads(text))
     return
@@ -116,4 +123,4 @@ def annotated_texts(run: pathlib.Path) -> Iterator[str]:
 
 
 if __name__ == '__main__':
-  main()
+  sys.exit(cli.guarded(main, resumable=False))

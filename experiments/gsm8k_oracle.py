@@ -3,41 +3,40 @@
     python experiments/gsm8k_oracle.py --data ../shared/data/gsm8k/train.jsonl.gz
 
 Takes the first N training questions that are not dev questions, with the inline equations of their
-answers collapsed into statements; annotates them with the calculator by `quickstart.gin`; and
-compares the kept calls with the `<<...>>` that the collapsing removed. A call is right if it stands
-before a number that an equation gave and has that number as its result.
+answers collapsed into statements. Annotates them with the calculator by the settings of
+quickstart.gin, but with the prompt of the package. Compares the kept calls with the `<<...>>` that
+the collapsing removed: a call is right if it is before a number that an equation gave and returns
+that number.
 """
 
 import argparse
 import itertools
 import pathlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+import toolformer_jax as tf_jax
 from toolformer_jax import cli
-from toolformer_jax.annotation import report
-from toolformer_jax.annotation.pipeline import Annotation
 from toolformer_jax.annotation.prompts import CALCULATOR
-from toolformer_jax.annotation.run_dir import MERGED, RunFolder
-from toolformer_jax.annotation.tool_plan import ToolPlan
-from toolformer_jax.checkpoints.loading import load_model
-from toolformer_jax.config import loading as configuration
+from toolformer_jax.annotation.report import tool_table
+from toolformer_jax.config.loading import load
 from toolformer_jax.data.content_hash import identity
 from toolformer_jax.data.gsm8k import collapse_gsm8k, is_dev, read_gsm8k
+from toolformer_jax.data.numbers import parse_number
 from toolformer_jax.data.records import AnnotatedDocument, Document, ScoredCall
-from toolformer_jax.runtime.run_dir import software_versions
+from toolformer_jax.errors import UserError
 from toolformer_jax.tokenizer import Tokenizer
-from toolformer_jax.tools.calculator import Calculator
 
 MODEL = 'smollm2-135m'
-_BETWEEN = 3  # characters that may stand between a call and its number: a blank, a currency sign
+_BETWEEN = 3  # at most so many characters between a call and its number: a space, a currency sign
+_TOLERANCE = Fraction(1, 200)  # the calculator rounds to two decimals
 
 
 @dataclass(frozen=True)
 class Solved:
-  """A collapsed text and its derived numbers: where each begins, and what it is."""
+  """A collapsed text and its derived numbers: the index of the first character, and the value."""
 
   document: Document
   numbers: tuple[tuple[int, Fraction], ...]
@@ -54,44 +53,48 @@ def solved_problems(path: pathlib.Path, count: int) -> list[Solved]:
         continue
       text = f'{problem.question} {answer}'
       offset = len(problem.question) + 1
-      numbers = tuple((offset + oracle.position_char, Fraction(oracle.result.replace(',', '')))
+      numbers = tuple((offset + oracle.position_char, parse_number(oracle.result))
                       for oracle in oracles)
       yield Solved(Document(f'gsm8k-{number:05}', text, source='GSM8K train'), numbers)
   return list(itertools.islice(texts(), count))
 
 
 def is_right(call: ScoredCall, solved: Solved, tokenizer: Tokenizer) -> int | None:
-  """Returns which of the derived numbers `call` gives, if any."""
-  ids = tokenizer.encode(solved.document.text)
-  at = len(tokenizer.decode(ids[:call.position]))
+  """Returns the index of the derived number that `call` returns; None if it returns none."""
+  at = tokenizer.characters_before(solved.document.text, call.position)
   for i, (begin, value) in enumerate(solved.numbers):
-    if 0 <= begin - at <= _BETWEEN and abs(Fraction(call.result) - value) <= Fraction(1, 200):
+    if 0 <= begin - at <= _BETWEEN and abs(parse_number(call.result) - value) <= _TOLERANCE:
       return i
   return None
 
 
 def main() -> None:
   """Annotates and prints the table."""
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument('--data', type=pathlib.Path, required=True)
-  parser.add_argument('--documents', type=int, default=100)
+  parser = cli.Parser(description=__doc__,
+                      formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument('--data', type=pathlib.Path, required=True, metavar='F',
+                      help='training problems of GSM8K')
+  parser.add_argument('--documents', type=int, default=100, metavar='N')
   parser.add_argument('--output_dir', type=pathlib.Path, default=pathlib.Path('runs/gsm8k_oracle'))
   args = parser.parse_args()
   cli.log_to_stderr()
-  config = configuration.load(['quickstart.gin'], ['AnnotationConfig.max_text_tokens = 400'])
-  model = load_model(MODEL, config=config.model)
   problems = solved_problems(args.data, args.documents)
-  plan = ToolPlan(Calculator(), config.tool_config('calculator'), CALCULATOR)
-  annotation = Annotation(model, (plan,), config.annotation, config.executor, config.syntax)
-  described = {**annotation.configuration(), 'checkpoint': identity(MODEL),
-               'corpus': identity(str(args.data)), 'texts': len(problems)}
-  with RunFolder(args.output_dir, described, software_versions()) as folder:
-    annotation.run(lambda: [solved.document for solved in problems], folder)
-    print(report.tool_table(report.tool_rows(folder, annotation.plans)))
-    print(oracle_line(problems, list(folder.read_all(MERGED, AnnotatedDocument)), model.tokenizer))
+  if not problems:
+    raise UserError(f'{args.data} has no problem that can be annotated')
+  config = load(['quickstart.gin'], ['AnnotationConfig.max_text_tokens = 400'])
+  model = tf_jax.load_model(MODEL, config=config.model)
+  result = tf_jax.annotate(
+      model, [solved.document for solved in problems], tools='calculator',
+      output_dir=args.output_dir, config=config.annotation,
+      tool_configs={'calculator': config.tool_config('calculator')},
+      prompts={'calculator': CALCULATOR}, executor_config=config.executor, syntax=config.syntax,
+      depends_on={'checkpoint': identity(MODEL), 'corpus': identity(args.data),
+                  'texts': str(len(problems))})
+  print(tool_table(list(result.counts.values())))
+  print(oracle_line(problems, result.annotated, model.tokenizer))
 
 
-def oracle_line(problems: list[Solved], annotated: list[AnnotatedDocument],
+def oracle_line(problems: Sequence[Solved], annotated: Sequence[AnnotatedDocument],
                 tokenizer: Tokenizer) -> str:
   """Returns precision and recall of the kept calls in a sentence."""
   by_id = {solved.document.id: solved for solved in problems}

@@ -7,9 +7,11 @@ The directory holds pairs of files, `flores-dev.es-en.es` and `flores-dev.es-en.
 
 import argparse
 import pathlib
+import sys
 
 import sacrebleu
 
+from toolformer_jax import cli
 from toolformer_jax.tools.apertium import Apertium
 from toolformer_jax.tools.base import Context
 from toolformer_jax.tools.language import identify_language
@@ -21,8 +23,8 @@ _TRANSLATED = ('es', 'fr', 'pt')
 
 def main() -> None:
   """Prints the share of sentences whose language is told right, and BLEU by language."""
-  parser = argparse.ArgumentParser(description=__doc__,
-                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = cli.Parser(description=__doc__,
+                      formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--flores', required=True, type=pathlib.Path, metavar='D')
   parser.add_argument('--lines', type=int, default=300, metavar='N', help='to translate')
   args = parser.parse_args()
@@ -50,4 +52,4 @@ def read(flores: pathlib.Path, language: str) -> list[str]:
 
 
 if __name__ == '__main__':
-  main()
+  sys.exit(cli.guarded(main, resumable=False))

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from toolformer_jax.cli import guarded, log_to_stderr
+from toolformer_jax import cli
 
 os.environ['JAX_PLATFORMS'] = 'cpu'  # before JAX is imported: a TPU that is there stays free
 
@@ -35,14 +35,14 @@ WORK = {'train': (PAPER_ROWS, 1024), 'score': (64, 512), 'decode': (64, 1024)}
 
 def main() -> None:
   """Plans what is missing in the output file, and prints the table of all that is asked for."""
-  parser = argparse.ArgumentParser(description=__doc__,
-                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = cli.Parser(description=__doc__,
+                      formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--output', required=True, type=pathlib.Path, metavar='F',
                       help='JSON Lines, a plan a line; what is there is not planned again')
   parser.add_argument('--models', type=lambda text: text.split(','), default=MODELS, metavar='A,B')
   parser.add_argument('--slices', type=lambda text: text.split(','), default=SLICES, metavar='A,B')
   args = parser.parse_args()
-  log_to_stderr()
+  cli.log_to_stderr()
   wanted = [(model, name, step) for model in args.models for name in args.slices for step in WORK]
   plans = Plans(args.output)
   for model, name, step in wanted:
@@ -108,4 +108,4 @@ def _cells(record: dict[str, Any]) -> Iterator[str]:
 
 
 if __name__ == '__main__':
-  sys.exit(guarded(main, resumable=True))
+  sys.exit(cli.guarded(main, resumable=True))

@@ -63,7 +63,8 @@ PROMPTS = {
 
 def main() -> None:
   """Runs everything that is still to do, and prints the report."""
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser = cli.Parser(description=__doc__,
+                      formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--output_dir', type=pathlib.Path, default=pathlib.Path('runs/quickstart'))
   output = parser.parse_args().output_dir
   cli.log_to_stderr()

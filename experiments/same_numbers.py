@@ -21,6 +21,9 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from toolformer_jax import cli
+from toolformer_jax.errors import UserError
+
 GENERATED_TEXTS, FIRST_PROBLEM = 64, 2000
 SVAMP_PROBLEMS = 100
 LOSS_TOLERANCE = 1e-6
@@ -32,8 +35,8 @@ IGNORED = ('compile_s', 'seconds', 'step_seconds', 'tokens_per_second', 'time')
 
 def main() -> None:
   """Records or compares."""
-  parser = argparse.ArgumentParser(description=__doc__,
-                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = cli.Parser(description=__doc__,
+                      formatter_class=argparse.RawDescriptionHelpFormatter)
   commands = parser.add_subparsers(dest='command', required=True)
   recording = commands.add_parser('record')
   recording.add_argument('--data_dir', required=True, help='D/svamp/ holds SVAMP.json')
@@ -54,8 +57,7 @@ def record(data_dir: str, output: pathlib.Path) -> None:
   """Runs everything that is recorded, into `output`."""
   output.mkdir(parents=True, exist_ok=True)
   model, quickstart = output / 'quickstart/model', ['--gin_file', 'quickstart.gin']
-  subprocess.run([sys.executable, 'experiments/quickstart.py', '--output_dir',
-                  output / 'quickstart'], check=True)
+  python('experiments/quickstart.py', '--output_dir', output / 'quickstart')
   write_prompts(output / 'prompts.jsonl')
   generated = toolformer(
       'generate', '--checkpoint', model, '--tools', 'calculator,wikisearch', '--json', '--input',
@@ -71,9 +73,16 @@ def record(data_dir: str, output: pathlib.Path) -> None:
 
 
 def toolformer(*arguments: str | pathlib.Path) -> str:
-  """Runs a command and returns what it prints."""
-  done = subprocess.run([sys.executable, '-m', 'toolformer_jax', *map(str, arguments)], check=True,
+  """Runs a command and returns its standard output."""
+  return python('-m', 'toolformer_jax', *arguments)
+
+
+def python(*arguments: str | pathlib.Path) -> str:
+  """Runs Python and returns its standard output; raises UserError if it fails."""
+  done = subprocess.run([sys.executable, *map(str, arguments)], check=False,
                         stdout=subprocess.PIPE, encoding='utf-8')
+  if done.returncode:
+    raise UserError(f'{" ".join(map(str, arguments))} failed, see above')
   return done.stdout
 
 
@@ -135,4 +144,4 @@ def difference(name: str, old: list[Any], new: list[Any]) -> str:
 
 
 if __name__ == '__main__':
-  main()
+  sys.exit(cli.guarded(main, resumable=True))

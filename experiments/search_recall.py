@@ -14,12 +14,16 @@ import itertools
 import json
 import pathlib
 import statistics
+import sys
 import tempfile
 import time
+import zlib
 from collections.abc import Iterator
 
+from toolformer_jax import cli
 from toolformer_jax.data.pages import corpus_pages
 from toolformer_jax.data.passages import Page
+from toolformer_jax.errors import UserError
 from toolformer_jax.tools.passage_index import PassageIndex
 
 _DEPTHS = (1, 5)
@@ -27,8 +31,8 @@ _DEPTHS = (1, 5)
 
 def main() -> None:
   """Builds the index, saves it, loads it, asks all questions, and prints what came of it."""
-  parser = argparse.ArgumentParser(description=__doc__,
-                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = cli.Parser(description=__doc__,
+                      formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--wikipedia', required=True, type=pathlib.Path, metavar='F')
   parser.add_argument('--xquad', required=True, type=pathlib.Path, metavar='F')
   args = parser.parse_args()
@@ -51,12 +55,16 @@ def main() -> None:
 def read_paragraphs(path: pathlib.Path) -> Iterator[tuple[str, str, list[str]]]:
   """Yields (title, paragraph, questions) of a file in SQuAD's format, gzipped or not."""
   opened = gzip.open if path.suffix == '.gz' else open
-  with opened(path, 'rt', encoding='utf-8') as file:
-    for article in json.load(file)['data']:
+  try:
+    with opened(path, 'rt', encoding='utf-8') as file:
+      articles = json.load(file)['data']
+    for article in articles:
       for paragraph in article['paragraphs']:
-        # One line, as passages are: what belongs to it is then a part of it.
+        # On one line, as passages are, so that a passage of the paragraph is a substring of it.
         text = ' '.join(paragraph['context'].split())
         yield article.get('title', ''), text, [qa['question'] for qa in paragraph['qas']]
+  except (ValueError, KeyError, TypeError, EOFError, zlib.error) as error:
+    raise UserError(f'{path} is not in the format of SQuAD: {error!r}') from error
 
 
 def ask(index: PassageIndex,
@@ -74,4 +82,4 @@ def ask(index: PassageIndex,
 
 
 if __name__ == '__main__':
-  main()
+  sys.exit(cli.guarded(main, resumable=False))

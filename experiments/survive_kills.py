@@ -18,8 +18,10 @@ import sys
 import time
 from collections.abc import Sequence
 
+from toolformer_jax import cli
 from toolformer_jax.data.corpus import read_corpus
 from toolformer_jax.data.records import write_records
+from toolformer_jax.errors import UserError
 
 _OWN = ('times.log', '.lock', '.turn')
 
@@ -36,7 +38,7 @@ def main() -> None:
   command = [sys.executable, '-m', 'toolformer_jax', 'annotate', '--corpus', str(corpus),
              *args.options, '--output_dir']
   start = time.monotonic()
-  subprocess.run([*command, str(args.output_dir / 'undisturbed')], check=True)
+  run_to_end([*command, str(args.output_dir / 'undisturbed')])
   seconds = time.monotonic() - start
   expected = files(args.output_dir / 'undisturbed')
   kills, run, differing = 0, 0, []
@@ -53,8 +55,8 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
   """Reads the command line; what stands behind `--` is for `annotate`."""
-  parser = argparse.ArgumentParser(description=__doc__,
-                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = cli.Parser(description=__doc__,
+                      formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--corpus', required=True, metavar='F')
   parser.add_argument('--output_dir', required=True, type=pathlib.Path, metavar='D')
   for name, default in (('texts', 10), ('kills', 20), ('seed', 0)):
@@ -78,14 +80,23 @@ def disturb(command: Sequence[str], kills: int, seconds: float, moments: random.
     except subprocess.TimeoutExpired:
       process.kill()
       process.wait()
-  subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+  run_to_end(command)
   return kills
+
+
+def run_to_end(command: Sequence[str]) -> None:
+  """Runs a command; raises UserError if it fails."""
+  if subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode:
+    raise UserError(f'{" ".join(command)} failed, see above')
 
 
 def files(folder: pathlib.Path) -> dict[str, bytes]:
   """Returns the files of a run that have to be the same."""
-  return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob('*')
-          if path.is_file() and not path.name.startswith(_OWN)}
+  found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob('*')
+           if path.is_file() and not path.name.startswith(_OWN)}
+  if 'config.gin' in found:  # names its folder, in OUTPUT_DIR
+    found['config.gin'] = found['config.gin'].replace(str(folder).encode(), b'')
+  return found
 
 
 def compare(folder: pathlib.Path, expected: dict[str, bytes]) -> list[str]:
@@ -96,4 +107,4 @@ def compare(folder: pathlib.Path, expected: dict[str, bytes]) -> list[str]:
 
 
 if __name__ == '__main__':
-  main()
+  sys.exit(cli.guarded(main, resumable=False))

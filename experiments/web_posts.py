@@ -16,11 +16,13 @@ import argparse
 import dataclasses
 import itertools
 import pathlib
+import sys
 from collections.abc import Iterable, Iterator
 
+from toolformer_jax import cli
 from toolformer_jax.annotation.config import AnnotationConfig
 from toolformer_jax.checkpoints.gguf import GgufFile
-from toolformer_jax.data import catalogue as fetch
+from toolformer_jax.data.catalogue import fetch
 from toolformer_jax.data.corpus import read_corpus
 from toolformer_jax.data.records import Document, write_records
 from toolformer_jax.data.split import split_document
@@ -28,8 +30,8 @@ from toolformer_jax.data.split import split_document
 
 def main() -> None:
   """Writes the chosen posts."""
-  parser = argparse.ArgumentParser(description=__doc__,
-                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = cli.Parser(description=__doc__,
+                      formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--posts', required=True, metavar='F')
   parser.add_argument('--every', type=int, default=1, metavar='N', help='look at every N-th post')
   parser.add_argument('--output', required=True, type=pathlib.Path, metavar='F')
@@ -52,7 +54,7 @@ def first_words(post: Document, words: int) -> Document:
 
 def filling(posts: Iterable[Document], texts: int) -> Iterator[Document]:
   """Yields posts that make up `texts` texts once they are split; one that is too long is left."""
-  encode = GgufFile(fetch.fetch('smollm2-135m')).tokenizer().encode
+  encode = GgufFile(fetch('smollm2-135m')).tokenizer().encode
   for post in posts:
     pieces = len(split_document(post, encode, AnnotationConfig().max_text_tokens))
     if pieces <= texts:
@@ -63,4 +65,4 @@ def filling(posts: Iterable[Document], texts: int) -> Iterator[Document]:
 
 
 if __name__ == '__main__':
-  main()
+  sys.exit(cli.guarded(main, resumable=False))

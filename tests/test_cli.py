@@ -17,6 +17,8 @@ from tokenizers.pre_tokenizers import ByteLevel
 import toolformer_jax
 from toolformer_jax import cli, sharding
 from toolformer_jax.checkpoints.orbax import load_model, save_model
+from toolformer_jax.data import compression, hub_datasets
+from toolformer_jax.data.catalogue import corpus_names
 from toolformer_jax.errors import UserError
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.decoder import Decoder
@@ -103,6 +105,12 @@ def test_information_is_printed_and_every_command_is_in_it(run):
     assert f'\n  {command} ' in overview
     code, text, _ = run(command, '--help')
     assert code == 0 and text.startswith(f'usage: toolformer {command} ')
+
+
+def test_help_names_every_format_of_a_corpus(run):
+  text = run('annotate', '--help')[1]
+  for part in (*hub_datasets.PREFIXES, *compression.SUFFIXES, '.xml', 'hf:FOLDER', *corpus_names()):
+    assert part in text
 
 
 @pytest.mark.parametrize('argv', [

@@ -1,38 +1,49 @@
 """Hashes: of what a result depends on, and of ids by which something is chosen at random."""
 
 import hashlib
+import os
 import pathlib
 
 from toolformer_jax.data.catalogue import CATALOGUE, file_sha256
-from toolformer_jax.data.hub_datasets import PREFIXES
+from toolformer_jax.data.hub_datasets import PREFIXES, local_folder
 from toolformer_jax.errors import UserError
 
 
 def stable_hash(*parts: int | str) -> bytes:
-  """Returns 32 bytes that depend on `parts` alone: the same in every process and on every day.
+  """Returns 32 bytes that depend on `parts` alone: the same in every process, on every machine.
 
-  What is chosen by it, such as the seed of a sample or the texts that are held out, depends on no
-  order and on no batch.
+  A choice by such a hash, as of a sample's seed or of held-out texts, does not depend on the order
+  or the batch in which things are processed.
   """
   return hashlib.sha256('\0'.join(map(str, parts)).encode('utf-8')).digest()
 
 
-def identity(name: str) -> str:
-  """Returns a hash of the content of a file, a folder, or what `fetch` knows as `name`.
+def identity(name: str | os.PathLike[str]) -> str:
+  """Returns a hash of the content of a file, a folder, a dataset, or what `fetch` knows as `name`.
 
-  It tells two models or corpora apart wherever they lie. In an output folder of `finetune` only
-  the model counts, not what was kept on the way to it; of a hosted corpus, its name alone.
+  Two models or corpora have the same hash if and only if their content is the same, wherever they
+  are. Of an output folder of `finetune` the model alone counts, without its checkpoints. A hosted
+  dataset is too large to be read for this, so that its name counts; the folder of `hf:FOLDER` is
+  read.
 
   Raises:
-    UserError: there is no such thing, or it cannot be read.
+    UserError: there is no such file or folder, or it cannot be read.
   """
-  if name.startswith(PREFIXES):  # too large to be read for this
+  name = str(name)
+  if name.startswith(PREFIXES):
+    if found := local_folder(name):
+      folder, split = found
+      return stable_hash(_content(folder), split).hex()
     return hashlib.sha256(name.encode()).hexdigest()
   path, asset = pathlib.Path(name), CATALOGUE.get(name)
-  # As their readers have it: the name of a model wins over a file, a file over that of a corpus.
+  # As the readers do: a model's name takes precedence over a file, a file over a corpus's name.
   if asset and (asset.kind == 'model' or not path.is_file()):
     return asset.sha256
-  path = path / 'model' if (path / 'model').is_dir() else path
+  return _content(path / 'model' if (path / 'model').is_dir() else path)
+
+
+def _content(path: pathlib.Path) -> str:
+  """Returns the sha256 of a file, or one of the names and contents of all files of a folder."""
   try:
     if path.is_dir():
       files = sorted(file for file in path.rglob('*') if file.is_file())
@@ -40,4 +51,4 @@ def identity(name: str) -> str:
       return hashlib.sha256('\n'.join(lines).encode()).hexdigest()
     return file_sha256(path)
   except OSError as error:
-    raise UserError(f'cannot read {name}: {error.strerror}') from error
+    raise UserError(f'cannot read {path}: {error.strerror}') from error

@@ -1,4 +1,4 @@
-"""Reads a corpus, whatever its form, as Documents."""
+"""Reads a corpus of any format as Documents."""
 
 import difflib
 import pathlib
@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from toolformer_jax.data import hub_datasets as hosted
+from toolformer_jax.data import hub_datasets
 from toolformer_jax.data.catalogue import corpus_names, find_corpus
 from toolformer_jax.data.dates import document_date, document_url
 from toolformer_jax.data.jsonl import read_objects
@@ -18,24 +18,30 @@ _NAME = re.compile(r'[\w-]+')
 
 
 def read_corpus(corpus: str | pathlib.Path, min_words: int = 30) -> Iterator[Document]:
-  """Yields the documents of a file, of a corpus that `fetch` knows by name, or of a hosted one.
+  """Yields the documents of a corpus.
 
-  A file is JSON Lines (plain, .gz, .zst) whose objects have a `text` and may have an `id`, `url`,
-  `title`, `date` and `source` (fields of CCNet and Dolma are understood), or a MediaWiki dump
-  (.bz2), each paragraph of which with at least `min_words` words is a document. A missing id is
-  made of the file's name and the line; a missing date is looked for in the URL. Blank texts are
-  passed over. Of hosted ones, `tfds:NAME` and `hf:NAME`, see `hosted`.
+  Args:
+    corpus: one of
+      - JSON Lines, plain or compressed (.gz, .bz2, .xz, .zst). An object has a `text` and may have
+        an `id`, `url`, `title`, dates (see `dates.document_date`) and a `source`; fields of C4,
+        CCNet and Dolma are understood. A missing id is made of the file's name and the line number.
+      - a MediaWiki dump, .xml or compressed, of which each paragraph is a document.
+      - a name that `fetch` knows, such as 'wikipedia-sample'.
+      - a dataset, `tfds:NAME`, `hf:NAME[/CONFIG]`, `hf:FOLDER` or `seqio:MODULE:TASK`, each with
+        `@SPLIT` or `@SPLIT[:N]`; see `hub_datasets.read_rows`. Its rows are read as the objects of
+        JSON Lines are.
+    min_words: shorter paragraphs of a dump are left out. Blank texts always are.
 
   Raises:
-    UserError: there is no such corpus, it cannot be read, a line is no document, two documents
+    UserError: there is no such corpus, it cannot be read, a line is not a document, two documents
       have the same id, or there is no document at all.
   """
   name = str(corpus)
-  documents = (_hosted(name) if name.startswith(hosted.PREFIXES)
+  documents = (_in_dataset(name) if name.startswith(hub_datasets.PREFIXES)
                else _in_file(_locate(name), min_words))
   ids = set()
   for document in documents:
-    if document.id in ids:  # calls are kept by the id of their document
+    if document.id in ids:  # calls refer to their document by its id
       raise UserError(f'{name}: two documents have the id {document.id!r}; ids must differ')
     ids.add(document.id)
     yield document
@@ -72,8 +78,8 @@ def _lines(path: pathlib.Path) -> Iterator[Document]:
       yield document
 
 
-def _hosted(name: str) -> Iterator[Document]:
-  for number, fields in enumerate(hosted.read_rows(name), 1):
+def _in_dataset(name: str) -> Iterator[Document]:
+  for number, fields in enumerate(hub_datasets.read_rows(name), 1):
     document = _document(fields, f'{number:09}')
     if document is None:
       raise UserError(f'{name}: its rows have no field `text` with a string, but '
@@ -83,7 +89,7 @@ def _hosted(name: str) -> Iterator[Document]:
 
 
 def _document(fields: Mapping[str, Any], default_id: str) -> Document | None:
-  """Returns the document that `fields` describe, as C4, CCNet or Dolma have them; None without one.
+  """Returns the document of an object as C4, CCNet or Dolma have it; None if it has no text.
 
   CCNet calls the text `raw_content`; Dolma keeps URL and title in `metadata`.
   """
@@ -100,7 +106,7 @@ def _document(fields: Mapping[str, Any], default_id: str) -> Document | None:
 
 
 def _string(value: Any) -> str | None:
-  """Returns a field as a string; None where others left it out, empty, or put a structure."""
+  """Returns a field as a string; None if it is missing, empty, or neither string nor number."""
   return str(value) if isinstance(value, str | int | float) and value != '' else None
 
 

@@ -1,7 +1,8 @@
-"""Corpora by the names that others give them, as rows: TensorFlow Datasets, Hugging Face, seqio."""
+"""Rows of datasets by name: TensorFlow Datasets, Hugging Face datasets, and tasks of seqio."""
 
 import importlib
 import os
+import pathlib
 import re
 import sys
 from collections.abc import Iterator
@@ -14,31 +15,43 @@ PREFIXES = ('tfds:', 'hf:', SEQIO)
 
 
 def read_rows(corpus: str) -> Iterator[dict[str, Any]]:
-  """Yields the rows of `tfds:NAME`, `hf:NAME[/CONFIG]` or `seqio:MODULE:NAME`.
+  """Yields the rows of `tfds:NAME`, `hf:NAME[/CONFIG]`, `hf:FOLDER` or `seqio:MODULE:TASK`.
 
-  Behind it may stand `@SPLIT`; the default is `train`.
+  `@SPLIT` may follow, by default `@train`; `@train[:1000]` takes the first thousand rows.
 
-  `tfds:c4/en` is prepared or read from where TensorFlow Datasets keeps its data; rows of a Hugging
-  Face dataset are streamed, and NAME may be a local folder. Of both, `@train[:1000]` are the first
-  thousand: all texts of a corpus are split before any is annotated. MODULE registers the task or
-  mixture NAME of seqio, whose features are the fields; of a mixture without end, `[:1000]` is
-  needed.
+  - `tfds:c4/en`: TensorFlow Datasets reads it from its own folder, or prepares it there.
+  - `hf:allenai/c4/en`: Hugging Face datasets streams it. `hf:FOLDER` reads the files of a local
+    folder, for instance JSON Lines.
+  - `seqio:MODULE:TASK`: the Python module MODULE registers the task or mixture TASK, whose features
+    are the fields. A mixture that repeats without end needs `[:N]`.
 
   Raises:
     UserError: the package is not installed, or there is no such dataset.
   """
-  kind, _, rest = corpus.partition(':')
-  name, _, split = rest.partition('@')
+  kind, name, split = _parts(corpus)
   read = {'tfds': _tensorflow_rows, 'hf': _hugging_face_rows, 'seqio': _seqio_rows}[kind]
   try:
-    yield from read(name, split or 'train')
+    yield from read(name, split)
   except ImportError as error:
     extra = 'hf' if kind == 'hf' else 'data'
     raise UserError(f'reading {corpus} needs a package ({error}): '
                     f'pip install "toolformer_jax[{extra}]"') from error
-  except Exception as error:  # both packages raise all kinds, for names as for the network
+  except Exception as error:  # the packages raise all kinds, for names as for the network
     reason = ' '.join(str(error).split())[:300]
     raise UserError(f'cannot read {corpus}: {type(error).__name__}: {reason}') from error
+
+
+def local_folder(corpus: str) -> tuple[pathlib.Path, str] | None:
+  """Returns folder and split of `hf:FOLDER[@SPLIT]`; None for a dataset that is hosted."""
+  kind, name, split = _parts(corpus)
+  return (pathlib.Path(name), split) if kind == 'hf' and os.path.isdir(name) else None
+
+
+def _parts(corpus: str) -> tuple[str, str, str]:
+  """Returns kind, name and split of `KIND:NAME[@SPLIT]`."""
+  kind, _, rest = corpus.partition(':')
+  name, _, split = rest.partition('@')
+  return kind, name, split or 'train'
 
 
 def _tensorflow_rows(name: str, split: str) -> Iterator[dict[str, Any]]:
@@ -55,7 +68,7 @@ def _decoded(row: dict[str, Any]) -> dict[str, Any]:
 def _hugging_face_rows(name: str, split: str) -> Iterator[dict[str, Any]]:
   import datasets
   path, config = name, None
-  # `org/name/config`: what is behind the second slash, unless all of it is a folder.
+  # `org/name/config`: the configuration follows the second slash, unless all of it is a folder.
   if not os.path.isdir(name) and name.count('/') == 2:
     path, _, config = name.rpartition('/')
   split, count = _counted(split)
@@ -64,10 +77,10 @@ def _hugging_face_rows(name: str, split: str) -> Iterator[dict[str, Any]]:
 
 
 def _seqio_rows(name: str, split: str) -> Iterator[dict[str, Any]]:
-  """Yields examples as a task makes them: seqio's packing would take id 0 for padding."""
+  """Yields a task's examples, not packed: seqio's packing would take token id 0 for padding."""
   import seqio
   import tensorflow
-  tensorflow.config.set_visible_devices([], 'GPU')  # else it takes all of their memory
+  tensorflow.config.set_visible_devices([], 'GPU')  # or it would take all of their memory
   module, _, task = name.rpartition(':')
   if module:
     if os.getcwd() not in sys.path:
@@ -82,6 +95,6 @@ def _seqio_rows(name: str, split: str) -> Iterator[dict[str, Any]]:
 
 
 def _counted(split: str) -> tuple[str, int | None]:
-  """Returns the split and the number of its rows in `train[:1000]`: streams have no such syntax."""
+  """Returns `train` and 1000 of `train[:1000]`, which streams do not understand."""
   sliced = re.fullmatch(r'(\w+)\[:(\d+)\]', split)
   return (sliced[1], int(sliced[2])) if sliced else (split, None)
