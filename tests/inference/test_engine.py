@@ -336,3 +336,52 @@ def test_an_idle_engine_takes_requests_again(taught):
 def test_a_prompt_that_is_too_long_is_refused(make_model):
   with pytest.raises(UserError, match='has 129 tokens, and the model only 128 positions'):
     Engine(make_model()).add_request([5] * 128)
+
+
+def test_a_request_may_call_fewer_tools_than_the_engine(taught):
+  with running(ANSWERS.get) as executor:
+    engine = Engine(taught, executor=executor)
+    params = GenerationConfig(max_tokens=6, top_k_api=1)
+    ids = taught.tokenizer.encode('ab is')
+    free, bound = (engine.add_request(ids, params, tool_names=names) for names in (['Up'], []))
+    outputs, _ = finish(engine)
+    with pytest.raises(UserError, match="unknown tool 'Down': choose from Up"):
+      engine.add_request(ids, params, tool_names=['Down'])
+  assert len(outputs[free].calls) == 1 and outputs[bound].calls == []
+
+
+def test_a_prompt_is_taken_as_it_is_where_it_shall_be(taught):
+  engine = Engine(taught)
+  ids = taught.tokenizer.encode('ab is')
+  params = GenerationConfig(max_tokens=4)
+  whole = engine.add_request([taught.tokenizer.start_id, *ids], params, add_start_token=False)
+  usual = engine.add_request(ids, params)
+  outputs, _ = finish(engine)
+  assert outputs[whole] == outputs[usual]
+  with pytest.raises(ValueError, match='no token'):
+    engine.add_request([], add_start_token=False)
+
+
+@pytest.mark.parametrize(('params', 'reason'), [
+    (dict(), 'stop'), (dict(stop=('Y.',)), 'stop'), (dict(max_words=1), 'stop'),
+    (dict(max_tokens=2), 'length')])
+def test_it_is_told_why_a_text_ended(taught, params, reason):
+  assert run(taught, ['ab is'], **{'max_tokens': 9, **params})[0].finish_reason == reason
+
+
+def test_a_text_ends_at_the_longest_length_of_the_engine(taught):
+  engine = Engine(taught, EngineConfig(max_model_len=12))
+  number = add(engine, taught, 'ab is', max_tokens=100, min_tokens=100)
+  outputs, _ = finish(engine)
+  assert outputs[number].finish_reason == 'length'
+  assert 1 + 5 + len(outputs[number].tokens) == 12
+
+
+def test_pieces_of_calls_are_told_apart(taught):
+  with running(ANSWERS.get) as executor:
+    engine = Engine(taught, executor=executor)
+    add(engine, taught, 'ab is', stop=(']!',))  # the end of a call is no beginning of it
+    _, events = finish(engine)
+  pieces = [event for event in events if isinstance(event, NewText)]
+  assert [piece.text for piece in pieces if piece.is_call] == [' [Up(ab) -> XY]']
+  assert ''.join(piece.text for piece in pieces if not piece.is_call) == ' XY.'

@@ -67,6 +67,13 @@ class Writer:
     return new[:size]
 
 
+def told(text):
+  """Returns the new pieces as one text; those of calls are calls."""
+  pieces = text.new_pieces()
+  assert all(piece.is_call == piece.text.startswith(' [Up(') for piece in pieces)
+  return ''.join(piece.text for piece in pieces)
+
+
 def play(text, writer, chunks, results=None):
   """Continues until the text is done; returns the calls that were asked and the pieces of news."""
   asked, news, step = [], [], 0
@@ -74,13 +81,13 @@ def play(text, writer, chunks, results=None):
   while not text.done:
     call = text.append_tokens(writer.write(text, chunks[step % len(chunks)]))
     step += 1
-    news.append(text.new_text())
+    news.append(told(text))
     if call:
       opened, held = writer.open_at, (PROMPT + text.tokens)[:text.num_computed_tokens]
       asked.append(call)
       result = (results or {}).get(call.argument)
       text.finish_call(call, result, None if result is not None else 'Up: broken')
-      news.append(text.new_text())
+      news.append(told(text))
       if result is None:
         assert text.num_pending == 0 and len(text.tokens) == opened
       else:
@@ -153,9 +160,9 @@ def test_half_a_stop_string_is_told_once_it_is_none(tokenizer):
   pieces = []
   for character in 'aENbE':
     continuation.append_tokens(tokenizer.encode(character))
-    pieces.append(continuation.new_text())
+    pieces.append(told(continuation))
   continuation.append_tokens([tokenizer.eos_id])
-  assert [*pieces, continuation.new_text()] == ['a', '', '', 'ENb', '', 'E']
+  assert [*pieces, told(continuation)] == ['a', '', '', 'ENb', '', 'E']
 
 
 def test_half_a_character_is_told_once_it_is_whole(tokenizer):
@@ -163,7 +170,7 @@ def test_half_a_character_is_told_once_it_is_whole(tokenizer):
   pieces = []
   for token in tokenizer.encode('a漢'):
     continuation.append_tokens([token])
-    pieces.append(continuation.new_text())
+    pieces.append(told(continuation))
   assert pieces == ['a', '', '', '漢']
 
 

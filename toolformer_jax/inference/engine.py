@@ -13,16 +13,16 @@ after the arrow of a call are undone by setting the row's length.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent import futures
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
 
 from toolformer_jax.calls import DEFAULT_SYNTAX, Call, CallSyntax
-from toolformer_jax.errors import UserError
+from toolformer_jax.errors import UserError, unknown
 from toolformer_jax.inference import prefill
 from toolformer_jax.inference.batching import count_bucket
 from toolformer_jax.inference.decoding import STEPS, DecodeRows, SpecialTokens, decode_steps
@@ -34,6 +34,7 @@ from toolformer_jax.inference.request import (
   ToolCall,
 )
 from toolformer_jax.inference.scheduler import busy_first, column
+from toolformer_jax.inference.warm_up import warm_up
 from toolformer_jax.models.kv_cache import KVCache, new_cache, take_rows
 from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.runtime.oom import explain_out_of_memory
@@ -57,20 +58,29 @@ class EngineConfig:
 
   Attributes:
     slots: requests that decode at the same time. Results do not depend on it but for rounding.
+    max_model_len: tokens of the longest text with its prompt; 0 for the positions of the model.
+    few_shapes: use few sizes of batches and caches, so that a server can compile the programs of
+      all of them before it starts (`warm_up`).
   """
 
   slots: int = 32
+  max_model_len: int = 0
+  few_shapes: bool = False
 
   def __post_init__(self):
-    check(self, slots=(1, 10_000))
+    check(self, slots=(1, 10_000), max_model_len=(0, 10**9))
 
 
 @dataclass(frozen=True)
 class NewText:
-  """The next piece of a request's continuation; all pieces together are the whole of it."""
+  """The next piece of a request's continuation; all pieces together are the whole of it.
+
+  A finished call comes in pieces of its own, for which `is_call` is true.
+  """
 
   request_id: int
   text: str
+  is_call: bool = False
 
 
 @dataclass(frozen=True)
@@ -133,7 +143,8 @@ class Engine:
     names = () if executor is None else executor.tool_names if tool_names is None else tool_names
     self._context = DecodingContext(model.tokenizer, syntax, frozenset(names),
                                     model.tokenizer.single_id(syntax.start),
-                                    model.config.max_positions)
+                                    min(model.config.max_positions,
+                                        config.max_model_len or model.config.max_positions))
     self._special = SpecialTokens(
         np.int32(self._context.api_id), np.array(sorted(model.tokenizer.end_ids), np.int32))
     self._waiting: deque[_Row] = deque()
@@ -142,19 +153,23 @@ class Engine:
     self._num_requests = 0
 
   def add_request(self, prompt_ids: Sequence[int], params: GenerationConfig = GenerationConfig(),
-                  context: 'Context | None' = None) -> int:
+                  context: 'Context | None' = None, tool_names: Collection[str] | None = None,
+                  *, add_start_token: bool = True) -> int:
     """Adds a request, which starts as soon as a row is free; returns its id.
 
     Args:
-      prompt_ids: token ids; the start token is put before them if the tokenizer has one.
+      prompt_ids: token ids.
       params: how the text is generated.
       context: what tools may know about the text.
+      tool_names: those of the engine's tools that this text may call; None for all.
+      add_start_token: put the start token before the prompt, if the tokenizer has one.
 
     Raises:
-      UserError: the prompt has more tokens than the model has positions.
-      ValueError: the prompt has no token, and there is no start token.
+      UserError: the prompt has more tokens than the model has positions, or the engine has no such
+        tool.
+      ValueError: there is no token to continue from.
     """
-    start = self._model.tokenizer.start_id
+    start = self._model.tokenizer.start_id if add_start_token else None
     prompt = [*([] if start is None else [start]), *prompt_ids]
     request_id = self._num_requests
     if not prompt:
@@ -162,8 +177,14 @@ class Engine:
     if len(prompt) > self._context.max_positions:
       raise UserError(f'prompt {request_id} has {len(prompt)} tokens, and the model only '
                       f'{self._context.max_positions} positions; shorten it')
+    for name in tool_names or ():
+      if name not in self._context.tool_names:
+        raise unknown('tool', name, self._context.tool_names)
+    decoding = self._context
+    if tool_names is not None:
+      decoding = replace(decoding, tool_names=frozenset(tool_names))
     self._num_requests += 1
-    request = GenerationRequest(self._context, request_id, prompt, params)
+    request = GenerationRequest(decoding, request_id, prompt, params)
     self._waiting.append(_Row(request, context))
     return request_id
 
@@ -178,6 +199,13 @@ class Engine:
         self._rows[i] = None
         if row.outcome:
           row.outcome.cancel()
+
+  def warm_up(self) -> None:
+    """Compiles all programs, so that no request waits for one; needs `EngineConfig.few_shapes`."""
+    if not self._config.few_shapes:
+      raise ValueError('only an engine with few shapes can compile all of them')
+    warm_up(self._model, self._decoding_model, self._special, self._few_rows(), _NEW_CACHE_SLOTS,
+            self._context.max_positions)
 
   def has_unfinished_requests(self) -> bool:
     """Tells whether `step` has anything to do."""
@@ -196,7 +224,8 @@ class Engine:
       self._resize()
       self._admit()
       self._finish_calls(events)
-      self._cache = prefill.prefill(self._model, self._cache, self._take_pending())
+      self._cache = prefill.prefill(self._model, self._cache, self._take_pending(),
+                                    few_shapes=self._config.few_shapes)
       active = [i for i, row in enumerate(self._rows) if row and not row.outcome]
       if active:
         self._decode(active, events)
@@ -214,7 +243,7 @@ class Engine:
       return
     busy = [row is not None for row in self._rows]
     size = len(self._rows)
-    wanted = min(self._config.slots, count_bucket(sum(busy) + len(self._waiting)))
+    wanted = self._batch_rows(sum(busy) + len(self._waiting))
     if self._waiting and wanted > size:
       rows = [*range(size), *[0] * (wanted - size)]  # the new rows are overwritten
     else:
@@ -228,11 +257,28 @@ class Engine:
 
   def _new_batch(self) -> None:
     """Makes a cache for the waiting requests."""
-    self._rows = [None] * min(self._config.slots, count_bucket(len(self._waiting)))
+    self._rows = [None] * self._batch_rows(len(self._waiting))
     longest = max(len(row.request.prompt) + row.request.params.max_tokens for row in self._waiting)
-    self._cache = new_cache(
-        self._model.config, len(self._rows), min(_NEW_CACHE_SLOTS, count_bucket(longest)),
+    self._cache = self._new_cache(len(self._rows), longest)
+
+  def _new_cache(self, rows: int, tokens: int) -> KVCache:
+    slots = _NEW_CACHE_SLOTS if self._config.few_shapes else count_bucket(tokens)
+    return new_cache(
+        self._model.config, rows, min(_NEW_CACHE_SLOTS, slots),
         'stacked' if self._decoding_model.decoder.scan_layers else 'per_layer')
+
+  def _batch_rows(self, requests: int) -> int:
+    """Returns the number of rows for so many requests."""
+    if not self._config.few_shapes:
+      return min(self._config.slots, count_bucket(requests))
+    return min((rows for rows in self._few_rows() if rows >= requests), default=self._config.slots)
+
+  def _few_rows(self) -> list[int]:
+    """Returns the sizes of a batch that shrinks from all slots."""
+    sizes = [self._config.slots]
+    while sizes[-1] >= _SHRINK:
+      sizes.append(sizes[-1] // _SHRINK)
+    return sizes
 
   def _admit(self) -> None:
     """Gives free rows to waiting requests, in their order."""
@@ -269,7 +315,8 @@ class Engine:
   def _decode(self, active: list[int], events: list[Event]) -> None:
     requests = [row.request if row else None for row in self._rows]
     longest = max(request.num_computed_tokens for request in requests if request)
-    cache = prefill.with_room(self._cache, longest + STEPS)
+    # A text ends at its last position: what its row decodes after that needs no slot.
+    cache = prefill.with_room(self._cache, min(longest + STEPS, self._context.max_positions))
     lengths_B = column(self._model, requests, lambda request: request.num_computed_tokens)
     model = self._decoding_model
     tokens_BN, self._cache = decode_steps(
@@ -317,8 +364,7 @@ class Engine:
 
 
 def _add_new_text(request: GenerationRequest, events: list[Event]) -> None:
-  if text := request.new_text():
-    events.append(NewText(request.request_id, text))
+  events += [NewText(request.request_id, *piece) for piece in request.new_pieces()]
 
 
 def _result(outcome: 'futures.Future[Outcome]') -> tuple[str | None, str | None]:

@@ -19,9 +19,10 @@ from toolformer_jax.models.kv_cache import KVCache
 from toolformer_jax.models.language_model import LanguageModel
 
 _CHUNK = 32  # tokens of a row in one call
-_PACKED = 256  # most tokens of a row of packed prompts
+PACKED = 256  # most tokens of a row of packed prompts
 _PACKED_ROWS = 4  # most such rows of a device in one call
 _ROWS = 8  # most rows that get a chunk in one call
+FEW_LENGTHS = 64  # with few shapes, the shortest row of packed prompts; the others are twice that
 
 
 class Chunk(NamedTuple):
@@ -32,22 +33,26 @@ class Chunk(NamedTuple):
   tokens: list[int]
 
 
-def prefill(model: LanguageModel, cache: KVCache, chunks: Sequence[Chunk]) -> KVCache:
+def prefill(model: LanguageModel, cache: KVCache, chunks: Sequence[Chunk], *,
+            few_shapes: bool = False) -> KVCache:
   """Returns `cache` with the tokens of `chunks`; the caller sets the lengths of the rows.
 
-  The given cache is donated.
+  The given cache is donated. With `few_shapes` few sizes of batches are used, at the cost of
+  padding, so that all of their programs can be compiled ahead.
   """
   longest = max((length + len(tokens) for _, length, tokens in chunks), default=0)
   cache = with_room(cache, -(-longest // _CHUNK) * _CHUNK)
   new = [item for item in chunks if not item.length and item.tokens]
   if new:
-    size = min(_PACKED, cache.slots, count_bucket(sum(len(text.tokens) for text in new), _CHUNK))
-    cache = _prefill_packed(model, cache, new, size)
+    smallest = FEW_LENGTHS if few_shapes else _CHUNK
+    size = min(PACKED, cache.slots, count_bucket(sum(len(text.tokens) for text in new), smallest))
+    cache = _prefill_packed(model, cache, new, size, few_shapes)
     chunks = [Chunk(row, length, tokens) if length else Chunk(row, size, tokens[size:])
                for row, length, tokens in chunks]
   while chunks := [item for item in chunks if item.tokens]:
     for first in range(0, len(chunks), _ROWS):
-      cache = _extend(model, cache, chunks[first:first + _ROWS])
+      some = chunks[first:first + _ROWS]
+      cache = _extend(model, cache, some, _ROWS if few_shapes and some[1:] else len(some))
     chunks = [Chunk(row, length + _CHUNK, tokens[_CHUNK:]) for row, length, tokens in chunks]
   return cache
 
@@ -78,12 +83,15 @@ def _grow(cache: KVCache, slots: int) -> KVCache:
   return cache.grow(slots)
 
 
-def _prefill_packed(model: LanguageModel, cache: KVCache, texts: list[Chunk], size: int
-                    ) -> KVCache:
+def _prefill_packed(model: LanguageModel, cache: KVCache, texts: list[Chunk], size: int,
+                    few_shapes: bool) -> KVCache:
   """Writes the first `size` tokens of each text, packed into rows of `size` tokens."""
   begins, ways = [text.tokens[:size] for text in texts], sharding.batch_shards(model.mesh)
-  for rows in _batches(first_fit(list(map(len, begins)), size), ways):
-    arrays, found = _packed(begins, rows, -(-len(rows) // ways) * ways, size)
+  most_rows = 1 if few_shapes else _PACKED_ROWS
+  for rows in _batches(first_fit(list(map(len, begins)), size), ways, most_rows):
+    longest = max(sum(len(begins[i]) for i in members) for members in rows)
+    T = count_bucket(longest, FEW_LENGTHS) if few_shapes else length_bucket(longest)
+    arrays, found = _packed(begins, rows, -(-len(rows) // ways) * ways, min(size, T))
     places_R3 = np.zeros((cache.length_B.size, 3), np.int32)
     places_R3[:len(found)] = [(texts[i].row, p, begin) for i, p, begin in found]
     cache = _write_packed(model.decoder, model.variables, cache, *map(model.put_batch, arrays),
@@ -91,23 +99,21 @@ def _prefill_packed(model: LanguageModel, cache: KVCache, texts: list[Chunk], si
   return cache
 
 
-def _batches(rows: list[list[int]], ways: int) -> Iterator[list[list[int]]]:
-  """Yields the rows in batches: a power of two for each of `ways` devices.
+def _batches(rows: list[list[int]], ways: int, most_rows: int) -> Iterator[list[list[int]]]:
+  """Yields the rows in batches: a power of two, at most `most_rows`, for each of `ways` devices.
 
   On one device the last row has a batch of its own: it is seldom full, and can be shorter then.
   """
   while rows:
     each = max(1, (len(rows) - 1) // ways)
-    count = ways * min(_PACKED_ROWS, 1 << each.bit_length() - 1)
+    count = ways * min(most_rows, 1 << each.bit_length() - 1)
     yield rows[:count]
     rows = rows[count:]
 
 
-def _packed(begins: list[list[int]], rows: list[list[int]], P: int, size: int
+def _packed(begins: list[list[int]], rows: list[list[int]], P: int, T: int
             ) -> tuple[list[np.ndarray], list[tuple[int, int, int]]]:
   """Returns tokens, positions and segments [P, T] of rows, and (text, row, begin in it) of each."""
-  longest = max(sum(len(begins[i]) for i in members) for members in rows)
-  T = min(size, length_bucket(longest))
   tokens_PT, positions_PT, segments_PT = np.zeros((3, P, T), np.int32)
   found = []
   for p, members in enumerate(rows):
@@ -136,9 +142,9 @@ def _write_packed(
   return jax.lax.fori_loop(0, count, put, cache)
 
 
-def _extend(model: LanguageModel, cache: KVCache, texts: list[Chunk]) -> KVCache:
+def _extend(model: LanguageModel, cache: KVCache, texts: list[Chunk], rows: int) -> KVCache:
   """Writes the next chunk of each; few rows, as they are copied out of the cache and back."""
-  R = count_bucket(len(texts))
+  R = count_bucket(rows)
   rows_R, lengths_R = np.full(R, cache.length_B.size, np.int32), np.zeros(R, np.int32)
   tokens_RT = np.zeros((R, _CHUNK), np.int32)
   for r, (row, length, tokens) in enumerate(texts):

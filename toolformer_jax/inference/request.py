@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 from toolformer_jax.calls import Call, CallSyntax
 from toolformer_jax.errors import UserError
@@ -64,6 +65,10 @@ class ToolCall:
   failure: str | None = None
 
 
+# Why a text ended, in OpenAI's words: by itself or as its request says, or because it was cut.
+FinishReason = Literal['stop', 'length']
+
+
 @dataclass(frozen=True)
 class GeneratedText:
   """A finished continuation.
@@ -73,11 +78,20 @@ class GeneratedText:
       up to the token that completed it.
     text: the continuation with its calls.
     calls: in their order.
+    finish_reason: 'length' where `max_tokens` or the positions of the model cut the text.
   """
 
   tokens: list[int]
   text: str
   calls: list[ToolCall]
+  finish_reason: FinishReason = 'stop'
+
+
+class Piece(NamedTuple):
+  """The next piece of a text; `is_call` tells whether it belongs to a call and its result."""
+
+  text: str
+  is_call: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,7 +102,7 @@ class DecodingContext:
     tokenizer, syntax: how texts and calls are spelled.
     tool_names: names that calls may have.
     api_id: the token that starts a call.
-    max_positions: positions of the model; a text ends there.
+    max_positions: tokens that a text can have with its prompt; it ends there.
   """
 
   tokenizer: Tokenizer
@@ -106,7 +120,7 @@ class GenerationRequest:
     prompt: ids, the start token included.
     params: how it is generated.
     tokens: ids after the prompt.
-    done: whether the text has ended.
+    finish_reason: why the text has ended; None if it has not.
     num_pending: tokens that are not in the KV cache yet, without the last one.
   """
 
@@ -115,7 +129,7 @@ class GenerationRequest:
     """Begins with no generated token."""
     self.request_id, self.prompt, self.params = request_id, list(prompt), params
     self.tokens: list[int] = []
-    self.done = False
+    self.finish_reason: FinishReason | None = None
     self.num_pending = len(self.prompt) - 1
     self._context = context
     self._calls: list[ToolCall] = []
@@ -125,7 +139,13 @@ class GenerationRequest:
     self._plain_start = 0  # index into tokens at which the text since the last call begins
     self._plain_before = ''  # the text before that, without calls
     self._end: int | None = None  # of the text in characters, where a stop string ended it
-    self._num_shown = 0  # characters that `new_text` has returned
+    self._num_shown = 0  # characters that `new_pieces` has returned
+    self._call_spans: list[tuple[int, int]] = []  # of finished calls, in characters of the text
+
+  @property
+  def done(self) -> bool:
+    """Whether the text has ended."""
+    return self.finish_reason is not None
 
   @property
   def tools_enabled(self) -> bool:
@@ -195,16 +215,18 @@ class GenerationRequest:
       return
     self._calls.append(ToolCall(done))
     self._plain_before = self._plain(self._call_start)
+    begin = len(self._text(self.tokens[:self._call_start]))
     read = self.tokens[self._call_start:-1]  # the last one is not in the cache
     same = next((i for i, (old, new) in enumerate(zip(read, spelled, strict=False)) if old != new),
                 min(len(read), len(spelled)))
     self.tokens[self._call_start:] = spelled
     self.num_pending = len(spelled) - 1 - same
     self._call_start, self._plain_start = None, len(self.tokens)
+    self._call_spans.append((begin, len(self._text(self.tokens))))
     self._may_call = len(self._calls) < self.params.max_calls
 
-  def new_text(self) -> str:
-    """Returns the final text that was not returned before.
+  def new_pieces(self) -> list[Piece]:
+    """Returns the final text that was not returned before, cut where calls begin and end.
 
     An unfinished call, an incomplete character and the beginning of a stop string are held back, as
     they may still change.
@@ -212,15 +234,21 @@ class GenerationRequest:
     text = self._text(self.tokens[:self._call_start])
     if not self.done:
       text = text.rstrip('\ufffd')
+      after_calls = text[self._call_spans[-1][1] if self._call_spans else 0:]
       held = (size for stop in self.params.stop for size in range(1, len(stop))
-              if text.endswith(stop[:size]))
+              if after_calls.endswith(stop[:size]))
       text = text[:len(text) - max(held, default=0)]
-    new, self._num_shown = text[self._num_shown:], max(self._num_shown, len(text))
-    return new
+    pieces, at = [], self._num_shown
+    for begin, end in self._call_spans:
+      pieces += [Piece(text[at:begin]), Piece(text[max(at, begin):end], is_call=True)]
+      at = max(at, end)
+    pieces.append(Piece(text[at:]))
+    self._num_shown = max(self._num_shown, len(text))
+    return [piece for piece in pieces if piece.text]
 
   def output(self) -> GeneratedText:
     """Returns the continuation with its calls."""
-    return GeneratedText(self.tokens, self._text(self.tokens), self._calls)
+    return GeneratedText(self.tokens, self._text(self.tokens), self._calls, self.finish_reason)
 
   def _text(self, tokens: list[int]) -> str:
     return self._context.tokenizer.decode(tokens)[:self._end]
@@ -228,19 +256,21 @@ class GenerationRequest:
   def _add(self, token: int) -> None:
     """Adds a token outside of calls, or the first one of a call."""
     if token in self._context.tokenizer.end_ids:
-      self.done = True
+      self.finish_reason = 'stop'
       return
     if token == self._context.api_id and self.may_start_call:
-      self.done = self._has_words(self._plain())
-      if self.done:  # a call cannot change them
+      if self._has_words(self._plain()):  # a call cannot change them
+        self.finish_reason = 'stop'
         return
       self._call_start = len(self.tokens)
     self.tokens.append(token)
     if self._call_start is None:
       self._plain_tokens += 1
-      self.done = (self._found_stop_string() or self._found_last_word()
-                   or self._plain_tokens >= self.params.max_tokens
-                   or not self._has_room(len(self.tokens)))
+      if self._found_stop_string() or self._found_last_word():
+        self.finish_reason = 'stop'
+      elif (self._plain_tokens >= self.params.max_tokens
+            or not self._has_room(len(self.tokens))):
+        self.finish_reason = 'length'
 
   def _has_room(self, tokens: int) -> bool:
     """Tells whether the model has a position left after the prompt and `tokens` more."""
