@@ -13,7 +13,7 @@ INSTALLED_AOT = .venv/.installed-aot
 
 $(INSTALLED): setup.py pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(INSTALL) -e '.[dev,quickstart]'
+	$(INSTALL) -e '.[dev,quickstart,serve]'
 	touch $@
 
 # constraints.txt names a release of torch that has a small build for CPUs.

@@ -27,6 +27,7 @@ setup(
   package_dir={'toolformer_jax.configs': 'configs'},
   package_data={
     'toolformer_jax.configs': ['*.gin', '**/*.gin', 'prompts/*.txt'],
+    'toolformer_jax.serving': ['templates/*'],
     'toolformer_jax.view': ['templates/*'],
   },
   entry_points={'console_scripts': ['toolformer = toolformer_jax.cli:main']},
@@ -62,8 +63,8 @@ setup(
       'tensorflow-datasets>=4.9.10,<5',
     ],
     'dev': [
-      'build', 'datasets', 'hypothesis', 'matplotlib', 'mcp>=2.3,<3', 'pytest',
-      'pytest-xdist', 'ruff', 'sacrebleu', 'setuptools>=77',
+      'build', 'datasets', 'hypothesis', 'matplotlib', 'mcp>=2.3,<3', 'openai>=2,<4', 'pytest',
+      'pytest-xdist', 'PyYAML', 'ruff', 'sacrebleu', 'setuptools>=77',
       'tensorboardX>=2.6,<3', 'zstandard',
     ],
     'gpu': ['jax[cuda12]'],
@@ -76,6 +77,10 @@ setup(
       'ctranslate2>=4.8,<5',
     ],
     'plots': ['matplotlib'],
+    'serve': [
+      'prometheus_client>=0.21,<1', 'pydantic>=2.10,<3', 'starlette>=0.45,<2', 'tzdata',
+      'uvicorn>=0.34,<1',
+    ],
     'torch': ['torch'],  # reads checkpoints in PyTorch's own format
     'quickstart': ['reasoning-gym==0.1.25'],  # exactly: another one generates another corpus
     'tpu': ['jax[tpu]'],

@@ -22,6 +22,7 @@ _COMMANDS = {
     'view': 'show an annotation run in a browser',
     'finetune': 'train a model on the annotated texts',
     'evaluate': 'evaluate models on benchmarks, with and without tools',
+    'serve': 'serve a model to clients of the OpenAI protocol, tools included',
     'export': 'write a model as a Hugging Face directory',
     'plan': 'compute whether a step fits a TPU and how fast it can run; needs no TPU',
 }

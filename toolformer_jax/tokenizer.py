@@ -43,6 +43,7 @@ class Tokenizer:
       the BOS token if the model has one, else the end-of-text token, else None.
     end_ids: ids at which generation ends.
     vocab_size: number of ids.
+    chat_template: Jinja template of a conversation, as transformers has it; '' for none.
   """
 
   def __init__(self, hf: HfTokenizer, *, bos_id: int | None, eos_id: int | None,
@@ -67,6 +68,7 @@ class Tokenizer:
     end_of_text = hf.token_to_id(_END_OF_TEXT)
     self.start_id = end_of_text if bos_id is None else bos_id
     self.end_ids = frozenset({eos_id, end_of_text, *end_ids} - {None})
+    self.chat_template = ''
 
   @classmethod
   def byte_level_bpe(
@@ -138,8 +140,10 @@ class Tokenizer:
     with _as_user_errors(directory):
       ids = json.loads((directory / 'tokenizer_ids.json').read_text('utf-8'))
       text = (directory / 'tokenizer.json').read_text('utf-8')
-      return cls(HfTokenizer.from_str(text), bos_id=ids['bos_id'], eos_id=ids['eos_id'],
+      made = cls(HfTokenizer.from_str(text), bos_id=ids['bos_id'], eos_id=ids['eos_id'],
                  vocab_size=ids.get('vocab_size', 0), end_ids=ids.get('end_ids', ()))
+      made.chat_template = ids.get('chat_template', '')
+      return made
 
   @classmethod
   def from_file(cls, file: pathlib.Path, *, bos_id: int | None, eos_id: int | None,
@@ -167,13 +171,15 @@ class Tokenizer:
     names = {f'{kind}_token': token for kind, i in (('bos', self.bos_id), ('eos', self.eos_id))
              if i is not None and (token := self._hf.id_to_token(i)) is not None}
     fields = {'tokenizer_class': 'PreTrainedTokenizerFast', **names}
+    if self.chat_template:
+      fields['chat_template'] = self.chat_template
     (directory / 'tokenizer_config.json').write_text(json.dumps(fields, indent=2) + '\n', 'utf-8')
 
   def save(self, directory: pathlib.Path) -> None:
     """Writes tokenizer.json (the format of Hugging Face) and tokenizer_ids.json."""
     (directory / 'tokenizer.json').write_text(self._hf.to_str(), 'utf-8')
     ids = {'bos_id': self.bos_id, 'eos_id': self.eos_id, 'vocab_size': self.vocab_size,
-           'end_ids': sorted(self.end_ids)}
+           'end_ids': sorted(self.end_ids), 'chat_template': self.chat_template}
     (directory / 'tokenizer_ids.json').write_text(json.dumps(ids), 'utf-8')
 
   def encode(self, text: str) -> list[int]:
@@ -187,11 +193,17 @@ class Tokenizer:
     plain.encode_special_tokens = True
     return plain
 
+  @functools.cached_property
+  def special_tokens(self) -> dict[str, int]:
+    """The ids of special tokens by their names, `<|im_end|>` for instance."""
+    return {token.content: i for i, token in self._hf.get_added_tokens_decoder().items()
+            if token.special}
+
   @property
   def highest_id(self) -> int:
     """The highest id in encoded texts, including start and end tokens."""
-    special = {i for i, token in self._hf.get_added_tokens_decoder().items() if token.special}
-    ids = set(self._hf.get_vocab(with_added_tokens=True).values()) - special
+    ids = set(self._hf.get_vocab(with_added_tokens=True).values())
+    ids -= set(self.special_tokens.values())
     return max(ids | self.end_ids | {self.start_id or 0})
 
   def single_id(self, text: str) -> int:

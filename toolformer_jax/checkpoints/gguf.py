@@ -169,7 +169,9 @@ class GgufFile:
     """
     def field(name, default=None):
       return self._field(f'tokenizer.ggml.{name}', default)
-    return read_tokenizer(field, self.where, self._vocab_size())
+    tokenizer = read_tokenizer(field, self.where, self._vocab_size())
+    tokenizer.chat_template = self._field('tokenizer.chat_template', '')
+    return tokenizer
 
   def _vocab_size(self) -> int:
     """Returns the number of rows of the embedding table."""

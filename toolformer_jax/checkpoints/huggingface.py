@@ -25,6 +25,7 @@ from toolformer_jax.runtime.run_dir import read_json, write_json
 from toolformer_jax.tokenizer import Tokenizer
 
 _CONFIG = 'config.json'
+_TOKENIZER_CONFIG, _CHAT_TEMPLATE = 'tokenizer_config.json', 'chat_template.jinja'
 _FILE_BYTES = 4 * 2**30
 
 
@@ -46,8 +47,11 @@ def load_directory(path: pathlib.Path, mesh: Mesh, dtype: str = 'float32') -> La
   """
   fields = read_json(path / _CONFIG)
   family, config = read_config(fields, str(path / _CONFIG))
-  return build_model(family, config.replace(dtype=dtype), open_weights(path),
-                     lambda: load_tokenizer(path, fields), mesh)
+  def tokenizer() -> Tokenizer:
+    loaded = load_tokenizer(path, fields)
+    loaded.chat_template = load_chat_template(path)
+    return loaded
+  return build_model(family, config.replace(dtype=dtype), open_weights(path), tokenizer, mesh)
 
 
 def load_config(path: pathlib.Path) -> DecoderConfig:
@@ -97,6 +101,23 @@ def _load_gpt2_tokenizer(path: pathlib.Path, ids: dict[str, Any]) -> Tokenizer:
                                     split_digits=False, **ids)
   except Exception as error:  # `tokenizers` raises plain exceptions
     raise UserError(f'{path}: vocab.json and merges.txt are not a tokenizer: {error}') from error
+
+
+def load_chat_template(path: pathlib.Path) -> str:
+  """Returns the chat template of a directory; '' if there is none.
+
+  Raises:
+    UserError: tokenizer_config.json is broken.
+  """
+  if (path / _CHAT_TEMPLATE).is_file():
+    return (path / _CHAT_TEMPLATE).read_text('utf-8')
+  if not (path / _TOKENIZER_CONFIG).is_file():
+    return ''
+  template = read_json(path / _TOKENIZER_CONFIG).get('chat_template') or ''
+  if isinstance(template, list):  # several by name
+    named = {one.get('name'): one.get('template', '') for one in template}
+    template = named.get('default', '')
+  return template
 
 
 def save_directory(path: pathlib.Path, model: LanguageModel) -> None:

@@ -77,7 +77,8 @@ def _from_hub(name: str, weights: bool = True) -> pathlib.Path:
   repository, _, revision = name.removeprefix('hf://').partition('@')
   def download(*files):
     return pathlib.Path(huggingface_hub.snapshot_download(
-        repository, revision=revision or None, allow_patterns=['*.json', 'merges.txt', *files]))
+        repository, revision=revision or None,
+        allow_patterns=['*.json', '*.jinja', 'merges.txt', *files]))
   try:
     if not weights:
       return download()

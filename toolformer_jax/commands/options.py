@@ -138,3 +138,10 @@ def _date(text: str) -> str:
   if parse_iso_date(text) is None:
     raise UserError(f'--date: {text!r} is not a date of the form 2023-01-30')
   return text
+
+
+def port(text: str) -> int:
+  """Returns the port that an argument names; 0 for any that is free."""
+  if not (text.isascii() and text.isdecimal() and len(text) <= 5 and int(text) <= 65535):
+    raise UserError(f'--port: {text!r} is not a number between 0 and 65535')
+  return int(text)

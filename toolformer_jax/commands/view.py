@@ -9,7 +9,7 @@ import argparse
 import contextlib
 import pathlib
 
-from toolformer_jax.errors import UserError
+from toolformer_jax.commands import options
 from toolformer_jax.runtime.standard_output import print_result
 
 
@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Declares the options."""
   parser.add_argument('directory', metavar='DIR', type=pathlib.Path,
                       help='the output folder of annotate')
-  parser.add_argument('--port', type=_port, default=8765, metavar='N',
+  parser.add_argument('--port', type=options.port, default=8765, metavar='N',
                       help='port of the address; 0 for any that is free (default: %(default)s)')
 
 
@@ -30,9 +30,3 @@ def run(args: argparse.Namespace) -> None:
   with make_server(live_run, args.port) as server, contextlib.suppress(KeyboardInterrupt):
     print_result(f'http://{ADDRESS}:{server.server_port}/')
     server.serve_forever()
-
-
-def _port(text: str) -> int:
-  if not (text.isascii() and text.isdecimal() and len(text) <= 5 and int(text) <= 65535):
-    raise UserError(f'--port: {text!r} is not a number between 0 and 65535')
-  return int(text)

@@ -73,7 +73,8 @@ def _build() -> RunConfig:
       'engine': _BUILD['EngineConfig'](), 'evaluation': _BUILD['EvaluationConfig'](),
       'executor': _BUILD['ExecutorConfig'](), 'finetune': _BUILD['FinetuneConfig'](),
       'generation': _BUILD['GenerationConfig'](), 'mixture': _BUILD['MixtureConfig'](),
-      'model': _BUILD['ModelConfig'](), 'syntax': _BUILD['CallSyntax'](), 'toolbox': toolbox}
+      'model': _BUILD['ModelConfig'](), 'serving': _BUILD['ServingConfig'](),
+      'syntax': _BUILD['CallSyntax'](), 'toolbox': toolbox}
   text = gin.operative_config_str()
   checking.refuse_unused(gin.config_str(), text, tools)
   return RunConfig(tools=tools, macros=macros, text=text, **settings)

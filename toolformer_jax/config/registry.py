@@ -9,6 +9,7 @@ from toolformer_jax.checkpoints.loading import ModelConfig
 from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.inference.engine import EngineConfig
 from toolformer_jax.inference.request import GenerationConfig
+from toolformer_jax.serving.config import ServingConfig
 from toolformer_jax.tools.executor import ExecutorConfig
 from toolformer_jax.tools.passage_index import SearchConfig
 from toolformer_jax.tools.registry import CustomToolsConfig, MtConfig, QaConfig
@@ -19,7 +20,7 @@ from toolformer_jax.training.config import FinetuneConfig, MixtureConfig
 SETTINGS = {settings.__name__: settings for settings in (
     AnnotationConfig, CallSyntax, CustomToolsConfig, EngineConfig, EvaluationConfig,
     ExecutorConfig, FinetuneConfig, GenerationConfig, MixtureConfig, ModelConfig, MtConfig,
-    QaConfig, SearchConfig, ToolConfig)}
+    QaConfig, SearchConfig, ServingConfig, ToolConfig)}
 RENAMED = {'OwnTools': 'CustomToolsConfig'}  # by their names in earlier versions
 
 # Options of commands that gin binds as macros: `CHECKPOINT = 'smollm2-135m'` stands for

@@ -11,6 +11,7 @@ from toolformer_jax.checkpoints.loading import ModelConfig
 from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.inference.engine import EngineConfig
 from toolformer_jax.inference.request import GenerationConfig
+from toolformer_jax.serving.config import ServingConfig
 from toolformer_jax.tools.executor import ExecutorConfig
 from toolformer_jax.tools.registry import Toolbox
 from toolformer_jax.training.config import FinetuneConfig, MixtureConfig
@@ -21,8 +22,8 @@ class RunConfig:
   """All settings of a run.
 
   Attributes:
-    annotation, engine, evaluation, executor, finetune, generation, mixture, model, syntax: the
-      settings of each room.
+    annotation, engine, evaluation, executor, finetune, generation, mixture, model, serving, syntax:
+      the settings of each room.
     toolbox: how tools are built.
     tools: thresholds and prompt of each tool, by its name in lower case.
     macros: options of the command that are bound in gin, such as CHECKPOINT.
@@ -37,6 +38,7 @@ class RunConfig:
   generation: GenerationConfig
   mixture: MixtureConfig
   model: ModelConfig
+  serving: ServingConfig
   syntax: CallSyntax
   toolbox: Toolbox
   tools: Mapping[str, ToolConfig]

@@ -1,0 +1,135 @@
+"""A server with a tiny model that was taught to call a tool."""
+
+import contextlib
+import dataclasses
+import threading
+import time
+
+import httpx2
+import openai
+import pytest
+
+from toolformer_jax.calls import DEFAULT_SYNTAX
+from toolformer_jax.inference.engine import EngineConfig
+from toolformer_jax.inference.generation import generate
+from toolformer_jax.inference.request import GenerationConfig
+from toolformer_jax.serving.config import ServingConfig
+from toolformer_jax.serving.server import Server, bind, make_parts, open_executor
+from toolformer_jax.tools.executor import Executor, ExecutorConfig
+from toolformer_jax.tools.function import tool
+from toolformer_jax.training.config import FinetuneConfig
+from toolformer_jax.training.finetune import finetune_examples
+from toolformer_jax.training.packing import Example
+
+ANSWERS = {'ab': 'XY', 'cd': 'ZW'}
+GENERATION = GenerationConfig(max_tokens=6, top_k_api=1)
+
+
+@pytest.fixture(scope='session')
+def taught(make_model, tmp_path_factory):
+  """A model that has learned ` [Up(ab) -> XY] XY.` by heart, for two arguments."""
+  model = make_model(embed_dim=64, mlp_dim=128, max_positions=512)
+  encode = model.tokenizer.encode
+  ids = [[*encode(f'{word} is'), *encode(f' [Up({word}) ->'), *encode(f' {answer}]'),
+          *encode(f' {answer}.')] for word, answer in ANSWERS.items()]
+  config = FinetuneConfig(steps=150, batch_rows=1, row_tokens=64, learning_rate=1e-2,
+                          save_every=150)
+  return finetune_examples(model=model, examples=[Example(i, [1.0] * len(i)) for i in ids],
+                           config=config, output_dir=tmp_path_factory.mktemp('taught'),
+                           depends_on={})
+
+
+class Running:
+  """A server that runs on a thread.
+
+  Attributes:
+    url: where it is.
+    parts: what it is made of.
+    server: ends it.
+    code: its exit code, once it has ended.
+  """
+
+  def __init__(self, parts, **options):
+    bound = bind('127.0.0.1', 0)
+    self.url = f'http://127.0.0.1:{bound.getsockname()[1]}'
+    self.parts, self.code = parts, None
+    self.server = Server(parts, bound, **options)
+    self._thread = threading.Thread(target=self._run)
+    self._thread.start()
+
+  def _run(self):
+    self.code = self.server.run()
+
+  def wait_until_ready(self):
+    while self.parts.thread.state == 'starting':
+      time.sleep(0.02)
+    assert httpx2.get(f'{self.url}/health').status_code == 200
+
+  def wait_until_idle(self):
+    """Waits until no request has a slot or waits for one."""
+    for _ in range(1000):
+      if not self.parts.thread.num_running + self.parts.thread.num_waiting:
+        return
+      time.sleep(0.01)
+    raise AssertionError('the server is still busy')
+
+  def join(self):
+    self._thread.join(60)
+    return self.code
+
+  def client(self, key='none', **options):
+    return openai.OpenAI(base_url=f'{self.url}/v1', api_key=key, max_retries=0, **options)
+
+  def post(self, path, headers=(), **fields):
+    return httpx2.post(f'{self.url}/v1/{path}', json={'model': 'tiny', **fields}, timeout=60,
+                       headers=dict(headers))
+
+
+@contextlib.contextmanager
+def run_server(model, answer=ANSWERS.get, *, slots=4, time_limit_s=10.0, limits=ServingConfig(),
+            **options):
+  """Runs a server whose model has one tool, `Up`: the function `answer`, or a tool."""
+  tools = [answer if hasattr(answer, 'version') else tool(answer, name='Up')]
+  executor_config = ExecutorConfig(time_limit_s=time_limit_s)
+  parts_options = {'generation': GENERATION, 'limits': limits,
+                   'engine_config': EngineConfig(slots=slots, max_model_len=240)}
+  with open_executor(tools, executor_config, slots, limits, DEFAULT_SYNTAX) as executor:
+    server = Running(make_parts(model, executor, name='tiny', **parts_options), **options)
+    server.wait_until_ready()
+    try:
+      yield server
+    finally:
+      server.server.end()
+      server.server.end()
+      server.join()
+
+
+@pytest.fixture(scope='session')
+def running():
+  """Returns the function that runs a server, see `run_server`."""
+  return run_server
+
+
+@pytest.fixture(scope='session')
+def serve(taught):
+  """Returns a function that runs a server of the taught model, see `run_server`."""
+  def serve(*arguments, **options):
+    return run_server(taught, *arguments, **options)
+  return serve
+
+
+@pytest.fixture(scope='session')
+def generated(taught):
+  """Returns a function from a prompt to what `generate` makes of it."""
+  def generated(prompt, answer=ANSWERS.get, **changes):
+    with Executor([tool(answer, name='Up')]) as executor:
+      return generate(taught, [taught.tokenizer.encode(prompt)], executor=executor,
+                      config=dataclasses.replace(GENERATION, **changes))[0]
+  return generated
+
+
+@pytest.fixture(scope='module')
+def server(serve):
+  """A server that nobody ends before the tests of a module do."""
+  with serve() as running_server:
+    yield running_server

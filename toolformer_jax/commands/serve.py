@@ -1,0 +1,70 @@
+"""Serves a model to clients of the OpenAI protocol; tools are called in the middle of its texts.
+
+The address is printed. It has /v1/completions, /v1/chat/completions, /v1/responses and /v1/models,
+/metrics for Prometheus, /health, which says 503 until all programs are compiled, and a page to try
+it out at /. SIGTERM or Ctrl-C lets running requests end; a second one stops at once.
+"""
+
+import argparse
+import pathlib
+import sys
+
+from toolformer_jax.commands import options
+from toolformer_jax.errors import UserError
+from toolformer_jax.runtime.standard_output import print_result
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """Declares the options."""
+  options.add_checkpoint(parser)
+  parser.add_argument('--tools', default=[], metavar='A,B', type=options.names,
+                      help='tools that texts may call, separated by commas (default: none)')
+  parser.add_argument('--host', default='127.0.0.1', metavar='H',
+                      help='address to listen on; 0.0.0.0 for all of this machine, then with a key '
+                           '(default: %(default)s)')
+  parser.add_argument('--port', type=options.port, default=8000, metavar='N',
+                      help='port to listen on; 0 for any that is free (default: %(default)s)')
+  parser.add_argument('--api_key_file', type=pathlib.Path, metavar='F',
+                      help='the keys that clients must have, one a line')
+  parser.add_argument('--drain_s', type=_seconds, default=30.0, metavar='S',
+                      help='how long requests may go on after SIGTERM (default: %(default)s)')
+  options.add_configuration(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+  """Carries the command out."""
+  try:
+    from toolformer_jax.serving import server
+    from toolformer_jax.serving.guard import read_keys
+  except ImportError as error:
+    raise UserError(f'serve needs {error.name}: pip install \'toolformer_jax[serve]\'') from error
+  config = options.configuration(args)
+  keys = read_keys(args.api_key_file) if args.api_key_file else []
+  bound = server.bind(args.host, args.port)
+  from toolformer_jax import api
+  from toolformer_jax.tools.registry import build_tools
+  tools = build_tools(args.tools, config.toolbox)
+  model = api.load_model(args.checkpoint, config=config.model).for_inference()
+  with server.open_executor(tools, config.executor, config.engine.slots, config.serving,
+                            config.syntax) as executor:
+    parts = server.make_parts(
+        model, executor, name=pathlib.PurePath(args.checkpoint).name.removesuffix('.gguf'),
+        generation=config.generation, engine_config=config.engine, limits=config.serving,
+        syntax=config.syntax)
+    only_local = args.host in server.LOOPBACK
+    host = f'[{args.host}]' if ':' in args.host else args.host
+    print_result(f'http://{host}:{bound.getsockname()[1]}/')
+    code = server.Server(parts, bound, keys=keys, only_local=only_local,
+                         drain_s=args.drain_s).run()
+  if code:
+    sys.exit(code)
+
+
+def _seconds(text: str) -> float:
+  try:
+    seconds = float(text)
+  except ValueError:
+    seconds = -1
+  if not 0 <= seconds <= 86_400:
+    raise UserError(f'--drain_s: {text!r} is not a number of seconds from 0 to 86400')
+  return seconds

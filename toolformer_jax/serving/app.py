@@ -1,0 +1,159 @@
+"""The routes of the server."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import prometheus_client
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+
+import toolformer_jax
+from toolformer_jax.serving import chat, completions, responses
+from toolformer_jax.serving.chat_template import ChatTemplate
+from toolformer_jax.serving.engine_thread import EngineThread
+from toolformer_jax.serving.errors import ApiError
+from toolformer_jax.serving.generation import Generation, until_disconnected
+from toolformer_jax.serving.guard import read_body
+from toolformer_jax.serving.logprobs import Scorer
+from toolformer_jax.serving.metrics import Metrics
+from toolformer_jax.serving.playground import CONTENT_SECURITY_POLICY, playground_page
+from toolformer_jax.serving.protocol import (
+  ChatRequest,
+  CompletionRequest,
+  GenerationFields,
+  ResponsesRequest,
+  parse,
+)
+from toolformer_jax.serving.request_log import RequestLog
+from toolformer_jax.serving.sse import EventStream
+from toolformer_jax.serving.submission import Service
+
+Answer = completions.Completion | chat.Chat | responses.ModelResponse
+
+
+@dataclass(frozen=True)
+class Parts:
+  """What the routes work with."""
+
+  service: Service
+  thread: EngineThread
+  scorer: Scorer
+  template: ChatTemplate
+  metrics: Metrics
+  request_log: RequestLog
+  started: int
+
+
+def make_app(parts: Parts) -> Starlette:
+  """Returns the application, without a guard."""
+  service, scorer, template = parts.service, parts.scorer, parts.template
+  def post(path: str, kind: type[GenerationFields], prepare: Callable[[Any], Answer]) -> Route:
+    async def answer(request: Request) -> Response:
+      return await _answer(parts, request, kind, prepare)
+    return Route(path, answer, methods=['POST'])
+  def get(path: str, respond: Callable[[], Response]) -> Route:
+    async def answer(request: Request) -> Response:
+      return respond()
+    return Route(path, answer, methods=['GET'])
+  async def one_model(request: Request) -> Response:
+    service.check_model(request.path_params['name'])
+    return JSONResponse(_model(parts))
+  return Starlette(
+      routes=[
+          post('/v1/completions', CompletionRequest,
+               lambda fields: completions.prepare(service, scorer, fields)),
+          post('/v1/chat/completions', ChatRequest,
+               lambda fields: chat.prepare(service, scorer, template, fields)),
+          post('/v1/responses', ResponsesRequest,
+               lambda fields: responses.prepare(service, template, fields)),
+          get('/v1/models', lambda: JSONResponse({'object': 'list', 'data': [_model(parts)]})),
+          Route('/v1/models/{name:path}', one_model),
+          get('/health', lambda: _health(parts)),
+          get('/metrics', lambda: Response(
+              prometheus_client.generate_latest(parts.metrics.registry),
+              media_type=prometheus_client.CONTENT_TYPE_LATEST)),
+          get('/version', lambda: JSONResponse({'version': toolformer_jax.__version__})),
+          get('/', lambda: HTMLResponse(playground_page(service), headers={
+              'Content-Security-Policy': CONTENT_SECURITY_POLICY,
+              'X-Content-Type-Options': 'nosniff', 'Referrer-Policy': 'no-referrer',
+              'Cache-Control': 'no-store'}))],
+      exception_handlers={ApiError: _told, HTTPException: _http_error, Exception: _bug})
+
+
+async def _answer(parts: Parts, request: Request, kind: type[GenerationFields],
+                  prepare: Callable[[Any], Answer]) -> Response:
+  """Answers a request for texts."""
+  body = await read_body(request, parts.service.limits.max_body_bytes)
+  # On a thread: a long prompt takes a while to encode, and other streams shall go on meanwhile.
+  fields = await run_in_threadpool(parse, kind, body)
+  parts.service.check_model(fields.model)
+  answer = await run_in_threadpool(prepare, fields)
+  context = parts.service.context(fields)
+  generation = None
+  if answer.prompts:
+    generation = Generation(parts.thread, answer.prompts, context,
+                            parts.service.tools(answer.fields.allowed_tools))
+  elif parts.thread.state != 'ready':
+    raise parts.thread.refusal()
+  if fields.stream:
+    return _Stream(parts, answer, generation)
+  with _closing(parts, answer, generation):
+    return JSONResponse(await until_disconnected(request.receive, answer.whole(generation)))
+
+
+class _Stream(EventStream):
+  """The streamed response to a request for texts."""
+
+  def __init__(self, parts: Parts, answer: Answer, generation: Generation | None):
+    super().__init__(answer.streamed(generation))
+    self._closing = _closing(parts, answer, generation)
+
+  async def __call__(self, *arguments) -> None:
+    with self._closing:
+      await super().__call__(*arguments)
+
+
+@contextlib.contextmanager
+def _closing(parts: Parts, answer: Answer, generation: Generation | None
+             ) -> Iterator[None]:
+  """Frees what a request holds when its response has ended, however it has, and logs it."""
+  begin = time.perf_counter()
+  try:
+    yield
+  finally:
+    if generation:
+      generation.close()
+    parts.request_log.write(answer.id, answer.choices, time.perf_counter() - begin)
+
+
+def _health(parts: Parts) -> Response:
+  """Says whether the server takes requests: not before its programs are compiled."""
+  state = parts.thread.state
+  return JSONResponse({'status': state}, 200 if state == 'ready' else 503)
+
+
+def _model(parts: Parts) -> dict[str, Any]:
+  return {'id': parts.service.name, 'object': 'model', 'created': parts.started,
+          'owned_by': 'toolformer', 'max_model_len': parts.service.max_model_len,
+          'tools': list(parts.service.tool_names)}
+
+
+async def _told(request: Request, error: Exception) -> Response:
+  return error.response()
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+  """Answers for a path or a method that does not exist."""
+  message = f'{request.method} {request.url.path}: {error.detail}'
+  return ApiError(error.status_code, message, code='not_found').response()
+
+
+async def _bug(request: Request, error: Exception) -> Response:
+  return ApiError(500, 'the server has a bug; its log has more', code='internal_error').response()

@@ -1,0 +1,131 @@
+"""POST /v1/chat/completions: answers in a conversation.
+
+Tools have run by the time that a call is told, so a stream never asks the client to make one.
+"""
+
+import time
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from toolformer_jax.serving import sse
+from toolformer_jax.serving.chat_template import ChatTemplate
+from toolformer_jax.serving.completions import usage
+from toolformer_jax.serving.errors import ApiError
+from toolformer_jax.serving.generation import Choice, Generation, Prompt, tool_calls
+from toolformer_jax.serving.logprobs import Scorer, TokenLogprobs
+from toolformer_jax.serving.messages import texts_of
+from toolformer_jax.serving.protocol import ChatRequest
+from toolformer_jax.serving.submission import Service, reseeded
+
+
+@dataclass(frozen=True)
+class Chat:
+  """A request with its choices.
+
+  Attributes:
+    service, scorer: what answers it.
+    fields: of the request.
+    choices: its texts.
+    id, created: of the response.
+  """
+
+  service: Service
+  scorer: Scorer
+  fields: ChatRequest
+  choices: list[Choice]
+  id: str
+  created: int
+
+  @property
+  def prompts(self) -> list[Prompt]:
+    """What is to be generated."""
+    return [choice.prompt for choice in self.choices]
+
+  async def whole(self, generation: Generation) -> dict[str, Any]:
+    """Returns the response to a request that is not streamed."""
+    async for number, event in generation.events():
+      self.choices[number].take(event)
+    told = []
+    for number, choice in enumerate(self.choices):
+      message = {'role': 'assistant', 'content': choice.text, 'refusal': None,
+                 'toolformer_calls': tool_calls(choice.calls)}
+      told.append({'index': number, 'message': message, 'logprobs': await self._logprobs(choice),
+                   'finish_reason': choice.output.finish_reason})
+    return {**self._head('chat.completion'), 'choices': told,
+            'usage': usage(self.choices, len(self.choices))}
+
+  async def streamed(self, generation: Generation) -> AsyncIterator[str]:
+    """Yields the events of a streamed response.
+
+    With logprobs a choice comes in one piece, at its end: its tokens are scored together.
+    """
+    at_end = bool(self.fields.logprobs)
+    for number in range(len(self.choices)):
+      yield self._chunk(number, {'role': 'assistant', 'content': ''})
+    async for number, event in generation.events():
+      choice = self.choices[number]
+      delta = choice.take(event)
+      if delta and delta.output:
+        if at_end:
+          yield self._chunk(number, _delta(choice.text, choice.calls),
+                            logprobs=await self._logprobs(choice))
+        yield self._chunk(number, {}, finish_reason=delta.output.finish_reason)
+      elif delta and not at_end:
+        yield self._chunk(number, _delta(delta.text, delta.calls))
+    if self.fields.stream_options and self.fields.stream_options.include_usage:
+      yield sse.event({**self._head('chat.completion.chunk'), 'choices': [],
+                       'usage': usage(self.choices, len(self.choices))})
+    yield sse.DONE
+
+  def _head(self, kind: str) -> dict[str, Any]:
+    return {'id': self.id, 'object': kind, 'created': self.created, 'model': self.service.name}
+
+  def _chunk(self, index: int, delta: dict[str, Any], **told: Any) -> str:
+    choice = {'index': index, 'delta': delta, 'logprobs': None, 'finish_reason': None, **told}
+    return sse.event({**self._head('chat.completion.chunk'), 'choices': [choice]})
+
+  async def _logprobs(self, choice: Choice) -> dict[str, Any] | None:
+    if not self.fields.logprobs:
+      return None
+    tokens = await self.scorer.score_choice(choice, self.service.syntax, echo=False)
+    return _logprobs(self.service, tokens, self.fields.top_logprobs or 0)
+
+
+def prepare(service: Service, scorer: Scorer, template: ChatTemplate, fields: ChatRequest) -> Chat:
+  """Returns what a request asks for.
+
+  Raises:
+    ApiError: it asks for what cannot be.
+  """
+  n = fields.n or 1
+  service.check_n(n)
+  if fields.top_logprobs and not fields.logprobs:
+    raise ApiError(400, 'top_logprobs needs logprobs', param='top_logprobs', code='invalid_value')
+  if fields.tool_choice == 'none':
+    fields = fields.model_copy(update={'allowed_tools': []})
+  ids = template.encode(texts_of(fields.messages))
+  asked = fields.max_completion_tokens or fields.max_tokens
+  max_tokens = service.max_tokens(asked, service.limits.max_tokens, len(ids) + 1, 'max_tokens')
+  stop = tuple(dict.fromkeys((*service.stop(fields.stop), *template.stop)))
+  params = service.params(fields, max_tokens=max_tokens, seed=fields.seed, stop=stop,
+                          min_tokens=fields.min_tokens)
+  choices = [Choice(Prompt(ids, reseeded(params, i), template.add_start_token),
+                    service.tools_in_text(fields.tools_in_text)) for i in range(n)]
+  return Chat(service, scorer, fields, choices, f'chatcmpl-{uuid.uuid4().hex}', int(time.time()))
+
+
+def _delta(text: str, calls: Sequence[Any]) -> dict[str, Any]:
+  return {'content': text, **({'toolformer_calls': tool_calls(calls)} if calls else {})}
+
+
+def _logprobs(service: Service, tokens: Sequence[TokenLogprobs], top: int) -> dict[str, Any]:
+  """Returns the field `logprobs` of a choice."""
+  tokenizer = service.model.tokenizer
+  def told(token, logprob):
+    return {'token': tokenizer.decode([token]), 'logprob': logprob,
+            'bytes': list(tokenizer.token_bytes[token])}
+  return {'content': [{**told(one.token, one.logprob),
+                       'top_logprobs': [told(*pair) for pair in one.top[:top]]}
+                      for one in tokens], 'refusal': None}

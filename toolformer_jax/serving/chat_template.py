@@ -1,0 +1,99 @@
+"""From the messages of a conversation to a prompt, by the template of the checkpoint."""
+
+import datetime
+import json
+import re
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import jinja2
+import jinja2.sandbox
+
+from toolformer_jax.errors import UserError
+from toolformer_jax.serving.errors import ApiError
+from toolformer_jax.tokenizer import Tokenizer
+
+# For models that were trained on no conversation.
+PLAIN = ('{% for message in messages %}{{ message.role | capitalize }}: {{ message.content }}\n'
+         '{% endfor %}Assistant:')
+_PLAIN_STOP = ('\nUser:',)
+# Stand in messages for what looks like a special token while the template is rendered.
+_BEGIN, _END = '\uf8ff', '\uf8fe'
+
+
+class ChatTemplate:
+  """Encodes conversations.
+
+  Attributes:
+    add_start_token: whether the start token comes before the prompt; templates have their own.
+    stop: strings at which an answer ends, besides the model's own end.
+  """
+
+  def __init__(self, tokenizer: Tokenizer):
+    """Compiles the template, in Jinja's sandbox: it comes with a checkpoint.
+
+    Raises:
+      UserError: it is broken.
+    """
+    self._tokenizer = tokenizer
+    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=['jinja2.ext.loopcontrols'])
+    environment.filters['tojson'] = _to_json
+    environment.globals |= {'raise_exception': _refuse, 'strftime_now': _now}
+    try:
+      self._template = environment.from_string(tokenizer.chat_template or PLAIN)
+    except jinja2.TemplateError as error:
+      raise UserError(f'the chat template of the checkpoint is broken: {error}') from error
+    self.add_start_token = not tokenizer.chat_template
+    self.stop = () if tokenizer.chat_template else _PLAIN_STOP
+    self._special = [*tokenizer.special_tokens, _BEGIN]
+    self._special_pattern = re.compile('|'.join(map(
+        re.escape, sorted(self._special, key=len, reverse=True))))
+
+  def encode(self, messages: Sequence[dict[str, str]]) -> list[int]:
+    """Returns the ids of a conversation up to where the assistant answers.
+
+    What looks like a special token in a message is read as plain text.
+
+    Raises:
+      ApiError: the template refuses the messages.
+    """
+    hidden = [{**message, 'content': self._hide(message['content'])} for message in messages]
+    names = {i: name for name, i in self._tokenizer.special_tokens.items()}
+    try:
+      text = self._template.render(
+          messages=hidden, add_generation_prompt=True, tools=None,
+          bos_token=names.get(self._tokenizer.bos_id, ''),
+          eos_token=names.get(self._tokenizer.eos_id, ''))
+    except Exception as error:  # whatever a template does
+      raise ApiError(400, f'the chat template refuses these messages: {error}', param='messages',
+                     code='invalid_value') from error
+    return self._encode(text)
+
+  def _hide(self, text: str) -> str:
+    return self._special_pattern.sub(
+        lambda found: f'{_BEGIN}{self._special.index(found[0])}{_END}', text)
+
+  def _show(self, text: str) -> str:
+    return re.sub(f'{_BEGIN}(\\d+){_END}', lambda found: self._special[int(found[1])], text)
+
+  def _encode(self, text: str) -> list[int]:
+    ids, at = [], 0
+    for found in self._special_pattern.finditer(text):
+      if found[0] != _BEGIN:
+        ids += self._tokenizer.encode(self._show(text[at:found.start()]))
+        ids.append(self._tokenizer.special_tokens[found[0]])
+        at = found.end()
+    return ids + self._tokenizer.encode(self._show(text[at:]))
+
+
+def _to_json(value: Any, indent: int | None = None) -> str:
+  return json.dumps(value, ensure_ascii=False, indent=indent)
+
+
+def _refuse(message: str) -> NoReturn:
+  raise jinja2.TemplateError(message)
+
+
+def _now(form: str) -> str:
+  return datetime.datetime.now().strftime(form)

@@ -1,0 +1,162 @@
+"""POST /v1/completions: continues texts, as `generate` does."""
+
+import time
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from toolformer_jax.serving import sse
+from toolformer_jax.serving.errors import ApiError
+from toolformer_jax.serving.generation import Choice, Generation, Prompt, tool_calls
+from toolformer_jax.serving.logprobs import Scorer, TokenLogprobs, text_offsets
+from toolformer_jax.serving.protocol import CompletionRequest
+from toolformer_jax.serving.submission import Service, reseeded
+
+
+@dataclass(frozen=True)
+class Completion:
+  """A request with its choices: `n` of the first prompt, then of the second.
+
+  Attributes:
+    service, scorer: what answers it.
+    fields: of the request.
+    choices: its texts.
+    id, created: of the response.
+  """
+
+  service: Service
+  scorer: Scorer
+  fields: CompletionRequest
+  choices: list[Choice]
+  id: str
+  created: int
+
+  @property
+  def prompts(self) -> list[Prompt]:
+    """What is to be generated: nothing where the request only wants its prompts back."""
+    return [] if self.fields.max_tokens == 0 else [choice.prompt for choice in self.choices]
+
+  async def whole(self, generation: Generation | None) -> dict[str, Any]:
+    """Returns the response to a request that is not streamed."""
+    if generation:
+      async for number, event in generation.events():
+        self.choices[number].take(event)
+    told = [await self._finished(number) for number in range(len(self.choices))]
+    return {**self._head(), 'choices': told, 'usage': self._usage()}
+
+  async def streamed(self, generation: Generation | None) -> AsyncIterator[str]:
+    """Yields the events of a streamed response.
+
+    With logprobs a choice comes in one piece, at its end: its tokens are scored together.
+    """
+    at_end = self.fields.logprobs is not None or generation is None
+    if self.fields.echo and not at_end:
+      for number, choice in enumerate(self.choices):
+        yield self._chunk(number, text=self._prompt_text(choice))
+    if generation:
+      async for number, event in generation.events():
+        delta = self.choices[number].take(event)
+        if delta and delta.output:
+          yield self._chunk(**await self._finished(number)) if at_end else self._chunk(
+              number, finish_reason=delta.output.finish_reason)
+        elif delta and not at_end:
+          calls = {'toolformer_calls': tool_calls(delta.calls)} if delta.calls else {}
+          yield self._chunk(number, text=delta.text, **calls)
+    else:
+      for number in range(len(self.choices)):
+        yield self._chunk(**await self._finished(number))
+    if self.fields.stream_options and self.fields.stream_options.include_usage:
+      yield sse.event({**self._head(), 'choices': [], 'usage': self._usage()})
+    yield sse.DONE
+
+  def _head(self) -> dict[str, Any]:
+    return {'id': self.id, 'object': 'text_completion', 'created': self.created,
+            'model': self.service.name}
+
+  def _chunk(self, index: int, **told: Any) -> str:
+    choice = {'index': index, 'text': '', 'logprobs': None, 'finish_reason': None, **told}
+    return sse.event({**self._head(), 'choices': [choice]})
+
+  def _prompt_text(self, choice: Choice) -> str:
+    return self.service.model.tokenizer.decode(choice.prompt.ids)
+
+  async def _finished(self, number: int) -> dict[str, Any]:
+    """Returns a choice that is done."""
+    choice, logprobs = self.choices[number], None
+    if self.fields.logprobs is not None:
+      tokens = await self.scorer.score_choice(choice, self.service.syntax,
+                                              echo=bool(self.fields.echo))
+      logprobs = _logprobs(self.service, tokens, self.fields.logprobs)
+    before = self._prompt_text(choice) if self.fields.echo else ''
+    return {'index': number, 'text': before + choice.text, 'logprobs': logprobs,
+            'finish_reason': choice.output.finish_reason if choice.output else 'length',
+            'toolformer_calls': tool_calls(choice.calls)}
+
+  def _usage(self) -> dict[str, int]:
+    return usage(self.choices, self.fields.n or 1)
+
+
+def prepare(service: Service, scorer: Scorer, fields: CompletionRequest) -> Completion:
+  """Returns what a request asks for.
+
+  Raises:
+    ApiError: it asks for what cannot be.
+  """
+  texts, n = _prompts(fields.prompt), fields.n or 1
+  service.check_n(len(texts) * n)
+  if fields.max_tokens == 0 and not fields.echo:
+    raise ApiError(400, 'max_tokens may be 0 only with echo', param='max_tokens',
+                   code='invalid_value')
+  choices: list[Choice] = []
+  for text in texts:
+    prompt = _prompt(service, fields, text)
+    choices += [Choice(prompt._replace(params=reseeded(prompt.params, len(choices) + i)),
+                       service.tools_in_text(fields.tools_in_text)) for i in range(n)]
+  return Completion(service, scorer, fields, choices, f'cmpl-{uuid.uuid4().hex}', int(time.time()))
+
+
+def _prompts(prompt: str | list) -> list[str | list[int]]:
+  """Returns the prompts, each as a text or as ids."""
+  if isinstance(prompt, str) or (prompt and isinstance(prompt[0], int)):
+    return [prompt]
+  if not prompt:
+    raise ApiError(400, 'prompt: there is none', param='prompt', code='invalid_value')
+  return prompt
+
+
+def _prompt(service: Service, fields: CompletionRequest, text: str | list[int]) -> Prompt:
+  """Returns one prompt, checked. Ids are taken as they are, without a start token before them."""
+  tokenizer, is_text = service.model.tokenizer, isinstance(text, str)
+  if not is_text and any(not 0 <= i < tokenizer.vocab_size for i in text):
+    raise ApiError(400, f'prompt: ids of tokens are 0 to {tokenizer.vocab_size - 1}',
+                   param='prompt', code='invalid_value')
+  ids = tokenizer.encode(text) if is_text else text
+  start = is_text and tokenizer.start_id is not None
+  if not ids and not start:
+    raise ApiError(400, 'prompt: there is no token to continue from', param='prompt',
+                   code='invalid_value')
+  max_tokens = service.max_tokens(
+      fields.max_tokens, service.generation.max_tokens, len(ids) + start, 'max_tokens')
+  params = service.params(
+      fields, max_tokens=max_tokens, seed=fields.seed, stop=service.stop(fields.stop),
+      min_tokens=fields.min_tokens)
+  return Prompt(ids, params, is_text)
+
+
+def _logprobs(service: Service, tokens: Sequence[TokenLogprobs], top: int) -> dict[str, Any]:
+  """Returns the field `logprobs` of a choice."""
+  decode, ids = service.model.tokenizer.decode, [one.token for one in tokens]
+  tops = [None if one.logprob is None else {decode([i]): value for i, value in one.top[:top]}
+          for one in tokens]
+  return {'tokens': [decode([i]) for i in ids],
+          'token_logprobs': [one.logprob for one in tokens],
+          'top_logprobs': tops if top else None,
+          'text_offset': text_offsets(service.model.tokenizer, ids)}
+
+
+def usage(choices: Sequence[Choice], n: int) -> dict[str, int]:
+  """Returns how many tokens there were; those of calls and results count as completion."""
+  read = sum(len(choice.prompt.ids) for choice in choices[::n])
+  written = sum(len(choice.output.tokens) for choice in choices if choice.output)
+  return {'prompt_tokens': read, 'completion_tokens': written, 'total_tokens': read + written}

@@ -1,0 +1,239 @@
+"""The one thread that owns the engine: it admits requests between steps and hands out events."""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from toolformer_jax.errors import UserError
+from toolformer_jax.inference.engine import Engine, Event, NewText, RequestDone
+from toolformer_jax.inference.request import GenerationConfig
+from toolformer_jax.serving.errors import ApiError
+from toolformer_jax.serving.metrics import Metrics
+from toolformer_jax.tools.base import Context
+
+log = logging.getLogger(__name__)
+
+_RETRY_S = 1
+State = Literal['starting', 'ready', 'draining', 'stopped', 'failed']
+
+
+@dataclass(frozen=True)
+class Failed:
+  """A request has ended without a text."""
+
+  message: str
+
+
+@dataclass(eq=False)
+class Job:
+  """A text to generate.
+
+  Attributes:
+    prompt_ids, params, context, tool_names, add_start_token: what `Engine.add_request` takes.
+    on_event: is called in the engine's thread with each event, and must not block.
+    request_id: the engine's, once it has a slot.
+    arrived, last_text: times, for the metrics.
+  """
+
+  prompt_ids: Sequence[int]
+  params: GenerationConfig
+  context: Context | None
+  tool_names: Sequence[str] | None
+  add_start_token: bool
+  on_event: Callable[[Event | Failed], None]
+  request_id: int | None = None
+  arrived: float = field(default_factory=time.perf_counter)
+  last_text: float | None = None
+
+
+class EngineThread:
+  """Runs jobs in the order of their arrival, as many at the same time as the engine has slots."""
+
+  def __init__(self, make_engine: Callable[[], Engine], *, slots: int, max_waiting: int,
+               metrics: Metrics, warm_up: Callable[[], None] = lambda: None):
+    """Prepares the thread; `start` starts it.
+
+    Args:
+      make_engine: is called in the thread: at first, and after an error in a step.
+      slots: of the engine.
+      max_waiting: jobs that may wait for a slot.
+      metrics: are kept up to date.
+      warm_up: what else has to be done before the server is ready.
+    """
+    self._make_engine, self._slots, self._max_waiting = make_engine, slots, max_waiting
+    self._metrics, self._warm_up = metrics, warm_up
+    self._changed = threading.Condition()
+    self._queue: deque[Job] = deque()
+    self._aborted: list[Job] = []
+    self._running: dict[int, Job] = {}
+    self._state: State = 'starting'
+    self._thread = threading.Thread(target=self._run, name='engine', daemon=True)
+
+  @property
+  def state(self) -> State:
+    """What the thread is about; jobs are taken only while it is 'ready'."""
+    return self._state
+
+  @property
+  def num_waiting(self) -> int:
+    """Jobs that wait for a slot."""
+    return len(self._queue)
+
+  @property
+  def num_running(self) -> int:
+    """Jobs that have a slot."""
+    return len(self._running)
+
+  def start(self) -> None:
+    """Starts to compile, and then to serve."""
+    self._thread.start()
+
+  def submit(self, jobs: Sequence[Job]) -> None:
+    """Puts jobs into the queue, all or none.
+
+    Raises:
+      ApiError: the server is not ready, or the queue is full.
+    """
+    with self._changed:
+      if self._state != 'ready':
+        raise self.refusal()
+      free = self._slots - len(self._running)
+      if len(self._queue) + len(jobs) > self._max_waiting + free:
+        raise ApiError(429, f'{len(self._queue)} requests are waiting already; try again later',
+                       code='queue_full', retry_after_s=_RETRY_S)
+      self._queue.extend(jobs)
+      self._measure()
+      self._changed.notify()
+
+  def refusal(self) -> ApiError:
+    """Returns what a client is told while no job is taken."""
+    return ApiError(503, f'the server is {self._state}; try again later',
+                    code='service_unavailable', retry_after_s=5)
+
+  def abort(self, jobs: Sequence[Job]) -> None:
+    """Ends jobs whose client has gone; slots are free after the step that runs. No event follows.
+    """
+    with self._changed:
+      self._aborted.extend(jobs)
+      self._changed.notify()
+
+  def drain(self) -> None:
+    """Takes no further job; the thread ends once all jobs have ended."""
+    with self._changed:
+      if self._state in ('starting', 'ready'):
+        self._state = 'draining'
+      self._changed.notify()
+
+  def stop(self) -> None:
+    """Ends the thread after the step that runs, and all jobs without a result."""
+    with self._changed:
+      if self._state != 'failed':
+        self._state = 'stopped'
+      self._changed.notify()
+
+  def join(self, timeout_s: float | None) -> bool:
+    """Waits for the end of the thread; returns whether it has ended."""
+    if self._thread.is_alive():
+      self._thread.join(timeout_s)
+    return not self._thread.is_alive()
+
+  def _run(self) -> None:
+    try:
+      engine = self._make_engine()
+      engine.warm_up()
+      self._warm_up()
+      with self._changed:
+        if self._state == 'starting':
+          self._state = 'ready'
+      log.info('ready')
+      while self._wait():
+        engine = self._step(engine)
+      self._fail('the server has stopped')
+    except BaseException as error:
+      log.exception('the engine has failed')
+      with self._changed:
+        self._state = 'failed'
+      self._fail('the server has failed')
+      if not isinstance(error, Exception):
+        raise
+
+  def _wait(self) -> bool:
+    """Waits for something to do; returns False once there will be nothing any more."""
+    with self._changed:
+      while not (self._queue or self._running or self._aborted or self._state != 'ready'):
+        self._changed.wait()
+      if self._state == 'draining':
+        return bool(self._queue or self._running)
+      return self._state == 'ready'
+
+  def _step(self, engine: Engine) -> Engine:
+    """Admits, steps, and hands out the events; returns the engine, or another after an error."""
+    try:
+      self._admit(engine)
+      events = engine.step()
+    except Exception as error:  # out of memory, or a bug: the engine's state is unknown
+      log.exception('a step has failed; %d requests are lost', len(self._running))
+      self._fail(str(error) if isinstance(error, UserError) else 'a step of the engine has failed',
+                 waiting=False)
+      return self._make_engine()
+    now = time.perf_counter()
+    for event in events:
+      self._hand_out(event, now)
+    self._measure()
+    return engine
+
+  def _admit(self, engine: Engine) -> None:
+    """Gives up aborted jobs, and gives free slots to those that wait."""
+    with self._changed:
+      aborted, self._aborted = self._aborted, []
+      for job in aborted:
+        if job in self._queue:
+          self._queue.remove(job)
+          self._metrics.finished(job.arrived, 'abort')
+        elif self._running.get(job.request_id) is job:
+          engine.abort(job.request_id)
+          del self._running[job.request_id]
+          self._metrics.finished(job.arrived, 'abort')
+      free = self._slots - len(self._running)
+      admitted = [self._queue.popleft() for _ in range(min(free, len(self._queue)))]
+    for job in admitted:
+      try:
+        job.request_id = engine.add_request(
+            job.prompt_ids, job.params, job.context, tool_names=job.tool_names,
+            add_start_token=job.add_start_token)
+      except (UserError, ValueError) as error:
+        job.on_event(Failed(str(error)))
+        continue
+      self._running[job.request_id] = job
+      self._metrics.prompt_tokens.inc(len(job.prompt_ids))
+
+  def _hand_out(self, event: Event, now: float) -> None:
+    job = self._running[event.request_id]
+    if isinstance(event, NewText):
+      self._metrics.text(job.arrived, job.last_text, now)
+      job.last_text = now
+    elif isinstance(event, RequestDone):
+      del self._running[event.request_id]
+      self._metrics.generation_tokens.inc(len(event.output.tokens))
+      self._metrics.finished(job.arrived, event.output.finish_reason)
+    job.on_event(event)
+
+  def _fail(self, message: str, waiting: bool = True) -> None:
+    """Ends the jobs that run, and those that wait too if `waiting`."""
+    with self._changed:
+      failed = [*self._running.values(), *(self._queue if waiting else ())]
+      self._running.clear()
+      if waiting:
+        self._queue.clear()
+    for job in failed:
+      job.on_event(Failed(message))
+      self._metrics.finished(job.arrived, 'error')
+    self._measure()
+
+  def _measure(self) -> None:
+    self._metrics.running.set(len(self._running))
+    self._metrics.waiting.set(len(self._queue))

@@ -1,0 +1,160 @@
+"""The texts of one request as they come from the engine's thread, in the event loop."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+from starlette.types import Receive
+
+from toolformer_jax.inference.engine import CallFinished, CallStarted, Event, NewText, RequestDone
+from toolformer_jax.inference.request import GeneratedText, GenerationConfig, ToolCall
+from toolformer_jax.serving.engine_thread import EngineThread, Failed, Job
+from toolformer_jax.serving.errors import ApiError
+from toolformer_jax.tools.base import Context
+
+Result = TypeVar('Result')
+
+
+class Prompt(NamedTuple):
+  """A prompt with what goes with it, see `Job`."""
+
+  ids: Sequence[int]
+  params: GenerationConfig
+  add_start_token: bool
+
+
+class Generation:
+  """The texts of one request."""
+
+  def __init__(self, thread: EngineThread, prompts: Sequence[Prompt], context: Context,
+               tool_names: Sequence[str]):
+    """Submits the prompts.
+
+    Raises:
+      ApiError: the server takes no request now.
+    """
+    loop, self._events = asyncio.get_running_loop(), asyncio.Queue()
+    def put(number: int, event: Event | Failed) -> None:
+      with contextlib.suppress(RuntimeError):  # the loop has ended before the engine
+        loop.call_soon_threadsafe(self._events.put_nowait, (number, event))
+    self._thread = thread
+    self._left = set(range(len(prompts)))
+    self._jobs = [
+        Job(prompt.ids, prompt.params, context, tool_names, prompt.add_start_token,
+            lambda event, number=number: put(number, event))
+        for number, prompt in enumerate(prompts)]
+    thread.submit(self._jobs)
+
+  async def events(self) -> AsyncIterator[tuple[int, Event]]:
+    """Yields the number of a prompt and an event, until all texts are done.
+
+    Raises:
+      ApiError: a text has failed.
+    """
+    while self._left:
+      number, event = await self._events.get()
+      if isinstance(event, Failed):
+        self._left.discard(number)
+        raise ApiError(500, event.message, code='internal_error')
+      if isinstance(event, RequestDone):
+        self._left.discard(number)
+      yield number, event
+
+  def close(self) -> None:
+    """Aborts the texts that are not done."""
+    if self._left:
+      self._thread.abort([self._jobs[number] for number in self._left])
+      self._left.clear()
+
+
+class Delta(NamedTuple):
+  """What a client is told next of a text: a piece of it, calls that have ended, or its end."""
+
+  text: str = ''
+  calls: Sequence[ToolCall] = ()
+  output: GeneratedText | None = None
+
+
+class Choice:
+  """One text of a response while it is generated.
+
+  Attributes:
+    prompt: what it continues.
+    tools_in_text: whether calls stand in the text, or are told beside it.
+    text, calls: what was told so far.
+    output: the whole, once it is done.
+  """
+
+  def __init__(self, prompt: Prompt, tools_in_text: bool):
+    """Begins with nothing."""
+    self.prompt, self.tools_in_text = prompt, tools_in_text
+    self.text, self.calls = '', []
+    self.output: GeneratedText | None = None
+    self._held: list[ToolCall] = []  # calls whose piece of the text is still to come
+
+  def take(self, event: Event) -> Delta | None:
+    """Takes an event in; returns what a client is told of it, None for nothing.
+
+    A call that stands in the text comes with its piece of the text.
+    """
+    delta = self._told(event)
+    if delta:
+      self.text += delta.text
+      self.calls += delta.calls
+      self.output = delta.output
+    return delta
+
+  def _told(self, event: Event) -> Delta | None:
+    match event:
+      case CallStarted():
+        return None
+      case CallFinished(call=call):
+        if self.tools_in_text and call.failure is None:
+          self._held.append(call)
+          return None
+        return Delta(calls=[call])
+      case NewText(text=text, is_call=is_call):
+        if not is_call:
+          return Delta(text)
+        calls, self._held = self._held, []
+        return Delta(text, calls) if self.tools_in_text else None
+      case RequestDone(output=output):
+        return Delta(output=output)
+
+
+async def until_disconnected(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result:
+  """Returns what `work` returns; cancels it if the client goes away before.
+
+  `receive` is that of a request whose body was read.
+
+  Raises:
+    ApiError: the client has gone.
+  """
+  task = asyncio.create_task(work)
+  watch = asyncio.create_task(_disconnected(receive))
+  try:
+    await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
+    if not task.done():
+      raise ApiError(499, 'the client has closed the connection')
+    return task.result()
+  finally:
+    for one in (task, watch):
+      one.cancel()
+    await asyncio.gather(task, watch, return_exceptions=True)
+
+
+async def _disconnected(receive: Receive) -> None:
+  while (await receive())['type'] != 'http.disconnect':
+    pass
+
+
+def tool_calls(calls: Sequence[ToolCall]) -> list[dict[str, str | None]]:
+  """Returns calls as the field `toolformer_calls` has them."""
+  return [{'name': made.call.name, 'arguments': made.call.argument, 'output': made.call.result,
+           'error': failure(made)} for made in calls]
+
+
+def failure(made: ToolCall) -> str | None:
+  """Returns why a call has no result: a tool's own words, but of a crash only its kind."""
+  return made.failure and ':'.join(made.failure.split(':')[:2])

@@ -1,0 +1,78 @@
+"""Log-probabilities of the tokens of finished texts, computed beside the engine's thread."""
+
+import asyncio
+import codecs
+from collections.abc import Sequence
+from concurrent import futures
+
+from toolformer_jax.calls import CallSyntax
+from toolformer_jax.inference.request import ToolCall
+from toolformer_jax.inference.top_logprobs import TokenLogprobs, top_logprobs, warm_up
+from toolformer_jax.models.language_model import LanguageModel
+from toolformer_jax.serving.generation import Choice
+from toolformer_jax.tokenizer import Tokenizer
+
+
+class Scorer:
+  """Scores one text at a time, on a thread of its own, so that it never holds up the engine."""
+
+  def __init__(self, model: LanguageModel, max_tokens: int):
+    """Scores texts of up to `max_tokens` tokens."""
+    self._model, self._max_tokens = model, max_tokens
+    self._pool = futures.ThreadPoolExecutor(1, thread_name_prefix='logprobs')
+
+  def warm_up(self) -> None:
+    """Compiles all programs."""
+    warm_up(self._model, self._max_tokens)
+
+  async def score(self, tokens: Sequence[int]) -> list[TokenLogprobs]:
+    """Returns each of `tokens` with its log-probability after the ones before it."""
+    return await asyncio.get_running_loop().run_in_executor(
+        self._pool, top_logprobs, self._model, list(tokens))
+
+  async def score_choice(self, choice: Choice, syntax: CallSyntax, *, echo: bool
+                         ) -> list[TokenLogprobs]:
+    """Returns the tokens of a finished text, after those of its prompt if `echo`.
+
+    Tokens behind the text, where a stop string cut it, are left out, and so are those of calls
+    that do not stand in it.
+    """
+    tokenizer, prompt = self._model.tokenizer, choice.prompt
+    start = [tokenizer.start_id] * (prompt.add_start_token and tokenizer.start_id is not None)
+    made = choice.output.tokens if choice.output else []
+    tokens = await self.score([*start, *prompt.ids, *made])
+    before = len(start) + len(prompt.ids)
+    own = tokens[before:]
+    if choice.output and not choice.tools_in_text:
+      own = _without_calls(own, choice.output.calls, tokenizer, syntax)
+    offsets = text_offsets(tokenizer, [one.token for one in own])
+    kept = [one for one, at in zip(own, offsets, strict=True) if at < len(choice.text)]
+    return (tokens[len(start):before] if echo else []) + kept
+
+  def close(self) -> None:
+    """Waits for the text that is being scored."""
+    self._pool.shutdown(cancel_futures=True)
+
+
+def text_offsets(tokenizer: Tokenizer, ids: Sequence[int]) -> list[int]:
+  """Returns how many characters of the text stand before each token."""
+  decoder, offsets, at = codecs.getincrementaldecoder('utf-8')('replace'), [], 0
+  for i in ids:
+    offsets.append(at)
+    at += len(decoder.decode(tokenizer.token_bytes[i]))
+  return offsets
+
+
+def _without_calls(tokens: Sequence[TokenLogprobs], calls: Sequence[ToolCall], tokenizer: Tokenizer,
+                  syntax: CallSyntax) -> list[TokenLogprobs]:
+  """Returns the tokens of a text without those of its calls, which stand in it in their order."""
+  ids, kept, at = [one.token for one in tokens], [], 0
+  for made in calls:
+    if made.call.result is None:
+      continue
+    spelled = [*tokenizer.encode(syntax.opening(made.call)),
+               *tokenizer.encode(syntax.closing(made.call.result))]
+    begin = next(i for i in range(at, len(ids)) if ids[i:i + len(spelled)] == spelled)
+    kept += tokens[at:begin]
+    at = begin + len(spelled)
+  return [*kept, *tokens[at:]]

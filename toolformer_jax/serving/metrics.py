@@ -1,0 +1,77 @@
+"""What Prometheus reads: vLLM's names, which dashboards know, and the calls of each tool."""
+
+import time
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.metrics_core import Metric
+
+from toolformer_jax.tools.executor import Executor
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+
+
+class Metrics:
+  """The metrics of one server.
+
+  Attributes:
+    registry: holds all of them.
+    running, waiting: requests with a slot, and in the queue.
+    prompt_tokens, generation_tokens: counts.
+  """
+
+  def __init__(self, model_name: str, executor: Executor | None):
+    """Begins with zeros; the calls of tools are those of `executor`."""
+    self.registry = CollectorRegistry()
+    def make(kind, name, documentation, labels=(), **options):
+      made = kind(f'vllm:{name}', documentation, ['model_name', *labels],
+                  registry=self.registry, **options)
+      return made if labels else made.labels(model_name)
+    self.running = make(Gauge, 'num_requests_running', 'Requests that have a slot.')
+    self.waiting = make(Gauge, 'num_requests_waiting', 'Requests that wait for a slot.')
+    self.prompt_tokens = make(Counter, 'prompt_tokens', 'Tokens of prompts.')
+    self.generation_tokens = make(Counter, 'generation_tokens',
+                                  'Tokens of finished texts, with calls and results.')
+    self._success = make(Counter, 'request_success', 'Requests that have ended, by the reason.',
+                         ['finished_reason'])
+    self._first = make(Histogram, 'time_to_first_token_seconds',
+                       'From the arrival of a request to its first text.', buckets=_SECONDS)
+    self._between = make(Histogram, 'inter_token_latency_seconds',
+                         'Between the pieces of a text.', buckets=_SECONDS)
+    self._whole = make(Histogram, 'e2e_request_latency_seconds',
+                       'From the arrival of a request to its end.', buckets=_SECONDS)
+    self._model_name = model_name
+    if executor is not None:
+      self.registry.register(_ToolMetrics(executor))
+
+  def text(self, arrived: float, last: float | None, now: float) -> None:
+    """Counts a piece of a text; `last` is the time of the one before it."""
+    if last is None:
+      self._first.observe(now - arrived)
+    else:
+      self._between.observe(now - last)
+
+  def finished(self, arrived: float, reason: str) -> None:
+    """Counts the end of a request: 'stop', 'length', 'abort' or 'error'."""
+    self._success.labels(self._model_name, reason).inc()
+    self._whole.observe(time.perf_counter() - arrived)
+
+
+class _ToolMetrics:
+  """Reads the counts of an executor."""
+
+  def __init__(self, executor: Executor):
+    self._executor = executor
+
+  def collect(self) -> Iterator[Metric]:
+    """Yields calls, failures and seconds of each tool."""
+    calls = CounterMetricFamily('toolformer:tool_calls', 'Calls.', labels=['tool'])
+    seconds = CounterMetricFamily('toolformer:tool_seconds', 'Seconds of calls.', labels=['tool'])
+    failures = CounterMetricFamily('toolformer:tool_failures', 'Calls without a result.',
+                                   labels=['tool'])
+    for name, counts in self._executor.counts.items():
+      calls.add_metric([name], counts.calls)
+      seconds.add_metric([name], counts.seconds)
+      failures.add_metric([name], sum(list(counts.failures.values())))
+    yield from (calls, failures, seconds)

@@ -1,0 +1,42 @@
+"""A line of the log for each request: sizes and times; prompts and texts only where it is asked."""
+
+import json
+import logging
+from collections.abc import Sequence
+
+from toolformer_jax.serving.config import ServingConfig
+from toolformer_jax.serving.generation import Choice, tool_calls
+from toolformer_jax.serving.redaction import redactor
+from toolformer_jax.tokenizer import Tokenizer
+
+log = logging.getLogger(__name__)
+
+
+class RequestLog:
+  """Writes what became of requests."""
+
+  def __init__(self, config: ServingConfig, tokenizer: Tokenizer):
+    """Writes as `config` says."""
+    self._content, self._redact, self._tokenizer = config.log_content, redactor(config), tokenizer
+
+  def write(self, request_id: str, choices: Sequence[Choice], seconds: float) -> None:
+    """Logs a request that has ended; of a choice that was given up the reason is 'abort'."""
+    for choice in choices:
+      output = choice.output
+      log.info('%s %s: %d prompt tokens, %d tokens, %d calls, %.2f s', request_id,
+               output.finish_reason if output else 'abort', len(choice.prompt.ids),
+               len(output.tokens) if output else 0, len(choice.calls), seconds)
+      if self._content:
+        content = {'prompt': self._tokenizer.decode(choice.prompt.ids), 'text': choice.text,
+                   'calls': tool_calls(choice.calls)}
+        log.info('%s %s', request_id, json.dumps(_redacted(content, self._redact),
+                                                 ensure_ascii=False))
+
+
+def _redacted(value, redact):
+  """Returns a structure with all of its texts masked."""
+  if isinstance(value, str):
+    return redact(value)
+  if isinstance(value, dict):
+    return {name: _redacted(one, redact) for name, one in value.items()}
+  return [_redacted(one, redact) for one in value] if isinstance(value, list) else value

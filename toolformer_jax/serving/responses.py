@@ -1,0 +1,185 @@
+"""POST /v1/responses: answers with calls as items of their own, between messages."""
+
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from toolformer_jax.inference.engine import CallFinished, CallStarted, Event, NewText, RequestDone
+from toolformer_jax.serving import sse
+from toolformer_jax.serving.chat_template import ChatTemplate
+from toolformer_jax.serving.generation import Choice, Generation, Prompt, failure
+from toolformer_jax.serving.messages import texts_of_items
+from toolformer_jax.serving.protocol import ResponsesRequest
+from toolformer_jax.serving.submission import Service
+
+SERVER_LABEL = 'toolformer'
+
+
+@dataclass
+class ModelResponse:
+  """A request with the items that answer it.
+
+  Attributes:
+    service: what answers it.
+    fields: of the request.
+    choices: its one text.
+    id, created: of the response.
+    items: of the output, finished or not.
+  """
+
+  service: Service
+  fields: ResponsesRequest
+  choices: list[Choice]
+  id: str
+  created: int
+  items: list[dict[str, Any]] = field(default_factory=list)
+  _sequence: int = -1
+
+  @property
+  def prompts(self) -> list[Prompt]:
+    """What is to be generated."""
+    return [choice.prompt for choice in self.choices]
+
+  async def whole(self, generation: Generation) -> dict[str, Any]:
+    """Returns the response to a request that is not streamed."""
+    async for _, event in generation.events():
+      for _ in self._take(event):
+        pass
+    return self._told()
+
+  async def streamed(self, generation: Generation) -> AsyncIterator[str]:
+    """Yields the events of a streamed response."""
+    yield self._event('created', response=self._told())
+    yield self._event('in_progress', response=self._told())
+    async for _, event in generation.events():
+      for told in self._take(event):
+        yield told
+
+  def _take(self, event: Event) -> Iterator[str]:
+    """Takes an event in; yields what a stream tells of it."""
+    self.choices[0].take(event)
+    match event:
+      case NewText(text=text, is_call=False):
+        yield from self._add_text(text)
+      case CallStarted(call=call):
+        yield from self._end_message()
+        yield from self._begin_call(call.name, call.argument)
+      case CallFinished(call=made):
+        yield from self._end_call(made.call.result, failure(made))
+      case RequestDone(output=output):
+        if not self.items:
+          yield from self._begin_message()
+        yield from self._end_message()
+        name = 'completed' if output.finish_reason == 'stop' else 'incomplete'
+        yield self._event(name, response=self._told())
+
+  def _event(self, name: str, **fields: Any) -> str:
+    self._sequence += 1
+    name = f'response.{name}'
+    return sse.event({'type': name, 'sequence_number': self._sequence, **fields}, name)
+
+  def _of_item(self, name: str, **fields: Any) -> str:
+    """Returns an event that belongs to the last item."""
+    return self._event(name, item_id=self.items[-1]['id'], output_index=len(self.items) - 1,
+                       **fields)
+
+  def _add_text(self, text: str) -> Iterator[str]:
+    if not self.items or self.items[-1]['status'] != 'in_progress':
+      yield from self._begin_message()
+    self.items[-1]['content'][0]['text'] += text
+    yield self._of_item('output_text.delta', content_index=0, delta=text, logprobs=[])
+
+  def _begin_message(self) -> Iterator[str]:
+    item = {'id': f'msg_{uuid.uuid4().hex}', 'type': 'message', 'role': 'assistant',
+            'status': 'in_progress', 'content': []}
+    self.items.append(item)
+    yield self._event('output_item.added', output_index=len(self.items) - 1, item=item)
+    item['content'].append({'type': 'output_text', 'text': '', 'annotations': [], 'logprobs': []})
+    yield self._of_item('content_part.added', content_index=0, part=item['content'][0])
+
+  def _end_message(self) -> Iterator[str]:
+    """Ends the message that is open, if there is one."""
+    if not self.items or self.items[-1]['status'] != 'in_progress':
+      return
+    item = self.items[-1]
+    item['status'] = 'completed'
+    output = self.choices[0].output
+    if output and output.finish_reason == 'length':
+      item['status'] = 'incomplete'
+    part = item['content'][0]
+    yield self._of_item('output_text.done', content_index=0, text=part['text'], logprobs=[])
+    yield self._of_item('content_part.done', content_index=0, part=part)
+    yield self._event('output_item.done', output_index=len(self.items) - 1, item=item)
+
+  def _begin_call(self, name: str, argument: str) -> Iterator[str]:
+    item = {'id': f'mcp_{uuid.uuid4().hex}', 'type': 'mcp_call', 'name': name, 'arguments': '',
+            'server_label': SERVER_LABEL, 'output': None, 'error': None, 'status': 'calling'}
+    self.items.append(item)
+    yield self._event('output_item.added', output_index=len(self.items) - 1, item=item)
+    yield self._of_item('mcp_call.in_progress')
+    item['arguments'] = argument
+    yield self._of_item('mcp_call_arguments.delta', delta=argument)
+    yield self._of_item('mcp_call_arguments.done', arguments=argument)
+
+  def _end_call(self, output: str | None, error: str | None) -> Iterator[str]:
+    item = self.items[-1]
+    item.update(output=output, error=error, status='failed' if error else 'completed')
+    yield self._of_item('mcp_call.failed' if error else 'mcp_call.completed')
+    yield self._event('output_item.done', output_index=len(self.items) - 1, item=item)
+
+  def _told(self) -> dict[str, Any]:
+    """Returns the response as it is now."""
+    fields, [choice] = self.fields, self.choices
+    output, params = choice.output, choice.prompt.params
+    cut = output is not None and output.finish_reason == 'length'
+    used = None
+    if output:
+      read, written = len(choice.prompt.ids), len(output.tokens)
+      used = {'input_tokens': read, 'input_tokens_details': {'cached_tokens': 0},
+              'output_tokens': written, 'output_tokens_details': {'reasoning_tokens': 0},
+              'total_tokens': read + written}
+    tools = [tool.model_dump() for tool in fields.tools or ()]
+    return {
+        'id': self.id, 'object': 'response', 'created_at': self.created, 'model': self.service.name,
+        'status': 'in_progress' if output is None else 'incomplete' if cut else 'completed',
+        'error': None, 'incomplete_details': {'reason': 'max_output_tokens'} if cut else None,
+        'instructions': fields.instructions, 'max_output_tokens': fields.max_output_tokens,
+        'output': self.items, 'parallel_tool_calls': False, 'previous_response_id': None,
+        'store': False, 'temperature': params.temperature,
+        'text': {'format': {'type': 'text'}}, 'tool_choice': fields.tool_choice or 'auto',
+        'tools': tools, 'top_p': params.top_p, 'truncation': 'disabled',
+        'metadata': {}, 'usage': used}
+
+
+def prepare(service: Service, template: ChatTemplate, fields: ResponsesRequest) -> ModelResponse:
+  """Returns what a request asks for.
+
+  Raises:
+    ApiError: it asks for what cannot be.
+  """
+  messages = ([{'role': 'user', 'content': fields.input}] if isinstance(fields.input, str)
+              else texts_of_items(fields.input, service.syntax))
+  if fields.instructions:
+    messages.insert(0, {'role': 'system', 'content': fields.instructions})
+  fields = fields.model_copy(update={'allowed_tools': _allowed(service, fields)})
+  ids = template.encode(messages)
+  max_tokens = service.max_tokens(fields.max_output_tokens, service.limits.max_tokens,
+                                  len(ids) + 1, 'max_output_tokens')
+  params = service.params(fields, max_tokens=max_tokens,
+                          stop=(*service.generation.stop, *template.stop))
+  return ModelResponse(
+      service, fields, [Choice(Prompt(ids, params, template.add_start_token), False)],
+      f'resp_{uuid.uuid4().hex}', int(time.time()))
+
+
+def _allowed(service: Service, fields: ResponsesRequest) -> list[str] | None:
+  """Returns the tools that may be called: those of `tools` that `allowed_tools` has as well."""
+  if fields.tool_choice == 'none':
+    return []
+  if fields.tools is None:
+    return fields.allowed_tools
+  listed = [name for tool in fields.tools for name in service.tools(tool.allowed_tools)]
+  own = service.tools(fields.allowed_tools)
+  return [name for name in listed if name in own]

@@ -1,0 +1,185 @@
+"""The life of the server: it binds, compiles, serves, drains and ends."""
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator, Sequence
+
+import uvicorn
+
+from toolformer_jax.calls import DEFAULT_SYNTAX, CallSyntax
+from toolformer_jax.errors import UserError
+from toolformer_jax.inference.engine import Engine, EngineConfig
+from toolformer_jax.inference.request import GenerationConfig
+from toolformer_jax.models.language_model import LanguageModel
+from toolformer_jax.serving.app import Parts, make_app
+from toolformer_jax.serving.chat_template import ChatTemplate
+from toolformer_jax.serving.config import ServingConfig
+from toolformer_jax.serving.engine_thread import EngineThread
+from toolformer_jax.serving.guard import Guard
+from toolformer_jax.serving.logprobs import Scorer
+from toolformer_jax.serving.metrics import Metrics
+from toolformer_jax.serving.redaction import redacted_tool, redactor
+from toolformer_jax.serving.request_log import RequestLog
+from toolformer_jax.serving.submission import Service
+from toolformer_jax.tools.base import Tool
+from toolformer_jax.tools.executor import Executor, ExecutorConfig
+
+log = logging.getLogger(__name__)
+
+LOOPBACK = ('127.0.0.1', 'localhost', '::1')
+_MAX_MODEL_LEN = 2048  # where the configuration has none
+_TICK_S = 0.05
+_FLUSH_S = 5  # for responses that are complete to reach their clients
+
+
+def bind(host: str, port: int) -> socket.socket:
+  """Returns a socket for the server, which is bound before anything slow is loaded.
+
+  Raises:
+    UserError: the address cannot be had.
+  """
+  try:
+    family, _, _, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    bound = socket.socket(family)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound.bind(address)
+  except OSError as error:
+    raise UserError(f'cannot serve on {host} port {port} ({error.strerror or error}); '
+                    'choose another --host or --port') from error
+  return bound
+
+
+@contextlib.contextmanager
+def open_executor(tools: Sequence[Tool], config: ExecutorConfig, slots: int,
+                  limits: ServingConfig, syntax: CallSyntax) -> Iterator[Executor | None]:
+  """Opens what runs the tools; None without any.
+
+  It has threads for the calls of all slots, and as many for calls whose client has gone: none
+  waits for the tool of another.
+  """
+  if not tools:
+    yield None
+    return
+  if limits.redact_tools:
+    tools = [redacted_tool(tool, redactor(limits)) for tool in tools]
+  config = dataclasses.replace(config, workers=min(1000, max(config.workers, 2 * slots)))
+  with Executor(tools, config, syntax=syntax) as executor:
+    yield executor
+
+
+def make_parts(model: LanguageModel, executor: Executor | None, *, name: str,
+               generation: GenerationConfig = GenerationConfig(),
+               engine_config: EngineConfig = EngineConfig(),
+               limits: ServingConfig = ServingConfig(), syntax: CallSyntax = DEFAULT_SYNTAX
+               ) -> Parts:
+  """Returns what the routes work with; the engine's thread is not started yet.
+
+  Args:
+    model: generates the texts.
+    executor: runs the tools that texts may call; None for no tools.
+    name: of the model, for clients.
+    generation: the settings of requests that say nothing else.
+    engine_config: how many texts at the same time, and how long.
+    limits: of requests.
+    syntax: how calls are spelled.
+
+  Raises:
+    UserError: the model's chat template is broken, or it has no start token for calls.
+  """
+  longest = min(model.config.max_positions, engine_config.max_model_len or _MAX_MODEL_LEN)
+  engine_config = dataclasses.replace(engine_config, max_model_len=longest, few_shapes=True)
+  def make_engine() -> Engine:
+    return Engine(model, engine_config, executor, syntax=syntax)
+  make_engine()  # what is wrong with the model is told at once
+  metrics, scorer = Metrics(name, executor), Scorer(model, longest)
+  service = Service(
+      model, name, tuple(executor.tool_names) if executor else (), generation, limits, syntax,
+      longest)
+  thread = EngineThread(make_engine, slots=engine_config.slots, max_waiting=limits.max_waiting,
+                        metrics=metrics, warm_up=scorer.warm_up)
+  return Parts(service, thread, scorer, ChatTemplate(model.tokenizer), metrics,
+               RequestLog(limits, model.tokenizer), int(time.time()))
+
+
+class Server:
+  """Serves until it is told to end."""
+
+  def __init__(self, parts: Parts, bound: socket.socket, *, keys: Sequence[bytes] = (),
+               only_local: bool = True, drain_s: float = 30.0):
+    """Prepares the server.
+
+    Args:
+      parts: what it serves.
+      bound: the socket to listen on.
+      keys: hashes of keys, see `guard.read_keys`; none for a server that is open to all.
+      only_local: whether the socket is this machine's alone.
+      drain_s: how long requests may go on after the server was told to end.
+    """
+    self._parts, self._bound, self._drain_s = parts, bound, drain_s
+    self._signals = 0
+    app = Guard(make_app(parts), keys, only_local)
+    self._server = _Uvicorn(uvicorn.Config(
+        app, log_config=None, access_log=False, lifespan='off', server_header=False,
+        timeout_graceful_shutdown=_FLUSH_S))
+
+  def end(self) -> None:
+    """Takes no further request and ends when those that run have; the second time, at once."""
+    self._signals += 1
+
+  def run(self) -> int:
+    """Serves, and returns the exit code: 0, or 1 if the engine failed or the end was forced."""
+    asyncio.run(self._run())
+    thread = self._parts.thread
+    failed = thread.state == 'failed' or self._signals > 1
+    thread.stop()
+    if not thread.join(0 if self._signals > 1 else _FLUSH_S):
+      # It compiles: Python would crash if it ended while a thread does.
+      logging.shutdown()
+      os._exit(int(failed))
+    self._parts.scorer.close()
+    return int(failed)
+
+  async def _run(self) -> None:
+    if threading.current_thread() is threading.main_thread():
+      for one in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(one, self.end)
+    self._parts.thread.start()
+    watch = asyncio.create_task(self._watch())
+    await self._server.serve(sockets=[self._bound])
+    watch.cancel()
+
+  async def _watch(self) -> None:
+    """Waits for the signal to end, drains, and stops the HTTP server."""
+    thread = self._parts.thread
+    while not self._signals and thread.state != 'failed':
+      await asyncio.sleep(_TICK_S)
+    starting = thread.state == 'starting'
+    thread.drain()
+    log.info('draining: %d requests run, %d wait', thread.num_running, thread.num_waiting)
+    end = time.monotonic() + self._drain_s
+    while (not starting and not thread.join(0) and self._signals < 2
+           and time.monotonic() < end):
+      await asyncio.sleep(_TICK_S)
+    thread.stop()
+    self._server.force_exit = self._signals > 1
+    self._server.should_exit = True
+    while self._signals < 2:  # a second signal does not wait for slow clients
+      await asyncio.sleep(_TICK_S)
+    self._server.force_exit = True
+
+
+class _Uvicorn(uvicorn.Server):
+  """An HTTP server that leaves signals to us: its own handlers would end it without draining."""
+
+  @contextlib.contextmanager
+  def capture_signals(self) -> Iterator[None]:
+    """Captures none."""
+    yield

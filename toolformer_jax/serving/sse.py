@@ -1,0 +1,46 @@
+"""Server-sent events: what a streamed response is made of."""
+
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from toolformer_jax.serving.errors import ApiError
+from toolformer_jax.serving.generation import until_disconnected
+
+DONE = 'data: [DONE]\n\n'
+_HEADERS = {'Cache-Control': 'no-store', 'X-Accel-Buffering': 'no'}  # no proxy shall hold it back
+
+
+def event(data: dict[str, Any], name: str | None = None) -> str:
+  """Returns one event as it is sent."""
+  head = '' if name is None else f'event: {name}\n'
+  return f'{head}data: {json.dumps(data, ensure_ascii=False)}\n\n'
+
+
+class EventStream(StreamingResponse):
+  """Sends events until they end or the client goes away.
+
+  Not sse-starlette's response: that ends its streams when the server is told to stop, where ours
+  goes on to the end of what it has admitted.
+  """
+
+  def __init__(self, events: AsyncIterator[str]):
+    """Sends `events`; an ApiError among them is sent as the last one."""
+    super().__init__(_encoded(events), media_type='text/event-stream', headers=_HEADERS)
+
+  async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    """Sends the response."""
+    with contextlib.suppress(ApiError, OSError):  # the client has gone
+      await until_disconnected(receive, self.stream_response(send))
+
+
+async def _encoded(events: AsyncIterator[str]) -> AsyncIterator[bytes]:
+  try:
+    async for text in events:
+      yield text.encode('utf-8', 'replace')
+  except ApiError as error:
+    yield event(error.body()).encode()
