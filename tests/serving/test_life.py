@@ -1,0 +1,107 @@
+"""A server takes requests when it is ready, and ends as it is told."""
+
+import threading
+import time
+
+import httpx2
+
+
+def ask(server, answers, **fields):
+  answers.append(server.post('completions', **{'prompt': 'ab is', **fields}).status_code)
+
+
+def wait_for_running(server, count):
+  while server.parts.thread.num_running < count:
+    time.sleep(0.01)
+
+
+def hang(argument):
+  threading.Event().wait(20)
+  return 'late'
+
+
+def test_draining_has_an_end(serve):
+  with serve(hang, time_limit_s=100.0, drain_s=0.3) as server:
+    answers = []
+    thread = threading.Thread(target=ask, args=[server, answers])
+    thread.start()
+    wait_for_running(server, 1)
+    server.server.end()
+    assert server.join() == 0
+    thread.join()
+  assert answers == [500]
+
+
+def test_a_second_signal_does_not_wait(serve):
+  with serve(hang, time_limit_s=100.0, drain_s=100.0) as server:
+    thread = threading.Thread(target=ask, args=[server, []])
+    thread.start()
+    wait_for_running(server, 1)
+    server.server.end()
+    time.sleep(0.2)
+    assert httpx2.get(f'{server.url}/health').status_code == 503
+    begin = time.monotonic()
+    server.server.end()
+    assert server.join() == 1 and time.monotonic() - begin < 5
+    thread.join()
+
+
+def test_an_idle_server_ends_at_once(serve):
+  with serve() as server:
+    begin = time.monotonic()
+    server.server.end()
+    assert server.join() == 0 and time.monotonic() - begin < 5
+
+
+def test_a_client_that_goes_away_frees_its_slot(serve):
+  with serve(hang, slots=1, time_limit_s=100.0) as server:
+    for stream in (False, True):
+      with httpx2.Client() as client:
+        try:
+          client.post(f'{server.url}/v1/completions', timeout=0.5, json={
+              'model': 'tiny', 'prompt': 'ab is', 'stream': stream})
+        except httpx2.ReadTimeout:
+          pass
+      begin = time.monotonic()
+      server.wait_until_idle()
+      assert time.monotonic() - begin < 2
+    # The only slot is free again, though the tools still hang.
+    answer = server.post('completions', prompt='xy', allowed_tools=[]).json()
+    assert answer['choices'][0]['finish_reason'] in ('stop', 'length')
+
+
+def test_a_step_that_fails_costs_its_requests_alone(serve, monkeypatch):
+  with serve() as server:
+    from toolformer_jax.inference.engine import Engine
+    step = Engine.step
+    def broken(engine):
+      monkeypatch.setattr(Engine, 'step', step)
+      raise MemoryError('none left')
+    monkeypatch.setattr(Engine, 'step', broken)
+    response = server.post('completions', prompt='ab is')
+    assert response.status_code == 500
+    assert response.json()['error']['message'] == 'a step of the engine has failed'
+    text = server.post('completions', prompt='ab is').json()['choices'][0]['text']
+    assert text == ' [Up(ab) -> XY] XY.'
+    metrics = httpx2.get(f'{server.url}/metrics').text
+    assert 'vllm:request_success_total{finished_reason="error",model_name="tiny"} 1.0' in metrics
+
+
+def test_metrics_count_requests_tokens_and_calls(serve):
+  with serve() as server:
+    for prompt in ('ab is', 'cd is', 'xy'):
+      server.post('completions', prompt=prompt, max_tokens=6)
+    lines = httpx2.get(f'{server.url}/metrics').text.splitlines()
+  values = {name: float(value) for name, _, value in (
+      line.rpartition(' ') for line in lines if line and line[0] != '#')}
+  label = '{model_name="tiny"}'
+  assert values[f'vllm:num_requests_running{label}'] == 0
+  assert values[f'vllm:num_requests_waiting{label}'] == 0
+  assert values[f'vllm:prompt_tokens_total{label}'] == 5 + 5 + 2
+  assert values[f'vllm:generation_tokens_total{label}'] > 18
+  assert values[f'vllm:time_to_first_token_seconds_count{label}'] == 3
+  assert values[f'vllm:e2e_request_latency_seconds_count{label}'] == 3
+  assert sum(value for name, value in values.items() if 'request_success_total' in name) == 3
+  assert values['toolformer:tool_calls_total{tool="Up"}'] == 2
+  assert values['toolformer:tool_failures_total{tool="Up"}'] == 0
+  assert values['toolformer:tool_seconds_total{tool="Up"}'] >= 0
