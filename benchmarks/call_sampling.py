@@ -47,7 +47,7 @@ def ours(args: argparse.Namespace) -> harness.Run:
   """Samples by the project's engine."""
   model = load_model('smollm2-135m')
   tool = ToolConfig(tau_s=0.0, k=args.k, m=args.m)
-  sampler = CallSampler(model=model, prompt=CALCULATOR, tool=tool, settings=settings(args),
+  sampler = CallSampler(model=model, prompt=CALCULATOR, tool_config=tool, config=settings(args),
                         syntax=DEFAULT_SYNTAX)
   documents = read(args.texts)
   def run(warm_up: bool) -> dict[str, float]:
@@ -60,8 +60,8 @@ def theirs(args: argparse.Namespace) -> harness.Run:
   from theirs import Transformers
   model = Transformers('float32')
   tokenizer = model.tokenizer
-  prompt = [tokenizer.start_id, *tokenizer.encode(CALCULATOR.before(DEFAULT_SYNTAX))]
-  between = tokenizer.encode(CALCULATOR.between())
+  prompt = [tokenizer.start_id, *tokenizer.encode(CALCULATOR.text_before_input(DEFAULT_SYNTAX))]
+  between = tokenizer.encode(CALCULATOR.text_before_output())
   opening = tokenizer.encode(f'{DEFAULT_SYNTAX.start}Calculator(')
   shared = model.prefill(prompt)
   stop = [i for i, spelled in enumerate(tokenizer.token_bytes) if {*spelled} & {*b']\n'}]

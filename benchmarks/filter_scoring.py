@@ -16,13 +16,12 @@ from collections import defaultdict
 
 import harness
 
-from toolformer_jax.annotation import run_dir as folders
 from toolformer_jax.annotation.config import THRESHOLDS
 from toolformer_jax.annotation.filter import WEIGHTS, score_calls
-from toolformer_jax.annotation.run_dir import stage_name
+from toolformer_jax.annotation.run_reader import RunReader
 from toolformer_jax.calls import DEFAULT_SYNTAX
 from toolformer_jax.checkpoints.loading import ModelConfig, load_model
-from toolformer_jax.data.records import Document, ExecutedCall, read_records
+from toolformer_jax.data.records import Document, ExecutedCall
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.flops import forward_flops
 from toolformer_jax.tokenizer import Tokenizer
@@ -47,13 +46,11 @@ def main() -> None:
 
 def read(args: argparse.Namespace) -> tuple[list[ExecutedCall], list[Document]]:
   """Returns the first candidates of the run that have a result, and the texts."""
-  files = sorted((args.run / stage_name(args.tool, 'execute')).glob('[0-9]*.jsonl'))
-  calls = [c for file in files for c in read_records(file, ExecutedCall) if c.failure is None]
+  run = RunReader(args.run)
+  calls = [call for call in run.calls(args.tool, 'execute') if call.failure is None]
   if args.distinct:
     calls = list({(c.document_id, c.argument): c for c in calls}.values())
-  texts = sorted((args.run / folders.DOCUMENTS).glob('[0-9]*.jsonl'))
-  documents = [d for file in texts for d in read_records(file, Document)]
-  return calls[:args.candidates], documents
+  return calls[:args.candidates], list(run.documents())
 
 
 def sequences(calls: list[ExecutedCall], documents: list[Document], tokenizer: Tokenizer

@@ -20,7 +20,7 @@ from reproduce import main
 from toolformer_jax.annotation.config import THRESHOLDS
 from toolformer_jax.annotation.execute import looks_ahead
 from toolformer_jax.annotation.filter import WEIGHTS, score_calls, weighted_loss
-from toolformer_jax.annotation.run_dir import DOCUMENTS, RunReader
+from toolformer_jax.annotation.run_reader import RunReader
 from toolformer_jax.calls import CallSyntax
 from toolformer_jax.checkpoints.loading import load_model
 from toolformer_jax.commands import options
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> str:
 
 def documents_of(run: pathlib.Path) -> list[Document]:
   """Returns the texts of a run."""
-  return list(RunReader(run).read_all(DOCUMENTS, Document))
+  return list(RunReader(run).documents())
 
 
 def compared(model: LanguageModel, calls: Sequence[ScoredCall], documents: dict[str, Document],

@@ -22,7 +22,7 @@ from ablation_filter import documents_of
 from reproduce import main
 
 from toolformer_jax.annotation.merge import merge
-from toolformer_jax.annotation.run_dir import RunReader, stage_name
+from toolformer_jax.annotation.run_reader import RunReader
 from toolformer_jax.data.numbers import number_at, parse_number
 from toolformer_jax.data.records import Document, ExecutedCall, ScoredCall
 from toolformer_jax.runtime.markdown import markdown_table
@@ -40,13 +40,13 @@ def run(args: argparse.Namespace) -> str:
   if args.dry_run:
     counts = ', '.join(f'{len(calls):,} of {tool}' for tool, calls in by_tool.items())
     return f'# {TITLE}\n\nCounts {counts}.'
-  documents, tokenizer = documents_of(args.run), Tokenizer.load(args.run)
-  reader = RunReader(args.run)
+  documents, reader = documents_of(args.run), RunReader(args.run)
+  tokenizer = reader.tokenizer()
   settings = reader.tool_settings()
   sections = [f'# {TITLE}']
   for tool, calls in by_tool.items():
     known_from = settings[tool]['tau_f'] if any(call.loss_call is None for call in calls) else 0.0
-    ranks = ranked(reader.read_all(stage_name(tool, 'execute'), ExecutedCall))
+    ranks = ranked(reader.calls(tool, 'execute'))
     sections += [f'## {tool}, {len(calls):,} calls of {len(documents):,} texts',
                  markdown_table(rows(calls, ranks, documents, tokenizer, known_from))]
   return '\n\n'.join(sections)

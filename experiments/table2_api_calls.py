@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from reproduce import main
 
 from toolformer_jax.annotation.config import THRESHOLDS
-from toolformer_jax.annotation.run_dir import RunReader, stage_name
+from toolformer_jax.annotation.run_reader import RunReader, stage_name
 from toolformer_jax.data.records import ScoredCall
 from toolformer_jax.errors import UserError
 from toolformer_jax.experiments import paper
@@ -30,7 +30,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def scored_calls(run: pathlib.Path, tool: str) -> Iterator[ScoredCall]:
   """Yields the calls of a tool that have been scored."""
-  return RunReader(run).read_all(stage_name(tool, 'filter'), ScoredCall)
+  return iter(RunReader(run).calls(tool, 'filter'))
 
 
 def scored_by_tool(run: pathlib.Path) -> dict[str, list[ScoredCall]]:

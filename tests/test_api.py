@@ -2,7 +2,9 @@
 
 import copy
 import dataclasses
+import gc
 import inspect
+import json
 import math
 import pathlib
 import subprocess
@@ -13,6 +15,8 @@ import pytest
 
 import toolformer_jax as tf_jax
 from toolformer_jax.annotation.prompts import CALCULATOR
+from toolformer_jax.annotation.run_dir import RunFolder
+from toolformer_jax.calls import CallSyntax
 from toolformer_jax.errors import UserError
 
 TEXTS = ['Ann has 24 rows of 15 roses, that is 360 roses.', 'Two and two are four.',
@@ -121,6 +125,41 @@ def test_a_single_text_is_one_document(model, text):
 def test_a_function_may_return_the_texts(model):
   result = annotate(model, lambda: iter(TEXTS), stages=(), depends_on={'corpus': 'mine'})
   assert [document.text for document in result.documents] == TEXTS
+
+
+def test_a_temporary_folder_lives_as_long_as_what_is_read_from_it(model):
+  result = annotate(model, TEXTS, stages=())
+  path, documents = result.run.path, result.documents
+  del result
+  gc.collect()
+  assert [document.text for document in documents] == TEXTS and len(documents) == 3
+  del documents
+  gc.collect()
+  assert not path.exists()
+
+
+def test_extra_files_are_written_before_the_work_and_under_the_lock(model, tmp_path):
+  def broken_corpus():
+    yield TEXTS[0]
+    raise UserError('no more')
+  def run(**arguments):
+    annotate(model, broken_corpus, output_dir=tmp_path, depends_on={}, **arguments)
+  with pytest.raises(UserError, match='no more'):
+    run(extra_files={'config.gin': 'mine'})
+  assert (tmp_path / 'config.gin').read_text() == 'mine'
+  with (RunFolder(tmp_path, json.loads((tmp_path / 'run.json').read_text())['configuration'], {}),
+        pytest.raises(UserError, match='another process is writing')):
+    run(extra_files={'config.gin': 'yours'})
+  with pytest.raises(UserError, match='made with another configuration'):
+    run(extra_files={'config.gin': 'yours'}, syntax=CallSyntax(end='>'))
+  assert (tmp_path / 'config.gin').read_text() == 'mine'
+
+
+def test_a_complete_run_has_its_report(model, tmp_path):
+  result = annotate(model, 'One.', output_dir=tmp_path)
+  assert result.complete and (tmp_path / 'report.md').read_text() == result.report
+  assert result.report.startswith('1 documents were read') and '| Calculator | 1 |' in result.report
+  assert repr(result) == 'AnnotationResult(1 texts, 0 kept calls in 0 of them)'
 
 
 def test_tools_are_found_by_their_names_in_any_case(model):

@@ -429,7 +429,7 @@ def test_annotate_refuses_the_folder_of_another_configuration(run, fails, workpl
 def test_annotate_with_a_tool_of_ones_own(run, fails, workplace, corpus, checkpoint, own_tools):
   argv = ['annotate', '--corpus', corpus, '--checkpoint', checkpoint, '--tools', 'upper',
           '--output_dir', 'run', *QUICK, *own_tools]
-  assert 'there is no prompt to sample calls to Upper from' in fails(*argv)
+  assert 'there is no prompt for the tool Upper' in fails(*argv)
   assert not (workplace / 'run').exists()
   code, report, err = run(*argv, "--gin.upper/ToolConfig.prompt='upper.txt'")
   assert code == 0 and '| Upper | 2 |' in report, err
@@ -481,7 +481,7 @@ def run_in_cluster(address, index, *argv):
   (['--num_shards', '2', '--shard', '2'], 'shard 2 is not one of 2'),
   (['--num_shards', '2'], '--num_shards 2 needs --shard'),
   (['--corpus', '.'], 'is a folder; hf:. reads the JSON Lines in it'),
-  (['--distributed', '--shard', '1'], '--distributed finds out the shard by itself'),
+  (['--distributed', '--shard', '1'], '--distributed sets the shard'),
 ])
 def test_annotate_refuses_what_is_no_shard(fails, corpus, checkpoint, argv, message):
   assert message in fails(*annotate(corpus, checkpoint, *argv))

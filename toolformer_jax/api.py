@@ -1,7 +1,7 @@
-"""The public functions: they turn names into objects, and call the room that does the work.
+"""The public functions.
 
-Each takes a model (or its name) first and everything else by keyword, returns an object with
-documented fields, and writes files only to an `output_dir`.
+Each takes its main argument first and everything else by keyword, returns an object with documented
+fields, and writes files only to an `output_dir`.
 """
 
 import contextlib
@@ -11,12 +11,12 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from toolformer_jax.annotation.annotate import annotate as run_annotation
 from toolformer_jax.annotation.config import STAGES, AnnotationConfig, ToolConfig, known_stages
 from toolformer_jax.annotation.documents import AnyTexts, as_documents, hash_of_documents
 from toolformer_jax.annotation.pipeline import Annotation
 from toolformer_jax.annotation.prompts import Prompt
-from toolformer_jax.annotation.result import AnnotationResult, read_result
-from toolformer_jax.annotation.run_dir import RunFolder
+from toolformer_jax.annotation.result import AnnotationResult
 from toolformer_jax.annotation.token_losses import TokenLosses
 from toolformer_jax.annotation.token_losses import token_losses as losses_of
 from toolformer_jax.annotation.tool_plan import tool_plans
@@ -27,7 +27,7 @@ from toolformer_jax.checkpoints.loading import ModelConfig, load_model
 from toolformer_jax.data.records import AnnotatedDocument, Document
 from toolformer_jax.errors import UserError
 from toolformer_jax.evaluation import runner
-from toolformer_jax.evaluation.arms import Arm
+from toolformer_jax.evaluation.arms import Arm, as_arms
 from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.evaluation.plan import EvaluationPlan
 from toolformer_jax.evaluation.runner import EvaluationResult
@@ -37,7 +37,6 @@ from toolformer_jax.inference import generation, scoring
 from toolformer_jax.inference.engine import EngineConfig
 from toolformer_jax.inference.request import GeneratedText, GenerationConfig
 from toolformer_jax.models.language_model import LanguageModel
-from toolformer_jax.runtime.compile_counter import CompileCounter
 from toolformer_jax.runtime.run_dir import Shard, software_versions
 from toolformer_jax.tools.base import Context
 from toolformer_jax.tools.call_store import CallStore
@@ -55,11 +54,11 @@ def annotate(
     tools: AnyTool | Sequence[AnyTool], output_dir: pathlib.Path | str | None = None,
     config: AnnotationConfig = AnnotationConfig(),
     tool_configs: Mapping[str, ToolConfig] | None = None,
-    prompts: Mapping[str, Prompt] | None = None,
+    prompts: Mapping[str, Prompt] | None = None, model_config: ModelConfig = ModelConfig(),
     executor_config: ExecutorConfig = ExecutorConfig(), toolbox: Toolbox = Toolbox(),
     syntax: CallSyntax = DEFAULT_SYNTAX, call_store: CallStore | None = None,
     stages: str | Sequence[str] = STAGES, shard: Shard = Shard(),
-    depends_on: Mapping[str, str] | None = None,
+    depends_on: Mapping[str, str] | None = None, extra_files: Mapping[str, str] | None = None,
 ) -> AnnotationResult:
   """Finds the calls that help a model to predict texts: sample, execute, filter (paper, section 2).
 
@@ -68,21 +67,23 @@ def annotate(
     documents: a text or several, as strings or Documents; or a function that returns them, which
       is only called if no earlier run in `output_dir` has read them.
     tools: tools by name ('calculator'), Tool objects, or functions from a string to a string.
-    output_dir: folder of the run. A run that was interrupted continues there. None for a temporary
-      folder, which is removed with the result.
+    output_dir: folder of the run, see `annotation.run_dir`. A run that was interrupted continues
+      there. None for a temporary folder, which is removed together with the result.
     config: settings that all tools share.
     tool_configs: thresholds by the tool's name, in upper or lower case. Tools that are not in it
       have the paper's thresholds.
     prompts: few-shot prompts by the tool's name, in upper or lower case. Tools that are not in it
       have the prompts of this package, which has one for each of the paper's tools.
+    model_config: how the model is loaded if it is given by name.
     executor_config: limits of tool calls.
-    toolbox: how tools are built that are given by name.
+    toolbox: how tools that are given by name are built.
     syntax: how calls are written in texts.
     call_store: records the results of tools, or replays them.
     stages: some of 'sample', 'execute', 'filter' and 'merge'; all earlier stages must be complete.
     shard: the part of the work that this process does.
-    depends_on: hashes of everything else that the results depend on; by default of the model and
-      the documents.
+    depends_on: hashes of everything else that the results depend on, by name; by default those of
+      the model, 'checkpoint', and of the documents, 'corpus'. Needed if `documents` is a function.
+    extra_files: texts that are written to `output_dir` before the work, by file name.
 
   Raises:
     UserError: an argument is invalid, a tool has no prompt, a text is broken, or the folder holds
@@ -91,23 +92,21 @@ def annotate(
   stages = known_stages(_as_list(stages))
   if callable(documents):
     if depends_on is None:
-      raise UserError('a function that returns documents needs `depends_on`, a hash of them')
+      raise UserError('a function that returns documents needs `depends_on`, with a hash of them')
     read_documents = documents
   else:
     listed = list(as_documents(documents))  # an iterator could be read only once
     def read_documents():
       return listed
   plans = tool_plans(build_tools(_as_list(tools), toolbox, call_store), tool_configs, prompts)
-  model = as_model(model).for_inference()
-  if depends_on is None:
-    depends_on = {'checkpoint': hash_of_model(model), 'corpus': hash_of_documents(listed)}
+  model = as_model(model, model_config).for_inference()
+  depends_on = {'corpus': hash_of_documents(listed)} if depends_on is None else dict(depends_on)
+  if 'checkpoint' not in depends_on:
+    depends_on['checkpoint'] = hash_of_model(model)
   annotation = Annotation(model, plans, config, executor_config, syntax, call_store)
-  with _folder(output_dir) as path:
-    with RunFolder(path, {**annotation.configuration(), **depends_on}, software_versions(),
-                   shard) as folder:
-      with CompileCounter():
-        annotation.run(lambda: as_documents(read_documents()), folder, stages)
-      return read_result(annotation, folder, pathlib.Path(output_dir) if output_dir else None)
+  return run_annotation(
+      annotation, lambda: as_documents(read_documents()), output_dir=_as_path(output_dir),
+      depends_on=depends_on, stages=stages, shard=shard, extra_files=extra_files)
 
 
 def score(model: AnyModel, texts: str | Sequence[str], *, scoring_tokens: int = 1024
@@ -116,33 +115,32 @@ def score(model: AnyModel, texts: str | Sequence[str], *, scoring_tokens: int = 
 
   Args:
     model: the model.
-    texts: one or several.
-    scoring_tokens: tokens of one batch.
+    texts: a text or several.
+    scoring_tokens: largest number of tokens in a batch.
 
   Returns:
-    for each text {'token_ids': [...], 'logprobs': [...]}; natural logarithms, None for the first
-    token, as no token is put before the text.
+    for each text {'token_ids': [...], 'logprobs': [...]}, with natural logarithms. The first token
+    of a text has None: no start token is put before it.
 
   Raises:
     UserError: a text is longer than the model allows.
   """
-  return scoring.score_texts(as_model(model), [texts] if isinstance(texts, str) else texts,
-                             scoring_tokens=scoring_tokens)
+  return scoring.score_texts(as_model(model), _as_list(texts), scoring_tokens=scoring_tokens)
 
 
 def token_losses(model: AnyModel, text: str, *, call: str = '', position: int | None = None,
                  syntax: CallSyntax = DEFAULT_SYNTAX) -> TokenLosses:
-  """Returns the loss of each token with and without a call (paper, section 2).
+  """Returns the loss of each token of a text, with and without a call (paper, section 2).
 
   Args:
     model: the model.
-    text: the text without the call; or with it, if `call` is not given.
-    call: `[Calculator(2 + 3) -> 5]`, with its result.
-    position: token before which the call stands; by default where the call stands in `text`.
-    syntax: how calls are spelled.
+    text: the text, with the call in it if `call` is not given.
+    call: the call with its result, `[Calculator(2 + 3) -> 5]`.
+    position: index of the token of `text` that the call comes before; needed with `call` alone.
+    syntax: how calls are written in texts.
 
   Raises:
-    UserError: there is no call, or it is malformed.
+    UserError: there is no call, it is malformed, or there is no token at `position`.
   """
   return losses_of(as_model(model), text, call=call, position=position, syntax=syntax)
 
@@ -159,14 +157,14 @@ def generate(
 
   Args:
     model: the model.
-    prompts: a text, or several.
-    tools: tools by name, Tool objects, or functions from a text to a text.
+    prompts: a text or several.
+    tools: tools by name, Tool objects, or functions from a string to a string.
     config: how each text is generated.
-    engine_config: how many at the same time.
-    contexts: what tools may know about each text, such as its date.
-    seeds: of each text; by default `config.seed` and the numbers after it.
+    engine_config: number of texts that are generated at the same time.
+    contexts: what tools can use of each text, such as its date.
+    seeds: seed of each text; by default `config.seed`, `config.seed + 1`, ...
     executor_config, toolbox, syntax, call_store: as in `annotate`.
-    on_text: is called with the index of a prompt and the next piece of its continuation.
+    on_text: called with the index of a prompt and the next piece of its continuation.
 
   Returns:
     the continuation of the text, or a list of them.
@@ -175,8 +173,7 @@ def generate(
     UserError: a prompt is blank or too long, or a tool cannot be built.
   """
   model = as_model(model)
-  texts = [prompts] if isinstance(prompts, str) else list(prompts)
-  ids = [_prompt_ids(model, text, number, config) for number, text in enumerate(texts)]
+  ids = [_prompt_ids(model, text, number, config) for number, text in enumerate(_as_list(prompts))]
   with contextlib.ExitStack() as stack:
     executor = None
     if tools:
@@ -200,27 +197,31 @@ def finetune(
   """Trains a model on texts with calls (paper, section 2, last step).
 
   Args:
-    model: what is trained of it is used up.
-    data: the result of `annotate`; sources by name, see `toolformer finetune --help`; or texts.
-    output_dir: the folder of the run, which can be killed and started again, and of the trained
-      model; None for a temporary one, so that a stopped run is lost.
-    dev: texts to choose the best checkpoint by; by default `mixture.dev_texts` are held out.
+    model: the model to begin with. The memory of the weights that are trained is reused, so that
+      they can not be used afterwards.
+    data: the result of `annotate`; texts; or names of sources, see `toolformer finetune --help`.
+    output_dir: folder of the run and of the trained model. A run that was interrupted continues
+      there. None for a temporary folder, so that an interrupted run is lost.
+    dev: texts by which the best checkpoint is chosen; by default `mixture.dev_texts` are held out.
     config: how the model is trained.
-    mixture: which texts an epoch holds.
-    without_calls: train on the same texts without their calls: the baseline "+ CC" of the paper.
-    syntax: how calls are spelled.
-    depends_on: hashes of what else the result depends on; by default of the model.
+    mixture: how many texts of each tool an epoch has.
+    without_calls: train on the same texts without their calls: the paper's baseline "+ CC".
+    syntax: how calls are written in texts.
+    depends_on: hashes of everything else that the result depends on; by default of the model.
 
   Raises:
-    UserError: there is nothing to learn, the folder belongs to another run, or the loss explodes.
+    UserError: there is no text to train on, the folder holds a run with another configuration, or
+      the loss explodes.
   """
   model = as_model(model)
   if depends_on is None:
     depends_on = {'checkpoint': hash_of_model(model)}
-  with _folder(output_dir) as folder:
+  with contextlib.ExitStack() as stack:
+    path = _as_path(output_dir or stack.enter_context(
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
     result = finetune_on_texts(
         model, as_texts(data), dev=None if dev is None else as_texts(dev), config=config,
-        mixture=mixture, without_calls=without_calls, syntax=syntax, output_dir=folder,
+        mixture=mixture, without_calls=without_calls, syntax=syntax, output_dir=path,
         depends_on=dict(depends_on))
   return result if output_dir is not None else dataclasses.replace(result, output_dir=None)
 
@@ -235,7 +236,7 @@ def evaluate(
     executor_config: ExecutorConfig = ExecutorConfig(), toolbox: Toolbox = Toolbox(),
     syntax: CallSyntax = DEFAULT_SYNTAX, call_store: CallStore | None = None,
 ) -> EvaluationResult:
-  """Asks models the questions of benchmarks, with and without tools (paper, section 4.2).
+  """Evaluates models on benchmarks, with and without tools (paper, section 4.2).
 
   Args:
     tasks: benchmarks by name, or Task objects.
@@ -245,11 +246,11 @@ def evaluate(
     tools: names of the tools that Toolformer may call; by default those of the paper that this
       machine has.
     limit: number of questions of each task; None for all.
-    output_dir: gets the report and the predictions, and is continued by a later call; None for no
-      files.
-    config: how questions are asked and judged.
+    output_dir: folder of the report and the predictions. A later call computes only predictions
+      that are not there. None for no files.
+    config: how questions are asked and answers are judged.
     generation_config, engine_config: how answers are generated.
-    model_config: how models are loaded that are given by name.
+    model_config: how models that are given by name are loaded.
     executor_config, toolbox, syntax, call_store: as in `annotate`.
 
   Raises:
@@ -259,7 +260,7 @@ def evaluate(
       tasks, arms=arms, data_dir=data_dir, tools=tools, limit=limit, config=config,
       generation_config=generation_config, engine_config=engine_config, model_config=model_config,
       executor_config=executor_config, toolbox=toolbox, syntax=syntax)
-  in_memory = _models_in_memory(arms)
+  _, in_memory = as_arms(arms)
   def load(checkpoint: str) -> LanguageModel:
     model = in_memory.get(checkpoint) or load_model(checkpoint, config=model_config)
     return model.for_inference()
@@ -269,7 +270,7 @@ def evaluate(
     with Executor(built, executor_config, syntax=syntax, store=call_store) as executor:
       yield executor
   return runner.evaluate(plan, load_model=load, open_executor=open_executor,
-                         output_dir=pathlib.Path(output_dir) if output_dir else None)
+                         output_dir=_as_path(output_dir))
 
 
 def evaluation_plan(
@@ -282,9 +283,7 @@ def evaluation_plan(
   """Returns the plan of `evaluate`, which has the same arguments, after checking all of them."""
   chosen = [task for one in _as_list(tasks)
             for task in (find_tasks([one]) if isinstance(one, str) else [one])]
-  in_memory = _models_in_memory(arms)
-  if isinstance(arms, Mapping):
-    arms = [Arm(name, _arm_checkpoint(name, model)) for name, model in arms.items()]
+  arms, in_memory = as_arms(arms)
   dtypes = {in_memory[arm.checkpoint].config.dtype if arm.checkpoint in in_memory
             else model_config.dtype for arm in arms}
   if len(dtypes) > 1:
@@ -305,28 +304,15 @@ def evaluation_plan(
       versions=software_versions())
 
 
-def _models_in_memory(arms: Mapping[str, AnyModel] | Sequence[Arm]) -> dict[str, LanguageModel]:
-  """Returns the models among `arms` that need not be loaded, by the checkpoint of their Arm."""
-  return {_arm_checkpoint(name, model): model for name, model in arms.items()
-          if isinstance(model, LanguageModel)} if isinstance(arms, Mapping) else {}
-
-
-def _arm_checkpoint(name: str, model: AnyModel) -> str:
-  """Returns what the Arm called `name` has as its checkpoint: a name to load, or a label."""
-  if isinstance(model, LanguageModel):
-    return f'{model.source or "a model in memory"} ({name})'
-  return str(model)
-
-
 def export(model: AnyModel, *, output_dir: pathlib.Path | str, adapter_of: str | None = None
            ) -> pathlib.Path:
   """Writes a model as a Hugging Face directory, which transformers loads with the same logits.
 
   Args:
-    model: adapters are merged into its weights.
-    output_dir: must not exist, or be empty.
-    adapter_of: write the adapters alone, in PEFT's format: the directory or the name of the model
-      that was fine-tuned, as transformers knows it.
+    model: the model; its adapters are merged into the weights.
+    output_dir: a folder that is empty or does not exist.
+    adapter_of: write only the adapters, in PEFT's format; the path or the name in transformers of
+      the model that they were trained on.
 
   Raises:
     UserError: the folder is not empty, or the model cannot be written in this format.
@@ -342,9 +328,9 @@ def export(model: AnyModel, *, output_dir: pathlib.Path | str, adapter_of: str |
 
 
 def check_is_new(output_dir: pathlib.Path) -> None:
-  """Raises UserError if there is a file of this name, or a folder that is not empty."""
+  """Raises UserError if `output_dir` is a file, or a folder that is not empty."""
   if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
-    raise UserError(f'{output_dir} exists already; choose another --output_dir')
+    raise UserError(f'{output_dir} exists already; choose another output_dir')
 
 
 def as_texts(data: AnnotationResult | Source | Iterable[Source | Text | Document]) -> list[Text]:
@@ -383,12 +369,5 @@ def _as_list(values: Any) -> list[Any]:
   return [values] if isinstance(values, str) or not isinstance(values, Iterable) else list(values)
 
 
-@contextlib.contextmanager
-def _folder(output_dir: pathlib.Path | str | None) -> Iterator[pathlib.Path]:
-  """Opens the folder of a run, or a temporary one that is removed."""
-  if output_dir is not None:
-    yield pathlib.Path(output_dir)
-    return
-  with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-    yield pathlib.Path(folder)
-
+def _as_path(path: pathlib.Path | str | None) -> pathlib.Path | None:
+  return None if path is None else pathlib.Path(path)

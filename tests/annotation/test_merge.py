@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolformer_jax.annotation.merge import merge, over_cap
+from toolformer_jax.annotation.merge import documents_over_cap, merge
 from toolformer_jax.calls import DEFAULT_SYNTAX, insert_calls
 from toolformer_jax.data.records import Document, ScoredCall, from_json, to_json
 
@@ -55,10 +55,10 @@ def _whole(text, position):
 def test_a_cap_leaves_as_many_texts_whatever_their_order(ids, cap, seed, random):
   shuffled = sorted(ids)
   random.shuffle(shuffled)
-  left_out = over_cap('QA', ids, cap, seed)
-  assert left_out == over_cap('QA', shuffled, cap, seed)
-  assert left_out <= {('QA', document_id) for document_id in ids}
-  assert len(ids) - len(left_out) == min(len(ids), cap)
+  excluded = documents_over_cap('QA', ids, cap, seed)
+  assert excluded == documents_over_cap('QA', shuffled, cap, seed)
+  assert excluded <= {('QA', document_id) for document_id in ids}
+  assert len(ids) - len(excluded) == min(len(ids), cap)
 
 
 def test_texts_over_the_cap_keep_the_calls_of_other_tools():

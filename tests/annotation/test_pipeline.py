@@ -13,9 +13,10 @@ import pytest
 from toolformer_jax.annotation.config import AnnotationConfig, ToolConfig
 from toolformer_jax.annotation.pipeline import Annotation
 from toolformer_jax.annotation.prompts import CALCULATOR
-from toolformer_jax.annotation.run_dir import MERGED, RunFolder
+from toolformer_jax.annotation.run_dir import RunFolder
+from toolformer_jax.annotation.run_reader import MERGED
 from toolformer_jax.annotation.tool_plan import ToolPlan
-from toolformer_jax.data.records import AnnotatedDocument, Document, ScoredCall
+from toolformer_jax.data.records import Document, ScoredCall
 from toolformer_jax.errors import UserError
 from toolformer_jax.runtime.run_dir import Shard
 from toolformer_jax.tools.calculator import Calculator
@@ -81,7 +82,7 @@ def files(folder: pathlib.Path) -> dict[str, bytes]:
 def run(annotation, path, corpus=lambda: DOCUMENTS, **kwargs):
   with RunFolder(path, annotation.configuration(), {}) as folder:
     annotation.run(corpus, folder, **kwargs)
-    return list(folder.read_all(MERGED, AnnotatedDocument))
+    return list(folder.annotated())
 
 
 class Killed(BaseException):
@@ -169,10 +170,10 @@ def test_a_cap_holds_over_all_chunks(annotation, tmp_path):
 def test_a_replayed_run_is_identical_without_the_tool(annotation, tmp_path):
   with contextlib.closing(CallStore(tmp_path / 'calls')) as store:
     store.add_tool(annotation.plans[0].tool)
-    first = run(dataclasses.replace(annotation, store=store), tmp_path / 'recorded')
+    first = run(dataclasses.replace(annotation, call_store=store), tmp_path / 'recorded')
   with contextlib.closing(CallStore(tmp_path / 'calls', replay=True)) as store:
     plan = dataclasses.replace(annotation.plans[0], tool=store.replayed_tool('calculator'))
-    replayed = dataclasses.replace(annotation, plans=(plan,), store=store)
+    replayed = dataclasses.replace(annotation, plans=(plan,), call_store=store)
     assert run(replayed, tmp_path / 'replayed') == first
   assert files(tmp_path / 'replayed') == files(tmp_path / 'recorded')
 

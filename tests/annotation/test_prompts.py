@@ -30,15 +30,15 @@ def test_removing_the_calls_of_an_output_gives_its_input(name):
 @pytest.mark.parametrize('name', PROMPTS)
 def test_a_prompt_ends_where_the_text_begins(name):
   prompt = PROMPTS[name]
-  text = prompt.before(DEFAULT_SYNTAX)
-  assert text.endswith('Input:\n') and prompt.between() == '\nOutput:\n'
+  text = prompt.text_before_input(DEFAULT_SYNTAX)
+  assert text.endswith('Input:\n') and prompt.text_before_output() == '\nOutput:\n'
   for plain, output in prompt.pairs():
     assert f'Input:\n{plain}\nOutput:\n{output}\n\n' in text
 
 
 def test_another_syntax_is_spelled_everywhere():
   syntax = CallSyntax(' <API>', ' =>', '</API>')
-  text = PROMPTS['calculator'].before(syntax)
+  text = PROMPTS['calculator'].text_before_input(syntax)
   assert ' <API>Calculator(145 + 230)</API> 375' in text and '[' not in text
 
 
@@ -61,8 +61,8 @@ def test_a_prompt_is_read_from_paragraphs(tmp_path):
 
 
 @pytest.mark.parametrize(('text', 'message'), [
-    ('only an instruction', 'a prompt is an instruction and'),
-    ('an instruction\n\na cat [Lower(cat)] CAT', r'demonstration 1 has no call \[Upper'),
+    ('only an instruction', 'has no demonstration; write an instruction'),
+    ('an instruction\n\na cat [Lower(cat)] CAT', r'demonstration 1 has no call to Upper; write it'),
     (None, 'cannot read the prompt'),
 ])
 def test_what_is_no_prompt_is_refused(tmp_path, text, message):
@@ -71,5 +71,5 @@ def test_what_is_no_prompt_is_refused(tmp_path, text, message):
     file.write_text(text)
   with pytest.raises(UserError, match=message):
     prompt_for('Upper', str(file))
-  with pytest.raises(UserError, match='no prompt to sample calls to Upper from'):
+  with pytest.raises(UserError, match='there is no prompt for the tool Upper'):
     prompt_for('Upper')

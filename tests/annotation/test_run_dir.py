@@ -1,12 +1,14 @@
 """A run's folder as its readers see it: finished chunks only, in the order of their numbers."""
 
+import dataclasses
 import json
 from collections import Counter
 
 import pytest
 
-from toolformer_jax.annotation.run_dir import DOCUMENTS, RunFolder, RunReader
-from toolformer_jax.data.records import Document
+from toolformer_jax.annotation.run_dir import RunFolder
+from toolformer_jax.annotation.run_reader import DOCUMENTS, RunReader, StageRecords
+from toolformer_jax.data.records import Candidate, Document
 from toolformer_jax.errors import UserError
 
 TOOLS = {'Calculator': {'tau_f': 0.5, 'k': 5}}
@@ -26,7 +28,7 @@ def path(tmp_path):
 def test_chunks_are_read_in_the_order_of_their_numbers(path):
   reader = RunReader(path)
   assert reader.chunks(DOCUMENTS) == [3, 99999, 100000]
-  assert [record.id for record in reader.read_all(DOCUMENTS, Document)] == ['3', '99999', '100000']
+  assert [record.id for record in reader.documents()] == ['3', '99999', '100000']
   assert reader.read(DOCUMENTS, 3, Document) == [Document('3', 'x')]
   assert reader.counts(DOCUMENTS) == {'documents': 3 + 99999 + 100000}
   assert reader.counts(DOCUMENTS, [3]) == {'documents': 3}
@@ -44,7 +46,7 @@ def test_unfinished_files_are_no_chunks(path):
 def test_a_stage_that_has_not_begun_is_empty(path):
   reader = RunReader(path)
   assert reader.chunks('merged') == [] and not reader.is_complete('merged')
-  assert list(reader.read_all('merged', Document)) == [] and reader.counts('merged') == {}
+  assert list(reader.annotated()) == [] and reader.counts('merged') == {}
 
 
 @pytest.mark.parametrize(('file', 'content'), [
@@ -60,17 +62,49 @@ def test_a_damaged_file_is_named_with_a_remedy(path, file, content):
   reader = RunReader(path)
   with pytest.raises(UserError, match=f'{file}.*; remove the folder .*{DOCUMENTS}, and') as raised:
     reader.counts(DOCUMENTS)
-    list(reader.read_all(DOCUMENTS, Document))
+    list(reader.documents())
   assert '\n' not in str(raised.value)
+
+
+def test_records_of_a_stage_are_a_sequence(path):
+  with RunFolder(path, {'tools': TOOLS}, {}) as folder:
+    folder.write('stage', 0, [Document(f'a{i}', 'one\u2028line') for i in range(3)], Counter())
+    folder.write('stage', 2, [], Counter())
+    folder.write('stage', 7, [Document(f'b{i}', 'x') for i in range(4)], Counter())
+    records = StageRecords(folder, 'stage', Document)
+    plain = list(records)
+    assert [record.id for record in plain] == ['a0', 'a1', 'a2', 'b0', 'b1', 'b2', 'b3']
+    assert len(records) == 7 and list(map(len, records.chunks())) == [3, 0, 4]
+    assert [records[i] for i in range(-7, 7)] == plain + plain
+    for cut in slice(None), slice(2, 5), slice(None, None, -2), slice(5, 1):
+      assert records[cut] == plain[cut]
+    for index in 7, -8:
+      with pytest.raises(IndexError, match='is out of range for 7 records'):
+        records[index]
+    folder.write('stage', 8, [Document('c', 'x')], Counter())
+    assert len(list(records)) == len(records) == 7  # of the chunks that were there
+
+
+def test_calls_are_to_their_tool_in_texts_of_their_chunk(path):
+  call = Candidate('3', 'Calculator', '1', 0, 0.5)
+  with RunFolder(path, {'tools': TOOLS}, {}) as folder:
+    for tool, record in (('Calculator', call), ('QA', call),
+                         ('MT', dataclasses.replace(call, tool='MT', document_id='4'))):
+      folder.write(f'{tool.lower()}/sample', 3, [record], Counter())
+    documents = folder.read(DOCUMENTS, 3, Document)
+    assert folder.read_calls('Calculator', 'sample', 3, documents) == [call]
+    for tool in 'QA', 'MT':
+      with pytest.raises(UserError, match=f'00003.jsonl has a call .* only have calls to {tool}'):
+        folder.read_calls(tool, 'sample', 3, documents)
 
 
 def test_a_complete_stage_has_all_chunks(path):
   with RunFolder(path, {'tools': TOOLS}, {}) as folder:
     folder.write('merged', 3, [Document('a', 'x')], Counter())
-    assert [record.id for record in folder.read_all('merged', Document)] == ['a']  # so far
+    assert len(folder.annotated()) == 1  # so far
     folder.complete('merged')
     with pytest.raises(UserError, match='merged/99999.jsonl is missing; remove the folder'):
-      list(folder.read_all('merged', Document))
+      folder.annotated()
 
 
 def test_a_cut_line_of_the_log_is_passed_over(path):

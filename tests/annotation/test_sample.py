@@ -27,7 +27,7 @@ def model(make_model):
 
 def sampler(model, **tool):
   settings = AnnotationConfig(force_name=True, temperature=3.0, max_call_tokens=12)
-  return CallSampler(model=model, prompt=PROMPT, tool=ToolConfig(**tool), settings=settings,
+  return CallSampler(model=model, prompt=PROMPT, tool_config=ToolConfig(**tool), config=settings,
                      syntax=DEFAULT_SYNTAX)
 
 
@@ -41,8 +41,8 @@ def logits_of(model, tokens):
 def before_text(model, document):
   """Returns what the model reads before the text in which calls may start, by the paper."""
   encode = model.tokenizer.encode
-  return [model.tokenizer.start_id, *encode(PROMPT.before(DEFAULT_SYNTAX)), *encode(document.text),
-          *encode(PROMPT.between())]
+  return [model.tokenizer.start_id, *encode(PROMPT.text_before_input(DEFAULT_SYNTAX)),
+          *encode(document.text), *encode(PROMPT.text_before_output())]
 
 
 def plain_probabilities(model, document):
@@ -77,7 +77,7 @@ def test_what_the_model_has_no_room_for_is_refused(model):
   def check(**settings):
     check_fits(model, PROMPT, AnnotationConfig(force_name=True, **settings), DEFAULT_SYNTAX)
   check(max_text_tokens=200)
-  with pytest.raises(UserError, match='max_text_tokens smaller'):
+  with pytest.raises(UserError, match='lower AnnotationConfig.max_text_tokens'):
     check(max_text_tokens=500)
 
 

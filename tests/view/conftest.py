@@ -4,16 +4,9 @@ from collections import Counter
 
 import pytest
 
-from toolformer_jax.annotation.run_dir import DOCUMENTS, RunFolder, stage_name
-from toolformer_jax.data.records import (
-  Candidate,
-  ExecutedCall,
-  ScoredCall,
-  from_json,
-  to_json,
-)
-
-STAGES = {'sample': Candidate, 'execute': ExecutedCall, 'filter': ScoredCall}
+from toolformer_jax.annotation.run_dir import RunFolder
+from toolformer_jax.annotation.run_reader import CALL_RECORDS, DOCUMENTS, stage_name
+from toolformer_jax.data.records import ScoredCall, from_json, to_json
 
 
 @pytest.fixture(scope='session')
@@ -27,7 +20,7 @@ def write_run(tokenizer):
         folder.write(DOCUMENTS, number, documents, Counter())
         ids = {document.id for document in documents}
         for tool in tau_f:
-          for stage, kind in STAGES.items():
+          for stage, kind in CALL_RECORDS.items():
             of_stage = [from_json(kind, to_json(call)) for call in calls
                         if isinstance(call, kind) and call.tool == tool and call.document_id in ids]
             folder.write(stage_name(tool, stage), number, of_stage, Counter())

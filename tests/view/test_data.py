@@ -110,13 +110,13 @@ def test_other_folders_are_refused(tmp_path, tokenizer, run_json):
 
 def test_a_run_without_its_tokenizer_says_what_to_do(path):
   (path / 'tokenizer.json').unlink()
-  with pytest.raises(UserError, match='the same annotate command again adds it'):
+  with pytest.raises(UserError, match='run the same annotate command again to add it'):
     LiveRun(path)
 
 
 @pytest.mark.parametrize('old, new, message', [
-  ('"a"', '"z"', 'has a call to Calculator in the text z'),
-  ('"Calculator"', '"calculator"', 'has a call to calculator in the text a'),
+  ('"a"', '"z"', 'has a call to Calculator in the text .z'),
+  ('"Calculator"', '"calculator"', 'has a call to calculator in the text .a'),
   ('"position": 1', '"position": "1"', '00000.jsonl:1: not a ScoredCall record'),
 ])
 def test_broken_records_are_named(path, old, new, message):

@@ -1,4 +1,4 @@
-"""How a corpus is annotated: the paper's hyper-parameters (appendix A), and what it leaves open."""
+"""Settings of an annotation: the paper's (appendix A), and those that it does not state."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from toolformer_jax.errors import unknown
 from toolformer_jax.runtime.validation import check
 
 STAGES = ('sample', 'execute', 'filter', 'merge')
-THRESHOLDS = (0.5, 1.0, 2.0)  # of the gain, for which the paper's Table 2 counts calls
+THRESHOLDS = (0.5, 1.0, 2.0)  # the values of tau_f in the paper's Table 2
 
 
 def known_stages(stages: Iterable[str]) -> tuple[str, ...]:
@@ -25,16 +25,17 @@ def known_stages(stages: Iterable[str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class ToolConfig:
-  """One tool's thresholds.
+  """How calls to one tool are sampled and filtered.
 
   Attributes:
-    tau_s: a call may start where its probability is above this.
-    k: at most this many positions a text, the likeliest ones.
-    m: calls sampled at each position.
-    tau_f: a call is kept if it lowers the loss by at least this, in nats.
-    max_texts: at most this many texts keep calls to the tool (25,000 in the paper, appendix B).
-    prompt: a file with the prompt to sample from, see `annotation.prompts.read_prompt`, in the
-      working directory or in configs/; by default the one of the package for the paper's tools.
+    tau_s: calls are sampled at positions where a call starts with a probability above this.
+    k: largest number of such positions in a text; those with the highest probabilities are taken.
+    m: number of calls sampled at each position.
+    tau_f: a call is kept if its result lowers the loss by at least this, in nats.
+    max_texts: largest number of texts that keep calls to the tool (25,000 in the paper,
+      appendix B).
+    prompt: file of the few-shot prompt, see `annotation.prompts.read_prompt`, in the working
+      directory or in configs/. By default the package's prompt for the tool.
   """
 
   tau_s: float = 0.05
@@ -48,8 +49,8 @@ class ToolConfig:
     check(self, tau_s=(0.0, 1.0), k=(1, 1000), m=(1, 1000), max_texts=(1, 10**9))
 
 
-# Appendix A: the heuristics for the calculator and the translator leave few texts, so that their
-# thresholds are looser. Names in lower case.
+# By the tool's name in lower case. The heuristics of preselection leave few texts for the
+# calculator and the translator, so their thresholds are lower (appendix A).
 PAPER_TOOL_CONFIGS = {
   'calculator': ToolConfig(tau_s=0.0, k=20, m=10, tau_f=0.5),
   'mt': ToolConfig(tau_s=0.0, k=20, m=10, tau_f=0.5),
@@ -58,27 +59,28 @@ PAPER_TOOL_CONFIGS = {
 
 @dataclass(frozen=True)
 class AnnotationConfig:
-  """What all tools of a run share.
+  """Settings of an annotation run that all tools share.
 
   Attributes:
-    seed: of every random choice.
-    max_text_tokens: longer texts are split; a text stands twice in the sampling prompt.
-    temperature: of sampling calls (not stated in the paper); 0 for greedy.
-    top_p: draw from the likeliest tokens that have this probability together (not stated).
-    max_call_tokens: a sampled call that has not ended by then is discarded (not stated).
-    force_name: begin every sample with the tool's name (the paper samples it too, from a prompt
-      that knows no other tool).
-    look_ahead_guard: drop calls whose argument, or a number in it, the text states only after the
-      call: the model sees the whole text while annotating, and can copy from what is to come. Of
-      translations such calls are always dropped, as in the paper (appendix A.1).
-    early_reject: do not compute the loss after a call with an empty response where it decides
-      nothing, as the result does not lower the loss without a call by enough. Half of the work of
-      filtering; what is kept is the same.
-    preselect: use the paper's heuristics for the texts in which a tool may help (appendix A.1).
-    scoring_tokens: tokens of the texts that are scored in one batch.
-    sampling_rows: most calls that are sampled at the same time. No result depends on these two but
-      for rounding: more is faster on an accelerator, less needs less memory.
-    chunk_documents: texts in one unit of work; what is done is not done again after a restart.
+    seed: of all random choices.
+    max_text_tokens: longer texts are split, because the sampling prompt contains the text twice.
+    temperature: of the sampled calls, 0 for greedy decoding (not stated in the paper).
+    top_p: probability mass of the tokens that calls are sampled from (not stated).
+    max_call_tokens: samples that are no whole call after this many tokens are dropped (not stated).
+    force_name: begin every sample with the tool's name. The paper samples the name too, from a
+      prompt that has no other tool.
+    look_ahead_guard: drop calls whose argument, or a number in it, appears in the text only after
+      the call. The model sees the whole text while it annotates, and can copy from there. Calls to
+      the translator are always checked for this, as in the paper (appendix A.1).
+    early_reject: do not compute the loss with an empty result for calls that are rejected without
+      it, because the loss with the result is not low enough compared with the loss without a call.
+      Saves up to half of the filter's work; the same calls are kept.
+    preselect: annotate only texts that pass the paper's heuristic for the tool (appendix A.1).
+    scoring_tokens: largest number of tokens in a batch of texts that are scored.
+    sampling_rows: largest number of calls that are sampled together. Results depend on these two
+      only by rounding: larger values are faster on an accelerator, smaller ones need less memory.
+    chunk_documents: number of texts in a chunk, the unit of work that a restarted run does not
+      repeat.
   """
 
   seed: int = 0

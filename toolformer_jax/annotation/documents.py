@@ -1,11 +1,15 @@
-"""Texts that a caller passes, as documents."""
+"""From the texts of a caller to the documents of a run, which are short enough to be annotated."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
 
+from toolformer_jax.calls import CallSyntax
 from toolformer_jax.data.content_hash import stable_hash
 from toolformer_jax.data.records import Document
+from toolformer_jax.data.split import split_document
 from toolformer_jax.errors import UserError
+from toolformer_jax.tokenizer import Tokenizer
 
 AnyTexts = str | Document | Iterable[str | Document]
 
@@ -32,3 +36,43 @@ def as_documents(texts: AnyTexts) -> Iterator[Document]:
 def hash_of_documents(documents: Iterable[Document]) -> str:
   """Returns a hash of the content and the order of `documents`, in hexadecimal."""
   return stable_hash(*(repr(dataclasses.astuple(document)) for document in documents)).hex()
+
+
+def split_and_filter(
+    documents: Iterable[Document], counts: Counter, *, tokenizer: Tokenizer, syntax: CallSyntax,
+    tool_names: Collection[str], max_tokens: int,
+) -> Iterator[Document]:
+  """Yields documents of at most `max_tokens` tokens, which calls can be inserted into.
+
+  Longer documents are split. Documents are dropped that have something that reads as a call
+  already, or characters that the tokens of the model do not spell: after annotation, the text could
+  not be restored by removing the calls.
+
+  Args:
+    documents: the corpus.
+    counts: gets the numbers of documents that are read, split, dropped and yielded.
+    tokenizer: of the model.
+    syntax: how calls are written.
+    tool_names: the tools whose calls are recognised.
+    max_tokens: largest number of tokens of a document.
+
+  Raises:
+    UserError: two documents have the same id.
+  """
+  ids = set()
+  for document in documents:
+    counts['read'] += 1
+    pieces = split_document(document, tokenizer.encode, max_tokens)
+    counts['split'] += len(pieces) > 1
+    for piece in pieces:
+      if piece.id in ids:
+        raise UserError(f'two texts have the id {piece.id!r}, one of them as a piece of a longer '
+                        'one; ids must differ')
+      ids.add(piece.id)
+      if syntax.find(piece.text, tool_names):
+        counts['with a call already'] += 1
+      elif not tokenizer.spells(piece.text):
+        counts['with unknown characters'] += 1
+      else:
+        counts['documents'] += 1
+        yield piece

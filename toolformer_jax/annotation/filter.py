@@ -1,4 +1,4 @@
-"""Step 3: keep what helps to predict what comes next (paper, section 2, "Filtering API Calls")."""
+"""Step 3: compute how much each call helps (paper, section 2, "Filtering API Calls")."""
 
 import math
 from collections import Counter
@@ -11,14 +11,18 @@ from toolformer_jax.data.records import Document, ExecutedCall, ScoredCall, from
 from toolformer_jax.inference.scoring import ScoreRequest, score
 from toolformer_jax.models.language_model import LanguageModel
 
-# The paper's weights (section 4.1): max(0, 1 - 0.2 t), normalised over all t. Five are not zero.
+# The paper's weights (section 4.1): max(0, 1 - 0.2 t), normalised to a sum of 1; five are not zero.
 WEIGHTS = np.array([5, 4, 3, 2, 1]) / 15
 
 
 def weighted_loss(logprobs: np.ndarray) -> float:
-  """Returns -sum of w_t log p(x_{i+t}), in nats, for the log-probabilities from position i on.
+  """Returns -sum over t of w_t log p(x_{i+t}), in nats.
 
-  Near the end of a text there are fewer than five; the weights are not normalised again.
+  Near the end of a text, where there are fewer than five tokens, the weights are not normalised
+  again.
+
+  Args:
+    logprobs: [T], log p(x_{i+t}) for t = 0, 1, ...; only the first five are used.
   """
   logprobs = logprobs[:len(WEIGHTS)]
   return float(-(WEIGHTS[:len(logprobs)] * logprobs.astype(np.float64)).sum())
@@ -29,11 +33,23 @@ def score_calls(
     model: LanguageModel, syntax: CallSyntax, min_gain: float = -math.inf,
     scoring_tokens: int = 1024,
 ) -> tuple[list[ScoredCall], Counter]:
-  """Returns the calls that have a result with their three losses, and counts.
+  """Returns the calls that have a result, with their three losses, and counts.
 
-  The losses are of the text from the call's position on, after three prefixes of the *whole*
-  text: nothing, the call with an empty response, the call with its result. The second is left out
-  (None) where the other two differ by less than `min_gain`, so that the gain does as well.
+  Each loss is that of the tokens from the call's position on, given the text before and a prefix
+  that is put before the *whole* text (footnote 3): nothing, the call with an empty result, or the
+  call with its result.
+
+  Args:
+    executed: calls in `documents`; those without a result are dropped.
+    documents: the texts.
+    model: scores the texts.
+    syntax: how calls are written.
+    min_gain: the loss with an empty result is not computed (None) if the gain is known to be below
+      this from the other two.
+    scoring_tokens: largest number of tokens in a batch.
+
+  Raises:
+    UserError: there is not enough memory.
   """
   texts = {document.id: tuple(model.tokenizer.encode(document.text)) for document in documents}
   calls = [call for call in executed if call.failure is None]
@@ -63,7 +79,7 @@ def _request(text: tuple[int, ...], position: int, prefix: tuple[int, ...]) -> S
 
 def prefixes_of(call: Call, encode: Callable[[str], list[int]], syntax: CallSyntax
                 ) -> list[tuple[int, ...]]:
-  """Returns the ids of the empty sequence, e(c, '') and e(c, r)."""
+  """Returns the token ids of the three prefixes: nothing, e(c, empty result) and e(c, result)."""
   opening = encode(syntax.opening(call))
   empty, result = (encode(syntax.closing(text)) for text in ('', call.result))
   return [(), (*opening, *empty), (*opening, *result)]

@@ -1,4 +1,4 @@
-"""Which documents are worth annotating for a tool: the heuristics of the paper, appendix A."""
+"""The heuristics that select the documents in which a tool may help (paper, appendix A)."""
 
 import bisect
 import re
@@ -11,12 +11,12 @@ from toolformer_jax.data.records import Document
 from toolformer_jax.tools.language import identify_language
 
 WINDOW_WORDS = 100
-# Of the documents that have three numbers and nothing else, the paper keeps 1%.
-KEPT_OF_NUMEROUS = 0.01
-# A chunk of text that may be foreign, and how sure of that one has to be.
+# The share that is kept of the documents with three numbers and no other sign of arithmetic.
+KEPT_WITH_NUMBERS = 0.01
+# Size of the pieces whose language is identified, and the least confidence of a foreign one.
 CHUNK_WORDS = 10
 FOREIGN_CONFIDENCE = 0.8
-_MAX_DIGITS = 15  # longer ones are identifiers, and no float is exact for them
+_MAX_DIGITS = 15  # longer numbers are identifiers, and have no exact float
 
 _CHUNK_WORD = re.compile(r'[\u3040-\u30ff\u3400-\u9fff]|[^\s\u3040-\u30ff\u3400-\u9fff]+')
 _ANNOUNCED_NUMBER = re.compile(
@@ -25,39 +25,44 @@ _ANNOUNCED_NUMBER = re.compile(
 
 
 def preselect(tool: str, document: Document, seed: int) -> bool:
-  """Tells whether `document` is worth annotating for `tool`; tools without a rule take all.
+  """Tells whether calls to `tool` may help in `document`; true for tools without a heuristic.
 
-  `seed` decides about the documents of which only a random part is kept.
+  Args:
+    tool: the tool's name, spelled as in calls.
+    document: the text, with its date.
+    seed: of the choice among documents of which a heuristic keeps a random part.
   """
-  rule = _RULES.get(tool)
-  return rule is None or rule(document, seed)
+  heuristic = _HEURISTICS.get(tool)
+  return heuristic is None or heuristic(document, seed)
 
 
 def has_arithmetic(document: Document, seed: int) -> bool:
-  """Tells whether the calculator may be of use in `document` (paper, appendix A).
+  """Tells whether the calculator may help in `document` (paper, appendix A).
 
-  Either three numbers within `WINDOW_WORDS` words, one of them, to two decimals, the sum,
-  difference, product or quotient of the other two; or a number after `=`, `equals`, `equal to`,
-  `total of` or `average of`; or, in a hundredth of the documents, three numbers anywhere.
+  One of these must hold: three numbers are within `WINDOW_WORDS` words, and one of them is the sum,
+  difference, product or quotient of the other two, to two decimals; a number follows `=`, `equals`,
+  `equal to`, `total of` or `average of`; there are three numbers anywhere, and the document is
+  among the `KEPT_WITH_NUMBERS` of such documents that are chosen at random by `seed`.
   """
   if _ANNOUNCED_NUMBER.search(document.text):
     return True
   positions, values = _numbers(document.text)
   if len(values) < 3:
     return False
-  return _has_result(positions, values) or _draw(document.id, seed) < KEPT_OF_NUMEROUS
+  return _has_result(positions, values) or _uniform(document.id, seed) < KEPT_WITH_NUMBERS
 
 
 def has_date(document: Document, seed: int) -> bool:
-  """Tells whether the calendar can answer for `document`; readers take its date from its URL."""
+  """Tells whether the document has a date, which readers of corpora take from its URL."""
   return document.date is not None
 
 
 def has_translation(document: Document, seed: int) -> bool:
-  """Tells whether a translator may be of use in `document` (paper, appendix A).
+  """Tells whether a translator may help in `document` (paper, appendix A).
 
-  Some chunk of ten words is in another language, surely enough, and there is English before and
-  after it. Chunks without letters do not count; a Chinese or Japanese character is a word.
+  A chunk of ten words must be in another language with a confidence above `FOREIGN_CONFIDENCE`, and
+  have chunks in English before and after it. Chunks without letters are ignored. A Chinese or
+  Japanese character counts as a word.
   """
   words = _CHUNK_WORD.findall(document.text)
   chunks = (' '.join(words[at:at + CHUNK_WORDS]) for at in range(0, len(words), CHUNK_WORDS))
@@ -67,20 +72,20 @@ def has_translation(document: Document, seed: int) -> bool:
              for language, confidence in languages[english[0]:english[-1]]) if english else False
 
 
-_RULES: dict[str, Callable[[Document, int], bool]] = {
+_HEURISTICS: dict[str, Callable[[Document, int], bool]] = {
   'Calculator': has_arithmetic,
   'Calendar': has_date,
   'MT': has_translation,
 }
 
 
-def _draw(document_id: str, seed: int) -> float:
-  """Returns a number in [0, 1) that depends on the document and the seed alone."""
+def _uniform(document_id: str, seed: int) -> float:
+  """Returns a pseudo-random number in [0, 1), a hash of the document's id and the seed."""
   return int.from_bytes(stable_hash(f'{seed} {document_id}')[:8], 'big') / 2**64
 
 
 def _numbers(text: str) -> tuple[list[int], list[float]]:
-  """Returns the numbers of `text`: the index of the word that each stands in, and its value."""
+  """Returns the numbers of `text` in order: the index of the word of each, and its value."""
   words = [match.start() for match in re.finditer(r'\S+', text)]
   positions, values = [], []
   for number in find_numbers(text):
@@ -91,9 +96,9 @@ def _numbers(text: str) -> tuple[list[int], list[float]]:
 
 
 def _has_result(positions: Sequence[int], values: Sequence[float]) -> bool:
-  """Tells whether a number is the result of an operation on two others near it.
+  """Tells whether a number is the result of an operation on two others in the same window.
 
-  Looks at the pairs within a window only: time is linear in the text.
+  Only pairs within a window are considered, so that the time is linear in the length of the text.
   """
   places = defaultdict(list)
   for number, value in enumerate(values):
@@ -114,7 +119,7 @@ def _has_result(positions: Sequence[int], values: Sequence[float]) -> bool:
 
 
 def _results(a: float, b: float) -> set[float]:
-  """Returns what the four operations make of two numbers, in either order, to two decimals."""
-  # Division by zero has no result; 0 stands for it, which a * b is then as well.
+  """Returns the results of the four operations on two numbers in either order, to two decimals."""
+  # Division by zero has no result. The 0 in its place adds nothing: a * b is 0 too.
   exact = (a + b, abs(a - b), a * b, a / b if b else 0.0, b / a if a else 0.0)
   return {round(value, 2) for value in exact}

@@ -1,9 +1,9 @@
-"""The few-shot prompts from which calls are sampled (paper, appendix A.2: structure, not wording).
+"""The few-shot prompts from which calls are sampled (paper, appendix A.2).
 
-A prompt is an instruction and demonstrations, each a text and the same text with calls in it; the
-calls carry no results. The text to annotate stands in it twice: as the input, and as the output
-that the model is about to write. Both stand on lines of their own, so that the text's tokens are
-the same as when it stands alone.
+The structure is the paper's, the wording is not. A prompt has an instruction and demonstrations: a
+text as the input, and as the output the same text with calls, which have no results. After the
+demonstrations comes the text to annotate, again as the input and as the output. It begins on a new
+line in both places, so that it has the same tokens as by itself.
 """
 
 import pathlib
@@ -21,8 +21,8 @@ class Prompt:
   """The prompt of one tool.
 
   Attributes:
-    tool: the tool's name as calls spell it.
-    instruction: what the model should do.
+    tool: the tool's name, spelled as in calls.
+    instruction: the task, in words.
     demonstrations: texts with calls, in the default syntax.
   """
 
@@ -31,38 +31,39 @@ class Prompt:
   demonstrations: tuple[str, ...]
 
   def pairs(self) -> list[tuple[str, str]]:
-    """Returns for each demonstration the text without and with calls."""
+    """Returns the text of each demonstration, without and with calls."""
     return [(DEFAULT_SYNTAX.remove(text, {self.tool}), text) for text in self.demonstrations]
 
-  def before(self, syntax: CallSyntax) -> str:
-    """Returns everything before the text to annotate, with calls spelled in `syntax`."""
+  def text_before_input(self, syntax: CallSyntax) -> str:
+    """Returns the part of the prompt before the text to annotate, with calls in `syntax`."""
     shown = [f'{_INPUT}{plain}{_OUTPUT}{_respell(text, self.tool, syntax)}\n\n'
              for plain, text in self.pairs()]
     return f'{_respell(self.instruction, self.tool, syntax)}\n\n{"".join(shown)}{_INPUT}'
 
-  def between(self) -> str:
-    """Returns what stands between the text and the output that repeats it."""
+  def text_before_output(self) -> str:
+    """Returns the part of the prompt between the text to annotate and its repetition."""
     return _OUTPUT
 
 
 def prompt_for(tool: str, file: str = '') -> Prompt:
-  """Returns the prompt in `file`, or else the package's own for the tool called `tool`.
+  """Returns the prompt in `file`; without a file, the package's prompt for `tool`.
 
   Raises:
-    UserError: the file is no prompt for this tool, or there is no file and it has no prompt.
+    UserError: the file is no prompt for this tool, or the package has none for it.
   """
   if file:
     return read_prompt(tool, pathlib.Path(file))
   if tool.lower() not in PROMPTS:
-    raise UserError(f'there is no prompt to sample calls to {tool} from; write one and set '
-                    f'{tool.lower()}/ToolConfig.prompt to its file')
+    raise UserError(f'there is no prompt for the tool {tool}; write one to a file, and set '
+                    f'{tool.lower()}/ToolConfig.prompt to the path of the file')
   return PROMPTS[tool.lower()]
 
 
 def read_prompt(tool: str, path: pathlib.Path) -> Prompt:
-  """Returns the prompt for `tool` in a text file: paragraphs, apart by blank lines.
+  """Reads a prompt for `tool` from a text file: paragraphs separated by blank lines.
 
-  The first one is the instruction, the others are demonstrations with calls, ` [Name(argument)]`.
+  The first paragraph is the instruction. The others are demonstrations, with calls as
+  ` [Name(argument)]`.
 
   Raises:
     UserError: the file cannot be read, or a demonstration has no call to the tool.
@@ -73,15 +74,17 @@ def read_prompt(tool: str, path: pathlib.Path) -> Prompt:
     raise UserError(f'cannot read the prompt {path}: {error}') from error
   instruction, *demonstrations = (' '.join(paragraph.split()) for paragraph in paragraphs)
   if not demonstrations:
-    raise UserError(f'{path}: a prompt is an instruction and, after blank lines, demonstrations')
+    raise UserError(f'{path} has no demonstration; write an instruction, and after blank lines '
+                    'texts with calls')
   for number, text in enumerate(demonstrations, 1):
     if not DEFAULT_SYNTAX.find(text, {tool}):
-      raise UserError(f'{path}: demonstration {number} has no call [{tool}(...)] behind a blank')
+      raise UserError(f'{path}: demonstration {number} has no call to {tool}; write it as '
+                      f'[{tool}(argument)], after a space')
   return Prompt(tool, instruction, tuple(demonstrations))
 
 
 def _respell(text: str, tool: str, syntax: CallSyntax) -> str:
-  """Returns `text` with its calls spelled in `syntax` instead of the default one."""
+  """Returns `text` with its calls, which are in the default syntax, written in `syntax`."""
   pieces, at = [], 0
   for span in DEFAULT_SYNTAX.find(text, {tool}):
     pieces += [text[at:span.start], syntax.request(span.call)]

@@ -1,45 +1,98 @@
-"""The outcome of an annotation, read from its folder: for notebooks and for the next stage."""
+"""The result of an annotation, read from its folder when it is used."""
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from toolformer_jax.annotation import report
-from toolformer_jax.annotation.pipeline import Annotation
-from toolformer_jax.annotation.run_dir import DOCUMENTS, MERGED, RunReader, stage_name
+from toolformer_jax.annotation import report as markdown
+from toolformer_jax.annotation.run_reader import MERGED, RunReader
+from toolformer_jax.annotation.tool_plan import ToolPlan
+from toolformer_jax.annotation.tool_summary import ToolSummary, tool_summaries
+from toolformer_jax.calls import CallSyntax
 from toolformer_jax.data.records import AnnotatedDocument, Document, ScoredCall
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class AnnotationResult:
-  """The outcome of an annotation.
+  """The result of an annotation.
+
+  Sequences of records are read chunk by chunk while they are iterated over, so that a run may be
+  larger than memory; they have a length and indices. All other fields are computed on first use.
 
   Attributes:
     documents: the texts, split where they were too long.
-    scored: by the tool's name, the calls that had a result, with their losses (paper, section 2).
+    scored: the calls that have a result, with their losses, by the tool's name (paper, section 2).
     annotated: the texts that keep a call, with their calls: C*.
-    counts: (by the tool's name) how many texts and calls passed each stage, as a row of the report.
-    summary: what became of the corpus, in Markdown.
-    examples: the calls that help most and those that just fail to, in Markdown; '' before the last
-      stage.
-    best_calls: the three best of each, kept and rejected, under headings.
-    time_table: seconds a text took in each stage, in Markdown.
-    complete: whether all stages are done, those of other shards included.
-    output_dir: the folder of the run; None if it was temporary.
+    counts: numbers of texts and calls after each stage, by the tool's name.
+    summary: what happened to the corpus and the calls, in Markdown.
+    examples: the kept and the rejected calls with the largest gains, in Markdown; '' while the run
+      is not complete.
+    best_calls: the three best kept and rejected calls of each tool, in Markdown.
+    time_table: seconds that a text took in each stage, in Markdown.
+    report: `summary` and `examples`, the content of report.md.
+    complete: whether all stages are complete, those of other shards included.
+    output_dir: the folder of the run; None if it is temporary.
   """
 
-  documents: tuple[Document, ...]
-  scored: Mapping[str, tuple[ScoredCall, ...]]
-  annotated: tuple[AnnotatedDocument, ...]
-  counts: Mapping[str, report.ToolRow]
-  summary: str
-  examples: str
-  best_calls: str
-  time_table: str
-  complete: bool
+  run: RunReader
+  plans: tuple[ToolPlan, ...]
+  max_text_tokens: int
+  syntax: CallSyntax
   output_dir: pathlib.Path | None
+
+  @property
+  def documents(self) -> Sequence[Document]:
+    return self.run.documents()
+
+  @property
+  def scored(self) -> Mapping[str, Sequence[ScoredCall]]:
+    return {plan.tool.name: self.run.calls(plan.tool.name, 'filter') for plan in self.plans}
+
+  @property
+  def annotated(self) -> Sequence[AnnotatedDocument]:
+    return self.run.annotated()
+
+  @functools.cached_property
+  def counts(self) -> Mapping[str, ToolSummary]:
+    return {tool.plan.tool.name: tool for tool in tool_summaries(self.run, self.plans)}
+
+  @functools.cached_property
+  def summary(self) -> str:
+    return markdown.overview(self.run, list(self.counts.values()), self.max_text_tokens)
+
+  @functools.cached_property
+  def examples(self) -> str:
+    if not self.complete:
+      return ''
+    return markdown.examples(self.counts.values(), self._texts_of_best_calls,
+                             self.run.tokenizer(), self.syntax)
+
+  @functools.cached_property
+  def best_calls(self) -> str:
+    return markdown.best_calls(self.counts.values(), self._texts_of_best_calls,
+                               self.run.tokenizer(), self.syntax, count=3)
+
+  @functools.cached_property
+  def time_table(self) -> str:
+    return markdown.time_table(self.run, self.plans)
+
+  @property
+  def report(self) -> str:
+    return f'{self.summary}\n\n{self.examples}\n'
+
+  @property
+  def complete(self) -> bool:
+    return self.run.is_complete(MERGED)
+
+  @functools.cached_property
+  def _texts_of_best_calls(self) -> dict[str, str]:
+    """The texts that the tables of calls quote, by document id."""
+    ids = {call.document_id for tool in self.counts.values()
+           for call in (*tool.best_kept, *tool.best_rejected)}
+    return {document.id: document.text for document in self.documents if document.id in ids}
 
   def to_records(self) -> list[dict[str, Any]]:
     """Returns a dict for each scored call, for a data frame: its fields, gain and text."""
@@ -48,27 +101,7 @@ class AnnotationResult:
             for calls in self.scored.values() for call in calls]
 
   def __repr__(self) -> str:
-    kept = sum(len(record.calls) for record in self.annotated)
+    counts = self.run.counts(MERGED)
+    kept = sum(counts[f'merged {plan.tool.name}'] for plan in self.plans)
     return (f'AnnotationResult({len(self.documents)} texts, {kept} kept calls in '
             f'{len(self.annotated)} of them)')
-
-
-def read_result(annotation: Annotation, folder: RunReader, output_dir: pathlib.Path | None
-                ) -> AnnotationResult:
-  """Returns what `folder` holds of `annotation`."""
-  plans: Sequence = annotation.plans
-  rows = report.tool_rows(folder, plans)
-  complete = folder.is_complete(MERGED)
-  return AnnotationResult(
-      documents=tuple(folder.read_all(DOCUMENTS, Document)),
-      scored={plan.tool.name: tuple(folder.read_all(stage_name(plan.tool.name, 'filter'),
-                                                    ScoredCall)) for plan in plans},
-      annotated=tuple(folder.read_all(MERGED, AnnotatedDocument)),
-      counts={row.plan.tool.name: row for row in rows},
-      summary=report.summary(folder, plans, annotation.settings),
-      examples=report.examples(folder, plans, annotation.model.tokenizer, annotation.syntax)
-      if complete else '',
-      best_calls=report.best_calls_sections(folder, plans, annotation.model.tokenizer,
-                                            annotation.syntax, 3),
-      time_table=report.time_table(folder, plans),
-      complete=complete, output_dir=output_dir)

@@ -1,4 +1,4 @@
-"""Why a call is kept: the loss of each token of a text, with and without the call."""
+"""The loss of each token of a text, with and without a call: why the call is kept or rejected."""
 
 import re
 from dataclasses import dataclass
@@ -13,16 +13,16 @@ from toolformer_jax.models.language_model import LanguageModel
 
 @dataclass(frozen=True)
 class TokenLosses:
-  """Losses of the tokens of a text, in nats; None for a first token that nothing predicts.
+  """The losses of all tokens of a text, in nats.
 
   Attributes:
     tokens: the text of each token.
-    position: index of the token before which the call stands.
-    no_call: losses of the text alone.
-    no_result: losses after the call with an empty result.
-    with_result: losses after the call with its result.
-    weights: of each token in the filter's weighted loss; 0 before the call and far after it.
-    gain: by how many nats the result lowers the weighted loss (paper, section 2).
+    position: index of the token that the call comes before.
+    no_call: losses of the text alone; the first is None if the model has no start token.
+    no_result: losses given the call with an empty result.
+    with_result: losses given the call with its result.
+    weights: weight of each token in the filter's loss; not zero for five tokens from `position` on.
+    gain: how much the result lowers the weighted loss, in nats (paper, section 2).
   """
 
   tokens: tuple[str, ...]
@@ -42,17 +42,17 @@ class TokenLosses:
 
 def token_losses(model: LanguageModel, text: str, *, call: str = '', position: int | None = None,
                  syntax: CallSyntax = DEFAULT_SYNTAX) -> TokenLosses:
-  """Returns the losses that decide about a call, token by token (paper, section 2).
+  """Returns the losses by which the filter judges a call, for each token (paper, section 2).
 
   Args:
     model: the model.
-    text: the text with the call and its result in it; or without, if `call` is given.
-    call: ` [Calculator(2 + 3) -> 5]`.
-    position: index of the token before which the call stands; needed with `call`.
-    syntax: how calls are spelled.
+    text: the text, with the call and its result in it if `call` is not given.
+    call: the call with its result, ` [Calculator(2 + 3) -> 5]`.
+    position: index of the token of `text` that the call comes before; needed with `call` alone.
+    syntax: how calls are written.
 
   Raises:
-    UserError: there is no call with a result, or more than one.
+    UserError: there is no call with a result, or more than one, or no token at `position`.
   """
   if not call:
     text, found, before = _cut_call(text, syntax)
@@ -82,10 +82,10 @@ def token_losses(model: LanguageModel, text: str, *, call: str = '', position: i
 
 def _cut_call(text: str, syntax: CallSyntax) -> tuple[str, Call, str]:
   """Returns the text without its one call, the call, and the text before it."""
-  names = set(re.findall(r'(\w+)\(', text))  # of whatever looks like a call
+  names = set(re.findall(r'(\w+)\(', text))  # of everything that looks like a call
   spans = [span for span in syntax.find(text, names) if span.call.result]
   if len(spans) != 1:
-    raise UserError(f'the text must have one call with a result, not {len(spans)}: write it like '
-                    '` [Calculator(2 + 3) -> 5]`')
+    raise UserError(f'the text must have one call with a result, not {len(spans)}; write the call '
+                    'as ` [Calculator(2 + 3) -> 5]`')
   span = spans[0]
   return text[:span.start] + text[span.end:], span.call, text[:span.start]

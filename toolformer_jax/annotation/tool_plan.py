@@ -31,7 +31,7 @@ class ToolPlan:
 
   def configuration(self) -> dict[str, Any]:
     """Returns what the results depend on, as JSON; the prompt by a hash of its text."""
-    text = self.prompt.before(DEFAULT_SYNTAX)
+    text = self.prompt.text_before_input(DEFAULT_SYNTAX)
     return dataclasses.asdict(self.config) | {
         'version': self.tool.version, 'prompt': hashlib.sha256(text.encode()).hexdigest()[:12]}
 

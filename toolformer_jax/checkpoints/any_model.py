@@ -6,20 +6,20 @@ import os
 import jax
 import numpy as np
 
-from toolformer_jax.checkpoints.loading import load_model
+from toolformer_jax.checkpoints.loading import ModelConfig, load_model
 from toolformer_jax.data.content_hash import identity
 from toolformer_jax.models.language_model import LanguageModel
 
 AnyModel = str | os.PathLike[str] | LanguageModel
 
 
-def as_model(model: AnyModel) -> LanguageModel:
-  """Returns `model`, loaded if it is a name or a path.
+def as_model(model: AnyModel, config: ModelConfig = ModelConfig()) -> LanguageModel:
+  """Returns `model`; if it is a name or a path, the checkpoint is loaded as `config` says.
 
   Raises:
     UserError: there is no such checkpoint.
   """
-  return model if isinstance(model, LanguageModel) else load_model(model)
+  return model if isinstance(model, LanguageModel) else load_model(model, config=config)
 
 
 def hash_of_model(model: AnyModel) -> str:

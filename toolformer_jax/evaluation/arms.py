@@ -1,8 +1,11 @@
 """The models that are compared, and how each decodes (paper, 4.1 and footnote 5)."""
 
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from toolformer_jax.errors import UserError, unknown
+from toolformer_jax.models.language_model import LanguageModel
 
 TITLES = {'base': 'base', 'cc': '+ CC', 'disabled': 'Toolformer (disabled)',
           'toolformer': 'Toolformer'}
@@ -34,6 +37,25 @@ class Arm:
   def disabled(self) -> bool:
     """Whether the start of a call has probability 0."""
     return self.name == 'disabled'
+
+
+def as_arms(arms: Mapping[str, str | os.PathLike[str] | LanguageModel] | Sequence[Arm]
+            ) -> tuple[list[Arm], dict[str, LanguageModel]]:
+  """Returns arms that are given as models by name, and the models that need not be loaded.
+
+  Returns:
+    the arms; and the LanguageModels among `arms`, by a label that is the checkpoint of their Arm.
+  """
+  if not isinstance(arms, Mapping):
+    return list(arms), {}
+  found, in_memory = [], {}
+  for name, model in arms.items():
+    checkpoint = str(model)
+    if isinstance(model, LanguageModel):
+      checkpoint = f'{model.source or "a model in memory"} ({name})'
+      in_memory[checkpoint] = model
+    found.append(Arm(name, checkpoint))
+  return found, in_memory
 
 
 def read_arms(text: str | None, checkpoint: str | None) -> list[Arm]:

@@ -76,6 +76,19 @@ class LockedFolder:
     """Waits until no other process is in this context: for what is done once for all shards."""
     return filelock.FileLock(self.path / '.turn')
 
+  def write_text(self, name: str, text: str) -> None:
+    """Writes a file of the folder that all shards share, as a whole.
+
+    Raises:
+      UserError: it cannot be written, for instance because the disk is full.
+    """
+    file = self.path / name
+    try:
+      with self.exclusively(), whole_file(file) as opened:
+        opened.write(text)
+    except OSError as error:
+      raise UserError(f'cannot write {file}: {error.strerror}') from error
+
   def _take_locks(self) -> None:
     """Locks this shard, after checking that the folder is not divided into another number of them.
 

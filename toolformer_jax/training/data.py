@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from toolformer_jax import calls, sharding
-from toolformer_jax.annotation.run_dir import MERGED, RunReader
+from toolformer_jax.annotation.run_reader import MERGED, RunReader
 from toolformer_jax.data import hub_datasets
 from toolformer_jax.data.content_hash import stable_hash
 from toolformer_jax.data.corpus import read_corpus
@@ -103,7 +103,7 @@ def _merged_texts(run: RunReader) -> Iterator[AnnotatedDocument]:
   if not run.is_complete(MERGED):
     raise UserError(f'{run.path} is no output folder of annotate, or the run has not ended; '
                     'start `toolformer annotate` again to finish it')
-  yield from run.read_all(MERGED, AnnotatedDocument)
+  yield from run.annotated()
 
 
 def _has_calls(file: pathlib.Path) -> bool:

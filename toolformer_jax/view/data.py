@@ -11,14 +11,19 @@ import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from toolformer_jax.annotation.run_dir import DOCUMENTS, MERGED, RunReader, stage_name
+from toolformer_jax.annotation.run_reader import (
+  CALL_RECORDS,
+  DOCUMENTS,
+  MERGED,
+  RunReader,
+  stage_name,
+)
 from toolformer_jax.data.records import Candidate, Document, ExecutedCall, ScoredCall
 from toolformer_jax.errors import UserError
 from toolformer_jax.tokenizer import Tokenizer
 
 KEPT, REJECTED, FAILED, PENDING = STATES = ('kept', 'rejected', 'failed', 'pending')
 STATE_NAMES = {KEPT: 'kept', REJECTED: 'rejected', FAILED: 'no result', PENDING: 'not scored yet'}
-_STAGES = {'sample': Candidate, 'execute': ExecutedCall, 'filter': ScoredCall}
 
 
 @dataclass(frozen=True)
@@ -129,10 +134,7 @@ class LiveRun:
     """
     self._folder = RunReader(path)
     self._limits = _limits(self._folder)
-    if not (path / 'tokenizer.json').exists():
-      raise UserError(f'{path} holds no tokenizer.json, by which calls are placed in their texts; '
-                      'the same annotate command again adds it')
-    self._tokenizer = Tokenizer.load(path)
+    self._tokenizer = self._folder.tokenizer()
     self._lock = threading.Lock()
     self._times: dict[str, dict[int, int]] = {}
     self._chunks: dict[int, tuple[tuple[int | None, ...], list[Text]]] = {}
@@ -157,7 +159,7 @@ class LiveRun:
       return self._run
 
   def _stage_names(self) -> list[str]:
-    of_tools = [stage_name(tool, stage) for tool in self._limits for stage in _STAGES]
+    of_tools = [stage_name(tool, stage) for tool in self._limits for stage in CALL_RECORDS]
     return [DOCUMENTS, *of_tools, MERGED]
 
   def _assemble(self, times: dict[str, dict[int, int]], stages: tuple[Stage, ...]) -> Run:
@@ -174,13 +176,9 @@ class LiveRun:
     documents = self._folder.read(DOCUMENTS, chunk, Document)
     calls: dict[str, list[Candidate]] = {document.id: [] for document in documents}
     for tool in self._limits:
-      stages = [self._folder.read(stage_name(tool, stage), chunk, kind)
-                for stage, kind in _STAGES.items() if chunk in times[stage_name(tool, stage)]]
+      stages = [self._folder.read_calls(tool, stage, chunk, documents)
+                for stage in CALL_RECORDS if chunk in times[stage_name(tool, stage)]]
       for call in _latest(stages):
-        if call.tool != tool or call.document_id not in calls:
-          raise UserError(f'chunk {chunk} of {self._folder.path / tool.lower()} has a call to '
-                          f'{call.tool} in the text {call.document_id}; that is no text of the '
-                          'chunk, or another tool')
         calls[call.document_id].append(call)
     return [Text(document, _ordered(calls[document.id])) for document in documents]
 
