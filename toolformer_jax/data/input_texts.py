@@ -34,7 +34,9 @@ def read_texts(path: pathlib.Path) -> Iterator[InputText]:
 
 
 def read_prompts(path: pathlib.Path) -> Iterator[InputText]:
-  """Yields the texts of JSON Lines, as `read_texts`; of any other file, what stands between line feeds.
+  """Yields the texts of JSON Lines, as `read_texts`; of any other file, its lines.
+
+  Only a line feed ends a line.
 
   Raises:
     UserError: the file cannot be read, or a line of it has no text.
