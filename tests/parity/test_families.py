@@ -48,13 +48,30 @@ FAMILIES = {
         'num_key_value_heads': 2, 'head_dim': 16, 'rope_parameters': {
             'rope_type': 'llama3', 'rope_theta': 1e3, 'factor': 8.0, 'low_freq_factor': 1.0,
             'high_freq_factor': 4.0, 'original_max_position_embeddings': 32}}),
+    'llama-yarn': (transformers.LlamaConfig, _LLAMA | {
+        'num_key_value_heads': 2, 'head_dim': 16, 'rope_parameters': {
+            'rope_type': 'yarn', 'rope_theta': 1e3, 'factor': 4.0,
+            'original_max_position_embeddings': 16}}),
+    'llama-yarn-mscale': (transformers.LlamaConfig, _LLAMA | {
+        'num_key_value_heads': 2, 'head_dim': 16, 'rope_parameters': {
+            'rope_type': 'yarn', 'rope_theta': 1e4, 'factor': 2.0, 'beta_fast': 16.0,
+            'beta_slow': 2.0, 'mscale': 0.7, 'mscale_all_dim': 1.0,
+            'original_max_position_embeddings': 32}}),
+    'llama-longrope': (transformers.LlamaConfig, _LLAMA | {
+        'num_key_value_heads': 2, 'head_dim': 8, 'rope_parameters': {
+            'rope_type': 'longrope', 'rope_theta': 1e4, 'factor': 1.0, 'attention_factor': 1.0,
+            'long_factor': [1.0, 1.5, 4.0, 8.0], 'short_factor': [1.0, 1.5, 4.0, 8.0],
+            'original_max_position_embeddings': 64}}),
     'mistral': (transformers.MistralConfig, _LLAMA | {
         'num_key_value_heads': 2, 'head_dim': 8, 'sliding_window': 48}),
+    'mistral-short-window': (transformers.MistralConfig, _LLAMA | {
+        'num_key_value_heads': 2, 'head_dim': 8, 'sliding_window': 7}),
     'qwen2': (transformers.Qwen2Config, _LLAMA | {
         'num_key_value_heads': 2, 'tie_word_embeddings': True,
         'rope_parameters': {'rope_type': 'default', 'rope_theta': 1e6}}),
     'qwen3': (transformers.Qwen3Config, _LLAMA | {'num_key_value_heads': 2, 'head_dim': 16}),
     'gemma3': (transformers.Gemma3TextConfig, _GEMMA),
+    'gemma3-scale': (transformers.Gemma3TextConfig, _GEMMA | {'query_pre_attn_scalar': 21}),
     'gemma3-pattern': (transformers.Gemma3TextConfig, _GEMMA | {
         'num_hidden_layers': 3, 'tie_word_embeddings': False, 'layer_types': [
             'sliding_attention', 'full_attention', 'sliding_attention']}),
@@ -159,7 +176,7 @@ def test_what_is_exported_is_what_was_imported_bit_by_bit(saved, tmp_path, famil
   ids = sequences(seed)[2]
   np.testing.assert_allclose(their_logprobs(loaded.eval(), (END, *ids)),
                              their_logprobs(theirs(family, seed), (END, *ids)), atol=1e-6)
-  assert type(loaded) is type(theirs(family, seed)) or family == 'mistral'
+  assert type(loaded) is type(theirs(family, seed))
 
 
 @pytest.mark.parametrize('family', ['gpt2', 'gptj', 'qwen3'])

@@ -15,6 +15,7 @@ import transformers
 from tokenizers.pre_tokenizers import ByteLevel
 
 from toolformer_jax.checkpoints.gguf import load_gguf
+from toolformer_jax.data.content_hash import identity
 from toolformer_jax.errors import UserError
 from toolformer_jax.inference.scoring import ScoreRequest, score
 from toolformer_jax.sharding import make_mesh
@@ -66,9 +67,12 @@ def shapes(architecture):
                   for name, shape in block.items()}
 
 
-def write(path, architecture, quantised, merges=('a b',), **changes):
-  """Writes a file with a byte-level tokenizer; matrices are `quantised`."""
-  writer = gguf.GGUFWriter(path, architecture)
+def write(path, architecture, quantised, merges=('a b',), tensors=(), split=0, **changes):
+  """Writes a file with a byte-level tokenizer; matrices are `quantised`.
+
+  `tensors` are more ones; a part has at most `split` tensors, if that is not 0.
+  """
+  writer = gguf.GGUFWriter(path, architecture, split_max_tensors=split)
   for name, value in (FIELDS[architecture] | changes).items():
     add = writer.add_float32 if isinstance(value, float) else writer.add_uint32
     add(f'{architecture}.{name}', value)
@@ -86,6 +90,8 @@ def write(path, architecture, quantised, merges=('a b',), **changes):
     tensor = rng.normal('norm.weight' in name, 0.15, shape).astype(np.float32)
     kind = quantised if len(shape) > 1 and shape[-1] % 256 == 0 else gguf.GGMLQuantizationType.F32
     writer.add_tensor(name, gguf.quantize(tensor, kind), raw_dtype=kind)
+  for name, tensor in dict(tensors).items():
+    writer.add_tensor(name, tensor)
   writer.write_header_to_file()
   writer.write_kv_data_to_file()
   writer.write_tensors_to_file()
@@ -113,11 +119,11 @@ def test_log_probabilities_are_the_same(tmp_path, architecture, quantised):
 
 
 @pytest.mark.parametrize(('changes', 'message'), [
-  ({'rope.scaling.attn_factor': 4.0}, 'field llama.rope.scaling.attn_factor is not understood'),
+  ({'rope.scaling.attn_factor': 4.0}, 'field llama.rope.scaling.attn_factor is not supported'),
   ({'rope.dimension_count': 8}, 'rope.dimension_count differs from the size of a head'),
   ({'block_count': 4}, 'lacks the tensor model.layers.3.'),
   ({'block_count': 2}, 'has a tensor blk.2.'),
-  ({'feed_forward_length': 512}, r'has the shape \(256, 64\), and the configuration says'),
+  ({'feed_forward_length': 512}, r'has the shape \(256, 64\), but the configuration says'),
 ])
 def test_what_does_not_fit_is_refused(tmp_path, changes, message):
   path = write(tmp_path / 'm.gguf', 'llama', gguf.GGMLQuantizationType.F32, **changes)
@@ -143,3 +149,37 @@ def test_a_broken_tokenizer_is_refused(tmp_path):
   path = write(tmp_path / 'm.gguf', 'llama', gguf.GGMLQuantizationType.F32, merges=['a c'])
   with pytest.raises(UserError, match='m.gguf has a broken tokenizer'):
     ours(path)
+
+
+def test_rotary_factors_divide_the_frequencies(tmp_path):
+  factors = np.array([1, 1, 1.5, 2, 4, 8, 8, 8], np.float32)
+  F32 = gguf.GGMLQuantizationType.F32
+  write(tmp_path / 'm.gguf', 'llama', F32)
+  theirs = transformers.AutoModelForCausalLM.from_pretrained(
+      tmp_path, gguf_file='m.gguf', dtype=torch.float32)
+  theirs.model.rotary_emb.inv_freq /= torch.tensor(factors)
+  path = write(tmp_path / 'factors.gguf', 'llama', F32, tensors={'rope_freqs.weight': factors})
+  ids = [257, *np.random.default_rng(1).integers(0, 256, 60).tolist()]
+  np.testing.assert_allclose(our_logprobs(ours(path), ids), their_logprobs(theirs, ids), atol=1e-4)
+  path = write(tmp_path / 'wrong.gguf', 'llama', F32, tensors={'rope_freqs.weight': factors[:3]})
+  with pytest.raises(UserError, match='rope_freqs.weight does not fit the model'):
+    ours(path)
+
+
+def test_a_split_model_is_read_whole(tmp_path):
+  F32 = gguf.GGMLQuantizationType.F32
+  whole = write(tmp_path / 'm.gguf', 'llama', F32)
+  write(tmp_path / 's.gguf', 'llama', F32, split=10)
+  parts = sorted(tmp_path.glob('s-*-of-*.gguf'))
+  assert len(parts) == 3
+  ids = [257, *np.random.default_rng(1).integers(0, 256, 60).tolist()]
+  np.testing.assert_array_equal(our_logprobs(ours(parts[0]), ids), our_logprobs(ours(whole), ids))
+  before = identity(str(parts[0]))
+  with pytest.raises(UserError, match='give the first part, s-00001-of-00003.gguf'):
+    ours(parts[2])
+  content = parts[2].read_bytes()
+  parts[2].write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+  assert identity(str(parts[0])) != before  # all parts are the model
+  parts[2].unlink()
+  with pytest.raises(UserError, match='s-00003-of-00003.gguf is not beside it'):
+    ours(parts[0])

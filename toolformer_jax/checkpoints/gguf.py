@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from toolformer_jax.checkpoints.families import Family, read_config
 from toolformer_jax.checkpoints.gguf_tokenizer import read_tokenizer
 from toolformer_jax.checkpoints.tensors import Header, build_model
+from toolformer_jax.data.content_hash import gguf_parts
 from toolformer_jax.errors import UserError
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.language_model import LanguageModel
@@ -31,7 +32,8 @@ _LLAMA_FIELDS = {
     'attention.layer_norm_rms_epsilon': 'rms_norm_eps', 'context_length': 'max_position_embeddings',
     'rope.freq_base': 'rope_theta', 'rope.freq_base_swa': 'rope_local_base_freq',
     'attention.sliding_window': 'sliding_window', 'attention.value_length': '', 'vocab_size': '',
-    'rope.dimension_count': '', 'rope.scaling.type': '', 'rope.scaling.factor': ''}
+    'rope.dimension_count': '', 'rope.scaling.type': '', 'rope.scaling.factor': '',
+    'rope.scaling.original_context_length': '', 'rope.scaling.finetuned': ''}
 _GPT2_FIELDS = {
     'block_count': 'n_layer', 'embedding_length': 'n_embd', 'feed_forward_length': 'n_inner',
     'attention.head_count': 'n_head', 'attention.layer_norm_epsilon': 'layer_norm_epsilon',
@@ -50,6 +52,7 @@ _GPT2_BLOCK = {'ln_1': 'attn_norm', 'attn.c_attn': 'attn_qkv', 'attn.c_proj': 'a
                'ln_2': 'ffn_norm', 'mlp.c_fc': 'ffn_up', 'mlp.c_proj': 'ffn_down'}
 _MAX_LAYERS = 10_000  # A damaged file must not make us list more names than fit in memory.
 _GEMMA_27B_LAYERS = 62
+_ROPE_FACTORS = 'rope_freqs.weight'
 
 
 def load_gguf(path: pathlib.Path, mesh: Mesh, dtype: str = 'float32') -> LanguageModel:
@@ -61,6 +64,13 @@ def load_gguf(path: pathlib.Path, mesh: Mesh, dtype: str = 'float32') -> Languag
   file = GgufFile(path)
   family, config = file.read_config()
   return build_model(family, config.replace(dtype=dtype), file, file.tokenizer, mesh)
+
+
+def _open(path: pathlib.Path) -> gguf.GGUFReader:
+  try:
+    return gguf.GGUFReader(path)
+  except (OSError, ValueError, IndexError, KeyError) as error:
+    raise UserError(f'{path} is not a readable GGUF file: {error}') from error
 
 
 class GgufFile:
@@ -79,19 +89,36 @@ class GgufFile:
       UserError: it is not a GGUF file, is truncated, or has an unsupported architecture.
     """
     self.where = str(path)
-    try:
-      reader = gguf.GGUFReader(path)
-    except (OSError, ValueError, IndexError, KeyError) as error:
-      raise UserError(f'{path} is not a readable GGUF file: {error}') from error
+    reader = _open(path)
     self._fields = reader.fields
+    if self._integer('split.no', 0):
+      self._other_parts(path)  # refuses it by name: only the first part has the other fields
     self.architecture = self._field('general.architecture')
     if not isinstance(self.architecture, str) or self.architecture not in _MODEL_TYPES:
       raise UserError(f'{path} has the architecture {self.architecture!r}; '
                       f'supported are {", ".join(_MODEL_TYPES)}')
+    tensors = [*reader.tensors, *(tensor for part in self._other_parts(path)
+                                  for tensor in _open(part).tensors)]
     names = self._names()
-    self._tensors = {names.get(tensor.name, tensor.name): tensor for tensor in reader.tensors}
+    self._tensors = {names.get(tensor.name, tensor.name): tensor for tensor in tensors}
+    factors = self._tensors.pop(_ROPE_FACTORS, None)
+    self._rope_factors = None if factors is None else tuple(map(float, factors.data))
     # Dequantized tensors are float32.
     self.headers = {name: Header(self._shape(name), 'float32') for name in self._tensors}
+
+  def _other_parts(self, path: pathlib.Path) -> list[pathlib.Path]:
+    """Returns the other files of a model that is split, of which this must be the first."""
+    if self._integer('split.count', 1) == 1:
+      return []
+    parts = gguf_parts(path)
+    if self._integer('split.no', 0) or not parts or path != parts[0]:
+      raise UserError(f'{path} is a part of a model that is split; give the first part'
+                      + (f', {parts[0].name}' if parts else ', whose name ends with '
+                         '-00001-of-0000N.gguf'))
+    if missing := [part for part in parts if not part.is_file()]:
+      raise UserError(f'{path} is the first of {len(parts)} parts, and {missing[0].name} is not '
+                      'beside it')
+    return parts[1:]
 
   def _field(self, name: str, default: Any = None) -> Any:
     if name in self._fields:
@@ -144,22 +171,34 @@ class GgufFile:
       fields |= {'activation_function': 'gelu_new'}
     elif kind == 'gemma3_text':
       # In all but the largest model, llama.cpp scales attention scores by the size of a head.
+      scalar = self._field(start + 'attention.key_length')
       if fields.get('num_hidden_layers') == _GEMMA_27B_LAYERS:
-        raise UserError(f'{self.where} is Gemma 3 27B, which is not supported')
-      fields |= {'hidden_activation': 'gelu_pytorch_tanh',
-                 'query_pre_attn_scalar': self._field(start + 'attention.key_length')}
+        scalar = fields['hidden_size'] / max(fields['num_attention_heads'], 1)
+      fields |= {'hidden_activation': 'gelu_pytorch_tanh', 'query_pre_attn_scalar': scalar}
     else:
       fields |= {'hidden_act': 'silu'}
-    factor = self._field(start + 'rope.scaling.factor', 1.0) or 1.0
-    scaling = self._field(start + 'rope.scaling.type', 'linear')
-    if scaling != 'none' and factor != 1:
-      fields['rope_scaling'] = {'rope_type': scaling, 'factor': factor}
+    fields['rope_scaling'] = self._rope_scaling(start + 'rope.scaling.')
     family, config = read_config(fields | {'vocab_size': self._vocab_size()}, self.where)
+    if self._rope_factors is not None:
+      try:
+        config = config.replace(rotary_divisors=self._rope_factors)
+      except ValueError as error:
+        raise UserError(f'{self.where}: {_ROPE_FACTORS} does not fit the model: {error}') from error
     for name in ('rope.dimension_count', 'attention.value_length'):
       if self._field(start + name, config.head_dim) != config.head_dim:
         raise UserError(f'{self.where}: {start}{name} differs from the size of a head, which is '
                         'not supported')
     return family, config
+
+  def _rope_scaling(self, start: str) -> dict[str, Any] | None:
+    """Returns the field `rope_scaling` of a config.json."""
+    factor = self._field(start + 'factor', 1.0) or 1.0
+    scaling = self._field(start + 'type', 'linear')
+    if scaling == 'none' or factor == 1:
+      return None
+    length = {} if scaling != 'yarn' else {
+        'original_max_position_embeddings': self._field(start + 'original_context_length')}
+    return {'rope_type': scaling, 'factor': factor, **length}
 
   def tokenizer(self) -> Tokenizer:
     """Returns the tokenizer that the metadata describe.

@@ -9,12 +9,21 @@ from toolformer_jax.tokenizer import Tokenizer
 _NORMAL, _CONTROL, _USER_DEFINED = 1, 3, 4  # token types of llama.cpp
 _LLAMA3 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
            r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
-# Pre-tokenization of byte-level tokenizers, by the names of llama.cpp.
+# Pre-tokenization of byte-level tokenizers, by the names of llama.cpp, several of which mean the
+# same.
+_GPT2 = {'split_digits': False}
+_SMOLLM = {'split_digits': True}
+_LLAMA_BPE = {'split_digits': False, 'pattern': _LLAMA3, 'ignore_merges': True}
+_SMAUG = {'split_digits': False, 'pattern': _LLAMA3}
+_QWEN2 = {'split_digits': False, 'pattern': _LLAMA3.replace('{1,3}', ''), 'nfc': True}
 _PRE_TOKENIZERS = {
-    'gpt-2': {'split_digits': False},
-    'smollm': {'split_digits': True},
-    'llama-bpe': {'split_digits': False, 'pattern': _LLAMA3, 'ignore_merges': True},
-    'qwen2': {'split_digits': False, 'pattern': _LLAMA3.replace('{1,3}', ''), 'nfc': True}}
+    'gpt-2': _GPT2, 'phi-2': _GPT2, 'jina-es': _GPT2, 'jina-de': _GPT2, 'jina-v2-es': _GPT2,
+    'jina-v2-de': _GPT2, 'gigachat': _GPT2, 'mellum': _GPT2,
+    'smollm': _SMOLLM, 'codeshell': _SMOLLM, 'exaone': _SMOLLM, 'starcoder': _SMOLLM,
+    'refact': _SMOLLM, 'minerva-7b': _SMOLLM,
+    'llama-bpe': _LLAMA_BPE, 'llama3': _LLAMA_BPE, 'llama-v3': _LLAMA_BPE, 'falcon3': _LLAMA_BPE,
+    'pixtral': _LLAMA_BPE, 'smaug-bpe': _SMAUG, 'dbrx': _SMAUG,
+    'qwen2': _QWEN2, 'deepseek-r1-qwen': _QWEN2, 'megrez': _QWEN2}
 
 
 def read_tokenizer(field: Callable[..., Any], where: str, vocab_size: int) -> Tokenizer:

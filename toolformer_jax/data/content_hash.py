@@ -3,10 +3,13 @@
 import hashlib
 import os
 import pathlib
+import re
 
 from toolformer_jax.data.catalogue import CATALOGUE, file_sha256
 from toolformer_jax.data.hub_datasets import PREFIXES, local_folder
 from toolformer_jax.errors import UserError
+
+_GGUF_PART = re.compile(r'(.+)-\d{5}-of-(\d{5})\.gguf')
 
 
 def stable_hash(*parts: int | str) -> bytes:
@@ -16,6 +19,13 @@ def stable_hash(*parts: int | str) -> bytes:
   or the batch in which things are processed.
   """
   return hashlib.sha256('\0'.join(map(str, parts)).encode('utf-8')).digest()
+
+
+def gguf_parts(path: pathlib.Path) -> list[pathlib.Path]:
+  """Returns all files of the split model that a file belongs to by its name; [] if to none."""
+  match = _GGUF_PART.fullmatch(path.name)
+  return [path.with_name(f'{match[1]}-{part:05}-of-{match[2]}.gguf')
+          for part in range(1, int(match[2]) + 1)] if match else []
 
 
 def identity(name: str | os.PathLike[str]) -> str:
@@ -45,6 +55,8 @@ def identity(name: str | os.PathLike[str]) -> str:
 def _content(path: pathlib.Path) -> str:
   """Returns the sha256 of a file, or one of the names and contents of all files of a folder."""
   try:
+    if parts := gguf_parts(path):
+      return hashlib.sha256('\n'.join(map(file_sha256, parts)).encode()).hexdigest()
     if path.is_dir():
       files = sorted(file for file in path.rglob('*') if file.is_file())
       lines = [f'{file.relative_to(path).as_posix()} {file_sha256(file)}' for file in files]

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.kv_cache import KVCache, Prefix
-from toolformer_jax.models.layers import rotary_angles
+from toolformer_jax.models.rotary import rotary_angles
 
 
 class AttentionInputs(NamedTuple):
@@ -66,8 +66,9 @@ def attention_inputs(
     windows = _window_masks(masks, absolute_BT, prefixes, config.sliding_window)
     masks = [jnp.stack([mask_BTS & window_BTS, mask_BTS])
              for mask_BTS, window_BTS in zip(masks, windows, strict=True)]
-    local = config.replace(rotary_base=config.local_rotary_base, rotary_scaling_factor=1.0,
-                           rotary_original_positions=0)
+    local = config.replace(
+        rotary_base=config.local_rotary_base, rotary_scaling_factor=1.0, rotary_beta_fast=0.0,
+        rotary_attention_factor=1.0, rotary_original_positions=0, rotary_divisors=())
     angles = jax.tree.map(lambda *pair: jnp.stack(pair), rotary_angles(positions_BT, local), angles)
   return AttentionInputs(angles, masks, segments_BT)
 

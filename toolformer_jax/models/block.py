@@ -4,12 +4,14 @@ from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from toolformer_jax.models.attention import Kernel, attend, attend_causal, attend_packed
 from toolformer_jax.models.attention_mask import AttentionInputs
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.kv_cache import KVCache, Prefix
-from toolformer_jax.models.layers import Einsum, Norm, apply_rotary
+from toolformer_jax.models.layers import Einsum, Norm
+from toolformer_jax.models.rotary import apply_rotary
 from toolformer_jax.sharding import constrain
 
 _ACTIVATIONS = {'silu': nn.silu, 'gelu_tanh': nn.gelu}
@@ -53,6 +55,8 @@ class Attention(nn.Module):
     if c.rotary_dim:
       q_BTNH = apply_rotary(q_BTNH, inputs.rotary_angles, c)
       k_BTKH = apply_rotary(k_BTKH, inputs.rotary_angles, c)
+    if c.attention_scale:  # attention itself scales by the size of a head
+      q_BTNH = q_BTNH * jnp.asarray(c.attention_scale * c.head_dim**0.5, q_BTNH.dtype)
     if self.kernel == 'xla':
       out_BTNH, cache = _attend_xla(q_BTNH, k_BTKH, v_BTKH, cache, layer, prefixes, inputs)
     else:

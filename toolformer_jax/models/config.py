@@ -32,13 +32,20 @@ class DecoderConfig:
     rotary_base: base of the geometric series of wavelengths (theta).
     rotary_scaling_factor: factor by which wavelengths are stretched, for contexts longer than the
       pretraining length.
-    rotary_original_positions: pretraining length of Llama 3's scaling, in tokens. 0 stretches all
-      wavelengths alike (linear scaling).
+    rotary_original_positions: pretraining length of Llama 3's and YaRN's scaling, in tokens. 0
+      stretches all wavelengths alike (linear scaling).
     rotary_low_freq_factor: of Llama 3's scaling. Wavelengths longer than
       rotary_original_positions / rotary_low_freq_factor are stretched by the whole factor.
     rotary_high_freq_factor: of Llama 3's scaling. Wavelengths shorter than
       rotary_original_positions / rotary_high_freq_factor are not stretched; between the two bounds
       frequencies are interpolated.
+    rotary_beta_fast, rotary_beta_slow: of YaRN's scaling (Peng et al. 2023), 0 for another one.
+      Pairs that rotate more than rotary_beta_fast times in the pretraining length are not
+      stretched, those that rotate less than rotary_beta_slow times by the whole factor.
+    rotary_attention_factor: of YaRN; rotated queries and keys are multiplied by it.
+    rotary_divisors: what each pair's frequency is divided by, instead of any of these scalings;
+      empty for none.
+    attention_scale: what attention scores are multiplied by; 0 stands for head_dim ** -0.5.
     parallel_block: attention and MLP both read the same norm, and their outputs are added (GPT-J).
     gated_mlp: the MLP's hidden layer is multiplied by an activated gate.
     activation: activation function of the MLP.
@@ -77,6 +84,11 @@ class DecoderConfig:
   rotary_original_positions: int = 0
   rotary_low_freq_factor: float = 1.0
   rotary_high_freq_factor: float = 4.0
+  rotary_beta_fast: float = 0.0
+  rotary_beta_slow: float = 0.0
+  rotary_attention_factor: float = 1.0
+  rotary_divisors: tuple[float, ...] = ()
+  attention_scale: float = 0.0
   parallel_block: bool = False
   gated_mlp: bool = True
   activation: Activation = 'silu'
@@ -110,6 +122,7 @@ class DecoderConfig:
     if self.sliding_window < 0 or (self.sliding_window and self.positions == 'learned'):
       raise ValueError(f'sliding_window {self.sliding_window} cannot be used with positions '
                        f'{self.positions!r}')
+    object.__setattr__(self, 'rotary_divisors', tuple(self.rotary_divisors))  # JSON has lists
     self._check_rotary()
 
   def _check_rotary(self) -> None:
@@ -121,6 +134,13 @@ class DecoderConfig:
     if self.rotary_high_freq_factor <= self.rotary_low_freq_factor:
       raise ValueError(f'rotary_high_freq_factor {self.rotary_high_freq_factor} must be larger '
                        f'than rotary_low_freq_factor {self.rotary_low_freq_factor}')
+    if len(self.rotary_divisors) not in (0, self.rotary_dim // 2):
+      raise ValueError(f'there are {len(self.rotary_divisors)} rotary_divisors for rotary_dim '
+                       f'{self.rotary_dim}, and there must be half as many')
+    if self.rotary_beta_fast and not (self.rotary_beta_fast > self.rotary_beta_slow > 0
+                                      and self.rotary_original_positions):
+      raise ValueError('YaRN needs rotary_beta_fast > rotary_beta_slow > 0 and '
+                       'rotary_original_positions')
     if (self.positions == 'learned') == bool(self.rotary_dim):
       raise ValueError(f'positions {self.positions!r} cannot be used with rotary_dim '
                        f'{self.rotary_dim}')

@@ -1,4 +1,4 @@
-"""Parts of a block: matrix products with adapters, norms, rotary embeddings."""
+"""Parts of a block: matrix products with adapters, and norms."""
 
 from collections.abc import Sequence
 
@@ -101,43 +101,3 @@ class Norm(nn.Module):
     if c.norm == 'layer':
       y = y + self.param('bias', _partitioned(nn.initializers.zeros, [None]), size, jnp.float32)
     return y.astype(c.dtype)
-
-
-def rotary_angles(positions_BT: jax.Array, config: DecoderConfig) -> tuple[jax.Array, jax.Array]:
-  """Returns sine and cosine for each position and frequency, [B, T, rotary_dim / 2], float32."""
-  angle = positions_BT[..., None].astype(jnp.float32) * rotary_frequencies(config)
-  return jnp.sin(angle), jnp.cos(angle)
-
-
-def rotary_frequencies(config: DecoderConfig) -> jax.Array:
-  """Returns each pair's rotation per position, in radians, [rotary_dim / 2], float32."""
-  c = config
-  exponent = jnp.arange(0, c.rotary_dim, 2, dtype=jnp.float32) / c.rotary_dim
-  frequency = c.rotary_base**-exponent
-  rotations = c.rotary_original_positions * frequency / (2 * jnp.pi)  # in the pretraining length
-  low, high = c.rotary_low_freq_factor, c.rotary_high_freq_factor
-  unscaled = jnp.clip((rotations - low) / (high - low), 0, 1)  # share of the original frequency
-  return frequency * ((1 - unscaled) / c.rotary_scaling_factor + unscaled)
-
-
-def apply_rotary(
-    x_BTNH: jax.Array, angles: tuple[jax.Array, jax.Array], config: DecoderConfig
-) -> jax.Array:
-  """Rotates the first `rotary_dim` dimensions of each head (Su et al. 2021).
-
-  Args:
-    x_BTNH: queries or keys.
-    angles: sine and cosine from `rotary_angles`.
-    config: says which dimensions form a pair.
-  """
-  sin, cos = (angle[:, :, None].astype(x_BTNH.dtype) for angle in angles)
-  rotary, rest = jnp.split(x_BTNH, [config.rotary_dim], -1)
-  interleaved = config.positions == 'rotary_interleaved'
-  if interleaved:
-    first, second = rotary[..., ::2], rotary[..., 1::2]
-  else:
-    first, second = jnp.split(rotary, 2, -1)
-  rotated = [first * cos - second * sin, second * cos + first * sin]
-  if interleaved:
-    rotated = [jnp.stack(rotated, -1).reshape(rotary.shape)]
-  return jnp.concatenate([*rotated, rest], -1)

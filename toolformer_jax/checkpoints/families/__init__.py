@@ -16,7 +16,7 @@ from toolformer_jax.errors import UserError, unknown
 from toolformer_jax.models.config import DecoderConfig
 
 # A configuration is exported as the first family that it fits.
-FAMILIES = (GPT2, GPTJ, GEMMA3, QWEN3, QWEN2, LLAMA, MISTRAL)
+FAMILIES = (GPT2, GPTJ, GEMMA3, MISTRAL, QWEN3, QWEN2, LLAMA)
 _BY_MODEL_TYPE = {family.model_type: family for family in FAMILIES}
 
 

@@ -1,10 +1,12 @@
 """The fields of a config.json of transformers, checked for presence, type and range.
 
 A field that changes the logits and is not supported must be an error: a model of which some
-settings are ignored would give wrong results.
+settings are ignored would give wrong results. Other fields that are not known are a warning.
 """
 
+import logging
 import math
+import re
 from typing import Any
 
 from toolformer_jax.errors import UserError
@@ -23,6 +25,10 @@ _IRRELEVANT = frozenset('''
   summary_proj_to_labels summary_type summary_use_proj task_specific_params tokenizer_class
   torch_dtype transformers.js_config transformers_version unsloth_fixed unsloth_version use_cache
 '''.split())
+# Names of unknown fields that may change the logits.
+_MAY_CHANGE_LOGITS = re.compile(
+    '(?i)act|alibi|attention|attn|audio|bias|cap|chunk|clip|conv|embed|expert|head|layer|logit|mask|'
+    'moe|multipl|norm|parallel|position|quant|rope|rotary|scal|sink|ssm|vision|window')
 _MISSING = object()
 _MAX_INTEGER = 2**31 - 1
 # The parameters of each type of rotary embeddings, and the fields of DecoderConfig.
@@ -30,7 +36,10 @@ _ROTARY_FIELDS = {
     'default': {}, 'linear': {'factor': 'rotary_scaling_factor'},
     'llama3': {'factor': 'rotary_scaling_factor', 'low_freq_factor': 'rotary_low_freq_factor',
                'high_freq_factor': 'rotary_high_freq_factor',
-               'original_max_position_embeddings': 'rotary_original_positions'}}
+               'original_max_position_embeddings': 'rotary_original_positions'},
+    'yarn': {'factor': 'rotary_scaling_factor', 'beta_fast': 'rotary_beta_fast',
+             'beta_slow': 'rotary_beta_slow', 'attention_factor': 'rotary_attention_factor',
+             'original_max_position_embeddings': 'rotary_original_positions'}}
 
 
 class ConfigFields:
@@ -120,6 +129,10 @@ class ConfigFields:
     given = dict(given)
     kind = given.pop('rope_type', given.pop('type', 'default'))
     given.pop('type', None)
+    if kind == 'longrope':
+      return self._long_rope(given)
+    if kind == 'yarn':
+      given = self._yarn(given)
     names = {'rope_theta': 'rotary_base', **(_rotary_fields(kind) or {})}
     if _rotary_fields(kind) is None or given.keys() != names.keys():
       raise self.error(f'rotary embeddings of the type {_short(kind)} with {", ".join(given)} are '
@@ -129,19 +142,60 @@ class ConfigFields:
         raise self.error(f'{name} must be a positive number, not {_short(value)}')
     return {names[name]: value for name, value in given.items()}
 
+  def _yarn(self, given: dict[str, Any]) -> dict[str, Any]:
+    """Returns the parameters of YaRN with those that were left to their defaults."""
+    given = {name: value for name, value in given.items() if value is not None}
+    scales = given.pop('mscale', 0), given.pop('mscale_all_dim', 0)
+    if not given.pop('truncate', True):
+      raise self.error('YaRN with truncate: false is not supported')
+    factor = given.get('factor')
+    if not all(map(_is_number, (*scales, factor))) or not factor:
+      raise self.error('factor, mscale and mscale_all_dim of YaRN must be positive numbers')
+    def log_scale(multiplier):
+      return 0.1 * multiplier * math.log(max(factor, 1.0)) + 1
+    attention_factor = log_scale(scales[0]) / log_scale(scales[1]) if all(scales) else log_scale(1)
+    return {'attention_factor': attention_factor, 'beta_fast': 32.0, 'beta_slow': 1.0, **given}
+
+  def _long_rope(self, given: dict[str, Any]) -> dict[str, Any]:
+    """Returns the fields of DecoderConfig for LongRoPE whose factors do not depend on the length.
+
+    Others would change the keys of a text while it grows.
+    """
+    divisors = given.get('long_factor')
+    if (divisors != given.get('short_factor') or given.get('attention_factor') != 1
+        or not isinstance(divisors, list) or not all(map(_is_number, divisors))
+        or not all(divisors) or not _is_number(given.get('rope_theta'))):
+      raise self.error('LongRoPE is supported only with the same factors, positive numbers, for '
+                       'short and long texts, and with attention_factor 1')
+    return {'rotary_base': given['rope_theta'], 'rotary_divisors': tuple(divisors)}
+
   def end(self) -> None:
-    """Raises UserError if a field was not taken, unless it is null or false."""
-    left = [name for name, value in self._left.items() if value is not None and value is not False]
-    if left:
-      raise self.error(f'the field {min(left)} is not supported, and may change what the model '
+    """Looks at the fields that were not taken; those that are null or false do not matter.
+
+    Raises:
+      UserError: one may change what the model computes.
+    """
+    left = sorted(name for name, value in self._left.items()
+                  if value is not None and value is not False)
+    if wrong := [name for name in left if _MAY_CHANGE_LOGITS.search(name)]:
+      raise self.error(f'the field {wrong[0]} is not supported, and may change what the model '
                        'computes')
+    if left:
+      logging.getLogger(__name__).warning(
+          '%s: unknown fields are ignored: %s', self.where, ', '.join(left))
 
 
 def rope_scaling(config: DecoderConfig) -> dict[str, Any] | None:
   """Returns the field `rope_scaling` of a config.json."""
+  if config.rotary_divisors:
+    divisors = list(config.rotary_divisors)
+    return {'rope_type': 'longrope', 'short_factor': divisors, 'long_factor': divisors,
+            'factor': 1.0, 'attention_factor': 1.0,
+            'original_max_position_embeddings': config.max_positions}
   if config.rotary_scaling_factor == 1:
     return None
-  kind = 'llama3' if config.rotary_original_positions else 'linear'
+  kind = ('yarn' if config.rotary_beta_fast
+          else 'llama3' if config.rotary_original_positions else 'linear')
   return {'rope_type': kind,
           **{theirs: getattr(config, ours) for theirs, ours in _ROTARY_FIELDS[kind].items()}}
 

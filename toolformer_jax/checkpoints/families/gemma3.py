@@ -32,8 +32,11 @@ def _read(f: ConfigFields) -> DecoderConfig:
       local_rotary_base=local.pop('rotary_base'),
       max_positions=f.integer('max_position_embeddings'),
       tied_head=f.flag('tie_word_embeddings', True))
-  if f.number('query_pre_attn_scalar', 256) != config.head_dim:
-    raise f.error('query_pre_attn_scalar differs from head_dim, which is not supported')
+  scalar = f.number('query_pre_attn_scalar', 256)
+  if scalar < 1 or scalar % 1:
+    raise f.error('query_pre_attn_scalar must be a positive integer')
+  if scalar != config.head_dim:
+    config = config.replace(attention_scale=scalar**-0.5)
   # The length comes first: a list of that many layers might not fit in memory.
   if kinds and (len(kinds) != config.layers or kinds != _layer_types(config)):
     raise f.error(f'layer_types are supported only if every {every}th layer is global')
@@ -45,7 +48,10 @@ def _read(f: ConfigFields) -> DecoderConfig:
 def _write(config: DecoderConfig) -> dict[str, Any]:
   return {
       **write_gated(config), 'attention_bias': config.qkv_bias,
-      'hidden_activation': 'gelu_pytorch_tanh', 'query_pre_attn_scalar': config.head_dim,
+      'hidden_activation': 'gelu_pytorch_tanh',
+      # Rounded, since transformers reads integers alone.
+      'query_pre_attn_scalar': round(config.attention_scale**-2) if config.attention_scale
+      else config.head_dim,
       'sliding_window': config.sliding_window, 'rope_local_base_freq': config.local_rotary_base,
       'layer_types': _layer_types(config)}
 

@@ -37,14 +37,12 @@ def write_gated(config: DecoderConfig) -> dict[str, Any]:
       'rope_theta': config.rotary_base, 'rope_scaling': rope_scaling(config)}
 
 
-def _read_like_llama(f: ConfigFields, window: int | None = None, **settings: Any) -> DecoderConfig:
+def _read_like_llama(f: ConfigFields, **settings: Any) -> DecoderConfig:
   """Returns the configuration of a family that differs from Llama by `settings`."""
   f.expect('hidden_act', 'silu')
-  positions = f.integer('max_position_embeddings')
   return read_gated(
       f, **f.rotary_settings(f.rotary()), tied_head=f.flag('tie_word_embeddings', False),
-      # A sliding window makes no difference to sequences that fit into it.
-      max_positions=min(positions, window or positions), **settings)
+      max_positions=f.integer('max_position_embeddings'), **settings)
 
 
 def _read_llama(f: ConfigFields) -> DecoderConfig:
@@ -54,7 +52,15 @@ def _read_llama(f: ConfigFields) -> DecoderConfig:
 
 
 def _read_mistral(f: ConfigFields) -> DecoderConfig:
-  return _read_like_llama(f, window=f.integer('sliding_window', None))
+  """Returns the configuration of a Mistral model, whose layers all have the sliding window."""
+  window = f.integer('sliding_window', None)
+  config = _read_like_llama(f)
+  if not window or window >= config.max_positions:  # it makes no difference
+    return config
+  if rope_scaling(config):
+    raise f.error('a sliding window with scaled rotary embeddings is not supported')
+  return config.replace(sliding_window=window, global_every=config.layers + 1,
+                        local_rotary_base=config.rotary_base)
 
 
 def _read_qwen2(f: ConfigFields) -> DecoderConfig:
@@ -77,6 +83,10 @@ def _refuse_sliding_window(f: ConfigFields) -> None:
 
 def _write_llama(config: DecoderConfig) -> dict[str, Any]:
   return {**_write_qwen3(config), 'mlp_bias': config.mlp_bias}
+
+
+def _write_mistral(config: DecoderConfig) -> dict[str, Any]:
+  return {**_write_qwen2(config), 'sliding_window': config.sliding_window}
 
 
 def _write_qwen2(config: DecoderConfig) -> dict[str, Any]:
@@ -121,10 +131,10 @@ def gated_weights(c: DecoderConfig) -> list[Weight]:
 LLAMA = Family(
     'llama', 'LlamaForCausalLM', _read_llama, _write_llama, gated_weights,
     is_family_of=lambda config: not config.qk_norm and config.qkv_bias == config.out_bias)
-# A Mistral model is exported as a Llama model.
+# Without its window, a Mistral model is exported as a Llama model.
 MISTRAL = Family(
-    'mistral', 'MistralForCausalLM', _read_mistral, _write_llama, gated_weights,
-    is_family_of=lambda config: False)
+    'mistral', 'MistralForCausalLM', _read_mistral, _write_mistral, gated_weights,
+    is_family_of=lambda config: config.sliding_window > 0 and not config.sandwich_norm)
 QWEN2 = Family(
     'qwen2', 'Qwen2ForCausalLM', _read_qwen2, _write_qwen2, gated_weights,
     is_family_of=lambda config: not config.qk_norm and config.qkv_bias and not config.out_bias)
