@@ -88,7 +88,7 @@ def test_adapters_are_merged(make_model, tmp_path):
   ({'hidden_size': None}, 'config.json has no field hidden_size'),
   ({'hidden_act': 'relu'}, "hidden_act is 'relu', which is not supported, only 'silu'"),
   ({'attn_logit_softcapping': 50.0}, 'the field attn_logit_softcapping is not supported'),
-  ({'rope_scaling': {'rope_type': 'yarn', 'factor': 4.0}}, "of the type 'yarn' with rope_theta, f"),
+  ({'rope_scaling': {'rope_type': 'dynamic', 'factor': 4.0}}, "of the type 'dynamic' with rope_th"),
   ({'rope_scaling': {'rope_type': 'llama3', 'factor': 4.0}}, "of the type 'llama3' with"),
   ({'rope_parameters': {'rope_type': 'default', 'rope_theta': 1e4, 'partial_rotary_factor': 0.5}},
    'with rope_theta, partial_rotary_factor are not supported'),
