@@ -290,3 +290,21 @@ def test_a_batch_of_the_wrong_length_is_a_failure_of_all():
   with Executor([Short()]) as executor:
     outcomes = executor.run([Request('Double', text) for text in 'ab'])
   assert all('1 results for 2 calls' in outcome.failure for outcome in outcomes)
+
+
+def test_a_tool_is_called_again_once_its_hung_calls_have_ended(monkeypatch):
+  monkeypatch.setattr('toolformer_jax.tools.executor._MAX_HUNG', 2)
+  released = threading.Event()
+  def answer(argument):
+    if argument == 'hang':
+      released.wait(60)
+    return 'x'
+  with Executor([tool(answer, name='Up')], ExecutorConfig(time_limit_s=0.1)) as executor:
+    def call(argument):
+      return executor.run([Request('Up', argument)])[0]
+    assert [call('hang').result for _ in range(2)] == [None, None]
+    assert 'not called while 2 calls' in call('quick').failure
+    released.set()
+    until = time.monotonic() + 10
+    while call('quick').result != 'x':
+      assert time.monotonic() < until

@@ -26,8 +26,8 @@ _MAX_REASON_CHARS = 200
 # removes whitespace.
 _SLACK = 8
 _TIME_LIMIT = 'time limit'
-# After so many timeouts a tool is not called any more: each one leaves a thread behind.
-_MAX_TIMEOUTS = 50
+# A tool is not called while so many of its calls run past their time limit: each keeps a thread.
+_MAX_HUNG = 50
 
 
 @dataclass(frozen=True)
@@ -134,6 +134,7 @@ class Executor:
     self._lock = threading.Lock()
     self._waiting: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
     self.counts = {name: ToolCounts() for name in self._tools}
+    self._hung = Counter()
     for _ in range(config.workers):
       _start_thread(self._work)
 
@@ -238,13 +239,21 @@ class Executor:
       answers = [_failure(error)] * len(job.requests)
     finally:
       clock.cancel()
-    return self._settle(job, answers)
+    wanted = self._settle(job, answers)
+    if not wanted:
+      self._count_hung(job, -1)
+    return wanted
 
   def _abandon(self, job: _Job, limit_s: float) -> None:
     """Gives up on `job`, which exceeds its time limit, and replaces its thread."""
     late = Answer(None, f'{_TIME_LIMIT}: no result within {limit_s:g} seconds', lasting=False)
     if self._settle(job, [late] * len(job.requests)):
+      self._count_hung(job, 1)
       _start_thread(self._work)
+
+  def _count_hung(self, job: _Job, change: int) -> None:
+    with self._lock:
+      self._hung[job.requests[0].tool] += change
 
   def _stored(self, tool: Tool, job: _Job) -> list[Answer]:
     """Returns the stored answers, or none if one is missing, so that batches stay the same."""
@@ -254,8 +263,8 @@ class Executor:
     return found if all(found) else []
 
   def _call(self, tool: Tool, requests: Sequence[Request]) -> list[Answer]:
-    if self.counts[tool.name].timeouts >= _MAX_TIMEOUTS:
-      raise TimeoutError(f'not called any more after {_MAX_TIMEOUTS} timeouts')
+    if self._hung[tool.name] >= _MAX_HUNG:
+      raise TimeoutError(f'not called while {_MAX_HUNG} calls run past their time limit')
     if isinstance(tool, BatchTool):
       results = tool.call_many([request.argument for request in requests],
                                [request.context for request in requests])
