@@ -1,11 +1,12 @@
-"""Does it matter that the filter puts a call before the whole text, and not where it belongs?
+"""The filter's losses with the call before the whole text, against the call in its place.
 
     python experiments/ablation_filter.py --run D --checkpoint C --calls 200
 
-D is an output folder of `toolformer annotate` with that model. Scores calls in both ways, the
-paper's (footnote 3) and in place, and compares what each would keep, what it costs, and how many of
-the kept calls copy from the text after them, which `look_ahead_guard` would drop. In place, calls
-of one text could share what comes before them; here they do not.
+D is an output folder of `toolformer annotate` with that model. Scores calls in both ways: before
+the text, as the paper does (footnote 3), and in place. Compares which calls each way would keep,
+how long it takes, and how many of the kept calls copy from the text after them, which
+`look_ahead_guard` would drop. In place, calls of one text could share the computation of the text
+before them; here they do not.
 """
 
 import argparse

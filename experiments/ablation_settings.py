@@ -1,12 +1,12 @@
-"""What does a setting do to what comes out in the end? One of them is changed at a time.
+"""The effect of single settings on the scores: one setting is changed at a time.
 
     python experiments/ablation_settings.py --gin_file answers.gin --corpus F --tools calculator \\
         --checkpoint smollm2-135m --tasks svamp --data_dir D \\
         --change AnnotationConfig.look_ahead_guard=False calculator/ToolConfig.tau_f=0.3 \\
                  FinetuneConfig.mask_results=True GenerationConfig.max_calls=3
 
-Annotates, fine-tunes and evaluates as configured, and once more for each change. Of a change to the
-training the calls are those of the configuration, and of one to the evaluation the model is, too.
+Annotates, fine-tunes and evaluates as configured, and once more for each change. A change to the
+training uses the calls of the unchanged run, and a change to the evaluation also its model.
 """
 
 import argparse
@@ -29,11 +29,11 @@ def add(parser: argparse.ArgumentParser) -> None:
   """Declares the options."""
   stages.add(parser)
   parser.add_argument('--change', nargs='+', required=True, metavar='NAME=VALUE',
-                      help='settings to change, each alone; written as after --gin.')
+                      help='settings, of which one at a time is changed; written as after --gin.')
 
 
 def run(args: argparse.Namespace) -> str:
-  """Does what is asked for and returns a table with a row for each change."""
+  """Runs all stages and returns a table with a row for each change."""
   stages.check(args, *args.change)
   if args.dry_run:
     return (f'# {TITLE}\n\n{args.corpus} by {args.checkpoint}, as configured and with each of: '
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> str:
 
 
 def row(args: argparse.Namespace, change: str = '') -> list[str]:
-  """Does what `change` makes different, without one everything; returns what came of it."""
+  """Runs the stages that `change` affects, without a change all; returns a row of the table."""
   first, own = first_stage(change), args.output_dir / (change or CONFIGURED).replace('/', '.')
   calls, model = ((args.output_dir / CONFIGURED if first > stage else own) / name
                   for stage, name in enumerate(('calls', 'model')))
@@ -63,7 +63,7 @@ def row(args: argparse.Namespace, change: str = '') -> list[str]:
 
 
 def first_stage(change: str) -> int:
-  """Returns the first stage that a change concerns: 0 annotates, 1 trains, 2 evaluates."""
+  """Returns the first stage that a change affects: 0 annotates, 1 trains, 2 evaluates."""
   if change.startswith(_OF_EVALUATION):
     return 2
   return 1 if change.startswith(_OF_TRAINING) else 0

@@ -1,14 +1,15 @@
-"""How many calls would be kept with another tau_f or k, and how many of them are right?
+"""How many calls other values of tau_f and k would keep, and how many of them are right.
 
     python experiments/ablation_thresholds.py --run D
 
-D is an output folder of `toolformer annotate`. For each tau_f, and each k up to the run's: the
-calls that would be kept and the texts with one. Of the calculator also the share whose result is
-the number that the text states next, which no rule of the filter looks at. Needs no model.
+D is an output folder of `toolformer annotate`. For each tau_f, and each k up to that of the run,
+prints the number of calls that would be kept, and of texts with one. For the calculator it also
+prints the share of calls whose result is the number that the text states next, which the filter
+does not check. Needs no model.
 
-Gains of calls whose third loss was not computed (`early_reject`) are bounds: below the run's own
-tau_f the rows count too many calls, and are marked. Positions at which no sample was a call are not
-known to have been among the k likeliest.
+The gain of a call whose third loss was not computed (`early_reject`) is an upper bound: below the
+run's own tau_f the counts are too high, and are marked. Positions where no sample was a call are
+missing in the ranking by probability.
 """
 
 import argparse
@@ -53,7 +54,7 @@ def run(args: argparse.Namespace) -> str:
 
 
 def ranked(calls: Iterable[ExecutedCall]) -> dict[tuple[str, int], int]:
-  """Returns of each text and position with a call how many of the text's are likelier."""
+  """Returns the rank of each position with a call in its text, from 0 for the most probable."""
   found = defaultdict(dict)
   for call in calls:
     found[call.document_id][call.position] = call.probability
@@ -80,7 +81,7 @@ def rows(calls: Sequence[ScoredCall], ranks: dict[tuple[str, int], int],
 
 def kept_with(calls: Sequence[ScoredCall], ranks: dict[tuple[str, int], int],
               documents: Sequence[Document], tau_f: float, k: int) -> list[ScoredCall]:
-  """Returns what of one tool's calls would be in C*."""
+  """Returns those of one tool's calls that C* would contain."""
   chosen = [call for call in calls if ranks[call.document_id, call.position] < k]
   records, _ = merge(documents, chosen, dict.fromkeys({call.tool for call in calls}, tau_f))
   return [call for record in records for call in record.calls]

@@ -3,8 +3,8 @@
     python experiments/all.py --data_dir D --arms base=C0,cc=C1,disabled=C2,toolformer=C2 \\
         --checkpoint C2 --run R --sizes 124=C3 355=C4
 
-What lacks its data, its run or its sizes is left out with the reason; what is done is not done
-again. --dry_run prints the plan of everything.
+A section without its data, run or sizes is left out, and the report says why. Results that exist
+are not computed again. --dry_run prints the plan of all sections.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> str:
-  """Runs every section; one that cannot be done does not stop the others."""
+  """Runs every section; a failure of one does not stop the others."""
   parts = [f'# {TITLE}']
   for section in SECTIONS:
     needed = _NEEDS.get(section)

@@ -1,12 +1,11 @@
-"""Makes a corpus for the calculator of GSM8K's training problems: each ends with its answer.
+"""Makes a corpus for the calculator from GSM8K's training problems; each text ends with the answer.
 
     python experiments/answer_corpus.py --data ../shared/data/gsm8k/train.jsonl.gz --output F
 
-A text is a problem, the statements of its solution without the equations in them, and, instead of
-the last statement, `The answer is N.`: the form in which word problems are asked in the evaluation.
-That is a reformatting of the corpus, to be declared beside what comes of it. There is neither a
-call nor an equation in it. Dev questions are left out, and so are long texts, and solutions that
-end with anything but one equation.
+A text is a problem and its solution without equations, in which `The answer is N.` replaces the
+last statement, as the prompts of the evaluation end. Results with this corpus have to be reported
+with this reformatting. It contains no calls and no equations. Dev questions, long texts, and
+solutions that do not end with exactly one equation are left out.
 """
 
 import argparse
@@ -34,7 +33,7 @@ def main() -> None:
 
 
 def answered(path: pathlib.Path, max_words: int) -> Iterator[Document]:
-  """Yields the problems of a file that can be put so."""
+  """Yields the problems of a file that can be written in this form."""
   for number, problem in enumerate(read_gsm8k(path)):
     text = None if is_dev(problem.question) else with_answer(problem)
     if text and len(text.split()) <= max_words:
@@ -42,7 +41,7 @@ def answered(path: pathlib.Path, max_words: int) -> Iterator[Document]:
 
 
 def with_answer(problem: Problem) -> str | None:
-  """Returns a problem, how its solution begins, and its answer; None if that cannot be told."""
+  """Returns a problem in this form; None if it cannot be written so."""
   solution, _, answer = problem.answer.rpartition('####')
   *statements, last = solution.strip().split('\n')
   told = collapse_gsm8k('\n'.join(statements))[0]

@@ -2,11 +2,11 @@
 
     python experiments/balanced_calls.py --runs runs/answers --output train.jsonl --dev dev.jsonl
 
-A small model proposes products far more often than quotients, whatever the problem: what it finds
-and learns from teaches it to multiply even more. The texts come from annotation runs, and are the
-data and the --dev of `toolformer finetune`. A text with a rare operation is repeated until there
-are about as many of it as of the most frequent one, but at most --most times. What is held out is
-taken out before, so that none of it is trained on. Texts without calls are left out.
+A small model samples products far more often than quotients, whatever the problem, and learns from
+its own calls to multiply even more. The texts come from annotation runs; the output files are
+--data and --dev of `toolformer finetune`. Texts with a rare operation are repeated until there are
+about as many as of the most frequent operation, but at most --most times. Held-out texts are
+removed first, so that none of them is trained on. Texts without calls are left out.
 """
 
 import argparse
@@ -26,7 +26,7 @@ DEV_TEXTS = 1000  # the paper's; a tenth of few texts
 
 
 def main() -> None:
-  """Writes both files, and prints what is in the first."""
+  """Writes both files, and prints the counts of the first."""
   parser = cli.Parser(description=__doc__,
                       formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--runs', nargs='+', required=True, metavar='D')

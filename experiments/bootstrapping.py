@@ -1,10 +1,10 @@
-"""Rounds of annotating and fine-tuning, each sampling calls from the model of the one before.
+"""Rounds of annotating and fine-tuning; each samples calls from the model of the round before.
 
     python experiments/bootstrapping.py --gin_file answers.gin --corpus F --tools calculator \\
         --checkpoint smollm2-135m --tasks svamp --data_dir D --rounds 3 --texts 480 --limit 200
 
-The paper's own suggestion for the few calls that the calculator gets (section 7). A round annotates
-the next TEXTS texts of the corpus, the first one by the checkpoint itself; fine-tunes the
+The paper suggests this because few calls to the calculator are found (section 7). A round annotates
+the next TEXTS texts of the corpus, the first round with the checkpoint itself; fine-tunes the
 checkpoint on the calls of all rounds so far, each about EPOCHS times; and evaluates.
 """
 
@@ -37,7 +37,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> str:
-  """Does all rounds and returns a table with a row for each."""
+  """Runs all rounds and returns a table with a row for each."""
   stages.check(args)
   parts = divided(args)
   if args.dry_run:
@@ -63,7 +63,7 @@ def divided(args: argparse.Namespace) -> list[list[Document]]:
 
 
 def row(args: argparse.Namespace, number: int, texts: list[Document]) -> list[str]:
-  """Does a round and returns what came of it."""
+  """Runs a round and returns its row of the table."""
   folders = [args.output_dir / f'round{i}' for i in range(number + 1)]
   own, sampler = folders[-1], folders[-2] / 'model' if number else args.checkpoint
   own.mkdir(parents=True, exist_ok=True)

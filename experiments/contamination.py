@@ -1,11 +1,11 @@
-"""How much of the evaluation sets stands in C*, or in what the tools search.
+"""How much of the evaluation sets is contained in C*, or in the corpus of the search.
 
     python experiments/contamination.py --run D --search F --evaluation svamp=F1 nq=F2
 
-A question is found in a text if one of its runs of n words (8 by default, in lower case, without
-punctuation) stands there; questions with fewer words are looked for as a whole. Files of evaluation
-sets may be of any form (JSON, JSON Lines, XML, text, gzipped or not): each string of four words or
-more in them counts as a question or a sentence of it.
+A question is found in a text if the text contains one of its n-grams (8 words by default, in lower
+case, without punctuation). Shorter questions are looked for as a whole. Files of evaluation sets
+may have any format (JSON, JSON Lines, XML or text, gzipped or not): each string of at least four
+words in them counts as a question or a sentence of one.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""Figure 4: what models of several sizes gain by tools.
+"""Figure 4: the gain by tools for models of several sizes.
 
     python experiments/figure4_scaling.py --sizes 124=C1 355=C2 --data_dir D
 
-A size is in millions of parameters, its checkpoint one that was fine-tuned with the calculator, QA
-and the search, the only tools here. Draws OUTPUT_DIR/figure4.png and .pdf.
+A size is the number of parameters in millions. Its checkpoint was fine-tuned with the calculator,
+QA and the search, the only tools of the figure. Draws OUTPUT_DIR/figure4.png and .pdf.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""How well languages are told apart, and how well Apertium translates, on FLORES-200.
+"""Accuracy of language identification and BLEU of Apertium on FLORES-200.
 
     python experiments/language_tools.py --flores DIRECTORY
 
@@ -22,7 +22,7 @@ _TRANSLATED = ('es', 'fr', 'pt')
 
 
 def main() -> None:
-  """Prints the share of sentences whose language is told right, and BLEU by language."""
+  """Prints the share of sentences whose language is identified, and BLEU by language."""
   parser = cli.Parser(description=__doc__,
                       formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--flores', required=True, type=pathlib.Path, metavar='D')
@@ -31,7 +31,7 @@ def main() -> None:
   told = {language: [identify_language(line)[0] == language for line in read(args.flores, language)]
           for language in _TOLD}
   for language, right in told.items():
-    print(f'{language}: {sum(right) / len(right):.1%} of {len(right)} told')
+    print(f'{language}: {sum(right) / len(right):.1%} of {len(right)} identified')
   everything = [right for language in told.values() for right in language]
   print(f'all: {sum(everything) / len(everything):.1%} of {len(everything)}')
   tool = MachineTranslation(Apertium(), identify_language)

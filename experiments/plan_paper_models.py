@@ -1,13 +1,13 @@
-"""The paper's five models on five TPU slices: what fits, and how fast it can be at most.
+"""The paper's five models on five TPU slices: which steps fit, and bounds of their speed.
 
     python experiments/plan_paper_models.py --output plans.jsonl
     python experiments/plan_paper_models.py --output plans.jsonl --models gptj_6b --slices v5e-8
 
-For each model and slice: fine-tuning (section 4.1: 128 rows of 1,024 tokens, of which as many are
-computed at a time as fit; all weights, by the settings of tpu.gin), scoring of 64 rows of 512
-tokens, and decoding of 64 texts in a cache of 1,024 tokens. All of it is the TPU compiler's word;
-no TPU is needed, and nothing is measured. A plan takes the compiler a minute or two: each is kept
-in the output file, and the same command continues where it stopped. The table is in Markdown.
+Plans three steps for each model and slice: fine-tuning (section 4.1: 128 rows of 1,024 tokens, of
+which as many are computed at a time as fit; all weights, with the settings of tpu.gin), scoring of
+64 rows of 512 tokens, and decoding of 64 texts in a cache of 1,024 tokens. The figures are those of
+the TPU compiler, not measurements, and no TPU is needed. A plan takes a minute or two. Plans are
+kept in the output file, and the same command continues where it stopped. The table is in Markdown.
 """
 
 import argparse

@@ -1,11 +1,11 @@
-"""The whole way on two CPU cores in minutes: real model, real text, real tools.
+"""The whole pipeline on two CPU cores in minutes: real model, real text, real tools.
 
     make quickstart
 
-Fetches SmolLM2-135M-Instruct, word problems and a piece of Wikipedia; finds the calls to a
-calculator and to a Wikipedia search that help the model to predict them; fine-tunes the model on
-the texts with calls; lets it call the tools. Ends with a report, which is also in
-runs/quickstart/report.md. Started again, it continues where it stopped.
+Fetches SmolLM2-135M-Instruct, word problems and an excerpt of Wikipedia; finds the calls to a
+calculator and to a Wikipedia search that help the model to predict these texts; fine-tunes the
+model on the texts with calls; and lets it call the tools. Prints a report and writes it to
+runs/quickstart/report.md. The same command continues a run that was stopped.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""What the scripts of the paper's tables share: options, a plan, our figures beside the paper's.
+"""Functions that the scripts of the paper's tables share.
 
-Every script takes the options of `toolformer evaluate` but for --tasks, and --dry_run. What was
-computed before is not computed again.
+Every script takes the options of `toolformer evaluate` except --tasks, and --dry_run. Results that
+exist are not computed again.
 """
 
 import argparse
@@ -35,16 +35,16 @@ def command(script: str, title: str, tasks: Sequence[str]) -> int:
 
 def main(script: str, title: str, run: Callable[[argparse.Namespace], str],
          add: Callable[[argparse.ArgumentParser], None], folder: pathlib.Path | None = None) -> int:
-  """Reads the options that `add` declares, does `run`, prints what it returns and keeps it.
+  """Parses the options that `add` declares, calls `run`, and prints the report that it returns.
 
-  It is kept in OUTPUT_DIR/<script>.md; the folder is by default one of the script's name.
+  The report is also written to OUTPUT_DIR/<script>.md. `folder` is the default of OUTPUT_DIR.
   """
   def work() -> None:
     parser = cli.Parser(prog=f'{script}.py', description=title, allow_abbrev=False)
     add(parser)
     parser.add_argument('--output_dir', type=pathlib.Path, metavar='O',
                         default=folder or ROOT / script)
-    parser.add_argument('--dry_run', action='store_true', help='only print what is to be done')
+    parser.add_argument('--dry_run', action='store_true', help='only print what would be done')
     args = cli.parse(parser, sys.argv[1:])
     cli.log_to_stderr()
     text = run(args)
@@ -58,7 +58,7 @@ def main(script: str, title: str, run: Callable[[argparse.Namespace], str],
 
 def benchmark_table(args: argparse.Namespace, title: str, tasks: Sequence[str],
                     folder: pathlib.Path) -> str:
-  """Evaluates `tasks` and returns ours beside the paper's; of a dry run, the plan."""
+  """Evaluates `tasks` and returns our figures beside the paper's; of a dry run, the plan."""
   config = options.configuration(args)
   how = evaluate.how(args, config)
   arms = read_arms(args.arms, args.checkpoint)
@@ -74,14 +74,14 @@ def benchmark_table(args: argparse.Namespace, title: str, tasks: Sequence[str],
 
 def compared(title: str, plan: EvaluationPlan, results: EvaluationResult,
              folder: pathlib.Path) -> str:
-  """Returns ours beside the paper's, in Markdown."""
+  """Returns our figures beside the paper's, in Markdown."""
   parts = [f'# {title}', markdown_table(comparison.figure_rows(plan, results))]
   if len(findings := comparison.finding_rows(plan, results)) > 1:
     parts += ['## Findings', markdown_table(findings)]
   if len(used := comparison.tool_use_rows(plan, results)) > 1:
     parts += ['## Tool use', markdown_table(used)]
   if results.breakdowns:
-    parts += ['## What became of Toolformer\'s answers',
+    parts += ['## Toolformer\'s answers by outcome',
               markdown_table(breakdown_rows(plan, results))]
   gone = {**results.skipped, **results.failed}
   if gone:
@@ -92,7 +92,7 @@ def compared(title: str, plan: EvaluationPlan, results: EvaluationResult,
 
 
 def planned(plan: EvaluationPlan, folder: pathlib.Path) -> str:
-  """Returns what an evaluation would ask, and about how much work that is."""
+  """Returns the questions that an evaluation would ask, and an estimate of the work."""
   rows = [['task', 'arms', 'items', 'tokens to read', 'tokens to write, at most']]
   for task in plan.tasks:
     arms = [arm for arm in plan.arms if isinstance(task, QuestionTask) or not arm.calls]
@@ -111,4 +111,4 @@ def planned(plan: EvaluationPlan, folder: pathlib.Path) -> str:
                  f'{len(items) * (len(arms) * wanted + called * bool(wanted)):,}'])
   tools = f'Tools: {", ".join(plan.tool_names) or "none"}.'
   return '\n\n'.join([markdown_table(rows), tools,
-                      f'Output: {folder}. What it holds is not computed again.'])
+                      f'Output: {folder}. Results in it are not computed again.'])

@@ -1,4 +1,4 @@
-"""Records what the code computes, and compares two recordings.
+"""Records numbers that the code computes, and compares two recordings.
 
 For changes of the code that must not change a number.
 
@@ -9,8 +9,8 @@ For changes of the code that must not change a number.
 
 A recording holds the quickstart (annotation and the losses of its training), 64 texts that its
 model generates with tools, its answers to 100 problems of SVAMP, and the plan of GPT-J 6B on eight
-chips of a TPU v5e. Files of records have to be equal line by line, but for the names of fields;
-losses of training to 1e-6.
+chips of a TPU v5e. Files of records have to be equal line by line, except for the names of fields;
+losses of training have to agree to 1e-6.
 """
 
 import argparse
@@ -29,7 +29,7 @@ SVAMP_PROBLEMS = 100
 LOSS_TOLERANCE = 1e-6
 # Fields that were renamed, by their former names.
 RENAMED = {'loss_nothing': 'loss_no_call'}
-# What depends on the moment or the machine.
+# Fields that depend on the time or the machine.
 IGNORED = ('compile_s', 'seconds', 'step_seconds', 'tokens_per_second', 'time')
 
 

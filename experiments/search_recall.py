@@ -1,11 +1,11 @@
-"""How often the search finds the paragraph that answers a question, and how fast.
+"""Recall and speed of the search on the paragraphs and questions of XQuAD.
 
     python experiments/search_recall.py --wikipedia pages.jsonl.gz --xquad xquad.en.json.gz
 
-Each paragraph of XQuAD is a page of its own among those of an encyclopedia. A question counts as
-answered at k if one of the k best passages is of its paragraph. The encyclopedia that comes with
-the project's data was chosen for the topics of the questions: it is harder to search than others of
-its size, but its words are the right ones, so that figures say little about the whole Wikipedia.
+Each paragraph of XQuAD becomes a page among those of an encyclopedia. A question counts as answered
+at k if one of the k best passages is part of its paragraph. If the pages of the encyclopedia were
+chosen for the topics of the questions, the search is harder than among others of that number; such
+figures say little about the whole Wikipedia.
 """
 
 import argparse
@@ -30,7 +30,7 @@ _DEPTHS = (1, 5)
 
 
 def main() -> None:
-  """Builds the index, saves it, loads it, asks all questions, and prints what came of it."""
+  """Builds, saves and loads the index, searches for all questions, and prints recall and times."""
   parser = cli.Parser(description=__doc__,
                       formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--wikipedia', required=True, type=pathlib.Path, metavar='F')

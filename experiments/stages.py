@@ -1,7 +1,7 @@
-"""What experiments on the whole way share: annotate, fine-tune, evaluate, by the commands.
+"""Functions that experiments on the whole pipeline share: annotate, fine-tune and evaluate.
 
-Each command runs in a process of its own, which gives its memory back, and does nothing again that
-is done.
+They run the commands, each in a process of its own, so that its memory is released. A command does
+not repeat work that is done.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def check(args: argparse.Namespace, *bindings: str) -> None:
-  """Looks at the options before hours of work, with each of `bindings` in turn.
+  """Checks the options before hours of work, with each of `bindings` in turn.
 
   Raises:
     UserError: an option is wrong.
@@ -70,13 +70,13 @@ def finetune(args: argparse.Namespace, data: Sequence[pathlib.Path], folder: pat
   steps = f'FinetuneConfig.steps={_steps(args, data, bindings)}'
   _toolformer(args, (*bindings, steps), 'finetune', '--data', *map(str, data),
               f'--checkpoint={args.checkpoint}', f'--output_dir={folder}')
-  if not (folder / 'model').exists():  # asked to stop, it saves its state and ends well
+  if not (folder / 'model').exists():  # after SIGTERM it saves its state and exits with 0
     raise UserError('stopped; the same command continues from the state that was saved')
 
 
 def evaluate(args: argparse.Namespace, model: pathlib.Path, folder: pathlib.Path,
              *bindings: str) -> None:
-  """Asks the questions, with tools; raises UserError if the command fails."""
+  """Evaluates a model with tools; raises UserError if the command fails."""
   _toolformer(args, bindings, 'evaluate', f'--tasks={",".join(args.tasks)}',
               f'--tools={",".join(args.tools)}', f'--checkpoint={model}', '--arms=toolformer',
               f'--data_dir={args.data_dir}', f'--limit={args.limit}', f'--output_dir={folder}')
@@ -101,13 +101,13 @@ def _toolformer(args: argparse.Namespace, bindings: Sequence[str], *command: str
 
 
 def _ended(command: list[str]) -> int:
-  """Runs a command and returns its exit code; asked to stop, waits until it has stopped, too."""
+  """Runs a command and returns its exit code; on SIGTERM stops it and waits for it."""
   before = signal.signal(signal.SIGTERM, signal.default_int_handler)
   child = subprocess.Popen(command, stdout=sys.stderr)
   try:
     return child.wait()
   except KeyboardInterrupt:
-    child.terminate()  # it saves what it has, if it is not done with that
+    child.terminate()  # so that it saves its state
     child.wait()
     raise
   finally:

@@ -3,9 +3,9 @@
     python experiments/survive_kills.py --corpus F --texts 10 --kills 20 --output_dir D -- OPTIONS
 
 OPTIONS are those of `toolformer annotate`: `--checkpoint smollm2-135m --tools calculator,calendar`.
-One run is left alone. Another is killed (SIGKILL) at random moments and started again until it
-ends; as often as there are kills left, in a new folder. All files must be the same bytes; only how
-long things took may differ, and the locks.
+One run is not disturbed. Others are killed (SIGKILL) at random moments and started again until they
+end, each in a new folder, until all kills are used. All files must be equal byte by byte, except
+for times and locks.
 """
 
 import argparse
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-  """Reads the command line; what stands behind `--` is for `annotate`."""
+  """Parses the command line; the options after `--` are those of `annotate`."""
   parser = cli.Parser(description=__doc__,
                       formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--corpus', required=True, metavar='F')
@@ -68,7 +68,7 @@ def parse() -> argparse.Namespace:
 
 
 def disturb(command: Sequence[str], kills: int, seconds: float, moments: random.Random) -> int:
-  """Runs `command` until it ends by itself, killed up to `kills` times; returns how often it was.
+  """Runs `command` until it ends by itself, killing it up to `kills` times; returns the number.
 
   Each moment is drawn from the first `seconds` of a start: some kills come while it loads.
   """
@@ -91,7 +91,7 @@ def run_to_end(command: Sequence[str]) -> None:
 
 
 def files(folder: pathlib.Path) -> dict[str, bytes]:
-  """Returns the files of a run that have to be the same."""
+  """Returns the files of a run that have to be equal."""
   found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob('*')
            if path.is_file() and not path.name.startswith(_OWN)}
   if 'config.gin' in found:  # names its folder, in OUTPUT_DIR
@@ -100,7 +100,7 @@ def files(folder: pathlib.Path) -> dict[str, bytes]:
 
 
 def compare(folder: pathlib.Path, expected: dict[str, bytes]) -> list[str]:
-  """Returns the files of a run that are not as they should be."""
+  """Returns the files of a run that differ from the expected ones."""
   found = files(folder)
   return sorted(f'{folder.name}/{name}' for name in found.keys() | expected.keys()
                 if found.get(name) != expected.get(name))

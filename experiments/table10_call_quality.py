@@ -1,4 +1,4 @@
-"""Table 10: calls with their gains, from the best to the worst, for people to judge.
+"""Table 10: calls with their gains, from the best to the worst, for a person to rate.
 
     python experiments/table10_call_quality.py --run D --calls 10
 
@@ -25,7 +25,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> str:
-  """Shows so many calls of all tools, at equal distances from the best gain to the worst."""
+  """Returns a table of calls at equal distances in the ranking by gain."""
   calls = [call for calls in table2_api_calls.scored_by_tool(args.run).values() for call in calls]
   if args.dry_run:
     return f'# {TITLE}\n\nShows {args.calls} of {len(calls):,} calls in {args.run}.'
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> str:
   rows += [[f'{tool}({argument})', '(the paper\'s)', f'{score:.2f}', 'yes' if useful else 'no']
            for tool, argument, score, useful in paper.CALL_QUALITY]
   return (f'# {TITLE}\n\n{markdown_table(rows)}\n\n'
-          f'Of {len(calls):,} calls. The judge fills in the rest.')
+          f'Of {len(calls):,} calls. The last column is for the rater.')
 
 
 def gain(call: ScoredCall) -> str:

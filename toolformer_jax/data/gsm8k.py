@@ -1,4 +1,4 @@
-"""GSM8K (Cobbe et al. 2021): an oracle of where a calculator call belongs and what it returns."""
+"""GSM8K (Cobbe et al. 2021): where a calculator call belongs in a solution, and its result."""
 
 import pathlib
 import re
@@ -13,7 +13,7 @@ from toolformer_jax.errors import UserError
 
 _ANNOTATION = re.compile(r'<<([^<>]*)=([^<>=]*)>>')
 _FINAL_ANSWER = re.compile(r'\n?####[^\n]*\s*$')
-_FIRST_MARK = 0xE000  # Unicode's private area: `equations` carries a mark along with its number
+_FIRST_MARK = 0xE000  # Unicode's private use area: `equations` keeps a mark with its number
 _MARK = re.compile('[\ue000-\uf8ff]')
 
 
@@ -27,7 +27,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Oracle:
-  """A number that the collapsed text tells at text[position_char:], and how it was derived."""
+  """A number of the collapsed text, at text[position_char:], and the expression that gives it."""
 
   position_char: int
   expression: str
@@ -38,7 +38,7 @@ def read_gsm8k(path: pathlib.Path) -> Iterator[Problem]:
   """Yields the problems of a file in the official format, plain, .gz or .zst.
 
   Raises:
-    UserError: the file cannot be read, or a line is no object with a question and an answer.
+    UserError: the file cannot be read, or a line is not an object with a question and an answer.
   """
   for number, fields in read_objects(path):
     question, answer = fields.get('question'), fields.get('answer')
@@ -48,16 +48,16 @@ def read_gsm8k(path: pathlib.Path) -> Iterator[Problem]:
 
 
 def is_dev(question: str) -> bool:
-  """Tells whether `question` belongs to the tenth that is never annotated for training."""
+  """Tells whether `question` is in the tenth of the problems that is never trained on."""
   return int.from_bytes(stable_hash(question), 'big') % 10 == 0
 
 
 def collapse_gsm8k(answer: str) -> tuple[str, list[Oracle]]:
   """Returns an answer as prose without its equations, and the oracle of each number it derives.
 
-  '48 / 2 = <<48/2=24>>24 clips' becomes '24 clips'. A number whose text is collapsed away or
-  differs from its annotation has no oracle. Whether anything could not be collapsed is for
-  `equations.has_arithmetic_left` to say.
+  '48 / 2 = <<48/2=24>>24 clips' becomes '24 clips'. A number that is collapsed away, or differs
+  from its annotation, has no oracle. `equations.has_arithmetic_left` tells whether something could
+  not be collapsed.
   """
   annotations = []
 

@@ -1,4 +1,4 @@
-"""Reads the texts that a command is given."""
+"""Reads the texts of `--input`."""
 
 import pathlib
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from toolformer_jax.errors import UserError
 
 @dataclass(frozen=True)
 class InputText:
-  """A text, the `id` that the user gave it, its ISO `date`, and `where` it stands."""
+  """A text with its `id`, its ISO `date`, and the file and line that it comes `where` from."""
 
   id: Any
   text: str

@@ -13,7 +13,7 @@ _SURROGATE = '\\ud'  # how JSON spells one, and some other characters
 
 
 def is_unicode(text: str) -> bool:
-  """Tells whether `text` can be written as UTF-8: a Python string may hold half a character."""
+  """Tells whether `text` can be written as UTF-8; half a surrogate pair cannot."""
   try:
     text.encode('utf-8')
   except UnicodeEncodeError:
@@ -22,7 +22,7 @@ def is_unicode(text: str) -> bool:
 
 
 def read_objects(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
-  """Yields the JSON objects of a file with their line numbers, from 1; blank lines are passed over.
+  """Yields the JSON objects of a file with their line numbers, from 1; blank lines are skipped.
 
   Raises:
     UserError: the file cannot be read, or a line of it is not a JSON object in UTF-8.
@@ -43,9 +43,10 @@ def _object(path: pathlib.Path, number: int, line: str) -> dict[str, Any]:
   try:
     value = json.loads(line)
   except (ValueError, RecursionError) as error:
-    raise UserError(f'{path}:{number}: not JSON ({error}); mend or remove the line') from error
+    raise UserError(f'{path}:{number}: not JSON ({error}); correct or remove the line') from error
   if not isinstance(value, dict):
     raise UserError(f'{path}:{number}: not a JSON object; each line must be one, {{"text": ...}}')
   if _SURROGATE in line.lower() and not is_unicode(json.dumps(value, ensure_ascii=False)):
-    raise UserError(f'{path}:{number}: half a surrogate pair is no character; mend or remove it')
+    raise UserError(f'{path}:{number}: half a surrogate pair is not a character; correct '
+                    'or remove it')
   return value

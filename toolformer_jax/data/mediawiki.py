@@ -35,11 +35,11 @@ def read_pages(path: pathlib.Path) -> Iterator[Page]:
   """Yields the articles of the dump `path` as plain text, one at a time in memory.
 
   The file is .xml, plain or compressed. Of several revisions of a page the newest is read.
-  Redirects and pages of other namespaces are passed over, and so are those without any prose.
+  Redirects, pages of other namespaces and pages without prose are left out.
   Pages with too much markup are left out and counted in the log.
 
   Raises:
-    UserError: the file cannot be read, or is no MediaWiki dump.
+    UserError: the file cannot be read, or is not a MediaWiki dump.
   """
   num_left_out = 0
   try:
@@ -79,4 +79,4 @@ def _articles(file: BinaryIO) -> Iterator[_Article]:
       if element.findtext(f'{space}ns') == _ARTICLES and not is_redirect and newest:
         yield _Article(element.findtext(f'{space}title', ''), newest[1], file_namespaces)
       newest = None
-      root.clear()  # else the pages read stay in memory
+      root.clear()  # or all pages that were read would stay in memory

@@ -10,15 +10,15 @@ from toolformer_jax.data.mediawiki import is_dump, read_pages
 from toolformer_jax.data.passages import Page
 from toolformer_jax.errors import UserError
 
-# How KILT's paragraphs spell headings, `Section::::History.Origins.`, and items of lists.
+# KILT marks headings as `Section::::History.Origins.`, and items of lists.
 _SECTION, _BULLET = 'Section::::', 'BULLET::::'
 
 
 def corpus_pages(corpus: pathlib.Path) -> Iterator[Page]:
-  """Yields the pages of a MediaWiki dump (.bz2), or of JSON Lines, plain or KILT's.
+  """Yields the pages of a MediaWiki dump, or of JSON Lines, plain or KILT's.
 
   Raises:
-    UserError: the file cannot be read, or a line of it is no page.
+    UserError: the file cannot be read, or a line of it is not a page.
   """
   if is_dump(corpus):
     yield from read_pages(corpus)
@@ -43,11 +43,9 @@ def _kilt_text(paragraphs: Sequence[str]) -> str:
   lines = []
   for paragraph in map(str.strip, paragraphs[1:]):
     if paragraph.startswith(_SECTION):
-      # A stop within a name, as in `St. Louis`, has a blank behind it.
+      # A full stop within a name, as in `St. Louis`, is followed by a space.
       heading = re.split(r'\.(?! )', paragraph.removeprefix(_SECTION).rstrip('.'))[-1]
       lines.append(f'== {heading} ==')
     else:
       lines.append(paragraph.removeprefix(_BULLET))
   return '\n\n'.join(lines)
-
-

@@ -15,7 +15,7 @@ _SENTENCE_END = re.compile(
 
 @dataclass(frozen=True)
 class Page:
-  """A page: paragraphs apart by blank lines, headings on lines of their own, `== Section ==`."""
+  """A page: paragraphs separated by blank lines, headings on lines as `== Section ==`."""
 
   title: str
   text: str
@@ -23,7 +23,7 @@ class Page:
 
 @dataclass(frozen=True)
 class Passage:
-  """A piece of a page, on one line; `section` is '' before the first heading."""
+  """A part of a page, on one line; `section` is '' before the first heading."""
 
   title: str
   section: str
@@ -45,7 +45,7 @@ def split_passages(pages: Iterable[Page], words: int = 100) -> list[Passage]:
 
 
 def split_sentences(text: str) -> list[str]:
-  """Returns the sentences of `text`, as far as punctuation tells, without the blanks between."""
+  """Returns the sentences of `text`, split by punctuation, without the whitespace between them."""
   ends = [match.end() for match in _SENTENCE_END.finditer(text)]
   sentences = (
     text[start:end].strip() for start, end in zip([0, *ends], [*ends, len(text)], strict=True)

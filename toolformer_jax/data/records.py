@@ -20,7 +20,7 @@ from toolformer_jax.runtime.run_dir import whole_file
 
 @dataclass(frozen=True)
 class Document:
-  """One text, short enough to stand twice in a sampling prompt."""
+  """One text, short enough for a sampling prompt, which contains it twice."""
 
   id: str
   text: str
@@ -32,7 +32,7 @@ class Document:
 
 @dataclass(frozen=True)
 class Candidate:
-  """A call that the model proposed, and the probability with which a call starts there."""
+  """A call that the model sampled, and the probability that a call starts at its position."""
 
   document_id: str
   tool: str
@@ -43,13 +43,13 @@ class Candidate:
 
 @dataclass(frozen=True)
 class ExecutedCall(Candidate):
-  """A candidate with its tool's result, or with the reason for having none."""
+  """A candidate with its tool's result, or with the reason why there is none."""
 
   result: str | None = None
   failure: str | None = None
 
   def call(self) -> calls.Call:
-    """Returns the call in the grammar's terms."""
+    """Returns the call as `calls` has it."""
     return calls.Call(self.tool, self.argument, self.result)
 
 
@@ -66,14 +66,14 @@ class ScoredCall(ExecutedCall):
 
   @property
   def gain(self) -> float:
-    """By how many nats the result lowers the weighted loss of the text after the call."""
+    """How much the result lowers the weighted loss of the text after the call, in nats."""
     without = [loss for loss in (self.loss_no_call, self.loss_call) if loss is not None]
     return min(without) - self.loss_result
 
 
 @dataclass(frozen=True)
 class AnnotatedDocument:
-  """A document of C* and its kept calls, ordered by position."""
+  """A document of C* with its kept calls, ordered by position."""
 
   document: Document
   calls: tuple[ScoredCall, ...]
@@ -96,7 +96,7 @@ def to_json(record: Record) -> dict[str, Any]:
 
 
 def from_json(kind: type[Record], fields: dict[str, Any]) -> Record:
-  """Returns the record of `kind` in a JSON object; fields that it does not know are ignored.
+  """Returns the record of `kind` in a JSON object; unknown fields are ignored.
 
   Raises:
     TypeError: a required field is missing or of another type, or `fields` is not an object.
@@ -120,7 +120,7 @@ def from_json(kind: type[Record], fields: dict[str, Any]) -> Record:
 
 
 def write_records(path: pathlib.Path, records: Iterable[Record]) -> None:
-  """Writes `records` to `path` at once: the file is there whole, or not at all."""
+  """Writes `records` to the file `path`, which appears whole or not at all."""
   with whole_file(path) as file:
     for record in records:
       file.write(json.dumps(to_json(record), ensure_ascii=False) + '\n')

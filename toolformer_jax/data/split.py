@@ -1,4 +1,4 @@
-"""Splits long texts: a text stands twice in the sampling prompt, so its length is bounded."""
+"""Splits long texts: the sampling prompt contains a text twice, so that its length is bounded."""
 
 import dataclasses
 import itertools
@@ -19,8 +19,8 @@ def split_document(
 ) -> list[Document]:
   """Returns `document` in pieces of at most `max_tokens` tokens; itself alone if it is that short.
 
-  A piece is a slice of the text without the blanks around it, about as long as it can be, and has
-  the id of the document with `-0`, `-1`, ... behind. Paragraphs are kept whole where they fit,
+  A piece is a slice of the text without the whitespace around it, about as long as it can be. Its
+  id is that of the document followed by `-0`, `-1`, ... Paragraphs are kept whole where they fit,
   then sentences, then words.
   """
   def size(text: str) -> int:
@@ -38,7 +38,7 @@ def split_document(
 def _split(
     text: str, size: Callable[[str], int], max_tokens: int, level: int
 ) -> Iterator[str]:
-  """Yields the pieces of `text`, cut at the places of `level`, and finer only where need be."""
+  """Yields the pieces of `text`, cut at the places of `level`, or finer where that is needed."""
   cuts = [0, *(match.end() for match in _CUTS[level].finditer(text)), len(text)]
   is_finest = level + 1 == len(_CUTS)
   if len(cuts) == 2 and not is_finest:
@@ -59,8 +59,8 @@ def _split(
 def _longest(text: str, cuts: list[int], size: Callable[[str], int], max_tokens: int) -> int:
   """Returns how many of the units between `cuts` fit together, from the first: 0 if none does.
 
-  The sizes of the units are added up, so that each is encoded once; then the units are measured
-  together, since a tokenizer may see them otherwise.
+  The sizes of the units are added up, so that each is encoded once. Then the units are encoded
+  together, as that may give another number of tokens.
   """
   total = count = 0
   for start, end in itertools.pairwise(cuts):

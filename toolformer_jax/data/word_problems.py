@@ -1,8 +1,8 @@
-"""A corpus for the calculator: solved word problems that tell derived numbers, not derivations.
+"""A corpus for the calculator: solved word problems that state derived numbers, not derivations.
 
 The problems and solutions come from the `gsm_symbolic` generator of reasoning-gym (Apache-2.0),
-whose templates were made from 100 GSM8K *test* questions: never score a model on GSM8K that has
-seen this corpus.
+whose templates were made from 100 GSM8K *test* questions: never evaluate a model on GSM8K that was
+trained on this corpus.
 """
 
 import re
@@ -19,8 +19,8 @@ from toolformer_jax.errors import UserError
 SOURCE = 'reasoning-gym gsm_symbolic'
 _INSTRUCTION = ' Give the result as your final answer. Do not include units.'
 _FINAL_ANSWER = re.compile(r'\n#### .*\s*$')
-# Lists and fragments; a number as its own reason; a factor that the template left without 'times';
-# money for nothing.
+# Mistakes of the templates: lists and fragments; a number as its own reason; a factor without
+# 'times'; a sale of money.
 _AWKWARD = re.compile(
   r'•|\n *- |step by step|\bMinus\b|\w:\d|because [$£€]?\d|\d as many|\d (?:the|of a) |time\(s\)'
   r'|sells [$£€]'
@@ -33,8 +33,8 @@ _RATE = re.compile(r'(\d ?[a-z]*)/([a-z]+)')
 def generate(size: int, seed: int) -> Iterator[Document]:
   """Draws `size` problems and yields those that read as prose; the same ones for the same seed.
 
-  A text is a question and its solution. A problem is passed over where an equation of its solution
-  cannot be collapsed, where it is no prose, and where it was drawn before.
+  A text is a question and its solution. A problem is left out if an equation of its solution
+  cannot be collapsed, if it is not prose, or if it was drawn before.
 
   Raises:
     UserError: reasoning-gym is not installed.
@@ -54,7 +54,7 @@ def generate(size: int, seed: int) -> Iterator[Document]:
 
 
 def solved(question: str, solution: str) -> str | None:
-  """Returns a question and its solution as one paragraph of prose, or None if it would be none."""
+  """Returns a question and its solution as one paragraph; None if they are not prose."""
   question = question.removesuffix(_INSTRUCTION)
   collapsed = collapse_equations(_FINAL_ANSWER.sub('', solution))
   if _AWKWARD.search(question) or _AWKWARD.search(collapsed):

@@ -1,4 +1,4 @@
-"""Ours beside the paper's: figures, tool use, and whether the findings are the same."""
+"""Our figures beside the paper's: scores, tool use, and whether the findings agree."""
 
 from toolformer_jax.evaluation.arms import TITLES
 from toolformer_jax.evaluation.plan import EvaluationPlan
@@ -15,7 +15,7 @@ def published(task: Task, group: str) -> dict[str, float]:
 
 
 def figure_rows(plan: EvaluationPlan, results: EvaluationResult) -> Rows:
-  """Returns ours and the paper's figure for each part and arm: the header first."""
+  """Returns our figure and the paper's for each part and arm, after a header."""
   ours = {(score.task, score.group, score.arm): score for score in results.scores}
   rows = [['', 'model', 'questions', 'ours', 'paper (GPT-J)']]
   for task, group in _all_lines(plan, results):
@@ -31,7 +31,7 @@ def figure_rows(plan: EvaluationPlan, results: EvaluationResult) -> Rows:
 
 
 def _all_lines(plan: EvaluationPlan, results: EvaluationResult) -> list[tuple[Task, str]]:
-  """Returns what has a figure of ours, or of the paper where ours is missing."""
+  """Returns the parts that have a figure of ours, or else of the paper."""
   there = lines_of(plan, results.scores)
   for task in plan.tasks:
     if task.name not in {one.name for one, _ in there}:
@@ -49,7 +49,7 @@ def _shown_or_dash(value: float | None) -> str:
 
 
 def finding_rows(plan: EvaluationPlan, results: EvaluationResult) -> Rows:
-  """Returns for each part what tools gain over each other arm, ours and the paper's."""
+  """Returns the gain of tools over each other arm for each part, ours and the paper's."""
   ours = {(one.task, one.group, one.first): one for one in results.differences}
   rows = [['', 'Toolformer minus', 'ours', 'paper', 'finding']]
   for task, group in lines_of(plan, results.differences):
@@ -64,14 +64,14 @@ def finding_rows(plan: EvaluationPlan, results: EvaluationResult) -> Rows:
 
 
 def finding(ours: Difference, theirs: float) -> str:
-  """Tells whether ours points where the paper's does, as far as our interval can say."""
+  """Returns whether our difference has the sign of the paper's, by our confidence interval."""
   if ours.low <= 0 <= ours.high:
     return 'undecided: ours may be 0'
   return 'the same direction' if (ours.value > 0) == (theirs > 0) else 'the opposite direction'
 
 
 def tool_use_rows(plan: EvaluationPlan, results: EvaluationResult) -> Rows:
-  """Returns how often each tool was called, beside what the paper tells of it."""
+  """Returns how often each tool was called, beside the paper's figure."""
   rows = [['', 'tool', 'ours: % of questions', 'paper']]
   for score in results.scores:
     if score.arm == 'toolformer' and not score.group:

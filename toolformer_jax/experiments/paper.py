@@ -33,7 +33,7 @@ SCORES: dict[tuple[str, str], dict[str, float]] = {
     ('dateset', ''): _by_arm(3.9, 2.9, 5.9, 27.3, 1.3, 0.8),
     ('wikitext2', ''): _by_arm(9.9, 10.3, 10.3),
     ('corpus', ''): _by_arm(10.6, 10.5, 10.5)}
-# Sets that can be had here in place of the paper's.
+# Benchmarks that stand in for the paper's.
 STAND_INS = {'xquad': 'mlqa'}
 
 # Percentage of the examples of a task, or of a whole table, for which a tool was called.
@@ -56,7 +56,9 @@ API_CALLS: dict[str, dict[float, int]] = {
 
 @dataclass(frozen=True)
 class AtK:
-  """A row of table 9: all, with a call, without one (None: there are none), share with a call."""
+  """A row of table 9: scores of all questions, and of those with and without a call (None: no such
+  questions); and the percentage of questions with a call.
+  """
 
   all: float
   with_call: float | None

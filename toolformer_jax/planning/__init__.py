@@ -1,1 +1,1 @@
-"""What a step would need on a TPU that is not there, by the TPU's own compiler."""
+"""Plans of steps on TPUs: memory, traffic and bounds of speed, by compiling without a TPU."""

@@ -1,4 +1,4 @@
-"""Compiles a program for devices that are not there, and reads what the compiler says of it."""
+"""Compiles a program for devices that need not be there, and reads the compiler's figures."""
 
 import re
 import time
@@ -8,21 +8,21 @@ import jax
 
 from toolformer_jax.errors import UserError
 
-_KERNEL = 'tpu_custom_call'  # what a Pallas kernel is in a TPU's program
+_KERNEL = 'tpu_custom_call'  # a Pallas kernel in a TPU's program
 _TOO_LARGE = re.compile(r'RESOURCE_EXHAUSTED: *(.+)', re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Compiled:
-  """What the compiler made of a program; sizes are bytes on each chip.
+  """A compiled program; sizes are bytes on each chip.
 
   Attributes:
-    seconds: it took.
-    arguments: what lies in memory before: weights, state, cache, batch.
-    results: what is written beside the arguments that are used up.
-    temporaries: what is needed in between, the code included.
-    kernel: whether there is a hand-written kernel in it.
-    text: the program.
+    seconds: duration of the compilation.
+    arguments: size of the arguments: weights, state, cache, batch.
+    results: size of the results that do not take the place of donated arguments.
+    temporaries: size of temporary buffers and of the code.
+    kernel: whether the program contains a Pallas kernel.
+    text: the program in HLO.
   """
 
   seconds: float
@@ -38,8 +38,8 @@ class TooLarge:
   """The program needs more memory than there is.
 
   Attributes:
-    seconds: until the compiler gave up.
-    reason: the compiler's own words.
+    seconds: duration until the compiler gave up.
+    reason: the compiler's message.
   """
 
   seconds: float
@@ -50,7 +50,7 @@ def compile_program(lowered: jax.stages.Lowered) -> Compiled | TooLarge:
   """Compiles a program.
 
   Raises:
-    UserError: the compiler refuses it for another reason than memory.
+    UserError: the compiler refuses the program for another reason than memory.
   """
   start = time.monotonic()
   try:
@@ -68,5 +68,5 @@ def compile_program(lowered: jax.stages.Lowered) -> Compiled | TooLarge:
 
 
 def _first_sentences(message: str) -> str:
-  """Returns what a message says before it goes into details."""
+  """Returns the first paragraph of a message."""
   return ' '.join(message.partition('\n\n')[0].split())[:400]

@@ -1,7 +1,7 @@
-"""Reads from a compiled program's text (HLO) what its devices send each other.
+"""Reads the communication between devices from the text of a compiled program (HLO).
 
-The text says what is done once: a loop's body stands there once however often it runs. Everything
-is counted as often as the loops around it go round.
+The text contains the body of a loop once, however often it runs. Each collective is counted as
+often as the loops around it run.
 """
 
 import math
@@ -27,12 +27,12 @@ _CHANNEL = re.compile(r'\bchannel_id=(\d+)')
 
 @dataclass(frozen=True)
 class Collectives:
-  """What a program's devices send each other in one run.
+  """The collectives of one run of a program.
 
   Attributes:
-    counts: how many there are of each kind.
+    counts: number of collectives by kind.
     bytes: size of the whole arrays on one device, by kind: what is gathered, what is summed.
-    unknown_loops: loops whose length is not known before they run; what is in them counts once.
+    unknown_loops: number of loops of unknown length; collectives in them are counted once.
   """
 
   counts: Counter[str] = field(default_factory=Counter)
@@ -66,7 +66,7 @@ def collectives(text: str) -> Collectives:
       kind = _kind(instruction, name)
       if kind is None:
         continue
-      # One that overlaps with computation is cut into links of a chain, and stands in each of them.
+      # A collective that overlaps with computation is a chain of instructions: count it once.
       channel = _CHANNEL.search(instruction.attributes)
       chained = channel and 'chain_id=' in instruction.attributes
       key = (kind, channel[1]) if chained else (path, name, instruction.name)
@@ -91,7 +91,7 @@ def _parse(text: str) -> tuple[dict[str, _Computation], str]:
 
 
 def _instruction(line: str) -> _Instruction | None:
-  """Returns what a line says; None if it is no instruction."""
+  """Returns the instruction of a line; None if it has none."""
   left, equals, right = line.strip().partition(' = ')
   if not equals:
     return None
@@ -118,7 +118,7 @@ def _closing(text: str, start: int) -> int:
 
 def _runs(computations: dict[str, _Computation], entry: str, unknown: set[str]
           ) -> Iterator[tuple[tuple[str, ...], str, int]]:
-  """Yields (calls on the way, computation, how often it runs) for each call of each."""
+  """Yields (path of calls, name, number of runs) for each call of each computation."""
   waiting = [((), entry, 1)]
   while waiting:
     path, name, times = waiting.pop()
@@ -136,7 +136,7 @@ def _runs(computations: dict[str, _Computation], entry: str, unknown: set[str]
 
 
 def _called(instruction: _Instruction) -> list[str]:
-  """Returns the computations that an instruction runs; of branches, all."""
+  """Returns the computations that an instruction may run: all branches of a conditional."""
   if instruction.opcode == 'while':
     return [_attribute(instruction, 'body')]
   names = _CALLED.findall(instruction.attributes)
@@ -150,7 +150,7 @@ def _attribute(instruction: _Instruction, name: str) -> str:
 
 
 def _trips(computations: dict[str, _Computation], outer: str, loop: _Instruction) -> int | None:
-  """Returns how often a loop goes round: it counts up to a constant; None if it does not."""
+  """Returns how often a loop runs that counts up to a constant; None for any other loop."""
   if match := _KNOWN_TRIPS.search(loop.attributes):
     return int(match[1])
   condition = computations[_attribute(loop, 'condition')]
@@ -170,7 +170,7 @@ def _trips(computations: dict[str, _Computation], outer: str, loop: _Instruction
 
 
 def _element(computation: _Computation, name: str, index: int) -> str:
-  """Returns the name of what stands at `index` of the tuple called `name`; '' if it is unknown."""
+  """Returns the name of element `index` of the tuple called `name`; '' if it is unknown."""
   made = computation.get(name)
   return made.operands[index] if made and made.opcode == 'tuple' else ''
 
@@ -197,11 +197,11 @@ def _increment(computation: _Computation, name: str) -> int | None:
 
 
 def _kind(instruction: _Instruction, computation: str) -> str | None:
-  """Returns which kind of collective it is; None for anything else."""
+  """Returns the kind of a collective; None for other instructions."""
   kind = instruction.opcode.removesuffix('-start')
   if kind not in KINDS:
     return None
-  # TPUs fuse a sum with the choice of each device's part.
+  # TPUs fuse an all-reduce with the slicing of each device's part.
   fused = kind == 'all-reduce' and computation.startswith('all-reduce-scatter')
   return 'reduce-scatter' if fused else kind
 
@@ -212,7 +212,7 @@ def _bytes(instruction: _Instruction, computation: _Computation) -> int:
     return sum(sum(_sizes(computation[name].type)) for name in instruction.operands)
   sizes = _sizes(instruction.type)
   pairs = instruction.opcode in ('all-gather-start', 'collective-permute-start')
-  # Such a type holds operands, results and what the hardware counts with.
+  # Such a type contains operands, results and counters of the hardware.
   return max(sizes, default=0) if pairs else sum(sizes)
 
 

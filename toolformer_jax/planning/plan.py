@@ -1,4 +1,4 @@
-"""A plan: whether a step fits a TPU slice, what it takes, and how fast it can be at most."""
+"""A plan: whether a step fits a TPU slice, its memory, and bounds of its speed."""
 
 import dataclasses
 import logging
@@ -24,15 +24,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Request:
-  """What is to be planned.
+  """A step to plan.
 
   Attributes:
-    model: what it is called.
-    config: of the model; its dtype is that of the computation.
-    slice: the TPU.
+    model: name of the model.
+    config: configuration of the decoder; its dtype is that of the computation.
+    slice: the TPU slice.
     step, batch, length: see `programs.program`.
-    mesh: sizes of the axes data, fsdp and tensor; one may be -1, what the others leave.
-    finetune: of 'train'.
+    mesh: sizes of the axes data, fsdp and tensor; one may be -1, for what the others leave.
+    finetune: settings of the step 'train'.
   """
 
   model: str
@@ -51,14 +51,14 @@ class Request:
 
 @dataclass(frozen=True)
 class Fit:
-  """What is known of a program that fits.
+  """Figures of a program that fits.
 
   Attributes:
-    temporaries: bytes on each chip beside the arguments, new results and the code included.
-    headroom: bytes that are left of what the compiler leaves to a program.
-    kernel: whether a TPU's kernel computes the attention.
-    collectives: what chips send each other in one run.
-    bound: how fast it can be at most.
+    temporaries: bytes on each chip beside the arguments; new results and the code included.
+    headroom: bytes of the usable memory that stay free.
+    kernel: whether a TPU kernel computes the attention.
+    collectives: communication between the chips in one run.
+    bound: bounds of the speed.
   """
 
   temporaries: int
@@ -70,15 +70,15 @@ class Fit:
 
 @dataclass(frozen=True)
 class Plan:
-  """What the compiler says of a request.
+  """The compiler's answer to a request.
 
   Attributes:
-    request: what was asked, with the mesh as it is.
-    arguments: bytes on each chip before the step: weights, state, cache, batch.
-    compile_s: how long the compiler took.
-    useful_flops: operations of one run on all chips, see `flops`.
-    fit: what is known if it fits; None if it does not.
-    reason: why it does not; '' if it does.
+    request: the request, with all sizes of its mesh.
+    arguments: bytes of the arguments on each chip: weights, state, cache, batch.
+    compile_s: duration of the compilation, in seconds.
+    useful_flops: floating-point operations of one run on all chips, see `models.flops`.
+    fit: figures of a program that fits; None if it does not.
+    reason: why it does not fit; '' if it does.
   """
 
   request: Request
@@ -90,7 +90,7 @@ class Plan:
 
   @property
   def fits(self) -> bool:
-    """Whether there is as much memory as it needs."""
+    """Whether the program fits the memory."""
     return self.fit is not None
 
   def record(self) -> dict[str, Any]:
@@ -115,17 +115,17 @@ class Plan:
 
 
 def default_mesh(step: Step, config: DecoderConfig, chips: int) -> tuple[int, int, int]:
-  """Returns a mesh that splits weights; heads first, as far as they go, where rows are few."""
+  """Returns a mesh that splits the weights; for prefill and decode first along the heads."""
   tensor = math.gcd(chips, config.kv_heads) if step in ('prefill', 'decode') else 1
   return 1, chips // tensor, tensor
 
 
 def make_plan(request: Request) -> Plan:
-  """Compiles what was asked for, and reads the program.
+  """Compiles the step of a request and returns its plan.
 
   Raises:
-    UserError: it cannot be: the mesh is none of this slice, rows are longer than the model allows,
-      libtpu is not there, or the compiler refuses the program for another reason than memory.
+    UserError: the mesh does not fit the slice, rows are longer than the model allows, libtpu is not
+      installed, or the compiler refuses the program for another reason than memory.
   """
   positions = request.config.max_positions
   if request.length > positions:
@@ -141,10 +141,10 @@ def make_plan(request: Request) -> Plan:
 
 
 def judge(request: Request, step: Program, compiled: Compiled | TooLarge) -> Plan:
-  """Returns the plan of a program that was compiled, or that the compiler gave up.
+  """Returns the plan of a program that was compiled, or is too large to be compiled.
 
-  The compiler only gives up where the temporaries alone are too large. Arguments have to fit beside
-  them.
+  The compiler only gives up if the temporaries alone are too large. The arguments have to fit
+  beside them.
   """
   usable = request.slice.usable_memory
   if isinstance(compiled, TooLarge):
@@ -177,4 +177,3 @@ def mesh_on(devices: Sequence[jax.Device], request: Request) -> jax.sharding.Mes
     sizes = ','.join(map(str, request.mesh))
     raise UserError(f'--mesh {sizes} does not fit {request.slice.name}: the product must be '
                     f'{len(devices)}') from error
-

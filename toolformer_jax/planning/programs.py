@@ -1,4 +1,4 @@
-"""The steps that can be planned: the programs that really run, and shapes in place of arrays."""
+"""The steps that can be planned: the real programs, with shapes in place of arrays."""
 
 import functools
 import math
@@ -31,19 +31,21 @@ from toolformer_jax.training.train_step import abstract_state, make_step
 
 Step = Literal['train', 'score', 'prefill', 'decode']
 
-PROMPT = 512  # tokens of the few-shot prompt that documents are prefilled behind
+PROMPT = 512  # tokens of the few-shot prompt before the documents that are prefilled
 
 
 @dataclass(frozen=True)
 class Program:
-  """A step that can be compiled, and the work that it has to do.
+  """A step that can be compiled, and its work.
 
   Attributes:
-    trace, arguments: of a jitted function: traces it for these shapes, dtypes and shardings.
-    tokens: that one run of it reads or writes.
-    useful_flops: of all chips together.
-    flops: the same with what is computed twice: remat, and rows that the mesh does not divide.
-    traffic: bytes that each chip has to read or write at least.
+    trace: method `trace` of a jitted function.
+    arguments: its arguments as shapes, dtypes and shardings.
+    tokens: tokens that one run reads or writes.
+    useful_flops: floating-point operations of one run on all chips.
+    flops: the same with what is computed more than once: by remat, and for rows that the mesh does
+      not divide.
+    traffic: bytes that each chip has to read from or write to its memory, at least.
   """
 
   trace: Callable[..., jax.stages.Traced]
@@ -64,14 +66,16 @@ def program(step: Step, config: DecoderConfig, mesh: Mesh, batch: int, length: i
   """Returns a step of a model on `mesh`.
 
   Args:
-    step: 'train': forward and backward pass and update of `batch` rows of `length` tokens.
-      'score': log-probabilities of all tokens of such rows. 'prefill': keys and values of 8 of
-      `batch` documents of `length` tokens behind a prompt of 512, as before sampling. 'decode': 4
-      more tokens of `batch` texts in a cache of `length` tokens each.
-    config: of the model.
-    mesh: where.
+    step: one of
+      - 'train': forward and backward pass and update on `batch` rows of `length` tokens.
+      - 'score': log-probabilities of all tokens of such rows.
+      - 'prefill': keys and values of 8 of `batch` documents of `length` tokens, after a prompt of
+        512 tokens; this comes before sampling.
+      - 'decode': 4 more tokens of `batch` texts, with `length` slots of the cache each.
+    config: configuration of the decoder.
+    mesh: devices to compile for.
     batch, length: sizes, see `step`.
-    finetune: adapters, remat, dtype of the first moment and the rest of 'train'.
+    finetune: settings of 'train', such as adapters, remat and the dtype of the first moment.
   """
   decoder = make_decoder(mesh, config)
   if step == 'train':
@@ -81,7 +85,7 @@ def program(step: Step, config: DecoderConfig, mesh: Mesh, batch: int, length: i
 
 
 def argument_bytes(arguments: Any) -> int:
-  """Returns how many bytes of `arguments` lie on each device."""
+  """Returns how many bytes of `arguments` each device holds."""
   leaves = [leaf for leaf in jax.tree.leaves(arguments) if isinstance(leaf, jax.ShapeDtypeStruct)]
   return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
              for leaf in leaves)
@@ -129,7 +133,7 @@ def _decode(decoder: Decoder, mesh: Mesh, batch: int, length: int) -> Program:
   config, variables = decoder.config, _frozen(decoder, mesh)
   cache = _cache(config, mesh, batch, length)
   column = functools.partial(_input, mesh, (batch,))
-  # The last tokens that there is room for: they read all of the cache.
+  # The last tokens that the cache has room for: they read all of it.
   useful = batch * flops.forward_flops(config, STEPS, length - STEPS, logits=STEPS)
   rows = DecodeRows(
       pending_BA=_input(mesh, (batch, STEPS + 1)), num_pending_B=column(), may_call_B=column(bool),
@@ -143,13 +147,13 @@ def _decode(decoder: Decoder, mesh: Mesh, batch: int, length: int) -> Program:
 
 
 def _copies(mesh: Mesh, rows: int) -> int:
-  """Returns how many groups of devices compute the same rows, as the mesh does not divide them."""
+  """Returns how many devices compute each row; more than 1 if the mesh does not divide the rows."""
   groups = mesh.shape['data'] * mesh.shape['fsdp']
   return 1 if rows % groups == 0 else groups
 
 
 def _frozen(decoder: Decoder, mesh: Mesh) -> Any:
-  """Returns the variables as inference has them."""
+  """Returns the variables with the dtypes of inference."""
   abstract = sharding.abstract_with_sharding(abstract_variables(decoder), mesh)
   cast = jax.eval_shape(functools.partial(cast_for_inference, config=decoder.config), abstract)
   return jax.tree.map(

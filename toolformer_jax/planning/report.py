@@ -6,7 +6,7 @@ from toolformer_jax.planning.plan import Plan
 from toolformer_jax.planning.slices import GIB
 
 DISCLAIMER = ("This is the TPU compiler's plan, made without a TPU, and not a measurement: memory "
-              'is what the program will take, times are bounds that no run can beat.')
+              'is what the program will take, and times are lower bounds.')
 _MEANS = {'train': 'rows of {length} tokens, forward, backward and update',
           'score': 'rows of {length} tokens',
           'prefill': 'documents of {length} tokens, 8 of them at a time',
@@ -14,7 +14,7 @@ _MEANS = {'train': 'rows of {length} tokens, forward, backward and update',
 
 
 def report(plan: Plan) -> str:
-  """Returns a table of a plan, and what it is."""
+  """Returns a table of a plan, and a note that it is not a measurement."""
   asked = plan.request
   means = _MEANS[asked.step].format(length=asked.length)
   mesh = ', '.join(f'{axis} {size}' for axis, size in
@@ -30,7 +30,7 @@ def report(plan: Plan) -> str:
 
 
 def _inside(plan: Plan) -> Iterable[tuple[str, str]]:
-  """Yields what is known of a program that fits."""
+  """Yields the rows of a program that fits."""
   fit, sent, bound = plan.fit, plan.fit.collectives, plan.fit.bound
   usable = plan.request.slice.usable_memory
   yield 'memory', (f'{_gib(plan.arguments)} arguments + {_gib(fit.temporaries)} temporaries '

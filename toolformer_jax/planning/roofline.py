@@ -1,7 +1,7 @@
-"""How long a step takes at least: arithmetic, memory and links, each at its chip's best.
+"""Lower bounds of a step's time: arithmetic, memory and links, each at the chip's peak rate.
 
-The three can overlap, so none of them alone can be beaten and their sum need not be reached. A
-measured step is slower: nothing here knows how well the compiler's code uses the chip.
+The three can overlap, so that the longest of them is the bound, and not their sum. A measured step
+takes longer: how well the compiler's code uses the chip is not known here.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from toolformer_jax.planning.hlo import Collectives
 from toolformer_jax.runtime.chips import Chip
 
-# A sum goes round twice: once to be formed, once to be handed out.
+# An all-reduce sends its data twice: to form the sums, and to distribute them.
 _ROUNDS = {'all-reduce': 2}
 
 
@@ -18,11 +18,11 @@ class Roofline:
   """Lower bounds of one run of a program, in seconds.
 
   Attributes:
-    compute_s: its floating-point operations.
-    memory_s: what has to be read from and written to each chip's memory.
-    links_s: what its chips send each other.
-    tokens_per_s: at most, if the longest of the three is all that it takes.
-    utilization: share (MFU) of the chips' peak that useful operations are then, at most.
+    compute_s: time of the floating-point operations.
+    memory_s: time to read and write each chip's memory.
+    links_s: time of the communication between chips.
+    tokens_per_s: upper bound of the speed, by the longest of the three.
+    utilization: useful operations as a share of the chips' peak (MFU) at this speed.
   """
 
   compute_s: float
@@ -37,11 +37,13 @@ def roofline(*, chip: Chip, chips: int, tokens: int, useful_flops: float, flops:
   """Returns the bounds of a program.
 
   Args:
-    chip, chips: what it runs on, and how many of them share the work.
-    tokens: that it reads or writes.
-    useful_flops, flops: of all chips together, without and with what is computed twice.
-    traffic: bytes that each chip reads or writes at least.
-    collectives: what the chips send each other.
+    chip: the kind of chip.
+    chips: number of chips.
+    tokens: tokens that the program reads or writes.
+    useful_flops: floating-point operations of all chips, without what is computed more than once.
+    flops: the same with what is computed more than once.
+    traffic: bytes that each chip reads from or writes to its memory, at least.
+    collectives: communication between the chips.
   """
   sent = sum(size * _ROUNDS.get(kind, 1) for kind, size in collectives.bytes.items())
   compute_s = flops / (chips * chip.flops_per_s)

@@ -1,4 +1,4 @@
-"""Plans a step: on a given mesh, or on the fastest one with the largest batch that fits."""
+"""Plans a step on a given mesh, or searches the fastest mesh and the largest batch that fits."""
 
 import logging
 import math
@@ -95,15 +95,15 @@ def meshes(request: Request) -> list[tuple[int, int, int]]:
            if request.batch % (mesh[0] * mesh[1]) == 0 and request.config.heads % mesh[2] == 0]
   if not found:
     raise UserError(f'no mesh of {request.slice.chips} chips divides {request.batch} rows and '
-                    f'{request.config.heads} heads; choose another --batch, or say --mesh')
+                    f'{request.config.heads} heads; choose another --batch, or give --mesh')
   return found
 
 
 def largest_batch(plan: Plan, planner: Planner) -> Plan:
   """Returns the plan of the largest batch that fits the mesh of `plan`, by bisection.
 
-  Batches are multiples of the rows that the mesh divides. The plan that is given is returned when
-  not even the smallest fits.
+  Batches are multiples of the mesh's data and fsdp axes. If not even the smallest batch fits,
+  `plan` itself is returned.
   """
   request = plan.request
   step = math.prod(request.mesh[:2])

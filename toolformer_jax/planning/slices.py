@@ -1,4 +1,4 @@
-"""TPU slices by name, and their devices, which can be compiled for without being there."""
+"""TPU slices by name, and descriptions of their devices to compile for."""
 
 import importlib.util
 import math
@@ -16,12 +16,12 @@ GIB = 2**30
 _FLAT = ('1x1', '2x2', '2x4', '4x4', '4x8', '8x8', '8x16', '16x16')
 _CUBES = ('2x2x1', '2x2x2', '2x2x4', '2x4x4', '4x4x4', '4x4x8', '4x8x8', '8x8x8')
 _SHAPES = {'v4': _CUBES, 'v5e': _FLAT, 'v5p': _CUBES, 'v6e': _FLAT}
-# What a name such as v4-8 counts are cores, of which these have two a chip.
+# A name such as v4-8 counts cores, of which these chips have two each.
 _TWO_CORES = ('v4', 'v5p')
-# What the compiler leaves to a program, GiB; the rest of the memory is its own.
+# Memory that the compiler leaves to a program, in GiB; the rest is reserved.
 _USABLE = {'v4': 30.75, 'v5e': 15.75, 'v5p': 95.74, 'v6e': 31.25}
-# Read by libtpu once it is loaded: else it looks for a machine that it is on, prints warnings, and
-# does not let two processes compile at a time.
+# Read by libtpu when it is loaded. Without them it looks for a TPU machine, prints warnings, and
+# lets only one process compile at a time.
 _ENVIRONMENT = {
     'ALLOW_MULTIPLE_LIBTPU_LOAD': '1', 'TPU_SKIP_MDS_QUERY': '1',
     'TPU_ACCELERATOR_TYPE': 'v5litepod-8', 'TPU_WORKER_HOSTNAMES': 'localhost'}
@@ -29,11 +29,11 @@ _ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class Slice:
-  """Chips of one kind that are linked.
+  """Linked chips of one kind.
 
   Attributes:
     kind: 'v4', 'v5e', 'v5p' or 'v6e'.
-    shape: how many chips along each direction, '2x4'.
+    shape: number of chips in each direction, '2x4'.
   """
 
   kind: str
@@ -44,7 +44,7 @@ class Slice:
     """Returns the slice `name`: kind and shape as in v5e:2x4, or kind and size as in v5e-8.
 
     Raises:
-      UserError: there is none of that name.
+      UserError: there is no slice of this name.
     """
     known = {}
     for kind, shapes in _SHAPES.items():
@@ -63,17 +63,17 @@ class Slice:
 
   @property
   def short_name(self) -> str:
-    """What Google Cloud calls it, 'v5e-8'; v4 and v5p are counted in cores, two a chip."""
+    """Name at Google Cloud, 'v5e-8'; of v4 and v5p it counts cores, two for each chip."""
     return f'{self.kind}-{self.chips * (2 if self.kind in _TWO_CORES else 1)}'
 
   @property
   def chips(self) -> int:
-    """How many."""
+    """Number of chips."""
     return math.prod(map(int, self.shape.split('x')))
 
   @property
   def chip(self) -> Chip:
-    """What one can do."""
+    """Peak rates and memory of one chip."""
     return next(chip for chip in CHIPS if chip.name == self.kind)
 
   @property
@@ -82,7 +82,7 @@ class Slice:
     return int(_USABLE[self.kind] * GIB)
 
   def devices(self) -> list[jax.Device]:
-    """Returns devices that programs can be compiled for, and not run on.
+    """Returns devices to compile for; they cannot run programs.
 
     Raises:
       UserError: libtpu is not installed, or another version than this JAX needs.
@@ -98,7 +98,7 @@ class Slice:
       raise UserError(f'libtpu cannot describe {self.name}: {error}') from error
 
   def _details(self) -> dict:
-    if self.kind == 'v4':  # else its two cores are two devices
+    if self.kind == 'v4':  # or its two cores would be two devices
       return {'chip_config_name': 'megacore', 'chips_per_host_bounds': (2, 2, 1), 'num_slices': 1,
               'wrap': (False,) * 3}
     return {'chips_per_host_bounds': (1, 1, 1)} if self.chips == 1 else {}
