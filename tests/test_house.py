@@ -36,7 +36,7 @@ ARROWS = {
   'serving': {'data', 'inference', 'models', 'tools'},
   'api': {'annotation', 'checkpoints', 'data', 'evaluation', 'inference', 'models', 'tools',
           'training'},
-  'config': {'annotation', 'checkpoints', 'evaluation', 'inference', 'models', 'serving',
+  'config': {'annotation', 'checkpoints', 'data', 'evaluation', 'inference', 'models', 'serving',
              'tools', 'training'},
   'commands': {'annotation', 'api', 'checkpoints', 'config', 'data', 'evaluation', 'planning',
                'serving', 'tools', 'view'},

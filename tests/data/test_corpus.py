@@ -3,11 +3,12 @@
 import bz2
 import gzip
 import json
+import lzma
 import sys
 
 import pytest
 
-from toolformer_jax.data.corpus import read_corpus
+from toolformer_jax.data.corpus import CorpusConfig, read_corpus
 from toolformer_jax.data.records import Document
 from toolformer_jax.errors import UserError
 
@@ -31,7 +32,9 @@ def test_reads_compressed_files(tmp_path):
   plain = write(tmp_path / 'small.jsonl', LINES)
   (tmp_path / 'small.jsonl.gz').write_bytes(gzip.compress(LINES.encode()))
   (tmp_path / 'small.jsonl.zst').write_bytes(zstandard.ZstdCompressor().compress(LINES.encode()))
-  for name in ('small.jsonl.gz', 'small.jsonl.zst'):
+  (tmp_path / 'small.jsonl.bz2').write_bytes(bz2.compress(LINES.encode()))
+  (tmp_path / 'small.jsonl.xz').write_bytes(lzma.compress(LINES.encode()))
+  for name in ('small.jsonl.gz', 'small.jsonl.zst', 'small.jsonl.bz2', 'small.jsonl.xz'):
     assert list(read_corpus(tmp_path / name)) == list(read_corpus(plain))
 
 
@@ -85,7 +88,7 @@ def test_datasets_of_hugging_face_are_streamed(tmp_path, monkeypatch):
       list(read_corpus(name))
   write(folder / 'train.jsonl', '{"words": "One."}\n')
   (folder / 'test.jsonl').unlink()
-  with pytest.raises(UserError, match='its rows have no field `text` with a string, but words'):
+  with pytest.raises(UserError, match='row 1: .*the field `text`, a string; this one has words'):
     list(read_corpus(f'hf:{folder}'))
 
 
@@ -161,7 +164,7 @@ def test_paragraphs_of_a_dump(tmp_path):
     '<mediawiki xmlns="http://m/"><page><title>Pen &amp; ink</title><ns>0</ns><revision>'
     f'<text>{wikitext}</text></revision></page></mediawiki>'.encode()
   ))
-  documents = list(read_corpus(tmp_path / 'd.xml.bz2', min_words=30))
+  documents = list(read_corpus(tmp_path / 'd.xml.bz2', CorpusConfig(min_words=30)))
   assert [document.id for document in documents] == ['Pen & ink-2', 'Pen & ink-3']
   assert {document.title for document in documents} == {'Pen & ink'}
   assert documents[1].text == ' '.join(['more'] * 31)
@@ -171,3 +174,36 @@ def test_real_posts(data_dir):
   documents = list(read_corpus(data_dir / 'usgov_posts' / 'posts.jsonl.gz'))
   assert len(documents) == 2644
   assert all(document.date and document.url and document.title for document in documents)
+
+
+REPEATED = ('{"text": "1", "id": "a"}\n{"text": "2", "id": "a-2"}\n'
+            + 2 * '{"text": "3", "id": "a"}\n')
+
+
+def test_repeated_ids(tmp_path, caplog):
+  path = write(tmp_path / 'c.jsonl', REPEATED)
+  with pytest.raises(UserError, match="have the id 'a'.*CorpusConfig.repeated_ids"):
+    list(read_corpus(path))
+  numbered = list(read_corpus(path, CorpusConfig(repeated_ids='number')))
+  assert [document.id for document in numbered] == ['a', 'a-2', 'a-3', 'a-4']
+  dropped = list(read_corpus(path, CorpusConfig(repeated_ids='drop')))
+  assert [document.text for document in dropped] == ['1', '2']
+  assert caplog.text.count('2 documents with the id of an earlier one') == 2
+
+
+def test_rows_without_a_text(tmp_path, caplog):
+  path = write(tmp_path / 'c.jsonl', '{"text": null}\n{"text": "x"}\n{}\n')
+  with pytest.raises(UserError, match='c.jsonl:1: .*skip_without_text'):
+    list(read_corpus(path))
+  config = CorpusConfig(skip_without_text=True)
+  assert [document.text for document in read_corpus(path, config)] == ['x']
+  assert '2 rows without a text' in caplog.text
+
+
+def test_zstandard_with_a_long_window(tmp_path):
+  zstandard = pytest.importorskip('zstandard')
+  parameters = zstandard.ZstdCompressionParameters(window_log=31, compression_level=1)
+  compressor = zstandard.ZstdCompressor(compression_params=parameters)
+  with open(tmp_path / 'c.jsonl.zst', 'wb') as file, compressor.stream_writer(file) as writer:
+    writer.write(LINES.encode())
+  assert [document.text for document in read_corpus(tmp_path / 'c.jsonl.zst')] == ['One.', 'Two.']

@@ -8,6 +8,7 @@ OUTPUT_DIR/report.md the counts of each stage and the calls with the largest gai
 
 import argparse
 import collections
+import functools
 import itertools
 import logging
 import pathlib
@@ -49,25 +50,25 @@ def run(args: argparse.Namespace) -> None:
   """Runs the command."""
   from toolformer_jax import api
   from toolformer_jax.annotation.run_reader import DOCUMENTS, RunReader
-  from toolformer_jax.data.content_hash import identity
-  from toolformer_jax.data.corpus import read_corpus
+  from toolformer_jax.data.corpus import corpus_hash, read_corpus
   shard = _shard(args)
   # A saved configuration may bind this seed by itself; the option wins over it.
   seed = [] if args.seed is None else ['AnnotationConfig.seed = %SEED']
   config = options.configuration(args, *seed)
+  read = functools.partial(read_corpus, args.corpus, config.corpus)
   if not RunReader(args.output_dir).is_complete(DOCUMENTS):
     # A broken line must be found before the folder is created: a corrected corpus is another one,
     # which the folder would refuse.
-    collections.deque(itertools.islice(read_corpus(args.corpus), _checked(args.corpus)), maxlen=0)
+    collections.deque(itertools.islice(read(), _checked(args.corpus)), maxlen=0)
   names = config.toolbox.spelled(args.tools)
   with options.call_store(args) as store:
     result = api.annotate(
-        args.checkpoint, lambda: read_corpus(args.corpus), tools=names, output_dir=args.output_dir,
+        args.checkpoint, read, tools=names, output_dir=args.output_dir,
         config=config.annotation, tool_configs={name: config.tool_config(name) for name in names},
         model_config=config.model, executor_config=config.executor, toolbox=config.toolbox,
         syntax=config.syntax, call_store=store, shard=shard,
         stages=STAGES if args.stage == 'all' else (args.stage,),
-        depends_on={'corpus': identity(args.corpus)},
+        depends_on={'corpus': corpus_hash(args.corpus, config.corpus)},
         extra_files={'config.gin': config.text})
   if shard.count > 1 and not result.complete:
     print_result(f'shard {shard.index} of {shard.count} is complete; the last shard to finish '

@@ -69,7 +69,7 @@ def _build() -> RunConfig:
       tools[tool] = _with_shipped_prompt(_BUILD['ToolConfig']())
   _BUILD['ToolConfig']()  # so that gin lists bindings for all tools as used
   settings = {
-      'annotation': _BUILD['AnnotationConfig'](),
+      'annotation': _BUILD['AnnotationConfig'](), 'corpus': _BUILD['CorpusConfig'](),
       'engine': _BUILD['EngineConfig'](), 'evaluation': _BUILD['EvaluationConfig'](),
       'executor': _BUILD['ExecutorConfig'](), 'finetune': _BUILD['FinetuneConfig'](),
       'generation': _BUILD['GenerationConfig'](), 'mixture': _BUILD['MixtureConfig'](),

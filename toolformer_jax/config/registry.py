@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from toolformer_jax.annotation.config import PAPER_TOOL_CONFIGS, AnnotationConfig, ToolConfig
 from toolformer_jax.calls import CallSyntax
 from toolformer_jax.checkpoints.loading import ModelConfig
+from toolformer_jax.data.corpus import CorpusConfig
 from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.inference.engine import EngineConfig
 from toolformer_jax.inference.request import GenerationConfig
@@ -18,7 +19,7 @@ from toolformer_jax.training.config import FinetuneConfig, MixtureConfig
 # Bound as `AnnotationConfig.temperature = 0.7`; ToolConfig also for one tool alone, as
 # `calculator/ToolConfig.k = 20`.
 SETTINGS = {settings.__name__: settings for settings in (
-    AnnotationConfig, CallSyntax, CustomToolsConfig, EngineConfig, EvaluationConfig,
+    AnnotationConfig, CallSyntax, CorpusConfig, CustomToolsConfig, EngineConfig, EvaluationConfig,
     ExecutorConfig, FinetuneConfig, GenerationConfig, MixtureConfig, ModelConfig, MtConfig,
     QaConfig, SearchConfig, ServingConfig, ToolConfig)}
 RENAMED = {'OwnTools': 'CustomToolsConfig'}  # by their names in earlier versions

@@ -8,6 +8,7 @@ from typing import Any
 from toolformer_jax.annotation.config import AnnotationConfig, ToolConfig
 from toolformer_jax.calls import CallSyntax
 from toolformer_jax.checkpoints.loading import ModelConfig
+from toolformer_jax.data.corpus import CorpusConfig
 from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.inference.engine import EngineConfig
 from toolformer_jax.inference.request import GenerationConfig
@@ -22,8 +23,8 @@ class RunConfig:
   """All settings of a run.
 
   Attributes:
-    annotation, engine, evaluation, executor, finetune, generation, mixture, model, serving, syntax:
-      the settings of each room.
+    annotation, corpus, engine, evaluation, executor, finetune, generation, mixture, model, serving,
+      syntax: the settings of each room.
     toolbox: how tools are built.
     tools: thresholds and prompt of each tool, by its name in lower case.
     macros: options of the command that are bound in gin, such as CHECKPOINT.
@@ -31,6 +32,7 @@ class RunConfig:
   """
 
   annotation: AnnotationConfig
+  corpus: CorpusConfig
   engine: EngineConfig
   evaluation: EvaluationConfig
   executor: ExecutorConfig

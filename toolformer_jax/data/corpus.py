@@ -1,23 +1,51 @@
 """Reads a corpus of any format as Documents."""
 
+import dataclasses
 import difflib
+import logging
 import pathlib
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 from toolformer_jax.data import hub_datasets
 from toolformer_jax.data.catalogue import corpus_names, find_corpus
+from toolformer_jax.data.content_hash import identity, stable_hash
 from toolformer_jax.data.dates import document_date, document_url
 from toolformer_jax.data.jsonl import read_objects
 from toolformer_jax.data.mediawiki import is_dump, read_pages
 from toolformer_jax.data.records import Document
 from toolformer_jax.errors import UserError, unknown
+from toolformer_jax.runtime.validation import check
 
+_LOG = logging.getLogger(__name__)
 _NAME = re.compile(r'[\w-]+')
 
 
-def read_corpus(corpus: str | pathlib.Path, min_words: int = 30) -> Iterator[Document]:
+@dataclass(frozen=True)
+class CorpusConfig:
+  """How a corpus is read.
+
+  Attributes:
+    min_words: shorter paragraphs of a MediaWiki dump are left out.
+    repeated_ids: what happens to a document whose id another one has, as some in Dolma: 'refuse'
+      is an error, 'number' appends a number to its id, 'drop' leaves it out. Calls refer to their
+      document by its id.
+    skip_without_text: leave out rows without a text, instead of an error.
+  """
+
+  min_words: int = 30
+  repeated_ids: Literal['refuse', 'number', 'drop'] = 'refuse'
+  skip_without_text: bool = False
+
+  def __post_init__(self):
+    check(self, min_words=(1, 100_000))
+
+
+def read_corpus(corpus: str | pathlib.Path, config: CorpusConfig = CorpusConfig()
+                ) -> Iterator[Document]:
   """Yields the documents of a corpus.
 
   Args:
@@ -30,24 +58,61 @@ def read_corpus(corpus: str | pathlib.Path, min_words: int = 30) -> Iterator[Doc
       - a dataset, `tfds:NAME`, `hf:NAME[/CONFIG]`, `hf:FOLDER` or `seqio:MODULE:TASK`, each with
         `@SPLIT` or `@SPLIT[:N]`; see `hub_datasets.read_rows`. Its rows are read as the objects of
         JSON Lines are.
-    min_words: shorter paragraphs of a dump are left out. Blank texts always are.
+    config: how it is read. How many documents it changed or left out is logged at the end. Blank
+      texts are always left out.
 
   Raises:
     UserError: there is no such corpus, it cannot be read, a line is not a document, two documents
       have the same id, or there is no document at all.
   """
   name = str(corpus)
-  documents = (_in_dataset(name) if name.startswith(hub_datasets.PREFIXES)
-               else _in_file(_locate(name), min_words))
-  ids = set()
-  for document in documents:
-    if document.id in ids:  # calls refer to their document by its id
-      raise UserError(f'{name}: two documents have the id {document.id!r}; ids must differ')
-    ids.add(document.id)
+  if name.startswith(hub_datasets.PREFIXES):
+    documents = _in_rows(_dataset_rows(name), config, name)
+  elif is_dump(path := _locate(name)):
+    documents = _paragraphs(path, config.min_words)
+  else:
+    documents = _in_rows(_file_rows(path), config, name)
+  is_empty = True
+  for document in _with_unique_ids(documents, config, name):
+    is_empty = False
     yield document
-  if not ids:
+  if is_empty:
     raise UserError(f'{name} holds no document: each line needs a `text` that is not blank, and '
-                    f'each paragraph of a dump {min_words} words')
+                    f'each paragraph of a dump {config.min_words} words')
+
+
+def corpus_hash(corpus: str, config: CorpusConfig = CorpusConfig()) -> str:
+  """Returns a hash of what the documents depend on: the corpus, and how it is read.
+
+  Raises:
+    UserError: there is no such corpus, or it cannot be read.
+  """
+  content = identity(corpus)
+  return content if config == CorpusConfig() else stable_hash(content, config).hex()
+
+
+def _with_unique_ids(documents: Iterable[Document], config: CorpusConfig, name: str
+                     ) -> Iterator[Document]:
+  counts, num_repeated = Counter(), 0
+  for document in documents:
+    document_id = document.id
+    if document_id in counts:
+      if config.repeated_ids == 'refuse':
+        raise UserError(
+            f'{name}: two documents have the id {document_id!r}; ids must differ, or set '
+            "CorpusConfig.repeated_ids to 'number' or 'drop'")
+      num_repeated += 1
+      if config.repeated_ids == 'drop':
+        continue
+      while document_id in counts:
+        counts[document.id] += 1
+        document_id = f'{document.id}-{counts[document.id]}'
+      document = dataclasses.replace(document, id=document_id)
+    counts[document_id] += 1
+    yield document
+  if num_repeated:
+    done = 'left out' if config.repeated_ids == 'drop' else 'numbered'
+    _LOG.warning('%s: %d documents with the id of an earlier one were %s', name, num_repeated, done)
 
 
 def _locate(corpus: str) -> pathlib.Path:
@@ -64,28 +129,39 @@ def _locate(corpus: str) -> pathlib.Path:
   raise UserError(f'there is no file {path}: {hint}')
 
 
-def _in_file(path: pathlib.Path, min_words: int) -> Iterator[Document]:
-  return _paragraphs(path, min_words) if is_dump(path) else _lines(path)
+class _Row(NamedTuple):
+  """The fields of a document, a default for its id, and where it is, for errors."""
+
+  fields: Mapping[str, Any]
+  default_id: str
+  where: str
 
 
-def _lines(path: pathlib.Path) -> Iterator[Document]:
+def _file_rows(path: pathlib.Path) -> Iterator[_Row]:
   stem = path.name.split('.')[0]
   for number, fields in read_objects(path):
-    document = _document(fields, f'{stem}-{number:06}')
-    if document is None:
-      raise UserError(f'{path}:{number}: a document needs the field `text`, a string')
-    if document.text.strip():
-      yield document
+    yield _Row(fields, f'{stem}-{number:06}', f'{path}:{number}')
 
 
-def _in_dataset(name: str) -> Iterator[Document]:
+def _dataset_rows(name: str) -> Iterator[_Row]:
   for number, fields in enumerate(hub_datasets.read_rows(name), 1):
-    document = _document(fields, f'{number:09}')
+    yield _Row(fields, f'{number:09}', f'{name}, row {number}')
+
+
+def _in_rows(rows: Iterable[_Row], config: CorpusConfig, name: str) -> Iterator[Document]:
+  num_skipped = 0
+  for row in rows:
+    document = _document(row.fields, row.default_id)
+    if document is None and not config.skip_without_text:
+      raise UserError(f'{row.where}: a document needs the field `text`, a string; this one has '
+                      f'{", ".join(map(str, row.fields)) or "no field"}. '
+                      'CorpusConfig.skip_without_text = True leaves it out')
     if document is None:
-      raise UserError(f'{name}: its rows have no field `text` with a string, but '
-                      f'{", ".join(fields)}')
-    if document.text.strip():
+      num_skipped += 1
+    elif document.text.strip():
       yield document
+  if num_skipped:
+    _LOG.warning('%s: %d rows without a text were left out', name, num_skipped)
 
 
 def _document(fields: Mapping[str, Any], default_id: str) -> Document | None:
