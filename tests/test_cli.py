@@ -686,3 +686,12 @@ def test_a_closed_standard_output_is_no_traceback(workplace):
   done = subprocess.run([sys.executable, '-m', 'toolformer_jax', 'call', 'calculator', '1 + 1'],
                         stderr=subprocess.PIPE, text=True, preexec_fn=lambda: os.close(1))
   assert done.returncode == 0 and 'Traceback' not in done.stderr
+
+
+def test_libtpu_is_silent_where_there_is_no_tpu():
+  pytest.importorskip('libtpu', reason='libtpu is not installed; see `make aot`')
+  code = ("from toolformer_jax import cli\n"
+          "def work():\n  import jax\n  print(jax.devices()[0].platform)\n"
+          "cli.guarded(work, resumable=False)")
+  done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+  assert done.stderr == ''

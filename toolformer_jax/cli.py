@@ -11,6 +11,7 @@ from typing import NoReturn
 
 import toolformer_jax
 from toolformer_jax.errors import UserError, unknown
+from toolformer_jax.runtime import libtpu
 from toolformer_jax.runtime.standard_output import reserve_for_results
 
 _COMMANDS = {
@@ -53,6 +54,7 @@ def guarded(work: Callable[[], None], resumable: bool) -> int:
 
   `resumable` work continues where it stopped when it is run again; its errors say so.
   """
+  libtpu.set_environment()
   try:
     work()
     if sys.stdout:  # None if the descriptor was closed before the start

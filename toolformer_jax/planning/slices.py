@@ -2,13 +2,13 @@
 
 import importlib.util
 import math
-import os
 from dataclasses import dataclass
 
 import jax
 from jax.experimental import topologies
 
 from toolformer_jax.errors import UserError, unknown
+from toolformer_jax.runtime import libtpu
 from toolformer_jax.runtime.chips import CHIPS, Chip
 
 GIB = 2**30
@@ -20,11 +20,6 @@ _SHAPES = {'v4': _CUBES, 'v5e': _FLAT, 'v5p': _CUBES, 'v6e': _FLAT}
 _TWO_CORES = ('v4', 'v5p')
 # Memory that the compiler leaves to a program, in GiB; the rest is reserved.
 _USABLE = {'v4': 30.75, 'v5e': 15.75, 'v5p': 95.74, 'v6e': 31.25}
-# Read by libtpu when it is loaded. Without them it looks for a TPU machine, prints warnings, and
-# lets only one process compile at a time.
-_ENVIRONMENT = {
-    'ALLOW_MULTIPLE_LIBTPU_LOAD': '1', 'TPU_SKIP_MDS_QUERY': '1',
-    'TPU_ACCELERATOR_TYPE': 'v5litepod-8', 'TPU_WORKER_HOSTNAMES': 'localhost'}
 
 
 @dataclass(frozen=True)
@@ -89,8 +84,7 @@ class Slice:
     """
     if importlib.util.find_spec('libtpu') is None:
       raise UserError("the TPU compiler is not installed; pip install 'toolformer_jax[aot]'")
-    for name, value in _ENVIRONMENT.items():
-      os.environ.setdefault(name, value)
+    libtpu.set_environment()
     try:
       return topologies.get_topology_desc(
           platform='tpu', topology_name=self.name, **self._details()).devices
