@@ -285,7 +285,7 @@ def test_score_gives_each_token_after_the_first_its_log_probability(run, workpla
 
 
 @pytest.mark.parametrize('content, message', [
-  ('', 'in.jsonl holds no text'),
+  ('', 'in.jsonl has no text'),
   ('{"text": "a"}\n{"id": 3}\n', 'in.jsonl:2: the field `text`, a string, is missing'),
   ('{"text": "a"}\n{"text":\n', 'in.jsonl:2: not JSON'),
   (json.dumps({'text': 'a' * 9000}), 'in.jsonl:1: the text has 9000 tokens, and the model only'),
@@ -600,7 +600,7 @@ def test_half_a_character_is_refused_and_the_folder_stays_free(fails, run, workp
 
 def test_score_does_not_overwrite_what_it_reads(fails, workplace, corpus, checkpoint):
   before = (workplace / corpus).read_bytes()
-  assert 'choose another one' in fails(
+  assert 'choose another --output' in fails(
       'score', '--checkpoint', checkpoint, '--input', corpus, '--output', corpus)
   assert (workplace / corpus).read_bytes() == before
 

@@ -129,7 +129,7 @@ def test_shards_have_the_folder_at_once_but_none_twice(annotation, tmp_path):
     for shard in Shard(0, 2), Shard(1, 2), Shard():
       with pytest.raises(UserError, match='another process is writing'):
         RunFolder(*shared, shard)
-    with pytest.raises(UserError, match='is shared by 2 processes at the moment, not by 3'):
+    with pytest.raises(UserError, match='is in use by processes with 2 shards, not 3'):
       RunFolder(*shared, Shard(2, 3))
   with RunFolder(*shared, Shard(2, 3)):
     pass
@@ -139,7 +139,7 @@ def test_shards_have_the_folder_at_once_but_none_twice(annotation, tmp_path):
 
 @pytest.mark.parametrize(('index', 'count'), [(2, 2), (-1, 2), (0, 0)])
 def test_a_shard_is_one_of_its_count(index, count):
-  with pytest.raises(UserError, match='they count from 0'):
+  with pytest.raises(UserError, match='shards are numbered from 0'):
     Shard(index, count)
 
 

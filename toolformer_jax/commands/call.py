@@ -1,6 +1,6 @@
-"""Runs one tool and prints its result, alone and as a model would see it.
+"""Calls a tool and prints its result, as a model would see it.
 
-The exit code is 2 if the tool has no result.
+If the tool has no result, the exit code is 2.
 """
 
 import argparse
@@ -26,13 +26,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-  """Carries the command out."""
-  # Reading the configuration imports JAX, which a calculator shall not wait for.
+  """Runs the command."""
+  # Loading a configuration imports JAX, which takes longer than most calls.
   configured = args.gin_file or args.bindings
   config = options.configuration(args) if configured else None
   tool, = (config.toolbox if config else Toolbox()).build([args.tool])
-  limits = config.executor if config else ExecutorConfig()
-  with Executor([tool], limits, syntax=config.syntax if config else DEFAULT_SYNTAX) as executor:
+  executor_config = config.executor if config else ExecutorConfig()
+  syntax = config.syntax if config else DEFAULT_SYNTAX
+  with Executor([tool], executor_config, syntax=syntax) as executor:
     request = Request(tool.name, args.argument, Context(date=args.date))
     outcome, = executor.run([request])
   if outcome.result is None:

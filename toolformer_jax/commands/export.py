@@ -1,7 +1,7 @@
 """Writes a model as a Hugging Face directory, which transformers loads with the same logits.
 
-OUTPUT_DIR holds config.json, model.safetensors and tokenizer.json; adapters of a fine-tuned model
-are merged into its weights. With --adapter they are written alone, as PEFT loads them.
+OUTPUT_DIR gets config.json, model.safetensors and tokenizer.json. Adapters of a fine-tuned model
+are merged into its weights; with --adapter only the adapters are written, in PEFT's format.
 """
 
 import argparse
@@ -16,13 +16,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   options.add_checkpoint(parser)
   options.add_required(parser, 'output_dir', type=pathlib.Path, metavar='O')
   parser.add_argument('--adapter', metavar='BASE',
-                      help='write the adapters alone, to be loaded onto BASE: the directory or the '
-                           'name of the model that was fine-tuned, as transformers knows it')
+                      help='write only the adapters, which can be loaded onto BASE: the path, or '
+                           'the name in transformers, of the model that was fine-tuned')
   options.add_configuration(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-  """Carries the command out."""
+  """Runs the command."""
   from toolformer_jax import api
   config = options.configuration(args)
   api.check_is_new(args.output_dir)

@@ -1,9 +1,9 @@
-"""Continues texts, with calls to tools on the way.
+"""Continues texts; the model can call tools while it writes.
 
-Prints every text with its continuation and the calls in it, a single text while it is written; with
---json a line each, of the form
-{"text": ..., "calls": [{"tool": ..., "argument": ..., "result": ...}]}. A call without a result
-(null) was taken back: it is not in the text.
+Prints each text with its continuation, in which calls are shown. A single text is printed while it
+is generated. With --json, a line is printed for each text:
+{"text": ..., "calls": [{"tool": ..., "argument": ..., "result": ...}]}. Calls without a result
+(null) have been removed from the text.
 """
 
 import argparse
@@ -32,9 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   given = parser.add_mutually_exclusive_group(required=True)
   given.add_argument('--prompt', metavar='T', help='the text to continue')
   given.add_argument('--input', type=pathlib.Path, metavar='F',
-                     help='the texts to continue: JSON Lines of {id, text} (.jsonl, .jsonl.gz), or '
-                          'the lines of any other file')
-  parser.add_argument('--disable_tools', action='store_true', help='never start a call')
+                     help='file of texts to continue: JSON Lines of {id, text} (.jsonl, .jsonl.gz, '
+                          '.jsonl.zst); in any other file, each line is a text')
+  parser.add_argument('--disable_tools', action='store_true',
+                      help='never let the model start a call')
   options.add_call_store(parser)
   options.add_date(parser)
   parser.add_argument('--json', action='store_true', help='print JSON, a line for each text')
@@ -42,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-  """Carries the command out."""
+  """Runs the command."""
   from toolformer_jax import api
   from toolformer_jax.tools.registry import build_tools
   disabled = ['GenerationConfig.disable_tools = True'] if args.disable_tools else []
@@ -79,7 +80,7 @@ def _texts(args: argparse.Namespace) -> list[InputText]:
     return [InputText(None, args.prompt, None, '--prompt')]
   texts = list(read_prompts(args.input))
   if not texts:
-    raise UserError(f'{args.input} holds no text')
+    raise UserError(f'{args.input} has no text')
   return texts
 
 

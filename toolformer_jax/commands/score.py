@@ -1,7 +1,7 @@
-"""Writes the log-probability of every token of every text, each given the tokens before it.
+"""Computes the log-probability of every token of texts, given the tokens before it.
 
-Input is JSON Lines of {id, text}; output {id, token_ids, logprobs}, natural logarithms. The first
-token of a text has none (null): no token is put before it.
+The input is JSON Lines of {id, text}, the output JSON Lines of {id, token_ids, logprobs} with
+natural logarithms. The first token of a text has null: no start token is put before it.
 """
 
 import argparse
@@ -30,21 +30,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--output', required=True, type=pathlib.Path, metavar='F',
                       help='JSON Lines of {id, token_ids, logprobs}')
   parser.add_argument('--dtype', choices=typing.get_args(Dtype),
-                      help='of the computation (default: float32)')
+                      help='dtype of the computation (default: float32)')
   options.add_configuration(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-  """Carries the command out."""
+  """Runs the command."""
   from toolformer_jax import api
   from toolformer_jax.runtime.progress import Progress
   chosen = [f'ModelConfig.dtype = {args.dtype!r}'] if args.dtype else []
   config = options.configuration(args, *chosen)
   if args.output.resolve() == args.input.resolve():
-    raise UserError('--output is the file that --input reads; choose another one')
+    raise UserError('--output and --input are the same file; choose another --output')
   texts = list(read_texts(args.input))
   if not texts:
-    raise UserError(f'{args.input} holds no text')
+    raise UserError(f'{args.input} has no text')
   model = api.load_model(args.checkpoint, config=config.model).for_inference()
   for text in texts:
     _check(model, text)

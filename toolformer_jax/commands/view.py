@@ -1,8 +1,8 @@
-"""Shows an annotation run in a browser: its texts with their calls, the losses, and the gains.
+"""Shows an annotation run in a browser: its texts with their calls, losses and gains.
 
-DIR is the OUTPUT_DIR of annotate. It is only read, and the run may still be in progress: reload the
-page to see new results. The address of the page is printed; only browsers on this machine can open
-it. Ctrl-C ends the command.
+DIR is the OUTPUT_DIR of annotate. The run may still be in progress: reload the page to see new
+results. The command prints the address of the page, which only browsers on this machine can open.
+Ctrl-C ends it.
 """
 
 import argparse
@@ -18,15 +18,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('directory', metavar='DIR', type=pathlib.Path,
                       help='the output folder of annotate')
   parser.add_argument('--port', type=options.port, default=8765, metavar='N',
-                      help='port of the address; 0 for any that is free (default: %(default)s)')
+                      help='port of the server; 0 for any free port (default: %(default)s)')
 
 
 def run(args: argparse.Namespace) -> None:
-  """Carries the command out."""
+  """Runs the command."""
   from toolformer_jax.view.data import LiveRun
   from toolformer_jax.view.server import ADDRESS, make_server
   live_run = LiveRun(args.directory)
-  live_run.read()  # a broken run is refused now, and the first page is fast
+  live_run.read()  # reports a broken run before the server starts
   with make_server(live_run, args.port) as server, contextlib.suppress(KeyboardInterrupt):
     print_result(f'http://{ADDRESS}:{server.server_port}/')
     server.serve_forever()

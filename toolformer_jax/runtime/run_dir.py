@@ -1,6 +1,6 @@
-"""The output folder of a long run: one writer, one configuration, files whole or absent.
+"""The output folder of a long run: one configuration, one writer, no incomplete files.
 
-Several processes may share the work, each with a shard of its own.
+Several processes can share the work; each of them has a shard of it.
 """
 
 import contextlib
@@ -20,24 +20,24 @@ from toolformer_jax.errors import UserError
 
 @dataclass(frozen=True)
 class Shard:
-  """The part of the work that one of `count` processes does: every `count`-th piece."""
+  """The part of the work that one of `count` processes does: pieces index, index + count, ..."""
 
   index: int = 0
   count: int = 1
 
   def __post_init__(self):
     if not 0 <= self.index < self.count:
-      raise UserError(f'shard {self.index} is not one of {self.count}: they count from 0')
+      raise UserError(f'there is no shard {self.index} of {self.count}; shards are numbered from 0')
 
   def has(self, number: int) -> bool:
-    """Tells whether piece `number` is of this shard."""
+    """Tells whether piece `number` belongs to this shard."""
     return number % self.count == self.index
 
 
 class LockedFolder:
-  """An output folder, locked against a second writer of the same shard while it is open.
+  """An output folder, which no other process with the same shard can open at the same time.
 
-  Its run.json holds the configuration, and the versions of the software that made it.
+  Its run.json holds the configuration of the run and the versions of the software.
 
   Attributes:
     path: the folder.
@@ -50,13 +50,14 @@ class LockedFolder:
 
     Args:
       path: the folder.
-      configuration: everything that the results depend on, as JSON; a folder that was made with
-        another one is refused.
-      versions: of the software; recorded and not compared.
+      configuration: everything that the results depend on, as JSON. A folder with another
+        configuration is refused.
+      versions: versions of the software, which are recorded but not compared.
       shard: the part of the work that this process does.
 
     Raises:
-      UserError: the folder has another configuration or another writer, or is no folder.
+      UserError: the folder has another configuration, is open in another process, or cannot be
+        written to.
     """
     self.path, self.shard = path, shard
     self._locks = contextlib.ExitStack()
@@ -69,11 +70,11 @@ class LockedFolder:
       self._locks.close()
       raise UserError(f'cannot write to the output folder {path}: {error.strerror}') from error
     except UserError:
-      self._locks.close()  # else the folder stays locked for as long as the error lives
+      self._locks.close()  # otherwise the folder stays locked as long as the error exists
       raise
 
   def exclusively(self) -> filelock.BaseFileLock:
-    """Waits until no other process is in this context: for what is done once for all shards."""
+    """Returns a lock that all shards share, for work that only one of them must do at a time."""
     return filelock.FileLock(self.path / '.turn')
 
   def write_text(self, name: str, text: str) -> None:
@@ -90,17 +91,16 @@ class LockedFolder:
       raise UserError(f'cannot write {file}: {error.strerror}') from error
 
   def _take_locks(self) -> None:
-    """Locks this shard, after checking that the folder is not divided into another number of them.
+    """Locks this shard, unless processes with another number of shards have the folder open.
 
-    The lock of a shard is named for their number: whoever divides the work otherwise sees another
-    lock held.
+    The name of a lock contains the number of shards, so that such processes are noticed.
     """
     for file in self.path.glob('.lock-*-of-*'):
       count = int(file.name.rpartition('-')[2])
       if count != self.shard.count and _is_held(file):
         if min(count, self.shard.count) == 1:
           raise self._is_taken()
-        raise UserError(f'{self.path} is shared by {count} processes at the moment, not by '
+        raise UserError(f'{self.path} is in use by processes with {count} shards, not '
                         f'{self.shard.count}; start all of them with the same number of shards')
     own = filelock.FileLock(self.path / f'.lock-{self.shard.index}-of-{self.shard.count}',
                             timeout=0)
@@ -148,33 +148,33 @@ def _is_held(file: pathlib.Path) -> bool:
 
 @contextlib.contextmanager
 def whole_file(path: pathlib.Path) -> Iterator[IO[str]]:
-  """Opens a text file that appears at `path` at the end, whole, or not at all."""
+  """Opens a temporary text file, which is renamed to `path` when it is complete."""
   temporary = path.with_name(path.name + '.tmp')
   with open(temporary, 'w', encoding='utf-8') as file:
     yield file
     file.flush()
-    os.fsync(file.fileno())  # else a machine that goes down may leave the name without the content
+    os.fsync(file.fileno())  # otherwise a crash of the machine can leave an empty file
   os.replace(temporary, path)
 
 
 def write_json(file: pathlib.Path, value: Any) -> None:
-  """Writes `value` to `file` at once: the file is there whole, or not at all."""
+  """Writes `value` to `file` as JSON; an interrupted call leaves no incomplete file."""
   with whole_file(file) as opened:
     opened.write(json.dumps(value, indent=2, ensure_ascii=False) + '\n')
 
 
 def read_json(file: pathlib.Path) -> dict[str, Any]:
-  """Returns the object in a file of JSON.
+  """Returns the object in a JSON file.
 
   Raises:
-    UserError: there is no such file, or it holds no object.
+    UserError: the file cannot be read, or has no object.
   """
   try:
     value = json.loads(file.read_text('utf-8'))
   except (OSError, ValueError) as error:
     raise UserError(f'cannot read {file}: {error}') from error
   if not isinstance(value, dict):
-    raise UserError(f'{file} holds no JSON object')
+    raise UserError(f'{file} has no JSON object')
   return value
 
 
@@ -189,6 +189,6 @@ def _flat(value: Any, name: str = '') -> dict[str, Any]:
 
 
 def software_versions() -> dict[str, str]:
-  """Returns the versions of the software that a run's numbers may depend on."""
+  """Returns the versions of the packages that the results of a run can depend on."""
   names = ('toolformer_jax', 'jax', 'jaxlib', 'flax', 'optax', 'numpy', 'tokenizers', 'bm25s')
   return {name: importlib.metadata.version(name) for name in names}

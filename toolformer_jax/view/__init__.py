@@ -1,1 +1,1 @@
-"""Shows an annotation run as web pages; its folder is read, neither locked nor written."""
+"""Web pages that show an annotation run, whose folder is read without a lock."""

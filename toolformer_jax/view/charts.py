@@ -1,4 +1,4 @@
-"""The chart of a tool's gains: the bars of its histogram, the steps of its slider, and colors."""
+"""The chart of a tool's gains: the bars of the histogram, the steps of the slider, the colors."""
 
 import bisect
 import itertools
@@ -9,12 +9,12 @@ from fractions import Fraction
 
 from toolformer_jax.view.data import ToolGains
 
-# Gains between two of these have the same color, from red through grey to green.
+# Boundaries of the colors of gains, from red through grey to green.
 _COLOR_EDGES = (-1.0, -0.5, -0.2, -0.05, 0.05, 0.2, 0.5, 1.0)
 _COLORS = len(_COLOR_EDGES) + 1
 _BARS, _SLIDER_STEPS, _LABELS = 60, 200, 8
 _WIDTH, _BAR_HEIGHT, _TOP = 640, 120, 16
-_MAX_NATS = 1e6  # a larger gain comes from losses that overflowed
+_MAX_NATS = 1e6  # larger gains are results of overflow, and are not shown
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Axis:
   edges: list[float]
 
   def x(self, gain: float) -> float:
-    """Returns the horizontal coordinate of a gain; gains beyond the axis are at its ends."""
+    """Returns the horizontal coordinate of a gain, clipped to the axis."""
     low, high = self.edges[0], self.edges[-1]
     return round(_WIDTH * (min(max(gain, low), high) - low) / (high - low), 1)
 
@@ -52,9 +52,9 @@ class Histogram:
 
   Attributes:
     width: of the axis.
-    baseline: vertical coordinate of the axis, on which the bars stand.
+    baseline: vertical coordinate of the axis, the lower end of the bars.
     highest: the number of calls in the highest bar.
-    bars: those that are not empty.
+    bars: the bars that are not empty.
     ticks: labelled gains, each with its horizontal coordinate.
     threshold_x: horizontal coordinate of the threshold.
   """
@@ -102,7 +102,7 @@ def gain_axis(tool: ToolGains) -> Axis:
 
 
 def threshold_slider(tool: ToolGains, tau_f: float) -> Slider:
-  """Returns the slider of a tool's threshold, which stands at `tau_f`."""
+  """Returns the slider of a tool's threshold, set to `tau_f`."""
   axis = gain_axis(tool)
   thresholds = sorted({*axis.ticks(_SLIDER_STEPS), tool.tau_f, tau_f})
   steps = [[t, tool.kept_calls(t), tool.kept_texts(t), axis.x(t)] for t in thresholds]
@@ -124,5 +124,5 @@ def gain_histogram(tool: ToolGains, tau_f: float) -> Histogram:
 
 def _bar(axis: Axis, low: float, high: float, count: int, highest: int) -> Bar:
   left, right = axis.x(low), axis.x(high)
-  height = round(max(2, _BAR_HEIGHT * count / highest), 1)  # one among thousands stays visible
+  height = round(max(2, _BAR_HEIGHT * count / highest), 1)  # never too low to be seen
   return Bar(low, high, count, left, max(right - left - 1, 1), height)

@@ -1,6 +1,6 @@
-"""What the pages show of an annotation run: texts with their calls, and the gains of each tool.
+"""The content of the pages: the texts of a run with their calls, and the gains of each tool.
 
-The folder is read while the run may still be writing: it shows the chunks that are finished.
+The run may still be in progress; only its finished chunks are shown.
 """
 
 import bisect
@@ -28,10 +28,10 @@ STATE_NAMES = {KEPT: 'kept', REJECTED: 'rejected', FAILED: 'no result', PENDING:
 
 @dataclass(frozen=True)
 class ShownCall:
-  """A call after the last stage that has processed it.
+  """A call, as recorded by the last stage that has processed it.
 
   Attributes:
-    record: of that stage.
+    record: the record of that stage.
     gain: in nats; None before the call has losses.
     is_best: whether its gain is the highest of all calls to its tool at its position, so that
       merging may keep it.
@@ -68,7 +68,7 @@ class ShownCall:
 
 @dataclass(frozen=True)
 class Text:
-  """A text and all calls that were sampled for it: by position, then tool, then falling gain."""
+  """A text and all calls sampled for it, ordered by position, then tool, then falling gain."""
 
   document: Document
   calls: tuple[ShownCall, ...]
@@ -76,7 +76,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Stage:
-  """The number of finished chunks of a stage, and whether these are all."""
+  """The number of finished chunks of a stage, and whether the stage is complete."""
 
   name: str
   chunks: int
@@ -88,12 +88,12 @@ class ToolGains:
   """The gains of the calls to one tool, in nats and ascending order.
 
   Attributes:
-    name: of the tool, as calls spell it.
+    name: the tool's name, spelled as in calls.
     tau_f: threshold of the run.
-    max_texts: merging keeps the calls of at most this many texts; infinite if the run does not say.
-    calls: the gain of every call that has losses.
-    positions: the best gain at each position of a text; merging keeps one call there.
-    texts: the best gain in each text.
+    max_texts: largest number of texts that keep calls; infinite for runs that do not record it.
+    calls: gains of all calls that have losses.
+    positions: the largest gain at each position of a text, where merging keeps one call.
+    texts: the largest gain in each text.
   """
 
   name: str
@@ -114,7 +114,7 @@ class ToolGains:
 
 @dataclass(frozen=True)
 class Run:
-  """An annotation run as read at one moment."""
+  """The content of a run's folder at one time."""
 
   name: str
   tools: tuple[ToolGains, ...]
@@ -124,16 +124,16 @@ class Run:
 
 
 class LiveRun:
-  """The folder of a run; chunks are read again only when one of their files has changed."""
+  """Reads a run's folder repeatedly; a chunk is read again only if its files have changed."""
 
   def __init__(self, path: pathlib.Path):
     """Opens the folder `path`.
 
     Raises:
-      UserError: it is not the output folder of an annotation run, or lacks the tokenizer.
+      UserError: it is not the output folder of an annotation run, or has no tokenizer.
     """
     self._folder = RunReader(path)
-    self._limits = _limits(self._folder)
+    self._thresholds = _thresholds(self._folder)
     self._tokenizer = self._folder.tokenizer()
     self._lock = threading.Lock()
     self._times: dict[str, dict[int, int]] = {}
@@ -142,13 +142,13 @@ class LiveRun:
     self._run: Run | None = None
 
   def read(self) -> Run:
-    """Returns the run as it is in the folder now.
+    """Returns the current content of the folder.
 
     Raises:
       UserError: a file is broken.
     """
-    with self._lock:  # a second request waits and then finds the chunks read
-      # Before the chunks are listed, so that a stage that is called complete has all of them.
+    with self._lock:  # another request waits, and then uses the chunks that were read
+      # Before the chunks are listed, so that all chunks of a complete stage are among them.
       complete = {name: self._folder.is_complete(name) for name in self._stage_names()}
       times = {name: self._folder.chunk_times(name) for name in complete}
       stages = tuple(Stage(name, len(times[name]), is_complete)
@@ -159,7 +159,7 @@ class LiveRun:
       return self._run
 
   def _stage_names(self) -> list[str]:
-    of_tools = [stage_name(tool, stage) for tool in self._limits for stage in CALL_RECORDS]
+    of_tools = [stage_name(tool, stage) for tool in self._thresholds for stage in CALL_RECORDS]
     return [DOCUMENTS, *of_tools, MERGED]
 
   def _assemble(self, times: dict[str, dict[int, int]], stages: tuple[Stage, ...]) -> Run:
@@ -169,13 +169,13 @@ class LiveRun:
       if self._chunks.get(chunk, (None,))[0] != stamps:
         self._chunks[chunk] = stamps, self._read_chunk(chunk, times)
     texts = tuple(text for chunk in chunks for text in self._chunks[chunk][1])
-    tools = tuple(_gains(tool, limits, texts) for tool, limits in self._limits.items())
+    tools = tuple(_gains(tool, limits, texts) for tool, limits in self._thresholds.items())
     return Run(self._folder.path.resolve().name, tools, stages, texts, self._tokenizer)
 
   def _read_chunk(self, chunk: int, times: dict[str, dict[int, int]]) -> list[Text]:
     documents = self._folder.read(DOCUMENTS, chunk, Document)
     calls: dict[str, list[Candidate]] = {document.id: [] for document in documents}
-    for tool in self._limits:
+    for tool in self._thresholds:
       stages = [self._folder.read_calls(tool, stage, chunk, documents)
                 for stage in CALL_RECORDS if chunk in times[stage_name(tool, stage)]]
       for call in _latest(stages):
@@ -186,12 +186,12 @@ class LiveRun:
 def cut_at_calls(
     text: str, calls: Sequence[ShownCall], tokenizer: Tokenizer
 ) -> list[str | ShownCall]:
-  """Returns `calls` and the pieces of `text` between them, in order; together they are the text.
+  """Returns `calls` and the pieces of `text` between them, in order.
 
   Args:
-    text: of a document.
-    calls: ordered by position.
-    tokenizer: of the run; positions count its tokens.
+    text: the text of a document.
+    calls: its calls, ordered by position.
+    tokenizer: the tokenizer of the run; positions count its tokens.
 
   Raises:
     UserError: a position is outside the text.
@@ -211,7 +211,7 @@ def cut_at_calls(
   return [*pieces, text[at:]]
 
 
-def _limits(folder: RunReader) -> dict[str, tuple[float, float]]:
+def _thresholds(folder: RunReader) -> dict[str, tuple[float, float]]:
   """Returns tau_f and max_texts by tool, from the configuration of a run.
 
   Raises:
@@ -226,7 +226,7 @@ def _limits(folder: RunReader) -> dict[str, tuple[float, float]]:
 
 
 def _latest(stages: Sequence[list[Candidate]]) -> list[Candidate]:
-  """Returns each call once, as the record of the last of `stages` that has it."""
+  """Returns each call once, as recorded by the last of `stages` that has it."""
   found, seen = [], set()
   for calls in reversed(stages):
     found += [call for call in calls if _identity(call) not in seen]
@@ -239,7 +239,7 @@ def _identity(call: Candidate) -> tuple[str, int, str]:
 
 
 def _ordered(calls: Iterable[Candidate]) -> tuple[ShownCall, ...]:
-  """Returns `calls` by position and tool, and those of a position as merging ranks them."""
+  """Returns `calls` ordered by position and tool, and within a position as merging ranks them."""
   by_argument = sorted(calls, key=lambda call: call.argument, reverse=True)
   shown, seen = [], set()
   for call in sorted(by_argument, key=lambda call: (call.position, call.tool, -_rank(call))):

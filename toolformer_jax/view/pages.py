@@ -1,7 +1,7 @@
-"""Renders the pages as HTML by the templates of this folder.
+"""Renders the pages as HTML, with the templates in this folder.
 
-Whatever a record holds is escaped: the templates are autoescaped, and a browser runs no other
-script than theirs, by the Content-Security-Policy.
+Records can contain anything: the templates escape it, and the Content-Security-Policy allows no
+script but that of the templates.
 """
 
 import base64
@@ -26,13 +26,13 @@ def _read(name: str) -> markupsafe.Markup:
 
 
 def _csp_hash(content: str) -> str:
-  """Returns the source expression by which a policy allows inline `content`."""
+  """Returns the source expression of a policy that allows inline `content`."""
   digest = hashlib.sha256(content.encode()).digest()
   return f"'sha256-{base64.b64encode(digest).decode()}'"
 
 
 _STYLE, _SCRIPT = _read('style.css'), _read('page.js')
-# The inline style sheet and script are allowed by their hashes, and nothing else is.
+# Allows the inline style sheet and script by their hashes, and nothing else.
 CONTENT_SECURITY_POLICY = '; '.join((
     "default-src 'none'", f'style-src {_csp_hash(_STYLE)}', f'script-src {_csp_hash(_SCRIPT)}',
     "form-action 'self'", "base-uri 'none'", "frame-ancestors 'none'"))
@@ -54,9 +54,9 @@ def run_page(run: Run, query: Query, selected: Sequence[Selection]) -> str:
   """Returns the page that `query` selects.
 
   Args:
-    run: the whole run.
-    query: which page, and the thresholds and filters of the form.
-    selected: the texts and calls of all pages.
+    run: the run.
+    query: number of the page, thresholds and filters.
+    selected: texts and calls of all pages.
 
   Raises:
     UserError: the position of a call is outside its text.

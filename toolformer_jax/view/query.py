@@ -18,11 +18,11 @@ class Query:
   """What a page shows.
 
   Attributes:
-    tau_f: threshold by tool; a call that gains less is rejected.
-    tool: only calls to this tool; None for all.
-    state: only calls in this state, one of STATES; None for all.
-    min_gain: only calls with at least this gain; None for all, also those without losses.
-    page: counted from 1.
+    tau_f: threshold by tool; calls with a smaller gain are rejected.
+    tool: show only calls to this tool; None for all.
+    state: show only calls in this state, one of STATES; None for all.
+    min_gain: show only calls with at least this gain; None for all, also those without losses.
+    page: number of the page, from 1 on.
   """
 
   tau_f: dict[str, float]
@@ -49,7 +49,7 @@ class Query:
 
 @dataclass(frozen=True)
 class Selection:
-  """A text, and those of its calls that pass the filters."""
+  """A text and the calls in it that pass the filters."""
 
   text: Text
   calls: tuple[ShownCall, ...]
@@ -61,7 +61,7 @@ def threshold_field(tool: str) -> str:
 
 
 def parse(query: str, tools: Sequence[ToolGains]) -> Query:
-  """Parses the part of a URL after `?`; thresholds that it leaves out are those of the run.
+  """Parses the part of a URL after `?`; missing thresholds are those of the run.
 
   Raises:
     UserError: a field is unknown, occurs twice, or has an invalid value.

@@ -1,4 +1,4 @@
-"""Serves the pages of one run, to browsers on this machine only."""
+"""An HTTP server for the pages of a run, which only browsers on this machine can use."""
 
 import contextlib
 import functools
