@@ -478,7 +478,7 @@ def run_in_cluster(address, index, *argv):
 
 
 @pytest.mark.parametrize('argv, message', [
-  (['--num_shards', '2', '--shard', '2'], 'shard 2 is not one of 2'),
+  (['--num_shards', '2', '--shard', '2'], 'there is no shard 2 of 2'),
   (['--num_shards', '2'], '--num_shards 2 needs --shard'),
   (['--corpus', '.'], 'is a folder; hf:. reads the JSON Lines in it'),
   (['--distributed', '--shard', '1'], '--distributed sets the shard'),
