@@ -30,15 +30,17 @@ from toolformer_jax.models.decoder import Decoder
 from toolformer_jax.models.language_model import LanguageModel, abstract_variables, make_decoder
 from toolformer_jax.models.presets import preset
 from toolformer_jax.tokenizer import Tokenizer
+from toolformer_jax.training.adapters import init_adapters
 from toolformer_jax.training.config import FinetuneConfig
-from toolformer_jax.training.data import annotated_example, put_rows, read_texts
+from toolformer_jax.training.examples import annotated_example
+from toolformer_jax.training.input_pipeline import put_batch
 from toolformer_jax.training.optimizer import make_optimizer
 from toolformer_jax.training.packing import Example, PackedRows, pack
+from toolformer_jax.training.sources import read_texts
 from toolformer_jax.training.train_step import (
-  abstract_state,
-  initial_adapters,
-  initial_state,
-  make_step,
+  abstract_train_state,
+  init_train_state,
+  make_train_step,
 )
 
 RATE = 1e-5
@@ -91,10 +93,10 @@ def ours(args: argparse.Namespace) -> harness.Run:
   collection = 'lora' if args.lora_rank else 'params'
   model = _with_adapters(_our_model(args), settings)
   optimizer, decoder = make_optimizer(settings), model.decoder.clone(remat=args.remat)
-  abstract = abstract_state(decoder, collection, optimizer, model.mesh)
-  state = initial_state(abstract, model.variables[collection], optimizer)
+  abstract = abstract_train_state(decoder, collection, optimizer, model.mesh)
+  state = init_train_state(abstract, model.variables[collection], optimizer)
   frozen = {name: tree for name, tree in model.variables.items() if name != collection}
-  step = make_step(decoder, collection, optimizer, abstract, settings)
+  step = make_train_step(decoder, collection, optimizer, abstract, settings)
   sequences = read(args, model.tokenizer, model.config.vocab_size)
   batches = list(_packed(args, sequences, model.tokenizer))
   del model
@@ -102,7 +104,7 @@ def ours(args: argparse.Namespace) -> harness.Run:
     nonlocal state
     with jax.set_mesh(mesh):
       for batch in batches[:1] if warm_up else batches:
-        state, metrics = step(frozen, state, put_rows(batch, np.arange(len(batch)), mesh))
+        state, metrics = step(frozen, state, put_batch(batch, np.arange(len(batch)), mesh))
     metrics['loss'].block_until_ready()
     return work(decoder.config, sequences)
   mesh = sharding.make_mesh()
@@ -147,7 +149,7 @@ def _with_adapters(model: LanguageModel, settings: FinetuneConfig) -> LanguageMo
   config = model.config.replace(lora_rank=settings.lora_rank, lora_alpha=settings.lora_alpha)
   decoder = Decoder(config, kernel=model.decoder.kernel)
   where = sharding.state_shardings(abstract_variables(decoder)['lora'], model.mesh)
-  variables = {**model.variables, 'lora': initial_adapters(decoder, where, 0)}
+  variables = {**model.variables, 'lora': init_adapters(decoder, where, 0)}
   return LanguageModel(decoder, variables, model.tokenizer, model.mesh)
 
 

@@ -17,7 +17,7 @@ from reproduce import ROOT, main
 
 from toolformer_jax.errors import UserError
 from toolformer_jax.runtime.markdown import markdown_table
-from toolformer_jax.training.data import read_texts
+from toolformer_jax.training.sources import read_texts
 
 TITLE = 'Ablation: settings'
 CONFIGURED = 'as configured'

@@ -20,7 +20,8 @@ from bootstrapping import operation
 from toolformer_jax import cli
 from toolformer_jax.data.records import AnnotatedDocument, write_records
 from toolformer_jax.training.config import MixtureConfig
-from toolformer_jax.training.data import hold_out, read_texts
+from toolformer_jax.training.mixture import hold_out
+from toolformer_jax.training.sources import read_texts
 
 DEV_TEXTS = 1000  # the paper's; a tenth of few texts
 

@@ -23,7 +23,7 @@ from toolformer_jax.data.corpus import read_corpus
 from toolformer_jax.data.records import Document, write_records
 from toolformer_jax.errors import UserError
 from toolformer_jax.runtime.markdown import markdown_table
-from toolformer_jax.training.data import read_texts
+from toolformer_jax.training.sources import read_texts
 
 TITLE = 'Ablation: rounds of bootstrapping'
 _OPERATOR = re.compile(r'(?<=[\d)]) *([-+*/])')

@@ -21,7 +21,7 @@ from typing import Any
 from toolformer_jax import cli
 from toolformer_jax.data.pages import corpus_pages
 from toolformer_jax.errors import UserError
-from toolformer_jax.training.data import read_texts
+from toolformer_jax.training.sources import read_texts
 
 _WORD = re.compile(r'\w+')
 _TAG = re.compile(r'<[^>]*>')

@@ -31,7 +31,7 @@ from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.runtime.markdown import markdown_table
 from toolformer_jax.tokenizer import Tokenizer
 from toolformer_jax.tools.base import Tool
-from toolformer_jax.training.data import annotated_example
+from toolformer_jax.training.examples import annotated_example
 from toolformer_jax.training.finetune import evaluate_loss, finetune_examples
 from toolformer_jax.training.packing import Example
 

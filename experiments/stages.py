@@ -19,7 +19,9 @@ from toolformer_jax.evaluation.scores import Score
 from toolformer_jax.evaluation.tables import shown
 from toolformer_jax.evaluation.tasks import find_tasks
 from toolformer_jax.tokenizer import Tokenizer
-from toolformer_jax.training.data import annotated_example, hold_out, mixture_of, read_texts
+from toolformer_jax.training.examples import annotated_example
+from toolformer_jax.training.mixture import hold_out, mixture_of
+from toolformer_jax.training.sources import read_texts
 
 NOTE = 'In brackets: 95%. With tools, the first {} questions of each task.'
 

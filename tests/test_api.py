@@ -17,6 +17,7 @@ import toolformer_jax as tf_jax
 from toolformer_jax.annotation.prompts import CALCULATOR
 from toolformer_jax.annotation.run_dir import RunFolder
 from toolformer_jax.calls import CallSyntax
+from toolformer_jax.checkpoints.orbax import save_model
 from toolformer_jax.errors import UserError
 
 TEXTS = ['Ann has 24 rows of 15 roses, that is 360 roses.', 'Two and two are four.',
@@ -82,6 +83,21 @@ def test_a_folder_is_continued_and_has_the_same_result(model, annotated, tmp_pat
   with pytest.raises(UserError, match='made with another configuration'):
     tf_jax.finetune(model, annotated, output_dir=tmp_path / 'model',
                     config=tf_jax.FinetuneConfig(steps=3, batch_rows=1, row_tokens=64, lora_rank=2))
+
+
+def test_a_trained_model_is_another_one_than_its_checkpoint(model, annotated, tmp_path):
+  save_model(tmp_path / 'base', model)
+  base = tf_jax.load_model(str(tmp_path / 'base'))
+  assert base.source
+  def annotate(model):
+    return tf_jax.annotate(
+        model, TEXTS, tools=['calculator'], output_dir=tmp_path / 'run',
+        config=tf_jax.AnnotationConfig(max_text_tokens=60, max_call_tokens=6))
+  annotate(base)
+  config = tf_jax.FinetuneConfig(steps=1, batch_rows=1, row_tokens=64, lora_rank=2)
+  tuned = tf_jax.finetune(base, annotated, config=config).model
+  with pytest.raises(UserError, match='made with another configuration.*checkpoint'):
+    annotate(tuned)
 
 
 def test_losses_of_tokens_are_those_of_the_filter(model, annotated):

@@ -556,7 +556,8 @@ def test_finetune_without_calls_learns_the_texts_alone(run, workplace, data, che
 def test_finetune_writes_a_checkpoint_that_generates(run, workplace, data, checkpoint):
   argv = ['finetune', '--data', data, '--checkpoint', checkpoint, '--output_dir', 'tuned']
   code, out, err = run(*argv, *SMALL_STEPS)
-  assert (code, out) == (0, 'tuned\n'), err
+  assert code == 0, err
+  assert out.startswith('Trained 2 steps: ') and out.endswith('The checkpoint is in tuned.\n')
   assert 'FinetuneConfig.steps = 2\n' in (workplace / 'tuned/config.gin').read_text()
   assert len((workplace / 'tuned/metrics.jsonl').read_text().splitlines()) == 2
   code, out, err = run('generate', '--checkpoint', 'tuned', '--tools', 'calculator',
@@ -566,7 +567,7 @@ def test_finetune_writes_a_checkpoint_that_generates(run, workplace, data, check
 
 @pytest.mark.parametrize('name, message', [
   ('nothing', "unknown corpus 'nothing'"),
-  ('unfinished', 'no output folder of annotate, or the run has not ended'),
+  ('unfinished', 'unfinished is not the output folder of a finished annotation run'),
   ('empty', 'empty holds no text with a call'),
 ])
 def test_finetune_refuses_bad_data(fails, workplace, checkpoint, name, message):

@@ -43,9 +43,9 @@ from toolformer_jax.tools.call_store import CallStore
 from toolformer_jax.tools.executor import Executor, ExecutorConfig
 from toolformer_jax.tools.registry import AnyTool, Toolbox, build_tools
 from toolformer_jax.training.config import FinetuneConfig, MixtureConfig
-from toolformer_jax.training.data import Text, read_texts
-from toolformer_jax.training.finetune import FinetuneResult
 from toolformer_jax.training.finetune import finetune as finetune_on_texts
+from toolformer_jax.training.result import FinetuneResult
+from toolformer_jax.training.sources import Text, read_texts
 
 Source = str | pathlib.Path
 

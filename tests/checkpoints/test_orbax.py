@@ -99,5 +99,5 @@ def test_a_broken_model_is_named(make_model, damage, tmp_path):
 
 def test_a_run_that_has_not_ended_says_so(make_model, tmp_path):
   (tmp_path / 'steps').mkdir()
-  with pytest.raises(UserError, match='has not ended'):
+  with pytest.raises(UserError, match='is not finished'):
     load_model(tmp_path, make_model().mesh)

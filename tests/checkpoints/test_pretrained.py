@@ -27,7 +27,8 @@ def test_names_that_are_no_model(name, message):
 
 
 @pytest.mark.parametrize(('file', 'message'), [
-  ('model.safetensors', 'Hugging Face directory'), ('notes.txt', 'holds no usable model')])
+  ('model.safetensors', 'Hugging Face directory'),
+  ('notes.txt', 'does not hold a usable model')])
 def test_folders_that_are_no_model(file, message, tmp_path):
   (tmp_path / file).touch()
   with pytest.raises(UserError, match=message):

@@ -50,7 +50,7 @@ def test_parameters_are_those_of_the_state(config):
 def test_forward_is_what_the_program_computes(config, lora_rank):
   config = config.replace(lora_rank=lora_rank)
   decoder, variables, rows = _program(config)
-  counted = _product_flops(lambda v: decoder.apply(v, rows.tokens_RT)[0], variables)
+  counted = _product_flops(lambda v: decoder.apply(v, rows.input_tokens_RT)[0], variables)
   unseen = _unseen(config)
   assert counted == 2 * (flops.forward_flops(config, TOKENS, logits=TOKENS) + unseen)
 
@@ -75,7 +75,7 @@ def test_one_token_after_others():
 def test_training_is_what_the_program_computes(config):
   decoder, variables, rows = _program(config)
   def loss(params):
-    return next_token_loss(decoder, {'params': params}, rows, loss_tokens=8).minimised
+    return next_token_loss(decoder, {'params': params}, rows, loss_tokens=8).objective
   counted = _product_flops(jax.grad(loss), variables['params'])
   unseen = 3 * _unseen(config)
   assert counted == 2 * (flops.training_flops(config, TOKENS) + unseen)
@@ -85,7 +85,7 @@ def test_training_of_adapters_is_what_the_program_computes():
   config = LLAMA.replace(lora_rank=3)
   decoder, variables, rows = _program(config)
   def loss(lora, params):
-    return next_token_loss(decoder, {'params': params, 'lora': lora}, rows, loss_tokens=8).minimised
+    return next_token_loss(decoder, {'params': params, 'lora': lora}, rows, loss_tokens=8).objective
   counted = _product_flops(jax.grad(loss), variables['lora'], variables['params'])
   unseen = 3 * _unseen(config)
   # Nothing below the first block's queries, keys and values is trained.

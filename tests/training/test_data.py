@@ -12,7 +12,8 @@ from toolformer_jax import sharding
 from toolformer_jax.calls import DEFAULT_SYNTAX, Call, insert_calls
 from toolformer_jax.data.records import AnnotatedDocument, Document, ScoredCall
 from toolformer_jax.errors import UserError
-from toolformer_jax.training.data import annotated_example, batches, plain_example, put_rows
+from toolformer_jax.training.examples import annotated_example, plain_example
+from toolformer_jax.training.input_pipeline import batch_indices, put_batch
 from toolformer_jax.training.packing import Example, pack
 
 words = st.text(st.characters(codec='utf-8', exclude_categories=['Cs']), max_size=30)
@@ -87,17 +88,17 @@ def test_the_call_of_the_paper(tokenizer):
 @given(count=st.integers(1, 9), batch=st.integers(1, 5), seed=st.integers(0, 99),
        start=st.integers(0, 20))
 def test_a_step_has_the_same_batch_wherever_a_run_starts(count, batch, seed, start):
-  whole = itertools.islice(batches(count, batch, seed, 0), start, start + 3)
-  for one, other in zip(whole, batches(count, batch, seed, start), strict=False):
+  whole = itertools.islice(batch_indices(count, batch, seed, 0), start, start + 3)
+  for one, other in zip(whole, batch_indices(count, batch, seed, start), strict=False):
     np.testing.assert_array_equal(one, other)
 
 
 def test_every_epoch_has_every_row_in_another_order():
-  seen = [batch.tolist() for batch in itertools.islice(batches(12, 4, 0, 0), 6)]
+  seen = [batch.tolist() for batch in itertools.islice(batch_indices(12, 4, 0, 0), 6)]
   first, second = sum(seen[:3], []), sum(seen[3:], [])
   assert sorted(first) == sorted(second) == list(range(12))
   assert first != second
-  assert first != sum((b.tolist() for b in itertools.islice(batches(12, 4, 1, 0), 3)), [])
+  assert first != sum((b.tolist() for b in itertools.islice(batch_indices(12, 4, 1, 0), 3)), [])
 
 
 def test_a_batch_is_its_rows_on_any_mesh(tokenizer):
@@ -105,4 +106,4 @@ def test_a_batch_is_its_rows_on_any_mesh(tokenizer):
   numbers = np.array([7, 0, 3, 3])
   for shape in (1, 1, 1), (2, 2, 2), (4, 1, 2), (8, 1, 1):  # 8: 4 rows cannot be split
     mesh = sharding.make_mesh(*shape, devices=jax.devices()[:np.prod(shape)])
-    jax.tree.map(np.testing.assert_array_equal, put_rows(rows, numbers, mesh), rows.take(numbers))
+    jax.tree.map(np.testing.assert_array_equal, put_batch(rows, numbers, mesh), rows.take(numbers))

@@ -13,12 +13,13 @@ from toolformer_jax.checkpoints.orbax import load_model
 from toolformer_jax.errors import UserError
 from toolformer_jax.models.decoder import Decoder
 from toolformer_jax.models.language_model import abstract_variables
-from toolformer_jax.training import finetune as module
+from toolformer_jax.training import trainer
+from toolformer_jax.training.adapters import init_adapters
 from toolformer_jax.training.config import FinetuneConfig
-from toolformer_jax.training.data import plain_example
+from toolformer_jax.training.examples import plain_example
 from toolformer_jax.training.finetune import evaluate_loss, finetune_examples
 from toolformer_jax.training.optimizer import make_optimizer
-from toolformer_jax.training.train_step import abstract_state, initial_adapters
+from toolformer_jax.training.train_step import abstract_train_state
 
 SETTINGS = FinetuneConfig(steps=6, batch_rows=2, row_tokens=32, learning_rate=1e-2, save_every=2)
 LORA = dataclasses.replace(SETTINGS, lora_rank=4)
@@ -41,14 +42,14 @@ def _losses(folder):
 
 
 def _stop_after(monkeypatch, steps):
-  """Makes the next run die once it has asked for the batches of `steps` steps."""
+  """Makes the next run die once it has drawn the batches of `steps` steps."""
   def dying(*arguments):
-    for done, batch in enumerate(batches(*arguments)):
+    for done, batch in enumerate(batch_indices(*arguments)):
       if done == steps:
         raise KeyboardInterrupt
       yield batch
-  batches = module.batches
-  monkeypatch.setattr(module, 'batches', dying)
+  batch_indices = trainer.batch_indices
+  monkeypatch.setattr(trainer, 'batch_indices', dying)
 
 
 def _equal(one, other):
@@ -91,7 +92,7 @@ def test_adapters_change_nothing_at_first(make_model):
   model = make_model()
   decoder = Decoder(model.config.replace(lora_rank=4))
   where = sharding.state_shardings(abstract_variables(decoder)['lora'], model.mesh)
-  variables = {**model.variables, 'lora': initial_adapters(decoder, where, seed=0)}
+  variables = {**model.variables, 'lora': init_adapters(decoder, where, seed=0)}
   with_adapters = dataclasses.replace(model, decoder=decoder, variables=variables)
   tokens = np.arange(20)[None]
   assert np.array_equal(_logits(with_adapters, tokens), _logits(model, tokens))
@@ -117,7 +118,7 @@ def test_only_adapters_are_trained(make_model, examples, tmp_path):
 def test_examples_without_weight_are_refused(make_model, examples, tmp_path):
   silent = [example._replace(weights=[0.0] * len(example.ids)) for example in examples]
   settings = dataclasses.replace(SETTINGS, end_of_text=False)
-  with pytest.raises(UserError, match='nothing to learn in 12 examples'):
+  with pytest.raises(UserError, match='none of the 12 examples'):
     _run(make_model(), silent, settings, tmp_path)
 
 
@@ -179,12 +180,12 @@ def test_other_examples_are_refused(make_model, examples, tmp_path):
 def test_a_loss_that_is_no_number_names_the_last_good_checkpoint(
     make_model, examples, tmp_path, monkeypatch):
   def spoilt(rows, numbers, mesh):
-    batch = put_rows(rows, numbers, mesh)
+    batch = put_batch(rows, numbers, mesh)
     steps.append(numbers)
     return batch if len(steps) < 5 else dataclasses.replace(
-        batch, weights_RT=batch.weights_RT * np.nan)
-  steps, put_rows = [], module.put_rows
-  monkeypatch.setattr(module, 'put_rows', spoilt)
+        batch, loss_weights_RT=batch.loss_weights_RT * np.nan)
+  steps, put_batch = [], trainer.put_batch
+  monkeypatch.setattr(trainer, 'put_batch', spoilt)
   with pytest.raises(UserError, match='step 5 has loss nan.*last good checkpoint: .*steps/2'):
     _run(make_model(), examples, SETTINGS, tmp_path)
   assert [step for step, _ in _losses(tmp_path)] == [1, 2, 3, 4]
@@ -219,9 +220,9 @@ def test_eight_devices_train_like_one(make_model, examples, tmp_path):
 @pytest.mark.parametrize('collection', ['params', 'lora'])
 def test_moments_are_split_like_what_they_are_moments_of(make_model, collection):
   model = make_model(sharding.make_mesh(2, 2, 2), lora_rank=4)
-  state = abstract_state(model.decoder, collection, make_optimizer(SETTINGS), model.mesh)
-  where = [leaf.sharding.spec for leaf in jax.tree.leaves(state.trained)]
+  state = abstract_train_state(model.decoder, collection, make_optimizer(SETTINGS), model.mesh)
+  where = [leaf.sharding.spec for leaf in jax.tree.leaves(state.params)]
   assert any(axis for spec in where for axis in spec)
-  (adam,) = [inner for inner in state.optimizer[1] if hasattr(inner, 'mu')]
+  (adam,) = [inner for inner in state.opt_state[1] if hasattr(inner, 'mu')]
   for moment in (adam.mu, adam.nu):
     assert [leaf.sharding.spec for leaf in jax.tree.leaves(moment)] == where

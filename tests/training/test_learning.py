@@ -13,7 +13,7 @@ from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.decoder import Decoder
 from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.training.config import FinetuneConfig
-from toolformer_jax.training.data import annotated_example
+from toolformer_jax.training.examples import annotated_example
 from toolformer_jax.training.finetune import finetune_examples
 from toolformer_jax.training.packing import pack
 
@@ -36,9 +36,9 @@ def _accuracy(model, examples):
   """Returns how many of the numbers after a result are predicted, all digits of them."""
   rows = jax.tree.map(lambda *parts: np.concatenate(parts),
                       *(pack([example], model.tokenizer, 64, True) for example in examples))
-  logits = jax.jit(model.decoder.apply)(model.variables, rows.tokens_RT)[0]
-  hits = np.asarray(jax.numpy.argmax(logits, -1) == rows.targets_RT)
-  ends = (rows.segments_RT > 0).sum(1)  # the end-of-text token and the full stop come last
+  logits = jax.jit(model.decoder.apply)(model.variables, rows.input_tokens_RT)[0]
+  hits = np.asarray(jax.numpy.argmax(logits, -1) == rows.target_tokens_RT)
+  ends = (rows.segment_ids_RT > 0).sum(1)  # the end-of-text token and the full stop come last
   return np.mean([hits[row, end - 2 - DIGITS:end - 2].all() for row, end in enumerate(ends)])
 
 

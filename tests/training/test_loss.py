@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from toolformer_jax import sharding
-from toolformer_jax.training.data import plain_example
+from toolformer_jax.training.examples import plain_example
 from toolformer_jax.training.loss import next_token_loss
 from toolformer_jax.training.packing import Example, PackedRows, pack
 
@@ -17,7 +17,7 @@ TEXTS = ['one two', 'three', 'and a third text']
 
 def _loss(model, rows):
   sums = jax.jit(next_token_loss, static_argnums=0)(model.decoder, model.variables, rows)
-  return [float(sums.nll), float(sums.weight)]
+  return [float(sums.cross_entropy), float(sums.weight_sum)]
 
 
 def test_a_packed_row_costs_what_its_texts_cost_alone(make_model, tokenizer):
@@ -38,7 +38,7 @@ def test_the_sum_is_the_weighted_cross_entropy(make_model, tokenizer):
   nll = -jax.nn.log_softmax(logits)[0, jnp.arange(4), jnp.array(example.ids)]
   total, weight = _loss(model, rows)
   assert weight == 1.75
-  assert total == pytest.approx(float(nll @ jnp.array(example.weights)), rel=1e-5)
+  assert total == pytest.approx(float(nll @ jnp.array(example.loss_weights)), rel=1e-5)
 
 
 @pytest.mark.parametrize('scored', [slice(0, 3), slice(4, 8)])
@@ -47,13 +47,13 @@ def test_no_gradient_from_the_future_or_another_text(make_model, tokenizer, scor
   # All ids differ, so each row of the embedding table belongs to one place.
   rows = pack([Example(list(range(10, 14)), [1.0] * 4), Example(list(range(20, 24)), [1.0] * 4)],
               tokenizer, 8, False)
-  tokens = rows.tokens_RT.copy()
+  tokens = rows.input_tokens_RT.copy()
   tokens[0, [0, 4]] = 30, 31  # both texts begin with the same token otherwise
-  weights = np.zeros_like(rows.weights_RT)
+  weights = np.zeros_like(rows.loss_weights_RT)
   weights[0, scored] = 1.0
-  rows = PackedRows(tokens, rows.targets_RT, rows.positions_RT, rows.segments_RT, weights)
+  rows = PackedRows(tokens, rows.target_tokens_RT, rows.positions_RT, rows.segment_ids_RT, weights)
   def total(params):
-    return next_token_loss(model.decoder, {'params': params}, rows).minimised
+    return next_token_loss(model.decoder, {'params': params}, rows).objective
   gradient = jax.jit(jax.grad(total))(model.variables['params'])
   touched = np.asarray(jnp.abs(gradient['embedding']).sum(-1))
   assert set(np.flatnonzero(touched)) == set(tokens[0, scored].tolist())
@@ -71,10 +71,10 @@ def _random_rows(rows, row_tokens, vocab_size):
 
 def _plain(decoder, variables, rows):
   """Returns the same loss by optax, from all logits at once."""
-  logits, _ = decoder.apply(variables, rows.tokens_RT, positions_BT=rows.positions_RT,
-                            segments_BT=rows.segments_RT)
-  nll = optax.softmax_cross_entropy_with_integer_labels(logits, rows.targets_RT)
-  return ((nll + Z_LOSS * jax.nn.logsumexp(logits, -1)**2) * rows.weights_RT).sum() / 3
+  logits, _ = decoder.apply(variables, rows.input_tokens_RT, positions_BT=rows.positions_RT,
+                            segments_BT=rows.segment_ids_RT)
+  nll = optax.softmax_cross_entropy_with_integer_labels(logits, rows.target_tokens_RT)
+  return ((nll + Z_LOSS * jax.nn.logsumexp(logits, -1)**2) * rows.loss_weights_RT).sum() / 3
 
 
 def _value_and_gradient(loss, model, rows, frozen):
@@ -98,7 +98,7 @@ def test_piece_by_piece_it_is_the_loss_of_all_logits(make_model, mesh, head, fro
   model = make_model(sharding.make_mesh(*mesh, devices=devices), layers=1, vocab_size=260, **head)
   rows = _random_rows(4, 23, 260)  # 23: the last piece is not full
   def pieces(decoder, variables, rows):
-    return next_token_loss(decoder, variables, rows, loss_tokens=8, z_loss=Z_LOSS).minimised / 3
+    return next_token_loss(decoder, variables, rows, loss_tokens=8, z_loss=Z_LOSS).objective / 3
   value, gradient = _value_and_gradient(pieces, model, rows, frozen)
   expected, wanted = _value_and_gradient(_plain, model, rows, frozen)
   assert float(value) == pytest.approx(float(expected), rel=1e-6)
@@ -112,7 +112,7 @@ def test_never_all_logits_are_in_memory(make_model):
   def temporary(loss_tokens):
     def total(params):
       return next_token_loss(
-          model.decoder, {'params': params}, rows, loss_tokens=loss_tokens).minimised
+          model.decoder, {'params': params}, rows, loss_tokens=loss_tokens).objective
     compiled = jax.jit(jax.grad(total)).lower(model.variables['params']).compile()
     return compiled.memory_analysis().temp_size_in_bytes
   logits = 4 * 256 * 8192 * 4  # bytes

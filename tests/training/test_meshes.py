@@ -19,7 +19,7 @@ from toolformer_jax import sharding
 from toolformer_jax.checkpoints.orbax import load_model, save_model
 from toolformer_jax.data.content_hash import identity
 from toolformer_jax.training.config import FinetuneConfig
-from toolformer_jax.training.data import plain_example
+from toolformer_jax.training.examples import plain_example
 from toolformer_jax.training.finetune import finetune_examples
 
 SETTINGS = FinetuneConfig(steps=20, batch_rows=8, row_tokens=32, learning_rate=1e-3, save_every=1)
@@ -105,7 +105,7 @@ def test_killed_asked_to_stop_broken_and_moved_it_goes_on_with_the_same_losses(
   process.send_signal(signal.SIGTERM)
   out, err = process.communicate(timeout=PATIENCE_S)
   assert process.returncode == 0, err
-  assert 'continues from the state that was saved' in out
+  assert 'continues from the saved state' in out
   assert not (folder / 'model').exists()
 
   newest = max((folder / 'steps').iterdir(), key=lambda path: int(path.name))
@@ -140,12 +140,13 @@ def test_two_processes_have_the_losses_of_one_and_stop_together(checkpoint, undi
   processes = _start_cluster(checkpoint, folder)
   _wait_for_step(folder, 5, processes)
   processes[1].send_signal(signal.SIGTERM)  # one machine is taken away: all have to stop
-  stopped = 'stopped; the same command continues from the state that was saved'
-  assert _ended(processes) == [[stopped], [stopped]]
+  stopped = 'The same command continues from the saved state.'
+  assert all(line.startswith('Stopped after ') and line.endswith(stopped)
+             for (line,) in _ended(processes))
   assert not (folder / 'model').exists()
 
   first, second = _ended(_start_cluster(checkpoint, folder))
-  assert first == [str(folder)] and stopped not in second
+  assert first[0].endswith(f'The checkpoint is in {folder}.') and second == []
   np.testing.assert_allclose(_losses(folder), undisturbed, atol=1e-5, rtol=0)
   alone = load_model(folder, sharding.make_mesh(devices=jax.devices()[:1]))
   assert alone.config.layers == 2

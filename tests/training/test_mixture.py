@@ -1,5 +1,7 @@
 """An epoch has the texts of each tool as often as rates and caps say."""
 
+import dataclasses
+import re
 from collections import Counter
 
 import pytest
@@ -8,8 +10,10 @@ from hypothesis import strategies as st
 
 from toolformer_jax.data.records import AnnotatedDocument, Document, ScoredCall
 from toolformer_jax.errors import UserError
-from toolformer_jax.training.config import MixtureConfig
-from toolformer_jax.training.data import TaskRow, hold_out, mixture_of
+from toolformer_jax.training import finetune as finetune_module
+from toolformer_jax.training.config import FinetuneConfig, MixtureConfig
+from toolformer_jax.training.mixture import hold_out, mixture_of
+from toolformer_jax.training.sources import TaskRow
 
 
 def _text(number, *tools):
@@ -79,3 +83,31 @@ def test_held_out_texts_are_not_trained_on(count, wanted, seed):
   assert len(dev) == min(wanted, count // 10)
   assert sorted([*trained, *dev], key=texts.index) == texts
   assert not set(trained) & set(dev)
+
+
+@pytest.fixture
+def epoch(make_model, tokenizer, tmp_path, monkeypatch):
+  """Returns a function from settings to the texts that `finetune` trains on, decoded."""
+  def texts_of(texts, mixture, without_calls):
+    def keep(*, examples, dev_examples, **settings):
+      seen.extend([examples, dev_examples])
+      (tmp_path / 'metrics.jsonl').touch()
+    seen = []
+    monkeypatch.setattr(finetune_module, 'finetune_examples', keep)
+    finetune_module.finetune(make_model(), texts, config=FinetuneConfig(), output_dir=tmp_path,
+                             depends_on={}, mixture=mixture, without_calls=without_calls)
+    return [[tokenizer.decode(example.ids) for example in examples] for examples in seen]
+  return texts_of
+
+
+def test_without_calls_an_epoch_has_the_same_texts(epoch):
+  """The caps and rates of "+ CC" are those of the texts with calls (paper, section 4.1)."""
+  texts = [dataclasses.replace(text, document=Document(text.document.id, f'text {number}'))
+           for number, text in enumerate(_texts(30, 20, 10))]
+  mixture = MixtureConfig(cap=15, rates={'WikiSearch': 2.5, 'text': 0.5}, dev_texts=4, seed=3)
+  with_calls, without = (epoch(texts, mixture, remove) for remove in (False, True))
+  def remove_calls(examples):
+    return [re.sub(r' \[\w+\(1\) -> 1\]', '', example) for example in examples]
+  assert any('[WikiSearch' in example for example in with_calls[0])
+  assert without == [remove_calls(examples) for examples in with_calls]
+  assert [len(examples) for examples in without] == [15 + round(2.5 * 15) + 5, 4]

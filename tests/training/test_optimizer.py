@@ -58,20 +58,24 @@ def test_only_gradients_longer_than_the_clip_norm_are_clipped(size, moment):
 @pytest.mark.parametrize(('name', 'value'), [
   ('steps', 0), ('learning_rate', '1e-5'), ('warmup_fraction', 1.5), ('beta2', 1.0),
   ('lora_rank', -1), ('mask_results', 1), ('schedule', 'cosinus'), ('first_moment', 'float16'),
-  ('dropout', 1.0), ('micro_batches', 3),
+  ('dropout', 1.0), ('num_microbatches', 3),
 ])
 def test_settings_are_checked(name, value):
   with pytest.raises(UserError, match=f'FinetuneConfig.{name}'):
     FinetuneConfig(**{name: value})
 
 
-def test_weight_decay_spares_biases_and_the_scales_of_norms():
-  params = {'block': {'norm': {'scale': jnp.ones(3)},
-                      'query': {'kernel': jnp.ones((3, 3)), 'bias': jnp.ones(3)}},
-            'embedding': jnp.ones((5, 3)), 'adapter': {'a': jnp.ones((3, 2))}}
+@pytest.mark.parametrize('family', [
+  {}, {'norm': 'layer', 'positions': 'learned', 'qkv_bias': True, 'out_bias': True,
+       'mlp_bias': True, 'gated_mlp': False}, {'tied_head': False, 'qk_norm': True}])
+def test_weight_decay_applies_to_matrices_alone(make_model, family):
+  params = make_model(lora_rank=2, **family).variables
   optimizer = make_optimizer(FinetuneConfig(weight_decay=0.1, warmup_fraction=0.0))
+  params = jax.tree.map(jnp.ones_like, params)
   zeros = jax.tree.map(jnp.zeros_like, params)
   updates, _ = optimizer.update(zeros, optimizer.init(params), params)
-  decays = jax.tree.map(lambda update: bool((update < 0).all()), updates)
-  assert decays == {'block': {'norm': {'scale': False}, 'query': {'kernel': True, 'bias': False}},
-                    'embedding': True, 'adapter': {'a': True}}
+  def is_vector(path, x):  # of each layer: the scan stacks layers
+    return x.ndim - any(getattr(key, 'key', '') == 'blocks' for key in path) == 1
+  vectors = jax.tree_util.tree_map_with_path(is_vector, params)
+  assert any(jax.tree.leaves(vectors))
+  assert jax.tree.map(lambda update: not update.any(), updates) == vectors

@@ -17,10 +17,10 @@ def _example(ids):
 def _triples(rows):
   """Returns (token, target, weight) of all tokens by (row, segment)."""
   found = {}
-  for r, t in zip(*np.nonzero(rows.segments_RT), strict=True):
-    found.setdefault((r, rows.segments_RT[r, t]), []).append(
-        (rows.positions_RT[r, t], rows.tokens_RT[r, t], rows.targets_RT[r, t],
-         rows.weights_RT[r, t]))
+  for r, t in zip(*np.nonzero(rows.segment_ids_RT), strict=True):
+    found.setdefault((r, rows.segment_ids_RT[r, t]), []).append(
+        (rows.positions_RT[r, t], rows.input_tokens_RT[r, t], rows.target_tokens_RT[r, t],
+         rows.loss_weights_RT[r, t]))
   return found
 
 
@@ -44,31 +44,31 @@ def test_every_piece_is_there_once(texts, end, tokenizer):
 @given(texts=texts)
 def test_pieces_lie_side_by_side_and_empty_places_count_nothing(texts, tokenizer):
   rows = pack([_example(ids) for ids in texts], tokenizer, ROW, True)
-  empty = rows.segments_RT == 0
-  assert not rows.weights_RT[empty].any()
+  empty = rows.segment_ids_RT == 0
+  assert not rows.loss_weights_RT[empty].any()
   # Once a row is empty it stays so, and segments are numbered in order.
-  steps = np.diff(rows.segments_RT, axis=1)
+  steps = np.diff(rows.segment_ids_RT, axis=1)
   assert ((steps == 0) | (steps == 1) | empty[:, 1:]).all()
-  assert (rows.segments_RT[:, 0] == 1).all()
+  assert (rows.segment_ids_RT[:, 0] == 1).all()
   assert not (empty[:, :-1] & ~empty[:, 1:]).any()
 
 
 def test_a_token_of_any_id_can_be_a_target(tokenizer):
   rows = pack([Example([0, 0], [1.0, 1.0])], tokenizer, ROW, False)
-  assert rows.weights_RT[0].tolist() == [1, 1, 0, 0, 0, 0, 0, 0]
+  assert rows.loss_weights_RT[0].tolist() == [1, 1, 0, 0, 0, 0, 0, 0]
 
 
 def test_empty_rows_are_added_at_the_end(tokenizer):
   rows = pack([Example([5], [1.0])], tokenizer, ROW, True)
   padded = rows.pad(3)
   assert len(padded) == 3
-  assert padded.take([0]).tokens_RT.tolist() == rows.tokens_RT.tolist()
-  assert not padded.take([1, 2]).segments_RT.any()
+  assert padded.take([0]).input_tokens_RT.tolist() == rows.input_tokens_RT.tolist()
+  assert not padded.take([1, 2]).segment_ids_RT.any()
 
 
 def test_rows_of_texts_of_realistic_lengths_are_full(tokenizer):
   # Lengths of texts with calls: most are of one paragraph, few are long, and none fits twice.
   lengths = np.random.default_rng(0).lognormal(np.log(120), 0.6, 2000).clip(8, 1400).astype(int)
   rows = pack([Example([5] * size, [1.0] * size) for size in lengths], tokenizer, 1024, True)
-  assert (rows.segments_RT > 0).mean() > 0.99
-  assert rows.weights_RT.sum() == (lengths + 1).sum()  # and of each the end of the text
+  assert (rows.segment_ids_RT > 0).mean() > 0.99
+  assert rows.loss_weights_RT.sum() == (lengths + 1).sum()  # and of each the end of the text

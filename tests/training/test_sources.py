@@ -7,8 +7,9 @@ import pytest
 
 from toolformer_jax.data.records import AnnotatedDocument, Document, ScoredCall, write_records
 from toolformer_jax.errors import UserError
-from toolformer_jax.training.data import TaskRow, read_texts, task_example
+from toolformer_jax.training.examples import task_example
 from toolformer_jax.training.packing import pack
+from toolformer_jax.training.sources import TaskRow, read_texts
 
 CALL = ScoredCall('d', 'Calculator', '1 + 1', 0, 0.5, '2')
 RECORDS = [AnnotatedDocument(Document('d', 'two'), (CALL,)),
@@ -20,7 +21,7 @@ def test_texts_with_calls_come_from_a_run_or_a_file(tmp_path):
   merged.mkdir(parents=True)
   for number, record in enumerate(RECORDS):
     write_records(merged / f'{number:05}.jsonl', [record])
-  with pytest.raises(UserError, match='the run has not ended'):
+  with pytest.raises(UserError, match='not the output folder of a finished annotation run'):
     list(read_texts(str(tmp_path / 'run')))
   (merged / '.COMPLETED').touch()
   assert list(read_texts(str(tmp_path / 'run'))) == RECORDS
@@ -41,7 +42,7 @@ def test_any_corpus_is_plain_text(tmp_path):
 def test_of_a_task_the_targets_alone_are_learned(tokenizer):
   example = task_example(TaskRow('r', 'ab', 'cd'), tokenizer)
   assert example.ids == tokenizer.encode('ab') + tokenizer.encode('cd')
-  assert example.weights == [0.0, 0.0, 1.0, 1.0]
+  assert example.loss_weights == [0.0, 0.0, 1.0, 1.0]
 
 
 def test_ids_of_another_model_are_refused(tokenizer):
@@ -79,7 +80,7 @@ def test_a_seqio_task_or_mixture_keeps_id_0(source, count, tokenizer, tmp_path, 
   assert len(rows) == count
   assert {tuple(row.targets) for row in rows} == {(5, 0, 6), (0, 0, 9)}
   packed = pack([task_example(row, tokenizer) for row in rows], tokenizer, 64, False)
-  learned = packed.targets_RT[packed.weights_RT > 0]
+  learned = packed.target_tokens_RT[packed.loss_weights_RT > 0]
   assert learned.size == 3 * count and (learned == 0).sum() >= count
 
 

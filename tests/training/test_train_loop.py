@@ -5,6 +5,7 @@ import json
 import math
 import os
 import signal
+import time
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +14,10 @@ import pytest
 
 from toolformer_jax.checkpoints.orbax import load_model
 from toolformer_jax.errors import UserError
-from toolformer_jax.training import finetune as module
+from toolformer_jax.training import trainer
 from toolformer_jax.training.checkpointing import StepCheckpoints
 from toolformer_jax.training.config import FinetuneConfig
-from toolformer_jax.training.data import plain_example
+from toolformer_jax.training.examples import plain_example
 from toolformer_jax.training.finetune import evaluate_loss, finetune_examples
 
 # It learns these texts by heart, and soon knows less of others.
@@ -74,7 +75,7 @@ def test_without_progress_on_dev_texts_it_ends_early(run, tmp_path):
 
 
 def test_patience_needs_dev_texts(run):
-  with pytest.raises(UserError, match='patience needs texts to judge checkpoints by'):
+  with pytest.raises(UserError, match='patience needs texts to compare checkpoints by'):
     run(dataclasses.replace(SETTINGS, patience=2), dev=[])
 
 
@@ -83,11 +84,11 @@ def test_asked_to_stop_it_saves_and_goes_on_later(run, tmp_path, monkeypatch):
     steps.append(numbers)
     if len(steps) == 6:
       os.kill(os.getpid(), signal.SIGTERM)
-    return put_rows(rows, numbers, mesh)
-  steps, put_rows = [], module.put_rows
+    return put_batch(rows, numbers, mesh)
+  steps, put_batch = [], trainer.put_batch
   handler = signal.getsignal(signal.SIGTERM)
   with monkeypatch.context() as patch:
-    patch.setattr(module, 'put_rows', terminating)
+    patch.setattr(trainer, 'put_batch', terminating)
     assert run(dev=[]) is None
   assert signal.getsignal(signal.SIGTERM) is handler
   assert [line['step'] for line in _lines(tmp_path)] == [1, 2, 3, 4, 5, 6]
@@ -111,11 +112,34 @@ def test_an_exploding_loss_names_the_checkpoint_before_it(run, tmp_path):
 def test_a_line_of_metrics_says_what_a_step_did(run, tmp_path):
   run(dataclasses.replace(SETTINGS, steps=2))
   first = _lines(tmp_path)[0]
-  assert first.keys() >= {'step', 'loss', 'gradient_norm', 'learning_rate', 'step_s',
+  assert first.keys() >= {'step', 'loss', 'grad_norm', 'learning_rate', 'step_s',
                           'tokens_per_s'}
   assert 'mfu' not in first  # nobody knows the peak of a CPU
   tokens = first['step_s'] * first['tokens_per_s']  # each was rounded
   assert 0.75 * 64 < tokens < 1.02 * 64  # two rows of 32, not all of them full
+
+
+def test_step_time_and_mfu_exclude_dev_evaluation_and_saving(run, tmp_path, monkeypatch):
+  def slow(seconds, function):
+    def slowed(*arguments, **options):
+      time.sleep(seconds)
+      return function(*arguments, **options)
+    return slowed
+  monkeypatch.setattr(trainer, 'mean_loss', slow(2.0, trainer.mean_loss))
+  monkeypatch.setattr(StepCheckpoints, 'save', slow(2.0, StepCheckpoints.save))
+  monkeypatch.setattr(trainer.flops, 'utilization', lambda flops_per_s, devices: flops_per_s)
+  run(dataclasses.replace(SETTINGS, steps=4, save_every=2))
+  steps = _lines(tmp_path)[1:]  # the first one includes compilation
+  assert all(step['step_s'] < 2.0 for step in steps)
+  flops_per_token = [step['mfu'] / step['tokens_per_s'] for step in steps]
+  assert flops_per_token == pytest.approx([flops_per_token[0]] * 3, rel=0.01)
+
+
+def test_metrics_count_tokens_and_epochs(run, tmp_path):
+  run(dataclasses.replace(SETTINGS, steps=3), texts=['ab'] * 4, dev=[])
+  # Each text has 4 tokens with its start token; all are in one row, which is a third of a batch.
+  assert [(line['epoch'], line['tokens']) for line in _lines(tmp_path)] == [
+      (2.0, 24), (4.0, 24), (6.0, 24)]
 
 
 def test_a_state_can_be_restored_with_another_dtype(tmp_path):

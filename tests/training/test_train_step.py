@@ -9,10 +9,14 @@ import pytest
 
 from toolformer_jax import sharding
 from toolformer_jax.training.config import FinetuneConfig
-from toolformer_jax.training.data import plain_example
+from toolformer_jax.training.examples import plain_example
 from toolformer_jax.training.optimizer import make_optimizer
 from toolformer_jax.training.packing import pack
-from toolformer_jax.training.train_step import abstract_state, initial_state, make_step
+from toolformer_jax.training.train_step import (
+  abstract_train_state,
+  init_train_state,
+  make_train_step,
+)
 
 SETTINGS = FinetuneConfig(steps=4, batch_rows=4, row_tokens=32, learning_rate=1e-2)
 
@@ -29,10 +33,10 @@ def _prepared(model, settings, collection='params'):
   """Returns the jitted step, the variables that stay and the first state."""
   optimizer = make_optimizer(settings)
   decoder = model.decoder.clone(dropout=settings.dropout)
-  abstract = abstract_state(decoder, collection, optimizer, model.mesh)
+  abstract = abstract_train_state(decoder, collection, optimizer, model.mesh)
   frozen = {name: tree for name, tree in model.variables.items() if name != collection}
-  state = initial_state(abstract, model.variables[collection], optimizer)
-  return make_step(decoder, collection, optimizer, abstract, settings), frozen, state
+  state = init_train_state(abstract, model.variables[collection], optimizer)
+  return make_train_step(decoder, collection, optimizer, abstract, settings), frozen, state
 
 
 def _stepped(model, batch, settings, collection='params'):
@@ -45,7 +49,7 @@ def _stepped(model, batch, settings, collection='params'):
 
 def _first_moment(state):
   """Returns the gradients that the optimizer has seen, to a factor."""
-  (adam,) = [inner for inner in state.optimizer[1] if hasattr(inner, 'mu')]
+  (adam,) = [inner for inner in state.opt_state[1] if hasattr(inner, 'mu')]
   return adam.mu
 
 
@@ -55,7 +59,7 @@ def test_parts_of_a_batch_weigh_what_they_have_in_it(make_model, batch, mesh, pa
   def run(settings):
     model = make_model(sharding.make_mesh(*mesh, devices=devices), lora_rank=rank)
     return _stepped(model, batch, settings, 'lora' if rank else 'params')
-  state, metrics = run(dataclasses.replace(SETTINGS, micro_batches=parts))
+  state, metrics = run(dataclasses.replace(SETTINGS, num_microbatches=parts))
   expected, wanted = run(SETTINGS)
   assert metrics == pytest.approx(wanted, rel=1e-5)
   jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=1e-6),
@@ -71,8 +75,8 @@ def test_computation_in_bfloat16_trains_weights_in_float32(make_model, batch):
   # In float32: of one block's attention, products with the gradient of its scores, which are.
   assert sum(halves) > 0.7 * len(halves)
   after, _ = step(frozen, state, batch)
-  moments = [leaf for leaf in jax.tree.leaves(after.optimizer) if leaf.ndim]
-  arrays = [*jax.tree.leaves(after.trained), *moments]
+  moments = [leaf for leaf in jax.tree.leaves(after.opt_state) if leaf.ndim]
+  arrays = [*jax.tree.leaves(after.params), *moments]
   assert {array.dtype for array in arrays} == {np.dtype('float32')}
 
 
@@ -91,7 +95,7 @@ def _is_jaxpr(value):
 def test_bfloat16_loses_no_small_update(make_model, batch):
   settings = dataclasses.replace(SETTINGS, learning_rate=1e-6, warmup_fraction=0.0)
   before = jax.tree.map(np.array, make_model().variables['params'])
-  after = _stepped(make_model(dtype='bfloat16'), batch, settings)[0].trained
+  after = _stepped(make_model(dtype='bfloat16'), batch, settings)[0].params
   moved = np.abs(after['blocks']['mlp']['up']['kernel'] - before['blocks']['mlp']['up']['kernel'])
   assert 5e-7 < np.median(moved) < 2e-6  # AdamW's first step has the size of the rate
 
@@ -101,7 +105,7 @@ def test_the_z_loss_pulls_the_partition_function_and_is_not_reported(make_model,
   _, with_z = _stepped(make_model(), batch, settings)
   _, without = _stepped(make_model(), batch, SETTINGS)
   assert with_z['loss'] == without['loss']
-  assert with_z['gradient_norm'] > without['gradient_norm'] * 1.01
+  assert with_z['grad_norm'] > without['grad_norm'] * 1.01
 
 
 def test_dropout_depends_on_seed_and_step_alone(make_model, batch):

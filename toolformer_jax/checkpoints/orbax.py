@@ -1,8 +1,8 @@
-"""Self-contained models on disk: configuration, tokenizer and variables (adapters' base included).
+"""Saves and loads self-contained models: configuration, tokenizer and all variables.
 
-    config.json                           version of this format, and the fields of DecoderConfig
+    config.json                           version of the format, and the fields of DecoderConfig
     tokenizer.json, tokenizer_ids.json    the tokenizer
-    variables/                            an Orbax checkpoint of 'params', and of 'lora' if any
+    variables/                            Orbax checkpoint: 'params', and 'lora' if it has adapters
 """
 
 import dataclasses
@@ -22,10 +22,10 @@ from toolformer_jax.models.language_model import LanguageModel, abstract_variabl
 from toolformer_jax.runtime.run_dir import write_json
 from toolformer_jax.tokenizer import Tokenizer
 
-MODEL = 'model'  # where an output folder of `finetune` holds the model
-STEPS = 'steps'  # where it holds the states to resume from
+MODEL = 'model'  # the folder of the model in the output folder of `finetune`
+STEPS = 'steps'  # the folder of the states to resume from
 _FORMAT = 1
-# Fields of DecoderConfig by the names that earlier versions wrote.
+# Fields of DecoderConfig that earlier versions wrote under other names.
 _RENAMED = {
     'window': 'sliding_window', 'rotary_factor': 'rotary_scaling_factor',
     'rotary_original': 'rotary_original_positions', 'rotary_low': 'rotary_low_freq_factor',
@@ -33,9 +33,9 @@ _RENAMED = {
 
 
 def save_model(directory: pathlib.Path, model: LanguageModel) -> None:
-  """Writes `model` to `directory`, which is there whole or not at all; replaces what was there.
+  """Writes `model` to `directory` atomically; replaces an existing model.
 
-  Where the model lies on the devices of several processes, all of them call this.
+  If the mesh of the model spans several processes, all of them call this.
   """
   temporary = directory.with_name(directory.name + '.tmp')
   first = jax.process_index() == 0
@@ -53,8 +53,8 @@ def save_model(directory: pathlib.Path, model: LanguageModel) -> None:
 
 
 def _replace(directory: pathlib.Path, temporary: pathlib.Path) -> None:
-  """Puts `temporary` in the place of `directory`."""
-  # Moved aside before it is removed: a folder half removed would look like a model.
+  """Renames `temporary` to `directory`, which may exist."""
+  # Renamed before it is removed: a folder that is half removed would look like a model.
   old = directory.with_name(directory.name + '.old')
   shutil.rmtree(old, ignore_errors=True)
   if directory.exists():
@@ -64,15 +64,15 @@ def _replace(directory: pathlib.Path, temporary: pathlib.Path) -> None:
 
 
 def load_model(directory: pathlib.Path, mesh: Mesh, dtype: str = 'float32') -> LanguageModel:
-  """Reads what `save_model` wrote straight onto `mesh`, whatever mesh it was written from.
+  """Loads a model that `save_model` wrote onto `mesh`, which may differ from the mesh it was on.
 
   Args:
-    directory: of the model, or the output folder of a fine-tuning run that holds it.
-    mesh: to lay the variables out on.
+    directory: of the model, or the output folder of a fine-tuning run.
+    mesh: the devices that get the variables.
     dtype: of the computation; the variables stay float32.
 
   Raises:
-    UserError: there is no such model, or it is broken.
+    UserError: there is no such model, or it cannot be read.
   """
   directory = _model_directory(directory)
   config = _read_config(directory / 'config.json').replace(dtype=dtype)
@@ -83,28 +83,29 @@ def load_model(directory: pathlib.Path, mesh: Mesh, dtype: str = 'float32') -> L
     variables = ocp.load((directory / 'variables').resolve(), abstract)
   except UserError:
     raise
-  except Exception as error:  # what `tokenizers` and Orbax raise depends on what is broken
+  except Exception as error:  # `tokenizers` and Orbax raise many types, depending on the damage
     reason = (str(error).splitlines() or [type(error).__name__])[0]
-    raise UserError(f'the model in {directory} cannot be read ({reason}); write it again'
+    raise UserError(f'the model in {directory} cannot be read ({reason}); save it again'
                     ) from error
   return LanguageModel(decoder, variables, tokenizer, mesh)
 
 
 def load_config(directory: pathlib.Path) -> DecoderConfig:
-  """Returns what the decoder of the model in `directory` looks like.
+  """Returns the configuration of the decoder of the model in `directory`.
 
   Raises:
-    UserError: there is no such model, or it is broken.
+    UserError: there is no such model, or it cannot be read.
   """
   return _read_config(_model_directory(directory) / 'config.json')
 
 
 def _model_directory(directory: pathlib.Path) -> pathlib.Path:
-  """Returns where the model lies, in `directory` itself or in it as an output folder."""
+  """Returns `directory`, or the folder of the model in it if it is an output folder."""
   if (directory / MODEL).is_dir():
     return directory / MODEL
   if (directory / STEPS).is_dir():
-    raise UserError(f'the fine-tuning run in {directory} has not ended; start it again to finish')
+    raise UserError(f'the fine-tuning run in {directory} is not finished; start it again to finish '
+                    'it')
   return directory
 
 
@@ -116,4 +117,4 @@ def _read_config(file: pathlib.Path) -> DecoderConfig:
     decoder = {_RENAMED.get(name, name): value for name, value in fields['decoder'].items()}
     return DecoderConfig(**decoder)
   except (OSError, ValueError, KeyError, TypeError) as error:
-    raise UserError(f'{file.parent} holds no usable model: config.json: {error}') from error
+    raise UserError(f'{file.parent} does not hold a usable model: config.json: {error}') from error

@@ -1,8 +1,7 @@
-"""Trains a model on the texts with calls that annotate found.
+"""Trains a model on the texts with calls that annotate wrote.
 
-OUTPUT_DIR becomes a checkpoint that needs nothing else: weights (the base of a LoRA included),
-configuration and tokenizer. A run that was stopped continues when the same command is started
-again.
+OUTPUT_DIR becomes a self-contained checkpoint: weights (with LoRA, the base model's too),
+configuration and tokenizer. If the run is interrupted, the same command continues it.
 """
 
 import argparse
@@ -25,11 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Declares the options."""
   options.add_required(
       parser, 'data', nargs='+', metavar='D',
-      help='an output folder of annotate, a file of texts with calls (.jsonl), or a corpus (see '
-           'annotate --help); several are mixed')
+      help='training data: an output folder of annotate, a file of texts with calls (.jsonl), a '
+           'corpus (see annotate --help), or seqio:MODULE:NAME[@SPLIT]; several are mixed')
   parser.add_argument('--dev', nargs='+', default=[], metavar='D',
-                      help='such texts to choose the best checkpoint by; without it '
-                           'MixtureConfig.dev_texts are held out')
+                      help='data to choose the best checkpoint by; by default '
+                           'MixtureConfig.dev_texts of the training texts are held out')
   options.add_checkpoint(parser)
   options.add_required(parser, 'output_dir', type=pathlib.Path, metavar='O')
   parser.add_argument('--without_calls', action='store_true',
@@ -42,31 +41,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-  """Carries the command out."""
+  """Runs the command."""
   from toolformer_jax import api
   config = options.configuration(args)
   texts = api.as_texts(args.data)
   dev = api.as_texts(args.dev) if args.dev else None
   if not texts:
-    raise UserError(f'{", ".join(args.data)} holds no text with a call: there is nothing to learn; '
-                    'lower tau_f, or annotate more')
-  devices, first = _devices(args.distributed)
+    raise UserError(f'{", ".join(args.data)} holds no text with a call, so there is nothing to '
+                    'train on; lower tau_f, or annotate more texts')
+  devices, is_first = _devices(args.distributed)
   model = api.load_model(args.checkpoint, config=config.model, devices=devices)
   result = api.finetune(
       model, texts, dev=dev, output_dir=args.output_dir, config=config.finetune,
       mixture=config.mixture, without_calls=args.without_calls, syntax=config.syntax)
-  if first:
+  if is_first:
     config.save(args.output_dir)
-  if not result.finished:
-    print_result('stopped; the same command continues from the state that was saved')
-  elif first:
-    print_result(args.output_dir)
+  if is_first or not result.finished:
+    print_result(result.summary())
 
 
 def _devices(distributed: bool) -> tuple['Sequence[jax.Device] | None', bool]:
   """Returns the devices to train on, None for those of this process; and whether it is the first.
 
-  The other processes log warnings alone.
+  The other processes log only warnings.
   """
   if not distributed:
     return None, True

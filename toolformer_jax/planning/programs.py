@@ -27,7 +27,7 @@ from toolformer_jax.models.language_model import (
 from toolformer_jax.training.config import FinetuneConfig
 from toolformer_jax.training.optimizer import make_optimizer
 from toolformer_jax.training.packing import PackedRows
-from toolformer_jax.training.train_step import abstract_state, make_step
+from toolformer_jax.training.train_step import abstract_train_state, make_train_step
 
 Step = Literal['train', 'score', 'prefill', 'decode']
 
@@ -97,13 +97,13 @@ def _train(decoder: Decoder, mesh: Mesh, batch: int, length: int,
   decoder = decoder.clone(config=config, remat=finetune.remat, dropout=finetune.dropout)
   collection = 'lora' if config.lora_rank else 'params'
   optimizer = make_optimizer(finetune)
-  state = abstract_state(decoder, collection, optimizer, mesh)
+  state = abstract_train_state(decoder, collection, optimizer, mesh)
   variables = sharding.abstract_with_sharding(abstract_variables(decoder), mesh)
   frozen = {name: value for name, value in variables.items() if name != collection}
   rows = jax.tree.map(lambda x: _input(mesh, x.shape, x.dtype), PackedRows.empty(batch, length))
   useful = batch * flops.training_flops(config, length)
   again = batch * flops.forward_flops(config, length) if finetune.remat else 0
-  step = make_step(decoder, collection, optimizer, state, finetune)
+  step = make_train_step(decoder, collection, optimizer, state, finetune)
   return Program(step.trace, (frozen, state, rows), batch * length, useful,
                  (useful + again) * _copies(mesh, batch),
                  argument_bytes((frozen, state)) + argument_bytes(state))

@@ -1,4 +1,4 @@
-"""The states to resume a fine-tuning run from, one Orbax checkpoint each."""
+"""Saves and restores the states of a fine-tuning run, each as an Orbax checkpoint."""
 
 import logging
 import pathlib
@@ -16,10 +16,10 @@ _DEV_LOSS = 'dev_loss'
 
 
 class StepCheckpoints:
-  """The folder of the newest states of a run, and the best one, written in the background."""
+  """The checkpoints of a run: the newest states and the best one, written in the background."""
 
   def __init__(self, directory: pathlib.Path, keep: int):
-    """Opens or creates `directory`, in which the newest `keep` states and the best one stay."""
+    """Opens or creates `directory`, which keeps the newest `keep` states and the best one."""
     self._directory = directory
     policies = ocp.training.preservation_policies
     best = policies.BestN(n=1, get_metric_fn=lambda metrics: -metrics[_DEV_LOSS],
@@ -31,43 +31,43 @@ class StepCheckpoints:
                         for checkpoint in self._checkpointer.checkpoints if checkpoint.metrics}
 
   def restore(self, abstract: TrainState) -> TrainState | None:
-    """Returns the newest state that can be read, laid out like `abstract`; None if none was saved.
+    """Returns the newest readable state, with the shardings of `abstract`; None if none was saved.
 
     Raises:
-      UserError: states were saved, and none of them can be read.
+      UserError: states were saved, but none of them can be read.
     """
     saved = [checkpoint.step for checkpoint in self._checkpointer.checkpoints]
     for step in sorted(saved, reverse=True):
       try:
         state = self._checkpointer.load(step, abstract)
-      except Exception as error:  # what Orbax raises depends on what is broken
+      except Exception as error:  # Orbax raises many types, depending on the damage
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        log.warning('checkpoint %s cannot be read (%s); an older one is used, if there is any',
+        log.warning('checkpoint %s cannot be read (%s); trying an older one',
                     self._directory / str(step), reason)
       else:
-        # Steps after it are done again.
+        # The steps after it will run again.
         self._dev_losses = {s: loss for s, loss in self._dev_losses.items() if s <= step}
         return state
     if saved:
       raise UserError(f'none of the checkpoints in {self._directory} can be read; '
-                      'remove the folder to start from the beginning')
+                      'remove the folder to start again from step 0')
     return None
 
   def save(self, step: int, state: TrainState, dev_loss: float | None = None) -> None:
-    """Starts to write `state`; waits only for an earlier one that is still being written."""
+    """Starts to write `state`; waits only if an earlier state is still being written."""
     metrics = None
     if dev_loss is not None:
       self._dev_losses[step] = dev_loss
       metrics = {_DEV_LOSS: dev_loss}
-    # Overwrite: a checkpoint that could not be read may stand at this step.
+    # Overwrite: there may be a checkpoint of this step that could not be read.
     self._checkpointer.save_async(step, state, force=True, overwrite=True, metrics=metrics)
 
   def best_step(self) -> int | None:
-    """Returns the step of the lowest dev loss; None where none was measured."""
+    """Returns the step of the lowest dev loss; None if none was measured."""
     return min(self._dev_losses, key=self._dev_losses.get, default=None)
 
   def restore_best(self, abstract: TrainState) -> TrainState:
-    """Returns the state of the lowest dev loss, laid out like `abstract`.
+    """Returns the state of the lowest dev loss, with the shardings of `abstract`.
 
     Raises:
       UserError: it cannot be read.
@@ -76,17 +76,17 @@ class StepCheckpoints:
     step = self.best_step()
     try:
       return self._checkpointer.load(step, abstract)
-    except Exception as error:  # what Orbax raises depends on what is broken
+    except Exception as error:  # Orbax raises many types, depending on the damage
       raise UserError(f'the best checkpoint, {self._directory / str(step)}, cannot be read; '
                       'choose another --output_dir') from error
 
   def last_good(self, at_most: int) -> str:
-    """Returns where the newest state of a step up to `at_most` is, in words."""
+    """Returns the path of the newest state up to step `at_most`, or a note that there is none."""
     self._checkpointer.wait()
     steps = [checkpoint.step for checkpoint in self._checkpointer.checkpoints
              if checkpoint.step <= at_most]
     return str(self._directory / str(max(steps))) if steps else (
-        f'none before it was kept in {self._directory}')
+        f'none of those in {self._directory} is older than the problem')
 
   def __enter__(self) -> Self:
     return self

@@ -1,6 +1,7 @@
-"""The language-model loss of packed rows, computed without ever holding all logits."""
+"""The language-model loss of packed rows, computed without holding all logits at once."""
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -14,110 +15,126 @@ from toolformer_jax.training.packing import PackedRows
 
 
 class LossSums(NamedTuple):
-  """Sums over the targets of some rows, each times its weight; float32 scalars.
+  """Weighted sums over the targets of some rows; float32 scalars.
 
-  Not quotients: over several batches the mean is a quotient of sums.
+  They are sums and not means, because the mean over several batches is a quotient of sums.
 
   Attributes:
-    minimised: what training minimises, the only one with a gradient: cross-entropies, and the
-      weighted z-loss of PaLM (Chowdhery et al. 2022), the squares of the log-partition functions.
-    nll: of the cross-entropies in nats.
-    weight: of the weights alone.
+    objective: what training minimizes: cross-entropy plus z-loss, the weighted square of the
+      log-partition function (PaLM, Chowdhery et al. 2022). The only field with a gradient.
+    cross_entropy: in nats.
+    weight_sum: of the loss weights.
   """
 
-  minimised: jax.Array
-  nll: jax.Array
-  weight: jax.Array
+  objective: jax.Array
+  cross_entropy: jax.Array
+  weight_sum: jax.Array
+
+
+ChunkLoss = Callable[[Any, jax.Array, jax.Array, jax.Array], LossSums]
 
 
 def next_token_loss(
     decoder: Decoder, variables: dict[str, Any], rows: PackedRows, *,
     loss_tokens: int = 1024, z_loss: float = 0.0, dropout_key: jax.Array | None = None,
 ) -> LossSums:
-  """Returns the sums that the loss of `rows` is made of.
+  """Returns the weighted sums of the loss of `rows`.
 
-  Logits are most of the memory of a small model. They are there for one stretch of the rows at a
-  time, and only once: their gradients are computed on the way forward.
+  Logits take most of the memory of a small model. Here they exist for one chunk of the rows at a
+  time, and are computed only once: the forward pass computes their gradients as well.
 
   Args:
     decoder, variables: the model.
-    rows: what to predict.
-    loss_tokens: tokens whose logits a device holds at a time.
-    z_loss: weight of the z-loss in what is minimised.
-    dropout_key: switches the decoder's dropout on.
+    rows: R rows of T tokens.
+    loss_tokens: number of tokens whose logits a device holds at a time.
+    z_loss: coefficient of the z-loss.
+    dropout_key: turns the decoder's dropout on.
   """
   hidden_RTD, _ = decoder.apply(
-      variables, rows.tokens_RT, positions_BT=rows.positions_RT, segments_BT=rows.segments_RT,
-      return_hidden=True, rngs=None if dropout_key is None else {'dropout': dropout_key})
-  sums_of = functools.partial(_stretch_sums, decoder.config, z_loss)
-  stretches = _stretches(rows.tokens_RT.shape, loss_tokens)
+      variables, rows.input_tokens_RT, positions_BT=rows.positions_RT,
+      segments_BT=rows.segment_ids_RT, return_hidden=True,
+      rngs=None if dropout_key is None else {'dropout': dropout_key})
+  chunk_loss = functools.partial(_chunk_loss, decoder.config, z_loss)
+  num_chunks = _num_chunks(rows.input_tokens_RT.shape, loss_tokens)
   head = lm_head_params(decoder.config, variables['params'])
-  sums = _sums(sums_of, stretches, head, hidden_RTD, rows.targets_RT, rows.weights_RT)
-  return jax.lax.stop_gradient(sums)._replace(minimised=sums.minimised)
+  sums = _chunked_loss(chunk_loss, num_chunks, head, hidden_RTD, rows.target_tokens_RT,
+                       rows.loss_weights_RT)
+  return jax.lax.stop_gradient(sums)._replace(objective=sums.objective)
+
+
+def _chunk_loss(config: DecoderConfig, z_loss: float, head: Any, hidden_RTD: jax.Array,
+                target_tokens_RT: jax.Array, loss_weights_RT: jax.Array) -> LossSums:
+  """Returns the sums of one chunk, whose logits exist all at once."""
+  logits_RTV = apply_lm_head(config, head, hidden_RTD).astype(jnp.float32)
+  log_z_RT = jax.nn.logsumexp(logits_RTV, -1)
+  cross_entropy_RT = log_z_RT - target_logits(logits_RTV, target_tokens_RT)
+  cross_entropy = (cross_entropy_RT * loss_weights_RT).sum()
+  z_loss_sum = z_loss * (log_z_RT**2 * loss_weights_RT).sum()
+  return LossSums(cross_entropy + z_loss_sum, cross_entropy, loss_weights_RT.sum())
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _sums(sums_of, stretches, head, hidden_RTD, targets_RT, weights_RT) -> LossSums:
-  """Returns the sums that `sums_of` gives of every stretch, added up."""
-  def add(total, stretch):
-    return jax.tree.map(jnp.add, total, sums_of(head, *stretch)), None
-  pieces = [_cut(x, stretches) for x in (hidden_RTD, targets_RT, weights_RT)]
-  return jax.lax.scan(add, LossSums(*jnp.zeros(3, jnp.float32)), pieces)[0]
+def _chunked_loss(chunk_loss: ChunkLoss, num_chunks: int, head: Any, hidden_RTD: jax.Array,
+                  target_tokens_RT: jax.Array, loss_weights_RT: jax.Array) -> LossSums:
+  """Returns the total of `chunk_loss` over `num_chunks` chunks."""
+  def add(totals: LossSums, chunk: list[jax.Array]) -> tuple[LossSums, None]:
+    return jax.tree.map(jnp.add, totals, chunk_loss(head, *chunk)), None
+  chunks = [_split(x, num_chunks) for x in (hidden_RTD, target_tokens_RT, loss_weights_RT)]
+  return jax.lax.scan(add, LossSums(*jnp.zeros(3, jnp.float32)), chunks)[0]
 
 
-def _sums_forward(sums_of, stretches, head, hidden_RTD, targets_RT, weights_RT):
-  """Also returns the gradients of what is minimised."""
-  # The head may be frozen; the hidden states hang on whatever is trained.
-  trained = (0, 1) if any(leaf.perturbed for leaf in jax.tree.leaves(head)) else (1,)
-  head, *rows = jax.tree.map(lambda leaf: leaf.value, (head, hidden_RTD, targets_RT, weights_RT))
-  def minimised(head, *stretch):
-    sums = sums_of(head, *stretch)
-    return sums.minimised, sums
-  def add(totals, stretch):
-    (*to_head, to_hidden_RSD), sums = jax.grad(minimised, trained, has_aux=True)(head, *stretch)
-    return jax.tree.map(jnp.add, totals, (sums, to_head)), to_hidden_RSD
-  nothing = (LossSums(*jnp.zeros(3, jnp.float32)),
-             [jax.tree.map(jnp.zeros_like, head)] if 0 in trained else [])
-  (sums, to_head), to_hidden = jax.lax.scan(add, nothing, [_cut(x, stretches) for x in rows])
-  return sums, (to_head, _joined(to_hidden, rows[0].shape[1]))
+def _chunked_loss_forward(chunk_loss: ChunkLoss, num_chunks: int, head: Any, hidden_RTD: Any,
+                          target_tokens_RT: Any, loss_weights_RT: Any
+                          ) -> tuple[LossSums, tuple[list[Any], jax.Array]]:
+  """Returns the sums, and the gradients of the objective for the head, if trained, and hidden_RTD.
 
-
-def _sums_backward(sums_of, stretches, gradients, incoming):
-  to_head, to_hidden_RTD = jax.tree.map(
-      lambda gradient: (incoming.minimised * gradient).astype(gradient.dtype), gradients)
-  return (to_head[0] if to_head else None), to_hidden_RTD, None, None
-
-
-_sums.defvjp(_sums_forward, _sums_backward, symbolic_zeros=True)
-
-
-def _stretches(shape: tuple[int, int], loss_tokens: int) -> int:
-  """Returns in how many stretches along T rows [R, T] are computed.
-
-  All rows are in each of them, so that all devices have work.
+  With symbolic zeros, each argument has a `value` and says whether it is `perturbed`.
   """
+  # The head may be frozen; hidden states depend on every trained parameter.
+  argnums = (0, 1) if any(leaf.perturbed for leaf in jax.tree.leaves(head)) else (1,)
+  head, *rows = jax.tree.map(
+      lambda leaf: leaf.value, (head, hidden_RTD, target_tokens_RT, loss_weights_RT))
+  def objective(head: Any, *chunk: jax.Array) -> tuple[jax.Array, LossSums]:
+    sums = chunk_loss(head, *chunk)
+    return sums.objective, sums
+  def add(totals: tuple[LossSums, list[Any]], chunk: list[jax.Array]
+          ) -> tuple[tuple[LossSums, list[Any]], jax.Array]:
+    (*head_grads, hidden_grad_RTD), sums = jax.grad(objective, argnums, has_aux=True)(head, *chunk)
+    return jax.tree.map(jnp.add, totals, (sums, head_grads)), hidden_grad_RTD
+  zeros = (LossSums(*jnp.zeros(3, jnp.float32)),
+           [jax.tree.map(jnp.zeros_like, head)] if 0 in argnums else [])
+  (sums, head_grads), hidden_grads_CRTD = jax.lax.scan(
+      add, zeros, [_split(x, num_chunks) for x in rows])
+  return sums, (head_grads, _join(hidden_grads_CRTD, rows[0].shape[1]))
+
+
+def _chunked_loss_backward(chunk_loss: ChunkLoss, num_chunks: int,
+                           grads: tuple[list[Any], jax.Array], cotangents: LossSums
+                           ) -> tuple[Any, jax.Array, None, None]:
+  """Returns the gradients that the forward pass computed, times the objective's cotangent."""
+  head_grads, hidden_grad_RTD = jax.tree.map(
+      lambda grad: (cotangents.objective * grad).astype(grad.dtype), grads)
+  return (head_grads[0] if head_grads else None), hidden_grad_RTD, None, None
+
+
+_chunked_loss.defvjp(_chunked_loss_forward, _chunked_loss_backward, symbolic_zeros=True)
+
+
+def _num_chunks(shape: tuple[int, int], loss_tokens: int) -> int:
+  """Returns the number of chunks of rows [R, T]; they divide T, so that all devices have work."""
   R, T = shape
   return -(-T // max(1, min(T, loss_tokens // sharding.rows_per_device(R))))
 
 
-def _cut(x_RT: jax.Array, stretches: int) -> jax.Array:
-  """Returns stretches of [R, T, ...] one after the other, filled with zeros, [S, R, T / S, ...]."""
+def _split(x_RT: jax.Array, num_chunks: int) -> jax.Array:
+  """Splits [R, T, ...] along T into C chunks, padded with zeros: [C, R, ceil(T / C), ...]."""
   R, T = x_RT.shape[:2]
-  size = -(-T // stretches)
-  filled = jnp.pad(x_RT, [(0, 0), (0, size * stretches - T)] + [(0, 0)] * (x_RT.ndim - 2))
-  return filled.reshape(R, stretches, size, *x_RT.shape[2:]).swapaxes(0, 1)
+  size = -(-T // num_chunks)
+  padded = jnp.pad(x_RT, [(0, 0), (0, size * num_chunks - T)] + [(0, 0)] * (x_RT.ndim - 2))
+  return padded.reshape(R, num_chunks, size, *x_RT.shape[2:]).swapaxes(0, 1)
 
 
-def _joined(x_SRT: jax.Array, tokens: int) -> jax.Array:
-  """Returns what `_cut` cut, [R, T, ...]."""
-  S, R, size = x_SRT.shape[:3]
-  return x_SRT.swapaxes(0, 1).reshape(R, S * size, *x_SRT.shape[3:])[:, :tokens]
-
-
-def _stretch_sums(config: DecoderConfig, z_loss: float, head: Any, hidden_RTD: jax.Array,
-                  targets_RT: jax.Array, weights_RT: jax.Array) -> LossSums:
-  logits_RTV = apply_lm_head(config, head, hidden_RTD).astype(jnp.float32)
-  log_z_RT = jax.nn.logsumexp(logits_RTV, -1)
-  nll_RT = log_z_RT - target_logits(logits_RTV, targets_RT)
-  nll = (nll_RT * weights_RT).sum()
-  return LossSums(nll + z_loss * (log_z_RT**2 * weights_RT).sum(), nll, weights_RT.sum())
+def _join(x_CRT: jax.Array, tokens: int) -> jax.Array:
+  """Returns [R, T, ...] from the chunks [C, R, ceil(T / C), ...] that `_split` made."""
+  C, R, size = x_CRT.shape[:3]
+  return x_CRT.swapaxes(0, 1).reshape(R, C * size, *x_CRT.shape[3:])[:, :tokens]

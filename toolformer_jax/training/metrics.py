@@ -1,4 +1,7 @@
-"""Metric writers: a file of JSON Lines, TensorBoard, and Weights & Biases."""
+"""Metric writers: a JSON Lines file, TensorBoard, and Weights & Biases.
+
+A new writer implements `MetricWriter` and is opened in `open_metric_writers`.
+"""
 
 import hashlib
 import importlib.util
@@ -13,7 +16,7 @@ from toolformer_jax.runtime.run_dir import whole_file
 
 
 class MetricWriter(Protocol):
-  """Writes metrics somewhere."""
+  """Receives the metrics of each step."""
 
   def write(self, step: int, values: Mapping[str, float]) -> None:
     """Writes the values of a step."""
@@ -23,14 +26,14 @@ class MetricWriter(Protocol):
 
 
 class TensorBoardWriter:
-  """Event files for TensorBoard, by tensorboardX: without TensorFlow."""
+  """Event files for TensorBoard, written by tensorboardX, which does not need TensorFlow."""
 
   def __init__(self, folder: pathlib.Path, last_step: int):
-    """Values of steps after `last_step` in `folder` are no longer shown."""
+    """Hides the values of steps after `last_step` that `folder` has: those steps run again."""
     from tensorboardX import SummaryWriter
     self._writer = SummaryWriter(
         str(folder), purge_step=last_step + 1,
-        # Else two restarts within a second would write to one file.
+        # Without a suffix, two restarts within a second would write to the same file.
         filename_suffix=f'.from-{last_step}')
 
   def write(self, step: int, values: Mapping[str, float]) -> None:
@@ -44,10 +47,10 @@ class TensorBoardWriter:
 
 
 class WandbWriter:
-  """A run of Weights & Biases, the same one after a restart."""
+  """A run of Weights & Biases; a restart continues the same one."""
 
   def __init__(self, folder: pathlib.Path, project: str):
-    """Opens the run that belongs to `folder`."""
+    """Opens the run of `folder` in `project`."""
     import wandb
     name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
     self._run = wandb.init(project=project, id=name, name=folder.name, dir=folder, resume='allow')
@@ -63,15 +66,15 @@ class WandbWriter:
 
 def open_metric_writers(folder: pathlib.Path, last_step: int, wandb_project: str
                         ) -> list[MetricWriter]:
-  """Returns TensorBoard, if tensorboardX is installed, and Weights & Biases, if a project is given.
+  """Returns writers for TensorBoard, if tensorboardX is installed, and for Weights & Biases.
 
   Args:
     folder: of the run.
     last_step: the step from which the run continues.
-    wandb_project: of Weights & Biases; '' for none.
+    wandb_project: the project of Weights & Biases; '' for no such writer.
 
   Raises:
-    UserError: a project is given and Weights & Biases is not installed.
+    UserError: a project is given, but wandb is not installed.
   """
   writers: list[MetricWriter] = []
   if importlib.util.find_spec('tensorboardX'):
@@ -84,10 +87,10 @@ def open_metric_writers(folder: pathlib.Path, last_step: int, wandb_project: str
 
 
 class MetricsLog:
-  """The file metrics.jsonl, a line for each step, and other writers that get the same values."""
+  """Writes metrics to the file metrics.jsonl, a line for each step, and to other writers."""
 
   def __init__(self, file: pathlib.Path, last_step: int, writers: Sequence[MetricWriter] = ()):
-    """Opens `file`; lines of steps after `last_step` are dropped: those steps run again."""
+    """Opens `file` and drops its lines of steps after `last_step`: those steps run again."""
     lines = file.read_text('utf-8').splitlines() if file.exists() else []
     with whole_file(file) as kept:
       kept.writelines(f'{line}\n' for line in lines if _step(line) <= last_step)
@@ -95,7 +98,7 @@ class MetricsLog:
     self._writers = writers
 
   def write(self, step: int, **values: Any) -> None:
-    """Appends the values of a step."""
+    """Appends the values of a step to the file, and writes them to the other writers."""
     self._file.write(json.dumps({'step': step, **values}) + '\n')
     self._file.flush()
     for writer in self._writers:
@@ -112,7 +115,7 @@ class MetricsLog:
 
 
 def _step(line: str) -> float:
-  """Returns the step of a line; infinity for a line that was cut short."""
+  """Returns the step of a line; infinity for an incomplete line."""
   try:
     return json.loads(line)['step']
   except (ValueError, KeyError, TypeError):

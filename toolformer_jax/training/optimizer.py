@@ -1,4 +1,7 @@
-"""The optimizer: AdamW with clipped gradients, and the schedule of its learning rate."""
+"""The optimizer: gradient clipping, AdamW, and the learning-rate schedule.
+
+A new option is a field of `FinetuneConfig` and a transformation of the chain in `make_optimizer`.
+"""
 
 from typing import Any
 
@@ -9,7 +12,7 @@ from toolformer_jax.training.config import FinetuneConfig
 
 
 def learning_rate(step: int | jax.Array, config: FinetuneConfig) -> jax.Array:
-  """Returns the rate of update number `step` (from 0).
+  """Returns the learning rate of update number `step` (from 0), a float32 scalar.
 
   It rises linearly (paper, appendix B) and then follows `config.schedule`.
   """
@@ -25,7 +28,7 @@ def learning_rate(step: int | jax.Array, config: FinetuneConfig) -> jax.Array:
 
 
 def make_optimizer(config: FinetuneConfig) -> optax.GradientTransformation:
-  """Returns the whole chain, from gradients to updates."""
+  """Returns the chain of transformations from gradients to updates."""
   return optax.chain(
       optax.clip_by_global_norm(config.max_grad_norm),
       optax.adamw(lambda step: learning_rate(step, config), config.beta1, config.beta2,
@@ -34,7 +37,7 @@ def make_optimizer(config: FinetuneConfig) -> optax.GradientTransformation:
 
 
 def _decays(params: Any) -> Any:
-  """Tells which parameters weight decay applies to: not to biases and the scales of norms."""
+  """Returns the mask of weight decay: True except for biases and the scales of norms."""
   def decays(path: tuple[Any, ...], _: jax.Array) -> bool:
     return not {getattr(key, 'key', None) for key in path} & {'bias', 'scale'}
   return jax.tree_util.tree_map_with_path(decays, params)

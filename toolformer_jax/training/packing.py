@@ -1,7 +1,7 @@
 """Packs examples of any length into rows of one length, several texts to a row.
 
-Tokens of a row see only their own segment, and positions start again in each: a text's loss is the
-same beside others as alone (law 3).
+Attention stays within a segment, and positions start again in each: the loss of a text is the same
+in a packed row as alone (law 3).
 """
 
 import functools
@@ -17,105 +17,112 @@ from toolformer_jax.tokenizer import Tokenizer
 
 
 class Example(NamedTuple):
-  """A text to learn: its ids, and how much the loss of predicting each of them counts."""
+  """A tokenized text of N tokens.
+
+  Attributes:
+    ids: the N token ids.
+    loss_weights: N floats: the weight of the loss of predicting each token.
+  """
 
   ids: list[int]
-  weights: list[float]
+  loss_weights: list[float]
 
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=['tokens_RT', 'targets_RT', 'positions_RT', 'segments_RT', 'weights_RT'],
+    data_fields=['input_tokens_RT', 'target_tokens_RT', 'positions_RT', 'segment_ids_RT',
+                 'loss_weights_RT'],
     meta_fields=[],
 )
 @dataclass(frozen=True)
 class PackedRows:
-  """R rows of T tokens.
+  """R rows of T tokens: a data set, or a batch of it.
 
   Attributes:
-    tokens_RT: ids, int32; what they are where the weight is 0 does not matter.
-    targets_RT: the id that follows each token in its own text.
-    positions_RT: place of each token in its piece of text.
-    segments_RT: number of the token's piece in its row, from 1; 0 where the row is empty.
-    weights_RT: of the loss of each target, float32; 0 where the row is empty.
+    input_tokens_RT: token ids, int32; 0 for padding.
+    target_tokens_RT: the id that follows each input token in its text, int32.
+    positions_RT: position of each token in its segment, from 0, int32.
+    segment_ids_RT: number of the token's segment in its row, from 1; 0 for padding; int32.
+    loss_weights_RT: weight of the loss of each target, float32; 0 for padding.
   """
 
-  tokens_RT: np.ndarray
-  targets_RT: np.ndarray
+  input_tokens_RT: np.ndarray
+  target_tokens_RT: np.ndarray
   positions_RT: np.ndarray
-  segments_RT: np.ndarray
-  weights_RT: np.ndarray
+  segment_ids_RT: np.ndarray
+  loss_weights_RT: np.ndarray
 
   @classmethod
   def empty(cls, rows: int, row_tokens: int) -> 'PackedRows':
-    """Returns rows without any token."""
+    """Returns rows that hold only padding."""
     ids = [np.zeros((rows, row_tokens), np.int32) for _ in range(4)]
     return cls(*ids, np.zeros((rows, row_tokens), np.float32))
 
   def __len__(self) -> int:
-    return len(self.tokens_RT)
+    return len(self.input_tokens_RT)
 
-  def take(self, rows: Sequence[int] | np.ndarray) -> 'PackedRows':
-    """Returns a copy of the given rows."""
-    return jax.tree.map(lambda array: array[rows], self)
+  def take(self, indices: Sequence[int] | np.ndarray) -> 'PackedRows':
+    """Returns a copy of the rows at `indices`."""
+    return jax.tree.map(lambda array: array[indices], self)
 
   def pad(self, rows: int) -> 'PackedRows':
-    """Returns these rows and after them empty ones, `rows` in all."""
-    filling = PackedRows.empty(rows - len(self), self.tokens_RT.shape[1])
-    return jax.tree.map(lambda *parts: np.concatenate(parts), self, filling)
+    """Returns these rows followed by empty ones, `rows` in total."""
+    padding = PackedRows.empty(rows - len(self), self.input_tokens_RT.shape[1])
+    return jax.tree.map(lambda *parts: np.concatenate(parts), self, padding)
 
 
 @dataclass(frozen=True)
-class _Piece:
-  """A stretch of one text: tokens, what follows each of them, and how much that counts."""
+class _Segment:
+  """A part of one text that fits into a row: input tokens, targets, and the targets' weights."""
 
-  tokens: list[int]
+  inputs: list[int]
   targets: list[int]
-  weights: list[float]
+  loss_weights: list[float]
 
 
 def pack(examples: Sequence[Example], tokenizer: Tokenizer, row_tokens: int,
          end_of_text: bool) -> PackedRows:
   """Packs `examples` by first fit into rows of `row_tokens`.
 
-  Every text begins with the tokenizer's start token where it has one, so that its first token is
-  a target too, and with `end_of_text` ends in the end token as a target of weight 1. What is
-  longer than a row is cut into pieces that do not see each other; no target is lost.
+  Every text begins with the tokenizer's start token, if it has one, so that the first token of the
+  text is a target too. With `end_of_text` it ends with the end token, a target of weight 1. A text
+  that is longer than a row is cut into segments that do not attend to each other; every token is
+  still a target once.
   """
   end_id = _end_id(tokenizer) if end_of_text else None
-  pieces = [piece for example in examples
-            for piece in _pieces(example, tokenizer.start_id, end_id, row_tokens)]
-  places = first_fit([len(piece.tokens) for piece in pieces], row_tokens)
-  rows = PackedRows.empty(len(places), row_tokens)
-  for r, members in enumerate(places):
-    _fill(rows, r, [pieces[i] for i in members])
+  segments = [segment for example in examples
+              for segment in _segments(example, tokenizer.start_id, end_id, row_tokens)]
+  members_of_rows = first_fit([len(segment.inputs) for segment in segments], row_tokens)
+  rows = PackedRows.empty(len(members_of_rows), row_tokens)
+  for r, members in enumerate(members_of_rows):
+    _fill(rows, r, [segments[i] for i in members])
   return rows
 
 
 def _end_id(tokenizer: Tokenizer) -> int | None:
-  """Returns the id that ends a text: what separates documents in pretraining, if it is known."""
+  """Returns the id that ends a text: the one that separated documents in pretraining, if known."""
   return tokenizer.start_id if tokenizer.start_id in tokenizer.end_ids else tokenizer.eos_id
 
 
-def _pieces(example: Example, start_id: int | None, end_id: int | None,
-            row_tokens: int) -> Iterator[_Piece]:
-  """Yields the stretches of a text, each at most a row long."""
+def _segments(example: Example, start_id: int | None, end_id: int | None,
+              row_tokens: int) -> Iterator[_Segment]:
+  """Yields the segments of a text, each at most a row long."""
   start = [] if start_id is None else [start_id]
   end = [] if end_id is None else [end_id]
   ids = [*start, *example.ids, *end]
-  weights = [0.0 for _ in start] + [*example.weights] + [1.0 for _ in end]
+  loss_weights = [0.0 for _ in start] + [*example.loss_weights] + [1.0 for _ in end]
   for first in range(0, len(ids) - 1, row_tokens):
     last = min(first + row_tokens, len(ids) - 1)
-    yield _Piece(ids[first:last], ids[first + 1:last + 1], weights[first + 1:last + 1])
+    yield _Segment(ids[first:last], ids[first + 1:last + 1], loss_weights[first + 1:last + 1])
 
 
-def _fill(rows: PackedRows, r: int, pieces: Sequence[_Piece]) -> None:
-  """Writes `pieces` one after the other into the empty row `r`."""
+def _fill(rows: PackedRows, r: int, segments: Sequence[_Segment]) -> None:
+  """Writes `segments` one after the other into the empty row `r`."""
   offset = 0
-  for segment, piece in enumerate(pieces, 1):
-    size = len(piece.tokens)
+  for number, segment in enumerate(segments, 1):
+    size = len(segment.inputs)
     at = np.s_[r, offset:offset + size]
-    rows.tokens_RT[at], rows.targets_RT[at] = piece.tokens, piece.targets
-    rows.positions_RT[at], rows.segments_RT[at] = np.arange(size), segment
-    rows.weights_RT[at] = piece.weights
+    rows.input_tokens_RT[at], rows.target_tokens_RT[at] = segment.inputs, segment.targets
+    rows.positions_RT[at], rows.segment_ids_RT[at] = np.arange(size), number
+    rows.loss_weights_RT[at] = segment.loss_weights
     offset += size

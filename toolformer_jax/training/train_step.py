@@ -1,4 +1,4 @@
-"""What a training step changes, how it lies on the mesh, and the step itself."""
+"""The training step: loss, gradients, optimizer update; and the state that a step replaces."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ from toolformer_jax.training.loss import next_token_loss
 from toolformer_jax.training.packing import PackedRows
 
 Metrics = dict[str, jax.Array]
+FrozenVariables = dict[str, Any]
 _PAPER = FinetuneConfig()
 
 
@@ -23,87 +24,88 @@ class TrainState(NamedTuple):
   """The arrays that a step replaces.
 
   Attributes:
-    trained: the collection of variables that is trained, 'params' or 'lora'.
-    optimizer: the optimizer's own state.
-    step: number of updates done, int32.
+    params: the collection of variables that is trained, 'params' or 'lora'; float32.
+    opt_state: the state of the optimizer: AdamW's moments have the shapes of `params`.
+    step: number of updates done, int32 scalar.
   """
 
-  trained: Any
-  optimizer: Any
+  params: Any
+  opt_state: optax.OptState
   step: jax.Array
 
 
-def abstract_state(decoder: Decoder, collection: str, optimizer: optax.GradientTransformation,
-                   mesh: jax.sharding.Mesh) -> TrainState:
-  """Returns shape, dtype and sharding of every array of the state, without making any.
+def abstract_train_state(decoder: Decoder, collection: str,
+                         optimizer: optax.GradientTransformation, mesh: jax.sharding.Mesh,
+                         ) -> TrainState:
+  """Returns shape, dtype and sharding of every array of the state, without allocating any.
 
-  The optimizer's moments get the shardings of what they are moments of: left to the compiler they
-  would be replicated, since zeros do not depend on any parameter.
+  The optimizer's moments get the shardings of their parameters. The compiler would replicate them,
+  because zeros do not depend on any parameter.
   """
-  trained = abstract_variables(decoder)[collection]
-  boxed = TrainState(trained, jax.eval_shape(optimizer.init, trained),
+  params = abstract_variables(decoder)[collection]
+  boxed = TrainState(params, jax.eval_shape(optimizer.init, params),
                      jax.ShapeDtypeStruct((), np.int32))
   return sharding.abstract_with_sharding(boxed, mesh)
 
 
-def initial_state(abstract: TrainState, trained: Any,
-                  optimizer: optax.GradientTransformation) -> TrainState:
-  """Returns the state before the first step; `trained` becomes part of it."""
-  where = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-  moments = jax.jit(optimizer.init, out_shardings=where.optimizer)(trained)
-  return TrainState(trained, moments, jax.device_put(np.int32(0), where.step))
+def init_train_state(abstract: TrainState, params: Any,
+                     optimizer: optax.GradientTransformation) -> TrainState:
+  """Returns the state before the first step; it holds `params` itself, not a copy."""
+  shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+  opt_state = jax.jit(optimizer.init, out_shardings=shardings.opt_state)(params)
+  return TrainState(params, opt_state, jax.device_put(np.int32(0), shardings.step))
 
 
-def initial_adapters(decoder: Decoder, where: Any, seed: int) -> Any:
-  """Returns adapters that do not change the output yet, laid out as the shardings `where` say."""
-  def make():
-    variables = decoder.init(jax.random.key(seed), jnp.zeros((1, 2), jnp.int32))
-    return sharding.unbox(variables['lora'])
-  return jax.jit(make, out_shardings=where)()
-
-
-def make_step(
+def make_train_step(
     decoder: Decoder, collection: str, optimizer: optax.GradientTransformation,
     abstract: TrainState, config: FinetuneConfig = _PAPER,
-) -> Callable[[dict[str, Any], TrainState, PackedRows], tuple[TrainState, Metrics]]:
+) -> Callable[[FrozenVariables, TrainState, PackedRows], tuple[TrainState, Metrics]]:
   """Returns the jitted step (frozen variables, state, batch) -> (state, metrics).
 
-  The old state is donated: its arrays are gone afterwards. Metrics are the mean cross-entropy in
-  nats per token and the gradients' global norm, both before the update, and the number of tokens.
-  Dropout depends on the settings' seed and the step alone. Parameters, second moments and sums of
-  gradients stay float32 whatever the computation's dtype is.
+  The given state is donated: its arrays cannot be used afterwards. Metrics are float32 or int32
+  scalars: `loss`, the mean cross-entropy in nats per token, and `grad_norm`, the global norm of the
+  gradients before clipping, both of the state before the update; `tokens`, the number of tokens of
+  the batch without padding. Dropout depends only on the config's seed and the step. Parameters,
+  second moments and accumulated gradients stay float32 whatever the dtype of the computation is.
   """
   # Without output shardings, the compiler may return the state with other shardings.
-  where = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-  def step(frozen, state, batch):
-    weight = jnp.maximum(batch.weights_RT.sum(), 1e-6)  # it may hold nothing but masked results
-    def share(trained, rows, key):
-      """What some rows add to the mean over the batch: what is minimised, the cross-entropy."""
+  shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+  def train_step(frozen: FrozenVariables, state: TrainState, batch: PackedRows
+                 ) -> tuple[TrainState, Metrics]:
+    # The sum is 0 for a batch that holds nothing but masked results.
+    weight_sum = jnp.maximum(batch.loss_weights_RT.sum(), 1e-6)
+    def loss_fn(params: Any, rows: PackedRows, dropout_key: jax.Array
+                ) -> tuple[jax.Array, jax.Array]:
+      """Returns the part of these rows in the batch's mean objective and mean cross-entropy."""
       sums = next_token_loss(
-          decoder, {**frozen, collection: trained}, rows, loss_tokens=config.loss_tokens,
-          z_loss=config.z_loss, dropout_key=key if config.dropout else None)
-      return sums.minimised / weight, sums.nll / weight
-    key = jax.random.fold_in(jax.random.key(config.seed), state.step)
-    gradients, loss = _added_up(jax.grad(share, has_aux=True), state.trained, where.trained, batch,
-                                key, config.micro_batches)
-    updates, moments = optimizer.update(gradients, state.optimizer, state.trained)
-    trained = optax.apply_updates(state.trained, updates)
-    metrics = {'loss': loss, 'gradient_norm': optax.tree.norm(gradients),
-               'tokens': jnp.count_nonzero(batch.segments_RT)}
-    return TrainState(trained, moments, state.step + 1), metrics
-  return jax.jit(step, donate_argnums=1, out_shardings=(where, None))
+          decoder, {**frozen, collection: params}, rows, loss_tokens=config.loss_tokens,
+          z_loss=config.z_loss, dropout_key=dropout_key if config.dropout else None)
+      return sums.objective / weight_sum, sums.cross_entropy / weight_sum
+    grads, loss = _accumulate_grads(
+        jax.grad(loss_fn, has_aux=True), state.params, shardings.params, batch,
+        jax.random.fold_in(jax.random.key(config.seed), state.step), config.num_microbatches)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    metrics = {'loss': loss, 'grad_norm': optax.tree.norm(grads),
+               'tokens': jnp.count_nonzero(batch.segment_ids_RT)}
+    params = optax.apply_updates(state.params, updates)
+    return TrainState(params, opt_state, state.step + 1), metrics
+  return jax.jit(train_step, donate_argnums=1, out_shardings=(shardings, None))
 
 
-def _added_up(gradient, trained: Any, where: Any, batch: PackedRows, key: jax.Array, parts: int
-              ) -> tuple[Any, jax.Array]:
-  """Returns the sum of `gradient` (trained, rows, key) over `parts` of the batch."""
-  if parts == 1:
-    return gradient(trained, batch, key)
-  def add(total, part):
-    rows, number = part
-    more = gradient(trained, rows, jax.random.fold_in(key, number))
-    return jax.tree.map(jnp.add, total, more), None
-  # Every part has rows of all devices.
-  cut = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch)
-  zeros = jax.lax.with_sharding_constraint(jax.tree.map(jnp.zeros_like, trained), where)
-  return jax.lax.scan(add, (zeros, jnp.float32(0)), (cut, jnp.arange(parts)))[0]
+def _accumulate_grads(
+    grad_fn: Callable[[Any, PackedRows, jax.Array], tuple[Any, jax.Array]], params: Any,
+    shardings: Any, batch: PackedRows, key: jax.Array, num_microbatches: int,
+) -> tuple[Any, jax.Array]:
+  """Returns the sums of the gradients and of the loss over the microbatches of `batch`."""
+  if num_microbatches == 1:
+    return grad_fn(params, batch, key)
+  def add(totals: tuple[Any, jax.Array], inputs: tuple[PackedRows, jax.Array]):
+    microbatch, number = inputs
+    grads_and_loss = grad_fn(params, microbatch, jax.random.fold_in(key, number))
+    return jax.tree.map(jnp.add, totals, grads_and_loss), None
+  # Every microbatch has rows of all devices: row i of the batch is in microbatch i % number.
+  microbatches = jax.tree.map(
+      lambda x: x.reshape(-1, num_microbatches, *x.shape[1:]).swapaxes(0, 1), batch)
+  zeros = jax.lax.with_sharding_constraint(jax.tree.map(jnp.zeros_like, params), shardings)
+  return jax.lax.scan(
+      add, (zeros, jnp.float32(0)), (microbatches, jnp.arange(num_microbatches)))[0]

@@ -1,0 +1,68 @@
+"""Tokenizes the texts to train on, with their calls, and weights the loss of each token."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from toolformer_jax import calls
+from toolformer_jax.data.records import AnnotatedDocument
+from toolformer_jax.errors import UserError
+from toolformer_jax.tokenizer import Tokenizer
+from toolformer_jax.training.packing import Example
+from toolformer_jax.training.sources import TaskRow, Text
+
+
+def examples_of(texts: Sequence[Text], tokenizer: Tokenizer, syntax: calls.CallSyntax, *,
+                mask_results: bool = False, without_calls: bool = False) -> list[Example]:
+  """Returns an example for each text; with `without_calls`, the calls are removed first."""
+  def example(text: Text) -> Example:
+    if isinstance(text, TaskRow):
+      return task_example(text, tokenizer)
+    if without_calls:
+      text = dataclasses.replace(text, calls=())
+    return annotated_example(text, tokenizer, syntax, mask_results)
+  return [example(text) for text in texts]
+
+
+def annotated_example(record: AnnotatedDocument, tokenizer: Tokenizer,
+                      syntax: calls.CallSyntax = calls.DEFAULT_SYNTAX,
+                      mask_results: bool = False) -> Example:
+  """Returns the text with its calls (x* in the paper, section 2).
+
+  The ids of the text itself are those of the text without calls (law 1). All tokens count in the
+  loss, as in the paper; with `mask_results` the tokens of ` result]` do not.
+
+  Raises:
+    UserError: a call's position is outside the text.
+  """
+  inserted = [(call.position, call.call()) for call in record.calls]
+  masked = {syntax.closing(call.result or '') for _, call in inserted} if mask_results else set()
+  ids = tokenizer.encode(record.document.text)
+  # Ids and weights are inserted by the same function, so that they always have the same length.
+  def piece_weights(piece: str) -> list[float]:
+    return [0.0 if piece in masked else 1.0] * len(tokenizer.encode(piece))
+  try:
+    return Example(calls.insert_calls(ids, inserted, tokenizer.encode, syntax),
+                   calls.insert_calls([1.0] * len(ids), inserted, piece_weights, syntax))
+  except ValueError as error:
+    raise UserError(f'document {record.document.id}: {error}; was it annotated with the tokenizer '
+                    'of another model?') from error
+
+
+def plain_example(text: str, tokenizer: Tokenizer) -> Example:
+  """Returns a text without calls, all of whose tokens count in the loss."""
+  ids = tokenizer.encode(text)
+  return Example(ids, [1.0] * len(ids))
+
+
+def task_example(row: TaskRow, tokenizer: Tokenizer) -> Example:
+  """Returns the inputs and targets of a seqio example; only the targets count in the loss.
+
+  Raises:
+    UserError: an id is outside the model's vocabulary.
+  """
+  inputs, targets = (tokenizer.encode(piece) if isinstance(piece, str) else [int(i) for i in piece]
+                     for piece in (row.inputs, row.targets))
+  if unknown := [i for i in (*inputs, *targets) if not 0 <= i < tokenizer.vocab_size]:
+    raise UserError(f'{row.id}: the model has no token {unknown[0]}; was the task tokenized for '
+                    'another model?')
+  return Example(inputs + targets, [0.0] * len(inputs) + [1.0] * len(targets))

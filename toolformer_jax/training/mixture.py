@@ -1,0 +1,67 @@
+"""Chooses the texts of an epoch: held-out texts, a cap and a sampling rate for each tool."""
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Sequence
+
+from toolformer_jax.data.content_hash import stable_hash
+from toolformer_jax.data.records import AnnotatedDocument
+from toolformer_jax.errors import unknown
+from toolformer_jax.training.config import MixtureConfig
+from toolformer_jax.training.sources import Text
+
+NO_TOOL = 'text'  # the name of texts without calls in MixtureConfig.rates
+_MAX_DEV_FRACTION = 0.1
+
+
+def hold_out(texts: Sequence[Text], config: MixtureConfig) -> tuple[list[Text], list[Text]]:
+  """Splits `texts` into training and dev texts; at most a tenth of them become dev texts."""
+  count = min(config.dev_texts, int(_MAX_DEV_FRACTION * len(texts)))
+  held_out = set(_shuffled(range(len(texts)), texts, f'dev {config.seed}')[:count])
+  return ([text for i, text in enumerate(texts) if i not in held_out],
+          [text for i, text in enumerate(texts) if i in held_out])
+
+
+def mixture_of(texts: Sequence[Text], config: MixtureConfig) -> list[Text]:
+  """Returns the texts of one epoch: each tool's texts, capped and then repeated by its rate.
+
+  The seed decides which texts a cap or a fractional rate keeps. A text with calls to several tools
+  counts as one of the tool that has the fewest texts.
+
+  Raises:
+    UserError: a rate names a tool that no text calls.
+  """
+  groups = _by_tool(texts)
+  for name in config.rates:
+    if name not in groups:
+      raise unknown('tool in MixtureConfig.rates', name, groups)
+  repeats = Counter()
+  for tool, members in groups.items():
+    capped = _shuffled(members, texts, f'{config.seed} {tool}')[:config.cap]
+    whole, fraction = divmod(config.rates.get(tool, 1.0), 1)
+    once_more = set(capped[:round(fraction * len(capped))])
+    repeats.update({i: int(whole) + (i in once_more) for i in capped})
+  return [text for i, text in enumerate(texts) for _ in range(repeats[i])]
+
+
+def _by_tool(texts: Sequence[Text]) -> dict[str, list[int]]:
+  """Returns the indices of the texts of each tool."""
+  tools = [_tools(text) for text in texts]
+  counts = Counter(tool for called in tools for tool in called)
+  groups = defaultdict(list)
+  for i, called in enumerate(tools):
+    groups[min(called, key=lambda tool: (counts[tool], tool))].append(i)
+  return groups
+
+
+def _tools(text: Text) -> set[str]:
+  calls = text.calls if isinstance(text, AnnotatedDocument) else ()
+  return {call.tool for call in calls} or {NO_TOOL}
+
+
+def _shuffled(members: Collection[int], texts: Sequence[Text], salt: str) -> list[int]:
+  """Returns `members` in a random order that depends only on `salt` and the texts' ids."""
+  def key(i: int) -> tuple[bytes, int]:
+    text = texts[i]
+    name = text.document.id if isinstance(text, AnnotatedDocument) else text.id
+    return stable_hash(salt, name), i
+  return sorted(members, key=key)

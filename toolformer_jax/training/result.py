@@ -1,0 +1,57 @@
+"""The result of a fine-tuning run, and its summary."""
+
+import pathlib
+from dataclasses import dataclass
+from typing import Any
+
+from toolformer_jax.models.language_model import LanguageModel
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+  """The outcome of a fine-tuning run.
+
+  Attributes:
+    model: the trained model; None if the run was asked to stop before its end.
+    metrics: of every step: loss, gradient norm, learning rate, seconds, and so on.
+    output_dir: the folder of the run; None if it had none.
+    texts: number of texts of an epoch.
+  """
+
+  model: LanguageModel | None
+  metrics: tuple[dict[str, Any], ...]
+  output_dir: pathlib.Path | None
+  texts: int
+
+  @property
+  def finished(self) -> bool:
+    """Whether the run has reached its end; otherwise the same call continues it."""
+    return self.model is not None
+
+  def to_records(self) -> list[dict[str, Any]]:
+    """Returns the metrics as a list of dicts, for a data frame."""
+    return list(self.metrics)
+
+  def summary(self) -> str:
+    """Returns one paragraph: steps, epochs, texts, tokens, losses, and where the checkpoint is."""
+    if not self.metrics:
+      return 'No step was done.'
+    last, tokens = self.metrics[-1], sum(step['tokens'] for step in self.metrics)
+    sentences = [f'{"Trained" if self.finished else "Stopped after"} {last["step"]:,} steps: '
+                 f'{last["epoch"]:.1f} epochs of {self.texts:,} texts, {tokens:,} tokens.',
+                 f'The training loss went from {self.metrics[0]["loss"]:.3f} to {last["loss"]:.3f} '
+                 'nats per token.']
+    measured = [step for step in self.metrics if 'dev_loss' in step]
+    if measured:
+      best = min(measured, key=lambda step: step['dev_loss'])
+      sentences.append(f'The lowest dev loss was {best["dev_loss"]:.3f}, at step {best["step"]:,}'
+                       + ('; that checkpoint is the result.' if self.finished else '.'))
+    if self.output_dir:
+      sentences.append(f'The checkpoint is in {self.output_dir}.' if self.finished else
+                       'The same command continues from the saved state.')
+    return ' '.join(sentences)
+
+  def __repr__(self) -> str:
+    losses = [step['loss'] for step in self.metrics]
+    trend = f', loss {losses[0]:.3f} to {losses[-1]:.3f}' if losses else ''
+    return f'FinetuneResult({len(losses)} steps{trend})'

@@ -1,0 +1,84 @@
+"""Reads the texts to train on: annotation runs, files of texts with calls, corpora, seqio tasks."""
+
+import pathlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from toolformer_jax.annotation.run_reader import MERGED, RunReader
+from toolformer_jax.data import hub_datasets
+from toolformer_jax.data.corpus import read_corpus
+from toolformer_jax.data.jsonl import read_objects
+from toolformer_jax.data.records import AnnotatedDocument, from_json
+from toolformer_jax.errors import UserError
+
+
+@dataclass(frozen=True)
+class TaskRow:
+  """An example of a seqio task: each feature is text or a sequence of the model's token ids.
+
+  Attributes:
+    id: identifies the example.
+    inputs: the context; it has no loss.
+    targets: what the model learns to predict.
+  """
+
+  id: str
+  inputs: str | Sequence[int]
+  targets: str | Sequence[int]
+
+
+Text = AnnotatedDocument | TaskRow
+
+
+def read_texts(source: str) -> Iterator[Text]:
+  """Yields the texts of one source.
+
+  Args:
+    source: the output folder of an annotation run; a file of annotated texts (.jsonl, .jsonl.gz,
+      .jsonl.zst); a corpus that can be annotated, whose texts have no calls; or a task or mixture
+      of seqio, `seqio:MODULE:NAME[@SPLIT]`.
+
+  Raises:
+    UserError: the source does not exist, the annotation run is not finished, or a record is
+      invalid.
+  """
+  path = pathlib.Path(source)
+  if source.startswith(hub_datasets.SEQIO):
+    yield from _read_task(source)
+  elif path.is_dir():
+    yield from _read_run(RunReader(path))
+  elif _has_calls(path):
+    yield from _read_annotated(path)
+  else:
+    for document in read_corpus(source):
+      yield AnnotatedDocument(document, ())
+
+
+def _read_run(run: RunReader) -> Iterator[AnnotatedDocument]:
+  if not run.is_complete(MERGED):
+    raise UserError(f'{run.path} is not the output folder of a finished annotation run; start '
+                    '`toolformer annotate` again to finish it')
+  yield from run.annotated()
+
+
+def _has_calls(file: pathlib.Path) -> bool:
+  """Returns whether the first record of a JSON Lines file is an annotated text."""
+  if not file.is_file() or '.jsonl' not in file.suffixes:
+    return False
+  _, fields = next(read_objects(file), (0, {}))
+  return 'calls' in fields
+
+
+def _read_annotated(file: pathlib.Path) -> Iterator[AnnotatedDocument]:
+  for number, fields in read_objects(file):
+    try:
+      yield from_json(AnnotatedDocument, fields)
+    except (TypeError, ValueError) as error:
+      raise UserError(f'{file}:{number}: not an AnnotatedDocument record ({error})') from error
+
+
+def _read_task(source: str) -> Iterator[TaskRow]:
+  for number, row in enumerate(hub_datasets.read_rows(source)):
+    if 'targets' not in row:
+      raise UserError(f'{source}: its examples have no feature `targets`, only {", ".join(row)}')
+    yield TaskRow(f'{source}-{number}', row.get('inputs', ''), row['targets'])

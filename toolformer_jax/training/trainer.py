@@ -1,0 +1,101 @@
+"""Sets up a training run: state, step, batches, metrics; and picks its best checkpoint."""
+
+import contextlib
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Iterator
+
+import jax
+
+from toolformer_jax.models import flops
+from toolformer_jax.models.language_model import LanguageModel
+from toolformer_jax.runtime.oom import explain_out_of_memory
+from toolformer_jax.runtime.progress import Progress
+from toolformer_jax.training.checkpointing import StepCheckpoints
+from toolformer_jax.training.config import FinetuneConfig
+from toolformer_jax.training.input_pipeline import batch_indices, put_batch
+from toolformer_jax.training.metrics import MetricsLog, open_metric_writers
+from toolformer_jax.training.optimizer import make_optimizer
+from toolformer_jax.training.packing import PackedRows
+from toolformer_jax.training.preemption import StopSignal
+from toolformer_jax.training.reporter import Reporter
+from toolformer_jax.training.train_loop import mean_loss, train_loop
+from toolformer_jax.training.train_step import (
+  TrainState,
+  abstract_train_state,
+  init_train_state,
+  make_train_step,
+)
+
+
+def train(model: LanguageModel, rows: PackedRows, dev: PackedRows | None, config: FinetuneConfig,
+          checkpoints: StepCheckpoints, output_dir: pathlib.Path,
+          ) -> tuple[LanguageModel | None, bool]:
+  """Trains `model`, or continues from the newest of `checkpoints`.
+
+  Args:
+    model: the initial model, with the adapters of `config`; what is trained of it is donated.
+    rows: the training data.
+    dev: the rows that the best checkpoint is chosen by; None for the last checkpoint.
+    config: how the model is trained.
+    checkpoints: the states of the run.
+    output_dir: gets the metrics.
+
+  Returns:
+    the trained model, None if the run was asked to stop; and whether any step was done.
+
+  Raises:
+    UserError: the loss explodes or is not a number, or the device has too little memory.
+  """
+  collection = 'lora' if config.lora_rank else 'params'
+  decoder = model.decoder.clone(remat=config.remat, dropout=config.dropout)
+  optimizer = make_optimizer(config)
+  abstract = abstract_train_state(decoder, collection, optimizer, model.mesh)
+  state = checkpoints.restore(abstract)
+  if state is None:
+    state = init_train_state(abstract, model.variables[collection], optimizer)
+  else:
+    jax.tree.map(lambda array: array.delete(), model.variables[collection])
+  start_step = int(state.step)
+  frozen = {name: value for name, value in model.variables.items() if name != collection}
+  def with_params(state: TrainState) -> LanguageModel:
+    # The source is cleared: these are no longer the weights of the checkpoint that it names.
+    return dataclasses.replace(model, variables={**frozen, collection: state.params}, source='')
+  def dev_loss(state: TrainState) -> float:
+    return mean_loss(with_params(state), dev, config.microbatch_rows, config.loss_tokens)
+  train_step = make_train_step(decoder, collection, optimizer, abstract, config)
+  indices = batch_indices(len(rows), config.batch_rows, config.seed, start_step)
+  with (
+      _reporter(model, len(rows), config, checkpoints, output_dir, start_step) as reporter,
+      StopSignal() as stop, jax.set_mesh(model.mesh),
+      explain_out_of_memory('lower FinetuneConfig.loss_tokens or row_tokens, or raise '
+                            'num_microbatches')):
+    state, finished = train_loop(
+        state, start_step, (put_batch(rows, batch, model.mesh) for batch in indices),
+        train_step=functools.partial(train_step, frozen), dev_loss=dev_loss if dev else None,
+        config=config, checkpoints=checkpoints, reporter=reporter, stop=stop)
+  if not finished:
+    return None, True
+  has_run = int(state.step) > start_step
+  if dev and checkpoints.best_step() not in (None, int(state.step)):
+    state = checkpoints.restore_best(abstract)
+  return with_params(state), has_run
+
+
+@contextlib.contextmanager
+def _reporter(model: LanguageModel, row_count: int, config: FinetuneConfig,
+              checkpoints: StepCheckpoints, output_dir: pathlib.Path, start_step: int
+              ) -> Iterator[Reporter]:
+  """Opens the reporter of a run; of several processes only the first writes metrics."""
+  devices = model.mesh.devices.flatten().tolist()
+  flops_per_token = flops.training_flops(model.config, config.row_tokens) / config.row_tokens
+  with contextlib.ExitStack() as stack:
+    log = None
+    if jax.process_index() == 0:
+      writers = open_metric_writers(output_dir, start_step, config.wandb_project)
+      log = stack.enter_context(MetricsLog(output_dir / 'metrics.jsonl', start_step, writers))
+    progress = stack.enter_context(Progress('fine-tuning', config.steps, 'steps', start_step))
+    yield Reporter(
+        config, checkpoints, progress, log, row_count,
+        lambda tokens_per_s: flops.utilization(tokens_per_s * flops_per_token, devices))
