@@ -1,12 +1,12 @@
-"""Repeats the texts whose calculations are rare among those that a run kept.
+"""Balances training texts by the operation of their calculator calls.
 
     python experiments/balanced_calls.py --runs runs/answers --output train.jsonl --dev dev.jsonl
 
-A small model samples products far more often than quotients, whatever the problem, and learns from
-its own calls to multiply even more. The texts come from annotation runs; the output files are
---data and --dev of `toolformer finetune`. Texts with a rare operation are repeated until there are
-about as many as of the most frequent operation, but at most --most times. Held-out texts are
-removed first, so that none of them is trained on. Texts without calls are left out.
+A small model proposes products far more often than quotients, whatever the problem is; training on
+such calls makes it multiply even more. The script reads annotation runs and writes the --data and
+--dev files of `toolformer finetune`. A text is repeated until its operation is about as frequent as
+the most frequent one, but at most --max_repeats times. Dev texts are held out first, so that none
+of them is trained on. Texts without calls are left out.
 """
 
 import argparse
@@ -23,41 +23,41 @@ from toolformer_jax.training.config import MixtureConfig
 from toolformer_jax.training.mixture import hold_out
 from toolformer_jax.training.sources import read_texts
 
-DEV_TEXTS = 1000  # the paper's; a tenth of few texts
+DEV_TEXTS = 1000  # as in the paper; of fewer than 10,000 texts, a tenth
 
 
 def main() -> None:
-  """Writes both files, and prints the counts of the first."""
+  """Writes both files, and prints the number of texts of each operation."""
   parser = cli.Parser(description=__doc__,
                       formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--runs', nargs='+', required=True, metavar='D')
   for name in ('output', 'dev'):
     parser.add_argument(f'--{name}', type=pathlib.Path, required=True, metavar='F')
-  parser.add_argument('--most', type=int, default=4, metavar='N')
+  parser.add_argument('--max_repeats', type=int, default=4, metavar='N')
   args = parser.parse_args()
   texts = [text for run in args.runs for text in read_texts(run) if text.calls]
   trained, held_out = hold_out(texts, MixtureConfig(dev_texts=DEV_TEXTS))
-  write_records(args.output, balanced(trained, args.most))
+  write_records(args.output, balanced(trained, args.max_repeats))
   write_records(args.dev, held_out)
-  often = times(trained, args.most)
-  for name, count in Counter(map(kind, trained)).most_common():
-    print(f'{name}: {count} texts, each {often[name]} times')
+  repeats = repeats_of(trained, args.max_repeats)
+  for name, count in Counter(map(operation_of, trained)).most_common():
+    print(f'{name}: {count} texts, each {repeats[name]} times')
 
 
-def balanced(texts: Sequence[AnnotatedDocument], most: int) -> list[AnnotatedDocument]:
-  """Returns `texts`, each as often as its operation is rare."""
-  often = times(texts, most)
-  return [text for text in texts for _ in range(often[kind(text)])]
+def balanced(texts: Sequence[AnnotatedDocument], max_repeats: int) -> list[AnnotatedDocument]:
+  """Returns `texts`, those of rare operations repeated."""
+  repeats = repeats_of(texts, max_repeats)
+  return [text for text in texts for _ in range(repeats[operation_of(text)])]
 
 
-def times(texts: Sequence[AnnotatedDocument], most: int) -> dict[str, int]:
-  """Returns how often a text with each operation is taken."""
-  counts = Counter(map(kind, texts))
+def repeats_of(texts: Sequence[AnnotatedDocument], max_repeats: int) -> dict[str, int]:
+  """Returns how many times a text of each operation is taken."""
+  counts = Counter(map(operation_of, texts))
   largest = max(counts.values(), default=0)
-  return {name: min(most, round(largest / count)) for name, count in counts.items()}
+  return {name: min(max_repeats, round(largest / count)) for name, count in counts.items()}
 
 
-def kind(text: AnnotatedDocument) -> str:
+def operation_of(text: AnnotatedDocument) -> str:
   """Returns the operation of a text's first call."""
   return operation(text.calls[0].argument)
 

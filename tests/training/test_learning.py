@@ -1,4 +1,4 @@
-"""The loop learns what the project is for: to use what a tool has answered."""
+"""Training teaches a model to use the results of tools."""
 
 import dataclasses
 import random
@@ -44,7 +44,7 @@ def _accuracy(model, examples):
 
 @pytest.fixture
 def model(tokenizer):
-  """A model that knows nothing yet, with the usual first values."""
+  """An untrained model with the usual initial values."""
   config = DecoderConfig(
       vocab_size=tokenizer.vocab_size, layers=2, embed_dim=64, heads=4, kv_heads=4, head_dim=16,
       mlp_dim=128, max_positions=128, rotary_dim=16)

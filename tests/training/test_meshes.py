@@ -31,7 +31,7 @@ PATIENCE_S = 240
 
 @pytest.fixture(scope='module')
 def checkpoint(make_model, tmp_path_factory):
-  """A small model on disk, and the texts that it learns beside it."""
+  """Saves a small model, and in the same folder the texts that it is trained on."""
   folder = tmp_path_factory.mktemp('meshes')
   save_model(folder / 'tiny', make_model())
   lines = [json.dumps({'id': str(i), 'text': text}) for i, text in enumerate(TEXTS)]

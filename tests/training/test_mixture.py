@@ -108,6 +108,6 @@ def test_without_calls_an_epoch_has_the_same_texts(epoch):
   with_calls, without = (epoch(texts, mixture, remove) for remove in (False, True))
   def remove_calls(examples):
     return [re.sub(r' \[\w+\(1\) -> 1\]', '', example) for example in examples]
-  assert any('[WikiSearch' in example for example in with_calls[0])
+  tools = Counter(tool for example in with_calls[0] for tool in re.findall(r'\[(\w+)', example))
+  assert tools == {'Calculator': 15, 'WikiSearch': round(2.5 * 15)}
   assert without == [remove_calls(examples) for examples in with_calls]
-  assert [len(examples) for examples in without] == [15 + round(2.5 * 15) + 5, 4]

@@ -66,16 +66,17 @@ def test_settings_are_checked(name, value):
 
 
 @pytest.mark.parametrize('family', [
-  {}, {'norm': 'layer', 'positions': 'learned', 'qkv_bias': True, 'out_bias': True,
+  {}, {'norm': 'layer', 'positions': 'learned', 'rotary_dim': 0, 'qkv_bias': True, 'out_bias': True,
        'mlp_bias': True, 'gated_mlp': False}, {'tied_head': False, 'qk_norm': True}])
-def test_weight_decay_applies_to_matrices_alone(make_model, family):
+def test_weight_decay_spares_norms_and_biases(make_model, family):
   params = make_model(lora_rank=2, **family).variables
   optimizer = make_optimizer(FinetuneConfig(weight_decay=0.1, warmup_fraction=0.0))
   params = jax.tree.map(jnp.ones_like, params)
   zeros = jax.tree.map(jnp.zeros_like, params)
   updates, _ = optimizer.update(zeros, optimizer.init(params), params)
-  def is_vector(path, x):  # of each layer: the scan stacks layers
-    return x.ndim - any(getattr(key, 'key', '') == 'blocks' for key in path) == 1
-  vectors = jax.tree_util.tree_map_with_path(is_vector, params)
-  assert any(jax.tree.leaves(vectors))
-  assert jax.tree.map(lambda update: not update.any(), updates) == vectors
+  def is_spared(path, _):
+    names = [getattr(key, 'key', '') for key in path]
+    return names[-1] == 'bias' or any(name.endswith('norm') for name in names)
+  spared = jax.tree_util.tree_map_with_path(is_spared, params)
+  assert {True, False} == set(jax.tree.leaves(spared))
+  assert jax.tree.map(lambda update: not update.any(), updates) == spared

@@ -28,7 +28,7 @@ def _expected(ids, tokenizer, end):
   """Returns (position, token, target, weight) of a text, in pieces of at most a row."""
   start = tokenizer.start_id
   whole = [start, *ids, *[start] * end]
-  weights = [*_example(ids).weights, *[1.0] * end]
+  weights = [*_example(ids).loss_weights, *[1.0] * end]
   steps = list(zip(whole, whole[1:], weights, strict=False))
   return [[(i, *step) for i, step in enumerate(steps[first:first + ROW])]
           for first in range(0, len(steps), ROW)]

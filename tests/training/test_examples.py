@@ -1,20 +1,13 @@
-"""Examples keep the text's own ids; batches depend on seed and step alone."""
+"""Examples keep the ids of the text, whatever calls are inserted into it."""
 
-import itertools
-
-import jax
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolformer_jax import sharding
 from toolformer_jax.calls import DEFAULT_SYNTAX, Call, insert_calls
 from toolformer_jax.data.records import AnnotatedDocument, Document, ScoredCall
 from toolformer_jax.errors import UserError
 from toolformer_jax.training.examples import annotated_example, plain_example
-from toolformer_jax.training.input_pipeline import batch_indices, put_batch
-from toolformer_jax.training.packing import Example, pack
 
 words = st.text(st.characters(codec='utf-8', exclude_categories=['Cs']), max_size=30)
 results = st.text('0123456789. abc', max_size=8)
@@ -69,7 +62,7 @@ def test_masking_silences_the_closing_pieces_and_nothing_else(text, calls, token
     expected += [1.0] * (position - at + len(opening)) + [0.0] * len(closing)
     at = position
   assert weights == expected + [1.0] * (len(tokenizer.encode(text)) - at)
-  assert annotated_example(record, tokenizer).weights == [1.0] * len(ids)
+  assert annotated_example(record, tokenizer).loss_weights == [1.0] * len(ids)
 
 
 def test_a_call_outside_its_text_is_refused(tokenizer):
@@ -83,27 +76,3 @@ def test_the_call_of_the_paper(tokenizer):
   assert tokenizer.decode(ids) == 'I have  [Calculator(48 + 36) -> 84]84.'
   assert ids == insert_calls(tokenizer.encode('I have 84.'),
                              [(7, Call('Calculator', '48 + 36', '84'))], tokenizer.encode)
-
-
-@given(count=st.integers(1, 9), batch=st.integers(1, 5), seed=st.integers(0, 99),
-       start=st.integers(0, 20))
-def test_a_step_has_the_same_batch_wherever_a_run_starts(count, batch, seed, start):
-  whole = itertools.islice(batch_indices(count, batch, seed, 0), start, start + 3)
-  for one, other in zip(whole, batch_indices(count, batch, seed, start), strict=False):
-    np.testing.assert_array_equal(one, other)
-
-
-def test_every_epoch_has_every_row_in_another_order():
-  seen = [batch.tolist() for batch in itertools.islice(batch_indices(12, 4, 0, 0), 6)]
-  first, second = sum(seen[:3], []), sum(seen[3:], [])
-  assert sorted(first) == sorted(second) == list(range(12))
-  assert first != second
-  assert first != sum((b.tolist() for b in itertools.islice(batch_indices(12, 4, 1, 0), 3)), [])
-
-
-def test_a_batch_is_its_rows_on_any_mesh(tokenizer):
-  rows = pack([Example([i] * 4, [1.0] * 4) for i in range(9)], tokenizer, 4, False)
-  numbers = np.array([7, 0, 3, 3])
-  for shape in (1, 1, 1), (2, 2, 2), (4, 1, 2), (8, 1, 1):  # 8: 4 rows cannot be split
-    mesh = sharding.make_mesh(*shape, devices=jax.devices()[:np.prod(shape)])
-    jax.tree.map(np.testing.assert_array_equal, put_batch(rows, numbers, mesh), rows.take(numbers))
