@@ -63,7 +63,7 @@ setup(
       'tensorflow-datasets>=4.9.10,<5',
     ],
     'dev': [
-      'build', 'datasets', 'hypothesis', 'matplotlib', 'mcp>=2.3,<3', 'openai>=2,<4', 'pytest',
+      'build', 'datasets', 'hypothesis', 'kubernetes-validate', 'matplotlib', 'mcp>=2.3,<3', 'openai>=2,<4', 'pytest',
       'pytest-xdist', 'PyYAML', 'ruff', 'sacrebleu', 'setuptools>=77',
       'tensorboardX>=2.6,<3', 'zstandard',
     ],

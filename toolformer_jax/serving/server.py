@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 LOOPBACK = ('127.0.0.1', 'localhost', '::1')
 _MAX_MODEL_LEN = 2048  # where the configuration has none
 _TICK_S = 0.05
+_KEEP_ALIVE_S = 75  # longer than proxies and clients keep idle connections, so that they close them
 _FLUSH_S = 5  # for responses that are complete to reach their clients
 
 
@@ -128,7 +129,7 @@ class Server:
     app = Guard(make_app(parts), keys, only_local)
     self._server = _Uvicorn(uvicorn.Config(
         app, log_config=None, access_log=False, lifespan='off', server_header=False,
-        timeout_graceful_shutdown=_FLUSH_S))
+        timeout_keep_alive=_KEEP_ALIVE_S, timeout_graceful_shutdown=_FLUSH_S))
 
   def end(self) -> None:
     """Takes no further request and ends when those that run have; the second time, at once."""
