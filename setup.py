@@ -63,8 +63,8 @@ setup(
       'tensorflow-datasets>=4.9.10,<5',
     ],
     'dev': [
-      'build', 'datasets', 'hypothesis', 'kubernetes-validate', 'matplotlib', 'mcp>=2.3,<3', 'openai>=2,<4', 'pytest',
-      'pytest-xdist', 'PyYAML', 'ruff', 'sacrebleu', 'setuptools>=77',
+      'build', 'datasets', 'hypothesis', 'kubernetes-validate', 'matplotlib', 'mcp>=2.3,<3',
+      'openai>=2,<4', 'pytest', 'pytest-xdist', 'PyYAML', 'ruff', 'sacrebleu', 'setuptools>=77',
       'tensorboardX>=2.6,<3', 'zstandard',
     ],
     'gpu': ['jax[cuda12]'],

@@ -1,11 +1,5 @@
 """In a real browser: the slider counts, nothing in a record runs, and the page fits its window."""
 
-import fcntl
-import json
-import os
-import select
-import shutil
-import subprocess
 import threading
 
 import pytest
@@ -30,85 +24,6 @@ READ = """
     chips: document.querySelectorAll('.text .kept[data-tool=Calculator]').length,
     cells: [...document.querySelectorAll('td.kept[data-tool=Calculator]')].filter(
       (cell) => cell.textContent === 'kept').length})"""
-
-
-class Browser:
-  """Headless Chromium, driven over the pipe of its DevTools.
-
-  Attributes:
-    complaints: errors, violations of the policy and messages of the page.
-  """
-
-  def __init__(self, binary: str, profile):
-    theirs, self._to = os.pipe()
-    self._from, ours = os.pipe()
-    # Numbers that are surely not 3 or 4, where the browser looks for its pipe.
-    ends = [fcntl.fcntl(end, fcntl.F_DUPFD, 100) for end in (theirs, ours)]
-    self._process = subprocess.Popen(
-        ['bash', '-c', f'exec "$@" 3<&{ends[0]} 4>&{ends[1]}', 'bash', binary, '--headless',
-         '--no-sandbox', '--remote-debugging-pipe', f'--user-data-dir={profile}', 'about:blank'],
-        pass_fds=ends, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    for end in (theirs, ours, *ends):
-      os.close(end)
-    self._received, self._sent, self._session, self.complaints = b'', 0, None, []
-    target = self.tell('Target.createTarget', url='about:blank')['targetId']
-    self._session = self.tell('Target.attachToTarget', targetId=target, flatten=True)['sessionId']
-    for domain in ('Page', 'Runtime', 'Log'):
-      self.tell(f'{domain}.enable')
-
-  def tell(self, method: str, **params):
-    self._sent += 1
-    session = {'sessionId': self._session} if self._session else {}
-    message = {'id': self._sent, 'method': method, 'params': params, **session}
-    os.write(self._to, json.dumps(message).encode() + b'\0')
-    answer = self._wait(lambda message: message.get('id') == self._sent)
-    assert 'error' not in answer, answer
-    return answer['result']
-
-  def open(self, address: str, width: int = 1280, scripts: bool = True) -> None:
-    self.tell('Emulation.setScriptExecutionDisabled', value=not scripts)
-    self.tell('Emulation.setDeviceMetricsOverride', width=width, height=900, deviceScaleFactor=1,
-              mobile=False)
-    self.tell('Page.navigate', url=address)
-    self.wait_for_load()
-
-  def wait_for_load(self) -> None:
-    self._wait(lambda message: message.get('method') == 'Page.loadEventFired')
-
-  def evaluate(self, expression: str):
-    answer = self.tell('Runtime.evaluate', expression=f'{{{expression}}}', returnByValue=True)
-    assert 'exceptionDetails' not in answer, answer
-    return answer['result'].get('value')
-
-  def close(self) -> None:
-    os.close(self._to)  # which ends it
-    self._process.wait(timeout=20)
-    os.close(self._from)
-
-  def _wait(self, wanted):
-    while True:
-      while b'\0' not in self._received:
-        answers, _, _ = select.select([self._from], [], [], 30)
-        part = os.read(self._from, 1 << 16) if answers else b''
-        assert part, 'the browser does not answer'
-        self._received += part
-      line, _, self._received = self._received.partition(b'\0')
-      message = json.loads(line)
-      if message.get('method') in (
-          'Runtime.exceptionThrown', 'Runtime.consoleAPICalled', 'Log.entryAdded'):
-        self.complaints.append(message['params'])
-      if wanted(message):
-        return message
-
-
-@pytest.fixture(scope='module')
-def browser(tmp_path_factory):
-  binary = shutil.which('chromium')
-  if binary is None:
-    pytest.skip('chromium is not installed')
-  opened = Browser(binary, tmp_path_factory.mktemp('profile'))
-  yield opened
-  opened.close()
 
 
 @pytest.fixture(scope='module')
