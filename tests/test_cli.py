@@ -224,7 +224,7 @@ def test_call_without_a_result_is_an_error(fails, argument, reason):
   (['call', 'calculator', '1+1', '--gin.ToolConfig.kk=3'], "'kk': did you mean k"),
   (['call', 'calculator', '1+1', '--gin_file', 'papr.gin'], 'did you mean paper.gin'),
   (['fetch', 'smolm2'], "unknown model or corpus 'smolm2': did you mean smollm2-135m"),
-  (['fetch', 'smollm2-135m', '--gin.A.b=3'], 'nothing to configure'),
+  (['fetch', 'smollm2-135m', '--gin.A.b=3'], 'this command has no settings'),
   (['score', '--checkpoint', 'c'], 'required: --input, --output'),
   (['generate', '--checkpoint', 'c', '--tools', 'calculator'], '--prompt --input is required'),
   (['annotate', '--corpus', 'c'],

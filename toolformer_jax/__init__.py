@@ -3,7 +3,7 @@
     import toolformer_jax as tf_jax
     model = tf_jax.load_model('smollm2-135m')
 
-Everything here is loaded when it is first used.
+All names are imported on first use.
 """
 
 import importlib

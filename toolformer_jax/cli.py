@@ -15,44 +15,49 @@ from toolformer_jax.runtime import libtpu
 from toolformer_jax.runtime.standard_output import reserve_for_results
 
 _COMMANDS = {
-    'fetch': 'download a named model or corpus to the local cache and print its path',
+    'fetch': 'download a model or corpus by name to the local cache and print its path',
     'call': 'run one tool and print its result',
     'score': 'compute the log-probabilities of texts under a model',
-    'generate': 'continue texts, calling tools where the model asks for them',
-    'annotate': 'find the API calls that help a model to predict a corpus',
+    'generate': 'continue texts and call tools',
+    'annotate': 'annotate a corpus with API calls that help a model to predict it',
     'view': 'show an annotation run in a browser',
     'finetune': 'train a model on the annotated texts',
     'evaluate': 'evaluate models on benchmarks, with and without tools',
     'serve': 'serve a model to clients of the OpenAI protocol, tools included',
     'export': 'write a model as a Hugging Face directory',
-    'plan': 'compute whether a step fits a TPU and how fast it can run; needs no TPU',
+    'plan': 'compile a step for a TPU: does it fit, and how fast can it be; needs no TPU',
 }
 _RESUMABLE = ('annotate', 'evaluate', 'finetune')
 _OPTION = re.compile(r'-h|--[A-Za-z].*', re.DOTALL)
 
 
 class Parser(argparse.ArgumentParser):
-  """A parser that reports wrong options as a UserError, like all other errors of the user."""
+  """An ArgumentParser that raises UserError for wrong options."""
 
   def error(self, message: str) -> NoReturn:
-    """Raises `message` as a UserError, where argparse would exit."""
+    """Raises UserError instead of exiting."""
     raise UserError(f'{message}; see {self.prog} --help')
 
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs a command and returns the exit code: 0, or 2 after an error that the user can fix.
 
-  `argv` are the arguments, by default those of the process. Results are written to standard output,
-  everything else to standard error.
+  Results are written to standard output, everything else to standard error.
+
+  Args:
+    argv: the arguments; by default those of the process.
   """
   argv = list(sys.argv[1:] if argv is None else argv)
   return guarded(lambda: _run(argv), resumable=bool(argv) and argv[0] in _RESUMABLE)
 
 
 def guarded(work: Callable[[], None], resumable: bool) -> int:
-  """Runs `work` and returns the exit code; errors of the user are one line without a traceback.
+  """Runs `work` and returns the exit code. A UserError is printed as one line, without a traceback.
 
-  `resumable` work continues where it stopped when it is run again; its errors say so.
+  Args:
+    work: the function to run.
+    resumable: whether `work` continues where it stopped if it is run again, which is printed after
+      an interruption.
   """
   libtpu.set_environment()
   try:
@@ -60,7 +65,7 @@ def guarded(work: Callable[[], None], resumable: bool) -> int:
     if sys.stdout:  # None if the descriptor was closed before the start
       sys.stdout.flush()
     return 0
-  except SystemExit as done:  # argparse, after --help or --version
+  except SystemExit as done:  # raised by argparse after --help or --version
     return int(done.code or 0)
   except UserError as error:
     print('error:', ' '.join(str(error).split()), file=sys.stderr)
@@ -70,7 +75,7 @@ def guarded(work: Callable[[], None], resumable: bool) -> int:
     print(f'\ninterrupted{hint}', file=sys.stderr)
     return 130
   except BrokenPipeError:
-    # The reader of the output has closed it; Python must not flush the rest at exit.
+    # The reader has closed the pipe. Python must not flush the rest at exit.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 141
   except OSError as error:  # for instance a full disk, or a file without permission
@@ -99,7 +104,7 @@ def _run(argv: list[str]) -> None:
 
 
 def _overview() -> argparse.ArgumentParser:
-  """Returns the parser of `toolformer` without a command: it has --help and --version."""
+  """Returns the parser of `toolformer` without a command, with --help and --version."""
   width = max(map(len, _COMMANDS))
   commands = '\n'.join(f'  {name:{width}}  {does}' for name, does in _COMMANDS.items())
   parser = Parser(
@@ -114,22 +119,22 @@ def _overview() -> argparse.ArgumentParser:
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
   """Returns the parsed options of a command.
 
-  Its attribute `bindings` lists the NAME=VALUE of all `--gin.NAME=VALUE`.
+  The attribute `bindings` is the list of NAME=VALUE in all `--gin.NAME=VALUE`.
   """
   bindings = [arg.removeprefix('--gin.') for arg in argv if arg.startswith('--gin.')]
   others = [arg for arg in argv if not arg.startswith('--gin.')]
   args = parser.parse_intermixed_args(_protect_negative_values(others))
   if bindings and not hasattr(args, 'gin_file'):
-    parser.error(f'there is nothing to configure with --gin.{bindings[0]}')
+    parser.error(f'this command has no settings, so --gin.{bindings[0]} is not allowed')
   args.bindings = bindings
   return args
 
 
 def _protect_negative_values(argv: Sequence[str]) -> list[str]:
-  """Rewrites arguments such that argparse takes `-1,8,1` or `-3+5` for a value, not an option.
+  """Rewrites arguments so that argparse does not take values like `-1,8,1` or `-3+5` for options.
 
-  Such a value is joined to the option before it (`--mesh=-1,8,1`); without one it is positional,
-  and comes at the end after `--`.
+  A value is joined to the option before it (`--mesh=-1,8,1`). If there is none, it is positional
+  and is moved to the end, after `--`.
   """
   end = argv.index('--') if '--' in argv else len(argv)
   options, positional = [], []

@@ -1,21 +1,21 @@
-"""The one exception that is meant for people."""
+"""The exception for errors that the user can fix."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class UserError(Exception):
-  """Input, configuration or environment that somebody has to mend.
+  """An error in the input, the configuration or the environment, which the user can fix.
 
-  Its message is one line that says what is wrong, where, and what to do. The command line prints
-  it as `error: ...` and exits with code 2; no traceback is shown.
+  The message is one line that says what is wrong, where, and what to do. The command line prints it
+  as `error: ...`, without a traceback, and exits with code 2.
   """
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
-  """Returns the error for a `kind` of thing called `name` that is not among `known`.
+  """Returns an error for an unknown `name` of a `kind` of thing.
 
-  The message offers the nearest known names, or all of them where none is near.
+  The message suggests similar names in `known`, or lists all of them.
   """
   known = sorted(known)
   near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)

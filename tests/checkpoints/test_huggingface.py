@@ -144,14 +144,14 @@ def test_buffers_and_a_second_copy_of_a_tied_head_are_passed_over(saved):
 @pytest.mark.parametrize('size', [0, 5, 2000, -10])
 def test_a_truncated_file_is_refused(saved, size):
   os.truncate(saved / 'model.safetensors', size % (saved / 'model.safetensors').stat().st_size)
-  with pytest.raises(UserError, match='model.safetensors is no whole safetensors file'):
+  with pytest.raises(UserError, match='model.safetensors is not a complete safetensors file'):
     load_directory(saved, mesh())
 
 
 @pytest.mark.parametrize(('index', 'message'), [
-  ({}, 'has no weight_map of names'), ({'weight_map': ['a']}, 'has no weight_map of names'),
-  ({'weight_map': {'a': 3}}, 'has no weight_map of names'),
-  ({'weight_map': {'a': 'part.safetensors'}}, 'names part.safetensors, which is not there'),
+  ({}, 'has no valid weight_map'), ({'weight_map': ['a']}, 'has no valid weight_map'),
+  ({'weight_map': {'a': 3}}, 'has no valid weight_map'),
+  ({'weight_map': {'a': 'part.safetensors'}}, 'lists part.safetensors, which is missing'),
 ])
 def test_a_broken_index_is_refused(saved, index, message):
   (saved / 'model.safetensors').unlink()
@@ -173,7 +173,7 @@ def test_an_index_can_not_name_files_elsewhere(saved):
   (saved / 'model.safetensors').rename(saved.parent / 'model.safetensors')
   (saved / 'model.safetensors.index.json').write_text(
       json.dumps({'weight_map': {'model.norm.weight': '../model.safetensors'}}))
-  with pytest.raises(UserError, match=r"names a file elsewhere: '../model.safetensors'"):
+  with pytest.raises(UserError, match=r"lists a file in another directory: '../model.safetensors'"):
     load_directory(saved, mesh())
 
 

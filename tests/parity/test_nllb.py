@@ -75,5 +75,5 @@ def test_unknown_languages_are_tool_errors(directory):
 
 
 def test_a_directory_without_a_model_is_refused(tmp_path):
-  with pytest.raises(UserError, match='holds no NLLB of CTranslate2'):
+  with pytest.raises(UserError, match='has no NLLB model for CTranslate2'):
     Nllb(str(tmp_path), 'v')

@@ -66,7 +66,7 @@ class Evil:
 def test_no_code_is_run(saved, save):
   path, tensors, _ = saved
   save({**tensors, 'evil': Evil(path / 'made')}, path / 'pytorch_model.bin')
-  with pytest.raises(UserError, match='pytorch_model.bin is broken, or holds something else'):
+  with pytest.raises(UserError, match='pytorch_model.bin is broken, or contains something else'):
     read(path)
   assert not (path / 'made').exists()
 
@@ -75,7 +75,7 @@ def test_no_code_is_run(saved, save):
 def test_broken_files(saved, content):
   path, _, _ = saved
   (path / 'pytorch_model.bin').write_bytes(content)
-  with pytest.raises(UserError, match='pytorch_model.bin is broken, or holds something else'):
+  with pytest.raises(UserError, match='pytorch_model.bin is broken, or contains something else'):
     read(path)
 
 
@@ -85,5 +85,5 @@ def test_broken_files(saved, content):
 def test_something_else_than_tensors(saved, wrap):
   path, tensors, _ = saved
   torch.save(wrap(tensors), path / 'pytorch_model.bin')
-  with pytest.raises(UserError, match='something else than tensors by name'):
+  with pytest.raises(UserError, match='does not contain a dictionary of tensors'):
     read(path)

@@ -110,7 +110,7 @@ def test_what_is_no_store_is_refused(tmp_path):
     CallStore(tmp_path / 'nowhere', replay=True)
   (tmp_path / 'text').write_text('not a database, but long enough to be looked at ' * 100)
   for replay in True, False:
-    with pytest.raises(UserError, match='is no store of tool calls, or cannot be used'):
+    with pytest.raises(UserError, match='is not a store of tool calls, or cannot be opened'):
       CallStore(tmp_path / 'text', replay=replay)
 
 

@@ -217,8 +217,8 @@ def test_a_server_has_so_long_to_start():
     ('/no/such/command --now', 'does not start: .*No such file'),
     ('http://127.0.0.1:1/mcp', 'does not answer: All connection attempts failed'),
     ('http://', 'does not answer'),
-    ("an 'open quote", 'give a command line or an address'),
-    (' ', 'give a command line or an address'),
+    ("an 'open quote", 'use a command line or a URL'),
+    (' ', 'use a command line or a URL'),
 ])
 def test_a_server_that_gives_no_tools_is_named(server, why):
   with pytest.raises(UserError, match=why) as failure:

@@ -48,11 +48,11 @@ def gone(pid):
 
 
 @pytest.mark.parametrize('name, kind, why', [
-    ('die', ConnectionError, 'the server has ended'),
-    ('flood', ConnectionError, 'the server wrote 2000 lines that answer nothing'),
-    ('news', ConnectionError, 'the server wrote 2000 lines that answer nothing'),
-    ('pings', ConnectionError, 'the server wrote 2000 lines that answer nothing'),
-    ('bytes', ConnectionError, 'the server wrote what is not UTF-8'),
+    ('die', ConnectionError, 'the server exited'),
+    ('flood', ConnectionError, 'the server wrote 2000 lines that are not responses'),
+    ('news', ConnectionError, 'the server wrote 2000 lines that are not responses'),
+    ('pings', ConnectionError, 'the server wrote 2000 lines that are not responses'),
+    ('bytes', ConnectionError, 'the server wrote invalid UTF-8'),
     ('long', ConnectionError, 'the server wrote a line of more than 16777216 bytes'),
 ])
 def test_a_server_that_fails_is_ended_and_started_again(rogue, name, kind, why):
@@ -71,7 +71,7 @@ def test_a_server_that_hangs_and_refuses_to_end_is_killed_and_started_again(conn
 
 
 @pytest.mark.parametrize('name, kind, why', [
-    ('shape', ConnectionError, 'the answer is not that of a tool'),
+    ('shape', ConnectionError, 'the answer is not a valid tool result'),
     ('error', ConnectionError, 'the server failed: no cheese today'),
     ('invalid', ToolError, 'error: cheese is wanted'),
 ])

@@ -10,12 +10,12 @@ class Chip:
   """An accelerator chip.
 
   Attributes:
-    name: in this package and in the names of TPU slices.
-    kinds: prefixes of its `device_kind` in JAX.
-    flops_per_s: of dense bfloat16 matrix products.
+    name: short name, as in the names of TPU slices.
+    kinds: prefixes of `device_kind` in JAX.
+    flops_per_s: peak of dense bfloat16 matrix products.
     bytes_per_s: memory bandwidth.
-    memory: in bytes.
-    link_bytes_per_s: received from other chips, over all links together.
+    memory: memory in bytes.
+    link_bytes_per_s: bandwidth from other chips, over all links.
   """
 
   name: str
@@ -26,7 +26,7 @@ class Chip:
   link_bytes_per_s: float
 
 
-# The first match counts: 'TPU v5' is also a prefix of 'TPU v5 lite'.
+# The first match is used: 'TPU v5' is also a prefix of 'TPU v5 lite'.
 CHIPS = (
     Chip('v4', ('TPU v4',), 275e12, 1.2e12, 32 * 2**30, 300e9),
     Chip('v5e', ('TPU v5 lite', 'TPU v5e'), 197e12, 0.81e12, 16 * 2**30, 200e9),
@@ -39,7 +39,7 @@ CHIPS = (
 
 
 def chip_of(device: jax.Device) -> Chip | None:
-  """Returns the chip of `device`; None if it is none of CHIPS."""
+  """Returns the chip of `device`, or None if it is unknown."""
   for chip in CHIPS:
     if device.device_kind.startswith(chip.kinds):
       return chip

@@ -18,8 +18,8 @@ def join_cluster() -> tuple[int, int]:
     jax.distributed.initialize(
         num_processes=_from_environment('JAX_NUM_PROCESSES'),
         process_id=_from_environment('JAX_PROCESS_ID'),
-        # Shards end at different times. One that is done waits for the others; one that dies must
-        # not stop them.
+        # Shards end at different times. A process that is done waits for the others, and one that
+        # dies must not stop them.
         heartbeat_timeout_seconds=_TIMEOUT_S, shutdown_timeout_seconds=_TIMEOUT_S)
   except (ValueError, RuntimeError) as error:
     raise UserError(f'--distributed: cannot join the other processes ({error}); set '
@@ -28,7 +28,7 @@ def join_cluster() -> tuple[int, int]:
 
 
 def _from_environment(name: str) -> int | None:
-  """Returns the number in an environment variable; None if it is not set."""
+  """Returns the integer in an environment variable, or None if it is not set."""
   value = os.environ.get(name)
   if value is not None and not value.isdecimal():
     raise UserError(f'{name} must be a number, not {value!r}')

@@ -1,4 +1,4 @@
-"""Counts the programs that XLA compiles. Shapes are bucketed, so that there are few of them."""
+"""Counts the programs that XLA compiles. There should be few of them, as shapes are bucketed."""
 
 import logging
 from typing import Self
@@ -12,12 +12,12 @@ _CACHED = '/jax/compilation_cache/cache_hits'
 
 
 class CompileCounter:
-  """A context manager that counts compilations, and logs the counts at its end.
+  """A context manager that counts compilations, and logs the counts at the end.
 
   Attributes:
-    programs: programs that were compiled or loaded from the persistent compilation cache.
-    cached: those of them that were loaded.
-    seconds: the time of both.
+    programs: number of programs that were compiled or loaded from the compilation cache.
+    cached: number of those that were loaded from the cache.
+    seconds: total time of compiling and loading.
   """
 
   def __init__(self):

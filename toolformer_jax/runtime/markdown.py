@@ -6,10 +6,10 @@ import tabulate
 
 
 def markdown_table(rows: Sequence[Sequence[object]]) -> str:
-  """Returns a table in Markdown whose first row is its header; cells are one line each."""
+  """Returns a table in Markdown. The first row is the header."""
   header, *body = [[' '.join(str(cell).split()).replace('|', '\\|') for cell in row]
                    for row in rows]
-  # Not parsed as numbers and not padded: cells stay as they are.
+  # Cells are neither parsed as numbers nor padded.
   return tabulate.tabulate(body, header, tablefmt=_FORMAT, disable_numparse=True)
 
 

@@ -13,10 +13,10 @@ def explain_out_of_memory(advice: str) -> Iterator[None]:
   """Turns an out-of-memory error of the device into a UserError with `advice`.
 
   Args:
-    advice: a clause such as 'lower GenerationConfig.slots, or shorten the texts'.
+    advice: what the user can do, such as 'lower EngineConfig.slots, or shorten the texts'.
 
   Raises:
-    UserError: the body needs more memory than the device has.
+    UserError: the body runs out of device memory.
   """
   try:
     yield

@@ -1,4 +1,4 @@
-"""Shows the progress of a long run."""
+"""Reports the progress of a long run."""
 
 import logging
 import sys
@@ -14,10 +14,10 @@ _LOG_EVERY_S = 30.0
 
 
 class Progress:
-  """A bar with rate and time left on a terminal; elsewhere a log line every 30 seconds."""
+  """A progress bar on a terminal; otherwise a log message every 30 seconds."""
 
   def __init__(self, description: str, total: int, unit: str, done: int = 0):
-    """Starts at `done` of `total` units, which an earlier run has finished."""
+    """Starts at `done` units, which an earlier run has finished, of `total`."""
     self._description, self._total, self._unit = description, total, unit
     self._done, self._first, self._start = done, done, time.monotonic()
     self._logged = self._start
@@ -25,7 +25,7 @@ class Progress:
                           disable=not sys.stderr.isatty())
 
   def advance(self, units: int, note: str = '') -> None:
-    """Adds finished units; `note` is shown after them."""
+    """Adds finished units, and shows `note`."""
     self._done += units
     self._bar.set_postfix_str(note, refresh=False)
     self._bar.update(units)

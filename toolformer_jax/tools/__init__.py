@@ -1,1 +1,1 @@
-"""The tools that a model may call, and what runs them. Imports nothing of ours but `calls`."""
+"""The tools that a model can call, the registry that builds them, and the executor."""

@@ -1,4 +1,4 @@
-"""Translation to English by Apertium's rules; its pipelines are kept open as processes."""
+"""Translation to English with Apertium. Its pipelines of processes are kept running."""
 
 import contextlib
 import hashlib
@@ -16,7 +16,7 @@ from toolformer_jax.errors import UserError
 from toolformer_jax.tools.base import ToolError
 
 MODES = pathlib.Path('/usr/share/apertium/modes')
-# Which modes lead to English; for some languages by way of Spanish.
+# The modes that translate each language to English; for some languages through Spanish.
 ROUTES = {
     'bs': ('hbs-eng',), 'ca': ('cat-eng',), 'eo': ('eo-en',), 'es': ('spa-eng',),
     'eu': ('eu-en',), 'fr': ('fr-es', 'spa-eng'), 'gl': ('gl-en',), 'hr': ('hbs-eng',),
@@ -26,23 +26,27 @@ ROUTES = {
 }
 _INSTALL = 'install Apertium and its pairs: `make apertium`, or Debian\'s packages apertium-*'
 
-# What Apertium's stream format gives a meaning.
+# Characters with a meaning in Apertium's stream format.
 _SPECIAL = re.compile(r'([\[\]{}^$/\\@<>*#+~])')
 _ESCAPED = re.compile(r'\\(.)')
-# A sentence's end that the taggers can rely on, and a blank that no stage changes.
+# An end of sentence for the taggers, and an empty blank that no stage changes.
 _END = '.[]'
 _PIECE = 65536
-_MAX_CHARS = 5000  # with escapes less than what a pipe takes before somebody reads: none can block
+_MAX_CHARS = 5000  # Even with escapes this fits into the buffer of a pipe, so writing cannot block.
 
 
 class Apertium:
-  """Translates texts; a pipeline starts with the first text that needs it."""
+  """Translates texts. A pipeline is started by the first text that needs it."""
 
   def __init__(self, modes: pathlib.Path = MODES, time_limit_s: float = 5.0):
-    """Uses the pairs installed in `modes`; a text has `time_limit_s` in each pipeline.
+    """Finds the installed language pairs.
+
+    Args:
+      modes: directory of the mode files.
+      time_limit_s: time limit of a text in each pipeline.
 
     Raises:
-      UserError: none is installed.
+      UserError: no pair is installed.
     """
     self._modes, self._time_limit_s = modes, time_limit_s
     self._pipelines: dict[str, _Pipeline] = {}
@@ -50,11 +54,11 @@ class Apertium:
     self.languages = sorted(language for language, route in ROUTES.items()
                             if all((modes / f'{mode}.mode').is_file() for mode in route))
     if not self.languages or not shutil.which('lt-proc'):
-      raise UserError(f'no pair of Apertium to English is installed; {_INSTALL}')
+      raise UserError(f'no language pair of Apertium to English is installed; {_INSTALL}')
     self.version = f'apertium-{self._installed()}'
 
   def _installed(self) -> str:
-    """Returns a short hash of the pairs: their pipelines, and the sizes of the files in them."""
+    """Returns a short hash of the installed pairs: their commands, and the sizes of their files."""
     digest = hashlib.sha256()
     for mode in sorted({mode for language in self.languages for mode in ROUTES[language]}):
       commands = _commands((self._modes / f'{mode}.mode').read_text('utf-8'))
@@ -64,11 +68,11 @@ class Apertium:
     return digest.hexdigest()[:12]
 
   def translate(self, text: str, language: str) -> str:
-    """Returns `text`, which is in `language` (ISO 639), in English.
+    """Returns the English translation of `text`, whose language (ISO 639) is `language`.
 
     Raises:
-      ToolError: the text is too long, or no installed pair leads from the language to English.
-      ConnectionError: its processes failed; the next text starts them again.
+      ToolError: the text is too long, or no installed pair translates this language to English.
+      ConnectionError: the processes failed. The next text starts them again.
     """
     if language not in ROUTES:
       raise ToolError(f'no pair: Apertium does not translate {language} to English')
@@ -94,7 +98,7 @@ class Apertium:
 
 
 class _Pipeline:
-  """Processes in a row that answer each text, up to its NUL, with another one."""
+  """A pipeline of processes. It reads texts that end with NUL, and writes their translations."""
 
   def __init__(self, commands: Sequence[Sequence[str]], time_limit_s: float):
     self._commands, self._time_limit_s = commands, time_limit_s
@@ -102,14 +106,14 @@ class _Pipeline:
     self._lock = threading.Lock()
 
   def translate(self, text: str) -> str:
-    """Returns the translation of one line; raises ConnectionError if it fails."""
+    """Returns the translation of `text` as one line. Raises ConnectionError if it fails."""
     line = ' '.join(text.replace('\0', ' ').split())
     with self._lock:
       try:
         if not self._processes:
           self._start()
         answer = self._ask(_SPECIAL.sub(r'\\\1', line) + _END)
-      except (OSError, UnicodeError) as error:  # the processes are of no use any more
+      except (OSError, UnicodeError) as error:  # The processes cannot be used any more.
         self.close()
         raise ConnectionError(f'Apertium failed: {error}') from error
     return _ESCAPED.sub(r'\1', answer.removesuffix('[]').removesuffix('.')).strip()
@@ -120,7 +124,7 @@ class _Pipeline:
       process.kill()
       process.wait()
       for stream in filter(None, (process.stdin, process.stdout)):
-        with contextlib.suppress(OSError):  # what was written last has no reader any more
+        with contextlib.suppress(OSError):  # Unwritten data has no reader any more.
           stream.close()
     self._processes = []
 
@@ -130,12 +134,12 @@ class _Pipeline:
       process = subprocess.Popen(command, stdin=source, stdout=subprocess.PIPE,
                                  stderr=subprocess.DEVNULL)
       if self._processes:
-        source.close()  # only the process reads it now: with it, the ones before will end
+        source.close()  # The process has its own copy.
       self._processes.append(process)
       source = process.stdout
 
   def _ask(self, line: str) -> str:
-    """Writes `line` and returns what comes up to the next NUL."""
+    """Writes `line` and returns the output up to the next NUL."""
     self._processes[0].stdin.write(line.encode('utf-8') + b'\0')
     self._processes[0].stdin.flush()
     deadline, answer = time.monotonic() + self._time_limit_s, b''
@@ -154,7 +158,7 @@ class _Pipeline:
 
 def _commands(mode: str) -> list[list[str]]:
   """Returns the commands of a mode file, to be run without a shell."""
-  # $1 tells how unknown words are written, here without marks; $2 is for debugging.
+  # $1 is the option for unknown words, here without marks; $2 is for debugging.
   words = [{'$1': '-n', '$2': ''}.get(word, word) for word in shlex.split(mode, comments=True)]
   commands = [[]]
   for word in filter(None, words):

@@ -1,4 +1,4 @@
-"""The calendar (paper, section 3): the date of the document, not of the wall clock."""
+"""The calendar (paper, section 3). It returns the date of the document, not today's."""
 
 import datetime
 
@@ -6,7 +6,7 @@ from toolformer_jax import calls
 from toolformer_jax.data.dates import parse_iso_date
 from toolformer_jax.tools.base import Context, ToolError
 
-# Not from the standard library, whose names follow the locale.
+# The names in the standard library depend on the locale.
 _WEEKDAYS = ('Monday', 'Tuesday', 'Wednesday', 'Thursday', 'Friday', 'Saturday', 'Sunday')
 _MONTHS = (
   'January', 'February', 'March', 'April', 'May', 'June',
@@ -15,16 +15,16 @@ _MONTHS = (
 
 
 class Calendar:
-  """Tells `Today is Monday, January 30, 2023.` (paper, Table 1)."""
+  """Returns `Today is Monday, January 30, 2023.` (paper, Table 1)."""
 
   name = 'Calendar'
   version = '1'
 
   def __call__(self, argument: str, context: Context) -> str:
-    """Returns the sentence that tells the document's date.
+    """Returns the date of the document.
 
     Raises:
-      ToolError: there is an argument, or no valid date (YYYY-MM-DD) in the context.
+      ToolError: the argument is not empty, or the context has no valid date (YYYY-MM-DD).
     """
     if calls.unquote(argument):
       raise ToolError('the calendar takes no argument')

@@ -1,7 +1,7 @@
-"""What tools answered, kept on disk: a call that is there is not made again.
+"""Stores the results of tool calls on disk, so that no call is made twice.
 
-The file is an SQLite database, so that several threads and processes may use it, and what was
-written stays when the process is killed.
+The file is an SQLite database: several threads and processes can use it, and nothing that was
+written is lost if a process is killed.
 """
 
 import contextlib
@@ -25,17 +25,17 @@ _TABLES = (
 _FIND = ('SELECT result, reason, lasting FROM calls '
          'WHERE tool = ? AND version = ? AND argument = ? AND context = ?')
 _ADD = 'INSERT OR REPLACE INTO calls VALUES (?, ?, ?, ?, ?, ?, ?)'
-_WAIT_S = 60.0  # for another process that writes
+_WAIT_S = 60.0  # while another process writes
 
 
 @dataclass(frozen=True)
 class Answer:
-  """What a tool said: a result, or the reason for having none.
+  """The answer of a tool: a result, or the reason of a failure.
 
   Attributes:
-    result: before it is cleaned and cut; None without one.
-    reason: of the failure; None with a result.
-    lasting: whether the same call would have the same answer: not after a time limit or a crash.
+    result: the result before cleaning and truncation; None after a failure.
+    reason: the reason of a failure; None if there is a result.
+    lasting: whether the same call would get the same answer. False after a timeout or a crash.
   """
 
   result: str | None
@@ -44,19 +44,19 @@ class Answer:
 
 
 class CallStore:
-  """Answers by tool, version, argument and context; see `Executor`."""
+  """Answers by tool, version, argument and context. Used by `Executor`."""
 
   def __init__(self, path: pathlib.Path, replay: bool = False):
-    """Opens or creates the file `path`; with `replay` it has to be there and is only read.
+    """Opens or creates the file `path`. With `replay`, it must exist and is only read.
 
     Raises:
-      UserError: it cannot be opened, or is no such file.
+      UserError: it cannot be opened, or is not a store of tool calls.
     """
     self._path, self.replay = path, replay
     self._lock = threading.Lock()
     if replay and not path.is_file():
       raise UserError(f'there is no file {path} to replay tool calls from')
-    with self._errors('is no store of tool calls, or cannot be used'):
+    with self._errors('is not a store of tool calls, or cannot be opened'):
       self._database = sqlite3.connect(path, timeout=_WAIT_S, check_same_thread=False)
       if not replay:
         with self._database:
@@ -65,7 +65,7 @@ class CallStore:
       self._database.execute(_FIND, ('', '', '', '')).fetchone()
 
   def find(self, tool: Tool, argument: str, context: Context) -> Answer | None:
-    """Returns the answer that is kept; one that is not lasting counts in a replay only.
+    """Returns the stored answer. One that is not lasting is only returned in a replay.
 
     Raises:
       UserError: the file cannot be read.
@@ -76,7 +76,9 @@ class CallStore:
     return answer if answer and (answer.lasting or self.replay) else None
 
   def add(self, tool: Tool, answers: Iterable[tuple[str, Context, Answer]]) -> None:
-    """Keeps (argument, context, answer) each, on disk when this returns; in a replay nothing.
+    """Stores (argument, context, answer) tuples. They are on disk when this returns.
+
+    Does nothing in a replay.
 
     Raises:
       UserError: the file cannot be written.
@@ -89,16 +91,16 @@ class CallStore:
       self._database.executemany(_ADD, rows)
 
   def add_tool(self, tool: Tool) -> None:
-    """Notes which version of a tool is being recorded, for `replayed_tool`."""
+    """Stores the version of a tool that is being recorded, for `replayed_tool`."""
     with self._lock, self._errors('cannot be written'), self._database:
       self._database.execute('INSERT OR REPLACE INTO tools VALUES (?, ?)',
                              (tool.name, tool.version))
 
   def replayed_tool(self, name: str) -> 'ReplayedTool':
-    """Returns a stand-in for the tool called `name`, in any case, in the version noted last.
+    """Returns a placeholder for the recorded tool `name` (in any case), in its last version.
 
     Raises:
-      UserError: it was not recorded.
+      UserError: the tool was not recorded.
     """
     with self._lock, self._errors('cannot be read'):
       row = self._database.execute('SELECT name, version FROM tools WHERE lower(name) = ?',
@@ -108,7 +110,7 @@ class CallStore:
     return ReplayedTool(*row)
 
   def close(self) -> None:
-    """Lets go of the file."""
+    """Closes the file."""
     with self._lock:
       self._database.close()
 
@@ -122,18 +124,18 @@ class CallStore:
 
 @dataclass(frozen=True)
 class ReplayedTool:
-  """A tool of which only the answers in a store are left."""
+  """A placeholder for a tool whose answers are in a store."""
 
   name: str
   version: str
 
   def __call__(self, argument: str, context: Context) -> str:
-    """Raises UserError: what is in the store is not asked for here, so this call is not in it."""
-    raise UserError(f'{self.name}({argument!r}) is not among the recorded calls: this is not the '
-                    'run that was recorded')
+    """Raises UserError, because this method is called only if the store lacks the call."""
+    raise UserError(f'{self.name}({argument!r}) is not among the recorded calls; use the same '
+                    'options as in the run that was recorded')
 
 
 def _key(tool: Tool, argument: str, context: Context) -> tuple[str, str, str, str]:
-  # Half a character, which JSON can spell, cannot be written.
+  # A lone surrogate, which JSON can represent, cannot be stored.
   argument = argument.encode('utf-8', 'backslashreplace').decode('utf-8')
   return tool.name, tool.version, argument, json.dumps(dataclasses.asdict(context))

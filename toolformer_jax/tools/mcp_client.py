@@ -1,8 +1,8 @@
-"""A connection to an MCP server that is opened again whenever a call needs it.
+"""A connection to an MCP server, which is reopened after a failure.
 
-`mcp.Client` speaks the protocol, on the event loop of one background thread per server. Added here
-is what it leaves to its caller: calls from any thread, a limit on each, and a new connection after
-one has failed.
+The protocol is implemented by `mcp.Client`, which runs on the event loop of one background thread
+per server. This module adds calls from any thread, a time limit for each call, and a new connection
+after a failure.
 
 Needs the package `mcp`.
 """
@@ -32,26 +32,26 @@ from toolformer_jax.tools.mcp_transport import (
 _MAX_PAGES = 100
 _MAX_REASON_CHARS = 300
 
-# Without any handler, Python would print the tracebacks that the package logs about bad answers.
+# Without a handler, Python would print the tracebacks that the package logs for invalid answers.
 logging.getLogger('mcp').addHandler(logging.NullHandler())
 
 
 class Server:
-  """An MCP server that is started or reached when a call needs it; any thread may call it.
+  """An MCP server. The connection is opened when a call needs it. All methods are thread-safe.
 
-  A call that takes too long, or finds the connection closed, retires the connection: the next call
-  opens another one. Calls that still wait on the old one may finish there.
+  After a timeout or an error the connection is retired: the next call opens a new one, while calls
+  that are in progress may finish on the old one.
   """
 
   def __init__(self, address: str, start_limit_s: float, call_limit_s: float):
-    """Starts the background thread, but not yet the server.
+    """Starts the background thread. The server is started by the first call.
 
     Raises:
       UserError: `address` is neither a URL nor a command line.
     """
     self._address, self._new_transport = address, transport_factory(address)
     self._start_limit_s, self._call_limit_s = start_limit_s, call_limit_s
-    self._connections: list[_Connection] = []  # The last one takes new calls.
+    self._connections: list[_Connection] = []  # The last one is used for new calls.
     self._lock = threading.Lock()
     self._closed = False
     self._thread = from_thread.start_blocking_portal(name='mcp')
@@ -59,10 +59,10 @@ class Server:
     atexit.register(self.close)
 
   def tools(self) -> list[tuple[str, types.Tool]]:
-    """Returns the tools that the server lists, each with the name and version of the server.
+    """Returns the tools of the server, each with the name and version of the server.
 
     Raises:
-      UserError: it cannot be started or reached, or not in time.
+      UserError: the server cannot be started or reached in time.
     """
     try:
       connection = self._run(self._connect)
@@ -72,18 +72,18 @@ class Server:
     return [(connection.identity, tool) for tool in connection.tools.values()]
 
   def call(self, name: str, arguments: dict[str, Any]) -> types.CallToolResult:
-    """Returns the server's answer to a call of the tool that it calls `name`.
+    """Calls the tool that the server calls `name`.
 
     Raises:
-      ToolError: it has no such tool, or does not take the arguments.
-      ConnectionError: it cannot be started or reached, or ended during the call.
-      TimeoutError: it took too long.
-      RuntimeError: it is closed.
+      ToolError: the server has no such tool, or rejects the arguments.
+      ConnectionError: the server cannot be started or reached, or exited during the call.
+      TimeoutError: the call exceeded its time limit.
+      RuntimeError: this object is closed.
     """
     return self._run(self._call, name, arguments)
 
   def close(self) -> None:
-    """Ends the server and the thread. Calls that still wait fail with a ConnectionError."""
+    """Stops the server and the thread. Calls in progress fail with a ConnectionError."""
     with self._lock:
       if self._closed:
         return
@@ -93,7 +93,7 @@ class Server:
     atexit.unregister(self.close)
 
   def _run(self, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Returns the result of a coroutine function, called in the background thread."""
+    """Runs a coroutine function in the background thread and returns its result."""
     with self._lock:
       if self._closed:
         raise RuntimeError('the MCP server is closed')
@@ -101,7 +101,7 @@ class Server:
     return future.result()
 
   async def _connect(self) -> '_Connection':
-    """Returns the connection for new calls, once it is open; a new one if the last is retired."""
+    """Returns an open connection for new calls. Opens one if the last one is retired."""
     if self._closed:
       raise ConnectionError('the server was closed')
     if not self._connections or not self._connections[-1].usable:
@@ -124,12 +124,12 @@ class Server:
       if error.code == types.INVALID_PARAMS:
         raise ToolError(f'error: {_reason(error)}') from error
       if error.code == types.INVALID_REQUEST and connection.retired and again:
-        # The server was restarted and does not know the session, so it has not run the call.
+        # The server was restarted and does not know the session, so it did not run the call.
         return await self._call(name, arguments, again=False)
       fault = connection.transport.fault or f'the server failed: {_reason(error)}'
       raise ConnectionError(fault) from error
     except ValueError as error:
-      raise ConnectionError('the answer is not that of a tool') from error
+      raise ConnectionError('the answer is not a valid tool result') from error
 
   async def _disconnect(self) -> None:
     for connection in self._connections:
@@ -138,15 +138,16 @@ class Server:
 
 
 class _Connection:
-  """One process or session, from its start to its end; made in the background thread.
+  """One process or HTTP session. It must be created in the background thread.
 
   Attributes:
-    transport: what the messages go through.
-    life: the task that opens the connection and closes it.
-    opened: set when the tools are known, or `failure` says why they are not.
-    retired: whether new calls have to open another connection.
-    tools: by the names that the server has for them.
-    identity: name and version of the server, as it gives them.
+    transport: transport of the messages.
+    life: the task that opens and closes the connection.
+    opened: set when `tools` or `failure` is known.
+    failure: why the connection could not be opened, or ended.
+    retired: whether new calls need another connection.
+    tools: the tools by the server's names.
+    identity: name and version of the server.
   """
 
   def __init__(self, transport: StdioTransport | HttpTransport, start_limit_s: float):
@@ -164,24 +165,24 @@ class _Connection:
 
   @property
   def usable(self) -> bool:
-    """Whether new calls may use it."""
+    """Whether new calls can use this connection."""
     return not (self.retired or self.transport.fault or self.life.done())
 
   async def call(self, name: str, arguments: dict[str, Any],
                  limit_s: float) -> types.CallToolResult:
-    """Returns the answer.
+    """Calls a tool.
 
     Raises:
-      TimeoutError: there is none in time; the connection is retired.
-      MCPError, ValueError: as `send_request` does.
+      TimeoutError: the call exceeded `limit_s`. The connection is retired.
+      MCPError, ValueError: raised by `send_request`.
     """
-    # Not `call_tool`, which checks the answer against a schema of the server's: a regular
-    # expression in it could take for ever.
+    # Not `call_tool`, which validates the result against a schema of the server: a regular
+    # expression in it could take forever.
     request = asyncio.create_task(self._session.send_request(
         types.CallToolRequest(params=types.CallToolRequestParams(name=name, arguments=arguments)),
         types.CallToolResult))
-    # Not awaited after the limit: the SDK tries for seconds to tell the server of a cancelled
-    # request. The callback keeps asyncio from logging how it ended.
+    # Not awaited after the time limit, because the SDK spends seconds on telling the server that
+    # the request is cancelled. The callback keeps asyncio from logging an unretrieved exception.
     request.add_done_callback(lambda task: task.cancelled() or task.exception())
     self._calls += 1
     try:
@@ -200,7 +201,7 @@ class _Connection:
         self._scope.cancel()
 
   def stop(self) -> None:
-    """Starts to close it; a server that is connected may take GRACE_S to end its session."""
+    """Starts closing the connection. The server has GRACE_S to end its session."""
     self._stopping.set()
     self._scope.deadline = anyio.current_time() + (GRACE_S if self.opened.is_set() else 0)
 
@@ -211,7 +212,7 @@ class _Connection:
         async with mcp.Client(self.transport.connect(), cache=None) as client:
           await self._open(client)
           await self._stopping.wait()
-    except Exception as error:  # a server may cause any
+    except Exception as error:  # A server can cause any exception.
       failure = self.transport.fault or _reason(error)
     finally:
       words = self.transport.last_words()

@@ -1,8 +1,9 @@
-"""Transports for `mcp.Client` that bound what a server can do: to a process, and over HTTP.
+"""Transports for `mcp.Client` that limit what a faulty server can do.
 
-The SDK's `stdio_client` is replaced: it reads lines of any length, never gives up on a server that
-floods its output, copies the server's stderr to ours, and leaves the children of a server that
-exits by itself running. The SDK's HTTP transport is used, with a client that bounds its bodies.
+The `stdio_client` of the SDK is not used, because it reads lines of any length, never gives up on a
+server that floods its output, copies the server's stderr to ours, and does not kill the children of
+a server that exits. The HTTP transport of the SDK is used, with a client that limits the size of
+responses.
 
 Needs the package `mcp`.
 """
@@ -24,17 +25,17 @@ from mcp.shared.message import SessionMessage
 
 from toolformer_jax.errors import UserError
 
-# How long a server may take to exit after its input is closed, and again after each signal.
+# Time for a server to exit after its input is closed, and again after each signal.
 GRACE_S = 1.0
-# Of one message.
+# Maximum size of a message.
 _MAX_BYTES = 16 * 2**20
-# Consecutive lines on a server's output that are no response.
+# Maximum number of consecutive lines of a server that are not responses.
 _MAX_OTHER_LINES = 2000
 _CHUNK_BYTES = 65536
 _STDERR_BYTES = 2000
 _MAX_STDERR_CHARS = 200
 _POLL_S = 0.01
-# Before the second and the third attempt to connect.
+# Delays before the second and the third attempt to connect.
 _PAUSES_S = (0.2, 1.0)
 
 
@@ -42,9 +43,9 @@ class StdioTransport:
   """Starts a process that reads and writes one message per line.
 
   Attributes:
-    unavailable: what is wrong with a server that no connection can be opened to.
-    fatal: codes of errors after which the connection cannot be used any more.
-    fault: why the connection failed; '' if it has not.
+    unavailable: what to say about a server to which no connection can be opened.
+    fatal: error codes after which the connection cannot be used any more.
+    fault: why the connection failed, or ''.
   """
 
   unavailable = 'does not start'
@@ -57,7 +58,7 @@ class StdioTransport:
 
   @contextlib.asynccontextmanager
   async def connect(self) -> AsyncIterator[tuple[Any, Any]]:
-    """Starts the process and yields the streams of messages; ends the process in any case."""
+    """Starts the process and yields its message streams. The process is always ended."""
     process = await asyncio.create_subprocess_exec(
         *self._command, env=get_default_environment(), limit=_MAX_BYTES, start_new_session=True,
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
@@ -76,31 +77,31 @@ class StdioTransport:
         await self._end(process)
 
   def last_words(self) -> str:
-    """Returns the last line of the process's stderr, which may explain why it failed."""
+    """Returns the last line of the process's stderr, which may explain a failure."""
     lines = self._stderr.decode('utf-8', 'replace').splitlines()
     line = next((line for line in reversed(lines) if line.strip()), '')
     return ''.join(filter(str.isprintable, line)).strip()[:_MAX_STDERR_CHARS]
 
   async def _read(self, stdout: asyncio.StreamReader, to_client: Any) -> None:
-    """Passes messages on until the process ends or breaks the protocol for good."""
+    """Forwards messages until the process exits or violates the protocol."""
     others = 0
     while others <= _MAX_OTHER_LINES:
       try:
         line = await stdout.readline()
         line.decode()
       except UnicodeDecodeError:
-        return self._fail('the server wrote what is not UTF-8')
+        return self._fail('the server wrote invalid UTF-8')
       except ValueError:
         return self._fail(f'the server wrote a line of more than {_MAX_BYTES} bytes')
       if not line:
-        return self._fail('the server has ended')
+        return self._fail('the server exited')
       others += 1
       with contextlib.suppress(ValueError):
         message = types.jsonrpc_message_adapter.validate_json(line, by_name=False)
         await to_client.send(SessionMessage(message))
         if isinstance(message, types.JSONRPCResponse | types.JSONRPCError):
           others = 0
-    self._fail(f'the server wrote {_MAX_OTHER_LINES} lines that answer nothing')
+    self._fail(f'the server wrote {_MAX_OTHER_LINES} lines that are not responses')
 
   def _fail(self, fault: str) -> None:
     self.fault = fault
@@ -116,16 +117,16 @@ class StdioTransport:
       self._stderr = (self._stderr + chunk)[-_STDERR_BYTES:]
 
   async def _end(self, process: asyncio.subprocess.Process) -> None:
-    """Lets the process exit by itself, then kills what is left of its process group."""
+    """Waits for the process to exit, then kills what is left of its process group."""
     process.stdin.close()
     if not self.fault:
       await _exit_of(process)
-    for farewell in (signal.SIGTERM, signal.SIGKILL):
-      # The group has the server's children, even if the server itself has exited.
+    for signal_number in (signal.SIGTERM, signal.SIGKILL):
+      # The children of the server are in the group, even if the server itself has exited.
       with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, farewell)
+        os.killpg(process.pid, signal_number)
       await _exit_of(process)
-    # asyncio closes the pipes when they have been read to their end.
+    # asyncio closes a pipe after it has been read to its end.
     with anyio.move_on_after(GRACE_S):
       await self._read_stderr(process.stderr)
       while await process.stdout.read(_CHUNK_BYTES):
@@ -133,19 +134,19 @@ class StdioTransport:
 
 
 class HttpTransport:
-  """Reaches a server by streamable HTTP; attributes as those of StdioTransport."""
+  """Connects to a server by streamable HTTP. Attributes are those of StdioTransport."""
 
   unavailable = 'does not answer'
-  fatal = (types.CONNECTION_CLOSED, types.INVALID_REQUEST)  # the latter for an unknown session
-  fault = ''  # The errors of the SDK say why.
+  fatal = (types.CONNECTION_CLOSED, types.INVALID_REQUEST)  # The latter means unknown session.
+  fault = ''  # The exceptions of the SDK have the reason.
 
   def __init__(self, url: str):
     self._url = url
 
   @contextlib.asynccontextmanager
   async def connect(self) -> AsyncIterator[tuple[Any, Any]]:
-    """Yields the streams of messages."""
-    # Every call has its own time limit. A compressed body could expand to any size.
+    """Yields the message streams."""
+    # Each call has its own time limit. A compressed body could expand to any size.
     async with _HttpClient(timeout=None, headers={'Accept-Encoding': 'identity'},
                            event_hooks={'response': [_bound_body]}) as client:
       async with streamable_http_client(
@@ -158,7 +159,7 @@ class HttpTransport:
 
 
 class _HttpClient(httpx2.AsyncClient):
-  """Repeats a request only if no connection was made, so that no call is made twice."""
+  """Retries a request only if it could not connect, so that no call is made twice."""
 
   async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
     for pause in _PAUSES_S:
@@ -178,7 +179,7 @@ class _BoundedStream(httpx2.AsyncByteStream):
     async for chunk in self._stream:
       left -= len(chunk)
       if left < 0:
-        raise httpx2.StreamError(f'an answer of more than {_MAX_BYTES} bytes')
+        raise httpx2.StreamError(f'the response has more than {_MAX_BYTES} bytes')
       yield chunk
 
   async def aclose(self) -> None:
@@ -186,15 +187,15 @@ class _BoundedStream(httpx2.AsyncByteStream):
 
 
 async def _bound_body(response: httpx2.Response) -> None:
-  response.headers.pop('Content-Encoding', None)  # What was not asked for is not expanded.
+  response.headers.pop('Content-Encoding', None)  # It was not accepted, so it is not decoded.
   response.stream = _BoundedStream(response.stream)
 
 
 def transport_factory(address: str) -> Callable[[], StdioTransport | HttpTransport]:
-  """Returns what makes a transport for each new connection to a server.
+  """Returns a function that creates a transport for each new connection to a server.
 
   Args:
-    address: a URL, or a command line.
+    address: a URL or a command line.
 
   Raises:
     UserError: it is neither.
@@ -204,11 +205,11 @@ def transport_factory(address: str) -> Callable[[], StdioTransport | HttpTranspo
   with contextlib.suppress(ValueError):
     if command := shlex.split(address):
       return lambda: StdioTransport(command)
-  raise UserError(f'{address!r} is no MCP server: give a command line or an address, http://...')
+  raise UserError(f'{address!r} is not an MCP server: use a command line or a URL, http://...')
 
 
 async def _exit_of(process: asyncio.subprocess.Process) -> None:
-  """Waits at most GRACE_S for the exit of `process`, even if others keep its pipes open."""
+  """Waits at most GRACE_S for `process` to exit, even if its pipes stay open."""
   with anyio.move_on_after(GRACE_S):
     while process.returncode is None:
       await anyio.sleep(_POLL_S)

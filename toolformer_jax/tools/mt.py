@@ -1,6 +1,6 @@
-"""Machine translation to English (paper, section 3), of a text whose language is identified.
+"""Machine translation to English (paper, section 3). The source language is detected.
 
-Who translates is a back end: Apertium's rules, NLLB (the paper's), or a language model.
+There are three backends: Apertium (rules), NLLB (as in the paper), and a language model.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,23 +11,23 @@ from toolformer_jax.tools.base import Context, ToolError, call_one
 
 
 class Translator(Protocol):
-  """A back end of the tool; `version` is of what determines its translations."""
+  """A backend. `version` changes whenever translations may change."""
 
   version: str
 
   def translate(self, text: str, language: str) -> str:
-    """Returns `text` in English; raises ToolError if it does not know `language` (ISO 639)."""
+    """Returns `text` in English. Raises ToolError if `language` (ISO 639) is not supported."""
 
 
 class BatchTranslator(Protocol):
-  """A back end that is faster on several texts at once."""
+  """A backend that translates several texts at once."""
 
   version: str
 
   def translate_many(
       self, texts: Sequence[str], languages: Sequence[str]
   ) -> Sequence[str | ToolError]:
-    """Returns the translations, each of them or the reason for having none."""
+    """Returns for each text its translation or a ToolError."""
 
 
 class MachineTranslation:
@@ -38,9 +38,13 @@ class MachineTranslation:
 
   def __init__(self, translator: Translator | BatchTranslator,
                identify: Callable[[str], tuple[str, float]], least_confidence: float = 0.3):
-    """Translates by `translator` from the language that `identify` tells, if it is sure enough.
+    """Creates the tool.
 
-    An argument is a few words, of which few languages are as certain as of a sentence.
+    Args:
+      translator: the backend.
+      identify: returns the ISO 639 code of the language of a text, and its probability.
+      least_confidence: lowest probability of the language. It is low, because the language of a
+        few words is less certain than that of a sentence.
     """
     self._translator, self._identify = translator, identify
     self._least_confidence = least_confidence
@@ -52,14 +56,15 @@ class MachineTranslation:
     """Returns the translation.
 
     Raises:
-      ToolError: there is no text, its language is unknown or English, or there is no translation.
+      ToolError: the argument is empty, its language is uncertain or English, or the backend has
+        no translation.
     """
     return call_one(self, argument, context)
 
   def call_many(
       self, arguments: Sequence[str], contexts: Sequence[Context]
   ) -> Sequence[str | Exception]:
-    """Returns the translation of each argument, or what `__call__` would raise."""
+    """Returns for each argument its translation, or the exception that `__call__` would raise."""
     texts = [calls.unquote(argument) for argument in arguments]
     outcomes: list[str | Exception] = [self._language(text) for text in texts]
     known = [i for i, outcome in enumerate(outcomes) if isinstance(outcome, str)]
@@ -69,7 +74,7 @@ class MachineTranslation:
     return outcomes
 
   def _language(self, text: str) -> str | ToolError:
-    """Returns the language of `text`, or the reason for not translating from it."""
+    """Returns the language of `text`, or a ToolError if it cannot be translated."""
     if not text:
       return ToolError('nothing to translate')
     language, confidence = self._identify(text)

@@ -1,4 +1,4 @@
-"""NLLB-200 by CTranslate2: the paper's translator (section 3), from a local directory."""
+"""NLLB-200, the translator of the paper (section 3), run by CTranslate2."""
 
 import pathlib
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from toolformer_jax.errors import UserError
 from toolformer_jax.tools.base import ToolError
 
 _TARGET = 'eng_Latn'
-# ISO 639 codes of language identification, and what NLLB calls the same languages.
+# ISO 639 codes (of the language detector) and the codes of NLLB.
 CODES = {
     'af': 'afr_Latn', 'am': 'amh_Ethi', 'ar': 'arb_Arab', 'as': 'asm_Beng', 'az': 'azj_Latn',
     'be': 'bel_Cyrl', 'bg': 'bul_Cyrl', 'bn': 'ben_Beng', 'bs': 'bos_Latn', 'ca': 'cat_Latn',
@@ -31,17 +31,21 @@ CODES = {
 
 
 class Nllb:
-  """Translates to English by a converted NLLB checkpoint."""
+  """Translates to English with a converted NLLB checkpoint."""
 
-  time_limit_s = 600.0  # batches wait for each other
+  time_limit_s = 600.0  # Batches wait for each other.
 
   def __init__(self, directory: str, version: str, beam_size: int = 4, max_tokens: int = 256):
-    """Loads the model of `directory`: what ct2-transformers-converter writes, and tokenizer.json.
+    """Loads a model.
 
-    `version` is of its files.
+    Args:
+      directory: output of ct2-transformers-converter, with a tokenizer.json.
+      version: hash of its files.
+      beam_size: beam size.
+      max_tokens: maximum length of the source and of the translation.
 
     Raises:
-      UserError: CTranslate2 is not installed, or the directory holds no such model.
+      UserError: CTranslate2 is not installed, or the directory has no such model.
     """
     try:
       import ctranslate2  # an optional package
@@ -52,8 +56,8 @@ class Nllb:
     try:
       self._tokenizer = tokenizers.Tokenizer.from_file(str(path / 'tokenizer.json'))
       self._translator = ctranslate2.Translator(str(path), device='auto')
-    except Exception as error:  # both packages raise the bare kind
-      raise UserError(f'{directory} holds no NLLB of CTranslate2 with its tokenizer.json '
+    except Exception as error:  # Both packages raise plain exceptions.
+      raise UserError(f'{directory} has no NLLB model for CTranslate2 with a tokenizer.json '
                       f'({error}); convert one with ct2-transformers-converter') from error
     self._beam_size, self._max_tokens = beam_size, max_tokens
     self.version = f'nllb-{version}-{beam_size}-{max_tokens}'
@@ -61,7 +65,7 @@ class Nllb:
   def translate_many(
       self, texts: Sequence[str], languages: Sequence[str]
   ) -> Sequence[str | ToolError]:
-    """Returns `texts` in English; a ToolError for a language that is not among CODES."""
+    """Returns `texts` in English, and a ToolError for each unsupported language."""
     known = [i for i, language in enumerate(languages) if language in CODES]
     sources = [self._source(texts[i], CODES[languages[i]]) for i in known]
     found = self._translator.translate_batch(
@@ -74,7 +78,7 @@ class Nllb:
     return outcomes
 
   def _source(self, text: str, code: str) -> list[str]:
-    """Returns the tokens of a source: its language first, as NLLB was trained."""
+    """Returns the tokens of a source text. The first one is its language."""
     encoding = self._tokenizer.encode(text, add_special_tokens=False)
     return [code, *encoding.tokens[:self._max_tokens], '</s>']
 

@@ -1,7 +1,7 @@
-"""Question answering (paper, section 3): passages of an encyclopedia, and a model that reads them.
+"""Question answering (paper, section 3): a language model that reads retrieved passages.
 
-The paper's tool is Atlas. This one retrieves passages by BM25 and lets any language model read
-them, by a few examples in its prompt; answers are short spans.
+The paper uses Atlas. This tool retrieves passages with BM25 and lets any language model answer with
+a few-shot prompt. Answers are a few words.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from toolformer_jax.tools.base import Complete, Context, ToolError, call_one
 from toolformer_jax.tools.passage_index import PassageIndex
 
 _INSTRUCTION = 'Answer each question with a few words.'
-# Short passages of our own: a reader learns the form from them, and nothing else.
+# Invented passages, so that the model can copy the format and nothing else.
 _EXAMPLES = (
     ('Lake Brenn > The lake was formed 9,000 years ago by a landslide. It is fed by the Aro.',
      'Which river feeds Lake Brenn?', 'the Aro'),
@@ -24,34 +24,38 @@ _MAX_WORDS = 12
 
 
 class QuestionAnswering:
-  """Answers a question in a few words."""
+  """Answers a question with a few words."""
 
   name = 'QA'
   batch = 8
-  time_limit_s = 600.0  # a model may have to be compiled, and wait for another one's turn
+  time_limit_s = 600.0  # includes compilation and waiting for other calls
 
   def __init__(self, complete: Complete, version: str, index: PassageIndex | None,
                passages: int = 1):
-    """Reads `passages` passages of `index` by `complete`; without an index, it knows by heart.
+    """Creates the tool.
 
-    `version` is that of the model.
+    Args:
+      complete: the language model.
+      version: version of the model.
+      index: the passages to retrieve from; None to answer without passages (closed book).
+      passages: number of passages in the prompt.
     """
     self._complete, self._index, self._passages = complete, index, passages
     source = f'{index.version}-{passages}' if index else 'closed-book'
     self.version = f'{version}-{source}'
 
   def __call__(self, argument: str, context: Context) -> str:
-    """Returns the answer, never read from the page `context.title` itself.
+    """Returns the answer. The page `context.title` is not used.
 
     Raises:
-      ToolError: there is no question, nothing is found to read, or the model has no answer.
+      ToolError: the argument is empty, no passage matches, or the model has no answer.
     """
     return call_one(self, argument, context)
 
   def call_many(
       self, arguments: Sequence[str], contexts: Sequence[Context]
   ) -> Sequence[str | ToolError]:
-    """Returns the answer to each argument, or the ToolError of `__call__`."""
+    """Returns for each argument its answer, or the ToolError that `__call__` would raise."""
     prompts = [self._prompt(calls.unquote(argument), context)
                for argument, context in zip(arguments, contexts, strict=True)]
     asked = [prompt for prompt in prompts if isinstance(prompt, str)]
@@ -70,7 +74,7 @@ class QuestionAnswering:
 
 
 def question_prompt(question: str, passages: Sequence[str]) -> str:
-  """Returns the prompt whose last line the answer completes; the best passage stands last."""
+  """Returns a prompt that ends with the question. The best passage is the last one."""
   shown = [_block(question, [passage] if passages else []) + f' {answer}\n\n'
            for passage, question, answer in _EXAMPLES]
   return f'{_INSTRUCTION}\n\n{"".join(shown)}{_block(question, passages[::-1])}'
@@ -82,8 +86,9 @@ def _block(question: str, passages: Sequence[str]) -> str:
 
 
 def _answer(completion: str) -> str | ToolError:
-  """Returns the first words of a completion; ToolError if there are none."""
+  """Returns the first words of a completion, or a ToolError if it is empty."""
   answer = ' '.join(completion.split()[:_MAX_WORDS])
-  if answer.endswith('.') and '.' not in answer.split()[-1][:-1]:  # not that of `D.C.`
+  # The full stop of `D.C.` stays.
+  if answer.endswith('.') and '.' not in answer.split()[-1][:-1]:
     answer = answer[:-1]
   return answer or ToolError('no answer')

@@ -1,4 +1,4 @@
-"""The tools of the command line, built by name, and what connects them to a model that decodes."""
+"""Builds tools by name, from their configuration."""
 
 import atexit
 import dataclasses
@@ -35,22 +35,22 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# The paper's tools, as calls spell them; the command line takes them in any case.
+# The tools of the paper, by their names in calls. The command line accepts any case.
 PAPER_TOOLS = ('Calculator', 'Calendar', 'MT', 'QA', 'WikiSearch')
 
 
-# How a tool is given: by name, as an object, or as a function from a text to a text.
+# A tool as an argument: a name, an object, or a function from an argument to a result.
 AnyTool = str | Tool | Callable[..., str]
 
 
 @dataclass(frozen=True)
 class QaConfig:
-  """Who answers questions, and from what.
+  """Settings of the question-answering tool.
 
   Attributes:
-    checkpoint: the model that reads, any that can be loaded.
-    passages: how many passages it reads; 0 to answer by heart.
-    max_tokens: longest answer.
+    checkpoint: the model that answers: any checkpoint that can be loaded.
+    passages: number of passages in its prompt; 0 for none (closed book).
+    max_tokens: maximum length of an answer.
   """
 
   checkpoint: str = 'smollm2-135m'
@@ -63,13 +63,14 @@ class QaConfig:
 
 @dataclass(frozen=True)
 class MtConfig:
-  """Who translates.
+  """Settings of the translation tool.
 
   Attributes:
-    translator: 'apertium' (rules, installed by `make apertium`), 'nllb' (the paper's; a directory
-      that ct2-transformers-converter wrote) or 'few_shot' (a language model).
-    checkpoint: the directory or the model; Apertium needs none.
-    least_confidence: of the source language, else there is no translation.
+    translator: 'apertium' (rules, installed by `make apertium`), 'nllb' (as in the paper) or
+      'few_shot' (a language model).
+    checkpoint: for 'nllb', an output directory of ct2-transformers-converter; for 'few_shot', a
+      model. Apertium needs none.
+    least_confidence: lowest probability of the detected source language for a translation.
   """
 
   translator: Literal['apertium', 'nllb', 'few_shot'] = 'apertium'
@@ -113,7 +114,7 @@ class CustomToolsConfig:
 
 @dataclass(frozen=True)
 class Toolbox:
-  """Settings of all tools."""
+  """The tools that are available by name, and their settings."""
 
   search: SearchConfig = SearchConfig()
   qa: QaConfig = QaConfig()
@@ -121,15 +122,15 @@ class Toolbox:
   custom: CustomToolsConfig = CustomToolsConfig()
 
   def names(self) -> dict[str, str]:
-    """Returns how calls spell all tools, by what the command line has for them."""
+    """Returns the names of all tools in calls, by their names in lower case."""
     spelled = (*PAPER_TOOLS, *self.custom.functions, *self.custom.mcp)
     return {name.lower(): name for name in spelled}
 
   def spelled(self, names: Iterable[str]) -> list[str]:
-    """Returns `names`, given in any case, as calls spell them, each once.
+    """Returns the names in calls of the tools `names` (in any case), without duplicates.
 
     Raises:
-      UserError: a name is unknown, or there is none.
+      UserError: a name is unknown, or `names` is empty.
     """
     known = self.names()
     wanted = dict.fromkeys(name.strip().lower() for name in names if name.strip())
@@ -141,7 +142,7 @@ class Toolbox:
     return [known[name] for name in wanted]
 
   def available(self) -> list[str]:
-    """Returns the paper's tools, without the translator if this machine has none."""
+    """Returns the tools of the paper, without MT if no translator is installed."""
     try:
       self.build(['mt'])
     except UserError as error:
@@ -150,9 +151,9 @@ class Toolbox:
     return list(PAPER_TOOLS)
 
   def version(self, name: str) -> str:
-    """Returns what the results of a tool depend on: settings, and hashes of what it reads.
+    """Returns a hash of what the results of a tool depend on: its settings and its data.
 
-    Unlike `build` it loads no model and builds no index.
+    Unlike `build`, this loads no model and builds no index.
     """
     search = f'{corpus_hash(self.search)} {self.search}'
     parts = {
@@ -167,13 +168,13 @@ class Toolbox:
     return stable_hash(*map(str, parts[name])).hex()[:16]
 
   def build(self, names: Iterable[str]) -> list[Tool]:
-    """Returns the tools called `names`, in any case: the paper's five, and a user's own.
+    """Returns the tools `names` (in any case): those of the paper, and those of the user.
 
-    The search reads its corpus on first use and keeps the index in the cache. Its library starts
-    JAX's backend, so JAX has to be configured before.
+    The search index is built on first use and stored in the cache. Its library initializes the
+    backend of JAX, so JAX must be configured before.
 
     Raises:
-      UserError: a name is unknown, there is none, or a tool cannot be built.
+      UserError: a name is unknown, `names` is empty, or a tool cannot be built.
     """
     return [self._build(name) for name in self.spelled(names)]
 
@@ -209,9 +210,9 @@ class Toolbox:
 
 def build_tools(tools: Sequence[AnyTool], toolbox: Toolbox, call_store: CallStore | None = None
                 ) -> list[Tool]:
-  """Returns Tool objects: of names by `toolbox`, of functions by `tool`.
+  """Returns Tool objects for names (built by `toolbox`), functions and Tool objects.
 
-  A store that replays needs no tool: what it recorded takes their place.
+  In a replay no tool is built, because all answers are in `call_store`.
 
   Raises:
     UserError: a name is unknown, or a tool cannot be built.
@@ -232,10 +233,10 @@ def build_tools(tools: Sequence[AnyTool], toolbox: Toolbox, call_store: CallStor
 
 
 def function_tool(name: str, path: str) -> Tool:
-  """Returns the tool `name` that is the function, or the tool, at `path`: 'module:function'.
+  """Returns the function or FunctionTool at `path` ('module:function') as the tool `name`.
 
   Raises:
-    UserError: there is none.
+    UserError: it cannot be imported.
   """
   module, _, attribute = path.partition(':')
   if os.getcwd() not in sys.path:
@@ -245,16 +246,16 @@ def function_tool(name: str, path: str) -> Tool:
     if isinstance(found, FunctionTool):
       return dataclasses.replace(found, name=name)
     return tool(found, name=name)
-  except Exception as error:  # whatever a user's module raises when it is imported
+  except Exception as error:  # The module of the user may raise anything.
     raise UserError(f'CustomToolsConfig.functions: cannot import {name} from {path!r} '
                     f'({type(error).__name__}: {error}); write \'module:function\'') from error
 
 
 def mcp_tool(name: str, server: str) -> Tool:
-  """Returns the tool `name` of an MCP server: a command line, or a URL.
+  """Returns the tool `name` of an MCP server, which is a command line or a URL.
 
   Raises:
-    UserError: the server cannot be used, or has no such tool.
+    UserError: the server cannot be reached, or has no such tool.
   """
   tools = _server_tools(server)
   if name not in tools:
@@ -263,19 +264,19 @@ def mcp_tool(name: str, server: str) -> Tool:
   return tools[name]
 
 
-@functools.cache  # one process a server, however many of its tools are used
+@functools.cache  # One process per server, even if several of its tools are used.
 def _server_tools(server: str) -> dict[str, Tool]:
   from toolformer_jax.tools.mcp import mcp_tools
   return {found.name: found for found in mcp_tools(server)}
 
 
 def completer(model: 'LanguageModel', max_tokens: int) -> Complete:
-  """Returns what continues prompts by `model`, greedily, up to the end of the line."""
+  """Returns a function that continues prompts greedily up to the end of the line."""
   from toolformer_jax.inference.generation import generate
   from toolformer_jax.inference.request import GenerationConfig
   config = GenerationConfig(max_tokens=max_tokens, disable_tools=True, stop=('\n',))
   turn = threading.Lock()
-  # Python would crash if it ended while a thread computes: the end waits for its turn.
+  # Python would crash if it ended while a thread computes, so the end waits for it.
   atexit.register(turn.acquire)
   def complete(prompts: Sequence[str]) -> list[str]:
     ids = [model.tokenizer.encode(prompt) for prompt in prompts]

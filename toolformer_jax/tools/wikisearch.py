@@ -1,4 +1,4 @@
-"""The Wikipedia search (paper, section 3): BM25 over passages, answered with a snippet."""
+"""The Wikipedia search (paper, section 3): BM25 over passages."""
 
 from collections.abc import Iterable
 
@@ -9,23 +9,21 @@ from toolformer_jax.tools.passage_index import PassageIndex, stems
 
 
 class WikiSearch:
-  """Answers a query with `Title > Section > snippet` of the passage that matches it best."""
+  """Returns `Title > Section > snippet` of the best passage for a query."""
 
   name = 'WikiSearch'
 
   def __init__(self, index: PassageIndex, snippet_words: int = 40):
-    """Searches `index`; a snippet is a part of a passage, `snippet_words` long at most."""
+    """Searches `index`. A snippet is a part of a passage of at most `snippet_words` words."""
     self._index = index
     self._snippet_words = snippet_words
     self.version = f'{index.version}-{snippet_words}'
 
   def __call__(self, argument: str, context: Context) -> str:
-    """Returns the snippet for the query `argument`, never from the page `context.title` itself.
-
-    Of passages that match equally well, the first one counts.
+    """Returns a snippet for the query `argument`, but not from the page `context.title`.
 
     Raises:
-      ToolError: the query is blank, or no passage has a word of it.
+      ToolError: the query has no words, or no passage contains any of them.
     """
     query = stems(calls.unquote(argument))
     if not query:
@@ -39,9 +37,10 @@ class WikiSearch:
 
 
 def best_snippet(text: str, query: Iterable[str], words: int) -> str:
-  """Returns at most `words` words of `text`, from its sentence with most of the stems `query`.
+  """Returns at most `words` words of `text`, from the sentence that has most stems of `query`.
 
-  Further sentences follow as far as they fit; a first sentence that is too long is cut at a word.
+  Following sentences are added while they fit. A first sentence that is too long is truncated at a
+  word.
   """
   sentences, wanted = split_sentences(text), set(query)
   overlaps = [len(wanted.intersection(stems(sentence))) for sentence in sentences]
