@@ -178,6 +178,16 @@ def test_a_complete_run_has_its_report(model, tmp_path):
   assert repr(result) == 'AnnotationResult(1 texts, 0 kept calls in 0 of them)'
 
 
+def test_a_tuned_model_is_not_its_base(model, annotated, tmp_path):
+  """A folder that the base has annotated refuses the model that was trained from it."""
+  path = tf_jax.export(model, output_dir=tmp_path / 'model')
+  annotate(tf_jax.load_model(path), TEXTS, output_dir=tmp_path / 'run', stages=())
+  config = tf_jax.FinetuneConfig(steps=1, batch_rows=1, row_tokens=64, learning_rate=0.1)
+  tuned = tf_jax.finetune(tf_jax.load_model(path), annotated, config=config).model
+  with pytest.raises(UserError, match='made with another configuration: checkpoint'):
+    annotate(tuned, TEXTS, output_dir=tmp_path / 'run', stages=())
+
+
 def test_tools_are_found_by_their_names_in_any_case(model):
   echo = tf_jax.tool(lambda argument: 'x', name='Echo')
   prompt = tf_jax.Prompt('Echo', 'Call it.', ('One is [Echo(1)] 1.',))
