@@ -57,7 +57,7 @@ def ours(args: argparse.Namespace) -> harness.Run:
 
 def theirs(args: argparse.Namespace) -> harness.Run:
   """Samples by transformers."""
-  from theirs import Transformers
+  from transformers_inference import Transformers
   model = Transformers('float32')
   tokenizer = model.tokenizer
   prompt = [tokenizer.start_id, *tokenizer.encode(CALCULATOR.text_before_input(DEFAULT_SYNTAX))]

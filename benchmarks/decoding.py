@@ -62,7 +62,7 @@ def ours(args: argparse.Namespace) -> harness.Run:
 
 def theirs(args: argparse.Namespace) -> harness.Run:
   """Decodes by transformers."""
-  from theirs import Transformers
+  from transformers_inference import Transformers
   model = Transformers('float32')
   start, given = model.tokenizer.start_id, prompts(model.tokenizer, args.rows)
   given = [[start, *prompt] for prompt in given]

@@ -107,7 +107,7 @@ def ours_skipping(args: argparse.Namespace) -> harness.Run:
 
 def theirs(args: argparse.Namespace) -> harness.Run:
   """Scores by transformers."""
-  from theirs import Transformers
+  from transformers_inference import Transformers
   model = Transformers(args.dtype)
   calls, documents = read(args)
   needed = sequences(calls, documents, model.tokenizer)

@@ -155,7 +155,7 @@ def _with_adapters(model: LanguageModel, settings: FinetuneConfig) -> LanguageMo
 
 def theirs(args: argparse.Namespace) -> harness.Run:
   """Trains by transformers, torch and, for adapters, peft."""
-  from their_training import Training
+  from transformers_training import Training
   training = Training(args.model, args.dtype, args.lora_rank, RATE, args.remat)
   sequences = read(args, training.tokenizer, training.config.vocab_size)
   batches = [sequences[i:i + args.rows] for i in range(0, len(sequences), args.rows)]

@@ -69,7 +69,7 @@ def ours(args: argparse.Namespace) -> harness.Run:
 
 def theirs(args: argparse.Namespace) -> harness.Run:
   """Generates by transformers, without tools."""
-  from theirs import Transformers
+  from transformers_inference import Transformers
   model = Transformers('float32', args.exported)
   tokenizer = model.tokenizer
   prompts = [[tokenizer.start_id, *prompt] for prompt in read(tokenizer, args.prompts)]

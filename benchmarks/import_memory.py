@@ -22,7 +22,7 @@ import numpy as np
 from safetensors.numpy import save_file
 from tokenizers.pre_tokenizers import ByteLevel
 
-from toolformer_jax.checkpoints.families import family_of, write_config
+from toolformer_jax.checkpoints.families.registry import family_of, write_config
 from toolformer_jax.checkpoints.huggingface import load_directory
 from toolformer_jax.models.presets import preset
 from toolformer_jax.sharding import make_mesh

@@ -127,7 +127,7 @@ def _taken_back(arguments: tuple, out: Any) -> tuple:
 
 def theirs(args: argparse.Namespace) -> harness.Run:
   """Computes the same by transformers."""
-  from theirs import RandomModel
+  from transformers_inference import RandomModel
   jax.config.update('jax_platforms', 'cpu')  # the GPU is torch's
   amounts, ids_BT = work(args, planned(args)), ids(args)
   model = RandomModel(preset(args.model), args.dtype)

@@ -53,7 +53,7 @@ def ours(args: argparse.Namespace) -> harness.Run:
 
 def theirs(args: argparse.Namespace) -> harness.Run:
   """Computes them by transformers."""
-  from theirs import Transformers
+  from transformers_inference import Transformers
   model = Transformers(args.dtype)
   start = model.tokenizer.start_id
   prompts = [[start, *prompt] for prompt in read(model.tokenizer, args)]

@@ -9,7 +9,7 @@ import pytest
 
 FOLDER = pathlib.Path(__file__).parents[1] / 'benchmarks'
 # The other side, in modules that need torch.
-THEIRS = {'theirs', 'their_training'}
+THEIRS = {'transformers_inference', 'transformers_training'}
 NAMES = sorted({path.stem for path in FOLDER.glob('*.py')} - THEIRS)
 SMALL = {
     'call_sampling': ('--texts', '1', '--k', '1', '--m', '1'),

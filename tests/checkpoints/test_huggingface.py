@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from toolformer_jax import sharding
-from toolformer_jax.checkpoints.families import family_of, read_config, write_config
+from toolformer_jax.checkpoints.families.registry import family_of, read_config, write_config
 from toolformer_jax.checkpoints.huggingface import load_directory, save_directory
 from toolformer_jax.checkpoints.pretrained import load_pretrained
 from toolformer_jax.errors import UserError

@@ -9,7 +9,7 @@ import torch
 import transformers
 
 from toolformer_jax import sharding
-from toolformer_jax.checkpoints.families import family_of, read_config, write_config
+from toolformer_jax.checkpoints.families.registry import family_of, read_config, write_config
 from toolformer_jax.models.decoder import Decoder
 from toolformer_jax.models.language_model import abstract_variables
 from toolformer_jax.models.presets import PRESETS

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from toolformer_jax import cli
-from toolformer_jax.checkpoints.families import write_config
+from toolformer_jax.checkpoints.families.registry import write_config
 from toolformer_jax.models.config import DecoderConfig
 
 REPOSITORY = pathlib.Path(__file__).parents[2]

@@ -1,4 +1,4 @@
-"""The files for Docker, Kubernetes, Prometheus and Grafana fit the server, and their own formats."""
+"""The files for Docker, Kubernetes, Prometheus and Grafana fit the server and their formats."""
 
 import argparse
 import json

@@ -11,7 +11,8 @@ import gguf
 import numpy as np
 from jax.sharding import Mesh
 
-from toolformer_jax.checkpoints.families import Family, read_config
+from toolformer_jax.checkpoints.families.family import Family
+from toolformer_jax.checkpoints.families.registry import read_config
 from toolformer_jax.checkpoints.gguf_tokenizer import read_tokenizer
 from toolformer_jax.checkpoints.tensors import Header, build_model
 from toolformer_jax.data.content_hash import gguf_parts

@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from toolformer_jax.checkpoints.families import family_of, read_config, write_config
+from toolformer_jax.checkpoints.families.registry import family_of, read_config, write_config
 from toolformer_jax.checkpoints.families.weights import group_by_tensor
 from toolformer_jax.checkpoints.hf_files import (
   SAFETENSORS,

@@ -8,7 +8,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from toolformer_jax.checkpoints.families import family_of
+from toolformer_jax.checkpoints.families.registry import family_of
 from toolformer_jax.checkpoints.families.weights import Weight, group_by_tensor
 from toolformer_jax.checkpoints.tensors import leaf
 from toolformer_jax.errors import UserError

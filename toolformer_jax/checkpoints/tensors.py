@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from toolformer_jax import sharding
-from toolformer_jax.checkpoints.families import Family
+from toolformer_jax.checkpoints.families.family import Family
 from toolformer_jax.checkpoints.families.weights import Weight
 from toolformer_jax.errors import UserError
 from toolformer_jax.models.config import DecoderConfig

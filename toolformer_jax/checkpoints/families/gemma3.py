@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from toolformer_jax.checkpoints.families.base import Family
 from toolformer_jax.checkpoints.families.config_fields import (
   GLOBAL_ATTENTION,
   LOCAL_ATTENTION,
   ConfigFields,
 )
+from toolformer_jax.checkpoints.families.family import Family
 from toolformer_jax.checkpoints.families.llama import gated_weights, read_gated, write_gated
 from toolformer_jax.models.config import DecoderConfig
 

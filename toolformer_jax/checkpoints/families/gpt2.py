@@ -5,8 +5,8 @@ Dimensions: D embedding, N heads, H head, F MLP.
 
 from typing import Any
 
-from toolformer_jax.checkpoints.families.base import Family
 from toolformer_jax.checkpoints.families.config_fields import ConfigFields
+from toolformer_jax.checkpoints.families.family import Family
 from toolformer_jax.checkpoints.families.weights import Weight, linear, norm, plain
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.decoder import BLOCKS

@@ -5,7 +5,7 @@ AdamW is the fused one, and batches are padded to their longest sequence.
 """
 
 import torch
-from theirs import DEVICE, GPU, Transformers, random_model
+from transformers_inference import DEVICE, GPU, Transformers, random_model
 
 from toolformer_jax.models.presets import preset
 

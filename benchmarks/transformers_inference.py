@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import transformers
 
-from toolformer_jax.checkpoints.families import write_config
+from toolformer_jax.checkpoints.families.registry import write_config
 from toolformer_jax.checkpoints.gguf import GgufFile
 from toolformer_jax.data import catalogue as fetch
 from toolformer_jax.models.config import DecoderConfig
