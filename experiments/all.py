@@ -35,7 +35,7 @@ _NEEDS = {table2_api_calls: 'run', table10_call_quality: 'run', table9_decoding_
 
 def add(parser: argparse.ArgumentParser) -> None:
   """Declares the options."""
-  evaluate.add_how(parser)
+  evaluate.add_evaluation_options(parser)
   parser.add_argument('--run', type=pathlib.Path, metavar='D', help='output folder of annotate')
   parser.add_argument('--calls', type=int, default=10, metavar='N', help='in table 10')
   parser.add_argument('--sizes', nargs='+', metavar='MILLIONS=C', type=figure4_scaling.size,

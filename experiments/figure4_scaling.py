@@ -17,7 +17,7 @@ from toolformer_jax import api
 from toolformer_jax.commands import evaluate, options
 from toolformer_jax.errors import UserError
 from toolformer_jax.evaluation.arms import Arm
-from toolformer_jax.evaluation.runner import EvaluationResult
+from toolformer_jax.evaluation.result import EvaluationResult
 from toolformer_jax.experiments import paper
 from toolformer_jax.runtime.markdown import markdown_table
 
@@ -31,7 +31,7 @@ Means = dict[int, tuple[float, float]]  # of the two arms, by size
 def add(parser: argparse.ArgumentParser) -> None:
   """Declares the options."""
   parser.add_argument('--sizes', nargs='+', required=True, metavar='MILLIONS=C', type=size)
-  evaluate.add_how(parser)
+  evaluate.add_evaluation_options(parser)
 
 
 def size(text: str) -> tuple[int, str]:
@@ -45,7 +45,7 @@ def size(text: str) -> tuple[int, str]:
 def run(args: argparse.Namespace) -> str:
   """Evaluates every size; returns the averages of each family beside the paper's."""
   config = options.configuration(args)
-  how = evaluate.how(args, config) | {'tools': args.tools or TOOLS}
+  how = evaluate.evaluation_arguments(args, config) | {'tools': args.tools or TOOLS}
   tasks = [name for family in paper.FAMILIES.values() for name in family]
   sections, found = [f'# {TITLE}'], {}
   for millions, checkpoint in args.sizes:

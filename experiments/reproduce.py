@@ -14,10 +14,10 @@ from toolformer_jax.commands import evaluate, options
 from toolformer_jax.errors import UserError
 from toolformer_jax.evaluation.arms import TITLES, read_arms
 from toolformer_jax.evaluation.plan import EvaluationPlan
-from toolformer_jax.evaluation.reading import read_items
-from toolformer_jax.evaluation.runner import EvaluationResult
+from toolformer_jax.evaluation.result import EvaluationResult
 from toolformer_jax.evaluation.tables import breakdown_rows, latex
 from toolformer_jax.evaluation.task import QuestionTask
+from toolformer_jax.evaluation.tasks import load_examples
 from toolformer_jax.experiments import comparison
 from toolformer_jax.runtime.markdown import markdown_table
 from toolformer_jax.runtime.run_dir import whole_file
@@ -30,7 +30,7 @@ def command(script: str, title: str, tasks: Sequence[str]) -> int:
   """Runs the script of one of the tables 3 to 8; returns its exit code."""
   def run(args: argparse.Namespace) -> str:
     return benchmark_table(args, title, tasks, args.output_dir)
-  return main(script, title, run, evaluate.add_how)
+  return main(script, title, run, evaluate.add_evaluation_options)
 
 
 def main(script: str, title: str, run: Callable[[argparse.Namespace], str],
@@ -60,7 +60,7 @@ def benchmark_table(args: argparse.Namespace, title: str, tasks: Sequence[str],
                     folder: pathlib.Path) -> str:
   """Evaluates `tasks` and returns our figures beside the paper's; of a dry run, the plan."""
   config = options.configuration(args)
-  how = evaluate.how(args, config)
+  how = evaluate.evaluation_arguments(args, config)
   arms = read_arms(args.arms, args.checkpoint)
   plan = api.evaluation_plan(tasks, arms=arms, **how)
   if args.dry_run:
@@ -98,13 +98,13 @@ def planned(plan: EvaluationPlan, folder: pathlib.Path) -> str:
     arms = [arm for arm in plan.arms if isinstance(task, QuestionTask) or not arm.calls]
     titles = ', '.join(TITLES[arm.name] for arm in arms)
     try:
-      items = read_items(task, plan.data_dir, plan.config, plan.limit)
+      items = load_examples(task, plan.data_dir, plan.config, plan.limit)
     except UserError as error:
       rows.append([task.title, titles, f'none: {error}', '-', '-'])
       continue
     asked = isinstance(task, QuestionTask)
     chars = sum(len(item.prompt if asked else item.text) for item in items)
-    wanted = task.rule.max_tokens(plan.config) if asked else 0
+    wanted = task.matcher.max_tokens(plan.config) if asked else 0
     called = plan.generation.max_call_tokens * sum(arm.calls for arm in arms)
     rows.append([task.title, titles, f'{len(items):,}',
                  f'{len(arms) * chars // _CHARS_PER_TOKEN:,}',

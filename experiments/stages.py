@@ -16,7 +16,7 @@ from toolformer_jax.commands import options
 from toolformer_jax.data.corpus import read_corpus
 from toolformer_jax.errors import UserError
 from toolformer_jax.evaluation.scores import Score
-from toolformer_jax.evaluation.tables import shown
+from toolformer_jax.evaluation.tables import format_score
 from toolformer_jax.evaluation.tasks import find_tasks
 from toolformer_jax.tokenizer import Tokenizer
 from toolformer_jax.training.examples import annotated_example
@@ -88,7 +88,7 @@ def figures(args: argparse.Namespace, folder: pathlib.Path) -> list[str]:
   """Returns what `evaluate` left in a folder of each task, all groups of questions together."""
   summary = json.loads((folder / 'summary.json').read_text('utf-8'))
   whole = {score['task']: Score(**score) for score in summary['scores'] if not score['group']}
-  return [shown(whole[task]) if task in whole else '-' for task in args.tasks]
+  return [format_score(whole[task]) if task in whole else '-' for task in args.tasks]
 
 
 def _toolformer(args: argparse.Namespace, bindings: Sequence[str], *command: str) -> None:

@@ -15,7 +15,7 @@ from toolformer_jax import api
 from toolformer_jax.commands import evaluate, options
 from toolformer_jax.evaluation.arms import read_arms
 from toolformer_jax.evaluation.scores import Score
-from toolformer_jax.evaluation.tables import shown
+from toolformer_jax.evaluation.tables import format_score
 from toolformer_jax.evaluation.task import Task
 from toolformer_jax.evaluation.tasks import TASKS
 from toolformer_jax.experiments import paper
@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> str:
   config = options.configuration(args)
   sections, found = [f'# {TITLE}'], {}
   for k in (0, 1, 3, 10):
-    how = evaluate.how(args, config)
+    how = evaluate.evaluation_arguments(args, config)
     if k:
       how['generation_config'] = dataclasses.replace(config.generation, top_k_api=k)
     arms = read_arms('toolformer' if k else 'disabled', args.checkpoint)
@@ -66,10 +66,10 @@ def row(k: int, score: Score, theirs: paper.AtK) -> list[str]:
   def digits(value: float | None) -> str:
     return '-' if value is None else f'{value:.1f}'
   called = min(100.0, sum(score.tool_use.values()))  # at most one call a question
-  return [str(k), shown(score), digits(theirs.all), digits(score.with_call),
+  return [str(k), format_score(score), digits(theirs.all), digits(score.with_call),
           digits(theirs.with_call), digits(score.without_call), digits(theirs.without_call),
           digits(called), digits(theirs.share)]
 
 
 if __name__ == '__main__':
-  sys.exit(main('table9_decoding_k', TITLE, run, evaluate.add_how))
+  sys.exit(main('table9_decoding_k', TITLE, run, evaluate.add_evaluation_options))

@@ -99,3 +99,9 @@ def test_a_piece_that_is_a_token_needs_no_merges():
                                     eos_id=None, **options)
     return made.encode('aba')
   assert ids() == [2, 0] and ids(ignore_merges=True) == [3]
+
+
+@pytest.mark.parametrize('text', [None, b'ab', 3, 'a\ud800'])
+def test_what_is_no_text_is_refused(tokenizer, text):
+  with pytest.raises(UserError, match='not a text of Unicode characters'):
+    tokenizer.encode(text)

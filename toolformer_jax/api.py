@@ -30,7 +30,7 @@ from toolformer_jax.evaluation import runner
 from toolformer_jax.evaluation.arms import Arm, as_arms
 from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.evaluation.plan import EvaluationPlan
-from toolformer_jax.evaluation.runner import EvaluationResult
+from toolformer_jax.evaluation.result import EvaluationResult
 from toolformer_jax.evaluation.task import Task
 from toolformer_jax.evaluation.tasks import find_tasks
 from toolformer_jax.inference import generation, scoring

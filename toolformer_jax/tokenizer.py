@@ -183,8 +183,15 @@ class Tokenizer:
     (directory / 'tokenizer_ids.json').write_text(json.dumps(ids), 'utf-8')
 
   def encode(self, text: str) -> list[int]:
-    """Returns the ids of `text`. Special tokens in the text are encoded as ordinary characters."""
-    return self._plain.encode(text, add_special_tokens=False).ids
+    """Returns the ids of `text`. Special tokens in the text are encoded as ordinary characters.
+
+    Raises:
+      UserError: `text` is not a string, or has half a surrogate pair, which is not a character.
+    """
+    try:
+      return self._plain.encode(text, add_special_tokens=False).ids
+    except TypeError as error:
+      raise UserError(f'not a text of Unicode characters: {text!r:.80}') from error
 
   @functools.cached_property
   def _plain(self) -> HfTokenizer:

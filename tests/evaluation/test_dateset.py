@@ -11,7 +11,7 @@ import pytest
 from dateutil.relativedelta import relativedelta
 
 from toolformer_jax.evaluation.config import EvaluationConfig
-from toolformer_jax.evaluation.reading import read_items
+from toolformer_jax.evaluation.tasks import load_examples
 from toolformer_jax.evaluation.tasks.dateset import DATESET
 
 NEAR = {'the day before yesterday': -2, 'yesterday': -1, 'today': 0, 'tomorrow': 1,
@@ -22,7 +22,7 @@ NAMES = {'Thanksgiving': 'Thanksgiving Day', 'Juneteenth': 'Juneteenth National 
 
 @pytest.fixture(scope='module')
 def questions():
-  return [read_items(DATESET, pathlib.Path('nowhere'), EvaluationConfig(dateset_seed=seed))
+  return [load_examples(DATESET, pathlib.Path('nowhere'), EvaluationConfig(dateset_seed=seed))
           for seed in (0, 1)]
 
 
@@ -35,7 +35,7 @@ def test_sizes_are_those_of_the_paper(questions):
 
 
 def test_a_seed_gives_the_same_questions_and_another_one_others(questions):
-  again = read_items(DATESET, pathlib.Path('nowhere'), EvaluationConfig())
+  again = load_examples(DATESET, pathlib.Path('nowhere'), EvaluationConfig())
   assert again == questions[0] != questions[1]
 
 

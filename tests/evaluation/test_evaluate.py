@@ -55,8 +55,8 @@ def test_the_saved_configuration_alone_repeats_an_evaluation(evaluate, capsys):
 
 
 def predictions(arm, task='svamp'):
-  lines = pathlib.Path(f'out/predictions/{task}.{arm}.jsonl').read_text().splitlines()
-  return [json.loads(line) for line in lines]
+  lines = pathlib.Path(f'out/predictions/{task}.{arm}.jsonl').read_text().split('\n')
+  return [json.loads(line) for line in lines if line]
 
 
 def scores():
@@ -153,7 +153,7 @@ def test_a_prompt_that_is_too_long_counts_as_wrong_and_is_told(evaluate):
       'ID': 'long', 'Body': 'Xi has 7. ' * 200, 'Question': 'How many?', 'Answer': 7.0}]))
   code, out, _ = evaluate(arms='base')
   assert code == 0 and scores()['svamp', 'base']['value'] == 50
-  assert '- SVAMP, base: 1 prompts are too long for the model and count as wrong.' in out
+  assert '- SVAMP, base: 1 of 2 prompts are too long for the model and count as wrong.' in out
 
 
 def test_other_questions_in_the_same_folder_are_refused(evaluate):
@@ -161,6 +161,66 @@ def test_other_questions_in_the_same_folder_are_refused(evaluate):
   write('svamp', 'SVAMP.json', json.dumps([{**PROBLEMS[0][0], 'Body': 'Else.'}]))
   code, _, err = evaluate(arms='base')
   assert code == 2 and 'c1' in err and '--output_dir' in err
+
+
+def test_other_texts_in_the_same_folder_are_refused(evaluate):
+  assert evaluate(tasks='wikitext2', arms='base')[0] == 0
+  write('wikitext2', 'wiki.valid.tokens', WIKI.replace('two 2', 'two 3'))
+  code, _, err = evaluate(tasks='wikitext2', arms='base')
+  assert code == 2 and 'wikitext-000' in err and '--output_dir' in err
+
+
+def test_the_date_of_the_calendar_belongs_to_the_question(evaluate):
+  write('templama', 'test.json', json.dumps(
+      {'query': 'Di Mo plays for _X_.', 'answer': [{'name': 'AC'}], 'date': '2014', 'id': 'x1'}))
+  ask = dict(tasks='templama', arms='toolformer', tools='calendar')
+  assert evaluate(**ask)[0] == 0
+  assert predictions('toolformer', 'templama')[0]['date'] == '2014-07-01'
+  code, _, err = evaluate('--gin.EvaluationConfig.templama_day="12-31"', **ask)
+  assert code == 2 and 'x1' in err
+
+
+def test_records_of_earlier_versions_are_read(evaluate):
+  run = dict(tasks='svamp,wikitext2', arms='base')
+  _, report, _ = evaluate(**run)
+  for path in computed():
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text(''.join(json.dumps({name: value for name, value in record.items()
+                                        if name not in ('date', 'sha256')}) + '\n'
+                            for record in records))
+  before = computed()
+  assert evaluate(**run)[:2] == (0, report) and computed() == before
+
+
+def test_any_character_of_a_prediction_is_read_back(evaluate):
+  assert evaluate(arms='base')[0] == 0
+  path, = computed()
+  lines = path.read_text().splitlines()
+  record = {**json.loads(lines[0]), 'prediction': ' 42\u2028\x85 of them'}
+  path.write_text('\n'.join([json.dumps(record, ensure_ascii=False), *lines[1:]]) + '\n')
+  assert evaluate(arms='base')[0] == 0
+  assert predictions('base')[0] == {**record, 'extracted': '42', 'correct': True}
+
+
+@pytest.mark.parametrize('line', ['{"id": ', '{"id": "c1", "colour": 3}', '[]'])
+def test_a_broken_record_is_one_line(evaluate, line):
+  assert evaluate(arms='base')[0] == 0
+  path, = computed()
+  path.write_text(line + '\n')
+  code, _, err = evaluate(arms='base')
+  assert code == 2 and f'{path}:1: ' in err.splitlines()[-1] and 'Traceback' not in err
+
+
+def test_samples_do_not_depend_on_chunks_and_limits(evaluate, monkeypatch):
+  from toolformer_jax.evaluation import runner
+  sampled = ['--gin.GenerationConfig.temperature=1.0']
+  assert evaluate(*sampled)[0] == 0
+  together = {arm: predictions(arm) for arm in ('base', 'disabled', 'toolformer')}
+  assert len({record['text'] for record in together['base']}) == 3
+  pathlib.Path('out').rename('together')
+  monkeypatch.setattr(runner, '_QUESTIONS_PER_CHUNK', 1)
+  assert evaluate('--limit', 2, *sampled)[0] == evaluate(*sampled)[0] == 0
+  assert {arm: predictions(arm) for arm in together} == together
 
 
 def test_a_missing_data_set_skips_its_rows_with_the_reason(evaluate):
@@ -177,7 +237,7 @@ def test_a_crash_does_not_lose_the_others_and_is_tried_again(evaluate, monkeypat
   def out_of_order(*args):
     raise RuntimeError('the device is lost')
   with monkeypatch.context() as broken:
-    broken.setattr(runner, 'score_texts', out_of_order)
+    broken.setattr(runner, 'text_logprobs', out_of_order)
     code, out, err = evaluate(tasks='nq_open,wikitext2,svamp', arms='base')
   assert code == 2 and '| SVAMP | 3 |' in out
   assert '- nq_open: ' in out and '- wikitext2/base: RuntimeError: the device is lost' in out
@@ -193,6 +253,10 @@ def test_a_crash_does_not_lose_the_others_and_is_tried_again(evaluate, monkeypat
     (['--arms', 'base,base'], '--arms: base occurs twice'),
     (['--arms', 'base=nowhere'], 'cannot read nowhere'),
     (['--arms', ','], '--arms names no arm'),
+    (['--tasks', 'svamp,svamp'], '--tasks: svamp occurs twice'),
+    (['--gin.EvaluationConfig.number_tokens=1100'], 'leave no room for a prompt'),
+    (['--gin.EvaluationConfig.min_tokens=9'], 'min_tokens 9 must not exceed max_tokens 6'),
+    (['--gin.GenerationConfig.stop=("",)'], 'GenerationConfig.stop must hold non-empty strings'),
     (['--limit', '0'], '--limit must be at least 1'),
     (['--data_dir', 'nowhere'], '--data_dir: there is no folder nowhere'),
     (['--tools', 'abacus'], "unknown tool 'abacus'"),
@@ -204,6 +268,11 @@ def test_bad_input_is_one_line(evaluate, argv, error):
   assert (code, out) == (2, '')
   assert err.splitlines()[-1].startswith('error: ') and error in err.splitlines()[-1]
   assert 'Traceback' not in err
+
+
+def test_perplexities_need_an_arm_without_calls(evaluate):
+  code, _, err = evaluate(tasks='wikitext2', arms='toolformer')
+  assert code == 2 and 'perplexities need an arm without calls' in err
 
 
 def test_an_arm_needs_a_checkpoint(capsys):
@@ -227,10 +296,22 @@ def test_the_real_model_on_all_the_real_data(data_dir, smollm2_path, capsys, mon
 @pytest.mark.parametrize(('change', 'named'), [
     (['--gin.ModelConfig.dtype="bfloat16"'], 'dtype'),
     (['--gin.ExecutorConfig.max_result_chars=9'], 'limits.max_result_chars')])
-def test_answers_depend_on_dtype_and_limits_of_tools(evaluate, change, named):
+def test_predictions_depend_on_dtype_and_limits_of_tools(evaluate, change, named):
   assert evaluate('--limit', 1)[0] == 0
   code, _, err = evaluate(*change, '--limit', 1)
   assert code == 2 and named in err
+
+
+def test_predictions_depend_on_tools_and_the_searched_corpus(evaluate):
+  corpus = pathlib.Path('pages.jsonl')
+  corpus.write_text('{"id": "1", "title": "Xi", "text": "Xi has 7."}\n')
+  search = ['--limit', 1, '--gin.SearchConfig.corpus="pages.jsonl"']
+  assert evaluate(*search, tools='calculator,wikisearch', arms='toolformer')[0] == 0
+  code, _, err = evaluate('--limit', 1, arms='toolformer')
+  assert code == 2 and 'tools.WikiSearch' in err
+  corpus.write_text('{"id": "1", "title": "Xi", "text": "Xi has 8."}\n')
+  code, _, err = evaluate(*search, tools='calculator,wikisearch', arms='toolformer')
+  assert code == 2 and 'tools.WikiSearch' in err
 
 
 def test_what_an_evaluation_decides_cannot_be_set_in_silence(evaluate):

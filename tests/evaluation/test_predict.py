@@ -9,7 +9,12 @@ import pytest
 from toolformer_jax.calls import DEFAULT_SYNTAX
 from toolformer_jax.evaluation.arms import Arm
 from toolformer_jax.evaluation.config import EvaluationConfig
-from toolformer_jax.evaluation.predict import generation_config, predict, score_texts, windows_of
+from toolformer_jax.evaluation.predict import (
+  generation_config,
+  predict,
+  rolling_windows,
+  text_logprobs,
+)
 from toolformer_jax.evaluation.task import Question, Text
 from toolformer_jax.evaluation.tasks import TASKS
 from toolformer_jax.inference.engine import EngineConfig
@@ -42,14 +47,14 @@ def plain(model, ids, windows=None):
 
 def test_a_perplexity_is_the_plain_one_alone_and_beside_others(model):
   settings = EvaluationConfig()
-  together = score_texts(model, TEXTS, settings)
+  together = text_logprobs(model, TEXTS, settings)
   for text, score in zip(TEXTS, together, strict=True):
     ids = model.tokenizer.encode(text.text)
     assert score.tokens == len(ids)
     assert score.logprob == pytest.approx(plain(model, ids), abs=1e-3)
-  alone, = score_texts(model, TEXTS[1:2], settings)
+  alone, = text_logprobs(model, TEXTS[1:2], settings)
   assert alone.logprob == pytest.approx(together[1].logprob, abs=1e-3)
-  for few, many in zip(score_texts(model, TEXTS[::-1], settings)[::-1], together, strict=True):
+  for few, many in zip(text_logprobs(model, TEXTS[::-1], settings)[::-1], together, strict=True):
     assert few.logprob == pytest.approx(many.logprob, abs=1e-3)
 
 
@@ -62,7 +67,7 @@ def test_a_long_text_is_scored_in_windows_every_token_once(model):
     if done < len(ids):
       windows.append((start, min(start + 30, len(ids)), done))
       done = windows[-1][1]
-  score, = score_texts(model, TEXTS[:1], settings)
+  score, = text_logprobs(model, TEXTS[:1], settings)
   assert score.tokens == len(ids)
   assert score.logprob == pytest.approx(plain(model, ids, windows), abs=1e-3)
 
@@ -71,7 +76,7 @@ def test_a_long_text_is_scored_in_windows_every_token_once(model):
                                                           (8, 8, 2), (3, 8, 2), (0, 4, 2)])
 def test_windows_cover_every_token_once(tokens, window, stride):
   text, covered = tuple(range(tokens)), []
-  for request in windows_of(text, window, stride):
+  for request in rolling_windows(text, window, stride):
     assert len(request.text) <= window
     covered += [request.text[target] for target in request.targets]
   assert covered == list(text)
@@ -82,14 +87,14 @@ def test_no_more_words_are_decoded_than_are_looked_at(model):
                              EvaluationConfig())
   assert (config.max_words, config.max_tokens, config.disable_tools) == (5, 20, False)
   made = predict(model, [Question('1', 'The cat', ('x',))], config=config,
-                 engine_config=EngineConfig(), syntax=DEFAULT_SYNTAX)[0]
+                 engine_config=EngineConfig(), syntax=DEFAULT_SYNTAX, calendar_date='2020-01-01')[0]
   assert made.failure is None and made.text == made.prediction
   assert len(made.prediction.split()) <= 5
 
 
 def test_a_prompt_that_is_too_long_is_a_failure_of_its_own(model):
   how = dict(config=GenerationConfig(max_tokens=8), engine_config=EngineConfig(),
-             syntax=DEFAULT_SYNTAX)
+             syntax=DEFAULT_SYNTAX, calendar_date='2020-01-01')
   long, short = Question('1', 'ab ' * 60, ('x',)), Question('2', 'ab', ('x',))
   alone, = predict(model, [short], **how)
   failed, beside = predict(model, [long, short], **how)

@@ -7,12 +7,11 @@ from collections import Counter
 import pytest
 
 from toolformer_jax.errors import UserError
-from toolformer_jax.evaluation.answer_matching import FirstNumber, number
+from toolformer_jax.evaluation.answer_matching import FirstNumber, first_number
 from toolformer_jax.evaluation.config import EvaluationConfig
-from toolformer_jax.evaluation.files import MissingData
-from toolformer_jax.evaluation.reading import read_items
+from toolformer_jax.evaluation.files import MissingDataError
 from toolformer_jax.evaluation.task import QuestionTask
-from toolformer_jax.evaluation.tasks import TASKS, find_tasks
+from toolformer_jax.evaluation.tasks import TASKS, find_tasks, load_examples
 
 SETTINGS = EvaluationConfig()
 
@@ -26,7 +25,7 @@ def read(tmp_path):
       path.parent.mkdir(parents=True, exist_ok=True)
       data = content.encode() if isinstance(content, str) else json.dumps(content).encode()
       path.write_bytes(gzip.compress(data) if file.endswith('.gz') else data)
-    return read_items(TASKS[name], tmp_path, EvaluationConfig(**settings), limit)
+    return load_examples(TASKS[name], tmp_path, EvaluationConfig(**settings), limit)
   return read
 
 
@@ -114,7 +113,7 @@ def test_gsm8k_asks_all_test_questions_and_only_dev_questions_of_train(read, tmp
   asked = read('gsm8k', {'train.jsonl': lines(*problems)})
   assert 0 < len(asked) < 20
   everything = read('gsm8k', {'test.jsonl': lines(*problems)})
-  assert len(everything) == 60 and number(everything[7].answers[0]) == 1007
+  assert len(everything) == 60 and everything[7].answers == ('1,007',)
   assert everything[7].prompt == 'Is it 7? The answer is'
   assert {q.prompt for q in asked} < {q.prompt for q in everything}
 
@@ -182,15 +181,31 @@ def test_a_limit_gives_every_part_its_share(read):
 
 @pytest.mark.parametrize('name', [name for name, task in TASKS.items() if task.how_to_get])
 def test_what_is_missing_says_how_to_get_it(name, tmp_path):
-  with pytest.raises(MissingData) as error:
-    read_items(TASKS[name], tmp_path, SETTINGS)
+  with pytest.raises(MissingDataError) as error:
+    load_examples(TASKS[name], tmp_path, SETTINGS)
   assert TASKS[name].how_to_get in str(error.value) and str(tmp_path / name) in str(error.value)
+
+
+PROBLEM = {'ID': 'c1', 'Body': 'Eve has 3 keys.', 'Question': 'How many?', 'Answer': 3.0}
 
 
 @pytest.mark.parametrize(('name', 'files'), [
     ('svamp', {'SVAMP.json': [{'Body': 'x'}]}),
     ('svamp', {'SVAMP.json': '[{'}),
     ('svamp', {'SVAMP.json': []}),
+    ('svamp', {'SVAMP.json': ''}),
+    ('svamp', {'SVAMP.json': [PROBLEM, PROBLEM]}),
+    ('svamp', {'SVAMP.json': [{**PROBLEM, 'ID': 3}]}),
+    ('svamp', {'SVAMP.json': [{**PROBLEM, 'ID': ['c1']}]}),
+    ('svamp', {'SVAMP.json': [{**PROBLEM, 'Answer': None}]}),
+    ('svamp', {'SVAMP.json': [{**PROBLEM, 'Body': '\ud800'}]}),
+    ('gsm8k', {'test.jsonl': '{"question": "One?", "answer": "1"}'}),
+    ('templama', {'test.json': lines({'query': 'Di plays for _X_.', 'answer': [{'name': 'AC'}],
+                                      'date': 'MMXX', 'id': 'x1'})}),
+    ('wikitext2', {'wiki.test.tokens': 'no title'}),
+    ('nq_open', {'NQ-open.dev.jsonl': '{"question": "why", "answer": "so"}'}),
+    ('nq_open', {'NQ-open.dev.jsonl': '{"question": "why", "answer": []}'}),
+    ('nq_open', {'NQ-open.dev.jsonl': '{"question": "why", "answer": [3]}'}),
     ('svamp', {'SVAMP.json.gz': '[]'[:1]}),
     ('asdiv', {'ASDiv.xml': '<a><Problem ID="1"><Body>x</Body></Problem></a>'}),
     ('asdiv', {'ASDiv.xml': '<a>'}),
@@ -204,7 +219,7 @@ def test_what_is_missing_says_how_to_get_it(name, tmp_path):
 def test_a_broken_file_is_one_clear_error(read, name, files):
   with pytest.raises(UserError) as error:
     read(name, files)
-  assert name in str(error.value) and not isinstance(error.value, MissingData)
+  assert name in str(error.value) and not isinstance(error.value, MissingDataError)
 
 
 def test_names_of_tasks_in_any_case_each_once():
@@ -227,11 +242,11 @@ def test_names_of_tasks_in_any_case_each_once():
 ])
 def test_the_real_data(data_dir, name, counts):
   try:
-    items = read_items(TASKS[name], data_dir, SETTINGS)
-  except MissingData as error:
+    items = load_examples(TASKS[name], data_dir, SETTINGS)
+  except MissingDataError as error:
     pytest.skip(str(error))
   assert Counter(item.group for item in items) == counts
   if isinstance(TASKS[name], QuestionTask):
     assert all(item.prompt == item.prompt.strip() and all(item.answers) for item in items)
-    if isinstance(TASKS[name].rule, FirstNumber):
-      assert all(number(answer) is not None for item in items for answer in item.answers)
+    if isinstance(TASKS[name].matcher, FirstNumber):
+      assert all(first_number(answer) for item in items for answer in item.answers)

@@ -34,7 +34,7 @@ def script(tmp_path, monkeypatch, capsys, taught, experiment):
       code = module.command(name, module.TITLE, module.TASKS)
     else:
       code = module.main(name, module.TITLE, module.run, getattr(module, 'add', None)
-                         or module.evaluate.add_how)
+                         or module.evaluate.add_evaluation_options)
     return code, *capsys.readouterr()
   yield script
   jax.config.update('jax_compilation_cache_dir', None)

@@ -16,7 +16,7 @@ from toolformer_jax.inference.engine import (
     Engine,
     EngineConfig,
     NewText,
-    RequestDone,
+    RequestFinished,
 )
 from toolformer_jax.inference.generation import generate
 from toolformer_jax.inference.request import GenerationConfig
@@ -131,7 +131,7 @@ def test_a_prompt_without_tokens_is_refused(taught):
   tokenizer = copy.copy(taught.tokenizer)
   tokenizer.start_id = None
   model = dataclasses.replace(taught, tokenizer=tokenizer)
-  with pytest.raises(ValueError, match='prompt 1 has no token'):
+  with pytest.raises(UserError, match='prompt 1 has no token'):
     generate(model, [[5], []])
 
 
@@ -263,7 +263,8 @@ def finish(engine):
   events = []
   while engine.has_unfinished_requests():
     events += engine.step()
-  outputs = {event.request_id: event.output for event in events if isinstance(event, RequestDone)}
+  outputs = {event.request_id: event.output for event in events
+             if isinstance(event, RequestFinished)}
   return outputs, events
 
 
@@ -274,8 +275,8 @@ def test_events_tell_a_text_in_its_order(taught):
     outputs, events = finish(engine)
   assert {event.request_id for event in events} == {number}
   kinds = [type(event) for event in events]
-  assert kinds[:2] == [CallStarted, CallFinished] and kinds[-1] is RequestDone
-  assert kinds.count(RequestDone) == 1
+  assert kinds[:2] == [CallStarted, CallFinished] and kinds[-1] is RequestFinished
+  assert kinds.count(RequestFinished) == 1
   assert ''.join(e.text for e in events if isinstance(e, NewText)) == outputs[number].text
   assert events[1].call == outputs[number].calls[0]
 
@@ -289,7 +290,7 @@ def test_requests_may_come_while_others_decode(taught):
       numbers.append(add(engine, taught, prompt, max_tokens=20))
       events += engine.step()
     outputs, later = finish(engine)
-  outputs |= {e.request_id: e.output for e in events if isinstance(e, RequestDone)}
+  outputs |= {e.request_id: e.output for e in events if isinstance(e, RequestFinished)}
   assert [outputs[number] for number in numbers] == expected
 
 
@@ -331,6 +332,34 @@ def test_an_idle_engine_takes_requests_again(taught):
       outputs, _ = finish(engine)
       texts += [output.text for output in outputs.values()]
   assert engine.step() == [] and texts == [' [Up(ab) -> XY] XY.'] * 2
+
+
+def test_an_abort_of_no_unfinished_request_is_ignored(taught):
+  engine = Engine(taught)
+  number = add(engine, taught, 'ab is', max_tokens=2)
+  engine.abort(number + 1)
+  outputs, _ = finish(engine)
+  engine.abort(number)
+  assert list(outputs) == [number] and not engine.has_unfinished_requests()
+
+
+@pytest.mark.parametrize('ids', [[5, 10**6], [-1], [1.5], 'ab', [None]])
+def test_what_is_no_token_id_is_refused_and_leaves_the_engine_as_it_was(taught, ids):
+  engine = Engine(taught)
+  number = add(engine, taught, 'ab is', max_tokens=2)
+  with pytest.raises(UserError, match='is not a token id'):
+    engine.add_request(ids)
+  assert list(finish(engine)[0]) == [number]
+
+
+@pytest.mark.parametrize(('options', 'error'), [
+    ({'seeds': [1]}, 'as many seeds as prompts: 2, not 1'),
+    ({'contexts': []}, 'as many contexts as prompts: 2, not 0'),
+    ({'seeds': [1, -1]}, 'seed must be between'),
+    ({'seeds': [1, 'x']}, 'seed must be of type int')])
+def test_seeds_and_contexts_are_checked(taught, options, error):
+  with pytest.raises(UserError, match=error):
+    generate(taught, [[5], [6]], **options)
 
 
 def test_a_prompt_that_is_too_long_is_refused(make_model):

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolformer_jax.calls import DEFAULT_SYNTAX, Call
+from toolformer_jax.errors import UserError
 from toolformer_jax.inference.request import (
   DecodingContext,
   GeneratedText,
@@ -53,7 +54,7 @@ class Writer:
   def write(self, text: GenerationRequest, size: int) -> list[int]:
     """Returns the next tokens; those after a call's opening in it, and after all, are made up."""
     if self.open_at is not None and len(text.tokens) <= self.open_at:
-      self.open_at = None  # taken back
+      self.open_at = None  # removed
     inside = 0 if self.open_at is None else len(text.tokens) - self.open_at
     at, new = len(text.tokens) - self.answered - inside, []
     while len(new) < size:
@@ -78,7 +79,7 @@ def play(text, writer, chunks, results=None):
   """Continues until the text is done; returns the calls that were asked and the pieces of news."""
   asked, news, step = [], [], 0
   text.num_pending = 0  # the prompt was fed
-  while not text.done:
+  while not text.finished:
     call = text.append_tokens(writer.write(text, chunks[step % len(chunks)]))
     step += 1
     news.append(told(text))
@@ -110,7 +111,7 @@ def ended(tokenizer, text):
 def test_any_text_is_told_in_pieces(tokenizer, text, chunks):
   continuation = begin(tokenizer)
   _, news = play(continuation, Writer(ended(tokenizer, text), {}), chunks)
-  assert continuation.output() == GeneratedText(tokenizer.encode(text), text, [])
+  assert continuation.output() == GeneratedText(tokenizer.encode(text), text, [], 'stop')
   assert ''.join(news) == text
 
 
@@ -182,10 +183,28 @@ def test_no_more_tokens_than_wanted(tokenizer, wanted, chunks):
   assert ''.join(news) == continuation.output().text == tokenizer.decode(continuation.tokens)
 
 
+@pytest.mark.parametrize(('changes', 'reason'), [
+    ({}, 'stop'), ({'stop': ('c',)}, 'stop'), ({'max_tokens': 2}, 'length'),
+    ({'max_words': 1}, 'stop'), ({'max_positions': len(PROMPT) + 2}, 'length')])
+def test_a_text_tells_why_it_ended(tokenizer, changes, reason):
+  text = begin(tokenizer, **changes)
+  assert text.finish_reason is None
+  play(text, Writer(ended(tokenizer, 'ab cd'), {}), [1])
+  assert text.output().finish_reason == reason
+
+
+@pytest.mark.parametrize('changes', [
+    {'max_tokens': 0}, {'temperature': float('nan')}, {'temperature': -1.0}, {'top_p': 0.0},
+    {'top_p': float('nan')}, {'stop': ('',)}, {'stop': 'x'}, {'min_tokens': 3, 'max_tokens': 2}])
+def test_params_are_checked(changes):
+  with pytest.raises(UserError, match=f'GenerationConfig.{next(iter(changes))}'):
+    GenerationConfig(**changes)
+
+
 def test_what_comes_after_the_end_is_not_taken_in(tokenizer):
   continuation = begin(tokenizer)
   assert continuation.append_tokens([*ended(tokenizer, 'ab'), *tokenizer.encode('cd')]) is None
-  assert continuation.done and continuation.output().text == 'ab'
+  assert continuation.finished and continuation.output().text == 'ab'
 
 
 @given(st.lists(st.tuples(st.one_of(TEXTS, NOISE), OPENINGS), max_size=3), TEXTS, RESULTS,
@@ -228,14 +247,14 @@ def test_a_result_stands_in_the_text_as_it_was_trained_on(tokenizer, chunks):
   encode = tokenizer.encode
   assert continuation.output() == GeneratedText(
       [*encode('ab'), *encode(' [Up(x) ->'), *encode(' XY]'), *encode('cd')],
-      'ab [Up(x) -> XY]cd', [ToolCall(Call('Up', 'x', 'XY'))])
+      'ab [Up(x) -> XY]cd', [ToolCall(Call('Up', 'x', 'XY'))], 'stop')
 
 
 @given(CHUNKS)
 def test_a_failed_call_leaves_nothing_but_its_failure(tokenizer, chunks):
   continuation, _ = call_once(tokenizer, ' [Up(x) ->', None, chunks)
   assert continuation.output() == GeneratedText(
-      tokenizer.encode('abcd'), 'abcd', [ToolCall(Call('Up', 'x'), 'Up: broken')])
+      tokenizer.encode('abcd'), 'abcd', [ToolCall(Call('Up', 'x'), 'Up: broken')], 'stop')
 
 
 @pytest.mark.parametrize('opening', [
@@ -245,7 +264,7 @@ def test_a_failed_call_leaves_nothing_but_its_failure(tokenizer, chunks):
 def test_a_malformed_call_leaves_nothing(tokenizer, opening, chunks):
   continuation, asked = call_once(tokenizer, opening + 'y' * 40, 'XY', chunks)
   assert asked == []
-  assert continuation.output() == GeneratedText(tokenizer.encode('abcd'), 'abcd', [])
+  assert continuation.output() == GeneratedText(tokenizer.encode('abcd'), 'abcd', [], 'stop')
 
 
 @pytest.mark.parametrize('changes', [{'names': []}, {'disable_tools': True}, {'max_calls': 0}])
@@ -272,7 +291,8 @@ def test_calls_and_results_do_not_count_as_words(tokenizer, chunks):
 @given(CHUNKS)
 def test_no_call_is_made_once_the_words_are_there(tokenizer, chunks):
   continuation, asked = call_once(tokenizer, ' [Up(x) ->', 'XY', chunks, max_words=1)
-  assert asked == [] and continuation.output() == GeneratedText(tokenizer.encode('ab'), 'ab', [])
+  assert asked == []
+  assert continuation.output() == GeneratedText(tokenizer.encode('ab'), 'ab', [], 'stop')
 
 
 @given(CHUNKS, st.sampled_from(['Up', 'XY', '->', ']c', 'b [', 'bc']))
@@ -296,7 +316,7 @@ def test_a_text_after_a_call_ends_before_a_stop_string(tokenizer, chunks):
 def test_an_end_inside_of_a_call_takes_the_call_back(tokenizer):
   text = begin(tokenizer, ['Up'])
   assert text.append_tokens([*tokenizer.encode(' [Up(a'), tokenizer.eos_id]) is None
-  assert text.tokens == [] and not text.done and not text.may_start_call
+  assert text.tokens == [] and not text.finished and not text.may_start_call
 
 
 @pytest.mark.parametrize('room', [1, 4, 11, 12, 30])
@@ -305,7 +325,7 @@ def test_a_text_ends_where_the_model_has_no_positions_left(tokenizer, room):
   call = text.append_tokens(tokenizer.encode(' [Up(a) ->'))
   if call:
     text.finish_call(call, 'A', None)
-  while not text.done:
+  while not text.finished:
     text.append_tokens([7, 8])
   assert len(text.tokens) == room
   results = [made.call.result for made in text.output().calls]

@@ -5,7 +5,7 @@ import random
 import jax
 import pytest
 
-from toolformer_jax.inference.engine import Engine, EngineConfig, RequestDone
+from toolformer_jax.inference.engine import Engine, EngineConfig, RequestFinished
 from toolformer_jax.inference.generation import generate
 from toolformer_jax.inference.request import GenerationConfig
 from toolformer_jax.runtime.compile_counter import CompileCounter
@@ -39,7 +39,7 @@ def serve(engine, model, count):
     for _ in range(min(len(left), rng.choice([0, 0, 0, 1, 2, 9]))):
       engine.add_request(*left.pop())
     for event in engine.step():
-      if isinstance(event, RequestDone):
+      if isinstance(event, RequestFinished):
         outputs[event.request_id] = event.output
   return outputs
 
@@ -64,7 +64,7 @@ def test_few_shapes_change_no_text(model):
   outputs = {}
   while engine.has_unfinished_requests():
     outputs |= {event.request_id: event.output for event in engine.step()
-                if isinstance(event, RequestDone)}
+                if isinstance(event, RequestFinished)}
   alone = [generate(model, [prompt], config=config)[0] for prompt, config in some]
   assert [outputs[number] for number in numbers] == alone
 

@@ -44,9 +44,10 @@ def _inputs(rows, tokens, heads, kv_heads):
   return q, k, v, jnp.asarray(_segments(rows, tokens))
 
 
-def _by_xla(q_BTNH, k_BTKH, v_BTKH, segments_BT):
+def _by_xla(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT):
   T = q_BTNH.shape[1]
-  mask_BTT = np.tril(np.ones((T, T), bool)) & (segments_BT[:, :, None] == segments_BT[:, None])
+  same_segment_BTT = segment_ids_BT[:, :, None] == segment_ids_BT[:, None]
+  mask_BTT = np.tril(np.ones((T, T), bool)) & same_segment_BTT
   return attend(q_BTNH, [(k_BTKH.transpose(0, 2, 3, 1), v_BTKH.swapaxes(1, 2), mask_BTT)])
 
 
@@ -88,7 +89,7 @@ def test_a_decoder_with_kernels(make_model, kernel, mesh, remat, window):
   model = make_model(make_mesh(*mesh) if mesh else None, sliding_window=window, global_every=2)
   tokens, segments = np.random.default_rng(2).integers(0, 250, (4, 128)), _segments(4, 128)
   def loss(params, decoder):
-    logits, _ = decoder.apply({'params': params}, tokens, segments_BT=segments)
+    logits, _ = decoder.apply({'params': params}, tokens, segment_ids_BT=segments)
     return logits.var(), logits
   run = jax.jit(jax.value_and_grad(loss, has_aux=True), static_argnums=1)
   with jax.set_mesh(model.mesh):
@@ -108,8 +109,8 @@ def _program(model, kernel, tokens, **inputs):
 
 def test_splash_needs_no_mask(make_model):
   model, segments = make_model(), jnp.zeros((1, 256), jnp.int32)
-  assert '1x256x256xi1' in _program(model, 'xla', 256, segments_BT=segments)
-  assert '1x256x256xi1' not in _program(model, 'splash', 256, segments_BT=segments)
+  assert '1x256x256xi1' in _program(model, 'xla', 256, segment_ids_BT=segments)
+  assert '1x256x256xi1' not in _program(model, 'splash', 256, segment_ids_BT=segments)
 
 
 def test_caches_prefixes_and_other_lengths_are_xlas(make_model):

@@ -82,7 +82,7 @@ def test_segments_do_not_see_each_other(model):
   packed = jnp.concatenate([TOKENS[:1, :5], TOKENS[1:, :7]], 1)
   segments, positions = jnp.array([[1] * 5 + [2] * 7]), jnp.array([[*range(5), *range(7)]])
   got, _ = model.decoder.apply(
-      model.variables, packed, segments_BT=segments, positions_BT=positions)
+      model.variables, packed, segment_ids_BT=segments, positions_BT=positions)
   for part, alone in ((got[:, :5], TOKENS[:1, :5]), (got[:, 5:], TOKENS[1:, :7])):
     np.testing.assert_allclose(part, model.decoder.apply(model.variables, alone)[0], atol=1e-4)
 

@@ -38,11 +38,11 @@ def test_parameters_are_those_of_the_state(config):
   def sizes(config, collection):
     variables = sharding.unbox(abstract_variables(Decoder(config)))
     return sum(leaf.size for leaf in jax.tree.leaves(variables[collection]))
-  assert flops.parameters(config) == sizes(config, 'params')
-  assert flops.adapter_parameters(config) == 0
+  assert flops.num_parameters(config) == sizes(config, 'params')
+  assert flops.num_adapter_parameters(config) == 0
   adapted = config.replace(lora_rank=3)
-  assert flops.parameters(adapted) == flops.parameters(config)
-  assert flops.adapter_parameters(adapted) == sizes(adapted, 'lora')
+  assert flops.num_parameters(adapted) == flops.num_parameters(config)
+  assert flops.num_adapter_parameters(adapted) == sizes(adapted, 'lora')
 
 
 @FAMILIES
@@ -100,7 +100,7 @@ def test_gpt_j_by_hand():
       mlp_dim=16_384, max_positions=2048, norm='layer', positions='rotary_interleaved',
       rotary_dim=64, parallel_block=True, gated_mlp=False, mlp_bias=True, head_bias=True,
       tied_head=False)
-  assert flops.parameters(config) == 6_050_882_784
+  assert flops.num_parameters(config) == 6_050_882_784
   per_token = flops.training_flops(config, 1024) / 1024
   matrices = 28 * (4 * 4096**2 + 2 * 4096 * 16_384) + 4096 * 50_400
   assert per_token == pytest.approx(6 * matrices + 6 * 28 * 4096 * 1025, rel=1e-12)

@@ -12,11 +12,13 @@ import tensorflow as tf  # noqa: E402
 import tensorflow_datasets as tfds  # noqa: E402
 
 from toolformer_jax.evaluation.config import EvaluationConfig  # noqa: E402
-from toolformer_jax.evaluation.files import MissingData  # noqa: E402
-from toolformer_jax.evaluation.reading import read_items  # noqa: E402
-from toolformer_jax.evaluation.tasks import TASKS  # noqa: E402
-from toolformer_jax.evaluation.tasks.seqio_tasks import register  # noqa: E402
-from toolformer_jax.evaluation.tasks.vocabulary import SHIFT, ShiftedVocabulary  # noqa: E402
+from toolformer_jax.evaluation.files import MissingDataError  # noqa: E402
+from toolformer_jax.evaluation.tasks import TASKS, load_examples  # noqa: E402
+from toolformer_jax.evaluation.tasks.seqio_tasks import (  # noqa: E402
+  SHIFT,
+  ShiftedVocabulary,
+  register,
+)
 
 SETTINGS = EvaluationConfig()
 PROBLEMS = [{'ID': f'c{i}', 'Body': f'Bo has {i}!', 'Question': 'Sum?', 'Answer': float(i)}
@@ -39,7 +41,7 @@ def test_examples_are_those_of_the_plain_reader(registered, tokenizer):
   dataset = seqio.get_mixture_or_task('toolformer_svamp').get_dataset(
       split='test', shuffle=False, sequence_length=None)
   examples = list(dataset.as_numpy_iterator())
-  items = read_items(TASKS['svamp'], registered, SETTINGS)
+  items = load_examples(TASKS['svamp'], registered, SETTINGS)
   assert len(examples) == len(items) == 7
   for example, item in zip(examples, items, strict=True):
     assert example['id'].decode() == item.id
@@ -88,10 +90,10 @@ def test_sets_of_tfds_have_the_features_that_are_read(name):
   # The builders of tfds itself, which make up examples instead of fetching them.
   policy = tfds.testing.MockPolicy.USE_CODE
   with tfds.testing.mock_data(num_examples=2, policy=policy):
-    items = read_items(TASKS[name], 'tfds:', SETTINGS)
+    items = load_examples(TASKS[name], 'tfds:', SETTINGS)
   assert len(items) == 2 and all(item.prompt and item.answers for item in items)
 
 
 def test_what_tfds_lacks_says_how_to_get_it():
-  with pytest.raises(MissingData, match='tfds has no SVAMP: fetch SVAMP.json'):
-    read_items(TASKS['svamp'], 'tfds:', SETTINGS)
+  with pytest.raises(MissingDataError, match='tfds has no SVAMP: fetch SVAMP.json'):
+    load_examples(TASKS['svamp'], 'tfds:', SETTINGS)

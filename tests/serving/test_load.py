@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import pytest
 
-from toolformer_jax.inference.engine import Engine, EngineConfig, RequestDone
+from toolformer_jax.inference.engine import Engine, EngineConfig, RequestFinished
 from toolformer_jax.inference.request import GenerationConfig
 from toolformer_jax.runtime.compile_counter import CompileCounter
 from toolformer_jax.serving.config import ServingConfig
@@ -77,7 +77,7 @@ def alone(engine, model, ask):
   engine.add_request(model.tokenizer.encode(ask.prompt), ask.params, Context(date=ask.date))
   while engine.has_unfinished_requests():
     for event in engine.step():
-      if isinstance(event, RequestDone):
+      if isinstance(event, RequestFinished):
         return event.output.text
 
 

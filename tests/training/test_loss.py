@@ -72,7 +72,7 @@ def _random_rows(rows, row_tokens, vocab_size):
 def _plain(decoder, variables, rows):
   """Returns the same loss by optax, from all logits at once."""
   logits, _ = decoder.apply(variables, rows.input_tokens_RT, positions_BT=rows.positions_RT,
-                            segments_BT=rows.segment_ids_RT)
+                            segment_ids_BT=rows.segment_ids_RT)
   nll = optax.softmax_cross_entropy_with_integer_labels(logits, rows.target_tokens_RT)
   return ((nll + Z_LOSS * jax.nn.logsumexp(logits, -1)**2) * rows.loss_weights_RT).sum() / 3
 

@@ -1,11 +1,11 @@
-"""Asks models the questions of benchmarks, with and without tools, and judges the answers.
+"""Evaluates models on benchmarks, with and without tools.
 
 OUTPUT_DIR/report.md has the tables (tables.tex and plots/ too, summary.json for programs), and
-OUTPUT_DIR/predictions/<task>.<arm>.jsonl every answer with its calls. Answers that
-it holds are not computed again: the same command continues where it stopped, another one adds
-tasks, arms or questions.
+OUTPUT_DIR/predictions/<task>.<arm>.jsonl every prediction with its calls. Predictions that
+OUTPUT_DIR holds are not computed again: the same command continues where it stopped, and another
+one adds tasks, arms or questions.
 
-Arms: base and cc decode plainly, disabled never starts a call, toolformer calls tools.
+Arms: base and cc know no calls, disabled never starts a call, toolformer calls tools.
 """
 
 import argparse
@@ -26,23 +26,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
       help='benchmarks, separated by commas: lama, asdiv, svamp, mawps, gsm8k, webquestions, '
            'nq_open, triviaqa, mlqa, xquad, templama, dateset, wikitext2, corpus')
   options.add_required(parser, 'output_dir', type=pathlib.Path, metavar='O')
-  add_how(parser)
+  add_evaluation_options(parser)
 
 
-def add_how(parser: argparse.ArgumentParser) -> None:
-  """Declares the options that say how tasks are evaluated, whichever they are."""
+def add_evaluation_options(parser: argparse.ArgumentParser) -> None:
+  """Declares the options of every evaluation, whatever its tasks."""
   parser.add_argument('--data_dir', metavar='D',
                       help='D/<task>/ holds the official files of a benchmark, .gz or not '
                            '(default: data; dateset needs none); tfds: or tfds:D for those of '
                            'TensorFlow Datasets')
-  parser.add_argument('--checkpoint', metavar='C', help='the model of arms that name none')
+  parser.add_argument('--checkpoint', metavar='C', help='the model of arms without their own')
   parser.add_argument('--arms', metavar='A=C,B',
-                      help='of base, cc, disabled, toolformer: base=C0,cc=C1,toolformer=C2 '
+                      help='some of base, cc, disabled, toolformer, such as base=C0,toolformer=C2 '
                            '(default: disabled,toolformer)')
   parser.add_argument('--tools', metavar='A,B', type=options.names,
-                      help='tools that toolformer may call (default: all five of the paper that '
-                           'this machine has)')
-  parser.add_argument('--limit', type=int, metavar='N', help='ask only N questions of each task')
+                      help='tools that toolformer may call (default: those of the paper that this '
+                           'machine has)')
+  parser.add_argument('--limit', type=int, metavar='N',
+                      help='use only the first N examples of each task')
   options.add_call_store(parser)
   options.add_configuration(parser)
 
@@ -55,14 +56,14 @@ def run(args: argparse.Namespace) -> None:
   with options.call_store(args) as store:
     result = api.evaluate(
         args.tasks, arms=read_arms(args.arms, args.checkpoint), output_dir=args.output_dir,
-        call_store=store, **how(args, config))
+        call_store=store, **evaluation_arguments(args, config))
   config.save(args.output_dir)
   print_result(result.report, end='')
   result.raise_failures()
 
 
-def how(args: argparse.Namespace, config: 'RunConfig') -> dict[str, Any]:
-  """Returns the arguments of `api.evaluate` that the options of `add_how` give."""
+def evaluation_arguments(args: argparse.Namespace, config: 'RunConfig') -> dict[str, Any]:
+  """Returns the arguments of `api.evaluate` that the options of `add_evaluation_options` give."""
   return {
       'data_dir': args.data_dir or 'data', 'tools': args.tools, 'limit': args.limit,
       'config': config.evaluation, 'generation_config': config.generation,

@@ -1,1 +1,1 @@
-"""Benchmarks of the paper: questions, judging, scores with intervals, tables and plots."""
+"""Benchmarks of the paper: tasks, predictions, answer matching, scores, tables and plots."""

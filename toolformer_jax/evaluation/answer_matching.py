@@ -1,7 +1,7 @@
-"""Decides whether a prediction is right, by the rules of the paper (section 4.2).
+"""Decides whether a prediction is correct, by the criteria of the paper (section 4.2).
 
-A prediction is the continuation without its calls. `EvaluationConfig` has a setting for each
-detail that the paper leaves open.
+A prediction is the generated continuation without its calls. `EvaluationConfig` has a setting for
+each detail that the paper leaves open.
 """
 
 import re
@@ -10,15 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from toolformer_jax.data.numbers import find_numbers
+from toolformer_jax.data.numbers import Number, find_numbers
 from toolformer_jax.evaluation.config import EvaluationConfig
 
-_FOLDED = re.compile(r'[\W_]+')
+_PUNCTUATION = re.compile(r'[\W_]+')
 
 
 @dataclass(frozen=True)
-class Verdict:
-  """Whether a prediction is right, and the part of it that was compared."""
+class Match:
+  """Whether a prediction is correct, and the part of it that was compared with the answers."""
 
   correct: bool
   extracted: str
@@ -26,10 +26,10 @@ class Verdict:
 
 @dataclass(frozen=True)
 class FirstWords:
-  """An answer must be among the first words of the prediction.
+  """The first words of the prediction must contain an answer.
 
   Attributes:
-    count: how many words.
+    count: number of words.
   """
 
   count: int
@@ -39,18 +39,18 @@ class FirstWords:
 
   @property
   def max_words(self) -> int:
-    """After how many words generation stops."""
+    """Number of words after which generation stops."""
     return self.count
 
   def max_tokens(self, config: EvaluationConfig) -> int:
-    """Returns after how many tokens generation stops at the latest."""
+    """Returns the number of tokens after which generation stops at the latest."""
     return self.count * config.tokens_per_word
 
-  def judge(self, prediction: str, answers: Sequence[str], config: EvaluationConfig) -> Verdict:
-    """Returns the verdict on `prediction`, which holds no calls."""
+  def match(self, prediction: str, answers: Sequence[str], config: EvaluationConfig) -> Match:
+    """Compares `prediction`, which holds no calls, with the accepted `answers`."""
     extracted = first_words(prediction, self.count)
-    return Verdict(any(contains(extracted, answer, config) for answer in _counted(answers, config)),
-                   extracted)
+    accepted = _accepted(answers, config)
+    return Match(any(contains(extracted, answer, config) for answer in accepted), extracted)
 
 
 @dataclass(frozen=True)
@@ -63,23 +63,25 @@ class FirstNumber:
     return 'first number, or first after ='
 
   def max_tokens(self, config: EvaluationConfig) -> int:
-    """Returns after how many tokens generation stops."""
+    """Returns the number of tokens after which generation stops."""
     return config.number_tokens
 
-  def judge(self, prediction: str, answers: Sequence[str], config: EvaluationConfig) -> Verdict:
-    """Returns the verdict on `prediction`, which holds no calls."""
-    extracted = predicted_number(prediction)
-    right = extracted is not None and any(
-        abs(number(extracted) - number(answer)) <= Fraction(str(config.number_tolerance))
-        for answer in _counted(answers, config))
-    return Verdict(right, extracted or '')
+  def match(self, prediction: str, answers: Sequence[str], config: EvaluationConfig) -> Match:
+    """Compares `prediction`, which holds no calls, with the numbers of the accepted `answers`."""
+    number = predicted_number(prediction)
+    if number is None:
+      return Match(False, '')
+    accepted = filter(None, map(first_number, _accepted(answers, config)))
+    tolerance = Fraction(str(config.number_tolerance))
+    return Match(any(abs(number.value - answer.value) <= tolerance for answer in accepted),
+                 prediction[number.start:number.end])
 
 
-Rule = FirstWords | FirstNumber
+AnswerMatcher = FirstWords | FirstNumber
 
 
-def _counted(answers: Sequence[str], config: EvaluationConfig) -> Sequence[str]:
-  """Returns the answers that count as right."""
+def _accepted(answers: Sequence[str], config: EvaluationConfig) -> Sequence[str]:
+  """Returns the answers that are accepted: all aliases, or the main answer alone."""
   return answers if config.aliases else answers[:1]
 
 
@@ -89,46 +91,28 @@ def first_words(text: str, count: int) -> str:
 
 
 def contains(text: str, answer: str, config: EvaluationConfig) -> bool:
-  """Tells whether `answer` stands in `text`."""
-  # An answer of nothing but symbols is looked for as it stands.
-  fold = config.fold_punctuation and bool(_FOLDED.sub('', answer))
-  text, answer = (_normalised(part, config.fold_case, fold) for part in (text, answer))
+  """Returns whether `text` contains `answer`, after the normalisation that `config` asks for."""
+  # An answer of symbols alone would be normalised to nothing.
+  fold_punctuation = config.fold_punctuation and bool(_PUNCTUATION.sub('', answer))
+  text, answer = (_normalise(part, config.fold_case, fold_punctuation) for part in (text, answer))
   if config.whole_words:
     return bool(answer) and bool(re.search(rf'(?<!\w){re.escape(answer)}(?!\w)', text))
   return bool(answer) and answer in text
 
 
-def _normalised(text: str, fold_case: bool, fold_punctuation: bool) -> str:
+def _normalise(text: str, fold_case: bool, fold_punctuation: bool) -> str:
   text = unicodedata.normalize('NFKC', text)
   text = text.casefold() if fold_case else text
-  return ' '.join((_FOLDED.sub(' ', text) if fold_punctuation else text).split())
+  return ' '.join((_PUNCTUATION.sub(' ', text) if fold_punctuation else text).split())
 
 
-def predicted_number(text: str) -> str | None:
-  """Returns the first number of `text`; with an equation in it, the first number after `=`."""
-  _, equals, after = text.partition('=')
-  found = (_first(after) if equals else None) or _first(text)
-  return found and found[0]
+def predicted_number(text: str) -> Number | None:
+  """Returns the first number of `text`; where it has an equation, the first number after `=`."""
+  equals, numbers = text.find('='), list(find_numbers(text))
+  after = [number for number in numbers if 0 <= equals < number.start]
+  return next(iter(after or numbers), None)
 
 
-def number(text: str) -> Fraction:
-  """Returns the value of the first number in `text`.
-
-  Raises:
-    ValueError: there is none.
-  """
-  found = _first(text)
-  if not found:
-    raise ValueError(f'no number: {text!r}')
-  return found[1]
-
-
-def numbers(text: str) -> list[Fraction]:
-  """Returns the values of all numbers in `text`."""
-  return [found.value for found in find_numbers(text)]
-
-
-def _first(text: str) -> tuple[str, Fraction] | None:
-  """Returns the first number as it stands in `text`, and its value."""
-  found = next(find_numbers(text), None)
-  return found and (text[found.start:found.end], found.value)
+def first_number(text: str) -> Number | None:
+  """Returns the first number of `text`."""
+  return next(find_numbers(text), None)

@@ -1,4 +1,4 @@
-"""The models that are compared, and how each decodes (paper, 4.1 and footnote 5)."""
+"""The arms of an evaluation: the models that are compared (paper, 4.1 and footnote 5)."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -9,16 +9,16 @@ from toolformer_jax.models.language_model import LanguageModel
 
 TITLES = {'base': 'base', 'cc': '+ CC', 'disabled': 'Toolformer (disabled)',
           'toolformer': 'Toolformer'}
-DEFAULT = ('disabled', 'toolformer')
+DEFAULT_ARMS = ('disabled', 'toolformer')
 
 
 @dataclass(frozen=True)
 class Arm:
-  """One of the models of a table.
+  """A model and how it decodes: a column of the tables.
 
   Attributes:
-    name: 'base' and 'cc' decode plainly, 'disabled' never starts a call, 'toolformer' may.
-    checkpoint: the model.
+    name: 'base' and 'cc' know no calls, 'disabled' never starts a call, 'toolformer' may.
+    checkpoint: name or path of the model.
   """
 
   name: str
@@ -59,22 +59,22 @@ def as_arms(arms: Mapping[str, str | os.PathLike[str] | LanguageModel] | Sequenc
 
 
 def read_arms(text: str | None, checkpoint: str | None) -> list[Arm]:
-  """Reads `base=C0,toolformer=C2`; a name alone means `checkpoint`.
+  """Parses `base=C0,toolformer=C2`; a name alone means `checkpoint`.
 
   Raises:
     UserError: a name is unknown or occurs twice, or has no checkpoint.
   """
-  parts = [part.strip() for part in (text or ','.join(DEFAULT)).split(',') if part.strip()]
+  parts = [part.strip() for part in (text or ','.join(DEFAULT_ARMS)).split(',') if part.strip()]
   arms: dict[str, Arm] = {}
   for part in parts:
-    name, _, given = (piece.strip() for piece in part.partition('='))
+    name, _, own_checkpoint = (piece.strip() for piece in part.partition('='))
     if name not in TITLES:
       raise unknown('arm', name, TITLES)
     if name in arms:
       raise UserError(f'--arms: {name} occurs twice')
-    if not (given or checkpoint):
+    if not (own_checkpoint or checkpoint):
       raise UserError(f'--arms: {name} has no checkpoint; write {name}=C, or give --checkpoint C')
-    arms[name] = Arm(name, given or checkpoint)
+    arms[name] = Arm(name, own_checkpoint or checkpoint)
   if not arms:
     raise UserError(f'--arms names no arm; choose from {", ".join(TITLES)}')
   return list(arms.values())

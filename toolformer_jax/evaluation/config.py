@@ -1,4 +1,4 @@
-"""What the paper leaves open about its evaluation: printed beside every score."""
+"""The settings of an evaluation that the paper leaves open; they are printed below every score."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,28 +10,33 @@ from toolformer_jax.runtime.validation import check
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-  """Settings of an evaluation. Words are what stands between blanks; calls are no words.
+  """Settings of an evaluation. Words are separated by whitespace; calls are not words.
 
   Attributes:
-    fold_case: capitals do not count when an answer is looked for.
-    fold_punctuation: nor do punctuation and symbols, which count as blanks.
-    whole_words: an answer must begin and end with a word.
-    aliases: any answer of a question will do, not only the first one; of dates and numbers, any
+    fold_case: ignore case when comparing a prediction with an answer.
+    fold_punctuation: ignore punctuation and symbols, which count as whitespace.
+    whole_words: an answer must begin and end at a word boundary.
+    aliases: accept every answer of a question, not only the main one; for dates and numbers, every
       usual spelling (14 or 14th, 1234 or 1,234).
-    number_tolerance: by how much a number may differ from the answer. The calculator rounds to two
+    number_tolerance: how far a number may be from the answer; the calculator rounds to two
       decimals.
-    numeric_only: leave out word problems whose answer is not one number.
-    lama_statements: 'template' (the relation's, of T-REx and Google-RE) or 'evidence' (sentences).
-    calendar_date: what the calendar tells where a benchmark has no date.
-    templama_day: month and day that it tells for a question of TempLAMA, in the question's year.
-    dateset_seed: of the dates and questions of Dateset.
-    min_tokens: the end of the text is not chosen before a continuation has this many tokens; calls
-      and results do not count. A model that was tuned on whole texts may take a question for one.
-    number_tokens: longest continuation of a word problem, call and result not counted.
-    tokens_per_word: longest continuation elsewhere, for each word that is looked at.
+    numeric_only: leave out word problems whose answer is not one number. Of the others, a
+      prediction is compared with the first number; an answer without any is never matched.
+    lama_statements: 'template' (of the relation, for T-REx and Google-RE) or 'evidence' (sentences
+      of the corpus).
+    calendar_date: date that the calendar returns where a benchmark has none.
+    templama_day: month and day of the date that it returns for a question of TempLAMA, in the
+      year of the question.
+    dateset_seed: seed of the dates and questions of Dateset.
+    min_tokens: the end of the text is not sampled before a continuation has this many tokens; calls
+      and results do not count. A model that was fine-tuned on whole texts may otherwise take a
+      question for one.
+    number_tokens: longest continuation of a word problem, without call and result.
+    tokens_per_word: longest continuation of other questions, for each word that is compared.
     window_tokens, stride_tokens: for perplexities, texts are cut into windows of `window_tokens`,
-      each `stride_tokens` after the one before; a token is scored in the first window it is in.
-    bootstrap_samples, seed: of the intervals of perplexities and differences.
+      each `stride_tokens` after the previous one; a token is scored in the first window that
+      contains it.
+    bootstrap_samples, seed: of the confidence intervals of perplexities and differences.
   """
 
   fold_case: bool = True
@@ -62,4 +67,4 @@ class EvaluationConfig:
     for name, date in (('calendar_date', self.calendar_date),
                        ('templama_day', f'2020-{self.templama_day}')):
       if parse_iso_date(date) is None:
-        raise UserError(f'EvaluationConfig.{name}: {getattr(self, name)!r} is no date')
+        raise UserError(f'EvaluationConfig.{name}: {getattr(self, name)!r} is not a date')

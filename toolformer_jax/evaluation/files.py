@@ -1,4 +1,4 @@
-"""Finds and reads the official files of a benchmark: D/<task>/..., plain or .gz."""
+"""Finds and reads the official files of a benchmark, DATA_DIR/<task>/..., plain or .gz."""
 
 import csv
 import gzip
@@ -14,17 +14,17 @@ from toolformer_jax.data.jsonl import read_objects
 from toolformer_jax.errors import UserError
 
 
-class MissingData(UserError):
-  """A benchmark's files are not there: its rows are skipped."""
+class MissingDataError(UserError):
+  """The files of a benchmark are missing: the benchmark is skipped."""
 
 
 @dataclass(frozen=True)
 class TaskFolder:
-  """Where the files of one benchmark lie.
+  """The folder of the files of one benchmark.
 
   Attributes:
     path: the folder.
-    how_to_get: what to tell somebody who lacks them.
+    how_to_get: tells somebody who lacks the files where to get them.
   """
 
   path: pathlib.Path
@@ -34,18 +34,18 @@ class TaskFolder:
     """Returns the files that match the first of `patterns` that any matches, sorted.
 
     Raises:
-      MissingData: there are none.
+      MissingDataError: there are none.
     """
     for pattern in patterns:
-      found = {path for suffix in ('', '.gz') for path in self.path.glob(pattern + suffix)}
-      # Of a file and its compressed copy, one is enough.
-      found = {path for path in found if path.suffix != '.gz' or path.with_suffix('') not in found}
-      if found:
-        return sorted(found)
-    raise MissingData(f'{self.path} has no {patterns[0]} (or .gz): {self.how_to_get}')
+      paths = {path for suffix in ('', '.gz') for path in self.path.glob(pattern + suffix)}
+      # A compressed copy of a file is not read as well.
+      paths = {path for path in paths if path.suffix != '.gz' or path.with_suffix('') not in paths}
+      if paths:
+        return sorted(paths)
+    raise MissingDataError(f'{self.path} has no {patterns[0]} (or .gz): {self.how_to_get}')
 
   def file(self, *patterns: str) -> pathlib.Path:
-    """Returns the only file that matches, or of several the first."""
+    """Returns the first file that matches, see `files`."""
     return self.files(*patterns)[0]
 
 

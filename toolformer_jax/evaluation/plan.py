@@ -1,4 +1,4 @@
-"""What an evaluation does: tasks, arms, and everything that its predictions depend on."""
+"""The plan of an evaluation: tasks, arms, and all that their predictions depend on."""
 
 import dataclasses
 import pathlib
@@ -11,13 +11,13 @@ from toolformer_jax.errors import UserError
 from toolformer_jax.evaluation.arms import Arm
 from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.evaluation.predict import generation_config
-from toolformer_jax.evaluation.reading import TFDS
 from toolformer_jax.evaluation.task import PerplexityTask, QuestionTask, Task
+from toolformer_jax.evaluation.tasks import TFDS
 from toolformer_jax.inference.engine import EngineConfig
 from toolformer_jax.inference.request import GenerationConfig
 
-# Fields of GenerationConfig that an evaluation decides by task and arm.
-_DECIDED = {'max_tokens': 'EvaluationConfig.number_tokens or tokens_per_word',
+# Fields of GenerationConfig that task and arm decide, and what decides them.
+_FIXED_FIELDS = {'max_tokens': 'EvaluationConfig.number_tokens or tokens_per_word',
             'min_tokens': 'EvaluationConfig.min_tokens', 'max_words': 'no other setting',
             'disable_tools': 'the arm `disabled`'}
 
@@ -30,12 +30,12 @@ class EvaluationPlan:
     tasks, arms: the rows and columns of the tables.
     data_dir: folder with a folder of files for each task; or 'tfds:' and the folder of
       TensorFlow Datasets.
-    limit: questions of each task; None for all.
-    config, generation, engine, syntax: how questions are asked and judged.
+    limit: number of examples of each task; None for all.
+    config, generation, engine, syntax: how questions are prompted and predictions scored.
     tool_names: tools that Toolformer may call, where the task allows it.
     dtype: of the computation.
-    checkpoint_hashes: of the content of each arm's checkpoint.
-    tool_versions: what the results of each tool depend on.
+    checkpoint_hashes: hash of the content of each checkpoint, by its name.
+    tool_versions: hash of what the results of each tool depend on, by the tool's name.
     limits: of tool calls.
     versions: of the software; recorded, not compared.
   """
@@ -56,12 +56,18 @@ class EvaluationPlan:
   versions: Mapping[str, str]
 
   def __post_init__(self):
-    if self.limit is not None and self.limit < 1:
-      raise UserError(f'--limit must be at least 1, not {self.limit}')
+    for option, values in (('--tasks', self.tasks), ('--arms', self.arms)):
+      names = [value.name for value in values]
+      if not names:
+        raise UserError(f'{option} is empty')
+      if repeated := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        raise UserError(f'{option}: {repeated[0]} occurs twice')
+    if self.limit is not None and (type(self.limit) is not int or self.limit < 1):
+      raise UserError(f'--limit must be at least 1, not {self.limit!r}')
     if not (self.data_dir.startswith(TFDS) or pathlib.Path(self.data_dir).is_dir()
             or not any(task.how_to_get for task in self.tasks)):
       raise UserError(f'--data_dir: there is no folder {self.data_dir}')
-    for name, instead in _DECIDED.items():
+    for name, instead in _FIXED_FIELDS.items():
       if getattr(self.generation, name) != getattr(GenerationConfig(), name):
         raise UserError(f'GenerationConfig.{name} has no effect on an evaluation; use {instead}')
 
@@ -77,10 +83,10 @@ class EvaluationPlan:
     if isinstance(task, PerplexityTask):
       return {**model, 'window_tokens': self.config.window_tokens,
               'stride_tokens': self.config.stride_tokens}
-    how = dataclasses.asdict(generation_config(task, arm, self.generation, self.config))
+    generation = dataclasses.asdict(generation_config(task, arm, self.generation, self.config))
     if not arm.calls:
-      return {**model, 'generation': how}
-    names = self.tools_of(task, arm)
-    return {**model, 'generation': how, 'tools': {name: self.tool_versions[name] for name in names},
+      return {**model, 'generation': generation}
+    tools = {name: self.tool_versions[name] for name in self.tools_of(task, arm)}
+    return {**model, 'generation': generation, 'tools': tools,
             'limits': dict(self.limits), 'syntax': dataclasses.asdict(self.syntax),
             'calendar_date': self.config.calendar_date}

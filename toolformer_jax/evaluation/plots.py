@@ -1,4 +1,4 @@
-"""Figures of an evaluation: bars with intervals, as PNG and PDF. Needs matplotlib."""
+"""Bar charts of an evaluation with confidence intervals, as PNG and PDF. Needs matplotlib."""
 
 import pathlib
 from collections.abc import Sequence
@@ -8,32 +8,33 @@ import matplotlib.figure
 from toolformer_jax.evaluation.arms import TITLES
 from toolformer_jax.evaluation.plan import EvaluationPlan
 from toolformer_jax.evaluation.scores import PERPLEXITY, Score
+from toolformer_jax.evaluation.task import Task
 
 _COLOURS = {'base': '#9aa5b1', 'cc': '#c9b458', 'disabled': '#6c8ebf', 'toolformer': '#b85450'}
 
 
 def draw(plan: EvaluationPlan, scores: Sequence[Score], folder: pathlib.Path) -> list[pathlib.Path]:
-  """Draws a figure for each task into `folder`; returns the files."""
+  """Draws a chart of each task into `folder`; returns the files."""
   folder.mkdir(parents=True, exist_ok=True)
   files = []
   for task in plan.tasks:
-    some = [score for score in scores if score.task == task.name]
-    if some:
-      files += save(_bars(task.title_of, task.title, some), folder / task.name)
+    of_task = [score for score in scores if score.task == task.name]
+    if of_task:
+      files += save(_bars(task, of_task), folder / task.name)
   return files
 
 
 def save(figure: matplotlib.figure.Figure, path: pathlib.Path) -> list[pathlib.Path]:
-  """Writes a figure beside `path`; returns the files."""
+  """Writes a figure to `path` with the suffixes .png and .pdf; returns the files."""
   files = [path.with_suffix(suffix) for suffix in ('.png', '.pdf')]
   for file in files:
-    # Without a date, so that the same figure is the same file.
+    # Without a date, so that equal figures are equal files.
     metadata = {'CreationDate': None} if file.suffix == '.pdf' else None
     figure.savefig(file, dpi=150, bbox_inches='tight', metadata=metadata)
   return files
 
 
-def _bars(title_of, title: str, scores: Sequence[Score]) -> matplotlib.figure.Figure:
+def _bars(task: Task, scores: Sequence[Score]) -> matplotlib.figure.Figure:
   groups = list(dict.fromkeys(score.group for score in scores))
   arms = list(dict.fromkeys(score.arm for score in scores))
   figure = matplotlib.figure.Figure(figsize=(1.8 + 1.2 * len(groups), 3.2))
@@ -41,14 +42,14 @@ def _bars(title_of, title: str, scores: Sequence[Score]) -> matplotlib.figure.Fi
   width = 0.8 / len(arms)
   for score in scores:
     x = groups.index(score.group) + (arms.index(score.arm) - (len(arms) - 1) / 2) * width
-    # Rounding may leave a figure a little outside of its interval.
+    # Rounding may leave a score slightly outside of its interval.
     whiskers = [[max(0.0, score.value - score.low)], [max(0.0, score.high - score.value)]]
     axes.bar(x, score.value, width, color=_COLOURS[score.arm], yerr=whiskers, capsize=2)
   for arm in arms:
     axes.bar(0, 0, 0, color=_COLOURS[arm], label=TITLES[arm])
-  axes.set_xticks(range(len(groups)), [title_of(group) for group in groups])
-  axes.set_ylabel('perplexity' if scores[0].measure == PERPLEXITY else '% right')
-  axes.set_title(title)
+  axes.set_xticks(range(len(groups)), [task.title_of(group) for group in groups])
+  axes.set_ylabel('perplexity' if scores[0].metric == PERPLEXITY else '% correct')
+  axes.set_title(task.title)
   axes.legend(fontsize='small')
   axes.spines[['top', 'right']].set_visible(False)
   return figure

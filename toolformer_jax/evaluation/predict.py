@@ -1,6 +1,7 @@
-"""What a model says to questions, and how likely it finds texts: the records of an evaluation."""
+"""Predictions of a model for questions, and its log-probabilities of texts."""
 
 import dataclasses
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from toolformer_jax.calls import CallSyntax
+from toolformer_jax.data.content_hash import stable_hash
+from toolformer_jax.errors import UserError
 from toolformer_jax.evaluation.arms import Arm
 from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.evaluation.task import Question, QuestionTask, Text
@@ -23,14 +26,15 @@ from toolformer_jax.tools.executor import Executor
 
 @dataclass(frozen=True)
 class Prediction:
-  """A question and what was made of it.
+  """A question, and the continuation that a model generated for it.
 
   Attributes:
     id, group, prompt, answers: of the question.
     text: the continuation with its calls.
-    prediction: the continuation without them: what is judged.
-    calls: {tool, argument, result, failure} of each; one without a result was taken back.
+    prediction: the continuation without them, which is compared with the answers.
+    calls: {tool, argument, result, failure} of each; one without a result is not in the text.
     failure: why there is no continuation, if so.
+    date: the date that the calendar returned; None in records of earlier versions.
   """
 
   id: str
@@ -41,16 +45,38 @@ class Prediction:
   prediction: str = ''
   calls: tuple[dict[str, Any], ...] = ()
   failure: str | None = None
+  date: str | None = None
+
+  def is_of(self, question: Question, default_date: str) -> bool:
+    """Returns whether the same question was asked, on the same date."""
+    return ((self.prompt, self.answers) == (question.prompt, question.answers)
+            and self.date in (None, question.date or default_date))
 
 
 @dataclass(frozen=True)
-class TextScore:
-  """How likely a text is: the sum of its tokens' natural log-probabilities, and how many count."""
+class TextLogprob:
+  """The log-probability of a text.
+
+  Attributes:
+    id, group: of the text.
+    logprob: sum of the natural log-probabilities of its tokens.
+    tokens: number of tokens that have a log-probability.
+    sha256: of the text; '' in records of earlier versions.
+  """
 
   id: str
   group: str
   logprob: float
   tokens: int
+  sha256: str = ''
+
+  def is_of(self, text: Text) -> bool:
+    """Returns whether the same text was scored."""
+    return self.sha256 in ('', _sha256(text.text))
+
+
+def _sha256(text: str) -> str:
+  return hashlib.sha256(text.encode()).hexdigest()
 
 
 def generation_config(task: QuestionTask, arm: Arm, generation: GenerationConfig,
@@ -58,78 +84,91 @@ def generation_config(task: QuestionTask, arm: Arm, generation: GenerationConfig
   """Returns how `arm` continues the questions of `task`: the task decides where texts end."""
   return dataclasses.replace(
       generation, disable_tools=arm.disabled,
-      min_tokens=config.min_tokens, max_words=task.rule.max_words,
-      max_tokens=task.rule.max_tokens(config))
+      min_tokens=config.min_tokens, max_words=task.matcher.max_words,
+      max_tokens=task.matcher.max_tokens(config))
 
 
 def predict(
     model: LanguageModel, questions: Sequence[Question], *, config: GenerationConfig,
-    engine_config: EngineConfig, syntax: CallSyntax, executor: Executor | None = None,
-    tool_names: Sequence[str] = (), contexts: Sequence[Context] | None = None,
-    seeds: Sequence[int] | None = None,
+    engine_config: EngineConfig, syntax: CallSyntax, calendar_date: str,
+    executor: Executor | None = None, tool_names: Sequence[str] = (),
 ) -> list[Prediction]:
-  """Returns what `model` predicts; a prompt that is too long for it is a failure.
+  """Returns the predictions of `model`; a prompt that is too long for it is a failure.
+
+  A prediction depends on nothing but its question: not on the others, nor on their order.
 
   Args:
     model: the model.
-    questions: what is asked.
+    questions: what to answer.
     config, engine_config: how to decode, see `generation_config`.
     syntax: how calls are spelled.
+    calendar_date: ISO date that the calendar returns for questions without a date.
     executor: runs the tools; None where no tool may be called.
     tool_names: the tools of the executor that may be called.
-    contexts: what tools may know about each question.
-    seeds: of each question's samples.
+
+  Raises:
+    UserError: no prompt can fit the model, or there is not enough memory.
   """
-  contexts = [Context()] * len(questions) if contexts is None else contexts
-  seeds = range(config.seed, config.seed + len(questions)) if seeds is None else seeds
+  contexts = [Context(question.id, date=question.date or calendar_date) for question in questions]
   prompts = [model.tokenizer.encode(question.prompt) for question in questions]
   # The start token and one more, so that a whole continuation fits without a call.
-  room = model.config.max_positions - config.max_tokens - 2
-  fitting = [i for i, prompt in enumerate(prompts) if len(prompt) <= room]
+  max_prompt_tokens = model.config.max_positions - config.max_tokens - 2
+  if max_prompt_tokens < 1:
+    raise UserError(f'continuations of {config.max_tokens} tokens leave no room for a prompt in '
+                    f'{model.config.max_positions} positions, all that the model has; lower '
+                    'EvaluationConfig.number_tokens or tokens_per_word')
+  fitting = [i for i, prompt in enumerate(prompts) if len(prompt) <= max_prompt_tokens]
   generated = generate(
       model, [prompts[i] for i in fitting], config=config, engine_config=engine_config,
       executor=executor, tool_names=tool_names, contexts=[contexts[i] for i in fitting],
-      syntax=syntax, seeds=[seeds[i] for i in fitting])
-  by_place = dict(zip(fitting, generated, strict=True))
-  return [_prediction(question, by_place.get(i), len(prompt), syntax, tool_names)
-          for i, (question, prompt) in enumerate(zip(questions, prompts, strict=True))]
+      syntax=syntax, seeds=[_sampling_seed(config.seed, questions[i]) for i in fitting])
+  by_index = dict(zip(fitting, generated, strict=True))
+  return [_prediction(question, context.date, by_index.get(i), len(prompt), syntax, tool_names)
+          for i, (question, context, prompt)
+          in enumerate(zip(questions, contexts, prompts, strict=True))]
 
 
-def _prediction(question: Question, generated: GeneratedText | None, tokens: int,
+def _sampling_seed(seed: int, question: Question) -> int:
+  """Returns a seed that depends on the question alone: neither chunks nor limits change it."""
+  return int.from_bytes(stable_hash(seed, question.id)[:4], 'little')
+
+
+def _prediction(question: Question, date: str, generated: GeneratedText | None, prompt_tokens: int,
                 syntax: CallSyntax, tool_names: Sequence[str]) -> Prediction:
-  asked = Prediction(question.id, question.group, question.prompt, question.answers)
+  record = Prediction(question.id, question.group, question.prompt, question.answers, date=date)
   if generated is None:
-    return dataclasses.replace(asked, failure=f'the prompt has {tokens} tokens, too many')
+    return dataclasses.replace(record, failure=f'the prompt has {prompt_tokens} tokens, too many')
   calls = tuple({'tool': made.call.name, 'argument': made.call.argument,
                  'result': made.call.result, 'failure': made.failure} for made in generated.calls)
   plain = syntax.remove(generated.text, tool_names) if calls else generated.text
-  return dataclasses.replace(asked, text=generated.text, prediction=plain, calls=calls)
+  return dataclasses.replace(record, text=generated.text, prediction=plain, calls=calls)
 
 
-def score_texts(model: LanguageModel, texts: Sequence[Text],
-                settings: EvaluationConfig) -> list[TextScore]:
-  """Returns how likely `model` finds `texts`, in windows where they are longer than one.
+def text_logprobs(model: LanguageModel, texts: Sequence[Text], config: EvaluationConfig
+                  ) -> list[TextLogprob]:
+  """Returns the log-probability of each text, computed in windows where it is longer than one.
 
   Calls play no part: with tools disabled a perplexity is the plain one (paper, footnote 8).
   """
   ids = [tuple(model.tokenizer.encode(text.text)) for text in texts]
-  window = min(settings.window_tokens, model.config.max_positions - 1)  # and the start token
-  windows = [windows_of(tokens, window, min(settings.stride_tokens, window)) for tokens in ids]
-  logprobs = iter(score(model, [request for some in windows for request in some]))
-  scores = []
-  for text, some in zip(texts, windows, strict=True):
-    values = np.concatenate([next(logprobs) for _ in some] or [np.zeros(0)])
-    known = values[~np.isnan(values)].tolist()  # without a start token the first has none
-    scores.append(TextScore(text.id, text.group, math.fsum(known), len(known)))
-  return scores
+  window = min(config.window_tokens, model.config.max_positions - 1)  # and the start token
+  requests = [rolling_windows(tokens, window, min(config.stride_tokens, window)) for tokens in ids]
+  logprobs = iter(score(model, [request for windows in requests for request in windows]))
+  records = []
+  for text, windows in zip(texts, requests, strict=True):
+    values = np.concatenate([next(logprobs) for _ in windows] or [np.zeros(0)])
+    values = values[~np.isnan(values)].tolist()  # without a start token the first one has none
+    records.append(TextLogprob(text.id, text.group, math.fsum(values), len(values),
+                               _sha256(text.text)))
+  return records
 
 
-def windows_of(tokens: tuple[int, ...], window: int, stride: int) -> list[ScoreRequest]:
-  """Returns requests for the score of every token, in the first window that it is in."""
-  requests, done = [], 0
+def rolling_windows(tokens: tuple[int, ...], window: int, stride: int) -> list[ScoreRequest]:
+  """Returns requests that score every token once, in the first window that contains it."""
+  requests, num_scored = [], 0
   for start in range(0, len(tokens), stride):
-    if done < len(tokens):
-      some = tokens[start:start + window]
-      requests.append(ScoreRequest((), some, tuple(range(done - start, len(some)))))
-      done = start + len(some)
+    if num_scored < len(tokens):
+      text = tokens[start:start + window]
+      requests.append(ScoreRequest((), text, tuple(range(num_scored - start, len(text)))))
+      num_scored = start + len(text)
   return requests

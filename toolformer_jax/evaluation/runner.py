@@ -1,7 +1,7 @@
-"""Evaluates every arm on every task: computes the predictions that are missing, and judges all.
+"""Runs every arm on every task: computes the predictions that are not cached, and scores all.
 
-A task without data is skipped with the reason. If one arm or task crashes, the others are evaluated
-all the same.
+A task without data is skipped with the reason. If one arm on one task crashes, the others are
+evaluated nevertheless.
 """
 
 import contextlib
@@ -12,84 +12,40 @@ import pathlib
 import tempfile
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-from toolformer_jax.data.content_hash import stable_hash
 from toolformer_jax.errors import UserError
 from toolformer_jax.evaluation import tables
 from toolformer_jax.evaluation.answer_matching import FirstNumber
 from toolformer_jax.evaluation.arms import Arm
-from toolformer_jax.evaluation.files import MissingData
+from toolformer_jax.evaluation.files import MissingDataError
 from toolformer_jax.evaluation.plan import EvaluationPlan
 from toolformer_jax.evaluation.predict import (
   Prediction,
-  TextScore,
+  TextLogprob,
   generation_config,
   predict,
-  score_texts,
+  text_logprobs,
 )
-from toolformer_jax.evaluation.prediction_cache import PredictionCache, Record, missing, write_lines
-from toolformer_jax.evaluation.reading import read_items
+from toolformer_jax.evaluation.prediction_cache import PredictionCache, Record, write_lines
+from toolformer_jax.evaluation.result import EvaluationResult
 from toolformer_jax.evaluation.scores import (
-  Difference,
-  Score,
-  breakdown,
-  differences,
-  judged,
-  scores,
+  aggregate_scores,
+  error_breakdown,
+  paired_differences,
+  score_predictions,
 )
-from toolformer_jax.evaluation.task import PerplexityTask, Question, QuestionTask, Task, Text
+from toolformer_jax.evaluation.task import Example, PerplexityTask, QuestionTask, Task
+from toolformer_jax.evaluation.tasks import load_examples
 from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.runtime.progress import Progress
 from toolformer_jax.runtime.run_dir import LockedFolder, whole_file, write_json
-from toolformer_jax.tools.base import Context
 from toolformer_jax.tools.executor import Executor
 
 log = logging.getLogger(__name__)
 
-_QUESTIONS, _TEXTS = 256, 16  # whose records are computed and written together
-
-
-@dataclass
-class EvaluationResult:
-  """The outcome of an evaluation.
-
-  Attributes:
-    scores, differences: the figures.
-    breakdowns: of word problems, by task: how many answers of Toolformer had which outcome.
-    notes: what a reader of the scores has to know about single predictions.
-    skipped: why tasks were not evaluated, by name.
-    failed: why an arm on a task, or the reading of a task, failed: by `task/arm` or `task`.
-    predictions: the judged predictions of each `task.arm`, as JSON objects.
-    report: all tables in Markdown.
-  """
-
-  scores: list[Score] = field(default_factory=list)
-  differences: list[Difference] = field(default_factory=list)
-  breakdowns: dict[str, dict[str, int]] = field(default_factory=dict)
-  notes: list[str] = field(default_factory=list)
-  skipped: dict[str, str] = field(default_factory=dict)
-  failed: dict[str, str] = field(default_factory=dict)
-  predictions: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-  report: str = ''
-
-  def to_dict(self) -> dict[str, Any]:
-    """Returns everything but predictions and report as JSON."""
-    return {name: value for name, value in dataclasses.asdict(self).items()
-            if name not in ('predictions', 'report')}
-
-  def to_records(self) -> list[dict[str, Any]]:
-    """Returns the scores as a list of dicts, for a data frame."""
-    return [dataclasses.asdict(score) for score in self.scores]
-
-  def raise_failures(self) -> None:
-    """Raises UserError if anything failed, or nothing was evaluated."""
-    if self.failed:
-      raise UserError(f'{len(self.failed)} failed: ' + '; '.join(
-          f'{name}: {reason}' for name, reason in self.failed.items()))
-    if not self.scores:
-      raise UserError('nothing was evaluated: ' + '; '.join(self.skipped.values()))
+# Examples whose records are computed and written together.
+_QUESTIONS_PER_CHUNK, _TEXTS_PER_CHUNK = 256, 16
 
 
 def evaluate(
@@ -97,15 +53,15 @@ def evaluate(
     open_executor: Callable[[], contextlib.AbstractContextManager[Executor]],
     output_dir: pathlib.Path | None = None,
 ) -> EvaluationResult:
-  """Evaluates `plan`.
+  """Runs an evaluation.
 
   Args:
-    plan: what is done.
-    load_model: returns the model of a checkpoint; called once for each, if anything is missing.
-    open_executor: opens the tools; called at most once, if there are calls to make.
-    output_dir: gets report.md, tables.tex, plots/, summary.json, and the judged predictions in
-      predictions/<task>.<arm>.jsonl. Predictions that it holds are not computed again. None: no
-      file stays.
+    plan: what is evaluated, and how.
+    load_model: returns the model of a checkpoint; called once for each that has to predict.
+    open_executor: opens the tools; called at most once, if tools may be called.
+    output_dir: for report.md, tables.tex, plots/, summary.json, and the scored predictions in
+      predictions/<task>.<arm>.jsonl. Predictions that it holds are not computed again. None: all
+      files are deleted at the end.
 
   Raises:
     UserError: the folder holds predictions of another configuration, or a model or a tool cannot
@@ -117,12 +73,12 @@ def evaluate(
     else:
       folder = output_dir
     stack.enter_context(LockedFolder(folder, {'made by': 'evaluate'}, dict(plan.versions)))
-    result = _Evaluation(plan, folder, load_model, open_executor).run()
+    result = _Runner(plan, folder, load_model, open_executor).run()
     _write_report(plan, result, folder)
   return result
 
 
-class _Evaluation:
+class _Runner:
   """One evaluation: its folder, and the model and the tools, which are loaded when needed."""
 
   def __init__(self, plan: EvaluationPlan, folder: pathlib.Path,
@@ -131,21 +87,21 @@ class _Evaluation:
     self.plan, self.folder = plan, folder
     self.result = EvaluationResult()
     self._load_model, self._open_executor = load_model, open_executor
-    self._executor: Executor | None = None
+    self._opened_executor: Executor | None = None
     self._loaded: tuple[str, LanguageModel] | None = None
     self._stack = contextlib.ExitStack()
 
   def run(self) -> EvaluationResult:
-    """Computes what is missing, then judges everything."""
-    items = self._read_tasks()
-    tasks = [task for task in self.plan.tasks if task.name in items]
+    """Computes the records that are not cached, then scores all."""
+    examples = self._load_examples()
+    tasks = [task for task in self.plan.tasks if task.name in examples]
     with self._stack:
       for checkpoint in dict.fromkeys(arm.checkpoint for arm in self.plan.arms):
         for arm in self.plan.arms:
           for task in tasks if arm.checkpoint == checkpoint else ():
-            self._guarded(task, arm, items[task.name])
+            self._compute_or_note_failure(task, arm, examples[task.name])
     for task in tasks:
-      self._judge(task, items[task.name])
+      self._score_task(task, examples[task.name])
     return self.result
 
   def _model(self, checkpoint: str) -> LanguageModel:
@@ -155,28 +111,29 @@ class _Evaluation:
       self._loaded = checkpoint, self._load_model(checkpoint)
     return self._loaded[1]
 
-  def _tools(self) -> Executor:
-    if self._executor is None:
-      self._executor = self._stack.enter_context(self._open_executor())
-    return self._executor
+  def _executor(self) -> Executor:
+    if self._opened_executor is None:
+      self._opened_executor = self._stack.enter_context(self._open_executor())
+    return self._opened_executor
 
-  def _read_tasks(self) -> dict[str, list[Question] | list[Text]]:
-    items = {}
-    for task in self.plan.tasks:
+  def _load_examples(self) -> dict[str, Sequence[Example]]:
+    """Returns the examples of each task whose data are there, by the task's name."""
+    examples, plan = {}, self.plan
+    for task in plan.tasks:
       try:
-        items[task.name] = read_items(task, self.plan.data_dir, self.plan.config, self.plan.limit)
-      except MissingData as error:
+        examples[task.name] = load_examples(task, plan.data_dir, plan.config, plan.limit)
+      except MissingDataError as error:
         self.result.skipped[task.name] = str(error)
       except UserError as error:
         self.result.failed[task.name] = str(error)
-    return items
+    return examples
 
-  def _guarded(self, task: Task, arm: Arm, items: Sequence[Question] | Sequence[Text]) -> None:
-    """Computes the records of an arm on a task; a crash is noted, with its traceback in errors/."""
+  def _compute_or_note_failure(self, task: Task, arm: Arm, examples: Sequence[Example]) -> None:
+    """Computes the records of an arm on a task; the traceback of a crash goes to errors/."""
     try:
-      self._compute_missing(task, arm, items)
+      self._compute(task, arm, examples)
     except UserError:
-      raise  # of a folder, a model or a tool: the other tasks would meet it as well
+      raise  # about a folder, a model or a tool: the other tasks would meet it as well
     except Exception as error:
       path = self.folder / 'errors' / f'{task.name}.{arm.name}.txt'
       path.parent.mkdir(parents=True, exist_ok=True)
@@ -185,71 +142,84 @@ class _Evaluation:
       self.result.failed[name] = f'{type(error).__name__}: {error} (see {path})'
       log.warning('%s failed: %s', name, self.result.failed[name])
 
-  def _compute_missing(self, task: Task, arm: Arm, items: Sequence[Question] | Sequence[Text]
-                       ) -> None:
-    """Computes the records that the cache of an arm on a task lacks."""
-    of_texts = isinstance(task, PerplexityTask)
-    if of_texts and arm.calls:
+  def _compute(self, task: Task, arm: Arm, examples: Sequence[Example]) -> None:
+    """Computes the records of an arm on a task that are not cached."""
+    is_perplexity = isinstance(task, PerplexityTask)
+    if is_perplexity and arm.calls:
       return
-    size, unit = (_TEXTS, 'texts') if of_texts else (_QUESTIONS, 'questions')
+    size, unit = ((_TEXTS_PER_CHUNK, 'texts') if is_perplexity
+                  else (_QUESTIONS_PER_CHUNK, 'questions'))
     with self._cache(task, arm) as cache:
-      todo = missing(items, cache.records(_record_type(task)))
-      with Progress(f'{task.name}, {arm.name}', len(items), unit, len(items) - len(todo)) as bar:
-        for first in range(0, len(todo), size):
-          some = todo[first:first + size]
-          cache.add(self._records(task, arm, some))
-          bar.advance(len(some))
+      uncached = self._uncached(examples, cache.records(_record_type(task)))
+      with Progress(f'{task.name}, {arm.name}', len(examples), unit,
+                    len(examples) - len(uncached)) as progress:
+        for start in range(0, len(uncached), size):
+          chunk = uncached[start:start + size]
+          cache.add(self._records(task, arm, chunk))
+          progress.advance(len(chunk))
 
-  def _records(self, task: Task, arm: Arm, some: Sequence[Question] | Sequence[Text]
-               ) -> list[Record]:
+  def _records(self, task: Task, arm: Arm, chunk: Sequence[Example]) -> list[Record]:
     plan, model = self.plan, self._model(arm.checkpoint)
     if isinstance(task, PerplexityTask):
-      return score_texts(model, some, plan.config)
-    names = plan.tools_of(task, arm)
-    date, seed = plan.config.calendar_date, plan.generation.seed
+      return text_logprobs(model, chunk, plan.config)
+    tool_names = plan.tools_of(task, arm)
     return predict(
-        model, some, config=generation_config(task, arm, plan.generation, plan.config),
-        engine_config=plan.engine, syntax=plan.syntax, executor=self._tools() if names else None,
-        tool_names=names,
-        contexts=[Context(question.id, date=question.date or date) for question in some],
-        # Of the question alone: chunks and limits must not change a sample.
-        seeds=[int.from_bytes(stable_hash(seed, question.id)[:4], 'little') for question in some])
+        model, chunk, config=generation_config(task, arm, plan.generation, plan.config),
+        engine_config=plan.engine, syntax=plan.syntax, calendar_date=plan.config.calendar_date,
+        executor=self._executor() if tool_names else None, tool_names=tool_names)
 
   def _cache(self, task: Task, arm: Arm) -> PredictionCache:
     return PredictionCache(self.folder / 'work' / task.name / arm.name,
                            self.plan.depends_on(task, arm), dict(self.plan.versions))
 
-  def _judge(self, task: Task, items: Sequence[Question] | Sequence[Text]) -> None:
-    """Judges the records of all arms that have those of all `items`."""
+  def _uncached(self, examples: Sequence[Example], records: dict[str, Record]) -> list[Example]:
+    """Returns the examples without a record.
+
+    Raises:
+      UserError: a record is of another question or text with the same id.
+    """
+    for example in examples:
+      record = records.get(example.id)
+      if isinstance(record, Prediction):
+        is_same = record.is_of(example, self.plan.config.calendar_date)
+      else:
+        is_same = record is None or record.is_of(example)
+      if not is_same:
+        raise UserError(f'{example.id} is not the one in the output folder: the data have '
+                        'changed; choose another --output_dir, or the old data')
+    return [example for example in examples if example.id not in records]
+
+  def _score_task(self, task: Task, examples: Sequence[Example]) -> None:
+    """Scores the arms that have a record of every example."""
     by_arm = {}
     for arm in self.plan.arms:
       if isinstance(task, PerplexityTask) and arm.calls:
         continue
       with self._cache(task, arm) as cache:
-        found = cache.records(_record_type(task))
-      if not missing(items, found):  # else it has failed
-        by_arm[arm.name] = self._judge_arm(task, arm, [found[item.id] for item in items])
-    self.result.differences += differences(task, by_arm, self.plan.config)
-    if 'toolformer' in by_arm and isinstance(getattr(task, 'rule', None), FirstNumber):
-      self.result.breakdowns[task.name] = breakdown(by_arm['toolformer'], self.plan.config)
+        records = cache.records(_record_type(task))
+      if not self._uncached(examples, records):  # else it has failed
+        by_arm[arm.name] = self._score_arm(task, arm, [records[example.id] for example in examples])
+    self.result.differences += paired_differences(task, by_arm, self.plan.config)
+    if 'toolformer' in by_arm and isinstance(getattr(task, 'matcher', None), FirstNumber):
+      self.result.breakdowns[task.name] = error_breakdown(by_arm['toolformer'], self.plan.config)
 
-  def _judge_arm(self, task: Task, arm: Arm, records: list[Record]) -> list[dict[str, Any]]:
-    """Returns the judged records of one arm, writes them, and adds their scores."""
-    found = (judged(task, records, self.plan.config) if isinstance(task, QuestionTask)
-             else list(map(dataclasses.asdict, records)))
-    if failures := sum(record.get('failure') is not None for record in found):
-      self.result.notes.append(f'{task.title}, {arm.name}: {failures} prompts are too long for the '
-                               'model and count as wrong.')
+  def _score_arm(self, task: Task, arm: Arm, records: list[Record]) -> list[dict[str, Any]]:
+    """Returns the scored records of one arm, writes them, and adds their scores."""
+    scored = (score_predictions(task, records, self.plan.config) if isinstance(task, QuestionTask)
+              else list(map(dataclasses.asdict, records)))
+    if too_long := sum(record.get('failure') is not None for record in scored):
+      self.result.notes.append(f'{task.title}, {arm.name}: {too_long} of {len(scored)} prompts are '
+                               'too long for the model and count as wrong.')
     path = self.folder / 'predictions' / f'{task.name}.{arm.name}.jsonl'
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_lines(path, found)
-    self.result.predictions[f'{task.name}.{arm.name}'] = found
-    self.result.scores += scores(task, arm, found, self.plan.config)
-    return found
+    write_lines(path, scored)
+    self.result.predictions[f'{task.name}.{arm.name}'] = scored
+    self.result.scores += aggregate_scores(task, arm, scored, self.plan.config)
+    return scored
 
 
 def _record_type(task: Task) -> type[Record]:
-  return TextScore if isinstance(task, PerplexityTask) else Prediction
+  return TextLogprob if isinstance(task, PerplexityTask) else Prediction
 
 
 def _write_report(plan: EvaluationPlan, result: EvaluationResult, folder: pathlib.Path) -> None:
@@ -260,7 +230,7 @@ def _write_report(plan: EvaluationPlan, result: EvaluationResult, folder: pathli
       'arms': {arm.name: {'checkpoint': arm.checkpoint,
                           'sha256': plan.checkpoint_hashes[arm.checkpoint]} for arm in plan.arms},
       'limit': plan.limit, 'tools': list(plan.tool_names),
-      'rules': {task.name: str(getattr(task, 'rule', 'perplexity')) for task in plan.tasks},
+      'matchers': {task.name: str(getattr(task, 'matcher', 'perplexity')) for task in plan.tasks},
       'settings': dataclasses.asdict(plan.config),
       'generation': dataclasses.asdict(plan.generation)})
   latex = tables.latex(tables.score_rows(plan, result.scores))

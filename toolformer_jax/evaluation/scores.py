@@ -1,14 +1,16 @@
-"""Scores with their intervals, and how often tools were used: records in, figures out."""
+"""Scores with confidence intervals and tool use, from the predictions of an evaluation."""
 
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from toolformer_jax.evaluation import statistics
-from toolformer_jax.evaluation.answer_matching import numbers
+from toolformer_jax.data.numbers import find_numbers
+from toolformer_jax.evaluation import confidence_intervals
+from toolformer_jax.evaluation.answer_matching import first_number
 from toolformer_jax.evaluation.arms import Arm
 from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.evaluation.predict import Prediction
@@ -19,23 +21,23 @@ ACCURACY, PERPLEXITY = 'accuracy', 'perplexity'
 
 @dataclass(frozen=True)
 class Score:
-  """A figure of a table, with its interval of 95%.
+  """A metric of one arm on a task or a group of it, with its 95% confidence interval.
 
   Attributes:
-    task, group, arm: whose; group is '' for the whole task.
-    measure: 'accuracy' in percent, or 'perplexity' of a token.
-    value, low, high: the figure and its interval.
-    count: questions or texts.
-    tool_use: percentage of the questions with a call to a tool that had a result, by tool.
-    failed_calls: percentage of the questions whose call had no result and was taken back.
-    with_call, without_call: accuracy of the questions with and without a call that had a result;
-      None if there are none.
+    task, group, arm: what was evaluated; group is '' for the whole task.
+    metric: 'accuracy' in percent, or 'perplexity' per token.
+    value, low, high: the metric, and the bounds of its interval.
+    count: number of questions or texts.
+    tool_use: percentage of the questions with a call that returned a result, by tool.
+    failed_calls: percentage of the questions with a call that returned none.
+    with_call, without_call: accuracy on the questions with and without a call that returned a
+      result; None if there are none.
   """
 
   task: str
   group: str
   arm: str
-  measure: str
+  metric: str
   value: float
   low: float
   high: float
@@ -48,7 +50,13 @@ class Score:
 
 @dataclass(frozen=True)
 class Difference:
-  """By how many percentage points `second` is better than `first` on the same questions."""
+  """Accuracy of one arm minus that of another, on the same questions.
+
+  Attributes:
+    task, group: what was evaluated; group is '' for the whole task.
+    first, second: the arms.
+    value, low, high: second minus first in percentage points, and the bounds of the 95% interval.
+  """
 
   task: str
   group: str
@@ -59,23 +67,24 @@ class Difference:
   high: float
 
 
-def judged(task: QuestionTask, predictions: Sequence[Prediction],
-           config: EvaluationConfig) -> list[dict[str, Any]]:
-  """Returns the predictions as JSON, with the part that was compared and whether it is right."""
+def score_predictions(task: QuestionTask, predictions: Sequence[Prediction],
+                      config: EvaluationConfig) -> list[dict[str, Any]]:
+  """Returns the predictions as JSON, with the part that was compared and whether it is correct."""
   records = []
   for prediction in predictions:
-    verdict = task.rule.judge(prediction.prediction, prediction.answers, config)
-    records.append({**dataclasses.asdict(prediction), 'extracted': verdict.extracted,
-                    'correct': verdict.correct})
+    match = task.matcher.match(prediction.prediction, prediction.answers, config)
+    records.append({**dataclasses.asdict(prediction), 'extracted': match.extracted,
+                    'correct': match.correct})
   return records
 
 
-def scores(task: Task, arm: Arm, records: Sequence[dict[str, Any]],
-           config: EvaluationConfig) -> list[Score]:
-  """Returns the score of the whole and, where there are several, of each part."""
+def aggregate_scores(task: Task, arm: Arm, records: Sequence[dict[str, Any]],
+                     config: EvaluationConfig) -> list[Score]:
+  """Returns the score of the whole task and, where it has several groups, of each group."""
   groups = {'': records} | _by_group(records)
-  single = _perplexity if isinstance(task, PerplexityTask) else _accuracy
-  return [single(task.name, group, arm.name, some, config) for group, some in groups.items()]
+  aggregate = _perplexity if isinstance(task, PerplexityTask) else _accuracy
+  return [aggregate(task.name, group, arm.name, members, config)
+          for group, members in groups.items()]
 
 
 def _by_group(records: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
@@ -87,79 +96,95 @@ def _by_group(records: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any
 
 def _accuracy(task: str, group: str, arm: str, records: Sequence[dict[str, Any]],
               config: EvaluationConfig) -> Score:
-  count, right = len(records), sum(record['correct'] for record in records)
-  low, high = statistics.wilson(right, count)
-  tools, failed = Counter(), 0
-  answered: dict[bool, list[bool]] = {True: [], False: []}
+  count, num_correct = len(records), sum(record['correct'] for record in records)
+  low, high = confidence_intervals.wilson(num_correct, count)
+  tool_counts, num_failed = Counter(), 0
+  with_call, without_call = [], []
   for record in records:
-    made = {call['tool'] for call in record['calls'] if call['result'] is not None}
-    tools.update(made)
-    failed += any(call['result'] is None for call in record['calls'])
-    answered[bool(made)].append(record['correct'])
+    tools = {call['tool'] for call in record['calls'] if call['result'] is not None}
+    tool_counts.update(tools)
+    num_failed += any(call['result'] is None for call in record['calls'])
+    (with_call if tools else without_call).append(record['correct'])
   return Score(
-      task, group, arm, ACCURACY, 100 * right / count, 100 * low, 100 * high, count,
-      {tool: 100 * n / count for tool, n in sorted(tools.items())}, 100 * failed / count,
-      *(100 * sum(some) / len(some) if some else None for some in answered.values()))
+      task, group, arm, ACCURACY, 100 * num_correct / count, 100 * low, 100 * high, count,
+      tool_use={tool: 100 * n / count for tool, n in sorted(tool_counts.items())},
+      failed_calls=100 * num_failed / count,
+      with_call=_percent(with_call), without_call=_percent(without_call))
+
+
+def _percent(correct: Sequence[bool]) -> float | None:
+  return 100 * sum(correct) / len(correct) if correct else None
 
 
 def _perplexity(task: str, group: str, arm: str, records: Sequence[dict[str, Any]],
                 config: EvaluationConfig) -> Score:
-  logprobs, tokens = ([record[key] for record in records] for key in ('logprob', 'tokens'))
-  low, high = statistics.perplexity_interval(
-      logprobs, tokens, samples=config.bootstrap_samples, seed=config.seed)
-  return Score(task, group, arm, PERPLEXITY, statistics.perplexity(logprobs, tokens), low, high,
+  logprobs, num_tokens = ([record[key] for record in records] for key in ('logprob', 'tokens'))
+  low, high = confidence_intervals.bootstrap_perplexity(
+      logprobs, num_tokens, samples=config.bootstrap_samples, seed=config.seed)
+  return Score(task, group, arm, PERPLEXITY, perplexity(logprobs, num_tokens), low, high,
                len(records))
 
 
-def differences(task: Task, by_arm: Mapping[str, Sequence[dict[str, Any]]],
+def perplexity(logprobs: Sequence[float], num_tokens: Sequence[int]) -> float:
+  """Returns exp(-mean log-probability of a token).
+
+  Args:
+    logprobs: sum of the natural log-probabilities of each text's tokens.
+    num_tokens: number of tokens of each text.
+  """
+  return math.exp(-math.fsum(logprobs) / max(sum(num_tokens), 1))
+
+
+def paired_differences(task: Task, by_arm: Mapping[str, Sequence[dict[str, Any]]],
                 config: EvaluationConfig) -> list[Difference]:
-  """Returns how much better Toolformer is than each other arm, on what both were asked."""
-  best = by_arm.get('toolformer')
-  if best is None or isinstance(task, PerplexityTask):
+  """Returns the accuracy of Toolformer minus that of each other arm, on their common questions."""
+  toolformer = by_arm.get('toolformer')
+  if toolformer is None or isinstance(task, PerplexityTask):
     return []
-  found = []
+  differences = []
   for arm, records in by_arm.items():
     if arm != 'toolformer':
-      others = {record['id']: record for record in records}
-      pairs = [(others[record['id']], record) for record in best if record['id'] in others]
+      by_id = {record['id']: record for record in records}
+      pairs = [(by_id[record['id']], record) for record in toolformer if record['id'] in by_id]
       groups = {'': pairs} | {group: [pair for pair in pairs if pair[1]['group'] == group]
                               for group in _by_group([second for _, second in pairs])}
-      found += [_difference(task.name, group, arm, some, config)
-                for group, some in groups.items() if some]
-  return found
+      differences += [_difference(task.name, group, arm, members, config)
+                      for group, members in groups.items() if members]
+  return differences
 
 
 def _difference(task: str, group: str, arm: str, pairs: Sequence[tuple[dict, dict]],
                 config: EvaluationConfig) -> Difference:
   first, second = ([pair[side]['correct'] for pair in pairs] for side in (0, 1))
-  low, high = statistics.paired_difference(
+  low, high = confidence_intervals.bootstrap_accuracy_difference(
       first, second, samples=config.bootstrap_samples, seed=config.seed)
   return Difference(task, group, arm, 'toolformer', 100 * (sum(second) - sum(first)) / len(pairs),
                     100 * low, 100 * high)
 
 
-# What became of word problems with a calculator.
-RIGHT, NO_CALL, NO_RESULT, WRONG_ARGUMENT, IGNORED, EXTRACTION = OUTCOMES = (
-    'right', 'no call', 'call without a result', 'wrong argument', 'right result, not used',
-    'right number, not the one that counts')
+# The outcomes of word problems with a calculator.
+CORRECT, NO_CALL, NO_RESULT, WRONG_ARGUMENT, IGNORED, EXTRACTION = OUTCOMES = (
+    'correct', 'no call', 'call without a result', 'wrong argument', 'correct result, not used',
+    'correct number, not the one that is extracted')
 
 
-def breakdown(records: Sequence[dict[str, Any]], config: EvaluationConfig) -> dict[str, int]:
-  """Returns how many of the judged predictions are of each of `OUTCOMES`."""
+def error_breakdown(records: Sequence[dict[str, Any]], config: EvaluationConfig) -> dict[str, int]:
+  """Returns how many of the scored predictions have each of `OUTCOMES`."""
   counts = Counter(_outcome(record, config) for record in records)
-  return {kind: counts[kind] for kind in OUTCOMES}
+  return {outcome: counts[outcome] for outcome in OUTCOMES}
 
 
 def _outcome(record: dict[str, Any], config: EvaluationConfig) -> str:
   if record['correct']:
-    return RIGHT
+    return CORRECT
   results = [call['result'] for call in record['calls'] if call['result'] is not None]
   if not results:
     return NO_RESULT if record['calls'] else NO_CALL
-  wanted = [value for answer in record['answers'] for value in numbers(answer)[:1]]
-  def has(text: str) -> bool:
-    tolerance = Fraction(str(config.number_tolerance))
-    return any(abs(value - other) <= tolerance for value in numbers(text) for other in wanted)
-  if has(record['prediction']):
+  answers = [number.value for number in map(first_number, record['answers']) if number]
+  tolerance = Fraction(str(config.number_tolerance))
+  def has_answer(text: str) -> bool:
+    return any(abs(number.value - answer) <= tolerance
+               for number in find_numbers(text) for answer in answers)
+  if has_answer(record['prediction']):
     return EXTRACTION
-  return IGNORED if any(map(has, results)) else WRONG_ARGUMENT
+  return IGNORED if any(map(has_answer, results)) else WRONG_ARGUMENT

@@ -1,25 +1,25 @@
-"""Benchmarks: questions whose answers a rule judges, or texts whose perplexity is measured."""
+"""Benchmarks: questions whose answers are matched, or texts whose perplexity is measured."""
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from toolformer_jax.evaluation.answer_matching import Rule
+from toolformer_jax.evaluation.answer_matching import AnswerMatcher
 from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.evaluation.files import TaskFolder
 
 
 @dataclass(frozen=True)
 class Question:
-  """A prompt and its right answers.
+  """A prompt and the answers that are accepted.
 
   Attributes:
     id: unique in its benchmark.
     prompt: the text that a model continues.
-    answers: each of them is right; the first one is the main answer.
+    answers: the accepted answers; the first one is the main answer, the others are its aliases.
     group: the part of the benchmark that has a score of its own; '' without parts.
-    date: ISO date that the calendar answers with; None for that of `EvaluationConfig`.
+    date: ISO date that the calendar returns; None for that of `EvaluationConfig`.
   """
 
   id: str
@@ -31,14 +31,21 @@ class Question:
 
 @dataclass(frozen=True)
 class Text:
-  """A text whose tokens are scored."""
+  """A text whose tokens are scored.
+
+  Attributes:
+    id: unique in its benchmark.
+    text: the text.
+    group: as of a `Question`.
+  """
 
   id: str
   text: str
   group: str = ''
 
 
-Item = TypeVar('Item', Question, Text)
+Example = Question | Text
+_Example = TypeVar('_Example', Question, Text)
 
 
 @dataclass(frozen=True)
@@ -48,9 +55,8 @@ class Task:
   Attributes:
     name: for the command line, and of its folder in `--data_dir`.
     title: for tables.
-    read: returns its questions or texts, always in the same order; the first ones are a fair
-      sample.
-    how_to_get: tells somebody who lacks its files where they are; '' if it needs none.
+    read: returns its examples, always in the same order; the first ones are a fair sample.
+    how_to_get: tells somebody who lacks its files where to get them; '' if it needs none.
     groups: (name, title) of each part that has a score of its own.
     remark: what a reader of its score has to know.
   """
@@ -72,12 +78,12 @@ class QuestionTask(Task):
   """A benchmark of questions with answers.
 
   Attributes:
-    rule: judges the predictions.
+    matcher: compares predictions with the answers.
     without_tools: tools that must not be called.
-    prompt: how its prompts look, for the report.
+    prompt: what its prompts look like, for the report.
   """
 
-  rule: Rule
+  matcher: AnswerMatcher
   without_tools: frozenset[str] = frozenset()
   prompt: str = ''
 
@@ -87,10 +93,10 @@ class PerplexityTask(Task):
   """A benchmark of texts whose perplexity is measured."""
 
 
-def interleave(groups: Iterable[Iterable[Item]]) -> Iterator[Item]:
-  """Yields the first item of each group, then the second of each, and so on.
+def interleave(groups: Iterable[Iterable[_Example]]) -> Iterator[_Example]:
+  """Yields the first example of each group, then the second of each, and so on.
 
-  Every group has its share among the first items, however few they are.
+  Any number of first examples is then divided evenly over the groups.
   """
   for row in itertools.zip_longest(*groups):
-    yield from (item for item in row if item is not None)
+    yield from (example for example in row if example is not None)

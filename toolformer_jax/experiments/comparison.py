@@ -2,9 +2,9 @@
 
 from toolformer_jax.evaluation.arms import TITLES
 from toolformer_jax.evaluation.plan import EvaluationPlan
-from toolformer_jax.evaluation.runner import EvaluationResult
+from toolformer_jax.evaluation.result import EvaluationResult
 from toolformer_jax.evaluation.scores import Difference
-from toolformer_jax.evaluation.tables import Rows, lines_of, shown
+from toolformer_jax.evaluation.tables import Rows, format_score, scored_groups
 from toolformer_jax.evaluation.task import Task
 from toolformer_jax.experiments import paper
 
@@ -24,7 +24,7 @@ def figure_rows(plan: EvaluationPlan, results: EvaluationResult) -> Rows:
       score = ours.get((task.name, group, arm.name))
       if score or arm.name in theirs:
         rows.append([_title(task, group), TITLES[arm.name], f'{score.count:,}' if score else '-',
-                     shown(score) if score else '-', _shown_or_dash(theirs.get(arm.name))])
+                     format_score(score) if score else '-', _shown_or_dash(theirs.get(arm.name))])
     rows += [[_title(task, group), larger, '', '', str(theirs[larger])]
              for larger in (paper.OPT, paper.GPT3) if larger in theirs]
   return rows
@@ -32,7 +32,7 @@ def figure_rows(plan: EvaluationPlan, results: EvaluationResult) -> Rows:
 
 def _all_lines(plan: EvaluationPlan, results: EvaluationResult) -> list[tuple[Task, str]]:
   """Returns the parts that have a figure of ours, or else of the paper."""
-  there = lines_of(plan, results.scores)
+  there = scored_groups(plan, results.scores)
   for task in plan.tasks:
     if task.name not in {one.name for one, _ in there}:
       there += [(task, group) for group in ('', *dict(task.groups)) if published(task, group)]
@@ -52,14 +52,14 @@ def finding_rows(plan: EvaluationPlan, results: EvaluationResult) -> Rows:
   """Returns the gain of tools over each other arm for each part, ours and the paper's."""
   ours = {(one.task, one.group, one.first): one for one in results.differences}
   rows = [['', 'Toolformer minus', 'ours', 'paper', 'finding']]
-  for task, group in lines_of(plan, results.differences):
+  for task, group in scored_groups(plan, results.differences):
     theirs = published(task, group)
     for arm in plan.arms:
       difference = ours.get((task.name, group, arm.name))
       if difference and arm.name in theirs and paper.TOOLFORMER in theirs:
         gain = theirs[paper.TOOLFORMER] - theirs[arm.name]
-        rows.append([_title(task, group), TITLES[arm.name], shown(difference), f'{gain:+.1f}',
-                     finding(difference, gain)])
+        rows.append([_title(task, group), TITLES[arm.name], format_score(difference),
+                     f'{gain:+.1f}', finding(difference, gain)])
   return rows
 
 

@@ -1,1 +1,1 @@
-"""The compiled engine: scoring, sampling, generation. It knows no tool and no file."""
+"""Inference: scoring, branch sampling, and generation by continuous batching."""

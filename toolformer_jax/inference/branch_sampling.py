@@ -1,9 +1,9 @@
-"""Samples many short continuations of many documents, and shares all computation that can be.
+"""Samples many short continuations of many documents, and shares computation among them.
 
 A few-shot prompt is computed once for all documents, and a document once for all of its branches.
-A branch attends to the first tokens of its document, up to its own position, and has only its few
-new tokens in a cache of its own. Branches of one position are computed once for as long as their
-tokens are the same. Sharing is exact: a branch's tokens are those of a plain forward pass.
+A branch attends to the first tokens of its document, up to its own position, and caches only its
+own few tokens. Branches of one position are computed once as long as their tokens are the same.
+Sharing is exact: the tokens of a branch are those of a plain forward pass.
 """
 
 import functools
@@ -16,8 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from toolformer_jax.inference.batching import count_bucket
-from toolformer_jax.inference.scheduler import busy_first, column
+from toolformer_jax.inference.batching import busy_first, count_bucket, row_values
 from toolformer_jax.inference.shared_prefix import PrefilledDocuments
 from toolformer_jax.inference.token_sampling import sample
 from toolformer_jax.models.decoder import Decoder
@@ -37,7 +36,7 @@ class Branch:
   Attributes:
     document: index of the document.
     visible: the branch follows the first `visible` tokens of the document.
-    seed: decides its random choices, whatever else is sampled.
+    seed: of its samples, which do not depend on other branches.
   """
 
   document: int
@@ -52,10 +51,10 @@ class BranchConfig:
   Attributes:
     opening: ids that every branch begins with.
     first_allowed_V: bool, the ids that may follow the opening.
-    max_tokens: longest continuation after the opening.
-    temperature: 0 for greedy.
-    top_p: sample from the likeliest tokens that together have this probability.
-    is_finished: tells whether a continuation, its text without the opening, is complete.
+    max_tokens: maximum number of tokens after the opening.
+    temperature: 0 for greedy decoding.
+    top_p: sample from the likeliest tokens whose probabilities add up to this.
+    is_finished: returns whether a continuation, its text without the opening, is complete.
   """
 
   opening: tuple[int, ...]
@@ -70,14 +69,14 @@ def sample_branches(
     model: LanguageModel, prefilled: PrefilledDocuments, branches: Sequence[Branch],
     config: BranchConfig, *, sampling_rows: int = 128,
 ) -> list[str | None]:
-  """Returns the continuation of each branch (text after the opening), or None if it never finished.
+  """Returns the text of each branch after the opening; None for those that do not finish.
 
   Args:
     model: the model.
     prefilled: the prompt and the documents.
     branches: what to sample.
-    config: how.
-    sampling_rows: most rows of a batch. Results do not depend on it but for rounding.
+    config: how to sample.
+    sampling_rows: maximum number of rows of a batch. Results depend on it only by rounding.
 
   Raises:
     UserError: there is not enough memory.
@@ -87,13 +86,13 @@ def sample_branches(
 
 
 class BranchRows(NamedTuple):
-  """What B rows sample next; rows without work have zeros.
+  """The inputs of a sampling step for B rows; rows without work have zeros.
 
   Attributes:
-    visible_B: how many tokens of its document a row attends to.
-    last_token_B: the id to read.
+    visible_B: number of tokens of its document that a row attends to; int32.
+    last_token_B: the id to read; int32.
     is_first_B: whether the next token is the first one after the opening; bool.
-    num_tokens_B: tokens of the branch so far; numbers the samples.
+    num_tokens_B: number of tokens of the branch so far; int32.
     seeds_BW: of the W branches that share a row; uint32.
     temperature_B, top_p_B: as in `token_sampling.sample`; float32.
   """
@@ -109,12 +108,12 @@ class BranchRows(NamedTuple):
 
 @dataclass
 class _Node:
-  """Branches of one position whose tokens so far are the same: they are computed once.
+  """Branches of one position whose tokens so far are the same, and are computed once.
 
   Attributes:
     document, visible: the position.
     branches: their indices.
-    tokens: that all of them have, the opening included.
+    tokens: the ids of all of them, including the opening.
   """
 
   document: int
@@ -124,13 +123,13 @@ class _Node:
 
   @property
   def load(self) -> int:
-    """How many rows it is likely to need once its branches differ."""
+    """Number of rows that it is likely to need once its branches differ."""
     return -(-len(self.branches) // _BRANCHES_PER_ROW)
 
 
 @dataclass
 class _Row:
-  """A row of the batch: a node, or none, and how many of its tokens are in the row's cache."""
+  """A row of the batch: its node, if any, and how many of the node's tokens are cached."""
 
   node: _Node | None = None
   num_computed_tokens: int = 0
@@ -145,16 +144,16 @@ class _Group:
 
   @property
   def load(self) -> int:
-    """How many of its rows are taken, or soon will be."""
+    """Number of its rows that are taken, or soon will be."""
     return sum(row.node.load for row in self.rows if row.node)
 
 
 class _BranchSampler:
-  """The loop on the host: fills rows with nodes, decodes, and splits nodes whose branches differ.
+  """The host loop: assigns nodes to rows, decodes, and splits nodes whose branches differ.
 
   Branches with equal tokens are one node and take one row. When their tokens differ, the row is
-  copied to a free row for each new node. A node that finds no free row waits, and reads its tokens
-  again when it gets one. A group takes nodes of its document as its rows become free, and another
+  copied to a free row for each new node. A node without a free row waits, and recomputes its tokens
+  when it gets one. A group takes nodes of its document as its rows become free, and another
   document when there are no more. At the end the groups with work move to a smaller batch.
   """
 
@@ -196,7 +195,7 @@ class _BranchSampler:
     return [row for group in self.groups for row in group.rows]
 
   def _fill(self) -> bool:
-    """Gives nodes to free rows; tells whether any row has work."""
+    """Assigns nodes to free rows; returns whether any row has work."""
     for group in self.groups:
       if not group.load and self.waiting:
         group.document = max(self.waiting, key=lambda d: (len(self.waiting[d]), -d))
@@ -212,7 +211,7 @@ class _BranchSampler:
     return any(group.load for group in self.groups)
 
   def _shrink(self, cache: KVCache) -> KVCache:
-    """Leaves a power of two of groups, where fewer are enough for those with work."""
+    """Reduces the groups to a power of two that is enough for those with work."""
     busy = [bool(group.load) for group in self.groups]
     load = sum(group.load for group in self.groups)
     needed = max(sum(busy), -(-load // self.group_rows), -(-_MIN_ROWS // self.group_rows))
@@ -226,17 +225,17 @@ class _BranchSampler:
 
   def _decode(self, documents: KVCache, cache: KVCache) -> tuple[jax.Array, KVCache]:
     """Reads the next token of every row, and samples the one after it for each of its branches."""
-    lengths_B = column(self.model, self._rows, lambda row: row.num_computed_tokens)
+    lengths_B = row_values(self.model, self._rows, lambda row: row.num_computed_tokens)
     return sample_step(
         self.model.decoder, self.model.variables, self.prefilled.prompt, documents,
         cache.with_length(lengths_B), self._branch_rows(), self.config.first_allowed_V)
 
   def _branch_rows(self) -> BranchRows:
-    """Returns what the rows sample next."""
+    """Returns the inputs of the next step."""
     rows = [row if row.node else None for row in self._rows]
-    opening, settings = len(self.config.opening), self.config
+    opening, config = len(self.config.opening), self.config
     def of(value, dtype=np.int32):
-      return column(self.model, rows, value, dtype)
+      return row_values(self.model, rows, value, dtype)
     def seeds(row):
       used = [self.branches[i].seed for i in row.node.branches] if row else []
       return used + [0] * (self.max_branches - len(used))
@@ -246,8 +245,8 @@ class _BranchSampler:
         is_first_B=of(lambda row: len(row.node.tokens) == opening, bool),
         num_tokens_B=of(lambda row: len(row.node.tokens)),
         seeds_BW=self.model.put_batch(np.array(list(map(seeds, rows)), np.uint32)),
-        temperature_B=np.full(len(rows), settings.temperature, np.float32),
-        top_p_B=np.full(len(rows), settings.top_p, np.float32))
+        temperature_B=np.full(len(rows), config.temperature, np.float32),
+        top_p_B=np.full(len(rows), config.top_p, np.float32))
 
   def _split(self, sampled_BW: np.ndarray, cache: KVCache) -> KVCache:
     """Appends the sampled tokens: ends branches, and gives those that differ rows of their own."""
@@ -262,7 +261,7 @@ class _BranchSampler:
     return self._copy(new, cache)
 
   def _successors(self, node: _Node, sampled: list[int]) -> list[_Node]:
-    """Returns the nodes that follow, one for each different token, without finished branches."""
+    """Returns the next nodes, one for each distinct token, without finished branches."""
     by_token: dict[int, list[int]] = {}
     for branch, token in zip(node.branches, sampled, strict=False):
       by_token.setdefault(token, []).append(branch)
@@ -278,7 +277,7 @@ class _BranchSampler:
     return unfinished
 
   def _copy(self, new: list[tuple[int, int, _Node]], cache: KVCache) -> KVCache:
-    """Copies rows for new nodes (row to copy, tokens in its cache, node), or lets them wait."""
+    """Copies rows for new nodes (row to copy, number of cached tokens, node), or queues them."""
     copies = []
     for source, num_computed_tokens, node in new:
       target = self._free_row(node.document)
@@ -296,7 +295,7 @@ class _BranchSampler:
     return _copy_rows(cache, from_R, to_R)
 
   def _free_row(self, document: int) -> int | None:
-    """Returns a free row that attends to `document`, or can; None if there is none."""
+    """Returns a free row of a group that has `document` or is idle; None if there is none."""
     for idle in (False, True):
       for i, group in enumerate(self.groups):
         if (not group.load) if idle else (group.load and group.document == document):
@@ -308,7 +307,7 @@ class _BranchSampler:
 
 
 def _first_nodes(branches: Sequence[Branch], opening: tuple[int, ...]) -> list[_Node]:
-  """Returns the nodes to begin with: one for each position."""
+  """Returns the initial nodes, one for each position."""
   nodes: dict[tuple[int, int], _Node] = {}
   for i, branch in enumerate(branches):
     position = (branch.document, branch.visible)
@@ -318,6 +317,7 @@ def _first_nodes(branches: Sequence[Branch], opening: tuple[int, ...]) -> list[_
 
 @functools.partial(jax.jit, donate_argnames='cache')
 def _copy_rows(cache: KVCache, from_R: jax.Array, to_R: jax.Array) -> KVCache:
+  """Returns `cache`, which is donated, with rows copied; those to rows out of range are dropped."""
   return cache.put(to_R, cache.take(from_R))
 
 
@@ -332,8 +332,8 @@ def sample_step(
     decoder, variables: the model.
     prompt: one row that all rows attend to.
     documents: a row for each group of adjacent rows, which attend to it up to `rows.visible_B`.
-    cache: the rows' own tokens; donated.
-    rows: what to sample.
+    cache: of the rows' own tokens; donated.
+    rows: inputs of the step.
     first_allowed_V: bool, the ids that may follow the opening.
   """
   B = rows.visible_B.shape[0]

@@ -1,4 +1,4 @@
-"""The decoding step of the engine: a few tokens of every row, in one compiled program."""
+"""The decoding program of the engine: a few tokens of every row per call."""
 
 import functools
 from typing import Any, NamedTuple
@@ -14,18 +14,18 @@ STEPS = 4  # tokens decoded per call of the program
 
 
 class DecodeRows(NamedTuple):
-  """What B rows decode next; rows without work have zeros.
+  """The inputs of decoding steps for B rows; rows without work have zeros.
 
   Attributes:
     pending_BA: ids that are not in the cache yet, A = STEPS + 1 of them; int32.
-    num_pending_B: how many of them, after the first, are known: they are read and not decoded.
-    may_call_B: whether a call may start here; bool.
-    forbid_call_B: whether the call's start token is forbidden elsewhere; bool.
-    top_k_api_B: a call starts where its start token is among this many likeliest tokens.
-    min_tokens_left_B: how many tokens must come before the end of the text.
-    num_tokens_B: how many tokens of the continuation are in the cache or read now.
+    num_pending_B: number of them after the first that are known, and not decoded; int32.
+    may_call_B: whether a call may start; bool.
+    forbid_call_B: whether the start token of a call is never sampled as a plain token; bool.
+    top_k_api_B: a call starts where its start token is among this many likeliest tokens; int32.
+    min_tokens_left_B: number of tokens before the end of the text may be sampled; int32.
+    num_tokens_B: number of tokens of the continuation that are cached or read now; int32.
     seed_B: of the samples; uint32.
-    temperature_B: 0 for greedy; float32.
+    temperature_B: 0 for greedy decoding; float32.
     top_p_B: probability of the nucleus; float32.
   """
 
@@ -42,7 +42,7 @@ class DecodeRows(NamedTuple):
 
 
 class SpecialTokens(NamedTuple):
-  """Ids that decoding treats in their own way.
+  """Ids with a meaning for decoding.
 
   Attributes:
     api_id: starts a call; int32 scalar.
@@ -58,10 +58,14 @@ def decode_steps(
     decoder: Decoder, variables: dict[str, Any], cache: KVCache, rows: DecodeRows,
     special: SpecialTokens,
 ) -> tuple[jax.Array, KVCache]:
-  """Returns `STEPS` tokens of every row, [B, STEPS] int32, and the cache with them.
+  """Returns the next `STEPS` tokens of every row, [B, STEPS] int32, and the cache with them.
 
-  Pending tokens are returned as they are. A call starts at most once per row. Only the lengths of
-  the donated `cache` say which of its slots are read.
+  Args:
+    decoder, variables: the model.
+    cache: of the rows; donated. Slots after a row's length are not read.
+    rows: inputs of the steps. Pending tokens are returned as they are, and at most one call starts
+      per row.
+    special: ids with a meaning.
   """
   def step(carry, xs):
     cache, last_B, may_call_B, num_tokens_B, min_tokens_left_B = carry
@@ -75,7 +79,7 @@ def decode_steps(
                        rows.top_p_B)[:, 0]
     next_B = jnp.where(starts_call_B, special.api_id, sampled_B)
     next_B = jnp.where(decodes_B, next_B, pending_B).astype(jnp.int32)
-    # Inside a call the end token only takes the call back.
+    # Inside a call the end token only removes the call.
     min_tokens_left_B = jnp.where(starts_call_B, 0, min_tokens_left_B - decodes_B)
     carry = cache, next_B, may_call_B & ~starts_call_B, num_tokens_B + 1, min_tokens_left_B
     return carry, next_B
@@ -86,14 +90,14 @@ def decode_steps(
 
 
 def _api_is_likely(logits_BV: jax.Array, rows: DecodeRows, special: SpecialTokens) -> jax.Array:
-  """Tells whether the start of a call is among the likeliest tokens, [B] (paper, section 4.2)."""
+  """Returns whether the start of a call is among the likeliest tokens, [B] (section 4.2)."""
   rank_B = (logits_BV > logits_BV[:, special.api_id, None]).sum(-1)
   return rank_B < rows.top_k_api_B
 
 
 def _plain_logits(logits_BV: jax.Array, rows: DecodeRows, special: SpecialTokens,
                   min_tokens_left_B: jax.Array) -> jax.Array:
-  """Returns the logits [B, V] without the tokens that must not be sampled."""
+  """Returns the logits [B, V], with -inf for the tokens that must not be sampled."""
   api_B = jnp.where(rows.forbid_call_B, -jnp.inf, logits_BV[:, special.api_id])
   end_BE = jnp.where(min_tokens_left_B[:, None] > 0, -jnp.inf, logits_BV[:, special.end_ids_E])
   return logits_BV.at[:, special.api_id].set(api_B).at[:, special.end_ids_E].set(end_BE)

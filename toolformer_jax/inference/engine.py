@@ -1,4 +1,4 @@
-"""Continuous batching: many requests decode at the same time, and call tools while they do.
+"""The engine: continuous batching of requests that may call tools.
 
     engine = Engine(model, EngineConfig(slots=32), executor)
     request_id = engine.add_request(prompt_ids, GenerationConfig(max_tokens=64), Context(date=...))
@@ -7,9 +7,9 @@
         ...
 
 Every request has a row of the KV cache. A row that opens a call waits for its tool while the others
-decode; the result enters the same row (paper, sections 2 and 4.2). A finished row is given to the
-next request. The host reads the tokens after every `STEPS` of them; tokens that a row has decoded
-after the arrow of a call are undone by setting the row's length.
+decode; the result is appended to the same row (paper, sections 2 and 4.2). The row of a finished
+request is given to the next one. The host reads the tokens after every `STEPS` of them; those that
+a row has decoded after the arrow of a call are dropped by setting the row's length back.
 """
 
 from collections import deque
@@ -24,7 +24,7 @@ import numpy as np
 from toolformer_jax.calls import DEFAULT_SYNTAX, Call, CallSyntax
 from toolformer_jax.errors import UserError, unknown
 from toolformer_jax.inference import prefill
-from toolformer_jax.inference.batching import count_bucket
+from toolformer_jax.inference.batching import busy_first, count_bucket, row_values
 from toolformer_jax.inference.decoding import STEPS, DecodeRows, SpecialTokens, decode_steps
 from toolformer_jax.inference.request import (
   DecodingContext,
@@ -33,7 +33,6 @@ from toolformer_jax.inference.request import (
   GenerationRequest,
   ToolCall,
 )
-from toolformer_jax.inference.scheduler import busy_first, column
 from toolformer_jax.inference.warm_up import warm_up
 from toolformer_jax.models.kv_cache import KVCache, new_cache, take_rows
 from toolformer_jax.models.language_model import LanguageModel
@@ -45,11 +44,11 @@ if TYPE_CHECKING:  # tools that read with a language model import this package
   from toolformer_jax.tools.executor import Executor, Outcome
 
 _SHRINK = 4  # the batch shrinks by this factor once only one row in four has work
-_NEW_CACHE_SLOTS = 256  # of a new cache, at most; the slots double where a text needs more
-_SHORT_RESULT = 16  # tokens of a result that decoding steps may read
-_PATIENCE_S = 0.002  # a result that comes this quickly costs its row no decoding step
+_NEW_CACHE_SLOTS = 256  # at most, of a new cache; they are doubled where a text needs more
+_MAX_SHORT_RESULT = 16  # tokens of a result that decoding steps may read
+_FAST_TOOL_S = 0.002  # a result within this time costs its row no decoding step
 _OUT_OF_MEMORY = 'lower EngineConfig.slots or GenerationConfig.max_tokens, or shorten the prompts'
-_IDLE_WAIT_S = 0.1  # how long a step waits where all rows wait for tools
+_IDLE_WAIT_S = 0.1  # maximum duration of a step in which all rows wait for tools
 
 
 @dataclass(frozen=True)
@@ -57,8 +56,10 @@ class EngineConfig:
   """The size of the engine's batch.
 
   Attributes:
-    slots: requests that decode at the same time. Results do not depend on it but for rounding.
-    max_model_len: tokens of the longest text with its prompt; 0 for the positions of the model.
+    slots: maximum number of requests that decode at the same time. Results depend on it only by
+      rounding.
+    max_model_len: maximum number of tokens of a text with its prompt; 0 for the positions of the
+      model.
     few_shapes: use few sizes of batches and caches, so that a server can compile the programs of
       all of them before it starts (`warm_up`).
   """
@@ -73,7 +74,7 @@ class EngineConfig:
 
 @dataclass(frozen=True)
 class NewText:
-  """The next piece of a request's continuation; all pieces together are the whole of it.
+  """The next piece of a request's continuation; the pieces add up to all of it.
 
   A finished call comes in pieces of its own, for which `is_call` is true.
   """
@@ -93,26 +94,26 @@ class CallStarted:
 
 @dataclass(frozen=True)
 class CallFinished:
-  """The tool of a request has answered, or failed; then the call is taken back."""
+  """The tool of a request has returned a result, or failed; then the call is removed."""
 
   request_id: int
   call: ToolCall
 
 
 @dataclass(frozen=True)
-class RequestDone:
-  """A request has ended."""
+class RequestFinished:
+  """A request has finished."""
 
   request_id: int
   output: GeneratedText
 
 
-Event = NewText | CallStarted | CallFinished | RequestDone
+Event = NewText | CallStarted | CallFinished | RequestFinished
 
 
 @dataclass
 class _Row:
-  """A row of the batch: its request, and the call whose tool runs, if there is one."""
+  """A row of the batch: its request, and the call whose tool is running, if there is one."""
 
   request: GenerationRequest
   context: 'Context | None'
@@ -121,20 +122,20 @@ class _Row:
 
 
 class Engine:
-  """Generates the texts of requests that come at any time.
+  """Generates the texts of requests, which may be added at any time.
 
-  Not safe for use by several threads at once.
+  An engine must not be used by several threads at once.
   """
 
   def __init__(self, model: LanguageModel, config: EngineConfig = EngineConfig(),
                executor: 'Executor | None' = None, *, tool_names: Sequence[str] | None = None,
                syntax: CallSyntax = DEFAULT_SYNTAX):
-    """Begins without a request.
+    """Creates an engine without requests.
 
     Args:
       model: generates the texts.
       config: size of the batch.
-      executor: runs the tools that texts may call; None for no tools.
+      executor: runs the tools; None for no tools.
       tool_names: the tools of the executor that may be called; None for all.
       syntax: how calls are spelled.
     """
@@ -155,25 +156,28 @@ class Engine:
   def add_request(self, prompt_ids: Sequence[int], params: GenerationConfig = GenerationConfig(),
                   context: 'Context | None' = None, tool_names: Collection[str] | None = None,
                   *, add_start_token: bool = True) -> int:
-    """Adds a request, which starts as soon as a row is free; returns its id.
+    """Adds a request, which starts as soon as a row is free, and returns its id.
 
     Args:
       prompt_ids: token ids.
       params: how the text is generated.
-      context: what tools may know about the text.
-      tool_names: those of the engine's tools that this text may call; None for all.
-      add_start_token: put the start token before the prompt, if the tokenizer has one.
+      context: what the tools are told about the text.
+      tool_names: the tools of the engine that this text may call; None for all.
+      add_start_token: whether the start token, if the tokenizer has one, is prepended.
 
     Raises:
-      UserError: the prompt has more tokens than the model has positions, or the engine has no such
-        tool.
-      ValueError: there is no token to continue from.
+      UserError: the prompt has more tokens than the model has positions, none at all, or an id that
+        the model does not have; or the engine has no such tool.
     """
+    request_id, vocab_size = self._num_requests, self._model.config.vocab_size
+    for token in prompt_ids:
+      if not isinstance(token, int | np.integer) or not 0 <= token < vocab_size:
+        raise UserError(f'prompt {request_id}: {token!r} is not a token id; ids are whole numbers '
+                        f'below {vocab_size}')
     start = self._model.tokenizer.start_id if add_start_token else None
-    prompt = [*([] if start is None else [start]), *prompt_ids]
-    request_id = self._num_requests
+    prompt = [*([] if start is None else [start]), *map(int, prompt_ids)]
     if not prompt:
-      raise ValueError(f'prompt {request_id} has no token to continue from')
+      raise UserError(f'prompt {request_id} has no token, and the tokenizer no start token')
     if len(prompt) > self._context.max_positions:
       raise UserError(f'prompt {request_id} has {len(prompt)} tokens, and the model only '
                       f'{self._context.max_positions} positions; shorten it')
@@ -189,9 +193,10 @@ class Engine:
     return request_id
 
   def abort(self, request_id: int) -> None:
-    """Ends a request without a result; its row is free for another one. No event follows.
+    """Ends a request without an output; no event follows, and its row is free for another one.
 
-    The call whose tool runs is not waited for. An id of no unfinished request is ignored.
+    A tool that is running for it is not waited for. The id of a finished or unknown request is
+    ignored.
     """
     self._waiting = deque(row for row in self._waiting if row.request.request_id != request_id)
     for i, row in enumerate(self._rows):
@@ -208,7 +213,7 @@ class Engine:
             self._context.max_positions)
 
   def has_unfinished_requests(self) -> bool:
-    """Tells whether `step` has anything to do."""
+    """Returns whether `step` has anything to do."""
     return bool(self._waiting) or any(self._rows)
 
   def step(self) -> list[Event]:
@@ -237,7 +242,7 @@ class Engine:
     return events
 
   def _resize(self) -> None:
-    """Makes the batch as large as the requests need: larger at once, smaller by a factor of 4."""
+    """Grows the batch to what the requests need, or shrinks it by a factor of 4."""
     if self._cache is None:
       self._new_batch()
       return
@@ -287,7 +292,7 @@ class Engine:
       self._rows[i] = self._waiting.popleft()
 
   def _finish_calls(self, events: list[Event]) -> None:
-    """Inserts the results of tools that have ended."""
+    """Inserts the results of tools that have returned."""
     for row in self._rows:
       if row and row.outcome and row.outcome.done():
         result, failure = _result(row.outcome)
@@ -300,10 +305,10 @@ class Engine:
   def _take_pending(self) -> list[prefill.Chunk]:
     """Returns the tokens to prefill; short results are left to the decoding steps.
 
-    One row that reads while many others write costs a decoding step little more.
+    In a batch of many rows, a row that reads known tokens costs a decoding step little.
     """
     requests = {i: row.request for i, row in enumerate(self._rows) if row and not row.outcome}
-    short = min(_SHORT_RESULT, len(requests) // 2)
+    short = min(_MAX_SHORT_RESULT, len(requests) // 2)
     chunks = []
     for i, request in requests.items():
       if request.num_pending > (short if request.num_computed_tokens else 0):
@@ -317,7 +322,7 @@ class Engine:
     longest = max(request.num_computed_tokens for request in requests if request)
     # A text ends at its last position: what its row decodes after that needs no slot.
     cache = prefill.with_room(self._cache, min(longest + STEPS, self._context.max_positions))
-    lengths_B = column(self._model, requests, lambda request: request.num_computed_tokens)
+    lengths_B = row_values(self._model, requests, lambda request: request.num_computed_tokens)
     model = self._decoding_model
     tokens_BN, self._cache = decode_steps(
         model.decoder, model.variables, cache.with_length(lengths_B), self._decode_rows(requests),
@@ -326,12 +331,12 @@ class Engine:
     for i in active:
       self._append_tokens(i, tokens_BN[i], events)
     called = [self._rows[i].outcome for i in active if self._rows[i] and self._rows[i].outcome]
-    futures.wait(called, timeout=_PATIENCE_S)
+    futures.wait(called, timeout=_FAST_TOOL_S)
 
   def _decode_rows(self, requests: list[GenerationRequest | None]) -> DecodeRows:
-    """Returns what the rows decode next."""
+    """Returns the inputs of the next decoding steps."""
     def of(value, dtype=np.int32):
-      return column(self._model, requests, value, dtype)
+      return row_values(self._model, requests, value, dtype)
     def pending(request):
       tokens = request.pending_tokens[:STEPS + 1] if request else []
       return tokens + [0] * (STEPS + 1 - len(tokens))
@@ -348,7 +353,7 @@ class Engine:
         top_p_B=of(lambda r: r.params.top_p, np.float32))
 
   def _append_tokens(self, i: int, decoded: list[int], events: list[Event]) -> None:
-    """Gives decoded tokens to a row's request; starts its tool, or frees the row."""
+    """Appends decoded tokens to a row's request; starts its tool, or frees the row."""
     row = self._rows[i]
     request, known = row.request, min(row.request.num_pending, len(decoded))
     request.mark_computed(known)
@@ -358,9 +363,9 @@ class Engine:
       row.outcome = self._executor.submit_call(row.call.name, row.call.argument,
                                                row.context)
       events.append(CallStarted(request.request_id, row.call))
-    if request.done:
+    if request.finished:
       self._rows[i] = None
-      events.append(RequestDone(request.request_id, request.output()))
+      events.append(RequestFinished(request.request_id, request.output()))
 
 
 def _add_new_text(request: GenerationRequest, events: list[Event]) -> None:
@@ -368,7 +373,7 @@ def _add_new_text(request: GenerationRequest, events: list[Event]) -> None:
 
 
 def _result(outcome: 'futures.Future[Outcome]') -> tuple[str | None, str | None]:
-  """Returns the result and the failure of a call that has ended; one of them is None."""
+  """Returns the result and the failure of a finished call; one of them is None."""
   if outcome.cancelled():
     return None, 'cancelled'
   return outcome.result().result, outcome.result().failure

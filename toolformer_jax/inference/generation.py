@@ -4,8 +4,11 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from toolformer_jax.calls import DEFAULT_SYNTAX, CallSyntax
-from toolformer_jax.inference.engine import Engine, EngineConfig, NewText, RequestDone
+from toolformer_jax.errors import UserError
+from toolformer_jax.inference.engine import Engine, EngineConfig, NewText, RequestFinished
 from toolformer_jax.inference.request import GeneratedText, GenerationConfig
 from toolformer_jax.models.language_model import LanguageModel
 
@@ -24,37 +27,43 @@ def generate(
 ) -> list[GeneratedText]:
   """Returns the continuation of each of `prompts`.
 
-  A malformed call, or one whose tool has no result, is taken back; the text continues as if there
-  had been none, without further calls (the paper does not say).
+  A malformed call, or one whose tool returns no result, is removed, and the text continues without
+  further calls. The paper leaves this open.
 
   Args:
     model: the model.
-    prompts: token ids of each prompt; the start token is put before them if there is one.
+    prompts: token ids of each prompt; the start token of the tokenizer, if any, is prepended.
     config: how texts are generated.
     engine_config: how many of them at the same time.
-    executor: runs the tools that texts may call; None for no tools.
+    executor: runs the tools; None for no tools.
     tool_names: the tools of the executor that may be called; None for all.
-    contexts: what tools may know about each text.
+    contexts: what the tools are told about each text.
     syntax: how calls are spelled.
-    seeds: 0 to 2^32 - 1, one for each text, whose samples depend on nothing else; by default
+    seeds: a seed for each text, 0 to 2^32 - 1, on which alone its samples depend; by default
       `config.seed` and the numbers after it.
-    on_text: is called with the index of a prompt and the next piece of its continuation as soon as
-      that is final; the pieces of a text make up all of it.
+    on_text: called with the index of a prompt and the next piece of its continuation, as soon as
+      that cannot change any more; the pieces of a text add up to all of it.
 
   Raises:
-    UserError: a prompt is too long for the model, or there is not enough memory.
-    ValueError: a prompt has no token, and there is no start token.
+    UserError: a prompt is too long for the model or has no token, there are fewer seeds or
+      contexts than prompts, or there is not enough memory.
   """
   engine = Engine(model, engine_config, executor, tool_names=tool_names, syntax=syntax)
-  seeds = range(config.seed, config.seed + len(prompts)) if seeds is None else seeds
+  if seeds is None:
+    seeds = [(config.seed + i) % 2**32 for i in range(len(prompts))]
   contexts = [None] * len(prompts) if contexts is None else contexts
+  for name, values in (('seeds', seeds), ('contexts', contexts)):
+    if len(values) != len(prompts):
+      raise UserError(f'generate needs as many {name} as prompts: {len(prompts)}, not '
+                      f'{len(values)}')
   for prompt, seed, context in zip(prompts, seeds, contexts, strict=True):
-    engine.add_request(prompt, dataclasses.replace(config, seed=int(seed)), context)
+    seed = seed.item() if isinstance(seed, np.integer) else seed
+    engine.add_request(prompt, dataclasses.replace(config, seed=seed), context)
   outputs = {}
   while engine.has_unfinished_requests():
     for event in engine.step():
       if isinstance(event, NewText) and on_text:
         on_text(event.request_id, event.text)
-      elif isinstance(event, RequestDone):
+      elif isinstance(event, RequestFinished):
         outputs[event.request_id] = event.output
   return [outputs[i] for i in range(len(prompts))]

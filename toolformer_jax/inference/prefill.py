@@ -13,16 +13,22 @@ import jax
 import numpy as np
 
 from toolformer_jax import sharding
-from toolformer_jax.inference.batching import count_bucket, first_fit, length_bucket
+from toolformer_jax.inference.batching import (
+  PackedTokens,
+  count_bucket,
+  first_fit,
+  length_bucket,
+  pack_sequences,
+)
 from toolformer_jax.models.decoder import Decoder
 from toolformer_jax.models.kv_cache import KVCache
 from toolformer_jax.models.language_model import LanguageModel
 
-_CHUNK = 32  # tokens of a row in one call
-PACKED = 256  # most tokens of a row of packed prompts
-_PACKED_ROWS = 4  # most such rows of a device in one call
-_ROWS = 8  # most rows that get a chunk in one call
-FEW_LENGTHS = 64  # with few shapes, the shortest row of packed prompts; the others are twice that
+_CHUNK_TOKENS = 32  # of a row in one call
+_MAX_CHUNK_ROWS = 8  # that get a chunk in one call
+MAX_PACKED_TOKENS = 256  # of a row of packed prompts
+_MAX_PACKED_ROWS = 4  # of a device in one call
+MIN_FEW_TOKENS = 64  # with few shapes, of a row of packed prompts; longer rows are powers of two
 
 
 class Chunk(NamedTuple):
@@ -41,19 +47,22 @@ def prefill(model: LanguageModel, cache: KVCache, chunks: Sequence[Chunk], *,
   padding, so that all of their programs can be compiled ahead.
   """
   longest = max((length + len(tokens) for _, length, tokens in chunks), default=0)
-  cache = with_room(cache, -(-longest // _CHUNK) * _CHUNK)
-  new = [item for item in chunks if not item.length and item.tokens]
-  if new:
-    smallest = FEW_LENGTHS if few_shapes else _CHUNK
-    size = min(PACKED, cache.slots, count_bucket(sum(len(text.tokens) for text in new), smallest))
-    cache = _prefill_packed(model, cache, new, size, few_shapes)
+  cache = with_room(cache, -(-longest // _CHUNK_TOKENS) * _CHUNK_TOKENS)
+  prompts = [chunk for chunk in chunks if not chunk.length and chunk.tokens]
+  if prompts:
+    smallest = MIN_FEW_TOKENS if few_shapes else _CHUNK_TOKENS
+    num_tokens = sum(len(prompt.tokens) for prompt in prompts)
+    size = min(MAX_PACKED_TOKENS, cache.slots, count_bucket(num_tokens, smallest))
+    cache = _prefill_packed(model, cache, prompts, size, few_shapes)
     chunks = [Chunk(row, length, tokens) if length else Chunk(row, size, tokens[size:])
-               for row, length, tokens in chunks]
-  while chunks := [item for item in chunks if item.tokens]:
-    for first in range(0, len(chunks), _ROWS):
-      some = chunks[first:first + _ROWS]
-      cache = _extend(model, cache, some, _ROWS if few_shapes and some[1:] else len(some))
-    chunks = [Chunk(row, length + _CHUNK, tokens[_CHUNK:]) for row, length, tokens in chunks]
+              for row, length, tokens in chunks]
+  while chunks := [chunk for chunk in chunks if chunk.tokens]:
+    for first in range(0, len(chunks), _MAX_CHUNK_ROWS):
+      batch = chunks[first:first + _MAX_CHUNK_ROWS]
+      num_rows = _MAX_CHUNK_ROWS if few_shapes and len(batch) > 1 else len(batch)
+      cache = _append_chunks(model, cache, batch, num_rows)
+    chunks = [Chunk(row, length + _CHUNK_TOKENS, tokens[_CHUNK_TOKENS:])
+              for row, length, tokens in chunks]
   return cache
 
 
@@ -83,82 +92,87 @@ def _grow(cache: KVCache, slots: int) -> KVCache:
   return cache.grow(slots)
 
 
-def _prefill_packed(model: LanguageModel, cache: KVCache, texts: list[Chunk], size: int,
+def _prefill_packed(model: LanguageModel, cache: KVCache, prompts: list[Chunk], size: int,
                     few_shapes: bool) -> KVCache:
-  """Writes the first `size` tokens of each text, packed into rows of `size` tokens."""
-  begins, ways = [text.tokens[:size] for text in texts], sharding.batch_shards(model.mesh)
-  most_rows = 1 if few_shapes else _PACKED_ROWS
-  for rows in _batches(first_fit(list(map(len, begins)), size), ways, most_rows):
-    longest = max(sum(len(begins[i]) for i in members) for members in rows)
-    T = count_bucket(longest, FEW_LENGTHS) if few_shapes else length_bucket(longest)
-    arrays, found = _packed(begins, rows, -(-len(rows) // ways) * ways, min(size, T))
+  """Writes the first `size` tokens of each prompt, packed into rows of at most `size` tokens."""
+  shards = sharding.batch_shards(model.mesh)
+  sequences = [prompt.tokens[:size] for prompt in prompts]
+  max_rows = 1 if few_shapes else _MAX_PACKED_ROWS
+  for rows in _batches(first_fit(list(map(len, sequences)), size), shards, max_rows):
+    longest = max(sum(len(sequences[i]) for i in members) for members in rows)
+    row_tokens = count_bucket(longest, MIN_FEW_TOKENS) if few_shapes else length_bucket(longest)
+    packed, placements = pack_sequences(sequences, rows, -(-len(rows) // shards) * shards,
+                                        min(size, row_tokens))
     places_R3 = np.zeros((cache.length_B.size, 3), np.int32)
-    places_R3[:len(found)] = [(texts[i].row, p, begin) for i, p, begin in found]
-    cache = _write_packed(model.decoder, model.variables, cache, *map(model.put_batch, arrays),
-                        places_R3, len(found))
+    places_R3[:len(placements)] = [(prompts[place.sequence].row, place.row, place.start)
+                                   for place in placements]
+    packed = PackedTokens(*map(model.put_batch, packed))
+    cache = _write_packed(model.decoder, model.variables, cache, packed, places_R3, len(placements))
   return cache
 
 
-def _batches(rows: list[list[int]], ways: int, most_rows: int) -> Iterator[list[list[int]]]:
-  """Yields the rows in batches: a power of two, at most `most_rows`, for each of `ways` devices.
+def _batches(rows: list[list[int]], shards: int, max_rows: int) -> Iterator[list[list[int]]]:
+  """Yields the rows in batches: a power of two, at most `max_rows`, for each of `shards` devices.
 
   On one device the last row has a batch of its own: it is seldom full, and can be shorter then.
   """
   while rows:
-    each = max(1, (len(rows) - 1) // ways)
-    count = ways * min(most_rows, 1 << each.bit_length() - 1)
+    rows_per_shard = max(1, (len(rows) - 1) // shards)
+    count = shards * min(max_rows, 1 << rows_per_shard.bit_length() - 1)
     yield rows[:count]
     rows = rows[count:]
 
 
-def _packed(begins: list[list[int]], rows: list[list[int]], P: int, T: int
-            ) -> tuple[list[np.ndarray], list[tuple[int, int, int]]]:
-  """Returns tokens, positions and segments [P, T] of rows, and (text, row, begin in it) of each."""
-  tokens_PT, positions_PT, segments_PT = np.zeros((3, P, T), np.int32)
-  found = []
-  for p, members in enumerate(rows):
-    begin = 0
-    for segment, i in enumerate(members, 1):
-      here = np.s_[p, begin:begin + len(begins[i])]
-      tokens_PT[here], positions_PT[here] = begins[i], np.arange(len(begins[i]))
-      segments_PT[here] = segment
-      found.append((i, p, begin))
-      begin += len(begins[i])
-  return [tokens_PT, positions_PT, segments_PT], found
-
-
 @functools.partial(jax.jit, static_argnames='decoder', donate_argnames='cache')
 def _write_packed(
-    decoder: Decoder, variables: dict[str, Any], cache: KVCache, tokens_PT: jax.Array,
-    positions_PT: jax.Array, segments_PT: jax.Array, places_R3: jax.Array, count: jax.Array,
+    decoder: Decoder, variables: dict[str, Any], cache: KVCache, packed: PackedTokens,
+    places_R3: jax.Array, count: jax.Array,
 ) -> KVCache:
-  """Writes packed texts; the first `count` of `places_R3` are (row, packed row, begin in it)."""
-  _, packed = decoder.apply(
-      variables, tokens_PT, positions_BT=positions_PT, segments_BT=segments_PT,
-      cache=KVCache.empty(decoder.config, *tokens_PT.shape), return_hidden=True)
-  def put(i, cache):
-    row, packed_row, begin = places_R3[i]
-    return cache.write(row, packed.row(packed_row, begin))
-  return jax.lax.fori_loop(0, count, put, cache)
+  """Returns `cache`, which is donated, with the keys and values of packed prompts.
+
+  Args:
+    decoder, variables: the model.
+    cache: rows to write to.
+    packed: prompts in packed rows, which begin at position 0.
+    places_R3: row of the cache, row of `packed` and start in it, of each prompt; int32.
+    count: number of prompts; the rest of `places_R3` is padding.
+  """
+  _, packed_cache = decoder.apply(
+      variables, packed.tokens_BT, positions_BT=packed.positions_BT,
+      segment_ids_BT=packed.segment_ids_BT,
+      cache=KVCache.empty(decoder.config, *packed.tokens_BT.shape), return_hidden=True)
+  def write(i, cache):
+    row, packed_row, start = places_R3[i]
+    return cache.write(row, packed_cache.row(packed_row, start))
+  return jax.lax.fori_loop(0, count, write, cache)
 
 
-def _extend(model: LanguageModel, cache: KVCache, texts: list[Chunk], rows: int) -> KVCache:
-  """Writes the next chunk of each; few rows, as they are copied out of the cache and back."""
-  R = count_bucket(rows)
+def _append_chunks(model: LanguageModel, cache: KVCache, chunks: list[Chunk], num_rows: int
+                   ) -> KVCache:
+  """Writes the first tokens of each chunk. The rows are copied out of the cache and back."""
+  R = count_bucket(num_rows)
   rows_R, lengths_R = np.full(R, cache.length_B.size, np.int32), np.zeros(R, np.int32)
-  tokens_RT = np.zeros((R, _CHUNK), np.int32)
-  for r, (row, length, tokens) in enumerate(texts):
+  tokens_RT = np.zeros((R, _CHUNK_TOKENS), np.int32)
+  for r, (row, length, tokens) in enumerate(chunks):
     rows_R[r], lengths_R[r] = row, length
-    tokens_RT[r, :len(tokens[:_CHUNK])] = tokens[:_CHUNK]
-  return _extend_rows(model.decoder, model.variables, cache, rows_R, lengths_R, tokens_RT)
+    tokens_RT[r, :len(tokens[:_CHUNK_TOKENS])] = tokens[:_CHUNK_TOKENS]
+  return _append_to_rows(model.decoder, model.variables, cache, rows_R, lengths_R, tokens_RT)
 
 
 @functools.partial(jax.jit, static_argnames='decoder', donate_argnames='cache')
-def _extend_rows(
+def _append_to_rows(
     decoder: Decoder, variables: dict[str, Any], cache: KVCache, rows_R: jax.Array,
     lengths_R: jax.Array, tokens_RT: jax.Array,
 ) -> KVCache:
-  """Writes tokens into some rows of the cache; rows past its end are ignored."""
-  some = cache.take(rows_R).with_length(lengths_R)
-  _, some = decoder.apply(variables, tokens_RT, cache=some.to_layout('stacked'), return_hidden=True)
-  return cache.put(rows_R, some.to_layout(cache.layout))
+  """Returns `cache`, which is donated, with the keys and values of new tokens in some rows.
+
+  Args:
+    decoder, variables: the model.
+    cache: rows to append to.
+    rows_R: rows of the cache; those out of range are padding; int32.
+    lengths_R: slots in use of each; int32.
+    tokens_RT: ids to append to each; int32.
+  """
+  rows = cache.take(rows_R).with_length(lengths_R)
+  _, rows = decoder.apply(variables, tokens_RT, cache=rows.to_layout('stacked'), return_hidden=True)
+  return cache.put(rows_R, rows.to_layout(cache.layout))

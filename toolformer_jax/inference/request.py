@@ -1,4 +1,4 @@
-"""One text that is being generated: its tokens, the calls in it, and where it ends. No arrays."""
+"""The state of one generated text: its tokens, its calls, and where it ends. No arrays."""
 
 import re
 from collections.abc import Sequence
@@ -10,25 +10,27 @@ from toolformer_jax.errors import UserError
 from toolformer_jax.runtime.validation import check
 from toolformer_jax.tokenizer import Tokenizer
 
+FinishReason = Literal['stop', 'length']
+
 
 @dataclass(frozen=True)
 class GenerationConfig:
   """How one text is generated: greedily, as in the paper, unless the temperature is raised.
 
   Attributes:
-    max_tokens: longest continuation; tokens of calls and results do not count.
-    min_tokens: the end of the text is not chosen before the continuation has this many tokens;
-      tokens of calls and results do not count.
-    max_words: the text ends after this many words, separated by blanks; calls and results do not
-      count. 0 means no limit.
+    max_tokens: maximum number of tokens of the continuation, without calls and results.
+    min_tokens: minimum number of tokens of the continuation, without calls and results; the end of
+      the text is not sampled before.
+    max_words: maximum number of words, separated by whitespace, without calls and results; 0 for
+      no limit.
     stop: the text ends before the first of these strings. Calls and results are not searched.
     temperature: 0 for greedy decoding.
-    top_p: sample from the likeliest tokens that together have this probability.
+    top_p: sample from the likeliest tokens whose probabilities add up to this.
     seed: of the samples.
     top_k_api: a call starts wherever its start token is among this many likeliest tokens
       (section 4.2); 1 is plain decoding.
-    max_calls: most calls in one text.
-    max_call_tokens: a call that has not reached its arrow after this many tokens is taken back.
+    max_calls: maximum number of calls in a text.
+    max_call_tokens: a call that has not reached its arrow after this many tokens is removed.
     disable_tools: never start a call.
   """
 
@@ -50,6 +52,9 @@ class GenerationConfig:
           top_k_api=(1, 1_000_000), max_calls=(0, 1000), max_call_tokens=(1, 1000))
     if not all(isinstance(text, str) and text for text in self.stop):
       raise UserError(f'GenerationConfig.stop must hold non-empty strings, not {self.stop!r}')
+    if self.min_tokens > self.max_tokens:
+      raise UserError(f'GenerationConfig.min_tokens {self.min_tokens} must not exceed max_tokens '
+                      f'{self.max_tokens}')
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ class ToolCall:
   """A call in a generated text.
 
   Attributes:
-    call: its `result` is None if the tool had none; then the call was taken back.
+    call: its `result` is None if the tool returned none; then the call is not in the text.
     failure: why there is no result.
   """
 
@@ -74,11 +79,12 @@ class GeneratedText:
   """A finished continuation.
 
   Attributes:
-    tokens: with calls and results. If a stop string or the number of words ended the text, they go
-      up to the token that completed it.
+    tokens: ids, with calls and results. Where a stop string or the number of words ended the text,
+      they include the token that completed it.
     text: the continuation with its calls.
-    calls: in their order.
-    finish_reason: 'length' where `max_tokens` or the positions of the model cut the text.
+    calls: in their order, also those that were removed.
+    finish_reason: 'stop' for the end token, a stop string or the last word; 'length' for
+      `max_tokens` or the positions of the model.
   """
 
   tokens: list[int]
@@ -99,10 +105,11 @@ class DecodingContext:
   """What the requests of one engine share.
 
   Attributes:
-    tokenizer, syntax: how texts and calls are spelled.
-    tool_names: names that calls may have.
+    tokenizer: between texts and token ids.
+    syntax: how calls are spelled.
+    tool_names: tools that may be called.
     api_id: the token that starts a call.
-    max_positions: tokens that a text can have with its prompt; it ends there.
+    max_positions: maximum number of tokens of a text with its prompt; it ends there.
   """
 
   tokenizer: Tokenizer
@@ -117,11 +124,11 @@ class GenerationRequest:
 
   Attributes:
     request_id: given by the engine.
-    prompt: ids, the start token included.
+    prompt: ids, including the start token.
     params: how it is generated.
     tokens: ids after the prompt.
-    finish_reason: why the text has ended; None if it has not.
-    num_pending: tokens that are not in the KV cache yet, without the last one.
+    finish_reason: why the text has ended; None before.
+    num_pending: number of tokens that are not in the KV cache yet, without the last one.
   """
 
   def __init__(self, context: DecodingContext, request_id: int, prompt: Sequence[int],
@@ -135,21 +142,21 @@ class GenerationRequest:
     self._calls: list[ToolCall] = []
     self._may_call = self.tools_enabled and params.max_calls > 0
     self._call_start: int | None = None  # index into tokens at which an unfinished call begins
-    self._plain_tokens = 0  # outside of calls
+    self._num_plain_tokens = 0  # outside of calls
     self._plain_start = 0  # index into tokens at which the text since the last call begins
     self._plain_before = ''  # the text before that, without calls
-    self._end: int | None = None  # of the text in characters, where a stop string ended it
-    self._num_shown = 0  # characters that `new_pieces` has returned
+    self._end: int | None = None  # length of the text in characters, if a stop string ended it
+    self._num_emitted = 0  # characters that `new_pieces` has returned
     self._call_spans: list[tuple[int, int]] = []  # of finished calls, in characters of the text
 
   @property
-  def done(self) -> bool:
+  def finished(self) -> bool:
     """Whether the text has ended."""
     return self.finish_reason is not None
 
   @property
   def tools_enabled(self) -> bool:
-    """Whether the text may call tools at all."""
+    """Whether the text may have calls at all."""
     return bool(self._context.tool_names) and not self.params.disable_tools
 
   @property
@@ -160,7 +167,7 @@ class GenerationRequest:
 
   @property
   def num_computed_tokens(self) -> int:
-    """How many tokens are in the KV cache."""
+    """Number of tokens in the KV cache."""
     return len(self.prompt) + len(self.tokens) - 1 - self.num_pending
 
   @property
@@ -170,84 +177,83 @@ class GenerationRequest:
 
   @property
   def min_tokens_left(self) -> int:
-    """How many tokens must come before the end of the text may be chosen."""
-    if self._call_start is not None:  # an end token inside a call only takes the call back
+    """Number of tokens before the end of the text may be sampled."""
+    if self._call_start is not None:  # an end token in a call only removes the call
       return 0
-    return max(0, self.params.min_tokens - self._plain_tokens)
+    return max(0, self.params.min_tokens - self._num_plain_tokens)
 
   def mark_computed(self, tokens: int) -> None:
-    """Notes that the first `tokens` of the pending tokens are in the KV cache now."""
+    """Records that the first `tokens` of the pending tokens are in the KV cache now."""
     self.num_pending -= tokens
 
   def append_tokens(self, new: Sequence[int]) -> Call | None:
     """Appends decoded tokens, up to the end of the text or the arrow of a call.
 
     Returns:
-      the call that has reached its arrow and has to be executed; None if there is none.
+      the call that has reached its arrow and has to be executed, if there is one.
     """
     for token in new:
       if self._call_start is None:
         self._add(token)
-        if self.done:
+        if self.finished:
           return None
       else:
         self.tokens.append(token)
       if self._call_start is not None:
         call = self._open_call(token)
-        if call or self._call_start is None:  # execute it, or it was taken back
+        if call or self._call_start is None:  # complete, or removed
           return call
     return None
 
   def finish_call(self, call: Call, result: str | None, failure: str | None) -> None:
-    """Inserts the result of the open call into the text; without a result the call is taken back.
+    """Inserts the result of the open call into the text; without a result the call is removed.
 
     Tokens of the call and its result that are not in the KV cache become pending.
     """
     if result is None:
-      self._take_back(ToolCall(call, failure))
+      self._remove_call(ToolCall(call, failure))
       return
-    done = Call(call.name, call.argument, result)
-    # Encoded again in its two pieces, so that the ids are those that training has.
+    finished = Call(call.name, call.argument, result)
+    # Encoded again in its two pieces, as in training, so that the ids are the same.
     encode, syntax = self._context.tokenizer.encode, self._context.syntax
-    spelled = [*encode(syntax.opening(done)), *encode(syntax.closing(result))]
+    spelled = [*encode(syntax.opening(finished)), *encode(syntax.closing(result))]
     if not self._has_room(self._call_start + len(spelled)):
-      self._take_back(ToolCall(call, 'the model has no positions left for the result'))
+      self._remove_call(ToolCall(call, 'the model has no positions left for the result'))
       return
-    self._calls.append(ToolCall(done))
+    self._calls.append(ToolCall(finished))
     self._plain_before = self._plain(self._call_start)
-    begin = len(self._text(self.tokens[:self._call_start]))
-    read = self.tokens[self._call_start:-1]  # the last one is not in the cache
-    same = next((i for i, (old, new) in enumerate(zip(read, spelled, strict=False)) if old != new),
-                min(len(read), len(spelled)))
+    start = len(self._text(self.tokens[:self._call_start]))
+    cached = self.tokens[self._call_start:-1]  # the last one is not in the cache
+    same = next((i for i, (old, new) in enumerate(zip(cached, spelled, strict=False))
+                 if old != new), min(len(cached), len(spelled)))
     self.tokens[self._call_start:] = spelled
     self.num_pending = len(spelled) - 1 - same
     self._call_start, self._plain_start = None, len(self.tokens)
-    self._call_spans.append((begin, len(self._text(self.tokens))))
+    self._call_spans.append((start, len(self._text(self.tokens))))
     self._may_call = len(self._calls) < self.params.max_calls
 
   def new_pieces(self) -> list[Piece]:
-    """Returns the final text that was not returned before, cut where calls begin and end.
+    """Returns the new text that cannot change any more, cut where calls begin and end.
 
-    An unfinished call, an incomplete character and the beginning of a stop string are held back, as
-    they may still change.
+    An unfinished call, an incomplete character and the beginning of a stop string are held back.
     """
     text = self._text(self.tokens[:self._call_start])
-    if not self.done:
+    if not self.finished:
       text = text.rstrip('\ufffd')
       after_calls = text[self._call_spans[-1][1] if self._call_spans else 0:]
       held = (size for stop in self.params.stop for size in range(1, len(stop))
               if after_calls.endswith(stop[:size]))
       text = text[:len(text) - max(held, default=0)]
-    pieces, at = [], self._num_shown
-    for begin, end in self._call_spans:
-      pieces += [Piece(text[at:begin]), Piece(text[max(at, begin):end], is_call=True)]
+    pieces, at = [], self._num_emitted
+    for start, end in self._call_spans:
+      pieces += [Piece(text[at:start]), Piece(text[max(at, start):end], is_call=True)]
       at = max(at, end)
     pieces.append(Piece(text[at:]))
-    self._num_shown = max(self._num_shown, len(text))
+    self._num_emitted = max(self._num_emitted, len(text))
     return [piece for piece in pieces if piece.text]
 
   def output(self) -> GeneratedText:
-    """Returns the continuation with its calls."""
+    """Returns the finished continuation."""
     return GeneratedText(self.tokens, self._text(self.tokens), self._calls, self.finish_reason)
 
   def _text(self, tokens: list[int]) -> str:
@@ -259,54 +265,53 @@ class GenerationRequest:
       self.finish_reason = 'stop'
       return
     if token == self._context.api_id and self.may_start_call:
-      if self._has_words(self._plain()):  # a call cannot change them
+      if self._has_max_words(self._plain()):  # a call cannot change them
         self.finish_reason = 'stop'
         return
       self._call_start = len(self.tokens)
     self.tokens.append(token)
     if self._call_start is None:
-      self._plain_tokens += 1
-      if self._found_stop_string() or self._found_last_word():
+      self._num_plain_tokens += 1
+      if self._ends_at_stop_string() or self._ends_at_last_word():
         self.finish_reason = 'stop'
-      elif (self._plain_tokens >= self.params.max_tokens
+      elif (self._num_plain_tokens >= self.params.max_tokens
             or not self._has_room(len(self.tokens))):
         self.finish_reason = 'length'
 
   def _has_room(self, tokens: int) -> bool:
-    """Tells whether the model has a position left after the prompt and `tokens` more."""
+    """Returns whether the model has a position left after the prompt and `tokens` more."""
     return len(self.prompt) + tokens < self._context.max_positions
 
-  def _found_stop_string(self) -> bool:
-    """Tells whether a stop string is complete, and ends the text before it."""
+  def _ends_at_stop_string(self) -> bool:
+    """Returns whether the text contains a stop string, and ends it there if so."""
     if not self.params.stop:
       return False
     text = self._context.tokenizer.decode(self.tokens[self._plain_start:])
-    found = [text.find(stop) for stop in self.params.stop if stop in text]
-    if found:
-      self._end = len(self._text(self.tokens[:self._plain_start])) + min(found)
-    return bool(found)
+    starts = [text.find(stop) for stop in self.params.stop if stop in text]
+    if starts:
+      self._end = len(self._text(self.tokens[:self._plain_start])) + min(starts)
+    return bool(starts)
 
   def _plain(self, end: int | None = None) -> str:
     """Returns the text without its calls, of the tokens up to `end`."""
     return self._plain_before + self._context.tokenizer.decode(self.tokens[self._plain_start:end])
 
-  def _has_words(self, plain: str) -> bool:
-    """Tells whether `plain` has `max_words` words."""
-    most = self.params.max_words
-    return 0 < most <= len(plain.split())
+  def _has_max_words(self, plain: str) -> bool:
+    """Returns whether `plain` has `max_words` words."""
+    return 0 < self.params.max_words <= len(plain.split())
 
-  def _found_last_word(self) -> bool:
-    """Tells whether the last of `max_words` words is complete, and ends the text after it."""
+  def _ends_at_last_word(self) -> bool:
+    """Returns whether the last of `max_words` words is complete, and ends the text after it."""
     plain = self._plain() if self.params.max_words else ''
     words = list(re.finditer(r'\S+', plain))[:self.params.max_words]
-    if not self._has_words(plain) or words[-1].end() == len(plain):
+    if not self._has_max_words(plain) or words[-1].end() == len(plain):
       return False
     rest = max(words[-1].end() - len(self._plain_before), 0)
     self._end = len(self._text(self.tokens[:self._plain_start])) + rest
     return True
 
   def _open_call(self, token: int) -> Call | None:
-    """Returns the open call once it has reached its arrow; takes it back if it never will."""
+    """Returns the open call once it has reached its arrow; removes it if it never will."""
     tokens = self.tokens[self._call_start:]
     text = self._context.tokenizer.decode(tokens)
     call = self._context.syntax.read_opening(text, self._context.tool_names)
@@ -314,11 +319,11 @@ class GenerationRequest:
             or self._context.syntax.end in text)
     too_long = len(tokens) >= self.params.max_call_tokens
     if call is None and (over or too_long or not self._has_room(len(self.tokens))):
-      self._take_back(None)
+      self._remove_call(None)
     return call
 
-  def _take_back(self, failed: ToolCall | None) -> None:
-    """Removes the open call; the text continues and makes no further call."""
+  def _remove_call(self, failed: ToolCall | None) -> None:
+    """Removes the open call; the text continues without further calls."""
     del self.tokens[self._call_start:]
     self._call_start, self._may_call = None, False
     if failed is not None:

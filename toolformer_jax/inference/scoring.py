@@ -1,4 +1,4 @@
-"""Log-probabilities of chosen tokens of many texts, each after a prefix of its own.
+"""Log-probabilities of chosen tokens of many texts, each after its own prefix.
 
 A text's score never depends on what else is scored (law 3): sequences are packed into rows, and
 tokens see only their own sequence. Work is saved without changing a number: requests for the same
@@ -12,7 +12,7 @@ import functools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,12 @@ import numpy as np
 
 from toolformer_jax import sharding
 from toolformer_jax.errors import UserError
-from toolformer_jax.inference.batching import count_bucket, first_fit
+from toolformer_jax.inference.batching import (
+  PackedTokens,
+  count_bucket,
+  first_fit,
+  pack_sequences,
+)
 from toolformer_jax.models.decoder import Decoder
 from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.models.ops import target_logits
@@ -31,7 +36,12 @@ _ROW_TOKENS = 256  # shortest row; longer sequences get rows of the next power o
 
 @dataclass(frozen=True)
 class ScoreRequest:
-  """Asks for log p(text[j] | start token, prefix, text[:j]) for each j of `targets`."""
+  """A request for log p(text[j] | start token, prefix, text[:j]) for each j of `targets`.
+
+  Attributes:
+    prefix, text: token ids.
+    targets: indices into `text`.
+  """
 
   prefix: tuple[int, ...]
   text: tuple[int, ...]
@@ -57,8 +67,8 @@ def score(model: LanguageModel, requests: Sequence[ScoreRequest], *,
   Args:
     model: the model.
     requests: what to score.
-    scoring_tokens: tokens of one batch. Results do not depend on it but for rounding: more is
-      faster on an accelerator, less needs less memory.
+    scoring_tokens: number of tokens of a batch. More are faster on an accelerator, fewer need less
+      memory; results depend on it only by rounding.
 
   Raises:
     UserError: there is not enough memory.
@@ -75,38 +85,39 @@ def score(model: LanguageModel, requests: Sequence[ScoreRequest], *,
           for request in requests]
 
 
-def _sequence(model, prefix, text, targets) -> _Sequence:
+def _sequence(model: LanguageModel, prefix: Sequence[int], text: Sequence[int],
+              targets: Sequence[int]) -> _Sequence:
   start = [] if model.tokenizer.start_id is None else [model.tokenizer.start_id]
-  before = len(start) + len(prefix)
+  offset = len(start) + len(prefix)
   tokens = [*start, *prefix, *text[:max(targets, default=0)]]
-  return _Sequence(tokens, [before + j - 1 for j in targets], [text[j] for j in targets])
+  return _Sequence(tokens, [offset + j - 1 for j in targets], [text[j] for j in targets])
 
 
-def _score_sequences(model: LanguageModel, sequences: list[_Sequence],
+def _score_sequences(model: LanguageModel, sequences: Sequence[_Sequence],
                      scoring_tokens: int) -> list[np.ndarray]:
   """Packs the sequences into rows by length, and scores the rows in batches.
 
   The host packs a batch while the device computes the one before. Two batches are never on the
   device at the same time: they would share its memory.
   """
-  scores = [np.full(len(s.at), np.nan, np.float32) for s in sequences]
-  running, places = None, []
-  ways = sharding.batch_shards(model.mesh)
-  for rows, row_tokens in _batches(sequences, scoring_tokens, ways):
-    arrays, next_places = _pack_rows(sequences, rows, row_tokens)
-    _read(running, places, scores)
+  scores = [np.full(len(sequence.at), np.nan, np.float32) for sequence in sequences]
+  logprobs_BM, targets = None, []
+  for rows, row_tokens in _batches(sequences, scoring_tokens, sharding.batch_shards(model.mesh)):
+    batch, next_targets = _score_batch(sequences, rows, row_tokens)
+    _store(logprobs_BM, targets, scores)
+    batch = jax.tree.map(model.put_batch, batch)
     with jax.set_mesh(model.mesh):
-      running = target_logprobs(model.decoder, model.variables, *map(model.put_batch, arrays))
-    places = next_places
-  _read(running, places, scores)
+      logprobs_BM = target_logprobs(model.decoder, model.variables, batch)
+    targets = next_targets
+  _store(logprobs_BM, targets, scores)
   return scores
 
 
-def _batches(sequences: list[_Sequence], batch_tokens: int, ways: int
-             ) -> Iterator[tuple[list, int]]:
+def _batches(sequences: Sequence[_Sequence], batch_tokens: int, shards: int
+             ) -> Iterator[tuple[list[list[int]], int]]:
   """Yields the rows of each batch, as lists of indices of sequences, and their length.
 
-  Where there are enough rows, every batch has one for each of `ways` devices.
+  Where there are enough rows, every batch has one for each of `shards` devices.
   """
   by_length: dict[int, list[int]] = {}
   for i, sequence in enumerate(sequences):
@@ -115,62 +126,76 @@ def _batches(sequences: list[_Sequence], batch_tokens: int, ways: int
   for row_tokens, members in sorted(by_length.items()):
     rows = first_fit([len(sequences[i].tokens) for i in members], row_tokens)
     rows = [[members[i] for i in row] for row in rows]
-    # A batch is padded to the row with the most scored tokens: rows with as many stand together.
-    rows.sort(key=lambda row: -_places(sequences, row))
-    batch_rows = max(ways, batch_tokens // row_tokens)
+    # A batch is padded to the row with the most targets, so rows with as many are batched together.
+    rows.sort(key=lambda row: -_num_targets(sequences, row))
+    batch_rows = max(shards, batch_tokens // row_tokens)
     for first in range(0, len(rows), batch_rows):
       yield rows[first:first + batch_rows], row_tokens
 
 
-def _places(sequences: list[_Sequence], row: list[int]) -> int:
-  """Returns how many tokens of a row are scored."""
+def _num_targets(sequences: Sequence[_Sequence], row: Sequence[int]) -> int:
   return sum(len(sequences[i].at) for i in row)
 
 
-def _pack_rows(sequences, rows, row_tokens) -> tuple[list[np.ndarray], list[tuple]]:
-  """Fills the arrays of one batch.
+class ScoreBatch(NamedTuple):
+  """Packed rows, and the tokens to score in them; padding has zeros. All arrays are int32.
 
-  Returns:
-    what `target_logprobs` takes, and (sequence, index in it, row, column) of each score.
+  Attributes:
+    packed: the rows.
+    at_BM: index in its row of the token before each target.
+    targets_BM: ids whose log-probabilities are wanted.
   """
+
+  packed: PackedTokens
+  at_BM: jax.Array
+  targets_BM: jax.Array
+
+
+class _Target(NamedTuple):
+  """A scored token: its sequence, its index among the sequence's targets, and its place, [B, M]."""
+
+  sequence: int
+  index: int
+  row: int
+  column: int
+
+
+def _score_batch(sequences: Sequence[_Sequence], rows: Sequence[Sequence[int]], row_tokens: int
+                 ) -> tuple[ScoreBatch, list[_Target]]:
+  """Returns the arrays of one batch, on the host, and the targets in it."""
   B = count_bucket(len(rows))
-  M = count_bucket(max(_places(sequences, row) for row in rows), 16)
-  tokens_BT, positions_BT, segments_BT = np.zeros((3, B, row_tokens), np.int32)
-  at_BM, targets_BM = np.zeros((2, B, M), np.int32)
-  places = []
-  for r, row in enumerate(rows):
-    offset, column = 0, 0
-    for segment, i in enumerate(row, 1):
-      size = len(sequences[i].tokens)
-      tokens_BT[r, offset:offset + size] = sequences[i].tokens
-      positions_BT[r, offset:offset + size] = np.arange(size)
-      segments_BT[r, offset:offset + size] = segment
-      for n, (at, target) in enumerate(zip(sequences[i].at, sequences[i].targets, strict=True)):
-        if at >= 0:  # else no token comes before it
-          at_BM[r, column], targets_BM[r, column] = offset + at, target
-          places.append((i, n, r, column))
-          column += 1
-      offset += size
-  return [tokens_BT, positions_BT, segments_BT, at_BM, targets_BM], places
+  M = count_bucket(max(_num_targets(sequences, row) for row in rows), 16)
+  packed, placements = pack_sequences([sequence.tokens for sequence in sequences], rows, B,
+                                      row_tokens)
+  batch = ScoreBatch(packed, *np.zeros((2, B, M), np.int32))
+  columns, targets = [0] * B, []
+  for i, row, start in placements:
+    for index, (at, target) in enumerate(zip(sequences[i].at, sequences[i].targets, strict=True)):
+      if at >= 0:  # else no token precedes it
+        column = columns[row]
+        batch.at_BM[row, column], batch.targets_BM[row, column] = start + at, target
+        targets.append(_Target(i, index, row, column))
+        columns[row] += 1
+  return batch, targets
 
 
-def _read(logprobs_BM: jax.Array | None, places: list[tuple], scores: list[np.ndarray]) -> None:
-  """Waits for the scores of a batch and puts them where they belong."""
+def _store(logprobs_BM: jax.Array | None, targets: Sequence[_Target], scores: list[np.ndarray]
+           ) -> None:
+  """Waits for the log-probabilities of a batch and writes them to `scores`."""
   logprobs_BM = np.asarray(logprobs_BM)
-  for i, n, r, column in places:
-    scores[i][n] = logprobs_BM[r, column]
+  for sequence, index, row, column in targets:
+    scores[sequence][index] = logprobs_BM[row, column]
 
 
 @functools.partial(jax.jit, static_argnames='decoder')
-def target_logprobs(
-    decoder: Decoder, variables: dict[str, Any], tokens_BT: jax.Array, positions_BT: jax.Array,
-    segments_BT: jax.Array, at_BM: jax.Array, targets_BM: jax.Array,
-) -> jax.Array:
-  """Returns log p(targets_BM | tokens of the same segment up to at_BM), [B, M], float32."""
+def target_logprobs(decoder: Decoder, variables: dict[str, Any], batch: ScoreBatch) -> jax.Array:
+  """Returns log p(target | tokens of its sequence up to `at`), [B, M], float32."""
+  packed = batch.packed
   logits_BMV, _ = decoder.apply(
-      variables, tokens_BT, positions_BT=positions_BT, segments_BT=segments_BT, logits_at_BM=at_BM)
+      variables, packed.tokens_BT, positions_BT=packed.positions_BT,
+      segment_ids_BT=packed.segment_ids_BT, logits_at_BM=batch.at_BM)
   logits_BMV = logits_BMV.astype(jnp.float32)
-  return target_logits(logits_BMV, targets_BM) - jax.nn.logsumexp(logits_BMV, -1)
+  return target_logits(logits_BMV, batch.targets_BM) - jax.nn.logsumexp(logits_BMV, -1)
 
 
 def score_texts(model: LanguageModel, texts: Sequence[str], *, scoring_tokens: int = 1024

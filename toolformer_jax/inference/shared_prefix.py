@@ -1,4 +1,4 @@
-"""Prefill of what many branches share: the few-shot prompt and the documents."""
+"""Prefill of the prefixes that branches share: the few-shot prompt and the documents."""
 
 import functools
 from collections.abc import Sequence
@@ -17,18 +17,18 @@ from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.models.ops import target_logits
 from toolformer_jax.runtime.oom import explain_out_of_memory
 
-# Documents of one call: their logits take more memory than their keys and values.
+# Documents per call: their logits take more memory than their keys and values.
 DOCUMENT_ROWS = 8
 
 
 @dataclass(frozen=True)
 class PrefilledDocuments:
-  """Documents whose keys and values are on the device.
+  """Documents whose keys and values are cached.
 
   Attributes:
     prompt: cache of the shared prompt, one row.
-    documents: cache with a row for each document (and a few unused ones).
-    logprobs: for each document log p(token_id | all before) at each watched index.
+    documents: cache with a row for each document, and a few unused ones.
+    logprobs: of each document, log p(token_id | prompt, document[:i]) at each watched index i.
   """
 
   prompt: KVCache
@@ -37,7 +37,7 @@ class PrefilledDocuments:
 
 
 def prefill_prompt(model: LanguageModel, prompt: Sequence[int]) -> KVCache:
-  """Returns the keys and values of `prompt`, preceded by the start token where there is one.
+  """Returns the keys and values of `prompt`, after the start token if the tokenizer has one.
 
   Raises:
     UserError: there is not enough memory.
@@ -52,7 +52,7 @@ def prefill_documents(
     model: LanguageModel, prompt: KVCache, documents: Sequence[Sequence[int]],
     token_id: int, watched: Sequence[range],
 ) -> PrefilledDocuments:
-  """Computes documents after the prompt, and where in them `token_id` is likely.
+  """Computes documents after the prompt, and how likely `token_id` is at their positions.
 
   Args:
     model: the model.
@@ -72,13 +72,13 @@ def prefill_documents(
     rows = min(count_bucket(len(documents)), -(-len(documents) // step) * step)
     cache = new_cache(model.config, rows, slots)
     for first in range(0, len(documents), DOCUMENT_ROWS):
-      some = slice(first, first + DOCUMENT_ROWS)
-      tokens_PT, at_PM = _padded(documents[some], watched[some])
+      batch = slice(first, first + DOCUMENT_ROWS)
+      tokens_PT, at_PM = _padded(documents[batch], watched[batch])
       logprobs_PM, cache = prefill_rows(
           model.decoder, model.variables, prompt, cache, first, model.put_batch(tokens_PT),
           model.put_batch(at_PM), token_id)
       logprobs_PM = np.asarray(logprobs_PM)
-      logprobs += [logprobs_PM[row, :len(w)] for row, w in enumerate(watched[some])]
+      logprobs += [logprobs_PM[row, :len(indices)] for row, indices in enumerate(watched[batch])]
   return PrefilledDocuments(prompt, cache, logprobs)
 
 
@@ -96,6 +96,7 @@ def _padded(documents: Sequence[Sequence[int]], watched: Sequence[range]
 
 @functools.partial(jax.jit, static_argnames='decoder')
 def _prefill_prompt(decoder: Decoder, variables: dict[str, Any], tokens_1T: jax.Array) -> KVCache:
+  """Returns a cache of one row with the keys and values of `tokens_1T`."""
   cache = KVCache.empty(decoder.config, *tokens_1T.shape)
   _, cache = decoder.apply(variables, tokens_1T, cache=cache,
                            logits_at_BM=jnp.zeros((1, 1), jnp.int32))
@@ -107,16 +108,23 @@ def prefill_rows(
     decoder: Decoder, variables: dict[str, Any], prompt: KVCache, cache: KVCache, first: jax.Array,
     tokens_PT: jax.Array, at_PM: jax.Array, token_id: jax.Array,
 ) -> tuple[jax.Array, KVCache]:
-  """Returns log p(token_id) after each index of `at_PM`, [P, M], and the documents' cache.
+  """Returns log p(token_id) after some tokens of P documents, [P, M], and the cache with them.
 
-  The documents `tokens_PT` are in it from row `first` on. The given `cache` is donated.
+  Args:
+    decoder, variables: the model.
+    prompt: cache of one row, which the documents follow.
+    cache: of all documents; donated.
+    first: row of the cache for the first of these documents; the others follow.
+    tokens_PT: ids of the documents, padded; int32.
+    at_PM: indices into T after which the log-probability is computed; int32.
+    token_id: the token.
   """
   P, T = tokens_PT.shape
   limit_P = jnp.broadcast_to(prompt.length_B, (P,))
-  logits_PMV, some = decoder.apply(
+  logits_PMV, rows = decoder.apply(
       variables, tokens_PT, cache=KVCache.empty(decoder.config, P, T),
       prefixes=[Prefix.of(prompt, limit_P)], logits_at_BM=at_PM)
   logits_PMV = logits_PMV.astype(jnp.float32)
   token_PM = jnp.full_like(at_PM, token_id)
   logprobs_PM = target_logits(logits_PMV, token_PM) - jax.nn.logsumexp(logits_PMV, -1)
-  return logprobs_PM, cache.put(first + jnp.arange(P), some.grow(cache.slots))
+  return logprobs_PM, cache.put(first + jnp.arange(P), rows.grow(cache.slots))

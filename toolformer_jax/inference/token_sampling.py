@@ -1,4 +1,4 @@
-"""Samples tokens: temperature, nucleus, and samples that do not depend on the batch."""
+"""Samples tokens, with temperature and nucleus, independently of the rest of the batch."""
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +14,12 @@ def sample(
 
   Args:
     logits_BV: float32; -inf for ids that must not be sampled.
-    seeds_BW: uint32. A sample depends only on its logits, its seed, and its row's count and
-      settings.
-    count_B: numbers the samples of a seed: how many tokens the text has so far.
+    seeds_BW: uint32. A sample depends only on its logits and seed, and on the count, temperature
+      and top_p of its row.
+    count_B: number of tokens of the text so far, int32; folded into the seeds.
     temperature_B: float32; 0 for the likeliest id.
-    top_p_B: float32; sample from the likeliest ids that together have this probability, including
-      all that are equally likely (nucleus sampling, Holtzman et al. 2020); 1 for all ids.
+    top_p_B: float32; sample from the likeliest ids whose probabilities add up to this, with all
+      that are as likely as the last of them (nucleus sampling, Holtzman et al. 2020); 1 for all.
   """
   def sampled():
     temperature_B1 = jnp.where(temperature_B > 0, temperature_B, 1)[:, None]
@@ -36,17 +36,21 @@ def sample(
 
 
 def _argmax(logits_BV: jax.Array) -> jax.Array:
-  """Returns the argmax [B] int32, as a maximum and a minimum: XLA on a CPU vectorises these."""
+  """Returns the argmax [B], int32, from a maximum and a minimum: XLA vectorises these on CPUs."""
   V = logits_BV.shape[-1]
   max_B1 = logits_BV.max(-1, keepdims=True)
   return jnp.where(logits_BV == max_B1, jnp.arange(V, dtype=jnp.int32), V - 1).min(-1)
 
 
 def nucleus(weights_BV: jax.Array, top_p_B: jax.Array) -> jax.Array:
-  """Returns the weights (0 to 1, not normalised) with 0 in place of those outside the nucleus.
+  """Returns the weights with 0 in place of those outside the nucleus, [B, V] float32.
 
-  The least weight inside is found by bisection over the bits of positive floats, which are in the
+  The smallest weight inside is found by bisection over the bits of positive floats, which have the
   order of their values: 31 sums instead of sorting the vocabulary.
+
+  Args:
+    weights_BV: probabilities up to a factor, 0 to 1, float32.
+    top_p_B: probability of the nucleus, float32.
   """
   wanted_B = top_p_B * weights_BV.sum(-1)
   def at_least(bits_B):
@@ -64,16 +68,16 @@ def nucleus(weights_BV: jax.Array, top_p_B: jax.Array) -> jax.Array:
 
 
 def _uniform(seeds_BW: jax.Array, count_B: jax.Array) -> jax.Array:
-  """Returns a number in [0, 1) for each sample, [B, W]: noise for every id would cost too much."""
+  """Returns a number in [0, 1) for each sample, [B, W]; noise for every id would be slower."""
   def one(seed, count):
     return jax.random.uniform(jax.random.fold_in(jax.random.key(seed), count))
   return jax.vmap(jax.vmap(one, in_axes=(0, None)))(seeds_BW, count_B)
 
 
 def _invert(weights_BV: jax.Array, uniform_BW: jax.Array) -> jax.Array:
-  """Returns the ids at which the cumulative weights exceed the given shares of their sum.
+  """Returns the ids [B, W] at which the cumulative weights exceed the given shares of their sum.
 
-  The sum runs over blocks, then inside of one: a cumulative sum over the vocabulary is slow.
+  The sum runs over blocks, then within one: a cumulative sum over the vocabulary is slow.
   """
   B, V = weights_BV.shape
   weights_BXY = jnp.pad(weights_BV, ((0, 0), (0, -V % _BLOCK))).reshape(B, -1, _BLOCK)

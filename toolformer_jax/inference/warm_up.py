@@ -61,8 +61,8 @@ def _caches(model: LanguageModel, row_sizes: Sequence[int], slot_sizes: Sequence
 
 def _chunks(rows: int, slots: int) -> Iterator[list[prefill.Chunk]]:
   """Yields what prefill gets: packed prompts of every length, and chunks of one row and of more."""
-  length = prefill.FEW_LENGTHS
-  while length <= min(slots, prefill.PACKED):
+  length = prefill.MIN_FEW_TOKENS
+  while length <= min(slots, prefill.MAX_PACKED_TOKENS):
     yield [prefill.Chunk(0, 0, [0] * length)]
     length *= 2
   for some in (1, 2):

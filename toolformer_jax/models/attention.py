@@ -131,7 +131,7 @@ def supports_length(kernel: Kernel, tokens: int) -> bool:
 
 
 def attend_packed(
-    q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array, segments_BT: jax.Array | None,
+    q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array, segment_ids_BT: jax.Array | None,
     kernel: Kernel, window: int = 0,
 ) -> jax.Array:
   """Returns causal attention [B, T, N, H] within packed rows, by a kernel that supports length T.
@@ -144,7 +144,8 @@ def attend_packed(
     q_BTNH: queries, not yet scaled.
     k_BTKH: keys; each head belongs to N / K consecutive query heads.
     v_BTKH: values.
-    segments_BT: tokens attend to their own segment, up to themselves; None: a row is one segment.
+    segment_ids_BT: tokens attend to their own segment, up to themselves; None: a row is one
+      segment.
     kernel: 'splash' or 'cudnn'.
     window: number of tokens that a token attends to, itself included; 0: all before it. Splash
       only.
@@ -152,14 +153,14 @@ def attend_packed(
   Raises:
     ValueError: the kernel does not support a window.
   """
-  if segments_BT is None:
-    segments_BT = jnp.zeros(q_BTNH.shape[:2], jnp.int32)
+  if segment_ids_BT is None:
+    segment_ids_BT = jnp.zeros(q_BTNH.shape[:2], jnp.int32)
   if window and kernel != 'splash':
     raise ValueError(f'the kernel {kernel} does not support a sliding window')
   attend_local = functools.partial(_splash, window=window) if kernel == 'splash' else _cudnn
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty:
-    return attend_local(q_BTNH, k_BTKH, v_BTKH, segments_BT)
+    return attend_local(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT)
   q_spec = partition_spec(q_BTNH.shape, ('batch', None, 'heads', None), dict(mesh.shape))
   head_shards = q_BTNH.shape[2] // NamedSharding(mesh, q_spec).shard_shape(q_BTNH.shape)[2]
   copies = head_shards // math.gcd(k_BTKH.shape[2], head_shards)
@@ -167,10 +168,10 @@ def attend_packed(
   return jax.shard_map(
       attend_local, in_specs=(q_spec, q_spec, q_spec, PartitionSpec(q_spec[0])), out_specs=q_spec,
       check_vma=False,  # a kernel's output does not say over which mesh axes it varies
-  )(q_BTNH, k_BTKH, v_BTKH, segments_BT)
+  )(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT)
 
 
-def _splash(q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array, segments_BT: jax.Array,
+def _splash(q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array, segment_ids_BT: jax.Array,
             window: int) -> jax.Array:
   """Returns `attend_packed` on one TPU (jax.experimental.pallas.ops.tpu.splash_attention)."""
   _, T, N, H = q_BTNH.shape
@@ -184,11 +185,11 @@ def _splash(q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array, segments_BT
       residual_checkpoint_name=MATMUL_OUTPUT)  # else the backward pass recomputes it
   q_BTNH = q_BTNH * jnp.asarray(H**-0.5, q_BTNH.dtype)
   q_BNTH, k_BKTH, v_BKTH = (x.swapaxes(1, 2) for x in (q_BTNH, k_BTKH, v_BTKH))
-  out_BNTH = jax.vmap(kernel)(q_BNTH, k_BKTH, v_BKTH, SegmentIds(segments_BT, segments_BT))
+  out_BNTH = jax.vmap(kernel)(q_BNTH, k_BKTH, v_BKTH, SegmentIds(segment_ids_BT, segment_ids_BT))
   return out_BNTH.swapaxes(1, 2)
 
 
-def _cudnn(q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array, segments_BT: jax.Array
+def _cudnn(q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array, segment_ids_BT: jax.Array
            ) -> jax.Array:
   """Returns `attend_packed` on one GPU (jax.nn.dot_product_attention).
 
@@ -196,7 +197,7 @@ def _cudnn(q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array, segments_BT:
   also lets cuDNN compute the mask's gradient, which has the same size and is never read (jax issue
   34685).
   """
-  mask_B1TT = segments_BT[:, None, :, None] == segments_BT[:, None, None]
+  mask_B1TT = segment_ids_BT[:, None, :, None] == segment_ids_BT[:, None, None]
   return checkpoint_name(jax.nn.dot_product_attention(
       q_BTNH, k_BTKH, v_BTKH, mask=mask_B1TT, is_causal=True, implementation='cudnn'),
       MATMUL_OUTPUT)

@@ -22,17 +22,17 @@ class AttentionInputs(NamedTuple):
     rotary_angles: sine and cosine, [B, T, rotary_dim / 2]; None without rotary embeddings.
     masks: for each source of keys (the prefixes, then the row itself), which slots each token
       attends to, bool [B, T, S]. Empty where a kernel computes attention.
-    segments_BT: index of each token's segment in its row; None if a row is one segment.
+    segment_ids_BT: the segment of each token, int32; None if a row is one segment.
   """
 
   rotary_angles: tuple[jax.Array, jax.Array] | None
   masks: Sequence[jax.Array]
-  segments_BT: jax.Array | None
+  segment_ids_BT: jax.Array | None
 
   def for_layer(self, is_global: jax.Array) -> 'AttentionInputs':
     """Returns the inputs of a local (0) or global (1) layer."""
     angles, masks = jax.tree.map(lambda x: x[is_global], (self.rotary_angles, self.masks))
-    return AttentionInputs(angles, masks, self.segments_BT)
+    return AttentionInputs(angles, masks, self.segment_ids_BT)
 
 
 def absolute_positions(B: int, T: int, cache: KVCache | None, prefixes: Sequence[Prefix]
@@ -45,7 +45,7 @@ def absolute_positions(B: int, T: int, cache: KVCache | None, prefixes: Sequence
 
 def attention_inputs(
     config: DecoderConfig, positions_BT: jax.Array, absolute_BT: jax.Array,
-    segments_BT: jax.Array | None, cache: KVCache | None,
+    segment_ids_BT: jax.Array | None, cache: KVCache | None,
     prefixes: Sequence[Prefix], with_masks: bool,
 ) -> AttentionInputs:
   """Returns the masks and angles of a batch.
@@ -54,13 +54,13 @@ def attention_inputs(
     config: of the decoder.
     positions_BT: positions for the rotary embeddings.
     absolute_BT: from `absolute_positions`, for the sliding window.
-    segments_BT, cache, prefixes: arguments of the decoder.
+    segment_ids_BT, cache, prefixes: arguments of the decoder.
     with_masks: whether masks are needed; kernels make their own.
   """
   B, T = positions_BT.shape
   masks = []
   if with_masks:
-    masks = [*_prefix_masks(prefixes, B, T), _own_mask(cache, segments_BT, B, T)]
+    masks = [*_prefix_masks(prefixes, B, T), _own_mask(cache, segment_ids_BT, B, T)]
   angles = rotary_angles(positions_BT, config) if config.rotary_dim else None
   if config.sliding_window:
     windows = _window_masks(masks, absolute_BT, prefixes, config.sliding_window)
@@ -70,7 +70,7 @@ def attention_inputs(
         rotary_base=config.local_rotary_base, rotary_scaling_factor=1.0, rotary_beta_fast=0.0,
         rotary_attention_factor=1.0, rotary_original_positions=0, rotary_divisors=())
     angles = jax.tree.map(lambda *pair: jnp.stack(pair), rotary_angles(positions_BT, local), angles)
-  return AttentionInputs(angles, masks, segments_BT)
+  return AttentionInputs(angles, masks, segment_ids_BT)
 
 
 def _prefix_masks(prefixes: Sequence[Prefix], B: int, T: int) -> list[jax.Array]:
@@ -81,16 +81,16 @@ def _prefix_masks(prefixes: Sequence[Prefix], B: int, T: int) -> list[jax.Array]
       for prefix in prefixes]
 
 
-def _own_mask(cache: KVCache | None, segments_BT: jax.Array | None, B: int, T: int) -> jax.Array:
+def _own_mask(cache: KVCache | None, segment_ids_BT: jax.Array | None, B: int, T: int) -> jax.Array:
   """Returns which slots (without a cache: tokens) of its row each token attends to, [B, T, S]."""
   if cache is None:
     mask_BTS = jnp.broadcast_to(jnp.tril(jnp.ones((T, T), bool)), (B, T, T))
   else:
     slots_S = jnp.arange(cache.slots)
     mask_BTS = slots_S <= (cache.length_B[:, None] + jnp.arange(T))[..., None]
-  if segments_BT is None:
+  if segment_ids_BT is None:
     return mask_BTS
-  return mask_BTS & (segments_BT[:, :, None] == segments_BT[:, None])
+  return mask_BTS & (segment_ids_BT[:, :, None] == segment_ids_BT[:, None])
 
 
 def _window_masks(masks: Sequence[jax.Array], absolute_BT: jax.Array, prefixes: Sequence[Prefix],

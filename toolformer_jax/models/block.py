@@ -76,7 +76,7 @@ class Attention(nn.Module):
                      is_global: jax.Array, inputs: AttentionInputs) -> jax.Array:
     window = self.config.sliding_window
     def attend_within(window):
-      return attend_packed(q_BTNH, k_BTKH, v_BTKH, inputs.segments_BT, self.kernel, window)
+      return attend_packed(q_BTNH, k_BTKH, v_BTKH, inputs.segment_ids_BT, self.kernel, window)
     # A kernel is compiled for its window; a row that is no longer than the window needs none.
     if 0 < window < q_BTNH.shape[1]:
       return jax.lax.cond(is_global, lambda: attend_within(0), lambda: attend_within(window))

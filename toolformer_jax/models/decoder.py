@@ -55,7 +55,7 @@ class Decoder(nn.Module):
       tokens_BT: jax.Array,
       *,
       positions_BT: jax.Array | None = None,
-      segments_BT: jax.Array | None = None,
+      segment_ids_BT: jax.Array | None = None,
       cache: KVCache | None = None,
       prefixes: Sequence[Prefix] = (),
       logits_at_BM: jax.Array | None = None,
@@ -67,7 +67,7 @@ class Decoder(nn.Module):
       tokens_BT: token ids. Padding after a row's last token is computed but never read, provided
         that the caller sets the cache's length back.
       positions_BT: position of each token; by default they continue those of prefixes and cache.
-      segments_BT: tokens attend only to their own segment (packed rows). With a cache this is
+      segment_ids_BT: tokens attend only to their own segment (packed rows). With a cache this is
         allowed only if it is empty and has as many slots as the rows have tokens.
       cache: earlier tokens of each row, updated in place if donated; in the layout 'per_layer'
         without `scan_layers`.
@@ -90,7 +90,7 @@ class Decoder(nn.Module):
         self._embed(embedding_VD, tokens_BT, positions_BT))
     use_kernel = cache is None and not prefixes and supports_length(self.kernel, T)
     inputs = attention_inputs(
-        c, positions_BT, absolute_BT, segments_BT, cache, prefixes, with_masks=not use_kernel)
+        c, positions_BT, absolute_BT, segment_ids_BT, cache, prefixes, with_masks=not use_kernel)
     kernel = self.kernel if use_kernel else 'xla'
     x_BTD, cache = self._blocks(kernel, x_BTD, cache, tuple(prefixes), inputs)
     x_BTD = Norm(c, name='final_norm')(x_BTD)

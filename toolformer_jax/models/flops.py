@@ -1,8 +1,8 @@
-"""Number of parameters, and useful floating-point operations: the formulas behind all rates.
+"""Formulas for the number of parameters and of useful floating-point operations.
 
 Useful operations are those that the model needs. Padding and recomputation (remat) do not count,
-and causal attention counts only the tokens that are attended to: half of the square, so that tables
-which count all of it are not comparable. A matrix product takes two operations for each weight and
+and causal attention counts only the tokens that are attended to, half of the square; figures that
+count all of it are not comparable. A matrix product takes two operations for each weight and
 token. Attention takes four for each dimension of a head and each pair of a token and a token that
 it attends to: two for the score, two for the weighted sum of values.
 """
@@ -16,7 +16,7 @@ from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.runtime.chips import chip_of
 
 
-def parameters(config: DecoderConfig) -> int:
+def num_parameters(config: DecoderConfig) -> int:
   """Returns the number of the decoder's parameters, without adapters."""
   c = config
   norm = 2 if c.norm == 'layer' else 1
@@ -31,23 +31,23 @@ def parameters(config: DecoderConfig) -> int:
   return c.layers * block + tables + head_bias + norm * c.embed_dim
 
 
-def adapter_parameters(config: DecoderConfig) -> int:
+def num_adapter_parameters(config: DecoderConfig) -> int:
   """Returns the number of parameters of the low-rank adapters."""
   per_layer = sum(inputs + outputs for inputs, outputs in _projections(config))
   return config.layers * config.lora_rank * per_layer
 
 
-def forward_flops(config: DecoderConfig, tokens: int, before: int = 0, logits: int = 0) -> int:
+def forward_flops(config: DecoderConfig, tokens: int, cached: int = 0, logits: int = 0) -> int:
   """Returns the operations of a forward pass.
 
   Args:
     config: of the decoder.
     tokens: number of tokens that are computed.
-    before: number of earlier tokens, whose keys and values are known.
+    cached: number of earlier tokens, whose keys and values are cached.
     logits: number of tokens at which logits are computed.
   """
-  weights = config.layers * _block_weights(config) + adapter_parameters(config)
-  return (2 * tokens * weights + _attention_flops(config, tokens, before)
+  weights = config.layers * _block_weights(config) + num_adapter_parameters(config)
+  return (2 * tokens * weights + _attention_flops(config, tokens, cached)
           + 2 * logits * config.embed_dim * config.vocab_size)
 
 
@@ -60,7 +60,7 @@ def training_flops(config: DecoderConfig, tokens: int) -> int:
   """
   weights = config.layers * _block_weights(config) + config.embed_dim * config.vocab_size
   passes = 2 if config.lora_rank else 3
-  return (2 * tokens * (passes * weights + 3 * adapter_parameters(config))
+  return (2 * tokens * (passes * weights + 3 * num_adapter_parameters(config))
           + 3 * _attention_flops(config, tokens, 0))
 
 
@@ -80,13 +80,13 @@ def utilization(flops_per_s: float, devices: Sequence[jax.Device]) -> float | No
   return flops_per_s / math.fsum(chip.flops_per_s for chip in chips)
 
 
-def _attention_flops(config: DecoderConfig, tokens: int, before: int) -> int:
-  """Returns the operations of scores and weighted values of `tokens` tokens after `before`."""
+def _attention_flops(config: DecoderConfig, tokens: int, cached: int) -> int:
+  """Returns the operations of the attention of `tokens` tokens after `cached` ones."""
   c = config
   global_layers = c.layers // c.global_every if c.sliding_window else c.layers
-  global_pairs = _attended_pairs(before + tokens) - _attended_pairs(before)
-  local_pairs = (_attended_pairs(before + tokens, c.sliding_window)
-                 - _attended_pairs(before, c.sliding_window))
+  global_pairs = _attended_pairs(cached + tokens) - _attended_pairs(cached)
+  local_pairs = (_attended_pairs(cached + tokens, c.sliding_window)
+                 - _attended_pairs(cached, c.sliding_window))
   pairs = global_layers * global_pairs + (c.layers - global_layers) * local_pairs
   return 4 * pairs * c.heads * c.head_dim
 

@@ -1,4 +1,4 @@
-"""A model that is ready for use: decoder, variables, tokenizer and mesh."""
+"""A decoder with its variables and tokenizer, on a mesh."""
 
 import collections
 import dataclasses

@@ -12,8 +12,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from toolformer_jax import sharding
+from toolformer_jax.inference.batching import PackedTokens
 from toolformer_jax.inference.decoding import STEPS, DecodeRows, SpecialTokens, decode_steps
-from toolformer_jax.inference.scoring import target_logprobs
+from toolformer_jax.inference.scoring import ScoreBatch, target_logprobs
 from toolformer_jax.inference.shared_prefix import DOCUMENT_ROWS, prefill_rows
 from toolformer_jax.models import flops
 from toolformer_jax.models.config import DecoderConfig
@@ -113,7 +114,8 @@ def _score(decoder: Decoder, mesh: Mesh, batch: int, length: int) -> Program:
   variables = _frozen(decoder, mesh)
   ids = _input(mesh, (batch, length))
   useful = batch * flops.forward_flops(decoder.config, length, logits=length)
-  return Program(functools.partial(target_logprobs.trace, decoder), (variables, *[ids] * 5),
+  scored = ScoreBatch(PackedTokens(ids, ids, ids), ids, ids)
+  return Program(functools.partial(target_logprobs.trace, decoder), (variables, scored),
                  batch * length, useful, useful * _copies(mesh, batch), argument_bytes(variables))
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from toolformer_jax.errors import UserError
-from toolformer_jax.inference.engine import Engine, Event, NewText, RequestDone
+from toolformer_jax.inference.engine import Engine, Event, NewText, RequestFinished
 from toolformer_jax.inference.request import GenerationConfig
 from toolformer_jax.serving.errors import ApiError
 from toolformer_jax.serving.metrics import Metrics
@@ -216,7 +216,7 @@ class EngineThread:
     if isinstance(event, NewText):
       self._metrics.text(job.arrived, job.last_text, now)
       job.last_text = now
-    elif isinstance(event, RequestDone):
+    elif isinstance(event, RequestFinished):
       del self._running[event.request_id]
       self._metrics.generation_tokens.inc(len(event.output.tokens))
       self._metrics.finished(job.arrived, event.output.finish_reason)

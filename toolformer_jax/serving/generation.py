@@ -7,7 +7,13 @@ from typing import Any, NamedTuple, TypeVar
 
 from starlette.types import Receive
 
-from toolformer_jax.inference.engine import CallFinished, CallStarted, Event, NewText, RequestDone
+from toolformer_jax.inference.engine import (
+  CallFinished,
+  CallStarted,
+  Event,
+  NewText,
+  RequestFinished,
+)
 from toolformer_jax.inference.request import GeneratedText, GenerationConfig, ToolCall
 from toolformer_jax.serving.engine_thread import EngineThread, Failed, Job
 from toolformer_jax.serving.errors import ApiError
@@ -57,7 +63,7 @@ class Generation:
       if isinstance(event, Failed):
         self._left.discard(number)
         raise ApiError(500, event.message, code='internal_error')
-      if isinstance(event, RequestDone):
+      if isinstance(event, RequestFinished):
         self._left.discard(number)
       yield number, event
 
@@ -119,7 +125,7 @@ class Choice:
           return Delta(text)
         calls, self._held = self._held, []
         return Delta(text, calls) if self.tools_in_text else None
-      case RequestDone(output=output):
+      case RequestFinished(output=output):
         return Delta(output=output)
 
 

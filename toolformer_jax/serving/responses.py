@@ -6,7 +6,13 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from toolformer_jax.inference.engine import CallFinished, CallStarted, Event, NewText, RequestDone
+from toolformer_jax.inference.engine import (
+  CallFinished,
+  CallStarted,
+  Event,
+  NewText,
+  RequestFinished,
+)
 from toolformer_jax.serving import sse
 from toolformer_jax.serving.chat_template import ChatTemplate
 from toolformer_jax.serving.generation import Choice, Generation, Prompt, failure
@@ -68,7 +74,7 @@ class ModelResponse:
         yield from self._begin_call(call.name, call.argument)
       case CallFinished(call=made):
         yield from self._end_call(made.call.result, failure(made))
-      case RequestDone(output=output):
+      case RequestFinished(output=output):
         if not self.items:
           yield from self._begin_message()
         yield from self._end_message()

@@ -52,7 +52,7 @@ def next_token_loss(
   """
   hidden_RTD, _ = decoder.apply(
       variables, rows.input_tokens_RT, positions_BT=rows.positions_RT,
-      segments_BT=rows.segment_ids_RT, return_hidden=True,
+      segment_ids_BT=rows.segment_ids_RT, return_hidden=True,
       rngs=None if dropout_key is None else {'dropout': dropout_key})
   chunk_loss = functools.partial(_chunk_loss, decoder.config, z_loss)
   num_chunks = _num_chunks(rows.input_tokens_RT.shape, loss_tokens)

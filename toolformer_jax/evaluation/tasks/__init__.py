@@ -1,16 +1,23 @@
-"""All benchmarks, by name."""
+"""All benchmarks by name, and the loader of their examples."""
 
+import itertools
+import pathlib
 from collections.abc import Iterable
+from typing import Any
 
+from toolformer_jax.data.dates import parse_iso_date
+from toolformer_jax.data.jsonl import is_unicode
 from toolformer_jax.errors import UserError, unknown
-from toolformer_jax.evaluation.task import Task
+from toolformer_jax.evaluation.answer_matching import FirstNumber, first_number
+from toolformer_jax.evaluation.config import EvaluationConfig
+from toolformer_jax.evaluation.files import TaskFolder
+from toolformer_jax.evaluation.task import Example, Question, Task, Text
 from toolformer_jax.evaluation.tasks import (
     dateset,
     lama,
     multilingual,
     perplexity,
     questions,
-    templama,
     word_problems,
 )
 
@@ -19,8 +26,9 @@ TASKS = {task.name: task for task in (
     word_problems.ASDIV, word_problems.SVAMP, word_problems.MAWPS, word_problems.GSM8K,
     questions.WEBQUESTIONS, questions.NQ_OPEN, questions.TRIVIAQA,
     multilingual.MLQA, multilingual.XQUAD,
-    templama.TEMPLAMA, dateset.DATESET,
+    lama.TEMPLAMA, dateset.DATESET,
     perplexity.WIKITEXT2, perplexity.CORPUS)}
+TFDS = 'tfds:'  # prefix of a data_dir of TensorFlow Datasets
 
 
 def find_tasks(names: Iterable[str]) -> list[Task]:
@@ -36,3 +44,76 @@ def find_tasks(names: Iterable[str]) -> list[Task]:
   if not wanted:
     raise UserError(f'no task is named; choose from {", ".join(TASKS)}')
   return [TASKS[name] for name in wanted]
+
+
+def load_examples(task: Task, data_dir: pathlib.Path | str, config: EvaluationConfig,
+                  limit: int | None = None) -> list[Question] | list[Text]:
+  """Returns the first `limit` examples of a task, by default all.
+
+  Args:
+    task: the task.
+    data_dir: has the task's official files in a folder of its name; or 'tfds:', followed by the
+      folder of TensorFlow Datasets.
+    config: how they are read.
+    limit: number of examples.
+
+  Raises:
+    MissingDataError: the files are not there.
+    UserError: they are broken, or hold no example.
+  """
+  from_tfds = task.how_to_get and str(data_dir).startswith(TFDS)
+  source = str(data_dir) if from_tfds else str(pathlib.Path(data_dir, task.name))
+  try:
+    if from_tfds:
+      from toolformer_jax.evaluation.tasks.tfds_sets import read_tfds  # loads TensorFlow
+      examples = read_tfds(task, source.removeprefix(TFDS))
+    else:
+      examples = task.read(TaskFolder(pathlib.Path(source), task.how_to_get), config)
+    examples = list(itertools.islice(examples, limit))
+  except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+    raise UserError(f'{source}: not in the official format of {task.title} '
+                    f'({type(error).__name__}: {error})') from error
+  _check(task, examples, config, source)
+  return examples
+
+
+def _check(task: Task, examples: list[Question] | list[Text], config: EvaluationConfig,
+           source: str) -> None:
+  """Raises UserError if there is no example, one cannot be scored, or two have the same id."""
+  if not examples:
+    raise UserError(f'{source} holds no example of {task.title}; {task.how_to_get}')
+  ids = set()
+  for number, example in enumerate(examples):
+    if not _is_text(example.id):
+      raise UserError(f'{source}: the id of example {number} is no text: {example.id!r}')
+    if example.id in ids:
+      raise UserError(f'{source}: the id {example.id} occurs twice')
+    ids.add(example.id)
+    try:
+      _check_example(task, example, config)
+    except ValueError as error:
+      raise UserError(f'{source}: {example.id} has {error}') from error
+
+
+def _check_example(task: Task, example: Example, config: EvaluationConfig) -> None:
+  """Raises ValueError, which says what the example has, if it cannot be scored."""
+  if isinstance(example, Text):
+    if not is_unicode(example.text):
+      raise ValueError('half a surrogate pair, which is no character')
+    return
+  if not _is_text(example.prompt):
+    raise ValueError(f'a prompt that is no text: {example.prompt!r}')
+  if not example.answers:
+    raise ValueError('no answer')
+  for answer in example.answers:
+    if not _is_text(answer):
+      raise ValueError(f'an answer that is no text: {answer!r}')
+  if (isinstance(task.matcher, FirstNumber) and config.numeric_only
+      and not first_number(example.answers[0])):
+    raise ValueError(f'an answer without a number: {example.answers[0]!r}')
+  if example.date is not None and parse_iso_date(example.date) is None:
+    raise ValueError(f'a date that is none: {example.date!r}')
+
+
+def _is_text(value: Any) -> bool:
+  return isinstance(value, str) and bool(value.strip()) and is_unicode(value)

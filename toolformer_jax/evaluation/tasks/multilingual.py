@@ -19,49 +19,50 @@ def prompt(paragraph: str, question: str) -> str:
           f'{paragraph.strip()} Now answer the following question in English: {question.strip()}')
 
 
-def read_mlqa(folder: TaskFolder, settings: EvaluationConfig) -> Iterator[Question]:
+def read_mlqa(folder: TaskFolder, config: EvaluationConfig) -> Iterator[Question]:
   """Yields the test questions of MLQA (Lewis et al. 2020), whose answers are English."""
   pattern = 'test-context-en-question-*.json'
   paths = folder.files(pattern, f'test/{pattern}', f'**/{pattern}')
   by_language = {re.search(r'question-(\w+)\.json', path.name)[1]: path for path in paths}
-  return interleave([[_question(language, paragraph, asked['question'], asked)
-                   for paragraph, asked in _asked(by_language[language])]
-                  for language in LANGUAGES if language in by_language])
+  return interleave([[_question(language, paragraph, qa['question'], qa)
+                      for paragraph, qa in _read_squad(by_language[language])]
+                     for language in LANGUAGES if language in by_language])
 
 
-def read_xquad(folder: TaskFolder, settings: EvaluationConfig) -> Iterator[Question]:
+def read_xquad(folder: TaskFolder, config: EvaluationConfig) -> Iterator[Question]:
   """Yields the questions of XQuAD (Artetxe et al. 2020), with paragraph and answer in English."""
-  english = {asked['id']: (paragraph, asked)
-             for paragraph, asked in _asked(folder.file('xquad.en.json'))}
+  english = {qa['id']: (paragraph, qa)
+             for paragraph, qa in _read_squad(folder.file('xquad.en.json'))}
   by_language = {path.name.split('.')[1]: path for path in folder.files('xquad.??.json')}
   def questions(language: str) -> Iterator[Question]:
-    for _, asked in _asked(by_language[language]):
-      paragraph, in_english = english[asked['id']]
-      yield _question(language, paragraph, asked['question'], in_english)
+    for _, qa in _read_squad(by_language[language]):
+      paragraph, english_qa = english[qa['id']]
+      yield _question(language, paragraph, qa['question'], english_qa)
   return interleave([questions(language) for language in LANGUAGES if language in by_language])
 
 
-def _asked(path: pathlib.Path) -> Iterator[tuple[str, dict[str, Any]]]:
-  """Yields paragraphs and questions of a file in the format of SQuAD."""
+def _read_squad(path: pathlib.Path) -> Iterator[tuple[str, dict[str, Any]]]:
+  """Yields each question of a file in the format of SQuAD, with its paragraph."""
   for article in read_json(path)['data']:
     for paragraph in article['paragraphs']:
-      for asked in paragraph['qas']:
-        yield paragraph['context'], asked
+      for qa in paragraph['qas']:
+        yield paragraph['context'], qa
 
 
-def _question(language: str, paragraph: str, question: str, answered: dict[str, Any]) -> Question:
-  answers = dict.fromkeys(answer['text'] for answer in answered['answers'])
-  return Question(f'{language}-{answered["id"]}', prompt(paragraph, question), tuple(answers),
+def _question(language: str, paragraph: str, question: str, english: dict[str, Any]) -> Question:
+  answers = dict.fromkeys(answer['text'] for answer in english['answers'])
+  return Question(f'{language}-{english["id"]}', prompt(paragraph, question), tuple(answers),
                   language)
 
 
-_RULE = FirstWords(10)
-MLQA = QuestionTask('mlqa', 'MLQA', read_mlqa,
-            'fetch MLQA_V1.zip as github.com/facebookresearch/MLQA says, and put '
-            'test-context-en-question-*.json there', _RULE,
-            groups=tuple((language, f'MLQA {language.title()}') for language in LANGUAGES),
-            prompt=prompt('...', '...'))
-XQUAD = QuestionTask('xquad', 'XQuAD', read_xquad,
-             'fetch xquad.*.json of github.com/google-deepmind/xquad', _RULE,
-             groups=tuple((language, f'XQuAD {language.title()}') for language in LANGUAGES),
-             prompt=prompt('...', '...'))
+_MATCHER = FirstWords(10)
+MLQA = QuestionTask(
+    'mlqa', 'MLQA', read_mlqa,
+    'fetch MLQA_V1.zip as github.com/facebookresearch/MLQA says, and put '
+    'test-context-en-question-*.json there', _MATCHER,
+    groups=tuple((language, f'MLQA {language.title()}') for language in LANGUAGES),
+    prompt=prompt('...', '...'))
+XQUAD = QuestionTask(
+    'xquad', 'XQuAD', read_xquad, 'fetch xquad.*.json of github.com/google-deepmind/xquad',
+    _MATCHER, groups=tuple((language, f'XQuAD {language.title()}') for language in LANGUAGES),
+    prompt=prompt('...', '...'))

@@ -1,4 +1,4 @@
-"""WikiText-2, and documents of a corpus that nothing was trained on (paper, 4.3)."""
+"""Perplexity on WikiText-2 and on held-out documents of a corpus (paper, 4.3)."""
 
 import re
 from collections.abc import Iterator
@@ -11,17 +11,19 @@ from toolformer_jax.evaluation.task import PerplexityTask, Text
 _TITLE = re.compile(r'^ = [^=\n].*? = ?$', re.MULTILINE)
 
 
-def read_wikitext2(folder: TaskFolder, settings: EvaluationConfig) -> Iterator[Text]:
-  """Yields the articles of WikiText-2 (Merity et al. 2017): of test, or else of validation."""
+def read_wikitext2(folder: TaskFolder, config: EvaluationConfig) -> Iterator[Text]:
+  """Yields the articles of WikiText-2 (Merity et al. 2017): of its test or validation file."""
   path = folder.file('wiki.test.*', 'test.txt', 'wiki.valid.*', 'valid.txt')
   text = read_text(path)
   starts = [match.start() for match in _TITLE.finditer(text)]
+  if not starts:
+    raise UserError(f'{path}: no line is the title of an article, ` = Title = `')
   for i, (start, end) in enumerate(zip(starts, [*starts[1:], len(text)], strict=True)):
     yield Text(f'wikitext-{i:03}', text[start:end].strip())
 
 
-def read_corpus(folder: TaskFolder, settings: EvaluationConfig) -> Iterator[Text]:
-  """Yields the documents of all files, the paper's CCNet or others."""
+def read_corpus(folder: TaskFolder, config: EvaluationConfig) -> Iterator[Text]:
+  """Yields the documents of all files: of CCNet, as in the paper, or of another corpus."""
   for path in folder.files('*.jsonl', '*.jsonl.zst'):
     for i, fields in enumerate(read_lines(path)):
       if not isinstance(fields.get('text'), str):
@@ -34,5 +36,5 @@ WIKITEXT2 = PerplexityTask('wikitext2', 'WikiText', read_wikitext2,
                            'fetch wiki.test.tokens of wikitext-2-v1.zip')
 CORPUS = PerplexityTask(
     'corpus', 'held-out corpus', read_corpus,
-    'put JSON Lines of documents with a `text` there that no model was trained on',
+    'put JSON Lines there, documents with a `text` that no model was trained on',
     remark='The paper has 10,000 documents of CCNet.')

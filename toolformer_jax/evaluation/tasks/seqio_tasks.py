@@ -1,7 +1,7 @@
 """The benchmarks as seqio tasks with metric functions: `toolformer_svamp` and so on.
 
-For pipelines that know seqio, such as t5x. The examples are those of the plain readers; importing
-this module loads TensorFlow, which nothing else here does.
+For pipelines built on seqio, such as t5x. The examples equal those of `load_examples`. Importing
+this module loads TensorFlow.
 
     register(TASKS.values(), pathlib.Path('data'), EvaluationConfig(), tokenizer)
     seqio.get_mixture_or_task('toolformer_svamp').get_dataset(split='test')
@@ -15,10 +15,9 @@ import seqio
 import tensorflow as tf
 
 from toolformer_jax.evaluation.config import EvaluationConfig
-from toolformer_jax.evaluation.reading import read_items
-from toolformer_jax.evaluation.statistics import perplexity
+from toolformer_jax.evaluation.scores import perplexity
 from toolformer_jax.evaluation.task import PerplexityTask, Task
-from toolformer_jax.evaluation.tasks.vocabulary import ShiftedVocabulary
+from toolformer_jax.evaluation.tasks import load_examples
 from toolformer_jax.tokenizer import Tokenizer
 
 tf.config.set_visible_devices([], 'GPU')  # TensorFlow would take all of its memory
@@ -26,47 +25,109 @@ tf.config.set_visible_devices([], 'GPU')  # TensorFlow would take all of its mem
 _SIGNATURE = {name: tf.TensorSpec([], tf.string) for name in ('id', 'inputs', 'targets')} | {
     'answers': tf.TensorSpec([None], tf.string)}
 
+SHIFT = 1
 
-def register(tasks: Iterable[Task], data_dir: pathlib.Path, settings: EvaluationConfig,
+
+class ShiftedVocabulary(seqio.Vocabulary):
+  """A tokenizer of this package as a vocabulary of seqio, with `SHIFT` added to all token ids.
+
+  To seqio id 0 is padding, whatever the tokenizer means by it: packing would lose the token.
+  """
+
+  def __init__(self, tokenizer: Tokenizer):
+    """Wraps `tokenizer`."""
+    super().__init__()
+    self.tokenizer = tokenizer
+
+  @property
+  def bos_id(self) -> int | None:
+    """The shifted id of the start token."""
+    start = self.tokenizer.start_id
+    return None if start is None else start + SHIFT
+
+  @property
+  def eos_id(self) -> int | None:
+    """The shifted id of the token that ends a text."""
+    ends = sorted(self.tokenizer.end_ids)
+    return ends[0] + SHIFT if ends else None
+
+  @property
+  def unk_id(self) -> int | None:
+    """None: byte-level tokenizers encode every text."""
+    return None
+
+  @property
+  def _base_vocab_size(self) -> int:
+    return self.tokenizer.vocab_size + SHIFT
+
+  def _encode(self, s: str) -> Sequence[int]:
+    return [token + SHIFT for token in self.tokenizer.encode(s)]
+
+  def _decode(self, ids: Iterable[int]) -> str:
+    return self.tokenizer.decode([int(i) - SHIFT for i in ids if i >= SHIFT])
+
+  def _encode_tf(self, s: tf.Tensor) -> tf.Tensor:
+    def encode(text: bytes) -> tf.Tensor:
+      return tf.constant(self._encode(text.numpy().decode('utf-8')), tf.int32)
+    ids = tf.py_function(encode, [s], tf.int32)
+    ids.set_shape([None])
+    return ids
+
+  def _decode_tf(self, ids: tf.Tensor) -> tf.Tensor:
+    def decode(row: tf.Tensor) -> str:
+      return self._decode(row.numpy().tolist())
+    if ids.shape.rank == 1:
+      return tf.py_function(decode, [ids], tf.string)
+    return tf.map_fn(lambda row: tf.py_function(decode, [row], tf.string), ids,
+                     fn_output_signature=tf.string)
+
+  def __eq__(self, other: object) -> bool:
+    return isinstance(other, ShiftedVocabulary) and self.tokenizer is other.tokenizer
+
+  def __hash__(self) -> int:
+    return id(self.tokenizer)
+
+
+def register(tasks: Iterable[Task], data_dir: pathlib.Path, config: EvaluationConfig,
              tokenizer: Tokenizer) -> list[str]:
-  """Adds `tasks` to seqio's registry, with the split `test`; returns the names that they have.
+  """Adds `tasks` with the split `test` to the registry of seqio; returns their names there.
 
-  Files are read when a dataset is made. A metric takes predicted texts without calls, or for a
-  perplexity the log-probability of each text.
+  Files are read when a dataset is made. The metric of questions takes predicted texts without
+  calls, the one of perplexities the log-probability of each text.
   """
   names = []
   for task in tasks:
     names.append(f'toolformer_{task.name}')
     vocabulary = ShiftedVocabulary(tokenizer)
     feature = seqio.Feature(vocabulary, add_eos=False)
-    of_texts = isinstance(task, PerplexityTask)
-    features = {'targets': feature} if of_texts else {'inputs': feature, 'targets': feature}
-    metric = _Perplexity(vocabulary) if of_texts else _Accuracy(task, settings)
+    is_perplexity = isinstance(task, PerplexityTask)
+    features = {'targets': feature} if is_perplexity else {'inputs': feature, 'targets': feature}
+    metric = _Perplexity(vocabulary) if is_perplexity else _Accuracy(task, config)
     seqio.TaskRegistry.add(
-        names[-1], source=seqio.FunctionDataSource(_Source(task, data_dir, settings), ['test']),
+        names[-1], source=seqio.FunctionDataSource(_Source(task, data_dir, config), ['test']),
         preprocessors=[seqio.preprocessors.tokenize], output_features=features,
-        postprocess_fn=_text if of_texts else _answers_or_text, metric_fns=[metric])
+        postprocess_fn=_text if is_perplexity else _answers_or_text, metric_fns=[metric])
   return names
 
 
 class _Source:
-  """Makes the dataset of a task."""
+  """The data source of a task."""
 
-  def __init__(self, task: Task, data_dir: pathlib.Path, settings: EvaluationConfig):
-    self._task, self._data_dir, self._settings = task, data_dir, settings
-    self.__name__ = f'read_{task.name}'  # seqio shows it
+  def __init__(self, task: Task, data_dir: pathlib.Path, config: EvaluationConfig):
+    self._task, self._data_dir, self._config = task, data_dir, config
+    self.__name__ = f'read_{task.name}'  # seqio logs it
 
   def __call__(self, split: str, shuffle_files: bool, seed: int | None = None) -> tf.data.Dataset:
     return tf.data.Dataset.from_generator(self._examples, output_signature=_SIGNATURE)
 
   def _examples(self) -> Iterator[dict[str, Any]]:
-    for item in read_items(self._task, self._data_dir, self._settings):
+    for example in load_examples(self._task, self._data_dir, self._config):
       if isinstance(self._task, PerplexityTask):
-        yield {'id': item.id, 'inputs': '', 'targets': item.text, 'answers': []}
+        yield {'id': example.id, 'inputs': '', 'targets': example.text, 'answers': []}
       else:
-        # A continuation begins with a blank.
-        yield {'id': item.id, 'inputs': item.prompt, 'targets': f' {item.answers[0]}',
-               'answers': list(item.answers)}
+        # A continuation begins with a space.
+        yield {'id': example.id, 'inputs': example.prompt, 'targets': f' {example.answers[0]}',
+               'answers': list(example.answers)}
 
 
 def _answers_or_text(text: str, example: Mapping[str, Any], is_target: bool) -> Any:
@@ -78,17 +139,17 @@ def _text(text: str, example: Mapping[str, Any], is_target: bool) -> str:
 
 
 class _Accuracy:
-  """Percentage of right predictions, by the rule of a task."""
+  """Percentage of correct predictions, by the matcher of a task."""
 
-  def __init__(self, task: Task, settings: EvaluationConfig):
-    self._task, self._settings = task, settings
+  def __init__(self, task: Task, config: EvaluationConfig):
+    self._task, self._config = task, config
     self.__name__ = 'accuracy'
 
   def __call__(self, targets: Sequence[Sequence[str]], predictions: Sequence[str]
                ) -> dict[str, float]:
-    right = [self._task.rule.judge(prediction, answers, self._settings).correct
-             for answers, prediction in zip(targets, predictions, strict=True)]
-    return {'accuracy': 100 * sum(right) / len(right)}
+    correct = [self._task.matcher.match(prediction, answers, self._config).correct
+               for answers, prediction in zip(targets, predictions, strict=True)]
+    return {'accuracy': 100 * sum(correct) / len(correct)}
 
 
 class _Perplexity:
@@ -99,5 +160,5 @@ class _Perplexity:
     self.__name__ = 'perplexity'
 
   def __call__(self, targets: Sequence[str], scores: Sequence[float]) -> dict[str, float]:
-    return {'perplexity': perplexity(scores, [len(self._vocabulary.encode(text))
-                                              for text in targets])}
+    num_tokens = [len(self._vocabulary.encode(text)) for text in targets]
+    return {'perplexity': perplexity(scores, num_tokens)}

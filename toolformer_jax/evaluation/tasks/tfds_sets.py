@@ -1,6 +1,6 @@
-"""Benchmarks that TensorFlow Datasets has: `--data_dir tfds:`, or `tfds:D` to keep them in D.
+"""The benchmarks that TensorFlow Datasets has: `--data_dir tfds:`, or `tfds:D` to keep them in D.
 
-Questions, ids and answers are those of the official files.
+Questions, ids and answers equal those of the official files.
 """
 
 import logging
@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from toolformer_jax.errors import UserError
-from toolformer_jax.evaluation.files import MissingData
+from toolformer_jax.evaluation.files import MissingDataError
 from toolformer_jax.evaluation.task import Question, Task, interleave
 from toolformer_jax.evaluation.tasks import multilingual, questions, word_problems
 
-Load = Callable[[str, str], Iterator[dict[str, Any]]]  # of a set's name and split
+Load = Callable[[str, str], Iterator[dict[str, Any]]]  # from name and split to rows
 
 
 def read_tfds(task: Task, directory: str) -> Iterator[Question]:
@@ -20,14 +20,14 @@ def read_tfds(task: Task, directory: str) -> Iterator[Question]:
 
   Args:
     task: the task.
-    directory: where prepared sets lie, '' for the default of tfds.
+    directory: folder of the prepared data sets; '' for the default of tfds.
 
   Raises:
-    MissingData: tfds does not have it.
-    UserError: it cannot be had, or tfds is not installed.
+    MissingDataError: tfds does not have it.
+    UserError: it cannot be loaded, or tfds is not installed.
   """
   if task.name not in _READERS:
-    raise MissingData(f'tfds has no {task.title}: {task.how_to_get}')
+    raise MissingDataError(f'tfds has no {task.title}: {task.how_to_get}')
   try:
     import tensorflow as tf
     import tensorflow_datasets as tfds
@@ -73,13 +73,14 @@ def _gsm8k(load: Load) -> Iterator[Question]:
 
 def _xquad(load: Load) -> Iterator[Question]:
   english = {row['id']: row for row in load('xquad/en', 'test')}
-  def asked(language: str) -> Iterator[Question]:
+  def questions_in(language: str) -> Iterator[Question]:
     for row in load(f'xquad/{language}', 'test'):
-      known = english[row['id']]
+      english_row = english[row['id']]
       yield Question(f'{language}-{row["id"].decode()}',
-                     multilingual.prompt(known['context'].decode(), row['question'].decode()),
-                     _texts(known['answers']['text']), language)
-  return interleave([asked(language) for language in multilingual.LANGUAGES])
+                     multilingual.prompt(english_row['context'].decode(),
+                                         row['question'].decode()),
+                     _texts(english_row['answers']['text']), language)
+  return interleave([questions_in(language) for language in multilingual.LANGUAGES])
 
 
 _READERS: dict[str, Callable[[Load], Iterator[Question]]] = {

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 
 from toolformer_jax.data.gsm8k import is_dev, read_gsm8k
 from toolformer_jax.errors import UserError
-from toolformer_jax.evaluation.answer_matching import FirstNumber
+from toolformer_jax.evaluation.answer_matching import FirstNumber, first_number
 from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.evaluation.files import TaskFolder, read_csv, read_json, read_text
 from toolformer_jax.evaluation.task import Question, QuestionTask
 
-_ONE_NUMBER = re.compile(r'[-−]?\$?(?:[\d,]*\.?\d+)\.?\s*(?:\(.*\))?', re.DOTALL)
-_PLACE = re.compile(r'\bnumber(\d+)\b')
+_UNIT = re.compile(r'\.?\s*(?:\(.*\))?', re.DOTALL)  # ` (apples)`, as ASDiv writes it
+_PLACEHOLDER = re.compile(r'\bnumber(\d+)\b')
 
 
 def prompt(problem: str) -> str:
@@ -21,7 +21,7 @@ def prompt(problem: str) -> str:
   return f'{" ".join(problem.split())} The answer is'
 
 
-def read_asdiv(folder: TaskFolder, settings: EvaluationConfig) -> Iterator[Question]:
+def read_asdiv(folder: TaskFolder, config: EvaluationConfig) -> Iterator[Question]:
   """Yields the problems of ASDiv.xml (Miao et al. 2020)."""
   path = folder.file('ASDiv.xml', 'dataset/ASDiv.xml')
   try:
@@ -29,20 +29,26 @@ def read_asdiv(folder: TaskFolder, settings: EvaluationConfig) -> Iterator[Quest
     for problem in root.iter('Problem'):
       body, question, answer = (problem.find(name).text.strip()
                                 for name in ('Body', 'Question', 'Answer'))
-      if _ONE_NUMBER.fullmatch(answer) or not settings.numeric_only:
+      if _is_number(answer) or not config.numeric_only:
         yield Question(problem.attrib['ID'], prompt(f'{body} {question}'), (answer,))
   except (ElementTree.ParseError, AttributeError, KeyError) as error:
     raise UserError(f'{path}: not in the format of ASDiv ({error})') from error
 
 
-def read_svamp(folder: TaskFolder, settings: EvaluationConfig) -> Iterator[Question]:
+def _is_number(answer: str) -> bool:
+  """Returns whether an answer is one number, with or without a unit."""
+  number = first_number(answer)
+  return bool(number and number.start == 0 and _UNIT.fullmatch(answer, number.end))
+
+
+def read_svamp(folder: TaskFolder, config: EvaluationConfig) -> Iterator[Question]:
   """Yields the problems of SVAMP.json (Patel et al. 2021)."""
   for problem in read_json(folder.file('SVAMP.json')):
     yield Question(problem['ID'], prompt(f'{problem["Body"]} {problem["Question"]}'),
                    (str(problem['Answer']),))
 
 
-def read_mawps(folder: TaskFolder, settings: EvaluationConfig) -> list[Question]:
+def read_mawps(folder: TaskFolder, config: EvaluationConfig) -> list[Question]:
   """Returns the problems of MAWPS (Koncel-Kedziorski et al. 2016): JSON, or folds in CSV."""
   # The dev parts of all folds make up the whole set.
   paths = folder.files('*.json', '**/dev.csv', '**/*.csv')
@@ -62,41 +68,49 @@ def _mawps_json(path: pathlib.Path) -> Iterator[tuple[str, str]]:
 def _mawps_csv(path: pathlib.Path) -> Iterator[tuple[str, str]]:
   """Yields problems in whose text `number0` stands for the first of the numbers."""
   for row in read_csv(path):
-    numbers = [_plain(number) for number in row['Numbers'].split()]
-    yield _PLACE.sub(lambda place, given=numbers: given[int(place[1])],
-                     row['Question']), row['Answer']
+    numbers = [re.sub(r'\.0+$', '', number) for number in row['Numbers'].split()]  # 8 for 8.0
+    yield _PLACEHOLDER.sub(lambda match, numbers=numbers: numbers[int(match[1])],
+                           row['Question']), row['Answer']
 
 
-def _plain(number: str) -> str:
-  """Returns '8' for '8.0'."""
-  return re.sub(r'\.0+$', '', number)
+def read_gsm8k_questions(folder: TaskFolder, config: EvaluationConfig) -> Iterator[Question]:
+  """Yields the test problems of GSM8K; without its test file, the dev part of the training file.
 
-
-def read_gsm8k_questions(folder: TaskFolder, settings: EvaluationConfig) -> Iterator[Question]:
-  """Yields the test problems of GSM8K; where only the training part is there, its dev questions.
-
-  These are the tenth whose sha256 is divisible by 10, which is never annotated.
+  That is the tenth of the questions whose sha256 is divisible by 10, which is never annotated.
   """
   path = folder.file('test.jsonl', 'train.jsonl')
   for i, problem in enumerate(read_gsm8k(path)):
     if path.name.startswith('test') or is_dev(problem.question):
       yield Question(f'{path.name.partition(".")[0]}-{i:05}', prompt(problem.question),
-                     (problem.answer.rpartition('####')[2].strip(),))
+                     (_gsm8k_answer(problem.answer),))
 
 
-_RULE, _PROMPT = FirstNumber(), prompt('...')
+def _gsm8k_answer(solution: str) -> str:
+  """Returns the final answer of a solution in the format of GSM8K.
+
+  Raises:
+    ValueError: there is none.
+  """
+  _, separator, answer = solution.rpartition('####')
+  if not separator:
+    raise ValueError(f'no final answer after ####: {solution[-80:]!r}')
+  return answer.strip()
+
+
+_MATCHER, _PROMPT = FirstNumber(), prompt('...')
 ASDIV = QuestionTask(
     'asdiv', 'ASDiv', read_asdiv,
-    'fetch dataset/ASDiv.xml of github.com/chaochun/nlu-asdiv-dataset', _RULE, prompt=_PROMPT)
+    'fetch dataset/ASDiv.xml of github.com/chaochun/nlu-asdiv-dataset', _MATCHER, prompt=_PROMPT)
 SVAMP = QuestionTask(
-    'svamp', 'SVAMP', read_svamp, 'fetch SVAMP.json of github.com/arkilpatel/SVAMP', _RULE,
+    'svamp', 'SVAMP', read_svamp, 'fetch SVAMP.json of github.com/arkilpatel/SVAMP', _MATCHER,
     prompt=_PROMPT)
 MAWPS = QuestionTask(
     'mawps', 'MAWPS', read_mawps,
-    'fetch data/cv_mawps (CSV) of github.com/arkilpatel/SVAMP, or the JSON files of MAWPS', _RULE,
-    prompt=_PROMPT)
+    'fetch data/cv_mawps (CSV) of github.com/arkilpatel/SVAMP, or the JSON files of MAWPS',
+    _MATCHER, prompt=_PROMPT)
 GSM8K = QuestionTask(
     'gsm8k', 'GSM8K', read_gsm8k_questions,
-    'fetch test.jsonl or train.jsonl of github.com/openai/grade-school-math', _RULE, prompt=_PROMPT,
+    'fetch test.jsonl or train.jsonl of github.com/openai/grade-school-math', _MATCHER,
+    prompt=_PROMPT,
     remark='A model that was tuned on gsm_symbolic or similar problems, as the quickstart does, '
            'has seen templates of GSM8K test questions: its score is meaningless.')

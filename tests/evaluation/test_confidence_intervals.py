@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from toolformer_jax.evaluation import statistics as intervals
+from toolformer_jax.evaluation import confidence_intervals as intervals
+from toolformer_jax.evaluation.scores import perplexity
 
 
 @pytest.mark.parametrize(('successes', 'count'), [(0, 1), (15, 400), (500, 1000), (7, 7)])
@@ -20,21 +21,21 @@ def test_nothing_counted_says_nothing():
 def test_a_paired_difference_agrees_with_scipys_bootstrap():
   random = np.random.default_rng(0)
   first, second = random.random(400) < 0.2, random.random(400) < 0.35
-  ours = intervals.paired_difference(first, second, samples=20_000, seed=1)
+  ours = intervals.bootstrap_accuracy_difference(first, second, samples=20_000, seed=1)
   theirs = stats.bootstrap((second.astype(float) - first,), np.mean, n_resamples=20_000,
                            method='percentile', rng=2).confidence_interval
   assert ours == pytest.approx(tuple(theirs), abs=0.006)
-  assert ours == intervals.paired_difference(first, second, samples=20_000, seed=1)
-  assert intervals.paired_difference(first, first, samples=100, seed=0) == (0.0, 0.0)
+  assert ours == intervals.bootstrap_accuracy_difference(first, second, samples=20_000, seed=1)
+  assert intervals.bootstrap_accuracy_difference(first, first, samples=100, seed=0) == (0.0, 0.0)
 
 
 def test_a_perplexity_is_of_a_token_and_its_interval_around_it():
   random = np.random.default_rng(0)
   tokens = random.integers(5, 200, 300)
   logprobs = -tokens * random.normal(3.0, 0.5, 300)
-  value = intervals.perplexity(logprobs, tokens)
+  value = perplexity(logprobs, tokens)
   assert value == pytest.approx(np.exp(-logprobs.sum() / tokens.sum()))
-  low, high = intervals.perplexity_interval(logprobs, tokens, samples=2000, seed=0)
+  low, high = intervals.bootstrap_perplexity(logprobs, tokens, samples=2000, seed=0)
   def statistic(logprobs, tokens, axis=-1):
     return np.exp(-logprobs.sum(axis) / tokens.sum(axis))
   theirs = stats.bootstrap((logprobs, tokens), statistic, paired=True, n_resamples=2000,

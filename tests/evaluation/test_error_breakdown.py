@@ -1,26 +1,26 @@
-"""Every wrong answer to a word problem has one reason."""
+"""Every prediction for a word problem has one outcome."""
 
 import pytest
 
 from toolformer_jax.evaluation.answer_matching import FirstNumber
 from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.evaluation.scores import (
+  CORRECT,
   EXTRACTION,
   IGNORED,
   NO_CALL,
   NO_RESULT,
   OUTCOMES,
-  RIGHT,
   WRONG_ARGUMENT,
-  breakdown,
+  error_breakdown,
 )
 
 SETTINGS = EvaluationConfig()
 
 
-@pytest.mark.parametrize(('prediction', 'results', 'kind'), [
-    (' 51 dollars.', ['51'], RIGHT),
-    (' 51 dollars.', [], RIGHT),
+@pytest.mark.parametrize(('prediction', 'results', 'outcome'), [
+    (' 51 dollars.', ['51'], CORRECT),
+    (' 51 dollars.', [], CORRECT),
     (' 12 dollars.', [], NO_CALL),
     (' 12 dollars.', [None], NO_RESULT),
     (' 1900 dollars.', ['1900'], WRONG_ARGUMENT),
@@ -28,9 +28,9 @@ SETTINGS = EvaluationConfig()
     (' 76 less 25 is 51.', ['51'], EXTRACTION),
     (' 12 dollars.', [None, '51'], IGNORED),
 ])
-def test_a_wrong_answer_has_one_reason(prediction, results, kind):
+def test_a_prediction_has_one_outcome(prediction, results, outcome):
   record = {'prediction': prediction, 'answers': ['51.0'],
             'calls': [{'result': result} for result in results]}
-  record['correct'] = FirstNumber().judge(prediction, ['51.0'], SETTINGS).correct
-  counts = breakdown([record, record], SETTINGS)
-  assert counts == dict.fromkeys(OUTCOMES, 0) | {kind: 2}
+  record['correct'] = FirstNumber().match(prediction, ['51.0'], SETTINGS).correct
+  counts = error_breakdown([record, record], SETTINGS)
+  assert counts == dict.fromkeys(OUTCOMES, 0) | {outcome: 2}

@@ -1,0 +1,51 @@
+"""The result of an evaluation."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from toolformer_jax.errors import UserError
+from toolformer_jax.evaluation.scores import Difference, Score
+
+
+@dataclass
+class EvaluationResult:
+  """The scores of all arms on all tasks, and what they were computed from.
+
+  Attributes:
+    scores: a score for each arm and task, and for each group of a task.
+    differences: Toolformer minus each other arm, on the same questions.
+    breakdowns: of word problems, by task: how many predictions of Toolformer had which outcome.
+    notes: remarks on single predictions that a reader of the scores has to know.
+    skipped: why tasks were not evaluated, by name.
+    failed: why an arm on a task, or the reading of a task, failed: by `task/arm` or `task`.
+    predictions: the scored predictions of each `task.arm`, as JSON objects.
+    report: all tables in Markdown.
+  """
+
+  scores: list[Score] = field(default_factory=list)
+  differences: list[Difference] = field(default_factory=list)
+  breakdowns: dict[str, dict[str, int]] = field(default_factory=dict)
+  notes: list[str] = field(default_factory=list)
+  skipped: dict[str, str] = field(default_factory=dict)
+  failed: dict[str, str] = field(default_factory=dict)
+  predictions: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+  report: str = ''
+
+  def to_dict(self) -> dict[str, Any]:
+    """Returns everything but predictions and report as JSON."""
+    return {name: value for name, value in dataclasses.asdict(self).items()
+            if name not in ('predictions', 'report')}
+
+  def to_records(self) -> list[dict[str, Any]]:
+    """Returns the scores as a list of dicts, for a data frame."""
+    return [dataclasses.asdict(score) for score in self.scores]
+
+  def raise_failures(self) -> None:
+    """Raises UserError if anything failed, or nothing was evaluated."""
+    if self.failed:
+      raise UserError(f'{len(self.failed)} failed: ' + '; '.join(
+          f'{name}: {reason}' for name, reason in self.failed.items()))
+    if not self.scores:
+      reasons = '; '.join(self.skipped.values()) or 'perplexities need an arm without calls'
+      raise UserError(f'nothing was evaluated: {reasons}')
