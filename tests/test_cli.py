@@ -3,11 +3,13 @@
 import importlib
 import json
 import os
+import pathlib
 import re
 import signal
 import socket
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
@@ -673,14 +675,32 @@ def test_what_a_tool_prints_is_not_on_standard_output(workplace):
     assert text in err
 
 
-def test_an_interrupt_ends_a_tool_call(workplace):
+@pytest.mark.parametrize('number, code, message', [
+  (signal.SIGINT, 130, 'interrupted'), (signal.SIGTERM, 143, 'terminated')])
+def test_a_signal_ends_a_tool_call(workplace, number, code, message):
   call = start_call(workplace, 'hang', '--gin.ExecutorConfig.time_limit_s=900.0',
                     stdout=subprocess.PIPE, stderr=subprocess.PIPE)
   while 'called' not in call.stderr.readline():
     assert call.poll() is None
-  call.send_signal(signal.SIGINT)
+  call.send_signal(number)
   out, err = call.communicate(timeout=60)
-  assert (call.returncode, out, err.strip()) == (130, '', 'interrupted')
+  assert (call.returncode, out, err.strip()) == (code, '', message)
+
+
+def test_sigterm_ends_the_server_of_a_tool_that_hangs(workplace):
+  pytest.importorskip('mcp', reason='the package mcp is not installed')
+  rogue = pathlib.Path(__file__).parent / 'tools' / 'mcp_rogue.py'
+  call = subprocess.Popen(
+      [sys.executable, '-m', 'toolformer_jax', 'call', 'announce_and_hang', str(workplace / 'pid'),
+       '--gin.CustomToolsConfig.mcp={"announce_and_hang": '
+       f'"{sys.executable} {rogue} tame"}}'], stderr=subprocess.PIPE, text=True)
+  while not (workplace / 'pid').exists():
+    assert call.poll() is None
+    time.sleep(0.05)
+  call.send_signal(signal.SIGTERM)
+  assert call.wait(timeout=60) == 143
+  with pytest.raises(ProcessLookupError):
+    os.kill(int((workplace / 'pid').read_text()), 0)
 
 
 def test_a_closed_standard_output_is_no_traceback(workplace):

@@ -1,12 +1,16 @@
 """The command line: `toolformer COMMAND [options]`."""
 
 import argparse
+import contextlib
 import importlib
 import logging
 import os
 import re
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
 from typing import NoReturn
 
 import toolformer_jax
@@ -29,6 +33,10 @@ _COMMANDS = {
 }
 _RESUMABLE = ('annotate', 'evaluate', 'finetune')
 _OPTION = re.compile(r'-h|--[A-Za-z].*', re.DOTALL)
+
+
+class Terminated(BaseException):
+  """SIGTERM was received."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -61,7 +69,8 @@ def guarded(work: Callable[[], None], resumable: bool) -> int:
   """
   libtpu.set_environment()
   try:
-    work()
+    with _sigterm_raises():
+      work()
     if sys.stdout:  # None if the descriptor was closed before the start
       sys.stdout.flush()
     return 0
@@ -74,6 +83,10 @@ def guarded(work: Callable[[], None], resumable: bool) -> int:
     hint = ': the same command continues where this one stopped' if resumable else ''
     print(f'\ninterrupted{hint}', file=sys.stderr)
     return 130
+  except Terminated:
+    hint = ': the same command continues where this one stopped' if resumable else ''
+    print(f'terminated{hint}', file=sys.stderr)
+    return 143
   except BrokenPipeError:
     # The reader has closed the pipe. Python must not flush the rest at exit.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -83,6 +96,21 @@ def guarded(work: Callable[[], None], resumable: bool) -> int:
     reason = error.strerror or error
     print(f'error: {error.filename or "a file"}: {reason}{hint}', file=sys.stderr)
     return 2
+
+
+@contextlib.contextmanager
+def _sigterm_raises() -> Iterator[None]:
+  """Lets SIGTERM raise Terminated in the main thread, so that the processes of tools are ended."""
+  if threading.current_thread() is not threading.main_thread():
+    yield
+    return
+  def terminate(number: int, frame: FrameType | None) -> NoReturn:
+    raise Terminated
+  before = signal.signal(signal.SIGTERM, terminate)
+  try:
+    yield
+  finally:
+    signal.signal(signal.SIGTERM, before)
 
 
 def _run(argv: list[str]) -> None:

@@ -21,7 +21,7 @@ import time
 MODE, *OPERANDS = sys.argv[1:]
 TOOLS = ['echo', 'mirror', 'environment', 'stray', 'flood', 'news', 'pings', 'bytes', 'long',
          'chatter', 'hang', 'stubborn', 'spawn', 'die', 'shape', 'error', 'invalid', 'pid', 'bomb',
-         'cut', 'status', 'forget']
+         'cut', 'status', 'forget', 'announce_and_hang']
 
 
 def listed(name, description='does wrong'):
@@ -86,6 +86,11 @@ def call(name, arguments):
     case 'environment':
       text = ' '.join(os.environ)
     case 'hang':
+      time.sleep(1000)
+    case 'announce_and_hang':
+      path = pathlib.Path(text)
+      path.with_suffix('.part').write_text(str(os.getpid()))
+      path.with_suffix('.part').rename(path)
       time.sleep(1000)
     case 'stubborn':
       signal.signal(signal.SIGTERM, signal.SIG_IGN)
