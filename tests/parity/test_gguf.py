@@ -181,5 +181,5 @@ def test_a_split_model_is_read_whole(tmp_path):
   parts[2].write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
   assert identity(str(parts[0])) != before  # all parts are the model
   parts[2].unlink()
-  with pytest.raises(UserError, match='s-00003-of-00003.gguf is not beside it'):
+  with pytest.raises(UserError, match='s-00003-of-00003.gguf is not in the same directory'):
     ours(parts[0])

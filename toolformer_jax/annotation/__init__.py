@@ -1,1 +1,1 @@
-"""The arrows from a corpus to C*: sample calls, execute them, filter them, merge them."""
+"""The stages that turn a corpus into C*: sample calls, execute them, filter them, merge them."""

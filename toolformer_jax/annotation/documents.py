@@ -1,4 +1,4 @@
-"""From the texts of a caller to the documents of a run, which are short enough to be annotated."""
+"""Converts a caller's texts to documents that are short enough to annotate."""
 
 import dataclasses
 from collections import Counter

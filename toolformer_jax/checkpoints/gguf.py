@@ -118,7 +118,7 @@ class GgufFile:
                          '-00001-of-0000N.gguf'))
     if missing := [part for part in parts if not part.is_file()]:
       raise UserError(f'{path} is the first of {len(parts)} parts, and {missing[0].name} is not '
-                      'beside it')
+                      'in the same directory')
     return parts[1:]
 
   def _field(self, name: str, default: Any = None) -> Any:

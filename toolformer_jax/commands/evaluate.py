@@ -49,7 +49,7 @@ def add_evaluation_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-  """Carries the command out."""
+  """Runs the command."""
   from toolformer_jax import api
   from toolformer_jax.evaluation.arms import read_arms
   config = options.configuration(args)

@@ -1,4 +1,4 @@
-"""Brings a named model or corpus to the local cache, checks it, and prints its path.
+"""Downloads a named model or corpus to the local cache, checks it, and prints its path.
 
 The cache is $TOOLFORMER_CACHE, or ~/.cache/toolformer_jax.
 """
@@ -17,5 +17,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-  """Carries the command out."""
+  """Runs the command."""
   print_result(fetch(args.name, accept_terms=args.accept_terms))

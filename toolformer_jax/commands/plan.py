@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-  """Carries the command out."""
+  """Runs the command."""
   os.environ['JAX_PLATFORMS'] = 'cpu'  # nothing is run: a TPU of this machine stays free
   from toolformer_jax.planning.report import report
   from toolformer_jax.planning.search import plan

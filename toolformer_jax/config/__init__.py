@@ -1,1 +1,1 @@
-"""Settings of a run, by gin files and bindings: the only room that knows gin."""
+"""Settings of a run, by gin files and bindings: the only package that uses gin."""

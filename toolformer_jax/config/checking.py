@@ -10,7 +10,7 @@ from typing import Any
 from toolformer_jax.config.registry import RENAMED, RUN_MACROS, SETTINGS
 from toolformer_jax.errors import UserError, unknown
 
-# What stands before `=` in gin's listings: `MACRO`, `scope/Settings.parameter`, or nothing where
+# The text before `=` in gin's listings: `MACRO`, `scope/Settings.parameter`, or nothing where
 # `gin.macro.value` is bound.
 _BOUND = re.compile(r'^([\w/.]*) =', re.MULTILINE)
 _UNKNOWN_SETTINGS = re.compile(r"No configurable matching (?:reference '@)?'?([\w.]+)")

@@ -24,7 +24,7 @@ class RunConfig:
 
   Attributes:
     annotation, corpus, engine, evaluation, executor, finetune, generation, mixture, model, serving,
-      syntax: the settings of each room.
+      syntax: the settings of each package.
     toolbox: how tools are built.
     tools: thresholds and prompt of each tool, by its name in lower case.
     macros: options of the command that are bound in gin, such as CHECKPOINT.

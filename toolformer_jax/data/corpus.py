@@ -20,7 +20,7 @@ from toolformer_jax.data.records import Document
 from toolformer_jax.errors import UserError, unknown
 from toolformer_jax.runtime.validation import check
 
-_LOG = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 _NAME = re.compile(r'[\w-]+')
 
 
@@ -112,7 +112,7 @@ def _with_unique_ids(documents: Iterable[Document], config: CorpusConfig, name: 
     yield document
   if num_repeated:
     done = 'left out' if config.repeated_ids == 'drop' else 'numbered'
-    _LOG.warning('%s: %d documents with the id of an earlier one were %s', name, num_repeated, done)
+    log.warning('%s: %d documents with the id of an earlier one were %s', name, num_repeated, done)
 
 
 def _locate(corpus: str) -> pathlib.Path:
@@ -161,7 +161,7 @@ def _in_rows(rows: Iterable[_Row], config: CorpusConfig, name: str) -> Iterator[
     elif document.text.strip():
       yield document
   if num_skipped:
-    _LOG.warning('%s: %d rows without a text were left out', name, num_skipped)
+    log.warning('%s: %d rows without a text were left out', name, num_skipped)
 
 
 def _document(fields: Mapping[str, Any], default_id: str) -> Document | None:

@@ -25,8 +25,8 @@ _ISO_DATE = re.compile(r'(\d{4})-(\d\d)-(\d\d)(?!\d)')
 _YEAR_FIRST = re.compile(r'\s*(\d{4})(?:([-/.])(\d\d?)\2|(\d\d))(\d\d?)(?!\d)')
 _SIZES = frozenset({'crop', 'cropped', 'fit', 'height', 'resize', 'resized', 'scale', 'size',
                     'thumb', 'thumbnail', 'thumbs', 'width'})
-# Fields that tell when a document was published, and fields that tell when it was crawled or for
-# which it is not known; in lower case, without what is neither letter nor digit.
+# Fields with the date of publication; then fields with the date of the crawl, or with a date of
+# unknown meaning. Names are in lower case, without punctuation.
 _PUBLISHED = ('datepublished', 'datepublish', 'publisheddate', 'publishdate', 'publicationdate',
               'publishedat', 'publishedtime', 'publishtime', 'published', 'pubdate', 'pubtime',
               'articlepublishedtime', 'postdate', 'dateposted')
@@ -51,8 +51,8 @@ def document_date(fields: Mapping[str, Any]) -> str | None:
 
   It is the field that tells when the document was published; or else the date in its address
   (the paper's heuristic for the calendar); or else the field that tells when it was crawled. Fields
-  may stand in `metadata` or `meta`. A date in the address that is later than that of the crawl, or
-  than today, is none.
+  of `metadata` or `meta` count too. A date in the address that is later than the crawl or than
+  today is ignored.
   """
   known = _normalized(fields)
   crawled = _first_date(known.get(name) for name in _CRAWLED)
@@ -83,7 +83,7 @@ def date_in_url(url: str | None, latest: str | None = None) -> str | None:
   return None
 
 
-def iso_date(value: Any) -> str | None:
+def leading_iso_date(value: Any) -> str | None:
   """Returns the date with which a text such as '2018-03-21T10:00:00Z' begins, or None."""
   match = _ISO_DATE.match(value.strip()) if isinstance(value, str) else None
   return _date(*match.groups()) if match else None

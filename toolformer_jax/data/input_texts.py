@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from toolformer_jax.data.dates import iso_date
+from toolformer_jax.data.dates import leading_iso_date
 from toolformer_jax.data.jsonl import read_objects
 from toolformer_jax.errors import UserError
 
@@ -29,7 +29,7 @@ def read_texts(path: pathlib.Path) -> Iterator[InputText]:
   for number, fields in read_objects(path):
     if not isinstance(fields.get('text'), str):
       raise UserError(f'{path}:{number}: the field `text`, a string, is missing')
-    yield InputText(fields.get('id'), fields['text'], iso_date(fields.get('date')),
+    yield InputText(fields.get('id'), fields['text'], leading_iso_date(fields.get('date')),
                     f'{path}:{number}')
 
 

@@ -12,6 +12,8 @@ from toolformer_jax.data.wikitext import FILE_NAMESPACES, plain_text
 from toolformer_jax.data.wikitext_blocks import TooMuchMarkup
 from toolformer_jax.errors import UserError
 
+log = logging.getLogger(__name__)
+
 _JSON = frozenset({'.json', '.jsonl', '.ndjson'})
 _ARTICLES = '0'  # the namespace
 _FILES = frozenset({'-2', '6', '14'})  # media, files and categories
@@ -55,7 +57,7 @@ def read_pages(path: pathlib.Path) -> Iterator[Page]:
   except (*read_errors(path), ElementTree.ParseError) as error:
     raise UserError(f'cannot read {path} as a MediaWiki dump (.xml.bz2): {error}') from error
   if num_left_out:
-    logging.warning('%s: left out %d pages with too much markup to parse', path, num_left_out)
+    log.warning('%s: left out %d pages with too much markup to parse', path, num_left_out)
 
 
 def _articles(file: BinaryIO) -> Iterator[_Article]:

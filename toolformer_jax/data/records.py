@@ -2,7 +2,7 @@
 
 Every stage reads and writes JSON Lines, one record a line, keys as the fields below: any stage can
 start from a file that somebody else made. Positions are indices into the tokens of the document's
-own text (encoded without special tokens); a call stands before the token at its position.
+own text (encoded without special tokens); a call is inserted before the token at its position.
 Losses are in nats.
 """
 
@@ -20,7 +20,15 @@ from toolformer_jax.runtime.run_dir import whole_file
 
 @dataclass(frozen=True)
 class Document:
-  """One text, short enough for a sampling prompt, which contains it twice."""
+  """A text of a corpus.
+
+  Attributes:
+    id: unique in the corpus.
+    text: the text.
+    url, title: of its page; None if unknown.
+    date: YYYY-MM-DD.
+    source: the data set or file.
+  """
 
   id: str
   text: str
@@ -32,7 +40,14 @@ class Document:
 
 @dataclass(frozen=True)
 class Candidate:
-  """A call that the model sampled, and the probability that a call starts at its position."""
+  """A call that the model sampled, and the probability that a call starts at its position.
+
+  Attributes:
+    document_id: of the text.
+    tool, argument: the call.
+    position: index of the token that the call comes before.
+    probability: of the call's start token there.
+  """
 
   document_id: str
   tool: str

@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from typing import NamedTuple
 
-HOLE = '\ue000'  # stands where something is missing that a reader of the page would see
+HOLE = '\ue000'  # marks the place of content that cannot be rendered
 _SPLIT = '\ue001'
 _MAX_DEPTH = 40  # the parser's limit
 # Long articles have 3,000 brackets, tags and lines, long lists 8,000.

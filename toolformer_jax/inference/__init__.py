@@ -1,1 +1,4 @@
-"""Inference: scoring, branch sampling, and generation by continuous batching."""
+"""Inference: scoring, branch sampling, and generation by continuous batching.
+
+It depends on neither tools nor files.
+"""

@@ -273,7 +273,7 @@ class Engine:
         'stacked' if self._decoding_model.decoder.scan_layers else 'per_layer')
 
   def _batch_rows(self, requests: int) -> int:
-    """Returns the number of rows for so many requests."""
+    """Returns the number of rows for `requests` requests."""
     if not self._config.few_shapes:
       return min(self._config.slots, count_bucket(requests))
     return min((rows for rows in self._few_rows() if rows >= requests), default=self._config.slots)

@@ -133,7 +133,7 @@ class GenerationRequest:
 
   def __init__(self, context: DecodingContext, request_id: int, prompt: Sequence[int],
                params: GenerationConfig):
-    """Begins with no generated token."""
+    """Creates a request without generated tokens."""
     self.request_id, self.prompt, self.params = request_id, list(prompt), params
     self.tokens: list[int] = []
     self.finish_reason: FinishReason | None = None

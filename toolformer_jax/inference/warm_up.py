@@ -71,7 +71,7 @@ def _chunks(rows: int, slots: int) -> Iterator[list[prefill.Chunk]]:
 
 
 def _decode(model: LanguageModel, cache: KVCache, special: SpecialTokens) -> KVCache:
-  """Decodes nothing in all rows."""
+  """Runs the decoding program once, on rows without work."""
   B = cache.length_B.size
   def zeros(dtype, *shape):
     return model.put_batch(np.zeros((B, *shape), dtype))

@@ -1,4 +1,4 @@
-"""Operations whose gradient or form is written out because of how XLA compiles the obvious one."""
+"""Operations with a hand-written gradient or form, as XLA compiles the plain version poorly."""
 
 import functools
 

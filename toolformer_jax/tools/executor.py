@@ -26,7 +26,8 @@ _MAX_REASON_CHARS = 200
 # removes whitespace.
 _SLACK = 8
 _TIME_LIMIT = 'time limit'
-# A tool is not called while so many of its calls run past their time limit: each keeps a thread.
+# A tool is not called while this many of its calls run past their time limit: each occupies a
+# thread.
 _MAX_HUNG = 50
 
 

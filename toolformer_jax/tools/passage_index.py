@@ -87,7 +87,7 @@ class PassageIndex:
 
   def save(self, directory: pathlib.Path) -> None:
     """Writes the index to `directory`, for `load`."""
-    # First gone and written last: with it, the other files are whole and belong together.
+    # Removed first and written last: if it exists, the other files are complete.
     (directory / _SETTINGS).unlink(missing_ok=True)
     self._index.save(directory / _INDEX, show_progress=False)
     lines = [json.dumps(dataclasses.asdict(passage), ensure_ascii=False).encode() + b'\n'

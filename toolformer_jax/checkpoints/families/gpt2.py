@@ -73,7 +73,7 @@ def _gpt2_weights(c: DecoderConfig) -> list[Weight]:
       Weight((*out, 'kernel'), f'{block}.attn.c_proj.weight', (D, D), (N, H, D), (0, 1, 2)),
       plain('/'.join((*out, 'bias')), f'{block}.attn.c_proj.bias', D),
       *norm(f'{BLOCKS}/mlp_norm', f'{block}.ln_2', D, bias=True),
-      # Its matrices lie as ours do: inputs first.
+      # GPT-2 stores matrices as [inputs, outputs], as we do.
       plain(f'{BLOCKS}/mlp/up/kernel', f'{block}.mlp.c_fc.weight', D, F),
       plain(f'{BLOCKS}/mlp/up/bias', f'{block}.mlp.c_fc.bias', F),
       plain(f'{BLOCKS}/mlp/down/kernel', f'{block}.mlp.c_proj.weight', F, D),
