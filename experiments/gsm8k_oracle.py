@@ -4,9 +4,9 @@
 
 Takes the first N training questions that are not dev questions, with the inline equations of their
 answers collapsed into statements. Annotates them with the calculator by the settings of
-quickstart.gin, but with the prompt of the package. Compares the kept calls with the `<<...>>` that
-the collapsing removed: a call is right if it is before a number that an equation gave and returns
-that number.
+quickstart.gin, but with the prompt prompts/gsm8k.txt. Compares the kept calls with the `<<...>>`
+that the collapsing removed: a call is right if it is before a number that an equation gave and
+returns that number.
 """
 
 import argparse
@@ -19,7 +19,6 @@ from fractions import Fraction
 
 import toolformer_jax as tf_jax
 from toolformer_jax import cli
-from toolformer_jax.annotation.prompts import CALCULATOR
 from toolformer_jax.annotation.report import tool_table
 from toolformer_jax.config.loading import load
 from toolformer_jax.data.content_hash import identity
@@ -81,13 +80,14 @@ def main() -> None:
   problems = solved_problems(args.data, args.documents)
   if not problems:
     raise UserError(f'{args.data} has no problem that can be annotated')
-  config = load(['quickstart.gin'], ['AnnotationConfig.max_text_tokens = 400'])
+  config = load(['quickstart.gin'], ["calculator/ToolConfig.prompt = 'prompts/gsm8k.txt'",
+                                     'AnnotationConfig.max_text_tokens = 400'])
   model = tf_jax.load_model(MODEL, config=config.model)
   result = tf_jax.annotate(
       model, [solved.document for solved in problems], tools='calculator',
       output_dir=args.output_dir, config=config.annotation,
       tool_configs={'calculator': config.tool_config('calculator')},
-      prompts={'calculator': CALCULATOR}, executor_config=config.executor, syntax=config.syntax,
+      executor_config=config.executor, syntax=config.syntax,
       depends_on={'checkpoint': identity(MODEL), 'corpus': identity(args.data),
                   'texts': str(len(problems))})
   print(tool_table(list(result.counts.values())))

@@ -1,9 +1,9 @@
 """The few-shot prompts from which calls are sampled (paper, appendix A.2).
 
-The structure is the paper's, the wording is not. A prompt has an instruction and demonstrations: a
-text as the input, and as the output the same text with calls, which have no results. After the
-demonstrations comes the text to annotate, again as the input and as the output. It begins on a new
-line in both places, so that it has the same tokens as by itself.
+The structure and the facts are the paper's, the wording is not. A prompt has an instruction and
+demonstrations: a text as the input, and as the output the same text with calls, which have no
+results. After the demonstrations comes the text to annotate, again as the input and as the output.
+It begins on a new line in both places, so that it has the same tokens as by itself.
 """
 
 import pathlib
@@ -14,6 +14,7 @@ from toolformer_jax.calls import DEFAULT_SYNTAX, CallSyntax
 from toolformer_jax.errors import UserError
 
 _INPUT, _OUTPUT = 'Input:\n', '\nOutput:\n'
+_BOTH = re.compile(r'Input: (.+?) Output: (.+)')
 
 
 @dataclass(frozen=True)
@@ -23,16 +24,18 @@ class Prompt:
   Attributes:
     tool: the tool's name, spelled as in calls.
     instruction: the task, in words.
-    demonstrations: texts with calls, in the default syntax.
+    demonstrations: texts with calls, in the default syntax; a pair of the text without calls and
+      the text with calls where they differ in more than the calls.
   """
 
   tool: str
   instruction: str
-  demonstrations: tuple[str, ...]
+  demonstrations: tuple[str | tuple[str, str], ...]
 
   def pairs(self) -> list[tuple[str, str]]:
     """Returns the text of each demonstration, without and with calls."""
-    return [(DEFAULT_SYNTAX.remove(text, {self.tool}), text) for text in self.demonstrations]
+    return [(DEFAULT_SYNTAX.remove(text, {self.tool}), text) if isinstance(text, str) else text
+            for text in self.demonstrations]
 
   def text_before_input(self, syntax: CallSyntax) -> str:
     """Returns the part of the prompt before the text to annotate, with calls in `syntax`."""
@@ -63,7 +66,7 @@ def read_prompt(tool: str, path: pathlib.Path) -> Prompt:
   """Reads a prompt for `tool` from a text file: paragraphs separated by blank lines.
 
   The first paragraph is the instruction. The others are demonstrations, with calls as
-  ` [Name(argument)]`.
+  ` [Name(argument)]`, or both texts as `Input: text Output: text with calls`.
 
   Raises:
     UserError: the file cannot be read, or a demonstration has no call to the tool.
@@ -76,11 +79,18 @@ def read_prompt(tool: str, path: pathlib.Path) -> Prompt:
   if not demonstrations:
     raise UserError(f'{path} has no demonstration; write an instruction, and after blank lines '
                     'texts with calls')
-  for number, text in enumerate(demonstrations, 1):
+  prompt = Prompt(tool, instruction, tuple(map(_demonstration, demonstrations)))
+  for number, (_, text) in enumerate(prompt.pairs(), 1):
     if not DEFAULT_SYNTAX.find(text, {tool}):
       raise UserError(f'{path}: demonstration {number} has no call to {tool}; write it as '
                       f'[{tool}(argument)], after a space')
-  return Prompt(tool, instruction, tuple(demonstrations))
+  return prompt
+
+
+def _demonstration(paragraph: str) -> str | tuple[str, str]:
+  """Returns the text of a paragraph, or both texts of `Input: text Output: text with calls`."""
+  both = _BOTH.fullmatch(paragraph)
+  return (both[1], both[2]) if both else paragraph
 
 
 def _respell(text: str, tool: str, syntax: CallSyntax) -> str:
@@ -92,29 +102,25 @@ def _respell(text: str, tool: str, syntax: CallSyntax) -> str:
   return ''.join(pieces) + text[at:]
 
 
+# The paper states 5,763,868 in the second demonstration; the quotient is 5,779,763.16. Input and
+# output of its third demonstration end in different sentences; here they do not.
 CALCULATOR = Prompt(
     'Calculator',
-    'Your task is to add calls to a Calculator to a piece of text. You make a call by writing'
-    ' [Calculator(expression)] right before a number that follows from numbers earlier in the text;'
-    ' expression is how to compute it. Here are some examples:',
+    'Your task is to add calls to a Calculator to a piece of text. The calls should help you to '
+    'get information that the text needs to go on. You make a call by writing'
+    ' [Calculator(expression)], where expression is what should be computed. Here are some '
+    'examples of calls:',
     (
-        'Eva picks 145 plums in May. Then she picks 230 plums in June. In July, she picks 3 times '
-        'as many plums as in May. How many plums does she have? In May and June she picks'
-        ' [Calculator(145 + 230)] 375 plums. In July she picks [Calculator(145 * 3)] 435 plums. In '
-        'all she has [Calculator(375 + 435)] 810 plums.',
-        'Ben ran half of a 318 mile trail, and then all of a 140 mile trail in a month. How many '
-        'miles did Ben run that month? Ben ran [Calculator(318 / 2)] 159 miles. Ben ran'
-        ' [Calculator(159 + 140)] 299 miles.',
-        'Ann has 24 rows of roses. There are 15 roses per row. Ann can cut her roses every 2 '
-        'months. How many roses can Ann cut within a year? Ann has [Calculator(24 * 15)] 360 roses.'
-        ' Ann can cut her roses [Calculator(12 / 2)] 6 times per year. So Ann can cut'
-        ' [Calculator(360 * 6)] 2160 roses per year.',
-        'Paul has $46.50 and buys 31 pens. Each pen costs $0.50. How much money does Paul have '
-        'left? Paul paid [Calculator(31 * 0.50)] $15.50 for the pens. Paul has'
-        ' [Calculator(46.50 - 15.50)] $31 left.',
-        'Each box can hold 25 eggs. If Tim has 190 eggs and 7 boxes, how many eggs will not fit? '
-        'Tim can put a total of [Calculator(7 * 25)] 175 eggs into the boxes. So'
-        ' [Calculator(190 - 175)] 15 eggs will not fit.',
+        'For the fourth term we get 18 + 12 x 3, which is [Calculator(18 + 12 * 3)] 54.',
+        'With 658,893 inhabitants the province has 11.4% of those of the whole country, which are'
+        ' [Calculator(658,893 / 11.4%)] 5,763,868 people.',
+        'In the qualifying round 723 goals were scored in 252 matches, an average of'
+        ' [Calculator(723 / 252)] 2.87 a match. That is twenty goals more than last time, when'
+        ' there were [Calculator(723 - 20)] 703 goals.',
+        'She moved to Paris in 1994 and left the city in 2011, so that she lived there for'
+        ' [Calculator(2011 - 1994)] 17 years.',
+        'Each of the four lessons lasts 30 minutes. Together they take 4 * 30 minutes, that is'
+        ' [Calculator(4 * 30)] 120 minutes.',
     ))
 
 WIKISEARCH = Prompt(
@@ -167,10 +173,13 @@ MT = Prompt(
     (
         'In 1960 he published a book with the title O homem suprimido [MT(O homem suprimido)] '
         '(The Suppressed Man), which was soon forbidden.',
-        'Her study of 1997, Der klassische jüdische Mann [MT(Der klassische jüdische Mann)] or The '
-        'Classical Jewish Man, was the first of its kind.',
-        'The county has a name for its crabs: 高淳县位于南京市最南端 [MT(高淳县位于南京市最南端)], '
-        'says the sign, Gaochun County lies in the far south of the city of Nanjing.',
+        'Her study of 1997 has the subtitle der klassische jüdische Mann [MT(der klassische '
+        'jüdische Mann)], the classical Jewish man, and was the first of its kind.',
+        # This call replaces the foreign text.
+        ('A sign at the station is in Chinese. 高淳县位于南京市最南端 Gaochun County, it says, '
+         'lies in the far south of the city of Nanjing.',
+         'A sign at the station is in Chinese. [MT(高淳县位于南京市最南端)] Gaochun County, it '
+         'says, lies in the far south of the city of Nanjing.'),
     ))
 
 PROMPTS = {prompt.tool.lower(): prompt for prompt in (CALCULATOR, CALENDAR, MT, QA, WIKISEARCH)}

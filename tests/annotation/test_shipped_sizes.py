@@ -1,0 +1,70 @@
+"""Every prompt of the package fits every model of configs/models, with a text and a call.
+
+The tokenizer is SmolLM2's, the one that is always there. GPT-2's has 2% more tokens at most in each
+of the prompts, and a fifth fewer in the calculator's, where SmolLM2's splits the digits.
+"""
+
+import pathlib
+
+import pytest
+
+from toolformer_jax.annotation.config import ToolConfig
+from toolformer_jax.annotation.prompts import PROMPTS, Prompt
+from toolformer_jax.annotation.sample import CallSampler, check_fits
+from toolformer_jax.checkpoints.gguf import GgufFile
+from toolformer_jax.config.loading import load
+from toolformer_jax.data.records import Document
+from toolformer_jax.models.presets import CHECKPOINTS, PRESETS
+
+CONFIGS = pathlib.Path(__file__).parents[2] / 'configs'
+SIZES = sorted(path.stem for path in (CONFIGS / 'models').glob('*.gin'))
+_MORE_TOKENS = 1.02
+_OPENING_TOKENS = 4  # of ` [WikiSearch`
+
+
+@pytest.fixture(scope='module')
+def smollm2_tokenizer(smollm2_path):
+  return GgufFile(smollm2_path).tokenizer()
+
+
+def test_every_preset_has_a_gin_file():
+  assert SIZES == sorted(PRESETS)
+  for size in SIZES:
+    assert load([f'models/{size}.gin']).macros['CHECKPOINT'] == CHECKPOINTS[size]
+
+
+@pytest.mark.parametrize('size', SIZES)
+def test_the_gin_file_of_a_size_binds_what_fits_its_positions(size, smollm2_tokenizer):
+  config, positions = load([f'models/{size}.gin']), PRESETS[size].max_positions
+  encode = smollm2_tokenizer.encode
+  for prompt in PROMPTS.values():
+    assert config.tool_config(prompt.tool).prompt == ''
+    tokens = sum(len(encode(part)) for part in (
+        prompt.text_before_input(config.syntax), prompt.text_before_output()))
+    settings = config.annotation
+    assert (1 + _MORE_TOKENS * tokens + 2 * settings.max_text_tokens + _OPENING_TOKENS
+            + settings.max_call_tokens <= positions)
+  assert config.finetune.row_tokens <= positions
+
+
+@pytest.fixture(scope='module')
+def small_model(make_model, smollm2_tokenizer):
+  """A random model with SmolLM2's tokenizer and GPT-2's positions, the fewest of all sizes."""
+  positions = min(PRESETS[size].max_positions for size in SIZES)
+  model = make_model(vocab_size=smollm2_tokenizer.vocab_size, max_positions=positions,
+                     positions='learned', rotary_dim=0)
+  return type(model).from_variables(model.config, model.variables, smollm2_tokenizer, model.mesh)
+
+
+@pytest.mark.parametrize('prompt', PROMPTS.values(), ids=PROMPTS)
+def test_calls_are_sampled_in_the_longest_text(small_model, prompt: Prompt):
+  settings = load(['models/gpt2_124m.gin']).annotation
+  check_fits(small_model, prompt, settings, load().syntax)
+  encode, text = small_model.tokenizer.encode, ' the'
+  while len(encode(text + ' the')) <= settings.max_text_tokens:
+    text += ' the'
+  assert len(encode(text)) == settings.max_text_tokens
+  sampler = CallSampler(model=small_model, prompt=prompt, tool_config=ToolConfig(0.0, k=2, m=2),
+                        config=settings, syntax=load().syntax)
+  _, counts = sampler([Document('long', text)])
+  assert counts['positions'] == 2 and counts['samples'] == 4
