@@ -20,7 +20,7 @@ from toolformer_jax.evaluation.tables import format_score
 from toolformer_jax.evaluation.tasks import find_tasks
 from toolformer_jax.tokenizer import Tokenizer
 from toolformer_jax.training.examples import annotated_example
-from toolformer_jax.training.mixture import hold_out, mixture_of
+from toolformer_jax.training.mixture import build_epoch, hold_out
 from toolformer_jax.training.sources import read_texts
 
 NOTE = 'In brackets: 95%. With tools, the first {} questions of each task.'
@@ -122,7 +122,7 @@ def _steps(args: argparse.Namespace, data: Sequence[pathlib.Path], bindings: Seq
   texts = [text for source in data for text in read_texts(str(source))]
   if not texts:
     raise UserError(f'{", ".join(map(str, data))}: no call was kept, there is nothing to learn')
-  trained = mixture_of(hold_out(texts, config.mixture)[0], config.mixture)
+  trained = build_epoch(hold_out(texts, config.mixture)[0], config.mixture)
   tokens = sum(len(annotated_example(text, tokenizer, config.syntax).ids) for text in trained)
   settings = config.finetune
   return max(1, round(args.epochs * tokens / (settings.batch_rows * settings.row_tokens)))

@@ -12,7 +12,7 @@ from toolformer_jax.data.records import AnnotatedDocument, Document, ScoredCall
 from toolformer_jax.errors import UserError
 from toolformer_jax.training import finetune as finetune_module
 from toolformer_jax.training.config import FinetuneConfig, MixtureConfig
-from toolformer_jax.training.mixture import hold_out, mixture_of
+from toolformer_jax.training.mixture import build_epoch, hold_out
 from toolformer_jax.training.sources import TaskRow
 
 
@@ -34,7 +34,7 @@ def _texts(calculator, search, plain):
        rate=st.floats(0, 5), seed=st.integers(0, 9))
 def test_each_tool_has_its_cap_times_its_rate(sizes, cap, rate, seed):
   texts = _texts(*sizes)
-  chosen = _counts(mixture_of(texts, MixtureConfig(
+  chosen = _counts(build_epoch(texts, MixtureConfig(
       cap=cap, rates={'WikiSearch': rate, 'text': 0.0}, seed=seed)))
   groups = [texts[:sizes[0]], texts[sizes[0]:sizes[0] + sizes[1]], texts[sizes[0] + sizes[1]:]]
   totals = [sum(chosen[text.document.id] for text in group) for group in groups]
@@ -48,26 +48,26 @@ def test_each_tool_has_its_cap_times_its_rate(sizes, cap, rate, seed):
 
 def test_what_the_paper_says_by_default():
   texts = _texts(3, 2, 1)
-  assert mixture_of(texts, MixtureConfig()) == texts
+  assert build_epoch(texts, MixtureConfig()) == texts
 
 
 def test_a_text_with_several_tools_counts_for_the_rarest():
   texts = [_text(0, 'Calculator'), _text(1, 'Calculator'), _text(2, 'Calculator', 'WikiSearch')]
-  chosen = _counts(mixture_of(texts, MixtureConfig(rates={'WikiSearch': 3.0})))
+  chosen = _counts(build_epoch(texts, MixtureConfig(rates={'WikiSearch': 3.0})))
   assert chosen == {'d0': 1, 'd1': 1, 'd2': 3}
 
 
 def test_which_texts_depends_on_seed_and_ids_alone():
   texts = _texts(40, 0, 0)
   def chosen(texts, seed):
-    return set(_counts(mixture_of(texts, MixtureConfig(cap=10, seed=seed))))
+    return set(_counts(build_epoch(texts, MixtureConfig(cap=10, seed=seed))))
   assert chosen(texts, 1) == chosen(texts[::-1], 1) != chosen(texts, 2)
 
 
 def test_a_rate_without_texts_is_refused():
   with pytest.raises(UserError, match="unknown tool in MixtureConfig.rates 'Calculater': did you "
                                       'mean Calculator'):
-    mixture_of(_texts(1, 0, 1), MixtureConfig(rates={'Calculater': 2.0}))
+    build_epoch(_texts(1, 0, 1), MixtureConfig(rates={'Calculater': 2.0}))
 
 
 @pytest.mark.parametrize('rate', [-1.0, '2', True])

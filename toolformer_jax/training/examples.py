@@ -11,8 +11,8 @@ from toolformer_jax.training.packing import Example
 from toolformer_jax.training.sources import TaskRow, Text
 
 
-def examples_of(texts: Sequence[Text], tokenizer: Tokenizer, syntax: calls.CallSyntax, *,
-                mask_results: bool = False, without_calls: bool = False) -> list[Example]:
+def make_examples(texts: Sequence[Text], tokenizer: Tokenizer, syntax: calls.CallSyntax, *,
+                  mask_results: bool = False, without_calls: bool = False) -> list[Example]:
   """Returns an example for each text; with `without_calls`, the calls are removed first."""
   def example(text: Text) -> Example:
     if isinstance(text, TaskRow):

@@ -17,8 +17,8 @@ from toolformer_jax.runtime.run_dir import LockedFolder, Shard, software_version
 from toolformer_jax.training.adapters import add_adapters
 from toolformer_jax.training.checkpointing import StepCheckpoints
 from toolformer_jax.training.config import FinetuneConfig, MixtureConfig
-from toolformer_jax.training.examples import examples_of
-from toolformer_jax.training.mixture import hold_out, mixture_of
+from toolformer_jax.training.examples import make_examples
+from toolformer_jax.training.mixture import build_epoch, hold_out
 from toolformer_jax.training.packing import Example, PackedRows, pack
 from toolformer_jax.training.result import FinetuneResult
 from toolformer_jax.training.sources import Text
@@ -53,10 +53,10 @@ def finetune(
     raise UserError('there is no text to train on; lower tau_f, or annotate more texts')
   if dev is None:
     texts, dev = hold_out(texts, mixture)
-  epoch = mixture_of(texts, mixture)
+  epoch = build_epoch(texts, mixture)
   def examples(chosen: Sequence[Text]) -> list[Example]:
-    return examples_of(chosen, model.tokenizer, syntax, mask_results=config.mask_results,
-                       without_calls=without_calls)
+    return make_examples(chosen, model.tokenizer, syntax, mask_results=config.mask_results,
+                         without_calls=without_calls)
   trained = finetune_examples(
       model=model, examples=examples(epoch), dev_examples=examples(dev), config=config,
       output_dir=output_dir, depends_on=depends_on)

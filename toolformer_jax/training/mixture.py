@@ -21,7 +21,7 @@ def hold_out(texts: Sequence[Text], config: MixtureConfig) -> tuple[list[Text], 
           [text for i, text in enumerate(texts) if i in held_out])
 
 
-def mixture_of(texts: Sequence[Text], config: MixtureConfig) -> list[Text]:
+def build_epoch(texts: Sequence[Text], config: MixtureConfig) -> list[Text]:
   """Returns the texts of one epoch: each tool's texts, capped and then repeated by its rate.
 
   The seed decides which texts a cap or a fractional rate keeps. A text with calls to several tools
