@@ -18,7 +18,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 import toolformer_jax
 from toolformer_jax import cli, sharding
-from toolformer_jax.checkpoints.orbax import load_model, save_model
+from toolformer_jax.checkpoints.orbax import load_orbax_model, save_model
 from toolformer_jax.data import compression, hub_datasets
 from toolformer_jax.data.catalogue import corpus_names
 from toolformer_jax.errors import UserError
@@ -271,7 +271,7 @@ def test_score_gives_each_token_after_the_first_its_log_probability(run, workpla
   assert (code, out) == (0, '')
   records = [json.loads(line) for line in (workplace / 'out.jsonl').read_text().splitlines()]
   assert [record['id'] for record in records] == [0, 1, 2, 3]
-  model = load_model(workplace / checkpoint, sharding.make_mesh())
+  model = load_orbax_model(workplace / checkpoint, sharding.make_mesh())
   ids = [model.tokenizer.encode(text) for text in texts]
   # What stands after a token does not matter to it, so that the texts can be filled up.
   filled = np.array([[*tokens, *[0] * (9 - len(tokens))] for tokens in ids], np.int32)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from toolformer_jax import sharding
-from toolformer_jax.checkpoints.orbax import load_model, save_model
+from toolformer_jax.checkpoints.orbax import load_orbax_model, save_model
 from toolformer_jax.checkpoints.pretrained import load_pretrained
 from toolformer_jax.errors import UserError
 
@@ -35,7 +35,7 @@ def test_a_model_comes_back_the_same(make_model, rank, tmp_path):
 def test_a_model_goes_onto_another_mesh(make_model, tmp_path):
   model = make_model(lora_rank=4)
   save_model(tmp_path / 'saved', model)
-  loaded = load_model(tmp_path / 'saved', sharding.make_mesh(2, 2, 2))
+  loaded = load_orbax_model(tmp_path / 'saved', sharding.make_mesh(2, 2, 2))
   kernel = loaded.variables['params']['blocks']['mlp']['up']['kernel']
   assert kernel.sharding.shard_shape(kernel.shape) == (2, 16, 32)  # of 2, 32, 64
   np.testing.assert_allclose(_logits(loaded), _logits(model), atol=1e-5)
@@ -44,7 +44,7 @@ def test_a_model_goes_onto_another_mesh(make_model, tmp_path):
 def test_the_dtype_of_the_computation_is_the_callers(make_model, tmp_path):
   model = make_model()
   save_model(tmp_path, model)
-  assert load_model(tmp_path, model.mesh, 'bfloat16').config.dtype == 'bfloat16'
+  assert load_orbax_model(tmp_path, model.mesh, 'bfloat16').config.dtype == 'bfloat16'
 
 
 def test_a_model_of_an_earlier_version_is_read(make_model, tmp_path):
@@ -58,14 +58,14 @@ def test_a_model_of_an_earlier_version_is_read(make_model, tmp_path):
       ('rotary_high', 'rotary_high_freq_factor')):
     config['decoder'][old] = config['decoder'].pop(new)
   (tmp_path / 'config.json').write_text(json.dumps(config))
-  assert load_model(tmp_path, model.mesh).config == model.config
+  assert load_orbax_model(tmp_path, model.mesh).config == model.config
 
 
 def test_saving_replaces_what_was_there(make_model, tmp_path):
   save_model(tmp_path / 'saved', make_model(layers=1))
   model = make_model()
   save_model(tmp_path / 'saved', model)
-  assert load_model(tmp_path / 'saved', model.mesh).config.layers == 2
+  assert load_orbax_model(tmp_path / 'saved', model.mesh).config.layers == 2
   assert [path.name for path in tmp_path.iterdir()] == ['saved']
 
 
@@ -93,11 +93,11 @@ def test_a_broken_model_is_named(make_model, damage, tmp_path):
   save_model(tmp_path / 'saved', model)
   damage(tmp_path / 'saved')
   with pytest.raises(UserError, match='saved') as error:
-    load_model(tmp_path / 'saved', model.mesh)
+    load_orbax_model(tmp_path / 'saved', model.mesh)
   assert '\n' not in str(error.value)
 
 
 def test_a_run_that_has_not_ended_says_so(make_model, tmp_path):
   (tmp_path / 'steps').mkdir()
   with pytest.raises(UserError, match='is not finished'):
-    load_model(tmp_path, make_model().mesh)
+    load_orbax_model(tmp_path, make_model().mesh)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from toolformer_jax import sharding
-from toolformer_jax.checkpoints.orbax import load_model
+from toolformer_jax.checkpoints.orbax import load_orbax_model
 from toolformer_jax.errors import UserError
 from toolformer_jax.models.decoder import Decoder
 from toolformer_jax.models.language_model import abstract_variables
@@ -103,7 +103,7 @@ def test_the_kernel_is_the_mesh_s(make_model, examples, tmp_path):
   model = dataclasses.replace(model, decoder=model.decoder.clone(kernel='splash'))
   settings = dataclasses.replace(LORA, steps=1)
   assert _run(model, examples, settings, tmp_path).decoder.kernel == 'splash'
-  assert load_model(tmp_path, model.mesh).decoder.kernel == 'xla'  # a file does not say
+  assert load_orbax_model(tmp_path, model.mesh).decoder.kernel == 'xla'  # a file does not say
 
 
 def test_only_adapters_are_trained(make_model, examples, tmp_path):
@@ -214,7 +214,7 @@ def test_eight_devices_train_like_one(make_model, examples, tmp_path):
   one = _run(make_model(), examples, settings, tmp_path / 'one')
   eight = _run(make_model(sharding.make_mesh(2, 2, 2)), examples, settings, tmp_path / 'eight')
   np.testing.assert_allclose(_losses(tmp_path / 'eight'), _losses(tmp_path / 'one'), rtol=1e-4)
-  assert _equal(load_model(tmp_path / 'eight', one.mesh).variables, eight.variables)
+  assert _equal(load_orbax_model(tmp_path / 'eight', one.mesh).variables, eight.variables)
 
 
 @pytest.mark.parametrize('collection', ['params', 'lora'])

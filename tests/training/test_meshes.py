@@ -16,7 +16,7 @@ import pytest
 from jax.experimental import topologies
 
 from toolformer_jax import sharding
-from toolformer_jax.checkpoints.orbax import load_model, save_model
+from toolformer_jax.checkpoints.orbax import load_orbax_model, save_model
 from toolformer_jax.data.content_hash import identity
 from toolformer_jax.training.config import FinetuneConfig
 from toolformer_jax.training.examples import plain_example
@@ -42,7 +42,7 @@ def checkpoint(make_model, tmp_path_factory):
 def _train_here(checkpoint, shape, folder):
   """Trains in this process, and returns the losses."""
   mesh = sharding.make_mesh(*shape, devices=jax.devices()[:np.prod(shape)])
-  model = load_model(checkpoint, mesh)
+  model = load_orbax_model(checkpoint, mesh)
   settings = SETTINGS if (folder / 'steps').exists() else dataclasses.replace(
       SETTINGS, save_every=100)
   trained = finetune_examples(
@@ -148,7 +148,7 @@ def test_two_processes_have_the_losses_of_one_and_stop_together(checkpoint, undi
   first, second = _ended(_start_cluster(checkpoint, folder))
   assert first[0].endswith(f'The checkpoint is in {folder}.') and second == []
   np.testing.assert_allclose(_losses(folder), undisturbed, atol=1e-5, rtol=0)
-  alone = load_model(folder, sharding.make_mesh(devices=jax.devices()[:1]))
+  alone = load_orbax_model(folder, sharding.make_mesh(devices=jax.devices()[:1]))
   assert alone.config.layers == 2
 
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from toolformer_jax.checkpoints.orbax import load_model
+from toolformer_jax.checkpoints.orbax import load_orbax_model
 from toolformer_jax.errors import UserError
 from toolformer_jax.training import trainer
 from toolformer_jax.training.checkpointing import StepCheckpoints
@@ -54,7 +54,7 @@ def test_the_result_is_the_checkpoint_of_the_lowest_dev_perplexity(
   best = min(perplexities, key=perplexities.get)
   assert best < 24
   others = [plain_example(text, tokenizer) for text in OTHERS]
-  saved = load_model(tmp_path / 'run', tuned.mesh)
+  saved = load_orbax_model(tmp_path / 'run', tuned.mesh)
   assert math.exp(evaluate_loss(saved, others, SETTINGS)) == pytest.approx(perplexities[best])
   # Killed before the result was written, it is still the best one.
   (tmp_path / 'run/model').rename(tmp_path / 'run/lost')

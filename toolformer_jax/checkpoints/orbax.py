@@ -63,7 +63,7 @@ def _replace(directory: pathlib.Path, temporary: pathlib.Path) -> None:
   shutil.rmtree(old, ignore_errors=True)
 
 
-def load_model(directory: pathlib.Path, mesh: Mesh, dtype: str = 'float32') -> LanguageModel:
+def load_orbax_model(directory: pathlib.Path, mesh: Mesh, dtype: str = 'float32') -> LanguageModel:
   """Loads a model that `save_model` wrote onto `mesh`, which may differ from the mesh it was on.
 
   Args:
@@ -90,7 +90,7 @@ def load_model(directory: pathlib.Path, mesh: Mesh, dtype: str = 'float32') -> L
   return LanguageModel(decoder, variables, tokenizer, mesh)
 
 
-def load_config(directory: pathlib.Path) -> DecoderConfig:
+def load_orbax_config(directory: pathlib.Path) -> DecoderConfig:
   """Returns the configuration of the decoder of the model in `directory`.
 
   Raises:

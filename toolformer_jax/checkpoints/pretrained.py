@@ -6,7 +6,7 @@ from jax.sharding import Mesh
 
 from toolformer_jax.checkpoints import huggingface
 from toolformer_jax.checkpoints.gguf import GgufFile, load_gguf
-from toolformer_jax.checkpoints.orbax import load_config, load_model
+from toolformer_jax.checkpoints.orbax import load_orbax_config, load_orbax_model
 from toolformer_jax.data import catalogue as fetch
 from toolformer_jax.errors import UserError, unknown
 from toolformer_jax.models.config import DecoderConfig
@@ -45,7 +45,7 @@ def pretrained_config(name: str) -> DecoderConfig:
   config = path / 'config.json'  # Both formats have it, only Hugging Face's has a model_type.
   if config.is_file() and 'model_type' in read_json(config):
     return huggingface.load_config(path)
-  return load_config(path)
+  return load_orbax_config(path)
 
 
 def known_models() -> list[str]:
@@ -95,4 +95,4 @@ def _load_directory(path: pathlib.Path, mesh: Mesh, dtype: str) -> LanguageModel
   if list(path.glob('*.safetensors')):
     raise UserError(f'{path} is a Hugging Face directory without config.json, or without '
                     'model.safetensors or its index')
-  return load_model(path, mesh, dtype)
+  return load_orbax_model(path, mesh, dtype)
