@@ -74,7 +74,7 @@ def read(args: argparse.Namespace, tokenizer: Tokenizer | None, vocab_size: int)
   if args.data is None:
     draw = np.random.default_rng(0)
     return draw.integers(0, vocab_size, (args.steps * args.rows, args.tokens)).tolist()
-  texts = [annotated_example(text, tokenizer).ids
+  texts = [annotated_example(text, tokenizer).token_ids
            for source in args.data for text in read_texts(source)]
   order = np.random.default_rng(0).permutation(len(texts))[:args.texts]
   return [[tokenizer.start_id, *texts[i]][:args.tokens] for i in order.tolist()]

@@ -35,12 +35,12 @@ def _pieces(record, tokenizer):
 @given(text=words, calls=places)
 def test_without_the_call_pieces_the_ids_are_those_of_the_text(text, calls, tokenizer):
   record = _record_within(text, calls, tokenizer)
-  ids = annotated_example(record, tokenizer).ids
+  ids = annotated_example(record, tokenizer).token_ids
   for position, opening, closing in _pieces(record, tokenizer):
     piece = opening + closing
     assert ids[position:position + len(piece)] == piece
     del ids[position:position + len(piece)]
-  assert ids == tokenizer.encode(text) == plain_example(text, tokenizer).ids
+  assert ids == tokenizer.encode(text) == plain_example(text, tokenizer).token_ids
 
 
 @given(text=words, calls=places)
@@ -49,7 +49,7 @@ def test_ids_spell_the_text_with_its_calls(text, calls, tokenizer):
   spelled = [tokenizer.token_bytes[i] for i in tokenizer.encode(text)]
   for call in reversed(record.calls):
     spelled.insert(call.position, DEFAULT_SYNTAX.linearise(call.call()).encode())
-  ids = annotated_example(record, tokenizer).ids
+  ids = annotated_example(record, tokenizer).token_ids
   assert b''.join(tokenizer.token_bytes[i] for i in ids) == b''.join(spelled)
 
 
@@ -72,7 +72,7 @@ def test_a_call_outside_its_text_is_refused(tokenizer):
 
 def test_the_call_of_the_paper(tokenizer):
   record = _record('I have 84.', [(7, '48 + 36', '84')])
-  ids = annotated_example(record, tokenizer).ids
+  ids = annotated_example(record, tokenizer).token_ids
   assert tokenizer.decode(ids) == 'I have  [Calculator(48 + 36) -> 84]84.'
   assert ids == insert_calls(tokenizer.encode('I have 84.'),
                              [(7, Call('Calculator', '48 + 36', '84'))], tokenizer.encode)

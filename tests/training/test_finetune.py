@@ -116,7 +116,7 @@ def test_only_adapters_are_trained(make_model, examples, tmp_path):
 
 
 def test_examples_without_weight_are_refused(make_model, examples, tmp_path):
-  silent = [example._replace(loss_weights=[0.0] * len(example.ids)) for example in examples]
+  silent = [example._replace(loss_weights=[0.0] * len(example.token_ids)) for example in examples]
   settings = dataclasses.replace(SETTINGS, end_of_text=False)
   with pytest.raises(UserError, match='none of the 12 examples'):
     _run(make_model(), silent, settings, tmp_path)

@@ -58,8 +58,8 @@ def test_results_of_tools_are_copied(model, tokenizer, tmp_path):
   known, unknown = (
       [annotated_example(_record(number), tokenizer, mask_results=SETTINGS.mask_results)
        for number in numbers] for numbers in (range(4000), range(10_000, 10_200)))
-  assert tokenizer.decode(unknown[0].ids).count(unknown_result := _result(10_000)) == 2
-  assert unknown_result not in tokenizer.decode(unknown[1].ids)
+  assert tokenizer.decode(unknown[0].token_ids).count(unknown_result := _result(10_000)) == 2
+  assert unknown_result not in tokenizer.decode(unknown[1].token_ids)
   assert _accuracy(model, unknown) < 0.05
   tuned = finetune_examples(model=model, examples=known, config=SETTINGS, output_dir=tmp_path,
                    depends_on={})

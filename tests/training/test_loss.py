@@ -33,9 +33,9 @@ def test_the_sum_is_the_weighted_cross_entropy(make_model, tokenizer):
   model = make_model()
   example = Example(tokenizer.encode('abcd'), [1.0, 0.0, 0.5, 0.25])
   rows = pack([example], tokenizer, 4, False)
-  tokens = jnp.array([[tokenizer.start_id, *example.ids[:-1]]])
+  tokens = jnp.array([[tokenizer.start_id, *example.token_ids[:-1]]])
   logits, _ = jax.jit(model.decoder.apply)(model.variables, tokens)
-  nll = -jax.nn.log_softmax(logits)[0, jnp.arange(4), jnp.array(example.ids)]
+  nll = -jax.nn.log_softmax(logits)[0, jnp.arange(4), jnp.array(example.token_ids)]
   total, weight = _loss(model, rows)
   assert weight == 1.75
   assert total == pytest.approx(float(nll @ jnp.array(example.loss_weights)), rel=1e-5)

@@ -96,7 +96,7 @@ def epoch(make_model, tokenizer, tmp_path, monkeypatch):
     monkeypatch.setattr(finetune_module, 'finetune_examples', keep)
     finetune_module.finetune(make_model(), texts, config=FinetuneConfig(), output_dir=tmp_path,
                              depends_on={}, mixture=mixture, without_calls=without_calls)
-    return [[tokenizer.decode(example.ids) for example in examples] for examples in seen]
+    return [[tokenizer.decode(example.token_ids) for example in examples] for examples in seen]
   return texts_of
 
 

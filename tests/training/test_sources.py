@@ -41,7 +41,7 @@ def test_any_corpus_is_plain_text(tmp_path):
 
 def test_of_a_task_the_targets_alone_are_learned(tokenizer):
   example = task_example(TaskRow('r', 'ab', 'cd'), tokenizer)
-  assert example.ids == tokenizer.encode('ab') + tokenizer.encode('cd')
+  assert example.token_ids == tokenizer.encode('ab') + tokenizer.encode('cd')
   assert example.loss_weights == [0.0, 0.0, 1.0, 1.0]
 
 

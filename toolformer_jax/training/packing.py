@@ -20,11 +20,11 @@ class Example(NamedTuple):
   """A tokenized text of N tokens.
 
   Attributes:
-    ids: the N token ids.
+    token_ids: the N ids.
     loss_weights: N floats: the weight of the loss of predicting each token.
   """
 
-  ids: list[int]
+  token_ids: list[int]
   loss_weights: list[float]
 
 
@@ -109,7 +109,7 @@ def _segments(example: Example, start_id: int | None, end_id: int | None,
   """Yields the segments of a text, each at most a row long."""
   start = [] if start_id is None else [start_id]
   end = [] if end_id is None else [end_id]
-  ids = [*start, *example.ids, *end]
+  ids = [*start, *example.token_ids, *end]
   loss_weights = [0.0 for _ in start] + [*example.loss_weights] + [1.0 for _ in end]
   for first in range(0, len(ids) - 1, row_tokens):
     last = min(first + row_tokens, len(ids) - 1)
