@@ -77,8 +77,8 @@ def test_a_long_text_is_scored_in_windows_every_token_once(model):
 def test_windows_cover_every_token_once(tokens, window, stride):
   text, covered = tuple(range(tokens)), []
   for request in rolling_windows(text, window, stride):
-    assert len(request.text) <= window
-    covered += [request.text[target] for target in request.targets]
+    assert len(request.token_ids) <= window
+    covered += [request.token_ids[target] for target in request.target_positions]
   assert covered == list(text)
 
 

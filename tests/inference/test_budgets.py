@@ -41,8 +41,8 @@ def test_scoring_again_compiles_nothing(make_model):
   model, rng = make_model(layers=1), np.random.default_rng(0)
   wanted = requests(rng, 12)
   def other(request):
-    return ScoreRequest(tuple(ids(rng, len(request.prefix))), tuple(ids(rng, len(request.text))),
-                        request.targets)
+    return ScoreRequest(tuple(ids(rng, len(request.prefix_ids))),
+                        tuple(ids(rng, len(request.token_ids))), request.target_positions)
   assert programs(lambda: score(model, wanted)) > 0
   assert programs(lambda: score(model, [other(request) for request in wanted])) == 0
 

@@ -27,12 +27,13 @@ def requests(seed: int, count: int) -> list[ScoreRequest]:
 
 def plain(model, request: ScoreRequest) -> np.ndarray:
   """Returns the same log-probabilities by one pass over the one sequence, nothing packed."""
-  tokens = [model.tokenizer.start_id, *request.prefix, *request.text]
+  tokens = [model.tokenizer.start_id, *request.prefix_ids, *request.token_ids]
   tokens_1T = np.zeros((1, 512), np.int32)  # one program for all; causality hides what is behind
   tokens_1T[0, :len(tokens)] = tokens
   logprobs = np.asarray(_logprobs(model.decoder, model.variables, tokens_1T))
-  offset = len(request.prefix)
-  return np.array([logprobs[offset + j, request.text[j]] for j in request.targets])
+  offset = len(request.prefix_ids)
+  return np.array([logprobs[offset + j, request.token_ids[j]]
+                   for j in request.target_positions])
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -36,25 +36,26 @@ _ROW_TOKENS = 256  # shortest row; longer sequences get rows of the next power o
 
 @dataclass(frozen=True)
 class ScoreRequest:
-  """A request for log p(text[j] | start token, prefix, text[:j]) for each j of `targets`.
+  """A request for log p(token_ids[j] | start token, prefix_ids, token_ids[:j]) of some j.
 
   Attributes:
-    prefix, text: token ids.
-    targets: indices into `text`.
+    prefix_ids: tokens before those of the text.
+    token_ids: tokens of the text.
+    target_positions: the indices j into `token_ids`.
   """
 
-  prefix: tuple[int, ...]
-  text: tuple[int, ...]
-  targets: tuple[int, ...]
+  prefix_ids: tuple[int, ...]
+  token_ids: tuple[int, ...]
+  target_positions: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class _Sequence:
-  """One sequence to compute: the logits at index at[i] predict the id targets[i]."""
+  """One sequence to compute: the logits at index logits_at[i] predict target_ids[i]."""
 
-  tokens: list[int]
-  at: list[int]
-  targets: list[int]
+  token_ids: list[int]
+  logits_at: list[int]
+  target_ids: list[int]
 
 
 def score(model: LanguageModel, requests: Sequence[ScoreRequest], *,
@@ -75,14 +76,15 @@ def score(model: LanguageModel, requests: Sequence[ScoreRequest], *,
   """
   groups: dict[tuple, set[int]] = {}
   for request in requests:
-    groups.setdefault((request.prefix, request.text), set()).update(request.targets)
+    groups.setdefault((request.prefix_ids, request.token_ids), set()).update(
+        request.target_positions)
   sequences = [_sequence(model, *key, sorted(targets)) for key, targets in groups.items()]
   with explain_out_of_memory('lower AnnotationConfig.scoring_tokens, or shorten the texts'):
     logprobs = _score_sequences(model, sequences, scoring_tokens)
   known = {key: dict(zip(sorted(targets), values, strict=True))
            for (key, targets), values in zip(groups.items(), logprobs, strict=True)}
-  return [np.array([known[request.prefix, request.text][j] for j in request.targets], np.float32)
-          for request in requests]
+  return [np.array([known[request.prefix_ids, request.token_ids][j]
+                    for j in request.target_positions], np.float32) for request in requests]
 
 
 def _sequence(model: LanguageModel, prefix: Sequence[int], text: Sequence[int],
@@ -100,7 +102,7 @@ def _score_sequences(model: LanguageModel, sequences: Sequence[_Sequence],
   The host packs a batch while the device computes the one before. Two batches are never on the
   device at the same time: they would share its memory.
   """
-  scores = [np.full(len(sequence.at), np.nan, np.float32) for sequence in sequences]
+  scores = [np.full(len(sequence.logits_at), np.nan, np.float32) for sequence in sequences]
   logprobs_BM, targets = None, []
   for rows, row_tokens in _batches(sequences, scoring_tokens, sharding.batch_shards(model.mesh)):
     batch, next_targets = _score_batch(sequences, rows, row_tokens)
@@ -121,10 +123,10 @@ def _batches(sequences: Sequence[_Sequence], batch_tokens: int, shards: int
   """
   by_length: dict[int, list[int]] = {}
   for i, sequence in enumerate(sequences):
-    if sequence.at and sequence.tokens:
-      by_length.setdefault(count_bucket(len(sequence.tokens), _ROW_TOKENS), []).append(i)
+    if sequence.logits_at and sequence.token_ids:
+      by_length.setdefault(count_bucket(len(sequence.token_ids), _ROW_TOKENS), []).append(i)
   for row_tokens, members in sorted(by_length.items()):
-    rows = first_fit([len(sequences[i].tokens) for i in members], row_tokens)
+    rows = first_fit([len(sequences[i].token_ids) for i in members], row_tokens)
     rows = [[members[i] for i in row] for row in rows]
     # A batch is padded to the row with the most targets, so rows with as many are batched together.
     rows.sort(key=lambda row: -_num_targets(sequences, row))
@@ -134,7 +136,7 @@ def _batches(sequences: Sequence[_Sequence], batch_tokens: int, shards: int
 
 
 def _num_targets(sequences: Sequence[_Sequence], row: Sequence[int]) -> int:
-  return sum(len(sequences[i].at) for i in row)
+  return sum(len(sequences[i].logits_at) for i in row)
 
 
 class ScoreBatch(NamedTuple):
@@ -165,12 +167,13 @@ def _score_batch(sequences: Sequence[_Sequence], rows: Sequence[Sequence[int]], 
   """Returns the arrays of one batch, on the host, and the targets in it."""
   B = count_bucket(len(rows))
   M = count_bucket(max(_num_targets(sequences, row) for row in rows), 16)
-  packed, placements = pack_sequences([sequence.tokens for sequence in sequences], rows, B,
+  packed, placements = pack_sequences([sequence.token_ids for sequence in sequences], rows, B,
                                       row_tokens)
   batch = ScoreBatch(packed, *np.zeros((2, B, M), np.int32))
   columns, targets = [0] * B, []
   for i, row, start in placements:
-    for index, (at, target) in enumerate(zip(sequences[i].at, sequences[i].targets, strict=True)):
+    for index, (at, target) in enumerate(
+        zip(sequences[i].logits_at, sequences[i].target_ids, strict=True)):
       if at >= 0:  # else no token precedes it
         column = columns[row]
         batch.at_BM[row, column], batch.targets_BM[row, column] = start + at, target
