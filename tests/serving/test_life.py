@@ -5,6 +5,7 @@ import time
 
 import httpx2
 
+from toolformer_jax.errors import UserError
 from toolformer_jax.inference.engine import Engine
 
 
@@ -86,6 +87,19 @@ def test_a_step_that_fails_costs_its_requests_alone(serve, monkeypatch):
     assert text == ' [Up(ab) -> XY] XY.'
     metrics = httpx2.get(f'{server.url}/metrics').text
     assert 'vllm:request_success_total{finished_reason="error",model_name="tiny"} 1.0' in metrics
+
+
+def test_a_request_that_the_engine_refuses_is_counted(serve, monkeypatch):
+  def refuse(*arguments, **options):
+    raise UserError('prompt 0 is not for this engine')
+  with serve() as server:
+    with monkeypatch.context() as patch:
+      patch.setattr(Engine, 'add_request', refuse)
+      response = server.post('completions', prompt='ab is')
+    assert response.status_code == 400
+    assert response.json()['error']['message'] == 'prompt 0 is not for this engine'
+    metrics = httpx2.get(f'{server.url}/metrics').text
+  assert 'vllm:request_success_total{finished_reason="error",model_name="tiny"} 1.0' in metrics
 
 
 def test_metrics_count_requests_tokens_and_calls(serve):

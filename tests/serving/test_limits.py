@@ -63,6 +63,9 @@ def refused(response, status, text):
     ('completions', {**PROMPT, 'timezone': '../etc/passwd'}, 'timezone', 'there is no'),
     ('chat/completions', {'messages': []}, 'messages', 'at least 1'),
     ('chat/completions', {'messages': [{'role': 'robot', 'content': ''}]}, 'messages', 'role'),
+    ('chat/completions', {'messages': [{'role': 'user', 'content': [
+        {'type': 'image_url', 'image_url': {'url': 'data:image/png;base64,eA=='}}]}]},
+     'messages', 'no tool that reads pictures'),
     ('chat/completions', {**CHAT, 'tools': [{'type': 'function'}]}, 'tools', 'allowed_tools'),
     ('chat/completions', {**CHAT, 'top_logprobs': 2}, 'top_logprobs', 'needs logprobs'),
     ('chat/completions', {**CHAT, 'response_format': {'type': 'json_object'}}, 'response_format',
@@ -93,8 +96,9 @@ def test_requests_that_are_none(server):
   refused(server.post('completions', prompt='x' * 6000), 413, '5000 bytes')
   refused(httpx2.post(url, content=iter([b'x' * 3000] * 2),
                       headers={'Content-Type': 'application/json'}), 413, '5000 bytes')
-  refused(httpx2.get(url), 405, 'GET /v1/completions')
-  refused(httpx2.get(f'{server.url}/v2'), 404, '/v2')
+  error = refused(httpx2.get(url), 405, 'GET /v1/completions')
+  assert error['code'] == 'method_not_allowed'
+  assert refused(httpx2.get(f'{server.url}/v2'), 404, '/v2')['code'] == 'not_found'
   refused(server.post('completions', **PROMPT, model='other'), 404, 'does not exist')
 
 
@@ -164,11 +168,14 @@ def test_the_log_has_no_texts_and_no_keys(serve, tmp_path, caplog):
   path = tmp_path / 'keys'
   path.write_text('secret-key')
   with caplog.at_level(logging.DEBUG), serve(keys=read_keys(path)) as server:
-    server.client('secret-key').completions.create(model='tiny', prompt='ab is')
+    complete = server.client('secret-key').completions.create
+    complete(model='tiny', prompt='ab is')
+    complete(model='tiny', prompt='ab is', max_tokens=0, echo=True)
     httpx2.get(f'{server.url}/v1/models', headers={'Authorization': 'Bearer wrong-key'})
   own = [record.getMessage() for record in caplog.records if record.name.startswith(
       ('toolformer_jax', 'uvicorn'))]
   assert any('5 prompt tokens' in line and '1 calls' in line for line in own)
+  assert any(' length: 5 prompt tokens, 0 tokens' in line for line in own)
   for secret in ('secret-key', 'wrong-key', 'ab is', 'XY', '[Up'):
     assert not any(secret in line for line in own)
 

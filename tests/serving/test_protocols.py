@@ -186,6 +186,17 @@ def test_what_was_answered_can_be_asked_on(calling):
   assert items(again) == [('mcp_call', ('Up', 'cd', 'ZW', None)), ('message', ' ZW.')]
 
 
+def test_a_prompt_of_a_template_may_fill_all_positions_but_one(calling):
+  fields = dict(model='tiny', extra_body={'allowed_tools': []})
+  chat = calling.chat.completions.create(
+      messages=[{'role': 'user', 'content': 'a' * 239}], max_tokens=1, **fields)
+  assert chat.usage.prompt_tokens == 239
+  response = calling.responses.create(input='a' * 239, max_output_tokens=1, **fields)
+  assert response.usage.input_tokens == 239
+  with pytest.raises(openai.BadRequestError, match='The prompt has 240 tokens'):
+    calling.responses.create(input='a' * 240, max_output_tokens=1, **fields)
+
+
 def test_models_are_listed(client):
   [model] = client.models.list().data
   assert model.id == 'tiny' and client.models.retrieve('tiny').id == 'tiny'

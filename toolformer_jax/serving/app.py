@@ -130,7 +130,8 @@ def _closing(parts: Parts, answer: Answer, generation: Generation | None
   finally:
     if generation:
       generation.close()
-    parts.request_log.write(answer.id, answer.choices, time.perf_counter() - begin)
+    parts.request_log.write(answer.id, answer.choices, time.perf_counter() - begin,
+                            aborted=generation is not None)
 
 
 def _health(parts: Parts) -> Response:
@@ -152,7 +153,8 @@ async def _told(request: Request, error: Exception) -> Response:
 async def _http_error(request: Request, error: Exception) -> Response:
   """Answers for a path or a method that does not exist."""
   message = f'{request.method} {request.url.path}: {error.detail}'
-  return ApiError(error.status_code, message, code='not_found').response()
+  code = 'method_not_allowed' if error.status_code == 405 else 'not_found'
+  return ApiError(error.status_code, message, code=code).response()
 
 
 async def _bug(request: Request, error: Exception) -> Response:

@@ -107,7 +107,8 @@ def prepare(service: Service, scorer: Scorer, template: ChatTemplate, fields: Ch
     fields = fields.model_copy(update={'allowed_tools': []})
   ids = template.encode(texts_of(fields.messages))
   asked = fields.max_completion_tokens or fields.max_tokens
-  max_tokens = service.max_tokens(asked, service.limits.max_tokens, len(ids) + 1, 'max_tokens')
+  max_tokens = service.max_tokens(asked, service.limits.max_tokens, template.prompt_tokens(ids),
+                                  'max_tokens')
   stop = tuple(dict.fromkeys((*service.stop(fields.stop), *template.stop)))
   params = service.params(fields, max_tokens=max_tokens, seed=fields.seed, stop=stop,
                           min_tokens=fields.min_tokens)

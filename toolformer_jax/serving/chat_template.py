@@ -70,6 +70,11 @@ class ChatTemplate:
                      code='invalid_value') from error
     return self._encode(text)
 
+  def prompt_tokens(self, ids: Sequence[int]) -> int:
+    """Returns the number of tokens of an encoded conversation, with the start token if it gets one.
+    """
+    return len(ids) + (self.add_start_token and self._tokenizer.start_id is not None)
+
   def _hide(self, text: str) -> str:
     return self._special_pattern.sub(
         lambda found: f'{_BEGIN}{self._special.index(found[0])}{_END}', text)

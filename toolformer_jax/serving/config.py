@@ -17,7 +17,6 @@ class ServingConfig:
     max_n: texts that one request may ask for, all prompts together.
     max_stop: stop strings of a request.
     max_stop_chars: of a stop string.
-    max_media: pictures and sounds of a request.
     tools_in_text: whether calls stand in the text, unless the request says otherwise.
     log_content: log prompts, texts and calls. Otherwise only their sizes are logged.
     redact: what is masked in the log: 'numbers' (of four digits and more), 'addresses' (of mail,
@@ -32,7 +31,6 @@ class ServingConfig:
   max_n: int = 16
   max_stop: int = 8
   max_stop_chars: int = 100
-  max_media: int = 8
   tools_in_text: bool = True
   log_content: bool = False
   redact: tuple[str, ...] = ()
@@ -41,7 +39,7 @@ class ServingConfig:
 
   def __post_init__(self):
     check(self, max_waiting=(0, 10**6), max_body_bytes=(1, 2**30), max_tokens=(1, 10**6),
-          max_n=(1, 10_000), max_stop=(0, 1000), max_stop_chars=(1, 100_000), max_media=(0, 1000))
+          max_n=(1, 10_000), max_stop=(0, 1000), max_stop_chars=(1, 100_000))
     for kind in self.redact:
       if kind not in ('numbers', 'addresses'):
         raise UserError("ServingConfig.redact may hold 'numbers' and 'addresses', "

@@ -23,9 +23,10 @@ State = Literal['starting', 'ready', 'draining', 'stopped', 'failed']
 
 @dataclass(frozen=True)
 class Failed:
-  """A request has ended without a text."""
+  """A request has ended without a text; `status` is the one of HTTP."""
 
   message: str
+  status: int = 500
 
 
 @dataclass(eq=False)
@@ -149,7 +150,7 @@ class EngineThread:
       with self._changed:
         if self._state == 'starting':
           self._state = 'ready'
-      log.info('ready')
+          log.info('ready')
       while self._wait():
         engine = self._step(engine)
       self._fail('the server has stopped')
@@ -206,7 +207,8 @@ class EngineThread:
             job.prompt_ids, job.params, job.context, tool_names=job.tool_names,
             add_start_token=job.add_start_token)
       except (UserError, ValueError) as error:
-        job.on_event(Failed(str(error)))
+        self._metrics.finished(job.arrived, 'error')
+        job.on_event(Failed(str(error), status=400))
         continue
       self._running[job.request_id] = job
       self._metrics.prompt_tokens.inc(len(job.prompt_ids))

@@ -62,7 +62,8 @@ class Generation:
       number, event = await self._events.get()
       if isinstance(event, Failed):
         self._left.discard(number)
-        raise ApiError(500, event.message, code='internal_error')
+        raise ApiError(event.status, event.message,
+                       code='internal_error' if event.status == 500 else 'invalid_value')
       if isinstance(event, RequestFinished):
         self._left.discard(number)
       yield number, event

@@ -73,19 +73,6 @@ class CompletionRequest(_TextFields):
   logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
 
 
-class ImageUrl(_Lenient):
-  """A picture as a data URL."""
-
-  url: str
-
-
-class InputAudio(_Lenient):
-  """A sound in base64."""
-
-  data: str
-  format: str
-
-
 class Part(_Lenient):
   """A part of a message, in chats and responses."""
 
@@ -93,8 +80,6 @@ class Part(_Lenient):
                 'input_audio']
   text: str | None = None
   refusal: str | None = None
-  image_url: ImageUrl | str | None = None
-  input_audio: InputAudio | None = None
 
 
 class Message(_Lenient):

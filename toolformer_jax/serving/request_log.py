@@ -19,13 +19,22 @@ class RequestLog:
     """Writes as `config` says."""
     self._content, self._redact, self._tokenizer = config.log_content, redactor(config), tokenizer
 
-  def write(self, request_id: str, choices: Sequence[Choice], seconds: float) -> None:
-    """Logs a request that has ended; of a choice that was given up the reason is 'abort'."""
+  def write(self, request_id: str, choices: Sequence[Choice], seconds: float, *, aborted: bool
+            ) -> None:
+    """Logs a request that has ended.
+
+    Args:
+      request_id: of the response.
+      choices: the texts of the request.
+      seconds: from its arrival to its end.
+      aborted: whether a choice without output was aborted; if not, its prompt was only scored.
+    """
     for choice in choices:
       output = choice.output
       log.info('%s %s: %d prompt tokens, %d tokens, %d calls, %.2f s', request_id,
-               output.finish_reason if output else 'abort', len(choice.prompt.ids),
-               len(output.tokens) if output else 0, len(choice.calls), seconds)
+               output.finish_reason if output else 'abort' if aborted else 'length',
+               len(choice.prompt.ids), len(output.tokens) if output else 0, len(choice.calls),
+               seconds)
       if self._content:
         content = {'prompt': self._tokenizer.decode(choice.prompt.ids), 'text': choice.text,
                    'calls': tool_calls(choice.calls)}

@@ -172,7 +172,7 @@ def prepare(service: Service, template: ChatTemplate, fields: ResponsesRequest) 
   fields = fields.model_copy(update={'allowed_tools': _allowed(service, fields)})
   ids = template.encode(messages)
   max_tokens = service.max_tokens(fields.max_output_tokens, service.limits.max_tokens,
-                                  len(ids) + 1, 'max_output_tokens')
+                                  template.prompt_tokens(ids), 'max_output_tokens')
   params = service.params(fields, max_tokens=max_tokens,
                           stop=(*service.generation.stop, *template.stop))
   return ModelResponse(
