@@ -90,7 +90,7 @@ def main() -> None:
       executor_config=config.executor, syntax=config.syntax,
       depends_on={'checkpoint': identity(MODEL), 'corpus': identity(args.data),
                   'texts': str(len(problems))})
-  print(tool_table(list(result.counts.values())))
+  print(tool_table(list(result.tool_summaries.values())))
   print(oracle_line(problems, result.annotated, model.tokenizer))
 
 

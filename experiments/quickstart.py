@@ -168,7 +168,7 @@ def annotate(
       syntax=config.syntax,
       depends_on={'checkpoint': identity(MODEL), 'corpus': identity(source),
                   'texts': digest(corpus)})
-  row = result.counts[tool.name]
+  row = result.tool_summaries[tool.name]
   section = [f'## {tool.name} on {source}', report.tool_table([row]), *report.notes(row),
              result.best_calls]
   return '\n\n'.join(section), list(result.annotated)

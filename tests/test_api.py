@@ -63,7 +63,7 @@ def test_a_whole_toolformer_in_memory(model, annotated, monkeypatch, tmp_path):
   assert len(annotated.documents) == 3 and annotated.complete and annotated.output_dir is None
   assert annotated.annotated and {call.tool for record in annotated.annotated
                                   for call in record.calls} <= {'Calculator', 'Echo'}
-  assert set(annotated.counts) == {'Calculator', 'Echo'} and '| tool |' in annotated.summary
+  assert set(annotated.tool_summaries) == {'Calculator', 'Echo'} and '| tool |' in annotated.summary
   assert all(record['gain'] is not None and record['text'] in TEXTS
              for record in annotated.to_records())
   config = tf_jax.FinetuneConfig(steps=2, batch_rows=1, row_tokens=64, lora_rank=2)
@@ -194,7 +194,7 @@ def test_tools_are_found_by_their_names_in_any_case(model):
   mine = tf_jax.ToolConfig(tau_s=0.9)
   result = annotate(model, TEXTS[0], stages=(), tools=['calculator', echo],
                     prompts={'ECHO': prompt}, tool_configs={'Echo': mine})
-  used = {name: row.plan for name, row in result.counts.items()}
+  used = {name: row.plan for name, row in result.tool_summaries.items()}
   assert used['Echo'].config == mine and used['Echo'].prompt == prompt
   # A mapping of some tools leaves the paper's values to the others (appendix A).
   assert used['Calculator'].config == tf_jax.ToolConfig(tau_s=0.0, k=20, m=10, tau_f=0.5)

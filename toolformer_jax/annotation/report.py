@@ -14,10 +14,10 @@ from toolformer_jax.tokenizer import Tokenizer
 _CONTEXT_CHARS = 60
 
 
-def overview(run: RunReader, tools: Sequence[ToolSummary], max_text_tokens: int) -> str:
+def overview(run: RunReader, summaries: Sequence[ToolSummary], max_text_tokens: int) -> str:
   """Returns a sentence on the corpus, a table with a row for each tool, and notes."""
-  paragraphs = [corpus_line(run, max_text_tokens), tool_table(tools),
-                *(note for tool in tools for note in notes(tool))]
+  paragraphs = [corpus_line(run, max_text_tokens), tool_table(summaries),
+                *(note for summary in summaries for note in notes(summary))]
   return '\n\n'.join(paragraphs)
 
 
@@ -32,38 +32,38 @@ def corpus_line(run: RunReader, max_text_tokens: int) -> str:
           f'That makes {counts["documents"]} texts.')
 
 
-def tool_table(tools: Iterable[ToolSummary]) -> str:
+def tool_table(summaries: Iterable[ToolSummary]) -> str:
   """Returns a table with the numbers of texts and calls of each tool after each stage."""
   lines = [['tool', 'texts', 'preselected', 'positions', 'samples', 'candidates', 'executed',
             'scored', 'tau_f', 'kept', *(f'texts >= {t}' for t in THRESHOLDS)]]
-  for tool in tools:
-    tau_f = tool.plan.config.tau_f
-    lines.append([tool.plan.tool.name, tool.texts, tool.preselected, tool.positions, tool.samples,
-                  tool.candidates, tool.executed, tool.scored, tau_f, tool.kept[tau_f],
-                  *(tool.texts_kept[t] for t in THRESHOLDS)])
+  for summary in summaries:
+    tau_f = summary.plan.config.tau_f
+    lines.append([summary.name, summary.texts, summary.preselected, summary.positions,
+                  summary.samples, summary.candidates, summary.executed, summary.scored, tau_f,
+                  summary.kept[tau_f], *(summary.texts_kept[t] for t in THRESHOLDS)])
   return markdown_table(lines)
 
 
-def notes(tool: ToolSummary) -> list[str]:
+def notes(summary: ToolSummary) -> list[str]:
   """Returns sentences on calls without a result, and on the stage that left no call."""
-  name, config = tool.plan.tool.name, tool.plan.config
+  name, config = summary.name, summary.plan.config
   found = []
-  if tool.failures:
-    reasons = ', '.join(f'{n} x {reason}' for reason, n in tool.failures.most_common(5))
-    found.append(f'{name}: {tool.failures.total()} of {tool.candidates} candidates have no result: '
-                 f'{reasons}.')
+  if summary.failures:
+    reasons = ', '.join(f'{n} x {reason}' for reason, n in summary.failures.most_common(5))
+    found.append(f'{name}: {summary.failures.total()} of {summary.candidates} candidates have no '
+                 f'result: {reasons}.')
   stages = (
-      (tool.texts, 'the corpus has no text'),
-      (tool.preselected, f'none of {tool.texts} texts passes the heuristic of preselection'),
-      (tool.positions, f'nowhere in {tool.preselected} texts does a call start with a probability '
-                       f'above tau_s = {config.tau_s}'),
-      (tool.candidates, f'all {tool.samples} samples are malformed'),
-      (tool.executed, f'none of {tool.candidates} candidates has a result'),
-      (tool.kept[config.tau_f], f'the largest gain of {tool.scored} calls is '
-                                f'{tool.max_gain or 0:.2f}, and tau_f = {config.tau_f}'))
+      (summary.texts, 'the corpus has no text'),
+      (summary.preselected, f'none of {summary.texts} texts passes the heuristic of preselection'),
+      (summary.positions, f'nowhere in {summary.preselected} texts does a call start with a '
+                          f'probability above tau_s = {config.tau_s}'),
+      (summary.candidates, f'all {summary.samples} samples are malformed'),
+      (summary.executed, f'none of {summary.candidates} candidates has a result'),
+      (summary.kept[config.tau_f], f'the largest gain of {summary.scored} calls is '
+                                   f'{summary.max_gain or 0:.2f}, and tau_f = {config.tau_f}'))
   reason = next((text for count, text in stages if not count), None)
-  if tool.incomplete_stage:
-    found.append(f'{name}: stage {tool.incomplete_stage} is not complete.')
+  if summary.incomplete_stage:
+    found.append(f'{name}: stage {summary.incomplete_stage} is not complete.')
   elif reason:
     found.append(f'{name}: no call is kept; {reason}.')
   return found
@@ -84,31 +84,30 @@ def time_table(run: RunReader, plans: Iterable[ToolPlan]) -> str:
   return markdown_table(lines)
 
 
-def examples(tools: Iterable[ToolSummary], texts: Mapping[str, str], tokenizer: Tokenizer,
+def examples(summaries: Iterable[ToolSummary], texts: Mapping[str, str], tokenizer: Tokenizer,
              syntax: CallSyntax) -> str:
   """Returns the best kept and rejected calls of each tool, as in the paper's Table 10.
 
   Args:
-    tools: summaries of the tools.
+    summaries: of the tools.
     texts: the texts of the calls, by document id.
     tokenizer: of the run.
     syntax: how calls are written.
   """
   sections = []
-  for tool in tools:
-    if calls := [*tool.best_kept, *tool.best_rejected]:
-      sections += [f'## {tool.plan.tool.name}, by gain',
-                   call_table(calls, texts, tokenizer, syntax)]
+  for summary in summaries:
+    if calls := [*summary.best_kept, *summary.best_rejected]:
+      sections += [f'## {summary.name}, by gain', call_table(calls, texts, tokenizer, syntax)]
   return '\n\n'.join(sections)
 
 
-def best_calls(tools: Iterable[ToolSummary], texts: Mapping[str, str], tokenizer: Tokenizer,
+def best_calls(summaries: Iterable[ToolSummary], texts: Mapping[str, str], tokenizer: Tokenizer,
                syntax: CallSyntax, count: int) -> str:
   """Returns the `count` best kept and rejected calls of each tool, under headings; see `examples`.
   """
   sections = []
-  for tool in tools:
-    for title, calls in ('Kept', tool.best_kept), ('Rejected', tool.best_rejected):
+  for summary in summaries:
+    for title, calls in ('Kept', summary.best_kept), ('Rejected', summary.best_rejected):
       if calls:
         table = call_table(calls[:count], texts, tokenizer, syntax)
         sections.append(f'### {title}\n\n{table}')

@@ -26,7 +26,7 @@ class AnnotationResult:
     documents: the texts, split where they were too long.
     scored: the calls that have a result, with their losses, by the tool's name (paper, section 2).
     annotated: the texts that keep a call, with their calls: C*.
-    counts: numbers of texts and calls after each stage, by the tool's name.
+    tool_summaries: numbers of texts and calls after each stage, by the tool's name.
     summary: what happened to the corpus and the calls, in Markdown.
     examples: the kept and the rejected calls with the largest gains, in Markdown; '' while the run
       is not complete.
@@ -56,23 +56,23 @@ class AnnotationResult:
     return self.run.annotated()
 
   @functools.cached_property
-  def counts(self) -> Mapping[str, ToolSummary]:
-    return {tool.plan.tool.name: tool for tool in tool_summaries(self.run, self.plans)}
+  def tool_summaries(self) -> Mapping[str, ToolSummary]:
+    return {summary.name: summary for summary in tool_summaries(self.run, self.plans)}
 
   @functools.cached_property
   def summary(self) -> str:
-    return markdown.overview(self.run, list(self.counts.values()), self.max_text_tokens)
+    return markdown.overview(self.run, list(self.tool_summaries.values()), self.max_text_tokens)
 
   @functools.cached_property
   def examples(self) -> str:
     if not self.complete:
       return ''
-    return markdown.examples(self.counts.values(), self._texts_of_best_calls,
+    return markdown.examples(self.tool_summaries.values(), self._texts_of_best_calls,
                              self.run.tokenizer(), self.syntax)
 
   @functools.cached_property
   def best_calls(self) -> str:
-    return markdown.best_calls(self.counts.values(), self._texts_of_best_calls,
+    return markdown.best_calls(self.tool_summaries.values(), self._texts_of_best_calls,
                                self.run.tokenizer(), self.syntax, count=3)
 
   @functools.cached_property
@@ -90,8 +90,8 @@ class AnnotationResult:
   @functools.cached_property
   def _texts_of_best_calls(self) -> dict[str, str]:
     """The texts that the tables of calls quote, by document id."""
-    ids = {call.document_id for tool in self.counts.values()
-           for call in (*tool.best_kept, *tool.best_rejected)}
+    ids = {call.document_id for summary in self.tool_summaries.values()
+           for call in (*summary.best_kept, *summary.best_rejected)}
     return {document.id: document.text for document in self.documents if document.id in ids}
 
   def to_records(self) -> list[dict[str, Any]]:

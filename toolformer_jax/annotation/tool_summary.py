@@ -52,6 +52,11 @@ class ToolSummary:
   best_kept: tuple[ScoredCall, ...]
   best_rejected: tuple[ScoredCall, ...]
 
+  @property
+  def name(self) -> str:
+    """The tool's name."""
+    return self.plan.tool.name
+
 
 def tool_summaries(run: RunReader, plans: Iterable[ToolPlan]) -> list[ToolSummary]:
   """Returns a summary for each of `plans`; stages that have not run count as zero.
