@@ -89,6 +89,38 @@ def test_what_the_paper_leaves_open_is_a_setting(prediction, change, correct):
   assert FIVE.match(prediction, ['Paris', 'Lutetia'], settings).correct == correct
 
 
+@pytest.mark.parametrize(('prediction', 'answer', 'correct'), [
+    (' 2.8 million', '8', False),
+    (' -8 degrees', '8', False),
+    (' –8 degrees', '-8', True),
+    (' It is 3.14', '14', False),
+    (' It is 3.14.', '3.14', True),
+    (' 10,605', '605', False),
+    (' 1,8', '8', False),
+    (' 3000 m', '3,000', True),
+    (' 3,000 people', '3000', True),
+    (' 14.0', '14', True),
+    (' the 21st of May', '21', True),
+    (' the 21 of May', '21st', True),
+    (' on 14 May 2003', '14 May 2003', True),
+    (' on 21.3.2018', '2018', True),
+    (' in the 1980s', '1980', False),
+    (' in the 1980s', '1980s', True),
+    (' an A4 page', '4', False),
+    (' covid-19', '19', True),
+    (' 8', '18', False),
+])
+def test_numbers_among_words_are_compared_by_value(prediction, answer, correct):
+  assert FIVE.match(prediction, [answer], SETTINGS).correct == correct
+
+
+@hypothesis.given(st.integers(-10**9, 10**9), st.integers(-10**9, 10**9))
+def test_a_number_contains_only_itself(value, other):
+  correct = FIVE.match(f' it is {value:,} m', [str(other)], SETTINGS).correct
+  assert correct == (value == other)
+  assert FIVE.match(f' it is {value} m', [f'{value:,}'], SETTINGS).correct
+
+
 def test_an_answer_of_symbols_is_looked_for_as_it_stands():
   assert FIVE.match(' the sign + here', ['+'], SETTINGS).correct
   assert not FIVE.match(' the sign here', ['+'], SETTINGS).correct

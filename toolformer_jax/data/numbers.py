@@ -8,7 +8,7 @@ from typing import NamedTuple
 # Commas separate groups of three digits, as in 1,234; elsewhere they end a number. A minus belongs
 # to a number unless something that it could subtract from stands before it.
 _NUMBER = re.compile(
-    r'((?<![\w).])[-−])?[$£€]?((?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)')
+    r'((?<![\w).])[-−–])?[$£€]?((?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)')
 _BEFORE_NUMBER = re.compile(r'\s*')
 _MAX_CHARS = 100  # longer ones are no numbers to calculate with
 

@@ -10,10 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from toolformer_jax.data.numbers import Number, find_numbers
+from toolformer_jax.data.numbers import Number, find_numbers, parse_number
 from toolformer_jax.evaluation.config import EvaluationConfig
 
 _PUNCTUATION = re.compile(r'[\W_]+')
+# Digits that begin a word, with their separators, a sign and the end of an ordinal number.
+_DIGITS = re.compile(r'(?P<sign>(?<![\w).])[-−–])?(?<!\w)(?P<digits>\.?\d(?:[\d.,]*\d)?)'
+                     r'(?:(?:st|nd|rd|th)\b)?', re.IGNORECASE)
+_SEPARATOR = re.compile(r'[.,]')
 
 
 @dataclass(frozen=True)
@@ -102,8 +106,22 @@ def contains(text: str, answer: str, config: EvaluationConfig) -> bool:
 
 def _normalise(text: str, fold_case: bool, fold_punctuation: bool) -> str:
   text = unicodedata.normalize('NFKC', text)
-  text = text.casefold() if fold_case else text
+  text = _DIGITS.sub(_number_as_word, text.casefold() if fold_case else text)
   return ' '.join((_PUNCTUATION.sub(' ', text) if fold_punctuation else text).split())
+
+
+def _number_as_word(match: re.Match[str]) -> str:
+  """Returns a word for a number by its value: 3,000 and 3000 are equal, 8 is no part of 2.8 or -8.
+
+  A date such as 21.3.2018 is several numbers, so that it contains its year.
+  """
+  digits, sign = match['digits'], 'minus' if match['sign'] else ''
+  value = parse_number(digits)
+  if value is not None:
+    return f'number{sign}{value.numerator}over{value.denominator}end'
+  if len(_SEPARATOR.findall(digits)) == 1:  # such as 1,8
+    return f'number{sign}{_SEPARATOR.sub("separator", digits)}end'
+  return ' '.join(f'number{int(part)}over1end' for part in _SEPARATOR.split(digits) if part)
 
 
 def predicted_number(text: str) -> Number | None:

@@ -12,7 +12,7 @@ from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.evaluation.files import TaskFolder, read_csv, read_json, read_text
 from toolformer_jax.evaluation.task import Question, QuestionTask
 
-_UNIT = re.compile(r'\.?\s*(?:\(.*\))?', re.DOTALL)  # ` (apples)`, as ASDiv writes it
+_UNIT = re.compile(r'\.?\s*(?:\([^();]*\))?')  # ` (apples)`, as ASDiv writes it
 _PLACEHOLDER = re.compile(r'\bnumber(\d+)\b')
 
 
