@@ -20,7 +20,7 @@ from toolformer_jax.evaluation.task import QuestionTask
 from toolformer_jax.evaluation.tasks import load_examples
 from toolformer_jax.experiments import comparison
 from toolformer_jax.runtime.markdown import markdown_table
-from toolformer_jax.runtime.run_dir import whole_file
+from toolformer_jax.runtime.run_dir import atomic_writer
 
 ROOT = pathlib.Path('runs/paper')
 _CHARS_PER_TOKEN = 4  # of English, for the estimate of a dry run
@@ -51,7 +51,7 @@ def main(script: str, title: str, run: Callable[[argparse.Namespace], str],
     print(text)
     if not args.dry_run:
       args.output_dir.mkdir(parents=True, exist_ok=True)
-      with whole_file(args.output_dir / f'{script}.md') as file:
+      with atomic_writer(args.output_dir / f'{script}.md') as file:
         file.write(text + '\n')
   return cli.guarded(work, resumable=True)
 
@@ -67,7 +67,7 @@ def benchmark_table(args: argparse.Namespace, title: str, tasks: Sequence[str],
     return f'# {title}\n\n{planned(plan, folder)}'
   with options.call_store(args) as store:
     results = api.evaluate(tasks, arms=arms, output_dir=folder, call_store=store, **how)
-  with whole_file(folder / 'paper.tex') as file:
+  with atomic_writer(folder / 'paper.tex') as file:
     file.write(latex(comparison.figure_rows(plan, results)))
   return compared(title, plan, results, folder)
 

@@ -143,6 +143,39 @@ def test_a_function_may_return_the_texts(model):
   assert [document.text for document in result.documents] == TEXTS
 
 
+def test_a_function_that_returns_texts_needs_their_hash(model):
+  with pytest.raises(UserError, match='needs depends_on={.corpus.: HASH}'):
+    annotate(model, lambda: iter(TEXTS), stages=(), depends_on={'prompts': 'mine'})
+
+
+def test_hashes_of_the_caller_are_added_to_those_of_corpus_and_model(model, annotated, tmp_path):
+  def configuration(folder):
+    return json.loads((tmp_path / folder / 'run.json').read_text())['configuration']
+  annotate(model, TEXTS, stages=(), output_dir=tmp_path / 'a', depends_on={'prompts': 'mine'})
+  made_with = configuration('a')
+  assert made_with['prompts'] == 'mine' and made_with['corpus'] and made_with['checkpoint']
+  with pytest.raises(UserError, match='made with another configuration: corpus'):
+    annotate(model, TEXTS[:1], stages=(), output_dir=tmp_path / 'a',
+             depends_on={'prompts': 'mine'})
+  config = tf_jax.FinetuneConfig(steps=1, batch_rows=1, row_tokens=64, lora_rank=2)
+  tf_jax.finetune(model, annotated, config=config, output_dir=tmp_path / 'b',
+                  depends_on={'prompts': 'mine'})
+  assert configuration('b')['checkpoint'] == made_with['checkpoint']
+
+
+def test_an_annotation_needs_a_document(model):
+  with pytest.raises(UserError, match='there is no document to annotate'):
+    annotate(model, [])
+
+
+def test_losses_need_a_position_for_every_token(model, make_model):
+  text, call = 'one two ' * 30, '[Calculator(3 + 4) -> 7]'
+  size = len(model.tokenizer.encode(text))
+  small = make_model(max_positions=size + 1)  # the text and the start token, without the call
+  with pytest.raises(UserError, match=f'has only {size + 1} positions; shorten the text'):
+    tf_jax.token_losses(small, text, call=call, position=3)
+
+
 def test_a_temporary_folder_lives_as_long_as_what_is_read_from_it(model):
   result = annotate(model, TEXTS, stages=())
   path, documents = result.run.path, result.documents
@@ -159,7 +192,8 @@ def test_extra_files_are_written_before_the_work_and_under_the_lock(model, tmp_p
     yield TEXTS[0]
     raise UserError('no more')
   def run(**arguments):
-    annotate(model, broken_corpus, output_dir=tmp_path, depends_on={}, **arguments)
+    annotate(model, broken_corpus, output_dir=tmp_path, depends_on={'corpus': 'broken'},
+             **arguments)
   with pytest.raises(UserError, match='no more'):
     run(extra_files={'config.gin': 'mine'})
   assert (tmp_path / 'config.gin').read_text() == 'mine'
@@ -202,7 +236,7 @@ def test_tools_are_found_by_their_names_in_any_case(model):
 
 @pytest.mark.parametrize(('arguments', 'message'), [
   (dict(texts=[3]), 'text 0 is of type int'),
-  (dict(texts=lambda: TEXTS), 'needs `depends_on`'),
+  (dict(texts=lambda: TEXTS), 'needs depends_on={.corpus.: HASH}'),
   (dict(tool_configs={'calculater': tf_jax.ToolConfig()}),
    "tool_configs: unknown tool 'calculater': did you mean calculator"),
   (dict(tool_configs={'mt': tf_jax.ToolConfig()}), "tool_configs: unknown tool 'mt'"),

@@ -81,8 +81,8 @@ def annotate(
     call_store: records the results of tools, or replays them.
     stages: some of 'sample', 'execute', 'filter' and 'merge'; all earlier stages must be complete.
     shard: the part of the work that this process does.
-    depends_on: hashes of everything else that the results depend on, by name; by default those of
-      the model, 'checkpoint', and of the documents, 'corpus'. Needed if `documents` is a function.
+    depends_on: hashes, by name, of anything else that the results depend on; 'checkpoint' and
+      'corpus' are added if absent. If `documents` is a function, 'corpus' must be given.
     extra_files: texts that are written to `output_dir` before the work, by file name.
 
   Raises:
@@ -90,17 +90,18 @@ def annotate(
       a run with another configuration.
   """
   stages = known_stages(_as_list(stages))
+  depends_on = dict(depends_on or {})
   if callable(documents):
-    if depends_on is None:
-      raise UserError('a function that returns documents needs `depends_on`, with a hash of them')
+    if 'corpus' not in depends_on:
+      raise UserError("a function that returns documents needs depends_on={'corpus': HASH}")
     read_documents = documents
   else:
     listed = list(as_documents(documents))  # an iterator could be read only once
+    depends_on.setdefault('corpus', hash_of_documents(listed))
     def read_documents():
       return listed
   plans = tool_plans(build_tools(_as_list(tools), toolbox, call_store), tool_configs, prompts)
   model = as_model(model, model_config).for_inference()
-  depends_on = {'corpus': hash_of_documents(listed)} if depends_on is None else dict(depends_on)
   if 'checkpoint' not in depends_on:
     depends_on['checkpoint'] = hash_of_model(model)
   annotation = Annotation(model, plans, config, executor_config, syntax, call_store)
@@ -207,22 +208,24 @@ def finetune(
     mixture: how many texts of each tool an epoch has.
     without_calls: train on the same texts without their calls: the paper's baseline "+ CC".
     syntax: how calls are written in texts.
-    depends_on: hashes of everything else that the result depends on; by default of the model.
+    depends_on: hashes, by name, of anything else that the result depends on; 'checkpoint' is added
+      if absent.
 
   Raises:
     UserError: there is no text to train on, the folder holds a run with another configuration, or
       the loss explodes.
   """
   model = as_model(model)
-  if depends_on is None:
-    depends_on = {'checkpoint': hash_of_model(model)}
+  depends_on = dict(depends_on or {})
+  if 'checkpoint' not in depends_on:
+    depends_on['checkpoint'] = hash_of_model(model)
   with contextlib.ExitStack() as stack:
     path = _as_path(output_dir or stack.enter_context(
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
     result = finetune_on_texts(
         model, as_texts(data), dev=None if dev is None else as_texts(dev), config=config,
         mixture=mixture, without_calls=without_calls, syntax=syntax, output_dir=path,
-        depends_on=dict(depends_on))
+        depends_on=depends_on)
   return result if output_dir is not None else dataclasses.replace(result, output_dir=None)
 
 

@@ -9,8 +9,9 @@ import pytest
 from toolformer_jax.data import catalogue as fetch
 from toolformer_jax.errors import UserError
 from toolformer_jax.tools.base import Context
+from toolformer_jax.tools.call_store import CallStore
 from toolformer_jax.tools.passage_index import PassageIndex, SearchConfig, passage_index
-from toolformer_jax.tools.registry import Toolbox
+from toolformer_jax.tools.registry import MtConfig, QaConfig, Toolbox, build_tools
 from toolformer_jax.tools.wikisearch import WikiSearch
 
 PAGES = [
@@ -149,3 +150,31 @@ def test_cache_that_can_not_be_written_is_an_error(corpus, cache):
 
 def test_default_corpus_is_one_that_fetch_knows():
   assert fetch.CATALOGUE[SearchConfig().corpus].kind == 'corpus'
+
+
+def test_a_version_reads_only_what_the_tool_needs(cache, tmp_path):
+  toolbox = Toolbox(SearchConfig(str(tmp_path / 'missing.jsonl')), QaConfig('missing', passages=0))
+  assert toolbox.version('Calculator') == toolbox.build(['Calculator'])[0].version
+  with pytest.raises(UserError, match='missing'):
+    toolbox.version('WikiSearch')
+  assert not cache.exists()
+
+
+def test_no_model_is_loaded_to_see_what_is_available():
+  toolbox = Toolbox(mt=MtConfig('few_shot', checkpoint='missing'))
+  assert 'MT' in toolbox.available()
+  with pytest.raises(UserError, match='missing'):
+    toolbox.build(['MT'])
+
+
+def test_a_function_is_a_tool_in_a_replay_too(tmp_path):
+  def shout(argument: str) -> str:
+    return argument.upper()
+  path = tmp_path / 'calls.sqlite'
+  store = CallStore(path)
+  recorded, = build_tools([shout], Toolbox(), store)
+  store.close()
+  replay = CallStore(path, replay=True)
+  replayed, = build_tools([shout], Toolbox(), replay)
+  assert replayed.name == recorded.name
+  replay.close()

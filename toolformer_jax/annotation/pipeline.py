@@ -119,6 +119,8 @@ class Annotation:
         counts.clear()
     if batch or counts:
       folder.write(DOCUMENTS, chunk, batch, counts)
+    elif not chunk:
+      raise UserError('there is no document to annotate')
     folder.complete(DOCUMENTS)
 
   def _run_tool(self, folder: RunFolder, plan: ToolPlan, stages: Sequence[str]) -> None:

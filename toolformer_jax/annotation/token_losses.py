@@ -52,7 +52,8 @@ def token_losses(model: LanguageModel, text: str, *, call: str = '', position: i
     syntax: how calls are written.
 
   Raises:
-    UserError: there is no call with a result, or more than one, or no token at `position`.
+    UserError: there is no call with a result, or more than one, or no token at `position`, or the
+      text with its call is longer than the model allows.
   """
   if not call:
     text, found, before = _cut_call(text, syntax)
@@ -66,8 +67,12 @@ def token_losses(model: LanguageModel, text: str, *, call: str = '', position: i
   if position is None or not first <= position < len(ids):
     raise UserError(f'the position of the call must be from {first} to {len(ids) - 1}, the indices '
                     f'of the tokens of the text that have a loss, not {position}')
-  requests = [ScoreRequest(prefix, ids, tuple(range(len(ids))))
-              for prefix in prefixes_of(found, model.tokenizer.encode, syntax)]
+  prefixes = prefixes_of(found, model.tokenizer.encode, syntax)
+  size = 1 - first + max(map(len, prefixes)) + len(ids)
+  if size > model.config.max_positions:
+    raise UserError(f'the text with its call has {size} tokens, and the model has only '
+                    f'{model.config.max_positions} positions; shorten the text')
+  requests = [ScoreRequest(prefix, ids, tuple(range(len(ids)))) for prefix in prefixes]
   logprobs = score(model, requests)
   gain = (min(weighted_loss(some[position:]) for some in logprobs[:2])
           - weighted_loss(logprobs[2][position:]))

@@ -14,7 +14,7 @@ from toolformer_jax.checkpoints.loading import Dtype
 from toolformer_jax.commands import options
 from toolformer_jax.data.input_texts import InputText, read_texts
 from toolformer_jax.errors import UserError
-from toolformer_jax.runtime.run_dir import whole_file
+from toolformer_jax.runtime.run_dir import atomic_writer
 
 if TYPE_CHECKING:
   from toolformer_jax.models.language_model import LanguageModel
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> None:
   for text in texts:
     _check(model, text)
   try:
-    with whole_file(args.output) as file, Progress('scoring', len(texts), 'texts') as progress:
+    with atomic_writer(args.output) as file, Progress('scoring', len(texts), 'texts') as progress:
       for first in range(0, len(texts), _TEXTS_AT_ONCE):
         some = texts[first:first + _TEXTS_AT_ONCE]
         scores = api.score(model, [text.text for text in some],

@@ -56,8 +56,15 @@ def _parts(corpus: str) -> tuple[str, str, str]:
 
 def _tensorflow_rows(name: str, split: str) -> Iterator[dict[str, Any]]:
   import tensorflow_datasets
+  _import_tensorflow()
   for row in tensorflow_datasets.as_numpy(tensorflow_datasets.load(name, split=split)):
     yield _decoded(row)
+
+
+def _import_tensorflow() -> None:
+  """Imports TensorFlow with GPUs hidden: it would otherwise reserve all of their memory."""
+  import tensorflow
+  tensorflow.config.set_visible_devices([], 'GPU')
 
 
 def _decoded(row: dict[str, Any]) -> dict[str, Any]:
@@ -79,8 +86,7 @@ def _hugging_face_rows(name: str, split: str) -> Iterator[dict[str, Any]]:
 def _seqio_rows(name: str, split: str) -> Iterator[dict[str, Any]]:
   """Yields a task's examples, not packed: seqio's packing would take token id 0 for padding."""
   import seqio
-  import tensorflow
-  tensorflow.config.set_visible_devices([], 'GPU')  # or it would take all of their memory
+  _import_tensorflow()
   module, _, task = name.rpartition(':')
   if module:
     if os.getcwd() not in sys.path:

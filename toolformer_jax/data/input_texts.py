@@ -24,13 +24,17 @@ def read_texts(path: pathlib.Path) -> Iterator[InputText]:
   """Yields the texts of JSON Lines (.jsonl, or compressed .jsonl.gz, .jsonl.zst).
 
   Raises:
-    UserError: the file cannot be read, or a line of it has no text.
+    UserError: the file cannot be read, or a line of it has no text or an invalid date.
   """
   for number, fields in read_objects(path):
     if not isinstance(fields.get('text'), str):
       raise UserError(f'{path}:{number}: the field `text`, a string, is missing')
-    yield InputText(fields.get('id'), fields['text'], leading_iso_date(fields.get('date')),
-                    f'{path}:{number}')
+    value = fields.get('date')
+    date = leading_iso_date(value)
+    if value is not None and date is None:
+      raise UserError(f'{path}:{number}: the field `date` must begin with YYYY-MM-DD, not '
+                      f'{value!r}')
+    yield InputText(fields.get('id'), fields['text'], date, f'{path}:{number}')
 
 
 def read_prompts(path: pathlib.Path) -> Iterator[InputText]:

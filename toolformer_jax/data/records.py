@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from toolformer_jax import calls
 from toolformer_jax.errors import UserError
-from toolformer_jax.runtime.run_dir import whole_file
+from toolformer_jax.runtime.run_dir import atomic_writer
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def from_json(kind: type[Record], fields: dict[str, Any]) -> Record:
 
 def write_records(path: pathlib.Path, records: Iterable[Record]) -> None:
   """Writes `records` to the file `path`, which appears whole or not at all."""
-  with whole_file(path) as file:
+  with atomic_writer(path) as file:
     for record in records:
       file.write(json.dumps(to_json(record), ensure_ascii=False) + '\n')
 

@@ -13,7 +13,7 @@ from typing import Any
 from toolformer_jax.data.jsonl import read_objects
 from toolformer_jax.errors import UserError
 from toolformer_jax.evaluation.predict import Prediction, TextLogprob
-from toolformer_jax.runtime.run_dir import LockedFolder, whole_file
+from toolformer_jax.runtime.run_dir import LockedFolder, atomic_writer
 
 Record = Prediction | TextLogprob
 
@@ -62,6 +62,6 @@ def _from_json(record_type: type[Record], fields: dict[str, Any]) -> Record:
 
 def write_lines(path: pathlib.Path, records: Iterable[dict[str, Any]]) -> None:
   """Writes JSON Lines; the file is complete or absent."""
-  with whole_file(path) as file:
+  with atomic_writer(path) as file:
     for record in records:
       file.write(json.dumps(record, ensure_ascii=False) + '\n')

@@ -39,7 +39,7 @@ from toolformer_jax.evaluation.task import Example, PerplexityTask, QuestionTask
 from toolformer_jax.evaluation.tasks import load_examples
 from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.runtime.progress import Progress
-from toolformer_jax.runtime.run_dir import LockedFolder, whole_file, write_json
+from toolformer_jax.runtime.run_dir import LockedFolder, atomic_writer, write_json
 from toolformer_jax.tools.executor import Executor
 
 log = logging.getLogger(__name__)
@@ -235,7 +235,7 @@ def _write_report(plan: EvaluationPlan, result: EvaluationResult, folder: pathli
       'generation': dataclasses.asdict(plan.generation)})
   latex = tables.latex(tables.score_rows(plan, result.scores))
   for name, content in (('report.md', result.report), ('tables.tex', latex)):
-    with whole_file(folder / name) as file:
+    with atomic_writer(folder / name) as file:
       file.write(content)
   if importlib.util.find_spec('matplotlib'):
     from toolformer_jax.evaluation.plots import draw

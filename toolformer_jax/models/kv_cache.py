@@ -175,12 +175,13 @@ class Prefix:
   Attributes:
     k_LPKHS: keys.
     v_LPKSH: values.
-    limit_B: number of slots that each row of the batch attends to, int32.
+    limit_B: number of slots that each row of the batch attends to, int32; None inside a layer,
+      whose masks contain the limits. Inside a layer, keys and values lack the dimension L.
   """
 
   k_LPKHS: jax.Array
   v_LPKSH: jax.Array
-  limit_B: jax.Array
+  limit_B: jax.Array | None
 
   @classmethod
   def of(cls, cache: KVCache, limit_B: jax.Array) -> 'Prefix':

@@ -85,7 +85,7 @@ class LockedFolder:
     """
     file = self.path / name
     try:
-      with self.exclusively(), whole_file(file) as opened:
+      with self.exclusively(), atomic_writer(file) as opened:
         opened.write(text)
     except OSError as error:
       raise UserError(f'cannot write {file}: {error.strerror}') from error
@@ -147,19 +147,26 @@ def _is_held(file: pathlib.Path) -> bool:
 
 
 @contextlib.contextmanager
-def whole_file(path: pathlib.Path) -> Iterator[IO[str]]:
-  """Opens a temporary text file, which is renamed to `path` when it is complete."""
+def atomic_writer(path: pathlib.Path) -> Iterator[IO[str]]:
+  """Opens a temporary text file, which is renamed to `path` when it is complete.
+
+  If the body raises, the temporary file is deleted and `path` stays as it is.
+  """
   temporary = path.with_name(path.name + '.tmp')
-  with open(temporary, 'w', encoding='utf-8') as file:
-    yield file
-    file.flush()
-    os.fsync(file.fileno())  # otherwise a crash of the machine can leave an empty file
-  os.replace(temporary, path)
+  try:
+    with open(temporary, 'w', encoding='utf-8') as file:
+      yield file
+      file.flush()
+      os.fsync(file.fileno())  # otherwise a crash of the machine can leave an empty file
+    os.replace(temporary, path)
+  except BaseException:
+    temporary.unlink(missing_ok=True)
+    raise
 
 
 def write_json(file: pathlib.Path, value: Any) -> None:
   """Writes `value` to `file` as JSON; an interrupted call leaves no incomplete file."""
-  with whole_file(file) as opened:
+  with atomic_writer(file) as opened:
     opened.write(json.dumps(value, indent=2, ensure_ascii=False) + '\n')
 
 

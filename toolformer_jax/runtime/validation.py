@@ -1,4 +1,4 @@
-"""The check that every configuration dataclass makes of its own values."""
+"""Checks the types and ranges of the fields of configuration dataclasses."""
 
 import dataclasses
 import math

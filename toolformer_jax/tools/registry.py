@@ -142,9 +142,11 @@ class Toolbox:
     return [known[name] for name in wanted]
 
   def available(self) -> list[str]:
-    """Returns the tools of the paper, without MT if no translator is installed."""
+    """Returns the paper's tools, without MT if Apertium is configured but not installed."""
+    if self.mt.translator != 'apertium':
+      return list(PAPER_TOOLS)
     try:
-      self.build(['mt'])
+      Apertium()
     except UserError as error:
       log.warning('without the tool mt: %s', error)
       return [name for name in PAPER_TOOLS if name != 'MT']
@@ -155,17 +157,20 @@ class Toolbox:
 
     Unlike `build`, this loads no model and builds no index.
     """
-    search = f'{corpus_hash(self.search)} {self.search}'
-    parts = {
-        'QA': ('QA', identity(self.qa.checkpoint), self.qa, search if self.qa.passages else ''),
-        'WikiSearch': ('WikiSearch', search)}
-    if name == 'MT':
+    if name == 'QA':
+      search = self._search_version() if self.qa.passages else ''
+      made_of = identity(self.qa.checkpoint), self.qa, search
+    elif name == 'WikiSearch':
+      made_of = (self._search_version(),)
+    elif name == 'MT':
       apertium = self.mt.translator == 'apertium'
-      made_of = Apertium().version if apertium else identity(self.mt.checkpoint)
-      parts['MT'] = ('MT', self.mt, made_of)
-    if name not in parts:
+      made_of = self.mt, Apertium().version if apertium else identity(self.mt.checkpoint)
+    else:
       return self.build([name])[0].version
-    return stable_hash(*map(str, parts[name])).hex()[:16]
+    return stable_hash(name, *map(str, made_of)).hex()[:16]
+
+  def _search_version(self) -> str:
+    return f'{corpus_hash(self.search)} {self.search}'
 
   def build(self, names: Iterable[str]) -> list[Tool]:
     """Returns the tools `names` (in any case): those of the paper, and those of the user.
@@ -217,16 +222,14 @@ def build_tools(tools: Sequence[AnyTool], toolbox: Toolbox, call_store: CallStor
   Raises:
     UserError: a name is unknown, or a tool cannot be built.
   """
+  tools = [one if isinstance(one, str) or hasattr(one, 'version') else tool(one) for one in tools]
   if call_store and call_store.replay:
     names = [name for one in tools for name in (
         toolbox.spelled([one]) if isinstance(one, str) else [one.name])]
     return [call_store.replayed_tool(name) for name in dict.fromkeys(names)]
   built = []
   for one in tools:
-    if isinstance(one, str):
-      built += toolbox.build([one])
-    else:
-      built.append(one if hasattr(one, 'version') else tool(one))
+    built += toolbox.build([one]) if isinstance(one, str) else [one]
   for one in built if call_store else ():
     call_store.add_tool(one)
   return list({one.name: one for one in built}.values())

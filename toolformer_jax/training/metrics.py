@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from toolformer_jax.errors import UserError
-from toolformer_jax.runtime.run_dir import whole_file
+from toolformer_jax.runtime.run_dir import atomic_writer
 
 
 class MetricWriter(Protocol):
@@ -92,7 +92,7 @@ class MetricsLog:
   def __init__(self, file: pathlib.Path, last_step: int, writers: Sequence[MetricWriter] = ()):
     """Opens `file` and drops its lines of steps after `last_step`: those steps run again."""
     lines = file.read_text('utf-8').splitlines() if file.exists() else []
-    with whole_file(file) as kept:
+    with atomic_writer(file) as kept:
       kept.writelines(f'{line}\n' for line in lines if _step(line) <= last_step)
     self._file = open(file, 'a', encoding='utf-8')  # noqa: SIM115 - closed on exit
     self._writers = writers
