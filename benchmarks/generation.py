@@ -63,7 +63,7 @@ def ours(args: argparse.Namespace) -> harness.Run:
     print(f'{sum(len(text.calls) for text in made)} calls', file=sys.stderr)
     results = [model.tokenizer.encode(DEFAULT_SYNTAX.closing(call.call.result))
                for text in made for call in text.calls if call.failure is None]
-    return {'tokens': sum(len(text.tokens) for text in made) - sum(map(len, results))}
+    return {'tokens': sum(len(text.token_ids) for text in made) - sum(map(len, results))}
   return run
 
 

@@ -50,7 +50,7 @@ def main() -> None:
     def generated() -> int:
       texts = generate(model, prompts, config=config, engine_config=engine_config,
                        executor=executor)
-      return sum(len(text.tokens) for text in texts)
+      return sum(len(text.token_ids) for text in texts)
     parts = make_parts(model, executor, name='smollm2-135m', engine_config=engine_config,
                        generation=config)
     bound = bind('127.0.0.1', 0)

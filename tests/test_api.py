@@ -71,7 +71,7 @@ def test_a_whole_toolformer_in_memory(model, annotated, monkeypatch, tmp_path):
   assert tuned.finished and [record['step'] for record in tuned.to_records()] == [1, 2]
   text = tf_jax.generate(tuned.model, 'Two', tools=['calculator'],
                          config=tf_jax.GenerationConfig(max_tokens=4))
-  assert len(text.tokens) >= 4 and text.text == tuned.model.tokenizer.decode(text.tokens)
+  assert len(text.token_ids) >= 4 and text.text == tuned.model.tokenizer.decode(text.token_ids)
   assert list(tmp_path.iterdir()) == []  # no file without an output_dir
 
 
@@ -263,8 +263,8 @@ def test_models_may_be_paths(model, tmp_path):
     tf_jax.plan(pathlib.Path('no/such/model'), topology='v5e-8', step='score', batch=1, length=8)
   path = tf_jax.export(model, output_dir=tmp_path / 'model')
   text = tf_jax.generate(path, 'Two', config=tf_jax.GenerationConfig(max_tokens=2))
-  assert text.tokens == tf_jax.generate(str(path), 'Two',
-                                        config=tf_jax.GenerationConfig(max_tokens=2)).tokens
+  assert text.token_ids == tf_jax.generate(str(path), 'Two',
+                                           config=tf_jax.GenerationConfig(max_tokens=2)).token_ids
 
 
 def test_the_first_token_of_a_text_may_have_no_loss(model):

@@ -76,7 +76,7 @@ def test_the_result_is_the_tools_not_the_models(taught):
 def test_what_is_decoded_is_what_was_trained_on(taught):
   encode = taught.tokenizer.encode
   expected = [*encode(' [Up(ab) ->'), *encode(' XY]'), *encode(' XY.')]
-  assert run(taught)[0].tokens == expected
+  assert run(taught)[0].token_ids == expected
 
 
 def test_a_failed_call_is_taken_back(taught):
@@ -123,7 +123,7 @@ def test_a_result_is_read_the_same_in_any_company(taught, how, size):
     return run(taught, PROMPTS * 10, lambda argument: 'QRSTUVWXYZab'[:size], slots=slots, **how)
   # By itself it is fed; beside others, decoding steps read it, or not if it is long for them.
   alone, together = texts(1), texts(16)
-  assert [text.tokens for text in together] == [text.tokens for text in alone]
+  assert [text.token_ids for text in together] == [text.token_ids for text in alone]
   assert sum(len(text.calls) for text in alone) >= 10
 
 
@@ -154,7 +154,7 @@ def test_a_waiting_row_does_not_stop_the_others(taught):
 def test_plain_decoding_is_greedy(make_model, size, max_tokens):
   model = make_model(max_positions=256)
   prompt = [5 + i * 37 % 200 for i in range(size)]
-  got = generate(model, [prompt], config=GenerationConfig(max_tokens=max_tokens))[0].tokens
+  got = generate(model, [prompt], config=GenerationConfig(max_tokens=max_tokens))[0].token_ids
   tokens = [model.tokenizer.start_id, *prompt]
   for _ in range(max_tokens):
     padded = np.zeros((1, 256), np.int32)
@@ -170,11 +170,11 @@ def test_a_long_result_is_read_whole(taught):
   made = run(taught, [prompt], answer=lambda argument: long, max_tokens=2,
              limits={'max_result_chars': 1000})[0]
   encode = taught.tokenizer.encode
-  assert made.tokens[:-2] == [*encode(' [Up(ab) ->'), *encode(f' {long}]')]
-  before = [taught.tokenizer.start_id, *encode(prompt), *made.tokens[:-2]]
+  assert made.token_ids[:-2] == [*encode(' [Up(ab) ->'), *encode(f' {long}]')]
+  before = [taught.tokenizer.start_id, *encode(prompt), *made.token_ids[:-2]]
   padded = np.zeros((1, 1024), np.int32)
   padded[0, :len(before)] = before
-  assert made.tokens[-2] == _argmax(taught.decoder, taught.variables, padded)[len(before) - 1]
+  assert made.token_ids[-2] == _argmax(taught.decoder, taught.variables, padded)[len(before) - 1]
 
 
 @pytest.mark.parametrize('max_calls', [1, 2, 3])
@@ -239,13 +239,13 @@ def test_a_text_ends_before_a_stop_string(taught):
 @pytest.mark.parametrize('least', [1, 3, 6])
 def test_a_text_does_not_end_by_itself_before_its_least_tokens(taught, least):
   said = ['ab is [Up(ab) -> XY] XY.']
-  assert run(taught, said)[0].tokens == []
+  assert run(taught, said)[0].token_ids == []
   for slots in (1, 4):
     made = run(taught, [*said, *PROMPTS], min_tokens=least, slots=slots)
-    assert len(made[0].tokens) >= least and taught.tokenizer.eos_id not in made[0].tokens
+    assert len(made[0].token_ids) >= least and taught.tokenizer.eos_id not in made[0].token_ids
     # Those of a call do not count.
     assert made[1].text.startswith(' [Up(ab) -> XY] XY.')
-    assert len(made[1].tokens) >= len(taught.tokenizer.encode(' [Up(ab) -> XY]')) + least
+    assert len(made[1].token_ids) >= len(taught.tokenizer.encode(' [Up(ab) -> XY]')) + least
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -403,7 +403,7 @@ def test_a_text_ends_at_the_longest_length_of_the_engine(taught):
   number = add(engine, taught, 'ab is', max_tokens=100, min_tokens=100)
   outputs, _ = finish(engine)
   assert outputs[number].finish_reason == 'length'
-  assert 1 + 5 + len(outputs[number].tokens) == 12
+  assert 1 + 5 + len(outputs[number].token_ids) == 12
 
 
 def test_pieces_of_calls_are_told_apart(taught):

@@ -47,12 +47,12 @@ def test_every_token_is_drawn_from_the_logits_of_a_plain_pass(make_model):
   [generated] = generate(model, [prompt], config=how, seeds=[seed])
   tokens_1T = np.zeros((1, 64), np.int32)  # causality hides what is behind
   before = [model.tokenizer.start_id, *prompt]
-  tokens_1T[0, :len(before) + 20] = [*before, *generated.tokens]
+  tokens_1T[0, :len(before) + 20] = [*before, *generated.token_ids]
   logits_NV = _logits(model.decoder, model.variables, tokens_1T)[len(before) - 1:][:20]
   counts, ones = np.arange(20, dtype=np.int32), np.ones((20, 1), np.uint32)
   drawn = sample(logits_NV, seed * ones, counts, np.full(20, 0.7, np.float32),
                  np.full(20, 0.9, np.float32))
-  assert generated.tokens == drawn[:, 0].tolist()
+  assert generated.token_ids == drawn[:, 0].tolist()
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -46,4 +46,4 @@ def test_greedy_continuations(model, golden):
   generated = generate(model, prompts, config=GenerationConfig(max_tokens=64))
   for continuation, (_, expected) in zip(generated, some, strict=True):
     ended = next((i for i, t in enumerate(expected) if t in model.tokenizer.end_ids), 64)
-    assert continuation.tokens == expected[:ended]
+    assert continuation.token_ids == expected[:ended]

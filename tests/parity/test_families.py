@@ -158,7 +158,7 @@ def test_greedy_continuations_are_the_same(saved, family):
         if expected[-1] == END:
           expected.pop()
           break
-    assert continuation.tokens == expected
+    assert continuation.token_ids == expected
 
 
 @pytest.mark.parametrize('family', FAMILIES)

@@ -73,7 +73,7 @@ def test_greedy_continuations(ours, theirs, texts):
     expected = theirs.greedy([ours.tokenizer.start_id, *prompt], 64)
     ended = next((i for i, token in enumerate(expected) if token in ours.tokenizer.end_ids), 64)
     settings = GenerationConfig(max_tokens=64)
-    assert generate(ours, [prompt], config=settings)[0].tokens == expected[:ended]
+    assert generate(ours, [prompt], config=settings)[0].token_ids == expected[:ended]
 
 
 def test_bfloat16_is_near(ours, theirs, texts):

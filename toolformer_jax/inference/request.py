@@ -79,7 +79,7 @@ class GeneratedText:
   """A finished continuation.
 
   Attributes:
-    tokens: ids, with calls and results. Where a stop string or the number of words ended the text,
+    token_ids: with calls and results. Where a stop string or the number of words ended the text,
       they include the token that completed it.
     text: the continuation with its calls.
     calls: in their order, also those that were removed.
@@ -87,7 +87,7 @@ class GeneratedText:
       `max_tokens` or the positions of the model.
   """
 
-  tokens: list[int]
+  token_ids: list[int]
   text: str
   calls: list[ToolCall]
   finish_reason: FinishReason = 'stop'

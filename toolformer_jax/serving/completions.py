@@ -158,5 +158,5 @@ def _logprobs(service: Service, tokens: Sequence[TokenLogprobs], top: int) -> di
 def usage(choices: Sequence[Choice], n: int) -> dict[str, int]:
   """Returns how many tokens there were; those of calls and results count as completion."""
   read = sum(len(choice.prompt.ids) for choice in choices[::n])
-  written = sum(len(choice.output.tokens) for choice in choices if choice.output)
+  written = sum(len(choice.output.token_ids) for choice in choices if choice.output)
   return {'prompt_tokens': read, 'completion_tokens': written, 'total_tokens': read + written}

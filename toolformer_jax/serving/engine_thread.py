@@ -220,7 +220,7 @@ class EngineThread:
       job.last_text = now
     elif isinstance(event, RequestFinished):
       del self._running[event.request_id]
-      self._metrics.generation_tokens.inc(len(event.output.tokens))
+      self._metrics.generation_tokens.inc(len(event.output.token_ids))
       self._metrics.finished(job.arrived, event.output.finish_reason)
     job.on_event(event)
 

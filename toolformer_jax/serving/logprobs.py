@@ -39,7 +39,7 @@ class Scorer:
     """
     tokenizer, prompt = self._model.tokenizer, choice.prompt
     start = [tokenizer.start_id] * (prompt.add_start_token and tokenizer.start_id is not None)
-    made = choice.output.tokens if choice.output else []
+    made = choice.output.token_ids if choice.output else []
     tokens = await self.score([*start, *prompt.ids, *made])
     before = len(start) + len(prompt.ids)
     own = tokens[before:]

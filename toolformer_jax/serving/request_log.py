@@ -33,7 +33,7 @@ class RequestLog:
       output = choice.output
       log.info('%s %s: %d prompt tokens, %d tokens, %d calls, %.2f s', request_id,
                output.finish_reason if output else 'abort' if aborted else 'length',
-               len(choice.prompt.ids), len(output.tokens) if output else 0, len(choice.calls),
+               len(choice.prompt.ids), len(output.token_ids) if output else 0, len(choice.calls),
                seconds)
       if self._content:
         content = {'prompt': self._tokenizer.decode(choice.prompt.ids), 'text': choice.text,

@@ -142,7 +142,7 @@ class ModelResponse:
     cut = output is not None and output.finish_reason == 'length'
     used = None
     if output:
-      read, written = len(choice.prompt.ids), len(output.tokens)
+      read, written = len(choice.prompt.ids), len(output.token_ids)
       used = {'input_tokens': read, 'input_tokens_details': {'cached_tokens': 0},
               'output_tokens': written, 'output_tokens_details': {'reasoning_tokens': 0},
               'total_tokens': read + written}
