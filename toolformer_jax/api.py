@@ -14,7 +14,7 @@ from typing import Any
 from toolformer_jax.annotation.annotate import annotate as run_annotation
 from toolformer_jax.annotation.config import STAGES, AnnotationConfig, ToolConfig, known_stages
 from toolformer_jax.annotation.documents import AnyTexts, as_documents, hash_of_documents
-from toolformer_jax.annotation.pipeline import Annotation
+from toolformer_jax.annotation.pipeline import AnnotationPipeline
 from toolformer_jax.annotation.prompts import Prompt
 from toolformer_jax.annotation.result import AnnotationResult
 from toolformer_jax.annotation.token_losses import TokenLosses
@@ -104,7 +104,7 @@ def annotate(
   model = as_model(model, model_config).for_inference()
   if 'checkpoint' not in depends_on:
     depends_on['checkpoint'] = hash_of_model(model)
-  annotation = Annotation(model, plans, config, executor_config, syntax, call_store)
+  annotation = AnnotationPipeline(model, plans, config, executor_config, syntax, call_store)
   return run_annotation(
       annotation, lambda: as_documents(read_documents()), output_dir=_as_path(output_dir),
       depends_on=depends_on, stages=stages, shard=shard, extra_files=extra_files)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from toolformer_jax.annotation.config import AnnotationConfig, ToolConfig
-from toolformer_jax.annotation.pipeline import Annotation
+from toolformer_jax.annotation.pipeline import AnnotationPipeline
 from toolformer_jax.annotation.prompts import CALCULATOR
 from toolformer_jax.annotation.run_dir import RunFolder
 from toolformer_jax.annotation.run_reader import MERGED
@@ -71,7 +71,7 @@ def annotation(make_model):
   ids = np.array([model.tokenizer.encode(mark)[0] for mark in ')]'])
   head = model.variables['params']['head']
   head['bias'] = head['bias'].at[ids].set(15.0)
-  return Annotation(model, (plan,), settings, ExecutorConfig(time_limit_s=600.0))
+  return AnnotationPipeline(model, (plan,), settings, ExecutorConfig(time_limit_s=600.0))
 
 
 def files(folder: pathlib.Path) -> dict[str, bytes]:

@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping
 
 from toolformer_jax.annotation.config import STAGES
-from toolformer_jax.annotation.pipeline import Annotation
+from toolformer_jax.annotation.pipeline import AnnotationPipeline
 from toolformer_jax.annotation.result import AnnotationResult
 from toolformer_jax.annotation.run_dir import RunFolder
 from toolformer_jax.annotation.run_reader import RunReader
@@ -17,7 +17,7 @@ from toolformer_jax.runtime.run_dir import Shard, software_versions
 
 
 def annotate(
-    annotation: Annotation, corpus: Callable[[], Iterable[Document]], *,
+    annotation: AnnotationPipeline, corpus: Callable[[], Iterable[Document]], *,
     output_dir: pathlib.Path | None, depends_on: Mapping[str, str],
     stages: Iterable[str] = STAGES, shard: Shard = Shard(),
     extra_files: Mapping[str, str] | None = None,

@@ -43,7 +43,7 @@ _NOT_RESULTS = ('scoring_tokens', 'sampling_rows')
 
 
 @dataclass(frozen=True)
-class Annotation:
+class AnnotationPipeline:
   """The model, the tools and the settings of an annotation run.
 
   Attributes:
