@@ -74,7 +74,7 @@ def ask(index: PassageIndex,
   for _, text, questions in paragraphs:
     for question in questions:
       start = time.perf_counter()
-      found = index.best(question, max(_DEPTHS))
+      found = index.search(question, max(_DEPTHS))
       seconds.append(time.perf_counter() - start)
       hits = [rank for rank, passage in enumerate(found) if passage.text in text]
       ranks.append(hits[0] if hits else max(_DEPTHS))

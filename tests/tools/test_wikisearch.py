@@ -262,6 +262,6 @@ def test_importing_the_tool_does_not_start_jax():
 @pytest.mark.parametrize('word', ['café', 'cafe', 'cafe\u0301'])
 def test_accents_make_no_difference(word, query):
   index = PassageIndex.build([FLAG, Page('Coffee', f'Coffee is served in a {word} in Łódź.')])
-  assert [passage.title for passage in index.best(query, 1)] == ['Coffee']
-  assert [passage.title for passage in index.best('Lodz', 1)] == ['Coffee']
-  assert not index.best(query, 1, but_title='COFFEE')
+  assert [passage.title for passage in index.search(query, 1)] == ['Coffee']
+  assert [passage.title for passage in index.search('Lodz', 1)] == ['Coffee']
+  assert not index.search(query, 1, exclude_title='COFFEE')

@@ -117,18 +117,18 @@ class PassageIndex:
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
       raise UserError(f'no search index in {directory} ({error}): build it again') from error
 
-  def best(self, query: str, count: int, but_title: str | None = None) -> list[Passage]:
-    """Returns up to `count` passages that have words of `query`, the best first.
+  def search(self, query: str, k: int, exclude_title: str | None = None) -> list[Passage]:
+    """Returns up to `k` passages that have words of `query`, the best first.
 
     Of passages that match equally well, the earlier one comes first; none is of the page
-    `but_title`, however it is written.
+    `exclude_title`, however it is written.
     """
     words = stems(query)
     if not words:
       return []
-    excluded = but_title and _fold(but_title)
+    excluded = exclude_title and _fold(exclude_title)
     scores, found = self._index.get_scores(words), []
-    while len(found) < count and scores[best := int(scores.argmax())] > 0:
+    while len(found) < k and scores[best := int(scores.argmax())] > 0:
       passage = self._passages[best]
       if _fold(passage.title) == excluded:
         scores[self._page_of == self._page_of[best]] = 0

@@ -67,7 +67,7 @@ class QuestionAnswering:
       return ToolError('no question')
     if self._index is None:
       return question_prompt(question, [])
-    found = self._index.best(question, self._passages, but_title=context.title)
+    found = self._index.search(question, self._passages, exclude_title=context.title)
     if not found:
       return ToolError('no page matches')
     return question_prompt(question, [f'{passage.title} > {passage.text}' for passage in found])

@@ -28,7 +28,7 @@ class WikiSearch:
     query = stems(calls.unquote(argument))
     if not query:
       raise ToolError('nothing to search for')
-    found = self._index.best(calls.unquote(argument), 1, but_title=context.title)
+    found = self._index.search(calls.unquote(argument), 1, exclude_title=context.title)
     if not found:
       raise ToolError('no page matches')
     snippet = best_snippet(found[0].text, query, self._snippet_words)
