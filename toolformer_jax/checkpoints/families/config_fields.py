@@ -169,11 +169,13 @@ class ConfigFields:
                        'short and long texts, and with attention_factor 1')
     return {'rotary_base': given['rope_theta'], 'rotary_divisors': tuple(divisors)}
 
-  def end(self) -> None:
-    """Looks at the fields that were not taken; those that are null or false do not matter.
+  def check_unused(self) -> None:
+    """Rejects fields that were not taken and may change the logits; warns about others.
+
+    Fields that are null or false do not matter.
 
     Raises:
-      UserError: one may change what the model computes.
+      UserError: a field that was not taken may change the logits.
     """
     left = sorted(name for name, value in self._left.items()
                   if value is not None and value is not False)

@@ -39,7 +39,7 @@ def read_config(fields: dict[str, Any], where: str) -> tuple[Family, DecoderConf
     config = family.read_config(taken)
   except (TypeError, ValueError) as error:  # DecoderConfig refuses the combination
     raise taken.error(f'not a valid configuration: {error}') from error
-  taken.end()
+  taken.check_unused()
   return family, config
 
 
