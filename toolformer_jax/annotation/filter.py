@@ -53,7 +53,7 @@ def score_calls(
   """
   texts = {document.id: tuple(model.tokenizer.encode(document.text)) for document in documents}
   calls = [call for call in executed if call.failure is None]
-  prefixes = [prefixes_of(call.call(), model.tokenizer.encode, syntax) for call in calls]
+  prefixes = [call_prefixes(call.call(), model.tokenizer.encode, syntax) for call in calls]
   requests = [_request(texts[call.document_id], call.position, prefix)
               for call, (nothing, _, result) in zip(calls, prefixes, strict=True)
               for prefix in (nothing, result)]
@@ -77,8 +77,8 @@ def _request(text: tuple[int, ...], position: int, prefix: tuple[int, ...]) -> S
   return ScoreRequest(prefix, text, targets)
 
 
-def prefixes_of(call: Call, encode: Callable[[str], list[int]], syntax: CallSyntax
-                ) -> list[tuple[int, ...]]:
+def call_prefixes(call: Call, encode: Callable[[str], list[int]], syntax: CallSyntax
+                  ) -> list[tuple[int, ...]]:
   """Returns the token ids of the three prefixes: nothing, e(c, empty result) and e(c, result)."""
   opening = encode(syntax.opening(call))
   empty, result = (encode(syntax.closing(text)) for text in ('', call.result))

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from toolformer_jax.annotation.filter import WEIGHTS, prefixes_of, weighted_loss
+from toolformer_jax.annotation.filter import WEIGHTS, call_prefixes, weighted_loss
 from toolformer_jax.calls import DEFAULT_SYNTAX, Call, CallSyntax
 from toolformer_jax.errors import UserError
 from toolformer_jax.inference.scoring import ScoreRequest, score
@@ -67,7 +67,7 @@ def token_losses(model: LanguageModel, text: str, *, call: str = '', position: i
   if position is None or not first <= position < len(ids):
     raise UserError(f'the position of the call must be from {first} to {len(ids) - 1}, the indices '
                     f'of the tokens of the text that have a loss, not {position}')
-  prefixes = prefixes_of(found, model.tokenizer.encode, syntax)
+  prefixes = call_prefixes(found, model.tokenizer.encode, syntax)
   size = 1 - first + max(map(len, prefixes)) + len(ids)
   if size > model.config.max_positions:
     raise UserError(f'the text with its call has {size} tokens, and the model has only '
