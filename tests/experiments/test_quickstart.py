@@ -32,8 +32,8 @@ def quickstart(experiment):
     ('Ann has 24 rows. How many? She has 360 roses in rows of 15.', None, 0),  # said too late
     ('24 times 15 are 360', '*', 360),  # no question: all of it is solution
 ])
-def test_derived_numbers_are_large_and_one_operation_away(quickstart, problem, operation, value):
-  found = quickstart.derived_number(problem)
+def test_derived_numbers_are_large_and_one_operation_away(experiment, problem, operation, value):
+  found = experiment('quickstart_corpora').derived_number(problem)
   assert (found and found.operation) == operation
   assert found is None or found.value == value and problem[found.start:].startswith(
       (f'{value:g}', f'{value:,}', f'{value:.2f}'))
@@ -48,10 +48,10 @@ def test_training_mix_repeats_what_is_rare_and_has_nothing_held_out(quickstart):
   many = [annotated(i, f'{i} * 2' if i % 5 else f'{i} + 2') for i in range(200)]
   few = [annotated(i, 'cats', 'WikiSearch') for i in range(5)]
   mix = quickstart.training_mix({'Calculator': many, 'WikiSearch': few})
-  operations = Counter(map(quickstart.operation, mix))
-  assert operations['+'] == operations['*'] == quickstart.TRAINED['Calculator'] // 2
+  operations = Counter(map(quickstart.operation_of, mix))
+  assert operations['+'] == operations['*'] == quickstart.TRAINED_TEXTS['Calculator'] // 2
   often = Counter(text.document.id for text in mix)
-  assert max(often.values()) == quickstart.MOST_REPEATS
+  assert max(often.values()) == quickstart.MAX_REPEATS
   held_out = {text.document.id for some in (many, few)
               for text in some[::quickstart.HELD_OUT_EVERY]}
   assert not held_out & set(often) and {text.document.id for text in few} - held_out <= set(often)
