@@ -133,9 +133,9 @@ def memory():
   return pages * os.sysconf('SC_PAGE_SIZE') / 2**20, len(jax.live_arrays())
 
 
-@pytest.mark.parametrize(('count', 'at_once'), [
-    (60, 60), pytest.param(1000, 1000, marks=pytest.mark.long)])
-def test_nothing_is_lost_or_mixed_up(serve, taught, count, at_once):
+@pytest.mark.parametrize(('count', 'slots'), [
+    (60, 4), pytest.param(1000, 16, marks=pytest.mark.long)])
+def test_nothing_is_lost_or_mixed_up(serve, taught, count, slots):
   requests = list(asks(count))
   with Executor([Up()], ExecutorConfig(time_limit_s=TIME_LIMIT_S)) as executor:
     engine = Engine(taught, EngineConfig(slots=1, few_shapes=True), executor)
@@ -146,13 +146,13 @@ def test_nothing_is_lost_or_mixed_up(serve, taught, count, at_once):
         quick = dataclasses.replace(ask, date=FAIL) if ask.date == HANG else ask
         texts[key] = alone(engine, taught, quick)
   limits = ServingConfig(max_waiting=count // 2)
-  with serve(Up(), slots=8, time_limit_s=TIME_LIMIT_S, limits=limits) as server:
-    asyncio.run(storm(server.url, requests[:30], 30))
+  with serve(Up(), slots=slots, time_limit_s=TIME_LIMIT_S, limits=limits) as server:
+    asyncio.run(storm(server.url, requests, count))
     server.wait_until_idle()
     before = memory()
     with CompileCounter() as counter:
       begin = time.perf_counter()
-      answers, times = asyncio.run(storm(server.url, requests, at_once))
+      answers, times = asyncio.run(storm(server.url, requests, count))
       seconds = time.perf_counter() - begin
     server.wait_until_idle()
     after = memory()
@@ -161,7 +161,7 @@ def test_nothing_is_lost_or_mixed_up(serve, taught, count, at_once):
     if ask.leaves_after is None:
       assert answer == texts[dataclasses.replace(ask, stream=False)], ask
   assert counter.programs == 0
-  assert after[1] <= before[1] and after[0] - before[0] < 60 + count / 10
-  print(f'\n{count} requests, {at_once} at once: {seconds:.1f} s; memory {before} to {after}')
+  assert after[1] <= before[1] and after[0] - before[0] < 50
+  print(f'\n{count} requests at once, {slots} slots: {seconds:.1f} s; memory {before} to {after}')
   for name, values in times.items():
     print(f'{name}: p50 {np.percentile(values, 50):.3f} s, p99 {np.percentile(values, 99):.3f} s')
