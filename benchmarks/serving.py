@@ -28,7 +28,7 @@ from toolformer_jax.inference.generation import generate
 from toolformer_jax.inference.request import GenerationConfig
 from toolformer_jax.runtime.compile_counter import CompileCounter
 from toolformer_jax.serving.config import ServingConfig
-from toolformer_jax.serving.server import Server, bind, make_parts, open_executor
+from toolformer_jax.serving.server import Server, bind, make_app_state, open_executor
 from toolformer_jax.tools.calculator import Calculator
 from toolformer_jax.tools.executor import ExecutorConfig
 
@@ -51,14 +51,14 @@ def main() -> None:
       texts = generate(model, prompts, config=config, engine_config=engine_config,
                        executor=executor)
       return sum(len(text.token_ids) for text in texts)
-    parts = make_parts(model, executor, name='smollm2-135m', engine_config=engine_config,
-                       generation=config)
+    app_state = make_app_state(model, executor, name='smollm2-135m', engine_config=engine_config,
+                               generation=config)
     bound = bind('127.0.0.1', 0)
-    server = Server(parts, bound)
+    server = Server(app_state, bound)
     thread = threading.Thread(target=server.run)
     begin = time.perf_counter()
     thread.start()
-    while parts.thread.state == 'starting':
+    while app_state.thread.state == 'starting':
       time.sleep(0.1)
     warm_up_s = time.perf_counter() - begin
     url = f'http://127.0.0.1:{bound.getsockname()[1]}'

@@ -14,7 +14,7 @@ from toolformer_jax.inference.engine import EngineConfig
 from toolformer_jax.inference.generation import generate
 from toolformer_jax.inference.request import GenerationConfig
 from toolformer_jax.serving.config import ServingConfig
-from toolformer_jax.serving.server import Server, bind, make_parts, open_executor
+from toolformer_jax.serving.server import Server, bind, make_app_state, open_executor
 from toolformer_jax.tools.executor import Executor, ExecutorConfig
 from toolformer_jax.tools.function import tool
 from toolformer_jax.training.config import FinetuneConfig
@@ -44,16 +44,16 @@ class Running:
 
   Attributes:
     url: where it is.
-    parts: what it is made of.
+    app_state: what its routes share.
     server: ends it.
     code: its exit code, once it has ended.
   """
 
-  def __init__(self, parts, **options):
+  def __init__(self, app_state, **options):
     bound = bind('127.0.0.1', 0)
     self.url = f'http://127.0.0.1:{bound.getsockname()[1]}'
-    self.parts, self.code = parts, None
-    self.server = Server(parts, bound, **options)
+    self.app_state, self.code = app_state, None
+    self.server = Server(app_state, bound, **options)
     self._thread = threading.Thread(target=self._run)
     self._thread.start()
 
@@ -61,14 +61,14 @@ class Running:
     self.code = self.server.run()
 
   def wait_until_ready(self):
-    while self.parts.thread.state == 'starting':
+    while self.app_state.thread.state == 'starting':
       time.sleep(0.02)
     assert httpx2.get(f'{self.url}/health').status_code == 200
 
   def wait_until_idle(self):
     """Waits until no request has a slot or waits for one."""
     for _ in range(1000):
-      if not self.parts.thread.num_running + self.parts.thread.num_waiting:
+      if not self.app_state.thread.num_running + self.app_state.thread.num_waiting:
         return
       time.sleep(0.01)
     raise AssertionError('the server is still busy')
@@ -91,10 +91,10 @@ def run_server(model, answer=ANSWERS.get, *, slots=4, time_limit_s=10.0, limits=
   """Runs a server whose model has one tool, `Up`: the function `answer`, or a tool."""
   tools = [answer if hasattr(answer, 'version') else tool(answer, name='Up')]
   executor_config = ExecutorConfig(time_limit_s=time_limit_s)
-  parts_options = {'generation': GENERATION, 'limits': limits,
+  state_options = {'generation': GENERATION, 'limits': limits,
                    'engine_config': EngineConfig(slots=slots, max_model_len=240)}
   with open_executor(tools, executor_config, slots, limits, DEFAULT_SYNTAX) as executor:
-    server = Running(make_parts(model, executor, name='tiny', **parts_options), **options)
+    server = Running(make_app_state(model, executor, name='tiny', **state_options), **options)
     server.wait_until_ready()
     try:
       yield server

@@ -14,7 +14,7 @@ def ask(server, answers, **fields):
 
 
 def wait_for_running(server, count):
-  while server.parts.thread.num_running < count:
+  while server.app_state.thread.num_running < count:
     time.sleep(0.01)
 
 

@@ -202,7 +202,7 @@ def test_a_full_queue_refuses(serve):
                for _ in range(6)]
     for thread in threads:
       thread.start()
-    while server.parts.thread.num_waiting < 2:
+    while server.app_state.thread.num_waiting < 2:
       assert not released.is_set()
     response = server.post('completions', **PROMPT)
     refused(response, 429, 'waiting already')

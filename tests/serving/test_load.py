@@ -156,7 +156,7 @@ def test_nothing_is_lost_or_mixed_up(serve, taught, count, slots):
       seconds = time.perf_counter() - begin
     server.wait_until_idle()
     after = memory()
-    assert server.parts.thread.state == 'ready'
+    assert server.app_state.thread.state == 'ready'
   for ask, answer in zip(requests, answers, strict=True):
     if ask.leaves_after is None:
       assert answer == texts[dataclasses.replace(ask, stream=False)], ask

@@ -47,14 +47,14 @@ def run(args: argparse.Namespace) -> None:
   model = api.load_model(args.checkpoint, config=config.model).for_inference()
   with server.open_executor(tools, config.executor, config.engine.slots, config.serving,
                             config.syntax) as executor:
-    parts = server.make_parts(
+    app_state = server.make_app_state(
         model, executor, name=pathlib.PurePath(args.checkpoint).name.removesuffix('.gguf'),
         generation=config.generation, engine_config=config.engine, limits=config.serving,
         syntax=config.syntax)
     only_local = args.host in server.LOOPBACK
     host = f'[{args.host}]' if ':' in args.host else args.host
     print_result(f'http://{host}:{bound.getsockname()[1]}/')
-    code = server.Server(parts, bound, keys=keys, only_local=only_local,
+    code = server.Server(app_state, bound, keys=keys, only_local=only_local,
                          drain_s=args.drain_s).run()
   if code:
     sys.exit(code)

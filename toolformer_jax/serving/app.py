@@ -32,15 +32,15 @@ from toolformer_jax.serving.protocol import (
   parse,
 )
 from toolformer_jax.serving.request_log import RequestLog
+from toolformer_jax.serving.service import Service
 from toolformer_jax.serving.sse import EventStream
-from toolformer_jax.serving.submission import Service
 
 Answer = completions.Completion | chat.Chat | responses.ModelResponse
 
 
 @dataclass(frozen=True)
-class Parts:
-  """What the routes work with."""
+class AppState:
+  """The objects that the routes share."""
 
   service: Service
   thread: EngineThread
@@ -51,12 +51,12 @@ class Parts:
   started: int
 
 
-def make_app(parts: Parts) -> Starlette:
+def make_app(state: AppState) -> Starlette:
   """Returns the application, without a guard."""
-  service, scorer, template = parts.service, parts.scorer, parts.template
+  service, scorer, template = state.service, state.scorer, state.template
   def post(path: str, kind: type[GenerationFields], prepare: Callable[[Any], Answer]) -> Route:
     async def answer(request: Request) -> Response:
-      return await _answer(parts, request, kind, prepare)
+      return await _answer(state, request, kind, prepare)
     return Route(path, answer, methods=['POST'])
   def get(path: str, respond: Callable[[], Response]) -> Route:
     async def answer(request: Request) -> Response:
@@ -64,7 +64,7 @@ def make_app(parts: Parts) -> Starlette:
     return Route(path, answer, methods=['GET'])
   async def one_model(request: Request) -> Response:
     service.check_model(request.path_params['name'])
-    return JSONResponse(_model(parts))
+    return JSONResponse(_model(state))
   return Starlette(
       routes=[
           post('/v1/completions', CompletionRequest,
@@ -73,47 +73,48 @@ def make_app(parts: Parts) -> Starlette:
                lambda fields: chat.prepare(service, scorer, template, fields)),
           post('/v1/responses', ResponsesRequest,
                lambda fields: responses.prepare(service, template, fields)),
-          get('/v1/models', lambda: JSONResponse({'object': 'list', 'data': [_model(parts)]})),
+          get('/v1/models', lambda: JSONResponse({'object': 'list', 'data': [_model(state)]})),
           Route('/v1/models/{name:path}', one_model),
-          get('/health', lambda: _health(parts)),
+          get('/health', lambda: _health(state)),
           get('/metrics', lambda: Response(
-              prometheus_client.generate_latest(parts.metrics.registry),
+              prometheus_client.generate_latest(state.metrics.registry),
               media_type=prometheus_client.CONTENT_TYPE_LATEST)),
           get('/version', lambda: JSONResponse({'version': toolformer_jax.__version__})),
           get('/', lambda: HTMLResponse(playground_page(service), headers={
               'Content-Security-Policy': CONTENT_SECURITY_POLICY,
               'X-Content-Type-Options': 'nosniff', 'Referrer-Policy': 'no-referrer',
               'Cache-Control': 'no-store'}))],
-      exception_handlers={ApiError: _told, HTTPException: _http_error, Exception: _bug})
+      exception_handlers={
+          ApiError: _api_error, HTTPException: _http_error, Exception: _internal_error})
 
 
-async def _answer(parts: Parts, request: Request, kind: type[GenerationFields],
+async def _answer(state: AppState, request: Request, kind: type[GenerationFields],
                   prepare: Callable[[Any], Answer]) -> Response:
   """Answers a request for texts."""
-  body = await read_body(request, parts.service.limits.max_body_bytes)
+  body = await read_body(request, state.service.limits.max_body_bytes)
   # On a thread: a long prompt takes a while to encode, and other streams shall go on meanwhile.
   fields = await run_in_threadpool(parse, kind, body)
-  parts.service.check_model(fields.model)
+  state.service.check_model(fields.model)
   answer = await run_in_threadpool(prepare, fields)
-  context = parts.service.context(fields)
+  context = state.service.context(fields)
   generation = None
   if answer.prompts:
-    generation = Generation(parts.thread, answer.prompts, context,
-                            parts.service.tools(answer.fields.allowed_tools))
-  elif parts.thread.state != 'ready':
-    raise parts.thread.refusal()
+    generation = Generation(state.thread, answer.prompts, context,
+                            state.service.tools(answer.fields.allowed_tools))
+  elif state.thread.state != 'ready':
+    raise state.thread.refusal()
   if fields.stream:
-    return _Stream(parts, answer, generation)
-  with _closing(parts, answer, generation):
-    return JSONResponse(await until_disconnected(request.receive, answer.whole(generation)))
+    return _Stream(state, answer, generation)
+  with _closing(state, answer, generation):
+    return JSONResponse(await until_disconnected(request.receive, answer.response(generation)))
 
 
 class _Stream(EventStream):
   """The streamed response to a request for texts."""
 
-  def __init__(self, parts: Parts, answer: Answer, generation: Generation | None):
-    super().__init__(answer.streamed(generation))
-    self._closing = _closing(parts, answer, generation)
+  def __init__(self, state: AppState, answer: Answer, generation: Generation | None):
+    super().__init__(answer.stream(generation))
+    self._closing = _closing(state, answer, generation)
 
   async def __call__(self, *arguments) -> None:
     with self._closing:
@@ -121,7 +122,7 @@ class _Stream(EventStream):
 
 
 @contextlib.contextmanager
-def _closing(parts: Parts, answer: Answer, generation: Generation | None
+def _closing(state: AppState, answer: Answer, generation: Generation | None
              ) -> Iterator[None]:
   """Frees what a request holds when its response has ended, however it has, and logs it."""
   begin = time.perf_counter()
@@ -130,32 +131,32 @@ def _closing(parts: Parts, answer: Answer, generation: Generation | None
   finally:
     if generation:
       generation.close()
-    parts.request_log.write(answer.id, answer.choices, time.perf_counter() - begin,
+    state.request_log.write(answer.id, answer.choices, time.perf_counter() - begin,
                             aborted=generation is not None)
 
 
-def _health(parts: Parts) -> Response:
+def _health(state: AppState) -> Response:
   """Says whether the server takes requests: not before its programs are compiled."""
-  state = parts.thread.state
-  return JSONResponse({'status': state}, 200 if state == 'ready' else 503)
+  status = state.thread.state
+  return JSONResponse({'status': status}, 200 if status == 'ready' else 503)
 
 
-def _model(parts: Parts) -> dict[str, Any]:
-  return {'id': parts.service.name, 'object': 'model', 'created': parts.started,
-          'owned_by': 'toolformer', 'max_model_len': parts.service.max_model_len,
-          'tools': list(parts.service.tool_names)}
+def _model(state: AppState) -> dict[str, Any]:
+  return {'id': state.service.name, 'object': 'model', 'created': state.started,
+          'owned_by': 'toolformer', 'max_model_len': state.service.max_model_len,
+          'tools': list(state.service.tool_names)}
 
 
-async def _told(request: Request, error: Exception) -> Response:
+async def _api_error(request: Request, error: Exception) -> Response:
   return error.response()
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
-  """Answers for a path or a method that does not exist."""
+  """Answers a request for a path that does not exist, or with a method that it does not take."""
   message = f'{request.method} {request.url.path}: {error.detail}'
   code = 'method_not_allowed' if error.status_code == 405 else 'not_found'
   return ApiError(error.status_code, message, code=code).response()
 
 
-async def _bug(request: Request, error: Exception) -> Response:
+async def _internal_error(request: Request, error: Exception) -> Response:
   return ApiError(500, 'the server has a bug; its log has more', code='internal_error').response()

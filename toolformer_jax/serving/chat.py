@@ -15,9 +15,9 @@ from toolformer_jax.serving.completions import usage
 from toolformer_jax.serving.errors import ApiError
 from toolformer_jax.serving.generation import Choice, Generation, Prompt, tool_calls
 from toolformer_jax.serving.logprobs import Scorer, TokenLogprobs
-from toolformer_jax.serving.messages import texts_of
+from toolformer_jax.serving.messages import chat_messages
 from toolformer_jax.serving.protocol import ChatRequest
-from toolformer_jax.serving.submission import Service, reseeded
+from toolformer_jax.serving.service import Service, reseeded
 
 
 @dataclass(frozen=True)
@@ -43,20 +43,20 @@ class Chat:
     """What is to be generated."""
     return [choice.prompt for choice in self.choices]
 
-  async def whole(self, generation: Generation) -> dict[str, Any]:
+  async def response(self, generation: Generation) -> dict[str, Any]:
     """Returns the response to a request that is not streamed."""
     async for number, event in generation.events():
-      self.choices[number].take(event)
-    told = []
+      self.choices[number].apply(event)
+    choices = []
     for number, choice in enumerate(self.choices):
       message = {'role': 'assistant', 'content': choice.text, 'refusal': None,
                  'toolformer_calls': tool_calls(choice.calls)}
-      told.append({'index': number, 'message': message, 'logprobs': await self._logprobs(choice),
+      choices.append({'index': number, 'message': message, 'logprobs': await self._logprobs(choice),
                    'finish_reason': choice.output.finish_reason})
-    return {**self._head('chat.completion'), 'choices': told,
+    return {**self._head('chat.completion'), 'choices': choices,
             'usage': usage(self.choices, len(self.choices))}
 
-  async def streamed(self, generation: Generation) -> AsyncIterator[str]:
+  async def stream(self, generation: Generation) -> AsyncIterator[str]:
     """Yields the events of a streamed response.
 
     With logprobs a choice comes in one piece, at its end: its tokens are scored together.
@@ -66,7 +66,7 @@ class Chat:
       yield self._chunk(number, {'role': 'assistant', 'content': ''})
     async for number, event in generation.events():
       choice = self.choices[number]
-      delta = choice.take(event)
+      delta = choice.apply(event)
       if delta and delta.output:
         if at_end:
           yield self._chunk(number, _delta(choice.text, choice.calls),
@@ -82,8 +82,8 @@ class Chat:
   def _head(self, kind: str) -> dict[str, Any]:
     return {'id': self.id, 'object': kind, 'created': self.created, 'model': self.service.name}
 
-  def _chunk(self, index: int, delta: dict[str, Any], **told: Any) -> str:
-    choice = {'index': index, 'delta': delta, 'logprobs': None, 'finish_reason': None, **told}
+  def _chunk(self, index: int, delta: dict[str, Any], **fields: Any) -> str:
+    choice = {'index': index, 'delta': delta, 'logprobs': None, 'finish_reason': None, **fields}
     return sse.event({**self._head('chat.completion.chunk'), 'choices': [choice]})
 
   async def _logprobs(self, choice: Choice) -> dict[str, Any] | None:
@@ -105,7 +105,7 @@ def prepare(service: Service, scorer: Scorer, template: ChatTemplate, fields: Ch
     raise ApiError(400, 'top_logprobs needs logprobs', param='top_logprobs', code='invalid_value')
   if fields.tool_choice == 'none':
     fields = fields.model_copy(update={'allowed_tools': []})
-  ids = template.encode(texts_of(fields.messages))
+  ids = template.encode(chat_messages(fields.messages))
   asked = fields.max_completion_tokens or fields.max_tokens
   max_tokens = service.max_tokens(asked, service.limits.max_tokens, template.prompt_tokens(ids),
                                   'max_tokens')
@@ -124,9 +124,9 @@ def _delta(text: str, calls: Sequence[Any]) -> dict[str, Any]:
 def _logprobs(service: Service, tokens: Sequence[TokenLogprobs], top: int) -> dict[str, Any]:
   """Returns the field `logprobs` of a choice."""
   tokenizer = service.model.tokenizer
-  def told(token, logprob):
+  def entry(token, logprob):
     return {'token': tokenizer.decode([token]), 'logprob': logprob,
             'bytes': list(tokenizer.token_bytes[token])}
-  return {'content': [{**told(one.token, one.logprob),
-                       'top_logprobs': [told(*pair) for pair in one.top[:top]]}
-                      for one in tokens], 'refusal': None}
+  return {'content': [{**entry(token.token, token.logprob),
+                       'top_logprobs': [entry(*pair) for pair in token.top[:top]]}
+                      for token in tokens], 'refusal': None}

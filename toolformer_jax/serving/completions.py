@@ -11,7 +11,7 @@ from toolformer_jax.serving.errors import ApiError
 from toolformer_jax.serving.generation import Choice, Generation, Prompt, tool_calls
 from toolformer_jax.serving.logprobs import Scorer, TokenLogprobs, text_offsets
 from toolformer_jax.serving.protocol import CompletionRequest
-from toolformer_jax.serving.submission import Service, reseeded
+from toolformer_jax.serving.service import Service, reseeded
 
 
 @dataclass(frozen=True)
@@ -37,15 +37,15 @@ class Completion:
     """What is to be generated: nothing where the request only wants its prompts back."""
     return [] if self.fields.max_tokens == 0 else [choice.prompt for choice in self.choices]
 
-  async def whole(self, generation: Generation | None) -> dict[str, Any]:
+  async def response(self, generation: Generation | None) -> dict[str, Any]:
     """Returns the response to a request that is not streamed."""
     if generation:
       async for number, event in generation.events():
-        self.choices[number].take(event)
-    told = [await self._finished(number) for number in range(len(self.choices))]
-    return {**self._head(), 'choices': told, 'usage': self._usage()}
+        self.choices[number].apply(event)
+    choices = [await self._finished(number) for number in range(len(self.choices))]
+    return {**self._head(), 'choices': choices, 'usage': self._usage()}
 
-  async def streamed(self, generation: Generation | None) -> AsyncIterator[str]:
+  async def stream(self, generation: Generation | None) -> AsyncIterator[str]:
     """Yields the events of a streamed response.
 
     With logprobs a choice comes in one piece, at its end: its tokens are scored together.
@@ -56,7 +56,7 @@ class Completion:
         yield self._chunk(number, text=self._prompt_text(choice))
     if generation:
       async for number, event in generation.events():
-        delta = self.choices[number].take(event)
+        delta = self.choices[number].apply(event)
         if delta and delta.output:
           yield self._chunk(**await self._finished(number)) if at_end else self._chunk(
               number, finish_reason=delta.output.finish_reason)
@@ -74,8 +74,8 @@ class Completion:
     return {'id': self.id, 'object': 'text_completion', 'created': self.created,
             'model': self.service.name}
 
-  def _chunk(self, index: int, **told: Any) -> str:
-    choice = {'index': index, 'text': '', 'logprobs': None, 'finish_reason': None, **told}
+  def _chunk(self, index: int, **fields: Any) -> str:
+    choice = {'index': index, 'text': '', 'logprobs': None, 'finish_reason': None, **fields}
     return sse.event({**self._head(), 'choices': [choice]})
 
   def _prompt_text(self, choice: Choice) -> str:
@@ -146,11 +146,11 @@ def _prompt(service: Service, fields: CompletionRequest, text: str | list[int]) 
 
 def _logprobs(service: Service, tokens: Sequence[TokenLogprobs], top: int) -> dict[str, Any]:
   """Returns the field `logprobs` of a choice."""
-  decode, ids = service.model.tokenizer.decode, [one.token for one in tokens]
-  tops = [None if one.logprob is None else {decode([i]): value for i, value in one.top[:top]}
-          for one in tokens]
+  decode, ids = service.model.tokenizer.decode, [token.token for token in tokens]
+  tops = [None if token.logprob is None else {decode([i]): value for i, value in token.top[:top]}
+          for token in tokens]
   return {'tokens': [decode([i]) for i in ids],
-          'token_logprobs': [one.logprob for one in tokens],
+          'token_logprobs': [token.logprob for token in tokens],
           'top_logprobs': tops if top else None,
           'text_offset': text_offsets(service.model.tokenizer, ids)}
 

@@ -194,11 +194,11 @@ class EngineThread:
       for job in aborted:
         if job in self._queue:
           self._queue.remove(job)
-          self._metrics.finished(job.arrived, 'abort')
+          self._metrics.observe_end(job.arrived, 'abort')
         elif self._running.get(job.request_id) is job:
           engine.abort(job.request_id)
           del self._running[job.request_id]
-          self._metrics.finished(job.arrived, 'abort')
+          self._metrics.observe_end(job.arrived, 'abort')
       free = self._slots - len(self._running)
       admitted = [self._queue.popleft() for _ in range(min(free, len(self._queue)))]
     for job in admitted:
@@ -207,7 +207,7 @@ class EngineThread:
             job.prompt_ids, job.params, job.context, tool_names=job.tool_names,
             add_start_token=job.add_start_token)
       except (UserError, ValueError) as error:
-        self._metrics.finished(job.arrived, 'error')
+        self._metrics.observe_end(job.arrived, 'error')
         job.on_event(Failed(str(error), status=400))
         continue
       self._running[job.request_id] = job
@@ -216,12 +216,12 @@ class EngineThread:
   def _hand_out(self, event: Event, now: float) -> None:
     job = self._running[event.request_id]
     if isinstance(event, NewText):
-      self._metrics.text(job.arrived, job.last_text, now)
+      self._metrics.observe_text(job.arrived, job.last_text, now)
       job.last_text = now
     elif isinstance(event, RequestFinished):
       del self._running[event.request_id]
       self._metrics.generation_tokens.inc(len(event.output.token_ids))
-      self._metrics.finished(job.arrived, event.output.finish_reason)
+      self._metrics.observe_end(job.arrived, event.output.finish_reason)
     job.on_event(event)
 
   def _fail(self, message: str, waiting: bool = True) -> None:
@@ -233,7 +233,7 @@ class EngineThread:
         self._queue.clear()
     for job in failed:
       job.on_event(Failed(message))
-      self._metrics.finished(job.arrived, 'error')
+      self._metrics.observe_end(job.arrived, 'error')
     self._measure()
 
   def _measure(self) -> None:

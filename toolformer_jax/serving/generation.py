@@ -100,19 +100,19 @@ class Choice:
     self.output: GeneratedText | None = None
     self._held: list[ToolCall] = []  # calls whose piece of the text is still to come
 
-  def take(self, event: Event) -> Delta | None:
+  def apply(self, event: Event) -> Delta | None:
     """Takes an event in; returns what a client is told of it, None for nothing.
 
     A call that stands in the text comes with its piece of the text.
     """
-    delta = self._told(event)
+    delta = self._delta(event)
     if delta:
       self.text += delta.text
       self.calls += delta.calls
       self.output = delta.output
     return delta
 
-  def _told(self, event: Event) -> Delta | None:
+  def _delta(self, event: Event) -> Delta | None:
     match event:
       case CallStarted():
         return None
@@ -146,8 +146,8 @@ async def until_disconnected(receive: Receive, work: Coroutine[Any, Any, Result]
       raise ApiError(499, 'the client has closed the connection')
     return task.result()
   finally:
-    for one in (task, watch):
-      one.cancel()
+    for started in (task, watch):
+      started.cancel()
     await asyncio.gather(task, watch, return_exceptions=True)
 
 

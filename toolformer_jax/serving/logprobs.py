@@ -45,8 +45,8 @@ class Scorer:
     own = tokens[before:]
     if choice.output and not choice.tools_in_text:
       own = _without_calls(own, choice.output.calls, tokenizer, syntax)
-    offsets = text_offsets(tokenizer, [one.token for one in own])
-    kept = [one for one, at in zip(own, offsets, strict=True) if at < len(choice.text)]
+    offsets = text_offsets(tokenizer, [token.token for token in own])
+    kept = [token for token, at in zip(own, offsets, strict=True) if at < len(choice.text)]
     return (tokens[len(start):before] if echo else []) + kept
 
   def close(self) -> None:
@@ -66,7 +66,7 @@ def text_offsets(tokenizer: Tokenizer, ids: Sequence[int]) -> list[int]:
 def _without_calls(tokens: Sequence[TokenLogprobs], calls: Sequence[ToolCall], tokenizer: Tokenizer,
                   syntax: CallSyntax) -> list[TokenLogprobs]:
   """Returns the tokens of a text without those of its calls, which stand in it in their order."""
-  ids, kept, at = [one.token for one in tokens], [], 0
+  ids, kept, at = [token.token for token in tokens], [], 0
   for made in calls:
     if made.call.result is None:
       continue

@@ -7,7 +7,7 @@ from toolformer_jax.serving.errors import ApiError
 from toolformer_jax.serving.protocol import McpCallItem, Message, MessageItem, Part
 
 
-def texts_of(messages: Sequence[Message]) -> list[dict[str, str]]:
+def chat_messages(messages: Sequence[Message]) -> list[dict[str, str]]:
   """Returns {'role': ..., 'content': ...} of each message.
 
   Raises:
@@ -17,21 +17,21 @@ def texts_of(messages: Sequence[Message]) -> list[dict[str, str]]:
            'content': _text(message.content)} for message in messages]
 
 
-def texts_of_items(items: Sequence[McpCallItem | MessageItem], syntax: CallSyntax
+def response_messages(items: Sequence[McpCallItem | MessageItem], syntax: CallSyntax
                    ) -> list[dict[str, str]]:
   """Returns the messages of a response's input; a call stands in the text of the assistant again.
 
   Raises:
     ApiError: a message has a part that is not text.
   """
-  texts: list[dict[str, str]] = []
+  messages: list[dict[str, str]] = []
   for item in items:
-    new = (_call_text(item, syntax) if isinstance(item, McpCallItem) else texts_of([item])[0])
-    if texts and texts[-1]['role'] == new['role'] == 'assistant':
-      texts[-1]['content'] += new['content']
+    new = (_call_text(item, syntax) if isinstance(item, McpCallItem) else chat_messages([item])[0])
+    if messages and messages[-1]['role'] == new['role'] == 'assistant':
+      messages[-1]['content'] += new['content']
     else:
-      texts.append(new)
-  return texts
+      messages.append(new)
+  return messages
 
 
 def _call_text(item: McpCallItem, syntax: CallSyntax) -> dict[str, str]:

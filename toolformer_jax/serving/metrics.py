@@ -45,14 +45,14 @@ class Metrics:
     if executor is not None:
       self.registry.register(_ToolMetrics(executor))
 
-  def text(self, arrived: float, last: float | None, now: float) -> None:
+  def observe_text(self, arrived: float, last: float | None, now: float) -> None:
     """Counts a piece of a text; `last` is the time of the one before it."""
     if last is None:
       self._first.observe(now - arrived)
     else:
       self._between.observe(now - last)
 
-  def finished(self, arrived: float, reason: str) -> None:
+  def observe_end(self, arrived: float, reason: str) -> None:
     """Counts the end of a request: 'stop', 'length', 'abort' or 'error'."""
     self._success.labels(self._model_name, reason).inc()
     self._whole.observe(time.perf_counter() - arrived)

@@ -8,7 +8,7 @@ import importlib.resources
 import jinja2
 import markupsafe
 
-from toolformer_jax.serving.submission import Service
+from toolformer_jax.serving.service import Service
 
 
 def _read(name: str) -> markupsafe.Markup:

@@ -176,7 +176,7 @@ def _explained(error: ValidationError) -> ApiError:
   """Returns what is wrong with one field."""
   found = error.errors(include_url=False, include_context=False, include_input=False)
   # Of a field of several types, the complaint of the one that was meant.
-  first = next((one for one in found if not one['type'].endswith('_type')), found[0])
+  first = next((problem for problem in found if not problem['type'].endswith('_type')), found[0])
   where = [str(part) for part in first['loc'] if part != 'str' and '[' not in str(part)]
   param = where[0] if where else None
   if param == 'tools':

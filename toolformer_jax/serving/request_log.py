@@ -3,10 +3,11 @@
 import json
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 from toolformer_jax.serving.config import ServingConfig
 from toolformer_jax.serving.generation import Choice, tool_calls
-from toolformer_jax.serving.redaction import redactor
+from toolformer_jax.serving.redaction import Redact, redactor
 from toolformer_jax.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
@@ -42,10 +43,10 @@ class RequestLog:
                                                  ensure_ascii=False))
 
 
-def _redacted(value, redact):
+def _redacted(value: Any, redact: Redact) -> Any:
   """Returns a structure with all of its texts masked."""
   if isinstance(value, str):
     return redact(value)
   if isinstance(value, dict):
-    return {name: _redacted(one, redact) for name, one in value.items()}
-  return [_redacted(one, redact) for one in value] if isinstance(value, list) else value
+    return {name: _redacted(member, redact) for name, member in value.items()}
+  return [_redacted(member, redact) for member in value] if isinstance(value, list) else value

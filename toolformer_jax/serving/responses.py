@@ -16,9 +16,9 @@ from toolformer_jax.inference.engine import (
 from toolformer_jax.serving import sse
 from toolformer_jax.serving.chat_template import ChatTemplate
 from toolformer_jax.serving.generation import Choice, Generation, Prompt, failure
-from toolformer_jax.serving.messages import texts_of_items
+from toolformer_jax.serving.messages import response_messages
 from toolformer_jax.serving.protocol import ResponsesRequest
-from toolformer_jax.serving.submission import Service
+from toolformer_jax.serving.service import Service
 
 SERVER_LABEL = 'toolformer'
 
@@ -48,24 +48,24 @@ class ModelResponse:
     """What is to be generated."""
     return [choice.prompt for choice in self.choices]
 
-  async def whole(self, generation: Generation) -> dict[str, Any]:
+  async def response(self, generation: Generation) -> dict[str, Any]:
     """Returns the response to a request that is not streamed."""
     async for _, event in generation.events():
-      for _ in self._take(event):
+      for _ in self._apply(event):
         pass
-    return self._told()
+    return self._response_object()
 
-  async def streamed(self, generation: Generation) -> AsyncIterator[str]:
+  async def stream(self, generation: Generation) -> AsyncIterator[str]:
     """Yields the events of a streamed response."""
-    yield self._event('created', response=self._told())
-    yield self._event('in_progress', response=self._told())
+    yield self._event('created', response=self._response_object())
+    yield self._event('in_progress', response=self._response_object())
     async for _, event in generation.events():
-      for told in self._take(event):
-        yield told
+      for sent in self._apply(event):
+        yield sent
 
-  def _take(self, event: Event) -> Iterator[str]:
-    """Takes an event in; yields what a stream tells of it."""
-    self.choices[0].take(event)
+  def _apply(self, event: Event) -> Iterator[str]:
+    """Applies an event of the engine; yields the events of the stream."""
+    self.choices[0].apply(event)
     match event:
       case NewText(text=text, is_call=False):
         yield from self._add_text(text)
@@ -79,14 +79,14 @@ class ModelResponse:
           yield from self._begin_message()
         yield from self._end_message()
         name = 'completed' if output.finish_reason == 'stop' else 'incomplete'
-        yield self._event(name, response=self._told())
+        yield self._event(name, response=self._response_object())
 
   def _event(self, name: str, **fields: Any) -> str:
     self._sequence += 1
     name = f'response.{name}'
     return sse.event({'type': name, 'sequence_number': self._sequence, **fields}, name)
 
-  def _of_item(self, name: str, **fields: Any) -> str:
+  def _item_event(self, name: str, **fields: Any) -> str:
     """Returns an event that belongs to the last item."""
     return self._event(name, item_id=self.items[-1]['id'], output_index=len(self.items) - 1,
                        **fields)
@@ -95,7 +95,7 @@ class ModelResponse:
     if not self.items or self.items[-1]['status'] != 'in_progress':
       yield from self._begin_message()
     self.items[-1]['content'][0]['text'] += text
-    yield self._of_item('output_text.delta', content_index=0, delta=text, logprobs=[])
+    yield self._item_event('output_text.delta', content_index=0, delta=text, logprobs=[])
 
   def _begin_message(self) -> Iterator[str]:
     item = {'id': f'msg_{uuid.uuid4().hex}', 'type': 'message', 'role': 'assistant',
@@ -103,7 +103,7 @@ class ModelResponse:
     self.items.append(item)
     yield self._event('output_item.added', output_index=len(self.items) - 1, item=item)
     item['content'].append({'type': 'output_text', 'text': '', 'annotations': [], 'logprobs': []})
-    yield self._of_item('content_part.added', content_index=0, part=item['content'][0])
+    yield self._item_event('content_part.added', content_index=0, part=item['content'][0])
 
   def _end_message(self) -> Iterator[str]:
     """Ends the message that is open, if there is one."""
@@ -115,8 +115,8 @@ class ModelResponse:
     if output and output.finish_reason == 'length':
       item['status'] = 'incomplete'
     part = item['content'][0]
-    yield self._of_item('output_text.done', content_index=0, text=part['text'], logprobs=[])
-    yield self._of_item('content_part.done', content_index=0, part=part)
+    yield self._item_event('output_text.done', content_index=0, text=part['text'], logprobs=[])
+    yield self._item_event('content_part.done', content_index=0, part=part)
     yield self._event('output_item.done', output_index=len(self.items) - 1, item=item)
 
   def _begin_call(self, name: str, argument: str) -> Iterator[str]:
@@ -124,18 +124,18 @@ class ModelResponse:
             'server_label': SERVER_LABEL, 'output': None, 'error': None, 'status': 'calling'}
     self.items.append(item)
     yield self._event('output_item.added', output_index=len(self.items) - 1, item=item)
-    yield self._of_item('mcp_call.in_progress')
+    yield self._item_event('mcp_call.in_progress')
     item['arguments'] = argument
-    yield self._of_item('mcp_call_arguments.delta', delta=argument)
-    yield self._of_item('mcp_call_arguments.done', arguments=argument)
+    yield self._item_event('mcp_call_arguments.delta', delta=argument)
+    yield self._item_event('mcp_call_arguments.done', arguments=argument)
 
   def _end_call(self, output: str | None, error: str | None) -> Iterator[str]:
     item = self.items[-1]
     item.update(output=output, error=error, status='failed' if error else 'completed')
-    yield self._of_item('mcp_call.failed' if error else 'mcp_call.completed')
+    yield self._item_event('mcp_call.failed' if error else 'mcp_call.completed')
     yield self._event('output_item.done', output_index=len(self.items) - 1, item=item)
 
-  def _told(self) -> dict[str, Any]:
+  def _response_object(self) -> dict[str, Any]:
     """Returns the response as it is now."""
     fields, [choice] = self.fields, self.choices
     output, params = choice.output, choice.prompt.params
@@ -166,7 +166,7 @@ def prepare(service: Service, template: ChatTemplate, fields: ResponsesRequest) 
     ApiError: it asks for what cannot be.
   """
   messages = ([{'role': 'user', 'content': fields.input}] if isinstance(fields.input, str)
-              else texts_of_items(fields.input, service.syntax))
+              else response_messages(fields.input, service.syntax))
   if fields.instructions:
     messages.insert(0, {'role': 'system', 'content': fields.instructions})
   fields = fields.model_copy(update={'allowed_tools': _allowed(service, fields)})

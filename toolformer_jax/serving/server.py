@@ -18,7 +18,7 @@ from toolformer_jax.errors import UserError
 from toolformer_jax.inference.engine import Engine, EngineConfig
 from toolformer_jax.inference.request import GenerationConfig
 from toolformer_jax.models.language_model import LanguageModel
-from toolformer_jax.serving.app import Parts, make_app
+from toolformer_jax.serving.app import AppState, make_app
 from toolformer_jax.serving.chat_template import ChatTemplate
 from toolformer_jax.serving.config import ServingConfig
 from toolformer_jax.serving.engine_thread import EngineThread
@@ -27,7 +27,7 @@ from toolformer_jax.serving.logprobs import Scorer
 from toolformer_jax.serving.metrics import Metrics
 from toolformer_jax.serving.redaction import redacted_tool, redactor
 from toolformer_jax.serving.request_log import RequestLog
-from toolformer_jax.serving.submission import Service
+from toolformer_jax.serving.service import Service
 from toolformer_jax.tools.base import Tool
 from toolformer_jax.tools.executor import Executor, ExecutorConfig
 
@@ -76,12 +76,12 @@ def open_executor(tools: Sequence[Tool], config: ExecutorConfig, slots: int,
     yield executor
 
 
-def make_parts(model: LanguageModel, executor: Executor | None, *, name: str,
-               generation: GenerationConfig = GenerationConfig(),
-               engine_config: EngineConfig = EngineConfig(),
-               limits: ServingConfig = ServingConfig(), syntax: CallSyntax = DEFAULT_SYNTAX
-               ) -> Parts:
-  """Returns what the routes work with; the engine's thread is not started yet.
+def make_app_state(model: LanguageModel, executor: Executor | None, *, name: str,
+                   generation: GenerationConfig = GenerationConfig(),
+                   engine_config: EngineConfig = EngineConfig(),
+                   limits: ServingConfig = ServingConfig(), syntax: CallSyntax = DEFAULT_SYNTAX
+                   ) -> AppState:
+  """Returns the objects that the routes share; the thread of the engine is not started yet.
 
   Args:
     model: generates the texts.
@@ -106,27 +106,27 @@ def make_parts(model: LanguageModel, executor: Executor | None, *, name: str,
       longest)
   thread = EngineThread(make_engine, slots=engine_config.slots, max_waiting=limits.max_waiting,
                         metrics=metrics, warm_up=scorer.warm_up)
-  return Parts(service, thread, scorer, ChatTemplate(model.tokenizer), metrics,
-               RequestLog(limits, model.tokenizer), int(time.time()))
+  return AppState(service, thread, scorer, ChatTemplate(model.tokenizer), metrics,
+                  RequestLog(limits, model.tokenizer), int(time.time()))
 
 
 class Server:
   """Serves until it is told to end."""
 
-  def __init__(self, parts: Parts, bound: socket.socket, *, keys: Sequence[bytes] = (),
+  def __init__(self, app_state: AppState, bound: socket.socket, *, keys: Sequence[bytes] = (),
                only_local: bool = True, drain_s: float = 30.0):
     """Prepares the server.
 
     Args:
-      parts: what it serves.
+      app_state: what it serves.
       bound: the socket to listen on.
       keys: hashes of keys, see `guard.read_keys`; none for a server that is open to all.
       only_local: whether the socket is this machine's alone.
       drain_s: how long requests may go on after the server was told to end.
     """
-    self._parts, self._bound, self._drain_s = parts, bound, drain_s
+    self._app_state, self._bound, self._drain_s = app_state, bound, drain_s
     self._signals = 0
-    app = Guard(make_app(parts), keys, only_local)
+    app = Guard(make_app(app_state), keys, only_local)
     self._server = _Uvicorn(uvicorn.Config(
         app, log_config=None, access_log=False, lifespan='off', server_header=False,
         timeout_keep_alive=_KEEP_ALIVE_S, timeout_graceful_shutdown=_FLUSH_S))
@@ -138,28 +138,28 @@ class Server:
   def run(self) -> int:
     """Serves, and returns the exit code: 0, or 1 if the engine failed or the end was forced."""
     asyncio.run(self._run())
-    thread = self._parts.thread
+    thread = self._app_state.thread
     failed = thread.state == 'failed' or self._signals > 1
     thread.stop()
     if not thread.join(0 if self._signals > 1 else _FLUSH_S):
       # It compiles: Python would crash if it ended while a thread does.
       logging.shutdown()
       os._exit(int(failed))
-    self._parts.scorer.close()
+    self._app_state.scorer.close()
     return int(failed)
 
   async def _run(self) -> None:
     if threading.current_thread() is threading.main_thread():
-      for one in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(one, self.end)
-    self._parts.thread.start()
+      for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, self.end)
+    self._app_state.thread.start()
     watch = asyncio.create_task(self._watch())
     await self._server.serve(sockets=[self._bound])
     watch.cancel()
 
   async def _watch(self) -> None:
     """Waits for the signal to end, drains, and stops the HTTP server."""
-    thread = self._parts.thread
+    thread = self._app_state.thread
     while not self._signals and thread.state != 'failed':
       await asyncio.sleep(_TICK_S)
     starting = thread.state == 'starting'
