@@ -1,6 +1,6 @@
 """POST /v1/chat/completions: answers in a conversation.
 
-Tools have run by the time that a call is told, so a stream never asks the client to make one.
+Tools have already run when a call is reported, so a stream never asks the client to run one.
 """
 
 import time
@@ -97,7 +97,7 @@ def prepare(service: Service, scorer: Scorer, template: ChatTemplate, fields: Ch
   """Returns what a request asks for.
 
   Raises:
-    ApiError: it asks for what cannot be.
+    ApiError: the request is invalid or exceeds a limit.
   """
   n = fields.n or 1
   service.check_n(n)

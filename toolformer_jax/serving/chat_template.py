@@ -1,4 +1,4 @@
-"""From the messages of a conversation to a prompt, by the template of the checkpoint."""
+"""Formats a conversation as a prompt with the checkpoint's chat template."""
 
 import datetime
 import json

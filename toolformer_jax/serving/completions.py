@@ -101,7 +101,7 @@ def prepare(service: Service, scorer: Scorer, fields: CompletionRequest) -> Comp
   """Returns what a request asks for.
 
   Raises:
-    ApiError: it asks for what cannot be.
+    ApiError: the request is invalid or exceeds a limit.
   """
   texts, n = _prompts(fields.prompt), fields.n or 1
   service.check_n(len(texts) * n)

@@ -17,7 +17,7 @@ class ServingConfig:
     max_n: texts that one request may ask for, all prompts together.
     max_stop: stop strings of a request.
     max_stop_chars: of a stop string.
-    tools_in_text: whether calls stand in the text, unless the request says otherwise.
+    tools_in_text: whether the text contains the calls, unless the request says otherwise.
     log_content: log prompts, texts and calls. Otherwise only their sizes are logged.
     redact: what is masked in the log: 'numbers' (of four digits and more), 'addresses' (of mail,
       web and network).

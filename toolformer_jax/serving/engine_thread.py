@@ -76,7 +76,7 @@ class EngineThread:
 
   @property
   def state(self) -> State:
-    """What the thread is about; jobs are taken only while it is 'ready'."""
+    """The state of the thread; jobs are accepted only while it is 'ready'."""
     return self._state
 
   @property
@@ -111,7 +111,7 @@ class EngineThread:
       self._changed.notify()
 
   def refusal(self) -> ApiError:
-    """Returns what a client is told while no job is taken."""
+    """Returns the error for a request that cannot be accepted now."""
     return ApiError(503, f'the server is {self._state}; try again later',
                     code='service_unavailable', retry_after_s=5)
 

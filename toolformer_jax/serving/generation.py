@@ -76,7 +76,7 @@ class Generation:
 
 
 class Delta(NamedTuple):
-  """What a client is told next of a text: a piece of it, calls that have ended, or its end."""
+  """The next update of a text for the client: a piece of text, finished calls, or the end."""
 
   text: str = ''
   calls: Sequence[ToolCall] = ()
@@ -88,22 +88,22 @@ class Choice:
 
   Attributes:
     prompt: what it continues.
-    tools_in_text: whether calls stand in the text, or are told beside it.
-    text, calls: what was told so far.
-    output: the whole, once it is done.
+    tools_in_text: whether the text contains the calls; otherwise they are reported separately.
+    text, calls: what was sent so far.
+    output: the finished text; None before.
   """
 
   def __init__(self, prompt: Prompt, tools_in_text: bool):
-    """Begins with nothing."""
+    """Creates an empty choice."""
     self.prompt, self.tools_in_text = prompt, tools_in_text
     self.text, self.calls = '', []
     self.output: GeneratedText | None = None
     self._held: list[ToolCall] = []  # calls whose piece of the text is still to come
 
   def apply(self, event: Event) -> Delta | None:
-    """Takes an event in; returns what a client is told of it, None for nothing.
+    """Applies an event; returns the update for the client, or None.
 
-    A call that stands in the text comes with its piece of the text.
+    A call that is part of the text is sent with its piece of the text.
     """
     delta = self._delta(event)
     if delta:

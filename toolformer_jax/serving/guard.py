@@ -100,7 +100,7 @@ async def read_body(request: Request, limit: int) -> bytes:
 
 
 def _hash(key: bytes) -> bytes:
-  """Returns a hash, so that neither the time of a comparison nor a dump of memory tells a key."""
+  """Returns a hash, so that neither the time of a comparison nor a dump of memory reveals a key."""
   return hashlib.sha256(key).digest()
 
 

@@ -1,4 +1,4 @@
-"""Log-probabilities of the tokens of finished texts, computed beside the engine's thread."""
+"""Log-probabilities of the tokens of finished texts, computed on a separate thread."""
 
 import asyncio
 import codecs
@@ -34,8 +34,8 @@ class Scorer:
                          ) -> list[TokenLogprobs]:
     """Returns the tokens of a finished text, after those of its prompt if `echo`.
 
-    Tokens behind the text, where a stop string cut it, are left out, and so are those of calls
-    that do not stand in it.
+    Tokens after the end of the text, where a stop string cut it, are left out, and so are those of
+    calls that the text does not contain.
     """
     tokenizer, prompt = self._model.tokenizer, choice.prompt
     start = [tokenizer.start_id] * (prompt.add_start_token and tokenizer.start_id is not None)
@@ -55,7 +55,7 @@ class Scorer:
 
 
 def text_offsets(tokenizer: Tokenizer, ids: Sequence[int]) -> list[int]:
-  """Returns how many characters of the text stand before each token."""
+  """Returns how many characters of the text precede each token."""
   decoder, offsets, at = codecs.getincrementaldecoder('utf-8')('replace'), [], 0
   for i in ids:
     offsets.append(at)
@@ -65,7 +65,7 @@ def text_offsets(tokenizer: Tokenizer, ids: Sequence[int]) -> list[int]:
 
 def _without_calls(tokens: Sequence[TokenLogprobs], calls: Sequence[ToolCall], tokenizer: Tokenizer,
                   syntax: CallSyntax) -> list[TokenLogprobs]:
-  """Returns the tokens of a text without those of its calls, which stand in it in their order."""
+  """Returns the tokens of a text without those of its calls, given in their order."""
   ids, kept, at = [token.token for token in tokens], [], 0
   for made in calls:
     if made.call.result is None:

@@ -18,8 +18,10 @@ def chat_messages(messages: Sequence[Message]) -> list[dict[str, str]]:
 
 
 def response_messages(items: Sequence[McpCallItem | MessageItem], syntax: CallSyntax
-                   ) -> list[dict[str, str]]:
-  """Returns the messages of a response's input; a call stands in the text of the assistant again.
+                      ) -> list[dict[str, str]]:
+  """Returns the messages of a response's input.
+
+  A call is written back into the assistant's text.
 
   Raises:
     ApiError: a message has a part that is not text.

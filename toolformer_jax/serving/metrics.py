@@ -1,4 +1,4 @@
-"""What Prometheus reads: vLLM's names, which dashboards know, and the calls of each tool."""
+"""Prometheus metrics, under vLLM's names so that existing dashboards work, plus tool calls."""
 
 import time
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ class Metrics:
   """
 
   def __init__(self, model_name: str, executor: Executor | None):
-    """Begins with zeros; the calls of tools are those of `executor`."""
+    """Creates the metrics, all zero; tool calls are counted by `executor`."""
     self.registry = CollectorRegistry()
     def make(kind, name, documentation, labels=(), **options):
       made = kind(f'vllm:{name}', documentation, ['model_name', *labels],

@@ -38,7 +38,7 @@ class _Lenient(BaseModel):
 
 
 class StreamOptions(_Lenient):
-  """What a stream tells besides its text."""
+  """What a stream contains besides its text."""
 
   include_usage: bool | None = None
 
@@ -175,7 +175,7 @@ def _supported(kind: type[Request], fields: dict[str, Any]) -> dict[str, Any]:
 def _explained(error: ValidationError) -> ApiError:
   """Returns what is wrong with one field."""
   found = error.errors(include_url=False, include_context=False, include_input=False)
-  # Of a field of several types, the complaint of the one that was meant.
+  # For a field of several types, the error of the type that was meant.
   first = next((problem for problem in found if not problem['type'].endswith('_type')), found[0])
   where = [str(part) for part in first['loc'] if part != 'str' and '[' not in str(part)]
   param = where[0] if where else None

@@ -14,10 +14,10 @@ log = logging.getLogger(__name__)
 
 
 class RequestLog:
-  """Writes what became of requests."""
+  """Logs each request that has ended."""
 
   def __init__(self, config: ServingConfig, tokenizer: Tokenizer):
-    """Writes as `config` says."""
+    """Creates a log that writes and masks what `config` says."""
     self._content, self._redact, self._tokenizer = config.log_content, redactor(config), tokenizer
 
   def write(self, request_id: str, choices: Sequence[Choice], seconds: float, *, aborted: bool

@@ -106,7 +106,7 @@ class ModelResponse:
     yield self._item_event('content_part.added', content_index=0, part=item['content'][0])
 
   def _end_message(self) -> Iterator[str]:
-    """Ends the message that is open, if there is one."""
+    """Ends the open message, if there is one."""
     if not self.items or self.items[-1]['status'] != 'in_progress':
       return
     item = self.items[-1]
@@ -163,7 +163,7 @@ def prepare(service: Service, template: ChatTemplate, fields: ResponsesRequest) 
   """Returns what a request asks for.
 
   Raises:
-    ApiError: it asks for what cannot be.
+    ApiError: the request is invalid or exceeds a limit.
   """
   messages = ([{'role': 'user', 'content': fields.input}] if isinstance(fields.input, str)
               else response_messages(fields.input, service.syntax))

@@ -1,4 +1,4 @@
-"""The life of the server: it binds, compiles, serves, drains and ends."""
+"""Runs the server: bind, compile, serve, drain, stop."""
 
 import asyncio
 import contextlib
@@ -44,7 +44,7 @@ def bind(host: str, port: int) -> socket.socket:
   """Returns a socket for the server, which is bound before anything slow is loaded.
 
   Raises:
-    UserError: the address cannot be had.
+    UserError: the address is not available.
   """
   try:
     family, _, _, _, address = socket.getaddrinfo(
@@ -99,7 +99,7 @@ def make_app_state(model: LanguageModel, executor: Executor | None, *, name: str
   engine_config = dataclasses.replace(engine_config, max_model_len=longest, few_shapes=True)
   def make_engine() -> Engine:
     return Engine(model, engine_config, executor, syntax=syntax)
-  make_engine()  # what is wrong with the model is told at once
+  make_engine()  # reports an unusable model at once
   metrics, scorer = Metrics(name, executor), Scorer(model, longest)
   service = Service(
       model, name, tuple(executor.tool_names) if executor else (), generation, limits, syntax,
@@ -111,7 +111,7 @@ def make_app_state(model: LanguageModel, executor: Executor | None, *, name: str
 
 
 class Server:
-  """Serves until it is told to end."""
+  """Serves until it is asked to stop."""
 
   def __init__(self, app_state: AppState, bound: socket.socket, *, keys: Sequence[bytes] = (),
                only_local: bool = True, drain_s: float = 30.0):
@@ -122,7 +122,7 @@ class Server:
       bound: the socket to listen on.
       keys: hashes of keys, see `guard.read_keys`; none for a server that is open to all.
       only_local: whether the socket is this machine's alone.
-      drain_s: how long requests may go on after the server was told to end.
+      drain_s: how long requests may go on after the server was asked to stop.
     """
     self._app_state, self._bound, self._drain_s = app_state, bound, drain_s
     self._signals = 0

@@ -1,4 +1,4 @@
-"""From the fields of a request to jobs of the engine, within the limits of the server."""
+"""Validates the fields of a request and converts them to engine settings."""
 
 import dataclasses
 import datetime
@@ -54,7 +54,7 @@ class Service:
                      f'are {n}', param='n', code='invalid_value')
 
   def tools_in_text(self, asked: bool | None) -> bool:
-    """Tells whether calls stand in the text."""
+    """Returns whether the text contains the calls."""
     return self.limits.tools_in_text if asked is None else asked
 
   def tools(self, allowed: Sequence[str] | None) -> list[str]:
@@ -112,7 +112,7 @@ class Service:
     """Returns what tools may know: the date that the request gives, or today's in its time zone.
 
     Raises:
-      ApiError: the date or the time zone is none.
+      ApiError: the date or the time zone is invalid.
     """
     zone = None
     if fields.timezone is not None:

@@ -24,7 +24,7 @@ def event(data: dict[str, Any], name: str | None = None) -> str:
 class EventStream(StreamingResponse):
   """Sends events until they end or the client goes away.
 
-  Not sse-starlette's response: that ends its streams when the server is told to stop, where ours
+  Not sse-starlette's response: that ends its streams when the server is asked to stop, where ours
   goes on to the end of what it has admitted.
   """
 
