@@ -21,7 +21,7 @@ import toolformer_jax as tf_jax
 from toolformer_jax import cli
 from toolformer_jax.annotation.report import tool_table
 from toolformer_jax.config.loading import load
-from toolformer_jax.data.content_hash import identity
+from toolformer_jax.data.content_hash import content_fingerprint
 from toolformer_jax.data.gsm8k import collapse_gsm8k, is_dev, read_gsm8k
 from toolformer_jax.data.numbers import parse_number
 from toolformer_jax.data.records import AnnotatedDocument, Document, ScoredCall
@@ -88,8 +88,8 @@ def main() -> None:
       output_dir=args.output_dir, config=config.annotation,
       tool_configs={'calculator': config.tool_config('calculator')},
       executor_config=config.executor, syntax=config.syntax,
-      depends_on={'checkpoint': identity(MODEL), 'corpus': identity(args.data),
-                  'texts': str(len(problems))})
+      depends_on={'checkpoint': content_fingerprint(MODEL),
+                  'corpus': content_fingerprint(args.data), 'texts': str(len(problems))})
   print(tool_table(list(result.tool_summaries.values())))
   print(oracle_line(problems, result.annotated, model.tokenizer))
 

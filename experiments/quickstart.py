@@ -28,7 +28,7 @@ import toolformer_jax as tf_jax
 from toolformer_jax import cli
 from toolformer_jax.annotation import report
 from toolformer_jax.config.loading import RunConfig, load
-from toolformer_jax.data.content_hash import identity, stable_hash
+from toolformer_jax.data.content_hash import content_fingerprint, stable_hash
 from toolformer_jax.data.records import AnnotatedDocument, Document
 from toolformer_jax.inference.request import GeneratedText
 from toolformer_jax.models.language_model import LanguageModel
@@ -99,7 +99,7 @@ def annotate(
       tool_configs={name: config.tool_config(name)}, executor_config=config.executor,
       syntax=config.syntax,
       # The folder belongs to these texts: another choice of them is refused.
-      depends_on={'checkpoint': identity(MODEL), 'corpus': identity(source),
+      depends_on={'checkpoint': content_fingerprint(MODEL), 'corpus': content_fingerprint(source),
                   'texts': stable_hash(*(document.id for document in corpus)).hex()})
   row = result.tool_summaries[tool.name]
   section = [f'## {tool.name} on {source}', report.tool_table([row]), *report.notes(row),
@@ -118,7 +118,7 @@ def train(
     return [annotated_example(record, model.tokenizer, config.syntax) for record in chosen]
   tuned = finetune_examples(
       model=model, examples=examples(training_mix(by_tool)), config=config.finetune,
-      output_dir=folder, depends_on={'checkpoint': identity(MODEL)})
+      output_dir=folder, depends_on={'checkpoint': content_fingerprint(MODEL)})
   if tuned is None:  # SIGTERM
     raise KeyboardInterrupt
   losses = {}

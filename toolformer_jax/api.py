@@ -13,7 +13,7 @@ from typing import Any
 
 from toolformer_jax.annotation.annotate import annotate as run_annotation
 from toolformer_jax.annotation.config import STAGES, AnnotationConfig, ToolConfig, known_stages
-from toolformer_jax.annotation.documents import AnyTexts, as_documents, hash_of_documents
+from toolformer_jax.annotation.documents import AnyTexts, as_documents, documents_fingerprint
 from toolformer_jax.annotation.pipeline import AnnotationPipeline
 from toolformer_jax.annotation.prompts import Prompt
 from toolformer_jax.annotation.result import AnnotationResult
@@ -22,7 +22,7 @@ from toolformer_jax.annotation.token_losses import token_losses as losses_of
 from toolformer_jax.annotation.tool_plan import tool_plans
 from toolformer_jax.calls import DEFAULT_SYNTAX, CallSyntax
 from toolformer_jax.checkpoints import huggingface, peft
-from toolformer_jax.checkpoints.any_model import AnyModel, as_model, hash_of_model
+from toolformer_jax.checkpoints.any_model import AnyModel, as_model, model_fingerprint
 from toolformer_jax.checkpoints.loading import ModelConfig, load_model
 from toolformer_jax.data.records import AnnotatedDocument, Document
 from toolformer_jax.errors import UserError
@@ -97,13 +97,13 @@ def annotate(
     read_documents = documents
   else:
     listed = list(as_documents(documents))  # an iterator could be read only once
-    depends_on.setdefault('corpus', hash_of_documents(listed))
+    depends_on.setdefault('corpus', documents_fingerprint(listed))
     def read_documents():
       return listed
   plans = tool_plans(build_tools(_as_list(tools), toolbox, call_store), tool_configs, prompts)
   model = as_model(model, model_config).for_inference()
   if 'checkpoint' not in depends_on:
-    depends_on['checkpoint'] = hash_of_model(model)
+    depends_on['checkpoint'] = model_fingerprint(model)
   annotation = AnnotationPipeline(model, plans, config, executor_config, syntax, call_store)
   return run_annotation(
       annotation, lambda: as_documents(read_documents()), output_dir=_as_path(output_dir),
@@ -218,7 +218,7 @@ def finetune(
   model = as_model(model)
   depends_on = dict(depends_on or {})
   if 'checkpoint' not in depends_on:
-    depends_on['checkpoint'] = hash_of_model(model)
+    depends_on['checkpoint'] = model_fingerprint(model)
   with contextlib.ExitStack() as stack:
     path = _as_path(output_dir or stack.enter_context(
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
@@ -298,8 +298,8 @@ def evaluation_plan(
       tasks=chosen, arms=arms, data_dir=str(data_dir), limit=limit, config=config,
       generation=generation_config, engine=engine_config, syntax=syntax,
       tool_names=names if calls else [], dtype=next(iter(dtypes), model_config.dtype),
-      checkpoint_hashes={arm.checkpoint: hash_of_model(in_memory.get(arm.checkpoint,
-                                                                     arm.checkpoint))
+      checkpoint_hashes={arm.checkpoint: model_fingerprint(in_memory.get(arm.checkpoint,
+                                                                         arm.checkpoint))
                          for arm in arms},
       tool_versions={name: toolbox.version(name) for name in names} if calls else {},
       limits={'time_limit_s': executor_config.time_limit_s,

@@ -15,7 +15,7 @@ import transformers
 from tokenizers.pre_tokenizers import ByteLevel
 
 from toolformer_jax.checkpoints.gguf import load_gguf
-from toolformer_jax.data.content_hash import identity
+from toolformer_jax.data.content_hash import content_fingerprint
 from toolformer_jax.errors import UserError
 from toolformer_jax.inference.scoring import ScoreRequest, score
 from toolformer_jax.sharding import make_mesh
@@ -174,12 +174,12 @@ def test_a_split_model_is_read_whole(tmp_path):
   assert len(parts) == 3
   ids = [257, *np.random.default_rng(1).integers(0, 256, 60).tolist()]
   np.testing.assert_array_equal(our_logprobs(ours(parts[0]), ids), our_logprobs(ours(whole), ids))
-  before = identity(str(parts[0]))
+  before = content_fingerprint(str(parts[0]))
   with pytest.raises(UserError, match='give the first part, s-00001-of-00003.gguf'):
     ours(parts[2])
   content = parts[2].read_bytes()
   parts[2].write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-  assert identity(str(parts[0])) != before  # all parts are the model
+  assert content_fingerprint(str(parts[0])) != before  # all parts are the model
   parts[2].unlink()
   with pytest.raises(UserError, match='s-00003-of-00003.gguf is not in the same directory'):
     ours(parts[0])

@@ -17,7 +17,7 @@ from jax.experimental import topologies
 
 from toolformer_jax import sharding
 from toolformer_jax.checkpoints.orbax import load_orbax_model, save_model
-from toolformer_jax.data.content_hash import identity
+from toolformer_jax.data.content_hash import content_fingerprint
 from toolformer_jax.training.config import FinetuneConfig
 from toolformer_jax.training.examples import plain_example
 from toolformer_jax.training.finetune import finetune_examples
@@ -48,7 +48,7 @@ def _train_here(checkpoint, shape, folder):
   trained = finetune_examples(
       model=model, examples=[plain_example(text, model.tokenizer) for text in TEXTS],
       config=settings, output_dir=folder,
-      depends_on={'checkpoint': identity(str(checkpoint))})
+      depends_on={'checkpoint': content_fingerprint(str(checkpoint))})
   assert trained is not None
   return _losses(folder)
 

@@ -33,7 +33,7 @@ def as_documents(texts: AnyTexts) -> Iterator[Document]:
                       'Document')
 
 
-def hash_of_documents(documents: Iterable[Document]) -> str:
+def documents_fingerprint(documents: Iterable[Document]) -> str:
   """Returns a hash of the content and the order of `documents`, in hexadecimal."""
   return stable_hash(*(repr(dataclasses.astuple(document)) for document in documents)).hex()
 

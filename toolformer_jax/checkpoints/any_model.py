@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from toolformer_jax.checkpoints.loading import ModelConfig, load_model
-from toolformer_jax.data.content_hash import identity
+from toolformer_jax.data.content_hash import content_fingerprint
 from toolformer_jax.models.language_model import LanguageModel
 
 AnyModel = str | os.PathLike[str] | LanguageModel
@@ -22,16 +22,16 @@ def as_model(model: AnyModel, config: ModelConfig = ModelConfig()) -> LanguageMo
   return model if isinstance(model, LanguageModel) else load_model(model, config=config)
 
 
-def hash_of_model(model: AnyModel) -> str:
+def model_fingerprint(model: AnyModel) -> str:
   """Returns a hash of a model: of the files of its checkpoint, or of its weights if it has none.
 
   Raises:
     UserError: there is no such checkpoint.
   """
   if not isinstance(model, LanguageModel):
-    return identity(str(model))
+    return content_fingerprint(str(model))
   if model.source:
-    return identity(model.source)
+    return content_fingerprint(model.source)
   digest = hashlib.sha256(repr(model.config).encode())
   for array in jax.tree.leaves(model.variables):
     digest.update(np.asarray(array).tobytes())

@@ -28,7 +28,7 @@ def gguf_parts(path: pathlib.Path) -> list[pathlib.Path]:
           for part in range(1, int(match[2]) + 1)] if match else []
 
 
-def identity(name: str | os.PathLike[str]) -> str:
+def content_fingerprint(name: str | os.PathLike[str]) -> str:
   """Returns a hash of the content of a file, a folder, a dataset, or what `fetch` knows as `name`.
 
   Two models or corpora have the same hash if and only if their content is the same, wherever they
@@ -43,16 +43,16 @@ def identity(name: str | os.PathLike[str]) -> str:
   if name.startswith(PREFIXES):
     if found := local_folder(name):
       folder, split = found
-      return stable_hash(_content(folder), split).hex()
+      return stable_hash(_path_sha256(folder), split).hex()
     return hashlib.sha256(name.encode()).hexdigest()
   path, asset = pathlib.Path(name), CATALOGUE.get(name)
   # As the readers do: a model's name takes precedence over a file, a file over a corpus's name.
   if asset and (asset.kind == 'model' or not path.is_file()):
     return asset.sha256
-  return _content(path / 'model' if (path / 'model').is_dir() else path)
+  return _path_sha256(path / 'model' if (path / 'model').is_dir() else path)
 
 
-def _content(path: pathlib.Path) -> str:
+def _path_sha256(path: pathlib.Path) -> str:
   """Returns the sha256 of a file, or one of the names and contents of all files of a folder."""
   try:
     if parts := gguf_parts(path):

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from toolformer_jax.data import hub_datasets
 from toolformer_jax.data.catalogue import corpus_names, find_corpus
-from toolformer_jax.data.content_hash import identity, stable_hash
+from toolformer_jax.data.content_hash import content_fingerprint, stable_hash
 from toolformer_jax.data.dates import document_date, document_url
 from toolformer_jax.data.jsonl import read_objects
 from toolformer_jax.data.mediawiki import is_dump, read_pages
@@ -87,7 +87,7 @@ def corpus_hash(corpus: str, config: CorpusConfig = CorpusConfig()) -> str:
   Raises:
     UserError: there is no such corpus, or it cannot be read.
   """
-  content = identity(corpus)
+  content = content_fingerprint(corpus)
   return content if config == CorpusConfig() else stable_hash(content, config).hex()
 
 

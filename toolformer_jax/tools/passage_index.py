@@ -259,7 +259,7 @@ def _build(corpus: pathlib.Path, settings: SearchConfig,
   return PassageIndex.load(directory)
 
 
-def corpus_hash(config: SearchConfig) -> str:
+def search_corpus_sha256(config: SearchConfig) -> str:
   """Returns the sha256 of the file that is searched.
 
   Raises:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from toolformer_jax.checkpoints.loading import load_model
-from toolformer_jax.data.content_hash import identity, stable_hash
+from toolformer_jax.data.content_hash import content_fingerprint, stable_hash
 from toolformer_jax.errors import UserError, unknown
 from toolformer_jax.runtime.validation import check
 from toolformer_jax.tools.apertium import Apertium
@@ -26,7 +26,7 @@ from toolformer_jax.tools.function import FunctionTool, tool
 from toolformer_jax.tools.language import identify_language
 from toolformer_jax.tools.mt import MachineTranslation
 from toolformer_jax.tools.nllb import Nllb
-from toolformer_jax.tools.passage_index import SearchConfig, corpus_hash, passage_index
+from toolformer_jax.tools.passage_index import SearchConfig, passage_index, search_corpus_sha256
 from toolformer_jax.tools.qa import QuestionAnswering
 from toolformer_jax.tools.wikisearch import WikiSearch
 
@@ -159,18 +159,18 @@ class Toolbox:
     """
     if name == 'QA':
       search = self._search_version() if self.qa.passages else ''
-      made_of = identity(self.qa.checkpoint), self.qa, search
+      made_of = content_fingerprint(self.qa.checkpoint), self.qa, search
     elif name == 'WikiSearch':
       made_of = (self._search_version(),)
     elif name == 'MT':
       apertium = self.mt.translator == 'apertium'
-      made_of = self.mt, Apertium().version if apertium else identity(self.mt.checkpoint)
+      made_of = self.mt, Apertium().version if apertium else content_fingerprint(self.mt.checkpoint)
     else:
       return self.build([name])[0].version
     return stable_hash(name, *map(str, made_of)).hex()[:16]
 
   def _search_version(self) -> str:
-    return f'{corpus_hash(self.search)} {self.search}'
+    return f'{search_corpus_sha256(self.search)} {self.search}'
 
   def build(self, names: Iterable[str]) -> list[Tool]:
     """Returns the tools `names` (in any case): those of the paper, and those of the user.
@@ -199,17 +199,17 @@ class Toolbox:
   def _question_answering(self) -> QuestionAnswering:
     index = passage_index(self.search) if self.qa.passages else None
     complete = completer(_reader(self.qa.checkpoint), self.qa.max_tokens)
-    version = f'{identity(self.qa.checkpoint)[:12]}-{self.qa.max_tokens}'
+    version = f'{content_fingerprint(self.qa.checkpoint)[:12]}-{self.qa.max_tokens}'
     return QuestionAnswering(complete, version, index, self.qa.passages)
 
   def _translation(self) -> MachineTranslation:
     if self.mt.translator == 'apertium':
       translator = Apertium()
     elif self.mt.translator == 'nllb':
-      translator = Nllb(self.mt.checkpoint, identity(self.mt.checkpoint)[:12])
+      translator = Nllb(self.mt.checkpoint, content_fingerprint(self.mt.checkpoint)[:12])
     else:
       complete = completer(_reader(self.mt.checkpoint), max_tokens=64)
-      translator = FewShotTranslator(complete, identity(self.mt.checkpoint)[:12])
+      translator = FewShotTranslator(complete, content_fingerprint(self.mt.checkpoint)[:12])
     return MachineTranslation(translator, identify_language, self.mt.least_confidence)
 
 
