@@ -48,7 +48,7 @@ def check(args: argparse.Namespace, *bindings: str) -> None:
   """
   for binding in ('', *bindings):
     config = options.configuration(args, *filter(None, [binding]))
-    config.toolbox.spelled(args.tools)
+    config.toolbox.canonical_names(args.tools)
   args.tasks = [task.name for task in find_tasks(args.tasks)]
   if not pathlib.Path(args.data_dir).is_dir():
     raise UserError(f'--data_dir: there is no folder {args.data_dir}')

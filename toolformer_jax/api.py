@@ -293,7 +293,8 @@ def evaluation_plan(
     raise UserError(f'the models of the arms compute in different dtypes, {", ".join(dtypes)}; '
                     'load all of them with the same ModelConfig.dtype')
   calls = any(arm.calls for arm in arms)
-  names = toolbox.spelled(_as_list(tools)) if tools else toolbox.available() if calls else []
+  names = (toolbox.canonical_names(_as_list(tools)) if tools
+           else toolbox.available() if calls else [])
   return EvaluationPlan(
       tasks=chosen, arms=arms, data_dir=str(data_dir), limit=limit, config=config,
       generation=generation_config, engine=engine_config, syntax=syntax,

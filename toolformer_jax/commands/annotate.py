@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
     # A broken line must be found before the folder is created: a corrected corpus is another one,
     # which the folder would refuse.
     collections.deque(itertools.islice(read(), _checked(args.corpus)), maxlen=0)
-  names = config.toolbox.spelled(args.tools)
+  names = config.toolbox.canonical_names(args.tools)
   with options.call_store(args) as store:
     result = api.annotate(
         args.checkpoint, read, tools=names, output_dir=args.output_dir,

@@ -126,7 +126,7 @@ class Toolbox:
     spelled = (*PAPER_TOOLS, *self.custom.functions, *self.custom.mcp)
     return {name.lower(): name for name in spelled}
 
-  def spelled(self, names: Iterable[str]) -> list[str]:
+  def canonical_names(self, names: Iterable[str]) -> list[str]:
     """Returns the names in calls of the tools `names` (in any case), without duplicates.
 
     Raises:
@@ -181,7 +181,7 @@ class Toolbox:
     Raises:
       UserError: a name is unknown, `names` is empty, or a tool cannot be built.
     """
-    return [self._build(name) for name in self.spelled(names)]
+    return [self._build(name) for name in self.canonical_names(names)]
 
   def _build(self, name: str) -> Tool:
     if name in self.custom.functions:
@@ -225,7 +225,7 @@ def build_tools(tools: Sequence[AnyTool], toolbox: Toolbox, call_store: CallStor
   tools = [one if isinstance(one, str) or hasattr(one, 'version') else tool(one) for one in tools]
   if call_store and call_store.replay:
     names = [name for one in tools for name in (
-        toolbox.spelled([one]) if isinstance(one, str) else [one.name])]
+        toolbox.canonical_names([one]) if isinstance(one, str) else [one.name])]
     return [call_store.replayed_tool(name) for name in dict.fromkeys(names)]
   built = []
   for one in tools:
