@@ -198,7 +198,7 @@ class Toolbox:
 
   def _question_answering(self) -> QuestionAnswering:
     index = passage_index(self.search) if self.qa.passages else None
-    complete = completer(_reader(self.qa.checkpoint), self.qa.max_tokens)
+    complete = completer(_load_for_inference(self.qa.checkpoint), self.qa.max_tokens)
     version = f'{content_fingerprint(self.qa.checkpoint)[:12]}-{self.qa.max_tokens}'
     return QuestionAnswering(complete, version, index, self.qa.passages)
 
@@ -208,7 +208,7 @@ class Toolbox:
     elif self.mt.translator == 'nllb':
       translator = Nllb(self.mt.checkpoint, content_fingerprint(self.mt.checkpoint)[:12])
     else:
-      complete = completer(_reader(self.mt.checkpoint), max_tokens=64)
+      complete = completer(_load_for_inference(self.mt.checkpoint), max_tokens=64)
       translator = FewShotTranslator(complete, content_fingerprint(self.mt.checkpoint)[:12])
     return MachineTranslation(translator, identify_language, self.mt.least_confidence)
 
@@ -288,5 +288,5 @@ def completer(model: 'LanguageModel', max_tokens: int) -> Complete:
   return complete
 
 
-def _reader(checkpoint: str) -> 'LanguageModel':
+def _load_for_inference(checkpoint: str) -> 'LanguageModel':
   return load_model(checkpoint).for_inference()
