@@ -11,14 +11,13 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from toolformer_jax.annotation import token_losses as losses
 from toolformer_jax.annotation.annotate import annotate as run_annotation
 from toolformer_jax.annotation.config import STAGES, AnnotationConfig, ToolConfig, known_stages
 from toolformer_jax.annotation.documents import AnyTexts, as_documents, documents_fingerprint
 from toolformer_jax.annotation.pipeline import AnnotationPipeline
 from toolformer_jax.annotation.prompts import Prompt
 from toolformer_jax.annotation.result import AnnotationResult
-from toolformer_jax.annotation.token_losses import TokenLosses
-from toolformer_jax.annotation.token_losses import token_losses as losses_of
 from toolformer_jax.annotation.tool_plan import tool_plans
 from toolformer_jax.calls import DEFAULT_SYNTAX, CallSyntax
 from toolformer_jax.checkpoints import huggingface, peft
@@ -130,7 +129,7 @@ def score(model: AnyModel, texts: str | Sequence[str], *, scoring_tokens: int = 
 
 
 def token_losses(model: AnyModel, text: str, *, call: str = '', position: int | None = None,
-                 syntax: CallSyntax = DEFAULT_SYNTAX) -> TokenLosses:
+                 syntax: CallSyntax = DEFAULT_SYNTAX) -> losses.TokenLosses:
   """Returns the loss of each token of a text, with and without a call (paper, section 2).
 
   Args:
@@ -143,7 +142,7 @@ def token_losses(model: AnyModel, text: str, *, call: str = '', position: int | 
   Raises:
     UserError: there is no call, it is malformed, or there is no token at `position`.
   """
-  return losses_of(as_model(model), text, call=call, position=position, syntax=syntax)
+  return losses.token_losses(as_model(model), text, call=call, position=position, syntax=syntax)
 
 
 def generate(
