@@ -176,6 +176,32 @@ def test_losses_need_a_position_for_every_token(model, make_model):
     tf_jax.token_losses(small, text, call=call, position=3)
 
 
+def test_a_prompt_leaves_room_for_its_start_token(make_model):
+  model = make_model(max_positions=16)
+  room = 16 - 1 - len(model.tokenizer.encode('abc'))
+  def generate(tokens):
+    return tf_jax.generate(model, ['abc'], names=['mine.txt:1'],
+                           config=tf_jax.GenerationConfig(max_tokens=tokens))
+  assert generate(room)
+  with pytest.raises(UserError, match='mine.txt:1 has 4 tokens, too many for'):
+    generate(room + 1)
+  with pytest.raises(UserError, match='prompt 0 is blank'):
+    tf_jax.generate(model, [' '])
+  with pytest.raises(UserError, match='mine.txt:1 has 20 tokens, and the model has only 16 pos'):
+    tf_jax.score(model, 'a' * 20, names=['mine.txt:1'])
+
+
+def test_extra_files_of_finetune_stay_those_of_its_configuration(model, annotated, tmp_path):
+  def finetune(text, **settings):
+    config = tf_jax.FinetuneConfig(steps=1, batch_rows=1, row_tokens=64, lora_rank=2, **settings)
+    tf_jax.finetune(model, annotated, config=config, output_dir=tmp_path,
+                    extra_files={'config.gin': text})
+  finetune('mine')
+  with pytest.raises(UserError, match='made with another configuration'):
+    finetune('yours', learning_rate=0.1)
+  assert (tmp_path / 'config.gin').read_text() == 'mine'
+
+
 def test_a_temporary_folder_lives_as_long_as_what_is_read_from_it(model):
   result = annotate(model, TEXTS, stages=())
   path, documents = result.run.path, result.documents

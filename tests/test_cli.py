@@ -290,7 +290,7 @@ def test_score_gives_each_token_after_the_first_its_log_probability(run, workpla
   ('', 'in.jsonl has no text'),
   ('{"text": "a"}\n{"id": 3}\n', 'in.jsonl:2: the field `text`, a string, is missing'),
   ('{"text": "a"}\n{"text":\n', 'in.jsonl:2: not JSON'),
-  (json.dumps({'text': 'a' * 9000}), 'in.jsonl:1: the text has 9000 tokens, and the model only'),
+  (json.dumps({'text': 'a' * 9000}), 'in.jsonl:1 has 9000 tokens, and the model has only'),
 ])
 def test_score_refuses_bad_input_and_keeps_earlier_results(
     fails, workplace, checkpoint, content, message):
@@ -327,8 +327,8 @@ def test_generate_continues_every_text_of_a_file_as_if_it_were_alone(generate, c
 
 
 @pytest.mark.parametrize('argv, message', [
-  (['--prompt', ' '], '--prompt: the text is blank'),
-  (['--prompt', 'a' * 9000], 'the text has 9000 tokens, too many'),
+  (['--prompt', ' '], '--prompt is blank'),
+  (['--prompt', 'a' * 9000], '--prompt has 9001 tokens, too many'),
   (['--input', 'nothing.txt'], 'cannot read nothing.txt'),
   (['--prompt', 'a', '--tools', ' ,'], 'no tool is named'),
   (['--prompt', 'a', '--checkpoint', 'smollm3'], "unknown model 'smollm3': did you mean smollm2"),

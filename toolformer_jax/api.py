@@ -109,14 +109,15 @@ def annotate(
       depends_on=depends_on, stages=stages, shard=shard, extra_files=extra_files)
 
 
-def score(model: AnyModel, texts: str | Sequence[str], *, scoring_tokens: int = 1024
-          ) -> list[dict[str, Any]]:
+def score(model: AnyModel, texts: str | Sequence[str], *, scoring_tokens: int = 1024,
+          names: Sequence[str] | None = None) -> list[dict[str, Any]]:
   """Returns the log-probability of every token of every text, given the tokens before it.
 
   Args:
     model: the model.
     texts: a text or several.
     scoring_tokens: largest number of tokens in a batch.
+    names: how errors refer to each text; by default 'text 0', ...
 
   Returns:
     for each text {'token_ids': [...], 'logprobs': [...]}, with natural logarithms. The first token
@@ -125,7 +126,8 @@ def score(model: AnyModel, texts: str | Sequence[str], *, scoring_tokens: int = 
   Raises:
     UserError: a text is longer than the model allows.
   """
-  return scoring.score_texts(as_model(model), _as_list(texts), scoring_tokens=scoring_tokens)
+  return scoring.score_texts(as_model(model), _as_list(texts), scoring_tokens=scoring_tokens,
+                             names=names)
 
 
 def token_losses(model: AnyModel, text: str, *, call: str = '', position: int | None = None,
@@ -151,7 +153,7 @@ def generate(
     contexts: Sequence[Context] | None = None, seeds: Sequence[int] | None = None,
     executor_config: ExecutorConfig = ExecutorConfig(), toolbox: Toolbox = Toolbox(),
     syntax: CallSyntax = DEFAULT_SYNTAX, call_store: CallStore | None = None,
-    on_text: Callable[[int, str], None] | None = None,
+    on_text: Callable[[int, str], None] | None = None, names: Sequence[str] | None = None,
 ) -> GeneratedText | list[GeneratedText]:
   """Continues texts, with calls to tools.
 
@@ -165,6 +167,7 @@ def generate(
     seeds: seed of each text; by default `config.seed`, `config.seed + 1`, ...
     executor_config, toolbox, syntax, call_store: as in `annotate`.
     on_text: called with the index of a prompt and the next piece of its continuation.
+    names: how errors refer to each prompt; by default 'prompt 0', ...
 
   Returns:
     the continuation of the text, or a list of them.
@@ -173,7 +176,9 @@ def generate(
     UserError: a prompt is blank or too long, or a tool cannot be built.
   """
   model = as_model(model)
-  ids = [_prompt_ids(model, text, number, config) for number, text in enumerate(_as_list(prompts))]
+  texts = _as_list(prompts)
+  names = names or [f'prompt {i}' for i in range(len(texts))]
+  ids = [_prompt_ids(model, *named, config) for named in zip(names, texts, strict=True)]
   with contextlib.ExitStack() as stack:
     executor = None
     if tools:
@@ -192,7 +197,7 @@ def finetune(
     dev: AnnotationResult | Source | Iterable[Source | Text | Document] | None = None,
     config: FinetuneConfig = FinetuneConfig(), mixture: MixtureConfig = MixtureConfig(),
     without_calls: bool = False, syntax: CallSyntax = DEFAULT_SYNTAX,
-    depends_on: Mapping[str, str] | None = None,
+    depends_on: Mapping[str, str] | None = None, extra_files: Mapping[str, str] | None = None,
 ) -> FinetuneResult:
   """Trains a model on texts with calls (paper, section 2, last step).
 
@@ -209,6 +214,7 @@ def finetune(
     syntax: how calls are written in texts.
     depends_on: hashes, by name, of anything else that the result depends on; 'checkpoint' is added
       if absent.
+    extra_files: texts that are written to `output_dir` before the work, by file name.
 
   Raises:
     UserError: there is no text to train on, the folder holds a run with another configuration, or
@@ -224,7 +230,7 @@ def finetune(
     result = finetune_on_texts(
         model, as_texts(data), dev=None if dev is None else as_texts(dev), config=config,
         mixture=mixture, without_calls=without_calls, syntax=syntax, output_dir=path,
-        depends_on=depends_on)
+        depends_on=depends_on, extra_files=extra_files)
   return result if output_dir is not None else dataclasses.replace(result, output_dir=None)
 
 
@@ -237,6 +243,7 @@ def evaluate(
     engine_config: EngineConfig = EngineConfig(), model_config: ModelConfig = ModelConfig(),
     executor_config: ExecutorConfig = ExecutorConfig(), toolbox: Toolbox = Toolbox(),
     syntax: CallSyntax = DEFAULT_SYNTAX, call_store: CallStore | None = None,
+    extra_files: Mapping[str, str] | None = None,
 ) -> EvaluationResult:
   """Evaluates models on benchmarks, with and without tools (paper, section 4.2).
 
@@ -253,7 +260,7 @@ def evaluate(
     config: how questions are asked and answers are judged.
     generation_config, engine_config: how answers are generated.
     model_config: how models that are given by name are loaded.
-    executor_config, toolbox, syntax, call_store: as in `annotate`.
+    executor_config, toolbox, syntax, call_store, extra_files: as in `annotate`.
 
   Raises:
     UserError: an argument is invalid, or a model or a tool cannot be loaded.
@@ -272,7 +279,7 @@ def evaluate(
     with Executor(built, executor_config, syntax=syntax, store=call_store) as executor:
       yield executor
   return runner.evaluate(plan, load_model=load, open_executor=open_executor,
-                         output_dir=_as_path(output_dir))
+                         output_dir=_as_path(output_dir), extra_files=extra_files)
 
 
 def evaluation_plan(
@@ -356,14 +363,14 @@ def as_texts(data: AnnotationResult | Source | Iterable[Source | Text | Document
   return texts
 
 
-def _prompt_ids(model: LanguageModel, text: str, number: int, config: GenerationConfig
-                ) -> list[int]:
+def _prompt_ids(model: LanguageModel, name: str, text: str, config: GenerationConfig) -> list[int]:
   ids, positions = model.tokenizer.encode(text), model.config.max_positions
   if not text.strip():
-    raise UserError(f'prompt {number} is blank')
-  if len(ids) + config.max_tokens > positions:
-    raise UserError(f'prompt {number} has {len(ids)} tokens, too many for {config.max_tokens} more '
-                    f'in the {positions} positions of the model; shorten it')
+    raise UserError(f'{name} is blank')
+  size = len(ids) + (model.tokenizer.start_id is not None)
+  if size + config.max_tokens > positions:
+    raise UserError(f'{name} has {size} tokens, too many for {config.max_tokens} more in the '
+                    f'{positions} positions of the model; shorten it')
   return ids
 
 

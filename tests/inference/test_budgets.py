@@ -111,7 +111,7 @@ def test_memory_names_the_rows_that_are_sampled(make_model):
   endless = branch_sampling.BranchConfig(
       opening=(7,), first_allowed_V=np.ones(model.config.vocab_size, bool), max_tokens=10**13,
       temperature=0.0, top_p=1.0, is_finished=bool)
-  with pytest.raises(UserError, match='out of memory on the device; lower AnnotationConfig.samp'):
+  with pytest.raises(UserError, match='out of memory on the device; lower sampling_rows'):
     branch_sampling.sample_branches(model, computed, [branch_sampling.Branch(0, 1, 0)], endless)
 
 
@@ -126,14 +126,14 @@ def test_memory_names_the_slots_of_generation(make_model):
 def test_memory_names_the_tokens_that_are_scored(make_model):
   size = 2**22  # its attention would take 2**44 numbers
   request = ScoreRequest((), (1,) * size, (size - 1,))
-  with pytest.raises(UserError, match='lower AnnotationConfig.scoring_tokens, or'):
+  with pytest.raises(UserError, match='lower scoring_tokens, or'):
     score(make_model(layers=1), [request])
 
 
 def test_memory_names_the_length_of_documents(make_model):
   model = make_model(layers=1)
   prompt = shared_prefix.prefill_prompt(model, [1, 2])
-  with pytest.raises(UserError, match='lower AnnotationConfig.max_text_tokens'):
+  with pytest.raises(UserError, match=r'shorten the documents \(max_text_tokens\)'):
     shared_prefix.prefill_documents(model, prompt, [[1] * 2**22], 5, [range(1, 2)])
 
 

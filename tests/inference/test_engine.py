@@ -363,7 +363,7 @@ def test_seeds_and_contexts_are_checked(taught, options, error):
 
 
 def test_a_prompt_that_is_too_long_is_refused(make_model):
-  with pytest.raises(UserError, match='has 129 tokens, and the model only 128 positions'):
+  with pytest.raises(UserError, match='has 129 tokens, more than the 128 that the model'):
     Engine(make_model()).add_request([5] * 128)
 
 

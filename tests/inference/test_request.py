@@ -28,10 +28,10 @@ OPENINGS = st.one_of(
     st.sampled_from([' [Up ab', ' [Down(a) ->', ' [Up(a)]', ' [Up(a\n', ' [' + 'x' * 40]))
 
 
-def begin(tokenizer, names=(), max_positions=100_000, **changes):
+def begin(tokenizer, names=(), max_model_len=100_000, **changes):
   params = GenerationConfig(**{'max_tokens': 1000, 'max_call_tokens': 20, **changes})
   api_id = tokenizer.single_id(DEFAULT_SYNTAX.start)
-  context = DecodingContext(tokenizer, DEFAULT_SYNTAX, frozenset(names), api_id, max_positions)
+  context = DecodingContext(tokenizer, DEFAULT_SYNTAX, frozenset(names), api_id, max_model_len)
   return GenerationRequest(context, 0, PROMPT, params)
 
 
@@ -185,7 +185,7 @@ def test_no_more_tokens_than_wanted(tokenizer, wanted, chunks):
 
 @pytest.mark.parametrize(('changes', 'reason'), [
     ({}, 'stop'), ({'stop': ('c',)}, 'stop'), ({'max_tokens': 2}, 'length'),
-    ({'max_words': 1}, 'stop'), ({'max_positions': len(PROMPT) + 2}, 'length')])
+    ({'max_words': 1}, 'stop'), ({'max_model_len': len(PROMPT) + 2}, 'length')])
 def test_a_text_tells_why_it_ended(tokenizer, changes, reason):
   text = begin(tokenizer, **changes)
   assert text.finish_reason is None
@@ -321,7 +321,7 @@ def test_an_end_inside_of_a_call_takes_the_call_back(tokenizer):
 
 @pytest.mark.parametrize('room', [1, 4, 11, 12, 30])
 def test_a_text_ends_where_the_model_has_no_positions_left(tokenizer, room):
-  text = begin(tokenizer, ['Up'], max_positions=len(PROMPT) + room)
+  text = begin(tokenizer, ['Up'], max_model_len=len(PROMPT) + room)
   call = text.append_tokens(tokenizer.encode(' [Up(a) ->'))
   if call:
     text.finish_call(call, 'A', None)

@@ -76,7 +76,7 @@ def test_a_hung_call_is_abandoned_and_its_worker_replaced():
     assert [outcome.result for outcome in outcomes] == [None, 'a', None, 'b']
     assert outcomes[0].failure == 'Hang: time limit: no result within 0.1 seconds'
     assert all(0.1 <= outcome.seconds < WAIT_S / 2 for outcome in outcomes[::2])
-    assert (counts.calls, counts.timeouts) == (2, 2)
+    assert (counts.calls, counts.failures['time limit']) == (2, 2)
     # The late threads are gone, and one worker goes on.
     assert executor.run([Request('Echo', 'c')])[0].result == 'c'
 
@@ -280,7 +280,7 @@ def test_a_batch_has_the_time_of_its_calls_and_fails_as_a_whole():
   with Executor([Slow()], ExecutorConfig(time_limit_s=0.15, workers=2)) as executor:
     outcomes = executor.run([Request('Double', text) for text in 'abcde'])
   assert [outcome.result for outcome in outcomes] == ['a', 'b', 'c', None, None]
-  assert executor.counts['Double'].timeouts == 2
+  assert executor.counts['Double'].failures['time limit'] == 2
 
 
 def test_a_batch_of_the_wrong_length_is_a_failure_of_all():

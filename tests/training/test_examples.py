@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from toolformer_jax.calls import DEFAULT_SYNTAX, Call, insert_calls
 from toolformer_jax.data.records import AnnotatedDocument, Document, ScoredCall
 from toolformer_jax.errors import UserError
-from toolformer_jax.training.examples import annotated_example, plain_example
+from toolformer_jax.training.examples import annotated_example
+
+from .plain import plain_example
 
 words = st.text(st.characters(codec='utf-8', exclude_categories=['Cs']), max_size=30)
 results = st.text('0123456789. abc', max_size=8)

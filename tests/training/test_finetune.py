@@ -16,10 +16,11 @@ from toolformer_jax.models.language_model import abstract_variables
 from toolformer_jax.training import trainer
 from toolformer_jax.training.adapters import init_adapters
 from toolformer_jax.training.config import FinetuneConfig
-from toolformer_jax.training.examples import plain_example
 from toolformer_jax.training.finetune import evaluate_loss, finetune_examples
 from toolformer_jax.training.optimizer import make_optimizer
 from toolformer_jax.training.train_step import abstract_train_state
+
+from .plain import plain_example
 
 SETTINGS = FinetuneConfig(steps=6, batch_rows=2, row_tokens=32, learning_rate=1e-2, save_every=2)
 LORA = dataclasses.replace(SETTINGS, lora_rank=4)

@@ -7,9 +7,10 @@ import optax
 import pytest
 
 from toolformer_jax import sharding
-from toolformer_jax.training.examples import plain_example
 from toolformer_jax.training.loss import next_token_loss
 from toolformer_jax.training.packing import Example, PackedRows, pack
+
+from .plain import plain_example
 
 Z_LOSS = 0.1
 TEXTS = ['one two', 'three', 'and a third text']

@@ -19,8 +19,9 @@ from toolformer_jax import sharding
 from toolformer_jax.checkpoints.orbax import load_orbax_model, save_model
 from toolformer_jax.data.content_hash import content_fingerprint
 from toolformer_jax.training.config import FinetuneConfig
-from toolformer_jax.training.examples import plain_example
 from toolformer_jax.training.finetune import finetune_examples
+
+from .plain import plain_example
 
 SETTINGS = FinetuneConfig(steps=20, batch_rows=8, row_tokens=32, learning_rate=1e-3, save_every=1)
 TEXTS = [f'{i} and {i} make {i + i}, and twice that is {4 * i}.' for i in range(40)]

@@ -17,8 +17,9 @@ from toolformer_jax.errors import UserError
 from toolformer_jax.training import trainer
 from toolformer_jax.training.checkpointing import StepCheckpoints
 from toolformer_jax.training.config import FinetuneConfig
-from toolformer_jax.training.examples import plain_example
 from toolformer_jax.training.finetune import evaluate_loss, finetune_examples
+
+from .plain import plain_example
 
 # It learns these texts by heart, and soon knows less of others.
 SETTINGS = FinetuneConfig(steps=24, batch_rows=2, row_tokens=32, learning_rate=2e-2, save_every=4)

@@ -9,7 +9,6 @@ import pytest
 
 from toolformer_jax import sharding
 from toolformer_jax.training.config import FinetuneConfig
-from toolformer_jax.training.examples import plain_example
 from toolformer_jax.training.optimizer import make_optimizer
 from toolformer_jax.training.packing import pack
 from toolformer_jax.training.train_step import (
@@ -17,6 +16,8 @@ from toolformer_jax.training.train_step import (
   init_train_state,
   make_train_step,
 )
+
+from .plain import plain_example
 
 SETTINGS = FinetuneConfig(steps=4, batch_rows=4, row_tokens=32, learning_rate=1e-2)
 

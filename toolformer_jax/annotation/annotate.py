@@ -44,8 +44,7 @@ def annotate(
                               annotation.syntax, output_dir)
     with RunFolder(path, {**annotation.configuration(), **depends_on}, software_versions(),
                    shard) as folder:
-      for name, text in (extra_files or {}).items():
-        folder.write_text(name, text)
+      folder.write_texts(extra_files or {})
       with CompileCounter():
         annotation.run(corpus, folder, stages)
       if result.complete:

@@ -150,7 +150,8 @@ def fold_seed(*parts: int | str) -> int:
   return int.from_bytes(stable_hash(*parts)[:4], 'little')
 
 
-def _unique_candidates(documents, places, found, m: int) -> list[Candidate]:
+def _unique_candidates(documents: Sequence[Document], places: Sequence[tuple[int, int, float]],
+                       found: Sequence[Call | None], m: int) -> list[Candidate]:
   """Returns the different calls at each position, each once."""
   candidates: dict[tuple, Candidate] = {}
   for i, call in enumerate(found):

@@ -7,7 +7,7 @@ from jax.sharding import Mesh
 from toolformer_jax.checkpoints import huggingface
 from toolformer_jax.checkpoints.gguf import GgufFile, load_gguf
 from toolformer_jax.checkpoints.orbax import load_orbax_config, load_orbax_model
-from toolformer_jax.data import catalogue as fetch
+from toolformer_jax.data.catalogue import CATALOGUE, fetch
 from toolformer_jax.errors import UserError, unknown
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.language_model import LanguageModel
@@ -50,13 +50,13 @@ def pretrained_config(name: str) -> DecoderConfig:
 
 def known_models() -> list[str]:
   """Returns the short names of the models that `toolformer fetch` can download."""
-  return [asset.name for asset in fetch.CATALOGUE.values() if asset.kind == 'model']
+  return [asset.name for asset in CATALOGUE.values() if asset.kind == 'model']
 
 
 def _local(name: str) -> pathlib.Path:
   """Returns the GGUF file or the directory of the model `name`, and downloads it if necessary."""
   if name in known_models():
-    return fetch.fetch(name)
+    return fetch(name)
   if name.startswith('hf://'):
     return _from_hub(name)
   path = pathlib.Path(name)

@@ -56,8 +56,8 @@ def run(args: argparse.Namespace) -> None:
   with options.call_store(args) as store:
     result = api.evaluate(
         args.tasks, arms=read_arms(args.arms, args.checkpoint), output_dir=args.output_dir,
-        call_store=store, **evaluation_arguments(args, config))
-  config.save(args.output_dir)
+        call_store=store, extra_files={'config.gin': config.text},
+        **evaluation_arguments(args, config))
   print_result(result.report, end='')
   result.raise_failures()
 

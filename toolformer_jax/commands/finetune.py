@@ -53,9 +53,8 @@ def run(args: argparse.Namespace) -> None:
   model = api.load_model(args.checkpoint, config=config.model, devices=devices)
   result = api.finetune(
       model, texts, dev=dev, output_dir=args.output_dir, config=config.finetune,
-      mixture=config.mixture, without_calls=args.without_calls, syntax=config.syntax)
-  if is_first:
-    config.save(args.output_dir)
+      mixture=config.mixture, without_calls=args.without_calls, syntax=config.syntax,
+      extra_files={'config.gin': config.text})
   if is_first or not result.finished:
     print_result(result.summary())
 

@@ -20,9 +20,6 @@ from toolformer_jax.tools.base import Context
 
 if TYPE_CHECKING:
   from toolformer_jax.inference.request import GeneratedText
-  from toolformer_jax.models.language_model import LanguageModel
-
-_TEXTS_AT_ONCE = 64
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,25 +49,19 @@ def run(args: argparse.Namespace) -> None:
   with options.call_store(args) as store:
     tools = build_tools(args.tools, config.toolbox, store)
     model = api.load_model(args.checkpoint, config=config.model).for_inference()
-    for text in texts:
-      _check(model, text, config.generation.max_tokens)
-    streams = len(texts) == 1 and not args.json
-    if streams:
-      print_result(texts[0].text, end='')
-    for first in range(0, len(texts), _TEXTS_AT_ONCE):
-      some = texts[first:first + _TEXTS_AT_ONCE]
-      try:
-        outputs = api.generate(
-            model, [text.text for text in some], tools=tools, config=config.generation,
-            engine_config=config.engine, executor_config=config.executor, syntax=config.syntax,
-            contexts=[Context(date=text.date or args.date) for text in some],
-            seeds=[config.generation.seed + first + i for i in range(len(some))],
-            call_store=store, on_text=_print_piece if streams else None)
-      finally:
-        if streams:
-          print_result('')  # Ends the line, also before an error message.
-      for text, output in zip(some, () if streams else outputs, strict=not streams):
-        print_result(_shown(text, output, args.json))
+    stream = _Stream(texts[0].text) if len(texts) == 1 and not args.json else None
+    try:
+      outputs = api.generate(
+          model, [text.text for text in texts], tools=tools, config=config.generation,
+          engine_config=config.engine, executor_config=config.executor, syntax=config.syntax,
+          contexts=[Context(date=text.date or args.date) for text in texts], call_store=store,
+          on_text=stream, names=[text.where for text in texts])
+    finally:
+      if stream and stream.begun:
+        print_result('')  # Ends the line, also before an error message.
+  if not (stream and stream.begun):
+    for text, output in zip(texts, outputs, strict=True):
+      print_result(_shown(text, output, args.json))
 
 
 def _texts(args: argparse.Namespace) -> list[InputText]:
@@ -84,19 +75,17 @@ def _texts(args: argparse.Namespace) -> list[InputText]:
   return texts
 
 
-def _check(model: 'LanguageModel', text: InputText, max_tokens: int) -> None:
-  """Raises UserError if the text cannot be continued."""
-  size = len(model.tokenizer.encode(text.text))
-  if not text.text.strip():
-    raise UserError(f'{text.where}: the text is blank')
-  if size + max_tokens > model.config.max_positions:
-    raise UserError(f'{text.where}: the text has {size} tokens, too many for {max_tokens} more '
-                    f'in the {model.config.max_positions} positions of the model; shorten it')
+class _Stream:
+  """Prints a text and the pieces of its continuation; nothing before the first piece."""
 
+  def __init__(self, text: str):
+    """Prints nothing yet of `text`."""
+    self._text, self.begun = text, False
 
-def _print_piece(number: int, piece: str) -> None:
-  """Prints the next piece of the only text."""
-  print_result(piece, end='')
+  def __call__(self, number: int, piece: str) -> None:
+    """Prints the next piece of the only text."""
+    print_result(piece if self.begun else self._text + piece, end='')
+    self.begun = True
 
 
 def _shown(text: InputText, continuation: 'GeneratedText', as_json: bool) -> str:

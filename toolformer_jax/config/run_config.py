@@ -1,6 +1,5 @@
 """The settings of a run, as objects."""
 
-import pathlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -50,7 +49,3 @@ class RunConfig:
   def tool_config(self, tool: str) -> ToolConfig:
     """Returns the settings of the tool called `tool`, in any case."""
     return self.tools[tool.lower()]
-
-  def save(self, directory: pathlib.Path) -> None:
-    """Writes the configuration, defaults included, to `directory`/config.gin."""
-    (directory / 'config.gin').write_text(self.text, 'utf-8')

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import zipfile
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import filelock
 
@@ -104,7 +104,7 @@ class Asset:
   """
 
   name: str
-  kind: str
+  kind: Literal['model', 'corpus']
   source: Source
   file_name: str
   sha256: str

@@ -5,6 +5,7 @@ import gzip
 import lzma
 import pathlib
 import zlib
+from types import ModuleType
 from typing import BinaryIO
 
 from toolformer_jax.errors import UserError
@@ -42,7 +43,7 @@ def _open_zstandard(path: pathlib.Path) -> BinaryIO:
   return zstandard.open(path, 'rb', dctx=zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW))
 
 
-def _zstandard(path: pathlib.Path):
+def _zstandard(path: pathlib.Path) -> ModuleType:
   try:
     import zstandard  # an optional package: nothing else needs it
   except ImportError as error:

@@ -11,7 +11,7 @@ import logging
 import pathlib
 import tempfile
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from toolformer_jax.errors import UserError
@@ -51,7 +51,7 @@ _QUESTIONS_PER_CHUNK, _TEXTS_PER_CHUNK = 256, 16
 def evaluate(
     plan: EvaluationPlan, *, load_model: Callable[[str], LanguageModel],
     open_executor: Callable[[], contextlib.AbstractContextManager[Executor]],
-    output_dir: pathlib.Path | None = None,
+    output_dir: pathlib.Path | None = None, extra_files: Mapping[str, str] | None = None,
 ) -> EvaluationResult:
   """Runs an evaluation.
 
@@ -62,6 +62,7 @@ def evaluate(
     output_dir: for report.md, tables.tex, plots/, summary.json, and the scored predictions in
       predictions/<task>.<arm>.jsonl. Predictions that it holds are not computed again. None: all
       files are deleted at the end.
+    extra_files: texts that are written to `output_dir` before the work, by file name.
 
   Raises:
     UserError: the folder holds predictions of another configuration, or a model or a tool cannot
@@ -72,7 +73,9 @@ def evaluate(
       folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
     else:
       folder = output_dir
-    stack.enter_context(LockedFolder(folder, {'made by': 'evaluate'}, dict(plan.versions)))
+    locked = stack.enter_context(
+        LockedFolder(folder, {'made by': 'evaluate'}, dict(plan.versions)))
+    locked.write_texts(extra_files or {})
     result = _Runner(plan, folder, load_model, open_executor).run()
     _write_report(plan, result, folder)
   return result

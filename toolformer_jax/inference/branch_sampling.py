@@ -81,7 +81,7 @@ def sample_branches(
   Raises:
     UserError: there is not enough memory.
   """
-  with explain_out_of_memory('lower AnnotationConfig.sampling_rows'):
+  with explain_out_of_memory('lower sampling_rows'):
     return _BranchSampler(model, prefilled, branches, config, sampling_rows).run()
 
 

@@ -166,8 +166,8 @@ class Engine:
       add_start_token: whether the start token, if the tokenizer has one, is prepended.
 
     Raises:
-      UserError: the prompt has more tokens than the model has positions, none at all, or an id that
-        the model does not have; or the engine has no such tool.
+      UserError: the prompt has more tokens than `max_model_len` or the model allow, none at all, or
+        an id that the model does not have; or the engine has no such tool.
     """
     request_id, vocab_size = self._num_requests, self._model.config.vocab_size
     for token in prompt_ids:
@@ -178,9 +178,10 @@ class Engine:
     prompt = [*([] if start is None else [start]), *map(int, prompt_ids)]
     if not prompt:
       raise UserError(f'prompt {request_id} has no token, and the tokenizer no start token')
-    if len(prompt) > self._context.max_positions:
-      raise UserError(f'prompt {request_id} has {len(prompt)} tokens, and the model only '
-                      f'{self._context.max_positions} positions; shorten it')
+    if len(prompt) > self._context.max_model_len:
+      raise UserError(f'prompt {request_id} has {len(prompt)} tokens, more than the '
+                      f'{self._context.max_model_len} that the model and '
+                      'EngineConfig.max_model_len allow; shorten it')
     for name in tool_names or ():
       if name not in self._context.tool_names:
         raise unknown('tool', name, self._context.tool_names)
@@ -210,7 +211,7 @@ class Engine:
     if not self._config.few_shapes:
       raise ValueError('only an engine with few shapes can compile all of them')
     warm_up(self._model, self._decoding_model, self._special, self._few_rows(), _NEW_CACHE_SLOTS,
-            self._context.max_positions)
+            self._context.max_model_len)
 
   def has_unfinished_requests(self) -> bool:
     """Returns whether `step` has anything to do."""
@@ -321,7 +322,7 @@ class Engine:
     requests = [row.request if row else None for row in self._rows]
     longest = max(request.num_computed_tokens for request in requests if request)
     # A text ends at its last position: what its row decodes after that needs no slot.
-    cache = prefill.with_room(self._cache, min(longest + STEPS, self._context.max_positions))
+    cache = prefill.with_room(self._cache, min(longest + STEPS, self._context.max_model_len))
     lengths_B = row_values(self._model, requests, lambda request: request.num_computed_tokens)
     model = self._decoding_model
     tokens_BN, self._cache = decode_steps(

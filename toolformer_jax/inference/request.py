@@ -109,14 +109,14 @@ class DecodingContext:
     syntax: how calls are spelled.
     tool_names: tools that may be called.
     api_id: the token that starts a call.
-    max_positions: maximum number of tokens of a text with its prompt; it ends there.
+    max_model_len: maximum number of tokens of a text with its prompt; it ends there.
   """
 
   tokenizer: Tokenizer
   syntax: CallSyntax
   tool_names: frozenset[str]
   api_id: int
-  max_positions: int
+  max_model_len: int
 
 
 class GenerationRequest:
@@ -280,7 +280,7 @@ class GenerationRequest:
 
   def _has_room(self, tokens: int) -> bool:
     """Returns whether the model has a position left after the prompt and `tokens` more."""
-    return len(self.prompt) + tokens < self._context.max_positions
+    return len(self.prompt) + tokens < self._context.max_model_len
 
   def _ends_at_stop_string(self) -> bool:
     """Returns whether the text contains a stop string, and ends it there if so."""

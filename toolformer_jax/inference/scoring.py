@@ -30,7 +30,9 @@ from toolformer_jax.models.decoder import Decoder
 from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.models.ops import target_logits
 from toolformer_jax.runtime.oom import explain_out_of_memory
+from toolformer_jax.runtime.progress import Progress
 
+_TEXTS_PER_REPORT = 64  # texts between two reports of progress
 _ROW_TOKENS = 256  # shortest row; longer sequences get rows of the next power of two
 
 
@@ -79,7 +81,7 @@ def score(model: LanguageModel, requests: Sequence[ScoreRequest], *,
     groups.setdefault((request.prefix_ids, request.token_ids), set()).update(
         request.target_positions)
   sequences = [_sequence(model, *key, sorted(targets)) for key, targets in groups.items()]
-  with explain_out_of_memory('lower AnnotationConfig.scoring_tokens, or shorten the texts'):
+  with explain_out_of_memory('lower scoring_tokens, or shorten the texts'):
     logprobs = _score_sequences(model, sequences, scoring_tokens)
   known = {key: dict(zip(sorted(targets), values, strict=True))
            for (key, targets), values in zip(groups.items(), logprobs, strict=True)}
@@ -201,9 +203,15 @@ def target_logprobs(decoder: Decoder, variables: dict[str, Any], batch: ScoreBat
   return target_logits(logits_BMV, batch.targets_BM) - jax.nn.logsumexp(logits_BMV, -1)
 
 
-def score_texts(model: LanguageModel, texts: Sequence[str], *, scoring_tokens: int = 1024
-                ) -> list[dict[str, Any]]:
+def score_texts(model: LanguageModel, texts: Sequence[str], *, scoring_tokens: int = 1024,
+                names: Sequence[str] | None = None) -> list[dict[str, Any]]:
   """Returns {'token_ids': ..., 'logprobs': ...} of each text; None for a text's first token.
+
+  Args:
+    model: the model.
+    texts: the texts.
+    scoring_tokens: number of tokens of a batch.
+    names: how errors refer to each text; by default 'text 0', ...
 
   Raises:
     UserError: a text is longer than the model allows, or there is not enough memory.
@@ -212,12 +220,18 @@ def score_texts(model: LanguageModel, texts: Sequence[str], *, scoring_tokens: i
   tokenizer.start_id = None  # texts are scored as they are, without a start token
   model = dataclasses.replace(model, tokenizer=tokenizer)
   ids = [tokenizer.encode(text) for text in texts]
-  for number, tokens in enumerate(ids):
+  names = names or [f'text {i}' for i in range(len(texts))]
+  for name, tokens in zip(names, ids, strict=True):
     if len(tokens) > model.config.max_positions:
-      raise UserError(f'text {number} has {len(tokens)} tokens, and the model only '
+      raise UserError(f'{name} has {len(tokens)} tokens, and the model has only '
                       f'{model.config.max_positions} positions; split it')
-  requests = [ScoreRequest((), tuple(tokens), tuple(range(len(tokens)))) for tokens in ids]
+  logprobs = []
+  with Progress('scoring', len(texts), 'texts') as progress:
+    for first in range(0, len(texts), _TEXTS_PER_REPORT):
+      requests = [ScoreRequest((), tuple(tokens), tuple(range(len(tokens))))
+                  for tokens in ids[first:first + _TEXTS_PER_REPORT]]
+      logprobs += score(model, requests, scoring_tokens=scoring_tokens)
+      progress.advance(len(requests))
   return [{'token_ids': tokens,
            'logprobs': [None if math.isnan(value) else value for value in values.tolist()]}
-          for tokens, values in zip(ids, score(model, requests, scoring_tokens=scoring_tokens),
-                                    strict=True)]
+          for tokens, values in zip(ids, logprobs, strict=True)]

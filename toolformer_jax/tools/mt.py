@@ -82,7 +82,8 @@ class MachineTranslation:
       return ToolError('unknown language')
     return ToolError('it is English') if language == 'en' else language
 
-  def _translate(self, texts: Sequence[str], languages: Sequence[str]):
+  def _translate(self, texts: Sequence[str], languages: Sequence[str]
+                 ) -> list[str | Exception]:
     if hasattr(self._translator, 'translate_many'):
       return self._translator.translate_many(texts, languages) if texts else []
     return [self._translate_one(*pair) for pair in zip(texts, languages, strict=True)]

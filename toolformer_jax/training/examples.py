@@ -48,12 +48,6 @@ def annotated_example(record: AnnotatedDocument, tokenizer: Tokenizer,
                     'of another model?') from error
 
 
-def plain_example(text: str, tokenizer: Tokenizer) -> Example:
-  """Returns a text without calls, all of whose tokens count in the loss."""
-  ids = tokenizer.encode(text)
-  return Example(ids, [1.0] * len(ids))
-
-
 def task_example(row: TaskRow, tokenizer: Tokenizer) -> Example:
   """Returns the inputs and targets of a seqio example; only the targets count in the loss.
 

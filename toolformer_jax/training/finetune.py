@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -33,12 +33,12 @@ def finetune(
     model: LanguageModel, texts: Sequence[Text], *, config: FinetuneConfig,
     output_dir: pathlib.Path, depends_on: dict[str, Any], mixture: MixtureConfig = MixtureConfig(),
     dev: Sequence[Text] | None = None, without_calls: bool = False,
-    syntax: CallSyntax = DEFAULT_SYNTAX,
+    syntax: CallSyntax = DEFAULT_SYNTAX, extra_files: Mapping[str, str] | None = None,
 ) -> FinetuneResult:
   """Trains `model` on texts with calls, or continues an earlier run in `output_dir`.
 
   Args:
-    model, config, output_dir, depends_on: see `finetune_examples`.
+    model, config, output_dir, depends_on, extra_files: see `finetune_examples`.
     texts: the training data.
     mixture: which texts an epoch holds, and how many are held out if there is no `dev`.
     dev: the texts that the best checkpoint is chosen by.
@@ -59,7 +59,7 @@ def finetune(
                          without_calls=without_calls)
   trained = finetune_examples(
       model=model, examples=examples(epoch), dev_examples=examples(dev), config=config,
-      output_dir=output_dir, depends_on=depends_on)
+      output_dir=output_dir, depends_on=depends_on, extra_files=extra_files)
   lines = (output_dir / 'metrics.jsonl').read_text('utf-8').splitlines()
   return FinetuneResult(trained, tuple(map(json.loads, lines)), output_dir, len(epoch))
 
@@ -67,6 +67,7 @@ def finetune(
 def finetune_examples(
     *, model: LanguageModel, examples: Sequence[Example], config: FinetuneConfig,
     output_dir: pathlib.Path, depends_on: dict[str, Any], dev_examples: Sequence[Example] = (),
+    extra_files: Mapping[str, str] | None = None,
 ) -> LanguageModel | None:
   """Trains `model` on `examples`, or continues an earlier run in `output_dir`.
 
@@ -85,6 +86,7 @@ def finetune_examples(
       decoder's configuration and a hash of the examples are added to it.
     dev_examples: the result is the checkpoint with the lowest perplexity of these (paper,
       appendix B); without any, the last one.
+    extra_files: texts that are written to `output_dir` before the work, by file name.
 
   Returns:
     the trained model; None if the run was asked to stop before its end.
@@ -102,7 +104,8 @@ def finetune_examples(
   configuration = {**depends_on, **_configuration(config, rows, dev),
                    'decoder': dataclasses.asdict(model.config)}
   process = Shard(jax.process_index(), jax.process_count())
-  with LockedFolder(output_dir, configuration, software_versions(), process):
+  with LockedFolder(output_dir, configuration, software_versions(), process) as folder:
+    folder.write_texts(extra_files or {})
     with StepCheckpoints(output_dir / STEPS, config.keep) as checkpoints:
       trained, has_run = train(model, rows, dev, config, checkpoints, output_dir)
     if trained and (has_run or not (output_dir / MODEL).is_dir()):

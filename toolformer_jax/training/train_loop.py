@@ -79,5 +79,4 @@ def mean_loss(model: LanguageModel, rows: PackedRows, batch_rows: int, loss_toke
   return cross_entropy / weight_sum
 
 
-_loss_sums = functools.partial(jax.jit, static_argnums=0, static_argnames='loss_tokens')(
-    next_token_loss)
+_loss_sums = jax.jit(next_token_loss, static_argnums=0, static_argnames='loss_tokens')

@@ -56,7 +56,7 @@ def _write_gptj(config: DecoderConfig) -> dict[str, Any]:
 
 def _gpt2_weights(c: DecoderConfig) -> list[Weight]:
   D, N, H, F = c.embed_dim, c.heads, c.head_dim, c.mlp_dim
-  block, attention = 'transformer.h.{}', f'{BLOCKS}/attention'
+  block = 'transformer.h.{}'
   fused = []
   for i, name in enumerate(('query', 'key', 'value')):
     place = (BLOCKS, 'attention', name)
@@ -64,7 +64,7 @@ def _gpt2_weights(c: DecoderConfig) -> list[Weight]:
         Weight((*place, 'kernel'), f'{block}.attn.c_attn.weight', (D, 3 * D), (D, 3, N, H),
                (0, 1, 2), (1, i)),
         Weight((*place, 'bias'), f'{block}.attn.c_attn.bias', (3 * D,), (3, N, H), (0, 1), (0, i))]
-  out = (*attention.split('/'), 'out')
+  out = (BLOCKS, 'attention', 'out')
   head = [] if c.tied_head else linear('head', 'lm_head', [D], [c.vocab_size], bias=False)
   return [
       plain('embedding', 'transformer.wte.weight', c.vocab_size, D),
