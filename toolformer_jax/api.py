@@ -257,7 +257,7 @@ def evaluate(
     limit: number of questions of each task; None for all.
     output_dir: folder of the report and the predictions. A later call computes only predictions
       that are not there. None for no files.
-    config: how questions are asked and answers are judged.
+    config: how questions are prompted and answers are matched.
     generation_config, engine_config: how answers are generated.
     model_config: how models that are given by name are loaded.
     executor_config, toolbox, syntax, call_store, extra_files: as in `annotate`.
