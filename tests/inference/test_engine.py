@@ -387,7 +387,7 @@ def test_a_prompt_is_taken_as_it_is_where_it_shall_be(taught):
   usual = engine.add_request(ids, params)
   outputs, _ = finish(engine)
   assert outputs[whole] == outputs[usual]
-  with pytest.raises(ValueError, match='no token'):
+  with pytest.raises(UserError, match='no token'):
     engine.add_request([], add_start_token=False)
 
 

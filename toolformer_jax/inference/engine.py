@@ -177,7 +177,7 @@ class Engine:
     start = self._model.tokenizer.start_id if add_start_token else None
     prompt = [*([] if start is None else [start]), *map(int, prompt_ids)]
     if not prompt:
-      raise UserError(f'prompt {request_id} has no token, and the tokenizer no start token')
+      raise UserError(f'prompt {request_id} has no token to continue from')
     if len(prompt) > self._context.max_model_len:
       raise UserError(f'prompt {request_id} has {len(prompt)} tokens, more than the '
                       f'{self._context.max_model_len} that the model and '
