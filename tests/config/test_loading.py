@@ -94,7 +94,7 @@ def test_later_files_and_then_bindings_override(tmp_path):
     ['tpu.gin', str(own)], ['K = 6', 'calculator/ToolConfig.tau_f = 2.0']
   )
   assert loaded.tool_config('calculator') == ToolConfig(
-      tau_s=0.02, k=6, m=5, tau_f=2.0, prompt=str(CONFIGS / 'prompts/word_problems.txt'))
+      tau_s=0.01, k=6, m=5, tau_f=2.0, prompt=str(CONFIGS / 'prompts/word_problems.txt'))
   assert loaded.finetune.remat and loaded.finetune.steps == 48
 
 

@@ -26,8 +26,9 @@ def requests(model, count):
   for number in range(count):
     size = rng.choice([1, 5, 40, 100, 300])
     prompt = [rng.randrange(256) for _ in range(size)]
+    max_tokens = rng.choice([1, 6, 30, 100])
     yield prompt, GenerationConfig(
-        max_tokens=rng.choice([1, 6, 30, 100]), seed=number, min_tokens=rng.choice([0, 3]),
+        max_tokens=max_tokens, seed=number, min_tokens=min(rng.choice([0, 3]), max_tokens),
         temperature=rng.choice([0.0, 0.8]), top_p=rng.choice([1.0, 0.9]),
         top_k_api=rng.choice([1, 10**6]), max_calls=rng.choice([0, 2]), max_call_tokens=20)
 
