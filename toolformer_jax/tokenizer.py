@@ -234,6 +234,16 @@ class Tokenizer:
     spelled = b''.join(self.token_bytes[i] for i in self.encode(text)[:position])
     return len(spelled.decode('utf-8', errors='ignore'))
 
+  def character_offsets(self, text: str) -> list[int]:
+    """Returns for each token of `text` the number of complete characters before it."""
+    tokens = [self.token_bytes[i] for i in self.encode(text)]
+    spelled = np.frombuffer(b''.join(tokens), np.uint8)
+    if not len(spelled):
+      return [0 for _ in tokens]
+    starts = spelled & 0xC0 != 0x80  # of the bytes, those that begin a character
+    at = np.minimum(np.cumsum([0, *map(len, tokens)])[:-1], len(spelled) - 1)
+    return (np.cumsum(starts)[at] - 1).tolist()
+
   def spells(self, text: str) -> bool:
     """Returns whether `text` is unchanged by encoding and decoding.
 

@@ -1,15 +1,30 @@
 """The heuristics of the paper's appendix A, each with its boundaries."""
 
+import re
 import time
+from collections import Counter
 
 import pytest
 
-from toolformer_jax.annotation.preselect import preselect
+from toolformer_jax.annotation.documents import split_and_filter
+from toolformer_jax.annotation.preselect import preselect, with_heuristic
+from toolformer_jax.calls import DEFAULT_SYNTAX
+from toolformer_jax.checkpoints.gguf import GgufFile
 from toolformer_jax.data.records import Document
 
 
-def selects(tool: str, text: str, seed: int = 0, **fields) -> bool:
-  return preselect(tool, Document('d', text, **fields), seed)
+@pytest.fixture(scope='module')
+def smollm2_tokenizer(smollm2_path):
+  return GgufFile(smollm2_path).tokenizer()
+
+
+def words(text: str) -> list[int]:
+  """A tokenizer of words, and of single Chinese characters."""
+  return [match.start() for match in re.finditer(r'[\u3400-\u9fff]|[^\s\u3400-\u9fff]+', text)]
+
+
+def selects(tool: str, text: str, seed: int = 0, token_offsets=words, **fields) -> bool:
+  return bool(preselect([tool], Document('d', text, **fields), token_offsets, seed)[tool])
 
 
 FILLER = ' word' * 96
@@ -50,12 +65,16 @@ def test_window_holds_all_three():
   assert selects('Calculator', f'5 {near} 6 11 {near} 100')
 
 
+def chosen(document: Document, seed: int) -> bool:
+  return bool(preselect(['Calculator'], document, words, seed)['Calculator'])
+
+
 def test_a_hundredth_of_the_numerous_documents():
   documents = [Document(f'd{n}', 'Rooms 17, 29 and 63.') for n in range(5000)]
-  taken = [d.id for d in documents if preselect('Calculator', d, seed=1)]
+  taken = [d.id for d in documents if chosen(d, seed=1)]
   assert 30 < len(taken) < 70
-  assert taken == [d.id for d in documents if preselect('Calculator', d, seed=1)]
-  assert taken != [d.id for d in documents if preselect('Calculator', d, seed=2)]
+  assert taken == [d.id for d in documents if chosen(d, seed=1)]
+  assert taken != [d.id for d in documents if chosen(d, seed=2)]
 
 
 def test_many_numbers_take_linear_time():
@@ -88,6 +107,57 @@ def test_translation_needs_foreign_text_within_english(text, selected):
   assert selects('MT', text) == selected
 
 
-def test_other_tools_take_all():
-  assert selects('WikiSearch', 'x')
-  assert selects('MyTool', '')
+def test_the_paragraph_that_has_the_foreign_text_is_taken():
+  text = f'{ENGLISH}\n{ENGLISH}{SPANISH}{ENGLISH}\n\n{SPANISH}\n{ENGLISH}'
+  [(start, end)] = preselect(['MT'], Document('d', text), words, 0)['MT']
+  assert text[start:end] == ENGLISH + SPANISH + ENGLISH
+
+
+def test_distances_are_those_of_the_tokenizer(smollm2_tokenizer):
+  offsets = smollm2_tokenizer.character_offsets
+  text = 'Counter-revolutionaries: 5' + ' internationalization' * 30 + ' 6 11'
+  apart = offsets(text).index(text.index('11')) - offsets(text).index(text.index('5'))
+  for more, found in ((99 - apart, True), (100 - apart, False)):
+    between = text.replace(' 6', ' the' * more + ' 6')
+    assert selects('Calculator', between, token_offsets=offsets) == found
+
+
+@pytest.mark.parametrize(('text', 'selected'), [
+    (ENGLISH + SPANISH + ENGLISH, True),
+    (ENGLISH + '高淳县位于南京市最南端，是一个美丽的地方，有很多人住在那里。' + ENGLISH, True),
+    (ENGLISH * 3, False),
+    (SPANISH * 3, False),
+])
+def test_chunks_are_ten_tokens_of_the_model(smollm2_tokenizer, text, selected):
+  assert selects('MT', text, token_offsets=smollm2_tokenizer.character_offsets) == selected
+
+
+def test_offsets_are_the_characters_before_each_token(smollm2_tokenizer):
+  for text in ('', 'a', 'He said: 高淳县 is 🙂 far', ENGLISH + SPANISH):
+    assert smollm2_tokenizer.character_offsets(text) == [
+        smollm2_tokenizer.characters_before(text, i)
+        for i in range(len(smollm2_tokenizer.encode(text)))]
+
+
+def test_whole_documents_are_judged_before_they_are_split(smollm2_tokenizer):
+  """The numbers are far apart for one text of the run, and near enough in the document."""
+  text = 'He had 12 eggs' + ' the' * 30 + '.\nShe had 30' + ' the' * 30 + '.\nThey had 42.'
+  documents = [Document('sum', text), Document('none', text.replace('42', '43'))]
+  found = split_and_filter(
+      documents, Counter(), tokenizer=smollm2_tokenizer, syntax=DEFAULT_SYNTAX,
+      tool_names={'Calculator', 'QA'}, max_tokens=45, heuristics=['Calculator'], seed=0)
+  assert [(document.id, tools) for document, tools in found] == [
+      ('sum-0', {'Calculator'}), ('sum-1', {'Calculator'}), ('none-0', set()), ('none-1', set())]
+
+
+def test_a_paragraph_with_foreign_text_is_taken_in_all_of_its_pieces(smollm2_tokenizer):
+  text = f'{ENGLISH}\n{ENGLISH}{SPANISH}{ENGLISH}'
+  found = list(split_and_filter(
+      [Document('d', text)], Counter(), tokenizer=smollm2_tokenizer, syntax=DEFAULT_SYNTAX,
+      tool_names={'MT'}, max_tokens=24, heuristics=['MT'], seed=0))
+  assert [bool(tools) for _, tools in found] == [False, *[True] * (len(found) - 1)]
+  assert len(found) > 2
+
+
+def test_other_tools_have_no_heuristic():
+  assert with_heuristic(['WikiSearch', 'MT', 'MyTool', 'Calculator']) == ['Calculator', 'MT']

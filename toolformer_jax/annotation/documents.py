@@ -4,6 +4,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 
+from toolformer_jax.annotation.preselect import preselect
 from toolformer_jax.calls import CallSyntax
 from toolformer_jax.data.content_hash import stable_hash
 from toolformer_jax.data.records import Document
@@ -40,9 +41,11 @@ def documents_fingerprint(documents: Iterable[Document]) -> str:
 
 def split_and_filter(
     documents: Iterable[Document], counts: Counter, *, tokenizer: Tokenizer, syntax: CallSyntax,
-    tool_names: Collection[str], max_tokens: int,
-) -> Iterator[Document]:
+    tool_names: Collection[str], max_tokens: int, heuristics: Collection[str], seed: int,
+) -> Iterator[tuple[Document, set[str]]]:
   """Yields documents of at most `max_tokens` tokens, which calls can be inserted into.
+
+  With each come the names of the tools whose heuristic selects it, or a part of it.
 
   Longer documents are split. Documents are dropped that have something that reads as a call
   already, or characters that the tokens of the model do not spell: after annotation, the text could
@@ -55,6 +58,8 @@ def split_and_filter(
     syntax: how calls are written.
     tool_names: the tools whose calls are recognised.
     max_tokens: largest number of tokens of a document.
+    heuristics: the tools for which the heuristics of preselection judge whole documents.
+    seed: of the heuristics.
 
   Raises:
     UserError: two documents have the same id.
@@ -64,7 +69,10 @@ def split_and_filter(
     counts['read'] += 1
     pieces = split_document(document, tokenizer.encode, max_tokens)
     counts['split'] += len(pieces) > 1
+    spans, end = preselect(heuristics, document, tokenizer.character_offsets, seed), 0
     for piece in pieces:
+      start = document.text.index(piece.text, end)  # whitespace alone comes between
+      end = start + len(piece.text)
       if piece.id in ids:
         raise UserError(f'two texts have the id {piece.id!r}, one of them as a piece of a longer '
                         'one; ids must differ')
@@ -75,4 +83,5 @@ def split_and_filter(
         counts['with unknown characters'] += 1
       else:
         counts['documents'] += 1
-        yield piece
+        yield piece, {tool for tool, selected in spans.items()
+                      if any(first < end and start < last for first, last in selected)}

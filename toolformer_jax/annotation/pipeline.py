@@ -23,6 +23,7 @@ from typing import Any
 from toolformer_jax.annotation.config import STAGES, AnnotationConfig
 from toolformer_jax.annotation.documents import split_and_filter
 from toolformer_jax.annotation.merge import documents_over_cap, merge
+from toolformer_jax.annotation.preselect import with_heuristic
 from toolformer_jax.annotation.run_dir import RunFolder
 from toolformer_jax.annotation.run_reader import DOCUMENTS, MERGED, stage_name
 from toolformer_jax.annotation.sample import check_fits
@@ -107,18 +108,20 @@ class AnnotationPipeline:
     """Writes the chunks of documents, unless the folder has them."""
     if folder.is_complete(DOCUMENTS):
       return
-    batch, chunk, counts = [], 0, Counter()
+    names = {plan.tool.name for plan in self.plans}
+    heuristics = with_heuristic(names) if self.config.preselect else []
+    batch, chunk, counts = {}, 0, Counter()
     documents = split_and_filter(
-        corpus(), counts, tokenizer=self.model.tokenizer, syntax=self.syntax,
-        tool_names={plan.tool.name for plan in self.plans}, max_tokens=self.config.max_text_tokens)
-    for document in documents:
-      batch.append(document)
+        corpus(), counts, tokenizer=self.model.tokenizer, syntax=self.syntax, tool_names=names,
+        max_tokens=self.config.max_text_tokens, heuristics=heuristics, seed=self.config.seed)
+    for document, selected_for in documents:
+      batch[document] = selected_for
       if len(batch) == self.config.chunk_documents:
-        folder.write(DOCUMENTS, chunk, batch, counts)
-        batch, chunk = [], chunk + 1
+        folder.write_documents(chunk, batch, counts, heuristics)
+        batch, chunk = {}, chunk + 1
         counts.clear()
     if batch or counts:
-      folder.write(DOCUMENTS, chunk, batch, counts)
+      folder.write_documents(chunk, batch, counts, heuristics)
     elif not chunk:
       raise UserError('there is no document to annotate')
     folder.complete(DOCUMENTS)
@@ -179,7 +182,8 @@ class AnnotationPipeline:
                stack: contextlib.ExitStack) -> StartChunk:
     """Prepares a stage; whatever has to be closed after it is put on `stack`."""
     if stage == 'sample':
-      return sample_stage(plan, model=self.model, config=self.config, syntax=self.syntax)
+      return sample_stage(plan, run=folder, model=self.model, config=self.config,
+                          syntax=self.syntax)
     if stage == 'filter':
       return filter_stage(plan, run=folder, model=self.model, config=self.config,
                           syntax=self.syntax)

@@ -1,81 +1,107 @@
-"""The heuristics that select the documents in which a tool may help (paper, appendix A)."""
+"""The heuristics that select the texts in which a tool may help (paper, appendix A.1).
+
+They judge whole documents, before these are split, and measure distances in tokens of the model.
+"""
 
 import bisect
+import itertools
 import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from toolformer_jax.data.content_hash import stable_hash
 from toolformer_jax.data.numbers import find_numbers, stands_alone
 from toolformer_jax.data.records import Document
 from toolformer_jax.tools.language import identify_language
 
-WINDOW_WORDS = 100
+WINDOW_TOKENS = 100
 # The share that is kept of the documents with three numbers and no other sign of arithmetic.
 KEPT_WITH_NUMBERS = 0.01
-# Size of the pieces whose language is identified, and the least confidence of a foreign one.
-CHUNK_WORDS = 10
+# Size of the chunks whose language is identified, and the least confidence of a foreign one.
+CHUNK_TOKENS = 10
 FOREIGN_CONFIDENCE = 0.8
 _MAX_DIGITS = 15  # longer numbers are identifiers, and have no exact float
 
-_CHUNK_WORD = re.compile(r'[\u3040-\u30ff\u3400-\u9fff]|[^\s\u3040-\u30ff\u3400-\u9fff]+')
+_PARAGRAPH = re.compile(r'[^\n]+')  # the paragraphs of CCNet are lines
 _ANNOUNCED_NUMBER = re.compile(
   r'(?:=|\b(?:equals|equal to|total of|average of)\b)\s*[$£€]?\d', re.IGNORECASE
 )
 
+# From a text to the number of characters before each of its tokens.
+TokenOffsets = Callable[[str], Sequence[int]]
+Spans = list[tuple[int, int]]
 
-def preselect(tool: str, document: Document, seed: int) -> bool:
-  """Tells whether calls to `tool` may help in `document`; true for tools without a heuristic.
+
+def with_heuristic(tools: Iterable[str]) -> list[str]:
+  """Returns those of `tools`, spelled as in calls, that have a heuristic; sorted."""
+  return sorted(tool for tool in tools if tool in _HEURISTICS)
+
+
+def preselect(tools: Iterable[str], document: Document, token_offsets: TokenOffsets, seed: int
+              ) -> dict[str, Spans]:
+  """Returns where in `document` calls may help, for each of `tools`, which have heuristics.
 
   Args:
-    tool: the tool's name, spelled as in calls.
-    document: the text, with its date.
+    tools: names of tools.
+    document: the whole text, with its date.
+    token_offsets: of the model's tokenizer.
     seed: of the choice among documents of which a heuristic keeps a random part.
+
+  Returns:
+    for each tool, the parts of the text that pass its heuristic, as (start, end) in characters.
   """
-  heuristic = _HEURISTICS.get(tool)
-  return heuristic is None or heuristic(document, seed)
+  return {tool: _HEURISTICS[tool](document, token_offsets, seed) for tool in tools}
 
 
-def has_arithmetic(document: Document, seed: int) -> bool:
-  """Tells whether the calculator may help in `document` (paper, appendix A).
+def arithmetic_spans(document: Document, token_offsets: TokenOffsets, seed: int) -> Spans:
+  """Returns the whole of a document in which the calculator may help, or nothing.
 
-  One of these must hold: three numbers are within `WINDOW_WORDS` words, and one of them is the sum,
-  difference, product or quotient of the other two, to two decimals; a number follows `=`, `equals`,
-  `equal to`, `total of` or `average of`; there are three numbers anywhere, and the document is
-  among the `KEPT_WITH_NUMBERS` of such documents that are chosen at random by `seed`.
+  One of these must hold: three numbers are within `WINDOW_TOKENS` tokens, and one of them is the
+  sum, difference, product or quotient of the other two, to two decimals; a number follows `=`,
+  `equals`, `equal to`, `total of` or `average of`; there are three numbers anywhere, and the
+  document is among the `KEPT_WITH_NUMBERS` of such documents that are chosen at random by `seed`.
   """
-  if _ANNOUNCED_NUMBER.search(document.text):
-    return True
-  positions, values = _numbers(document.text)
+  text = document.text
+  if _ANNOUNCED_NUMBER.search(text):
+    return [(0, len(text))]
+  chars, values = _numbers(text)
   if len(values) < 3:
-    return False
-  return _has_result(positions, values) or _uniform(document.id, seed) < KEPT_WITH_NUMBERS
+    return []
+  if _uniform(document.id, seed) >= KEPT_WITH_NUMBERS:
+    offsets = token_offsets(text)
+    if not _has_result([bisect.bisect_right(offsets, char) for char in chars], values):
+      return []
+  return [(0, len(text))]
 
 
-def has_date(document: Document, seed: int) -> bool:
-  """Tells whether the document has a date, which readers of corpora take from its URL."""
-  return document.date is not None
+def dated_spans(document: Document, token_offsets: TokenOffsets, seed: int) -> Spans:
+  """Returns the whole of a document with a date, which readers of corpora take from its URL."""
+  return [(0, len(document.text))] if document.date is not None else []
 
 
-def has_translation(document: Document, seed: int) -> bool:
-  """Tells whether a translator may help in `document` (paper, appendix A).
+def translation_spans(document: Document, token_offsets: TokenOffsets, seed: int) -> Spans:
+  """Returns the paragraphs in which a translator may help.
 
-  A chunk of ten words must be in another language with a confidence above `FOREIGN_CONFIDENCE`, and
-  have chunks in English before and after it. Chunks without letters are ignored. A Chinese or
-  Japanese character counts as a word.
+  A chunk of ten tokens must be in another language with a confidence above `FOREIGN_CONFIDENCE`,
+  and have chunks in English before and after it. Chunks without letters are ignored.
   """
-  words = _CHUNK_WORD.findall(document.text)
-  chunks = (' '.join(words[at:at + CHUNK_WORDS]) for at in range(0, len(words), CHUNK_WORDS))
+  return [match.span() for match in _PARAGRAPH.finditer(document.text)
+          if _has_foreign_chunk(match[0], token_offsets(match[0]))]
+
+
+def _has_foreign_chunk(paragraph: str, offsets: Sequence[int]) -> bool:
+  cuts = [*offsets[::CHUNK_TOKENS], len(paragraph)]
+  chunks = (paragraph[start:end] for start, end in itertools.pairwise(cuts))
   languages = [found for found in map(identify_language, chunks) if found[0]]
   english = [at for at, (language, _) in enumerate(languages) if language == 'en']
   return any(language != 'en' and confidence > FOREIGN_CONFIDENCE
              for language, confidence in languages[english[0]:english[-1]]) if english else False
 
 
-_HEURISTICS: dict[str, Callable[[Document, int], bool]] = {
-  'Calculator': has_arithmetic,
-  'Calendar': has_date,
-  'MT': has_translation,
+_HEURISTICS: dict[str, Callable[[Document, TokenOffsets, int], Spans]] = {
+  'Calculator': arithmetic_spans,
+  'Calendar': dated_spans,
+  'MT': translation_spans,
 }
 
 
@@ -85,28 +111,28 @@ def _uniform(document_id: str, seed: int) -> float:
 
 
 def _numbers(text: str) -> tuple[list[int], list[float]]:
-  """Returns the numbers of `text` in order: the index of the word of each, and its value."""
-  words = [match.start() for match in re.finditer(r'\S+', text)]
-  positions, values = [], []
+  """Returns the numbers of `text` in order: the index of the first digit of each, and its value."""
+  chars, values = [], []
   for number in find_numbers(text):
     if stands_alone(text, number) and len(number.digits) <= _MAX_DIGITS:
-      positions.append(bisect.bisect_right(words, number.digits_start) - 1)
+      chars.append(number.digits_start)
       values.append(round(float(abs(number.value)), 2))
-  return positions, values
+  return chars, values
 
 
 def _has_result(positions: Sequence[int], values: Sequence[float]) -> bool:
   """Tells whether a number is the result of an operation on two others in the same window.
 
+  Positions count tokens.
   Only pairs within a window are considered, so that the time is linear in the length of the text.
   """
   places = defaultdict(list)
   for number, value in enumerate(values):
     places[value].append(number)
   for left, position in enumerate(positions):
-    end = bisect.bisect_left(positions, position + WINDOW_WORDS, lo=left)
+    end = bisect.bisect_left(positions, position + WINDOW_TOKENS, lo=left)
     for right in range(left + 1, end):
-      begin = bisect.bisect_left(positions, positions[right] - WINDOW_WORDS + 1)
+      begin = bisect.bisect_left(positions, positions[right] - WINDOW_TOKENS + 1)
       for result in _results(values[left], values[right]):
         near = places.get(result)
         if near is None:

@@ -3,6 +3,7 @@
     run.json, config.gin              the configuration, and the versions of the software
     tokenizer.json                    ... and tokenizer_ids.json: positions count its tokens
     documents/00000.jsonl             the texts, split
+    documents/00000.preselected.json  which of them the heuristics select, by tool
     calculator/sample/00000.jsonl     sampled calls of the texts in documents/00000.jsonl
     calculator/execute/00000.jsonl    ... with results
     calculator/filter/00000.jsonl     ... with losses
@@ -15,12 +16,14 @@
 All files but times.log have the same content in every run with the same configuration.
 """
 
+import contextlib
 import json
+import pathlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from toolformer_jax.annotation.run_reader import DOCUMENTS, RunReader
-from toolformer_jax.data.records import Record, write_records
+from toolformer_jax.data.records import Document, Record, write_records
 from toolformer_jax.errors import UserError
 from toolformer_jax.runtime.run_dir import LockedFolder, write_json
 
@@ -43,13 +46,30 @@ class RunFolder(LockedFolder, RunReader):
       UserError: it cannot be written, for instance because the disk is full.
     """
     file = self.chunk_file(stage, chunk)
-    try:
+    with _explained(file):
       file.parent.mkdir(parents=True, exist_ok=True)
       write_json(file.with_suffix('.counts.json'), dict(sorted(counts.items())))
       write_records(file, records)
-    except OSError as error:
-      raise UserError(f'cannot write {file}: {error.strerror}; the same command continues from '
-                      'here when it can be written') from error
+
+  def write_documents(self, chunk: int, documents: Mapping[Document, Collection[str]],
+                      counts: Counter, heuristics: Iterable[str]) -> None:
+    """Writes a chunk of texts, and which of them the heuristics select.
+
+    Args:
+      chunk: number of the chunk.
+      documents: the texts, with the names of the tools whose heuristic selects them.
+      counts: from the computation of the chunk.
+      heuristics: names of the tools that have a heuristic.
+
+    Raises:
+      UserError: see `write`.
+    """
+    file = self.preselected_file(chunk)
+    with _explained(file):
+      file.parent.mkdir(parents=True, exist_ok=True)
+      write_json(file, {tool: [document.id for document, tools in documents.items()
+                               if tool in tools] for tool in heuristics})
+    self.write(DOCUMENTS, chunk, documents, counts)
 
   def complete(self, stage: str) -> None:
     """Marks a stage as complete."""
@@ -66,3 +86,12 @@ class RunFolder(LockedFolder, RunReader):
     line = json.dumps({'stage': stage, 'chunk': chunk, 'seconds': round(seconds, 3)})
     with open(self.path / 'times.log', 'a', encoding='utf-8') as file:
       file.write(line + '\n')
+
+
+@contextlib.contextmanager
+def _explained(file: pathlib.Path) -> Iterator[None]:
+  try:
+    yield
+  except OSError as error:
+    raise UserError(f'cannot write {file}: {error.strerror}; the same command continues from here '
+                    'when it can be written') from error

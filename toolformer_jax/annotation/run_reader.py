@@ -189,6 +189,26 @@ class RunReader:
     """Returns the path of a chunk, finished or not."""
     return self.path / stage / f'{chunk:05}.jsonl'
 
+  def preselected_file(self, chunk: int) -> pathlib.Path:
+    """Returns the path of the file that `preselected` reads."""
+    return self.chunk_file(DOCUMENTS, chunk).with_suffix('.preselected.json')
+
+  def preselected(self, tool: str, chunk: int, documents: Iterable[Document]) -> list[Document]:
+    """Returns those of a chunk's documents that the tool's heuristic selects; all without one.
+
+    Raises:
+      UserError: the file is missing or broken.
+    """
+    file = self.preselected_file(chunk)
+    try:
+      by_tool = read_json(file)
+    except UserError as error:
+      raise self.broken(DOCUMENTS, error) from error
+    if not isinstance(by_tool.get(tool, []), list):
+      raise self.broken(DOCUMENTS, f'{file} has no list of texts for {tool}')
+    return [document for document in documents
+            if tool not in by_tool or document.id in by_tool[tool]]
+
   def broken(self, stage: str, problem: object) -> UserError:
     """Returns the error for a file of a stage that is missing or broken."""
     return UserError(f'{problem}; remove the folder {self.path / stage}, and the same annotate '

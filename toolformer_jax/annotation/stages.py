@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from toolformer_jax.annotation.config import THRESHOLDS, AnnotationConfig
 from toolformer_jax.annotation.execute import start_calls
 from toolformer_jax.annotation.filter import score_calls
-from toolformer_jax.annotation.preselect import preselect
 from toolformer_jax.annotation.run_reader import RunReader
 from toolformer_jax.annotation.sample import CallSampler
 from toolformer_jax.annotation.tool_plan import ToolPlan
@@ -26,15 +25,13 @@ FinishChunk = Callable[[], tuple[Sequence[Candidate], Counter]]
 StartChunk = Callable[[int, Sequence[Document]], FinishChunk]
 
 
-def sample_stage(plan: ToolPlan, *, model: LanguageModel, config: AnnotationConfig,
-                 syntax: CallSyntax) -> StartChunk:
+def sample_stage(plan: ToolPlan, *, run: RunReader, model: LanguageModel,
+                 config: AnnotationConfig, syntax: CallSyntax) -> StartChunk:
   """Prepares sampling calls to a tool: computes the keys and values of its prompt."""
   sampler = CallSampler(model=model, prompt=plan.prompt, tool_config=plan.config, config=config,
                         syntax=syntax)
   def start(chunk: int, documents: Sequence[Document]) -> FinishChunk:
-    chosen = [document for document in documents
-              if not config.preselect or preselect(plan.tool.name, document, config.seed)]
-    return functools.partial(sampler, chosen)
+    return functools.partial(sampler, run.preselected(plan.tool.name, chunk, documents))
   return start
 
 
