@@ -123,6 +123,9 @@ def _steps(args: argparse.Namespace, data: Sequence[pathlib.Path], bindings: Seq
   if not texts:
     raise UserError(f'{", ".join(map(str, data))}: no call was kept, there is nothing to learn')
   trained = build_epoch(hold_out(texts, config.mixture)[0], config.mixture)
-  tokens = sum(len(annotated_example(text, tokenizer, config.syntax).token_ids) for text in trained)
   settings = config.finetune
+  if not settings.batch_rows:
+    return max(1, round(args.epochs * len(trained) / settings.batch_size))
+  tokens = sum(len(annotated_example(text, tokenizer, config.syntax).token_ids)
+               for text in trained)
   return max(1, round(args.epochs * tokens / (settings.batch_rows * settings.row_tokens)))

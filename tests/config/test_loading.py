@@ -64,7 +64,7 @@ def test_the_defaults_are_the_papers(files):
   }
   assert not paper.annotation.force_name and not paper.annotation.look_ahead_guard
   tuned = paper.finetune
-  assert (tuned.steps, tuned.batch_rows, tuned.row_tokens) == (2000, 128, 1024)
+  assert (tuned.steps, tuned.batch_size, tuned.row_tokens, tuned.batch_rows) == (2000, 128, 1024, 0)
   assert (tuned.learning_rate, tuned.warmup_fraction, tuned.lora_rank) == (1e-5, 0.1, 0)
   assert (paper.generation.top_k_api, paper.generation.max_calls) == (10, 1)
 

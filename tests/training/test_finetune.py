@@ -227,3 +227,31 @@ def test_moments_are_split_like_what_they_are_moments_of(make_model, collection)
   (adam,) = [inner for inner in state.opt_state[1] if hasattr(inner, 'mu')]
   for moment in (adam.mu, adam.nu):
     assert [leaf.sharding.spec for leaf in jax.tree.leaves(moment)] == where
+
+
+def test_a_batch_of_texts_is_the_same_step_in_packed_rows_as_in_rows_of_their_own(
+    make_model, examples, tmp_path):
+  """The paper's batch: as many sequences as batch_size says, however many rows they take."""
+  settings = FinetuneConfig(steps=4, batch_size=3, row_tokens=64, learning_rate=1e-2)
+  shared = _run(make_model(), examples, settings, tmp_path / 'shared')
+  alone = _run(make_model(), examples, dataclasses.replace(settings, row_tokens=32),
+               tmp_path / 'alone')
+  losses = [dict(_losses(tmp_path / folder)) for folder in ('shared', 'alone')]
+  assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+  lines = [json.loads(line) for line in (tmp_path / 'shared/metrics.jsonl').open()]
+  assert [line['epoch'] for line in lines] == [0.25, 0.5, 0.75, 1.0]
+  tokens = sum(len(example.token_ids) + 1 for example in examples)
+  assert sum(line['tokens'] for line in lines) == tokens
+  tokens_BT = np.array([shared.tokenizer.encode(TEXTS[0])])
+  np.testing.assert_allclose(_logits(shared, tokens_BT), _logits(alone, tokens_BT), atol=1e-3)
+
+
+def test_a_run_on_batches_of_texts_resumes_to_the_bit(make_model, examples, tmp_path, monkeypatch):
+  settings = dataclasses.replace(SETTINGS, batch_rows=0, batch_size=5)
+  _run(make_model(), examples, settings, tmp_path / 'whole')
+  with monkeypatch.context() as patch:
+    _stop_after(patch, 5)
+    with pytest.raises(KeyboardInterrupt):
+      _run(make_model(), examples, settings, tmp_path / 'stopped')
+  _run(make_model(), examples, settings, tmp_path / 'stopped')
+  assert _losses(tmp_path / 'stopped') == _losses(tmp_path / 'whole')

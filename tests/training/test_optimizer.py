@@ -58,11 +58,17 @@ def test_only_gradients_longer_than_the_clip_norm_are_clipped(size, moment):
 @pytest.mark.parametrize(('name', 'value'), [
   ('steps', 0), ('learning_rate', '1e-5'), ('warmup_fraction', 1.5), ('beta2', 1.0),
   ('lora_rank', -1), ('mask_results', 1), ('schedule', 'cosinus'), ('first_moment', 'float16'),
-  ('dropout', 1.0), ('num_microbatches', 3),
+  ('dropout', 1.0), ('batch_size', 0),
 ])
 def test_settings_are_checked(name, value):
   with pytest.raises(UserError, match=f'FinetuneConfig.{name}'):
     FinetuneConfig(**{name: value})
+
+
+def test_microbatches_must_divide_the_rows_of_the_packed_mode():
+  FinetuneConfig(num_microbatches=3)
+  with pytest.raises(UserError, match='FinetuneConfig.num_microbatches is 3'):
+    FinetuneConfig(batch_rows=128, num_microbatches=3)
 
 
 @pytest.mark.parametrize('family', [

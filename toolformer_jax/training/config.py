@@ -14,8 +14,11 @@ class FinetuneConfig:
 
   Attributes:
     steps: number of updates of the weights.
-    batch_rows, row_tokens: rows of one update, and tokens of a row; several texts share a row.
-      The paper's batch is 128 sequences of at most 1,024 tokens.
+    batch_size, row_tokens: sequences of one update, and the largest number of tokens of each (128
+      and 1,024 in the paper). A sequence is a text, or a part of a text that is longer. Those of a
+      batch share as few rows of `row_tokens` as hold them.
+    batch_rows: packed mode: rows of one update, filled with as many texts as they hold, which are
+      several times more than the paper's; 0 for the paper's batches of `batch_size` sequences.
     num_microbatches: number of equal parts of a batch that are computed one after the other; their
       gradients are added up. More need less memory; results change only by rounding.
     loss_tokens: number of tokens whose logits a device holds at a time. Fewer need less memory.
@@ -54,8 +57,9 @@ class FinetuneConfig:
   """
 
   steps: int = 2000
-  batch_rows: int = 128
+  batch_size: int = 128
   row_tokens: int = 1024
+  batch_rows: int = 0
   num_microbatches: int = 1
   loss_tokens: int = 1024
   remat: bool = False
@@ -85,9 +89,10 @@ class FinetuneConfig:
   wandb_project: str = ''
 
   def __post_init__(self):
-    check(self, steps=(1, 10**9), batch_rows=(1, 10**6), row_tokens=(2, 10**6),
-          num_microbatches=(1, 10**6), loss_tokens=(1, 10**9), seed=(0, 2**32 - 1),
-          lora_rank=(0, 10**4), lora_alpha=(0.0, 1e6), dropout=(0.0, 0.99), z_loss=(0.0, 1.0),
+    check(self, steps=(1, 10**9), batch_size=(1, 10**6), row_tokens=(2, 10**6),
+          batch_rows=(0, 10**6), num_microbatches=(1, 10**6), loss_tokens=(1, 10**9),
+          seed=(0, 2**32 - 1), lora_rank=(0, 10**4), lora_alpha=(0.0, 1e6),
+          dropout=(0.0, 0.99), z_loss=(0.0, 1.0),
           learning_rate=(0.0, 10.0), warmup_fraction=(0.0, 1.0), final_rate=(0.0, 1.0),
           weight_decay=(0.0, 1.0), beta1=(0.0, 0.99999), beta2=(0.0, 0.99999),
           max_grad_norm=(1e-6, 1e6), save_every=(1, 10**9), keep=(1, 10**6), patience=(0, 10**6),
@@ -97,9 +102,9 @@ class FinetuneConfig:
                       f'divide batch_rows, {self.batch_rows}')
 
   @property
-  def microbatch_rows(self) -> int:
-    """Number of rows that are computed at a time."""
-    return self.batch_rows // self.num_microbatches
+  def batch_items(self) -> int:
+    """Number of items of a batch: of rows in packed mode, or else of sequences."""
+    return self.batch_rows or self.batch_size
 
 
 @dataclass(frozen=True)

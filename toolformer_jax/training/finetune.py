@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from toolformer_jax.calls import DEFAULT_SYNTAX, CallSyntax
 from toolformer_jax.checkpoints.orbax import MODEL, STEPS, save_model
@@ -18,8 +19,16 @@ from toolformer_jax.training.adapters import add_adapters
 from toolformer_jax.training.checkpointing import StepCheckpoints
 from toolformer_jax.training.config import FinetuneConfig, MixtureConfig
 from toolformer_jax.training.examples import make_examples
+from toolformer_jax.training.input_pipeline import with_row_multiple
 from toolformer_jax.training.mixture import build_epoch, hold_out
-from toolformer_jax.training.packing import Example, PackedRows, pack
+from toolformer_jax.training.packing import (
+  Example,
+  PackedRows,
+  Segment,
+  Sequences,
+  pack_segments,
+  segments_of,
+)
 from toolformer_jax.training.result import FinetuneResult
 from toolformer_jax.training.sources import Text
 from toolformer_jax.training.train_loop import mean_loss
@@ -96,18 +105,18 @@ def finetune_examples(
       another run, or the loss explodes or is not a number.
   """
   model = add_adapters(model, config)
-  rows = _pack(model, examples, config)
+  data = _training_data(model, examples, config)
   dev = _pack(model, dev_examples, config) if dev_examples else None
   if config.patience and dev is None:
     raise UserError('FinetuneConfig.patience needs texts to compare checkpoints by: give --dev, or '
                     'set MixtureConfig.dev_texts')
-  configuration = {**depends_on, **_configuration(config, rows, dev),
+  configuration = {**depends_on, **_configuration(config, examples, dev_examples),
                    'decoder': dataclasses.asdict(model.config)}
   process = Shard(jax.process_index(), jax.process_count())
   with LockedFolder(output_dir, configuration, software_versions(), process) as folder:
     folder.write_texts(extra_files or {})
     with StepCheckpoints(output_dir / STEPS, config.keep) as checkpoints:
-      trained, has_run = train(model, rows, dev, config, checkpoints, output_dir)
+      trained, has_run = train(model, data, dev, config, checkpoints, output_dir)
     if trained and (has_run or not (output_dir / MODEL).is_dir()):
       save_model(output_dir / MODEL, trained)
   return trained
@@ -117,31 +126,50 @@ def evaluate_loss(model: LanguageModel, examples: Sequence[Example],
                   config: FinetuneConfig) -> float:
   """Returns the mean loss of `examples` in nats per token, packed as for training."""
   rows = _pack(model, examples, config)
-  return mean_loss(model, rows, min(config.microbatch_rows, len(rows)), config.loss_tokens)
+  rows_at_once = min(config.batch_items // config.num_microbatches, len(rows))
+  return mean_loss(model, rows, max(1, rows_at_once), config.loss_tokens)
+
+
+def _training_data(model: LanguageModel, examples: Sequence[Example], config: FinetuneConfig
+                   ) -> PackedRows | Sequences:
+  """Returns what batches are drawn from: rows in packed mode, or else sequences."""
+  if config.batch_rows:
+    return _pack(model, examples, config)
+  sequences = Sequences(_segments(model, examples, config), config.row_tokens)
+  return with_row_multiple(sequences, config, model.mesh)
 
 
 def _pack(model: LanguageModel, examples: Sequence[Example],
           config: FinetuneConfig) -> PackedRows:
+  return pack_segments(_segments(model, examples, config), config.row_tokens)
+
+
+def _segments(model: LanguageModel, examples: Sequence[Example], config: FinetuneConfig
+              ) -> list[Segment]:
   if config.row_tokens > model.config.max_positions:
     raise UserError(f'row_tokens is {config.row_tokens}, but the model has only '
                     f'{model.config.max_positions} positions')
-  rows = pack(examples, model.tokenizer, config.row_tokens, config.end_of_text)
-  if not rows.loss_weights_RT.any():
+  segments = segments_of(examples, model.tokenizer, config.row_tokens, config.end_of_text)
+  if not any(any(segment.loss_weights) for segment in segments):
     raise UserError(f'there is nothing to train on: none of the {len(examples)} examples has a '
                     'token whose loss weight is not 0')
-  return rows
+  return segments
 
 
-def _configuration(config: FinetuneConfig, rows: PackedRows, dev: PackedRows | None
+def _configuration(config: FinetuneConfig, examples: Sequence[Example], dev: Sequence[Example]
                    ) -> dict[str, Any]:
   """Returns what the result of a run depends on, as JSON."""
   # Without dev texts, the result does not depend on when states are saved.
   ignored = _NOT_RESULTS if dev else (*_NOT_RESULTS, 'save_every', 'patience')
   settings = {name: value for name, value in dataclasses.asdict(config).items()
               if name not in ignored}
-  hashes = {'examples_sha256': _sha256(rows)} | ({'dev_sha256': _sha256(dev)} if dev else {})
+  hashes = {'examples_sha256': _sha256(examples)} | ({'dev_sha256': _sha256(dev)} if dev else {})
   return {'finetune': settings, **hashes}
 
 
-def _sha256(rows: PackedRows) -> str:
-  return hashlib.sha256(b''.join(array.tobytes() for array in jax.tree.leaves(rows))).hexdigest()
+def _sha256(examples: Sequence[Example]) -> str:
+  found = hashlib.sha256()
+  for example in examples:
+    for values, dtype in zip(example, (np.int32, np.float32), strict=True):
+      found.update(len(values).to_bytes(8, 'little') + np.array(values, dtype).tobytes())
+  return found.hexdigest()

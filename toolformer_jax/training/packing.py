@@ -1,4 +1,4 @@
-"""Packs examples of any length into rows of one length, several texts to a row.
+"""Packs examples of any length into rows of one length, several sequences to a row.
 
 Attention stays within a segment, and positions start again in each: the loss of a text is the same
 in a packed row as alone (law 3).
@@ -72,8 +72,32 @@ class PackedRows:
 
 
 @dataclass(frozen=True)
-class _Segment:
-  """A part of one text that fits into a row: input tokens, targets, and the targets' weights."""
+class Sequences:
+  """N tokenized sequences, of which each batch is packed into rows when it is drawn.
+
+  Attributes:
+    segments: the sequences.
+    row_tokens: tokens of a row.
+    row_multiple: the number of rows of a batch is a multiple of this, so that few shapes are
+      compiled.
+  """
+
+  segments: Sequence['Segment']
+  row_tokens: int
+  row_multiple: int = 1
+
+  def __len__(self) -> int:
+    return len(self.segments)
+
+  def take(self, indices: Sequence[int] | np.ndarray) -> PackedRows:
+    """Returns the sequences at `indices` in as few rows as first fit finds, and padding rows."""
+    rows = pack_segments([self.segments[i] for i in indices], self.row_tokens)
+    return rows.pad(-(-len(rows) // self.row_multiple) * self.row_multiple)
+
+
+@dataclass(frozen=True)
+class Segment:
+  """A text, or a part of one, that fits into a row: input tokens, targets, and their weights."""
 
   inputs: list[int]
   targets: list[int]
@@ -82,7 +106,13 @@ class _Segment:
 
 def pack(examples: Sequence[Example], tokenizer: Tokenizer, row_tokens: int,
          end_of_text: bool) -> PackedRows:
-  """Packs `examples` by first fit into rows of `row_tokens`.
+  """Packs `examples` by first fit into rows of `row_tokens`; see `segments_of`."""
+  return pack_segments(segments_of(examples, tokenizer, row_tokens, end_of_text), row_tokens)
+
+
+def segments_of(examples: Sequence[Example], tokenizer: Tokenizer, row_tokens: int,
+                end_of_text: bool) -> list[Segment]:
+  """Returns `examples` as sequences of at most `row_tokens`.
 
   Every text begins with the tokenizer's start token, if it has one, so that the first token of the
   text is a target too. With `end_of_text` it ends with the end token, a target of weight 1. A text
@@ -90,8 +120,12 @@ def pack(examples: Sequence[Example], tokenizer: Tokenizer, row_tokens: int,
   still a target once.
   """
   end_id = _end_id(tokenizer) if end_of_text else None
-  segments = [segment for example in examples
-              for segment in _segments(example, tokenizer.start_id, end_id, row_tokens)]
+  return [segment for example in examples
+          for segment in _segments(example, tokenizer.start_id, end_id, row_tokens)]
+
+
+def pack_segments(segments: Sequence[Segment], row_tokens: int) -> PackedRows:
+  """Packs `segments` by first fit into rows of `row_tokens`."""
   members_of_rows = first_fit([len(segment.inputs) for segment in segments], row_tokens)
   rows = PackedRows.empty(len(members_of_rows), row_tokens)
   for r, members in enumerate(members_of_rows):
@@ -105,7 +139,7 @@ def _end_id(tokenizer: Tokenizer) -> int | None:
 
 
 def _segments(example: Example, start_id: int | None, end_id: int | None,
-              row_tokens: int) -> Iterator[_Segment]:
+              row_tokens: int) -> Iterator[Segment]:
   """Yields the segments of a text, each at most a row long."""
   start = [] if start_id is None else [start_id]
   end = [] if end_id is None else [end_id]
@@ -113,10 +147,10 @@ def _segments(example: Example, start_id: int | None, end_id: int | None,
   loss_weights = [0.0 for _ in start] + [*example.loss_weights] + [1.0 for _ in end]
   for first in range(0, len(ids) - 1, row_tokens):
     last = min(first + row_tokens, len(ids) - 1)
-    yield _Segment(ids[first:last], ids[first + 1:last + 1], loss_weights[first + 1:last + 1])
+    yield Segment(ids[first:last], ids[first + 1:last + 1], loss_weights[first + 1:last + 1])
 
 
-def _fill(rows: PackedRows, r: int, segments: Sequence[_Segment]) -> None:
+def _fill(rows: PackedRows, r: int, segments: Sequence[Segment]) -> None:
   """Writes `segments` one after the other into the empty row `r`."""
   offset = 0
   for number, segment in enumerate(segments, 1):

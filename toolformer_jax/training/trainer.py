@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Iterator
 
 import jax
+import numpy as np
 
 from toolformer_jax.models import flops
 from toolformer_jax.models.language_model import LanguageModel
@@ -17,7 +18,7 @@ from toolformer_jax.training.config import FinetuneConfig
 from toolformer_jax.training.input_pipeline import batch_indices, put_batch
 from toolformer_jax.training.metrics import MetricsLog, open_metric_writers
 from toolformer_jax.training.optimizer import make_optimizer
-from toolformer_jax.training.packing import PackedRows
+from toolformer_jax.training.packing import PackedRows, Sequences
 from toolformer_jax.training.preemption import StopSignal
 from toolformer_jax.training.reporter import Reporter
 from toolformer_jax.training.train_loop import mean_loss, train_loop
@@ -29,14 +30,14 @@ from toolformer_jax.training.train_step import (
 )
 
 
-def train(model: LanguageModel, rows: PackedRows, dev: PackedRows | None, config: FinetuneConfig,
-          checkpoints: StepCheckpoints, output_dir: pathlib.Path,
+def train(model: LanguageModel, data: PackedRows | Sequences, dev: PackedRows | None,
+          config: FinetuneConfig, checkpoints: StepCheckpoints, output_dir: pathlib.Path,
           ) -> tuple[LanguageModel | None, bool]:
   """Trains `model`, or continues from the newest of `checkpoints`.
 
   Args:
     model: the initial model, with the adapters of `config`; what is trained of it is donated.
-    rows: the training data.
+    data: what batches are drawn from: rows in packed mode, or else sequences.
     dev: the rows that the best checkpoint is chosen by; None for the last checkpoint.
     config: how the model is trained.
     checkpoints: the states of the run.
@@ -62,17 +63,22 @@ def train(model: LanguageModel, rows: PackedRows, dev: PackedRows | None, config
   def with_params(state: TrainState) -> LanguageModel:
     # The source is cleared: these are no longer the weights of the checkpoint that it names.
     return dataclasses.replace(model, variables={**frozen, collection: state.params}, source='')
+  batch_rows = config.batch_rows or data.row_multiple
   def dev_loss(state: TrainState) -> float:
-    return mean_loss(with_params(state), dev, config.microbatch_rows, config.loss_tokens)
+    return mean_loss(with_params(state), dev, batch_rows // config.num_microbatches,
+                     config.loss_tokens)
+  def put(indices: np.ndarray) -> PackedRows:
+    rows = data.take(indices)
+    return put_batch(rows, np.arange(len(rows)), model.mesh)
   train_step = make_train_step(decoder, collection, optimizer, abstract, config)
-  indices = batch_indices(len(rows), config.batch_rows, config.seed, start_step)
+  indices = batch_indices(len(data), config.batch_items, config.seed, start_step)
   with (
-      _reporter(model, len(rows), config, checkpoints, output_dir, start_step) as reporter,
+      _reporter(model, len(data), config, checkpoints, output_dir, start_step) as reporter,
       StopSignal() as stop, jax.set_mesh(model.mesh),
       explain_out_of_memory('lower FinetuneConfig.loss_tokens or row_tokens, or raise '
                             'num_microbatches')):
     state, finished = train_loop(
-        state, start_step, (put_batch(rows, batch, model.mesh) for batch in indices),
+        state, start_step, map(put, indices),
         train_step=functools.partial(train_step, frozen), dev_loss=dev_loss if dev else None,
         config=config, checkpoints=checkpoints, reporter=reporter, stop=stop)
   if not finished:
@@ -84,7 +90,7 @@ def train(model: LanguageModel, rows: PackedRows, dev: PackedRows | None, config
 
 
 @contextlib.contextmanager
-def _reporter(model: LanguageModel, row_count: int, config: FinetuneConfig,
+def _reporter(model: LanguageModel, item_count: int, config: FinetuneConfig,
               checkpoints: StepCheckpoints, output_dir: pathlib.Path, start_step: int
               ) -> Iterator[Reporter]:
   """Opens the reporter of a run; of several processes only the first writes metrics."""
@@ -97,5 +103,5 @@ def _reporter(model: LanguageModel, row_count: int, config: FinetuneConfig,
       log = stack.enter_context(MetricsLog(output_dir / 'metrics.jsonl', start_step, writers))
     progress = stack.enter_context(Progress('fine-tuning', config.steps, 'steps', start_step))
     yield Reporter(
-        config, checkpoints, progress, log, row_count,
+        config, checkpoints, progress, log, item_count,
         lambda tokens_per_s: flops.utilization(tokens_per_s * flops_per_token, devices))
