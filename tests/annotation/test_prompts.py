@@ -109,10 +109,10 @@ def test_the_calculator_gives_the_numbers_of_the_other_prompts(file):
 
 
 def test_the_quickstart_has_word_problems():
-  config = load(['quickstart.gin'], [])
-  file = config.tools['calculator'].prompt
-  prompt = prompt_for('Calculator', file)
-  assert prompt != PROMPTS['calculator']
+  config = load([CONFIGS / 'quickstart.gin'])
+  prompt = prompt_for('Calculator', config.tool_config('calculator').prompt)
+  assert all('?' in plain for plain, _ in prompt.pairs())
+  assert not any('?' in plain for plain, _ in PROMPTS['calculator'].pairs())
   for operation in '+-*/':
     assert any(f' {operation} ' in with_calls for _, with_calls in prompt.pairs())
 

@@ -30,12 +30,12 @@ def smollm2_tokenizer(smollm2_path):
 def test_every_preset_has_a_gin_file():
   assert SIZES == sorted(PRESETS)
   for size in SIZES:
-    assert load([f'models/{size}.gin']).macros['CHECKPOINT'] == CHECKPOINTS[size]
+    assert load([CONFIGS / f'models/{size}.gin']).macros['CHECKPOINT'] == CHECKPOINTS[size]
 
 
 @pytest.mark.parametrize('size', SIZES)
 def test_the_gin_file_of_a_size_binds_what_fits_its_positions(size, smollm2_tokenizer):
-  config, positions = load([f'models/{size}.gin']), PRESETS[size].max_positions
+  config, positions = load([CONFIGS / f'models/{size}.gin']), PRESETS[size].max_positions
   encode = smollm2_tokenizer.encode
   for prompt in PROMPTS.values():
     assert config.tool_config(prompt.tool).prompt == ''
@@ -58,7 +58,7 @@ def small_model(make_model, smollm2_tokenizer):
 
 @pytest.mark.parametrize('prompt', PROMPTS.values(), ids=PROMPTS)
 def test_calls_are_sampled_in_the_longest_text(small_model, prompt: Prompt):
-  settings = load(['models/gpt2_124m.gin']).annotation
+  settings = load([CONFIGS / 'models/gpt2_124m.gin']).annotation
   check_fits(small_model, prompt, settings, load().syntax)
   encode, text = small_model.tokenizer.encode, ' the'
   while len(encode(text + ' the')) <= settings.max_text_tokens:

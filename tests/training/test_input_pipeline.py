@@ -58,7 +58,7 @@ def texts_in(rows):
        step=st.integers(0, 9))
 def test_a_batch_has_its_sequences_whatever_rows_they_share(tokenizer, lengths, batch, step):
   data = sequences_of(tokenizer, lengths, 8)
-  config = FinetuneConfig(batch_size=batch, row_tokens=8, num_microbatches=2)
+  config = FinetuneConfig(steps=20, batch_size=batch, row_tokens=8, num_microbatches=2)
   mesh = sharding.make_mesh(2, 1, 1, devices=jax.devices()[:2])
   data = with_row_multiple(data, config, mesh)
   indices = next(batch_indices(len(data), batch, 0, step))

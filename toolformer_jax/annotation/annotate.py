@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping
 
 from toolformer_jax.annotation.config import STAGES
+from toolformer_jax.annotation.departures import annotation_departures
 from toolformer_jax.annotation.pipeline import AnnotationPipeline
 from toolformer_jax.annotation.result import AnnotationResult
 from toolformer_jax.annotation.run_dir import RunFolder
@@ -41,7 +42,9 @@ def annotate(
     path = output_dir or pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(
         prefix='toolformer-', ignore_cleanup_errors=True)))
     result = AnnotationResult(RunReader(path), annotation.plans, annotation.config.max_text_tokens,
-                              annotation.syntax, output_dir)
+                              annotation.syntax, output_dir, annotation_departures(
+                                  annotation.plans, annotation.config, annotation.syntax,
+                                  annotation.model.config))
     with RunFolder(path, {**annotation.configuration(), **depends_on}, software_versions(),
                    shard) as folder:
       folder.write_texts(extra_files or {})

@@ -13,6 +13,7 @@ from toolformer_jax.annotation.tool_plan import ToolPlan
 from toolformer_jax.annotation.tool_summary import ToolSummary, tool_summaries
 from toolformer_jax.calls import CallSyntax
 from toolformer_jax.data.records import AnnotatedDocument, Document, ScoredCall
+from toolformer_jax.runtime.departures import Departure, departures_section
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +33,8 @@ class AnnotationResult:
       is not complete.
     best_calls: the three best kept and rejected calls of each tool, in Markdown.
     time_table: seconds that a text took in each stage, in Markdown.
-    report: `summary` and `examples`, the content of report.md.
+    departures: settings that differ from what the paper states.
+    report: `summary`, `examples` and `departures`, the content of report.md.
     complete: whether all stages are complete, those of other shards included.
     output_dir: the folder of the run; None if it is temporary.
   """
@@ -42,6 +44,7 @@ class AnnotationResult:
   max_text_tokens: int
   syntax: CallSyntax
   output_dir: pathlib.Path | None
+  departures: tuple[Departure, ...] = ()
 
   @property
   def documents(self) -> Sequence[Document]:
@@ -81,7 +84,7 @@ class AnnotationResult:
 
   @property
   def report(self) -> str:
-    return f'{self.summary}\n\n{self.examples}\n'
+    return '\n\n'.join([self.summary, self.examples, departures_section(self.departures)]) + '\n'
 
   @property
   def complete(self) -> bool:

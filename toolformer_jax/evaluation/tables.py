@@ -4,10 +4,12 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 
 from toolformer_jax.evaluation.arms import TITLES
+from toolformer_jax.evaluation.departures import evaluation_departures
 from toolformer_jax.evaluation.plan import EvaluationPlan
 from toolformer_jax.evaluation.result import EvaluationResult
 from toolformer_jax.evaluation.scores import OUTCOMES, PERPLEXITY, Difference, Score
 from toolformer_jax.evaluation.task import PerplexityTask, Task
+from toolformer_jax.runtime.departures import departures_section
 from toolformer_jax.runtime.markdown import markdown_table
 
 Rows = list[list[str]]
@@ -31,7 +33,8 @@ def report(plan: EvaluationPlan, result: EvaluationResult) -> str:
               markdown_table(breakdown_rows(plan, result))]
   parts += _not_evaluated_section(result)
   lines = [*result.notes, *_settings_lines(plan)]
-  parts += ['## Settings', '\n'.join(f'- {line}' for line in lines)]
+  parts += [departures_section(evaluation_departures(plan)),
+            '## Settings', '\n'.join(f'- {line}' for line in lines)]
   return '\n\n'.join(parts) + '\n'
 
 

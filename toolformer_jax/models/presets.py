@@ -73,3 +73,12 @@ def preset(name: str) -> DecoderConfig:
   if name not in PRESETS:
     raise unknown('model', name, PRESETS)
   return PRESETS[name]
+
+
+def size_name(config: DecoderConfig) -> str:
+  """Returns the name of the preset with the same layers; without one, their number and width."""
+  def layers_of(one: DecoderConfig) -> tuple:
+    return (one.layers, one.embed_dim, one.heads, one.kv_heads, one.head_dim, one.mlp_dim, one.norm,
+            one.positions, one.parallel_block)
+  names = (name for name, known in PRESETS.items() if layers_of(known) == layers_of(config))
+  return next(names, f'{config.layers} layers of width {config.embed_dim}')

@@ -18,6 +18,7 @@ from toolformer_jax.runtime.run_dir import LockedFolder, Shard, software_version
 from toolformer_jax.training.adapters import add_adapters
 from toolformer_jax.training.checkpointing import StepCheckpoints
 from toolformer_jax.training.config import FinetuneConfig, MixtureConfig
+from toolformer_jax.training.departures import finetuning_departures
 from toolformer_jax.training.examples import make_examples
 from toolformer_jax.training.input_pipeline import with_row_multiple
 from toolformer_jax.training.mixture import build_epoch, hold_out
@@ -70,7 +71,11 @@ def finetune(
       model=model, examples=examples(epoch), dev_examples=examples(dev), config=config,
       output_dir=output_dir, depends_on=depends_on, extra_files=extra_files)
   lines = (output_dir / 'metrics.jsonl').read_text('utf-8').splitlines()
-  return FinetuneResult(trained, tuple(map(json.loads, lines)), output_dir, len(epoch))
+  result = FinetuneResult(trained, tuple(map(json.loads, lines)), output_dir, len(epoch),
+                          finetuning_departures(config, mixture, model.config))
+  if jax.process_index() == 0:
+    (output_dir / 'report.md').write_text(result.report, 'utf-8')
+  return result
 
 
 def finetune_examples(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from toolformer_jax.models.language_model import LanguageModel
+from toolformer_jax.runtime.departures import Departure, departures_section
 
 
 @dataclass(frozen=True)
@@ -16,12 +17,14 @@ class FinetuneResult:
     metrics: of every step: loss, gradient norm, learning rate, seconds, and so on.
     output_dir: the folder of the run; None if it had none.
     texts: number of texts of an epoch.
+    departures: settings that differ from what the paper states.
   """
 
   model: LanguageModel | None
   metrics: tuple[dict[str, Any], ...]
   output_dir: pathlib.Path | None
   texts: int
+  departures: tuple[Departure, ...] = ()
 
   @property
   def finished(self) -> bool:
@@ -50,6 +53,11 @@ class FinetuneResult:
       sentences.append(f'The checkpoint is in {self.output_dir}.' if self.finished else
                        'The same command continues from the saved state.')
     return ' '.join(sentences)
+
+  @property
+  def report(self) -> str:
+    """The summary and the departures from the paper in Markdown, the content of report.md."""
+    return f'# Fine-tuning\n\n{self.summary()}\n\n{departures_section(self.departures)}\n'
 
   def __repr__(self) -> str:
     losses = [step['loss'] for step in self.metrics]
