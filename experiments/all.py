@@ -21,7 +21,7 @@ import table7_temporal
 import table8_perplexity
 import table9_decoding_k
 import table10_call_quality
-from reproduce import ROOT, benchmark_table, main
+from reproduce import ROOT, CellsFailed, benchmark_table, main
 
 from toolformer_jax.commands import evaluate
 from toolformer_jax.errors import UserError
@@ -44,7 +44,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> str:
   """Runs every section; a failure of one does not stop the others."""
-  parts = [f'# {TITLE}']
+  parts, failed = [f'# {TITLE}'], {}
   for section in SECTIONS:
     needed = _NEEDS.get(section)
     folder = args.output_dir / section.__name__
@@ -54,10 +54,16 @@ def run(args: argparse.Namespace) -> str:
         raise UserError(f'--{needed} was not given')
       text = (section.run(own) if needed else
               benchmark_table(own, section.TITLE, section.TASKS, folder))
+    except CellsFailed as error:
+      text = error.report
+      failed |= {f'{section.TITLE}: {name}': why for name, why in error.failed.items()}
     except UserError as error:
       text = f'# {section.TITLE}\n\nNot done: {error}'
     parts.append(f'#{text}')  # one level below the title
-  return '\n\n'.join(parts)
+  report = '\n\n'.join(parts)
+  if failed:
+    raise CellsFailed(report, failed)
+  return report
 
 
 if __name__ == '__main__':

@@ -11,7 +11,7 @@ import pathlib
 import sys
 from statistics import fmean
 
-from reproduce import main, planned
+from reproduce import check_cells, main, planned
 
 from toolformer_jax import api
 from toolformer_jax.commands import evaluate, options
@@ -67,18 +67,21 @@ def run(args: argparse.Namespace) -> str:
                     + '; '.join(next(iter(found.values())).skipped.values()))
   draw(means, args.output_dir / 'figure4')
   missing = sorted({why for results in found.values() for why in results.skipped.values()})
-  return '\n\n'.join([*sections, markdown_table(rows(means)), *missing])
+  text = '\n\n'.join([*sections, markdown_table(rows(means)), *missing])
+  check_cells(text, *found.values())
+  return text
 
 
 def average(results: EvaluationResult, tasks: tuple[str, ...]) -> tuple[float, float] | None:
-  """Returns the averages of both arms over the sets of a family that there are."""
-  of_arm = {}
-  for arm in ARMS:
-    scores = [score for score in results.scores if score.task in tasks and score.arm == arm]
-    parts = [score.value for score in scores if score.group or score.task != 'lama']
-    of_arm[arm] = fmean(parts) if parts else None
-  pair = tuple(of_arm.values())
-  return None if None in pair else pair
+  """Returns the averages of both arms over the sets of a family that both have a score on."""
+  of_arm = [{(score.task, score.group): score.value for score in results.scores
+             if score.task in tasks and score.arm == arm and (score.group or score.task != 'lama')}
+            for arm in ARMS]
+  common = of_arm[0].keys() & of_arm[1].keys()
+  if not common:
+    return None
+  best, plain = (fmean(values[name] for name in sorted(common)) for values in of_arm)
+  return best, plain
 
 
 def rows(means: dict[str, Means]) -> list[list[str]]:

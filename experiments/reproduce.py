@@ -7,7 +7,7 @@ exist are not computed again.
 import argparse
 import pathlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from toolformer_jax import api, cli
 from toolformer_jax.commands import evaluate, options
@@ -26,6 +26,22 @@ ROOT = pathlib.Path('runs/paper')
 _CHARS_PER_TOKEN = 4  # of English, for the estimate of a dry run
 
 
+class CellsFailed(UserError):
+  """Cells of a table have failed; `report` has all others."""
+
+  def __init__(self, report: str, failed: Mapping[str, str]):
+    super().__init__(f'{len(failed)} failed: '
+                     + '; '.join(f'{name}: {why}' for name, why in failed.items()))
+    self.report = report
+    self.failed = failed
+
+
+def check_cells(report: str, *results: EvaluationResult) -> None:
+  """Raises CellsFailed with this report if an arm on a task has failed."""
+  if failed := {name: why for one in results for name, why in one.failed.items()}:
+    raise CellsFailed(report, failed)
+
+
 def command(script: str, title: str, tasks: Sequence[str]) -> int:
   """Runs the script of one of the tables 3 to 8; returns its exit code."""
   def run(args: argparse.Namespace) -> str:
@@ -37,7 +53,8 @@ def main(script: str, title: str, run: Callable[[argparse.Namespace], str],
          add: Callable[[argparse.ArgumentParser], None], folder: pathlib.Path | None = None) -> int:
   """Parses the options that `add` declares, calls `run`, and prints the report that it returns.
 
-  The report is also written to OUTPUT_DIR/<script>.md. `folder` is the default of OUTPUT_DIR.
+  The report is also written to OUTPUT_DIR/<script>.md. If a cell has failed, the exit code is 2.
+  `folder` is the default of OUTPUT_DIR.
   """
   def work() -> None:
     parser = cli.Parser(prog=f'{script}.py', description=title, allow_abbrev=False)
@@ -47,12 +64,18 @@ def main(script: str, title: str, run: Callable[[argparse.Namespace], str],
     parser.add_argument('--dry_run', action='store_true', help='only print what would be done')
     args = cli.parse(parser, sys.argv[1:])
     cli.log_to_stderr()
-    text = run(args)
+    failure = None
+    try:
+      text = run(args)
+    except CellsFailed as error:
+      text, failure = error.report, error
     print(text)
     if not args.dry_run:
       args.output_dir.mkdir(parents=True, exist_ok=True)
       with atomic_writer(args.output_dir / f'{script}.md') as file:
         file.write(text + '\n')
+    if failure:
+      raise failure
   return cli.guarded(work, resumable=True)
 
 
@@ -69,7 +92,9 @@ def benchmark_table(args: argparse.Namespace, title: str, tasks: Sequence[str],
     results = api.evaluate(tasks, arms=arms, output_dir=folder, call_store=store, **how)
   with atomic_writer(folder / 'paper.tex') as file:
     file.write(latex(comparison.figure_rows(plan, results)))
-  return compared(title, plan, results, folder)
+  text = compared(title, plan, results, folder)
+  check_cells(text, results)
+  return text
 
 
 def compared(title: str, plan: EvaluationPlan, results: EvaluationResult,

@@ -174,7 +174,7 @@ def test_a_function_of_ones_own_is_a_tool(run, own_tools):
   ("{'Upper': 'upper'}", "cannot import Upper from 'upper'"),
   ("{'Upper': 'broken:upper'}", "cannot import Upper from 'broken:upper' (SyntaxError"),
   ("{'no name': 'my_tools:upper'}", "'no name' cannot be the name of a tool"),
-  ("{'CALENDAR': 'my_tools:upper'}", "another tool is already called 'CALENDAR'"),
+  ("{'CALENDAR': 'my_tools:upper'}", "'CALENDAR' is spelled 'Calendar'"),
   ("{'Up': 'my_tools:upper', 'up': 'my_tools:upper'}", "another tool is already called 'up'"),
   ("'my_tools:upper'", "CustomToolsConfig.functions must be a mapping such as {'Name': '...'}"),
 ])

@@ -58,6 +58,16 @@ def test_a_perplexity_is_the_plain_one_alone_and_beside_others(model):
     assert few.logprob == pytest.approx(many.logprob, abs=1e-3)
 
 
+def test_without_a_start_token_the_first_token_is_not_scored(model):
+  ids = model.tokenizer.encode(TEXTS[0].text)
+  score, = text_logprobs(model.without_start_token(), TEXTS[:1], EvaluationConfig())
+  assert score.tokens == len(ids) - 1
+  logprobs_TV = logprobs_of(model.decoder, model.variables, np.array([ids]))
+  expected = sum(float(logprobs_TV[i, token]) for i, token in enumerate(ids[1:]))
+  assert score.logprob == pytest.approx(expected, abs=1e-3)
+  assert model.tokenizer.start_id is not None  # the model itself is as it was
+
+
 def test_a_long_text_is_scored_in_windows_every_token_once(model):
   settings = EvaluationConfig(window_tokens=30, stride_tokens=10)
   ids = model.tokenizer.encode(TEXTS[0].text)

@@ -156,6 +156,23 @@ def test_foreign_questions_about_english_paragraphs(read):
   assert (only.prompt, only.answers, only.group) == (prompt, ('cat',), 'de')
 
 
+def test_the_same_questions_in_english_are_grouped_by_the_language_of_mlqa(read):
+  def squad(*questions):
+    return {'data': [{'paragraphs': [{'context': 'The cat sat.', 'qas': [
+        {'id': name, 'question': text, 'answers': [{'text': 'cat'}]}
+        for name, text in questions]}]}]}
+  english = squad(('a', 'Who sat?'), ('b', 'What sat?'), ('c', 'Which sat?'))
+  read('mlqa', {'test-context-en-question-de.json': squad(('a', 'Wer saß?'), ('b', 'Was saß?')),
+                'test-context-en-question-es.json': squad(('b', '¿Qué?'))})
+  with pytest.raises(MissingDataError, match='has no test-context-en-question-en.json'):
+    read('mlqa_all_en', {})
+  read('mlqa', {'test-context-en-question-en.json': english})
+  found = read('mlqa_all_en', {})
+  assert [(q.group, q.id, q.prompt.rsplit(': ', 1)[1]) for q in found] == [
+      ('es', 'es-b', 'What sat?'), ('de', 'de-a', 'Who sat?'), ('de', 'de-b', 'What sat?')]
+  assert {q.answers for q in found} == {('cat',)}
+
+
 def test_templama_tells_the_year_by_the_calendar_alone(read):
   only, = read('templama', {'test.json': lines(
       {'query': 'Di Mo plays for _X_.', 'answer': [{'name': 'AC'}, {'name': 'BC'}], 'date': '2014',
@@ -173,6 +190,13 @@ def test_texts_of_perplexity(read):
   assert [text.text for text in texts] == ['One', 'Two']
 
 
+def test_files_of_ccnet_are_texts_of_perplexity(read):
+  texts = read('corpus', {'en_head_0000.json.gz': lines(
+      {'url': 'https://x.org/2018/03/21', 'raw_content': 'One', 'language': 'en'},
+      {'url': 'https://x.org', 'raw_content': 'Two'})})
+  assert [text.text for text in texts] == ['One', 'Two']
+
+
 def test_a_limit_gives_every_part_its_share(read):
   three = read('lama', LAMA, 3)
   assert len(three) == 3 and {q.group for q in three} == {'squad', 'google_re', 'trex'}
@@ -183,7 +207,8 @@ def test_a_limit_gives_every_part_its_share(read):
 def test_what_is_missing_says_how_to_get_it(name, tmp_path):
   with pytest.raises(MissingDataError) as error:
     load_examples(TASKS[name], tmp_path, SETTINGS)
-  assert TASKS[name].how_to_get in str(error.value) and str(tmp_path / name) in str(error.value)
+  assert TASKS[name].how_to_get in str(error.value) and str(
+      tmp_path / (TASKS[name].folder or name)) in str(error.value)
 
 
 PROBLEM = {'ID': 'c1', 'Body': 'Eve has 3 keys.', 'Question': 'How many?', 'Answer': 3.0}

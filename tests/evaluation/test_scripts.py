@@ -9,6 +9,8 @@ import pytest
 
 from toolformer_jax.calls import DEFAULT_SYNTAX
 from toolformer_jax.data.records import Document, ExecutedCall, ScoredCall
+from toolformer_jax.evaluation.result import EvaluationResult
+from toolformer_jax.evaluation.scores import ACCURACY, Score
 
 from .conftest import PROBLEMS
 
@@ -82,6 +84,37 @@ def test_scaling(script, taught):
   assert code == 0, err
   assert '| Math | ours | 1 | 66.7 | ' in out and '| Math | paper | 6700 | 26.6 | 11.2 |' in out
   assert pathlib.Path('runs/paper/figure4_scaling/figure4.png').stat().st_size > 1000
+
+
+def test_a_crash_in_a_cell_is_exit_code_2_and_the_report_has_the_others(
+    script, taught, monkeypatch):
+  from toolformer_jax.evaluation import runner
+  predict = runner.predict
+  def crashing(model, questions, **how):
+    if how['config'].disable_tools:
+      raise RuntimeError('boom')
+    return predict(model, questions, **how)
+  monkeypatch.setattr(runner, 'predict', crashing)
+  code, out, err = script('table4_math', '--checkpoint', taught, *QUICK)
+  assert code == 2 and 'svamp/disabled' in err
+  assert '| SVAMP | Toolformer | 3 | 66.7 [' in out and '- svamp/disabled: ' in out
+  code, out, err = script('figure4_scaling', '--sizes', f'1={taught}', *QUICK)
+  assert code == 2 and 'Traceback' not in err
+
+
+def result_of(*scores):
+  return EvaluationResult(scores=[
+      Score(task, group, arm, ACCURACY, value, 0.0, 100.0, 10)
+      for task, group, arm, value in scores])
+
+
+def test_scaling_averages_both_arms_over_the_same_sets(experiment):
+  figure4 = experiment('figure4_scaling')
+  tasks = ('asdiv', 'svamp', 'mawps')
+  both = [('asdiv', '', 'toolformer', 40.0), ('asdiv', '', 'disabled', 10.0)]
+  assert figure4.average(result_of(*both), tasks) == (40.0, 10.0)
+  assert figure4.average(result_of(*both, ('svamp', '', 'toolformer', 90.0)), tasks) == (40.0, 10.0)
+  assert figure4.average(result_of(('svamp', '', 'toolformer', 90.0), both[1]), tasks) is None
 
 
 @pytest.fixture

@@ -8,10 +8,17 @@ import pytest
 
 from toolformer_jax.data import catalogue as fetch
 from toolformer_jax.errors import UserError
+from toolformer_jax.evaluation.tasks import TASKS
 from toolformer_jax.tools.base import Context
 from toolformer_jax.tools.call_store import CallStore
 from toolformer_jax.tools.passage_index import PassageIndex, SearchConfig, passage_index
-from toolformer_jax.tools.registry import MtConfig, QaConfig, Toolbox, build_tools
+from toolformer_jax.tools.registry import (
+  CustomToolsConfig,
+  MtConfig,
+  QaConfig,
+  Toolbox,
+  build_tools,
+)
 from toolformer_jax.tools.wikisearch import WikiSearch
 
 PAGES = [
@@ -178,3 +185,16 @@ def test_a_function_is_a_tool_in_a_replay_too(tmp_path):
   replayed, = build_tools([shout], Toolbox(), replay)
   assert replayed.name == recorded.name
   replay.close()
+
+
+def test_an_own_tool_takes_the_place_of_the_paper_s(tmp_path, monkeypatch):
+  (tmp_path / 'atlas.py').write_text('def answer(question):\n  return "Accra"\n')
+  monkeypatch.chdir(tmp_path)
+  own = Toolbox(custom=CustomToolsConfig(functions={'QA': 'atlas:answer'}))
+  tool, = own.build(['qa'])
+  assert tool.name == 'QA' and tool('anything', Context()) == 'Accra'
+  assert own.version('QA') == tool.version
+  assert list(own.names()).count('qa') == 1 and own.names()['qa'] == 'QA'
+  assert 'QA' in TASKS['webquestions'].without_tools
+  with pytest.raises(UserError, match="'qa' is spelled 'QA' if it takes the place"):
+    CustomToolsConfig(functions={'qa': 'atlas:answer'})

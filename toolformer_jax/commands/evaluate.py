@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   options.add_required(
       parser, 'tasks', metavar='A,B', type=options.names,
       help='benchmarks, separated by commas: lama, asdiv, svamp, mawps, gsm8k, webquestions, '
-           'nq_open, triviaqa, mlqa, xquad, templama, dateset, wikitext2, corpus')
+           'nq_open, triviaqa, mlqa, mlqa_all_en, xquad, templama, dateset, wikitext2, corpus')
   options.add_required(parser, 'output_dir', type=pathlib.Path, metavar='O')
   add_evaluation_options(parser)
 

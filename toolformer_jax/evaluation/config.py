@@ -28,6 +28,8 @@ class EvaluationConfig:
     templama_day: month and day of the date that it returns for a question of TempLAMA, in the
       year of the question.
     dateset_seed: seed of the dates and questions of Dateset.
+    start_token: begin prompts and texts with the tokenizer's start token, where it has one (not
+      stated in the paper).
     min_tokens: the end of the text is not sampled before a continuation has this many tokens; calls
       and results do not count. A model that was fine-tuned on whole texts may otherwise take a
       question for one.
@@ -49,6 +51,7 @@ class EvaluationConfig:
   calendar_date: str = '2023-02-09'
   templama_day: str = '07-01'
   dateset_seed: int = 0
+  start_token: bool = True
   min_tokens: int = 1
   number_tokens: int = 32
   tokens_per_word: int = 4

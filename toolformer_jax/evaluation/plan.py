@@ -80,6 +80,8 @@ class EvaluationPlan:
   def depends_on(self, task: Task, arm: Arm) -> dict[str, Any]:
     """Returns what the predictions of an arm on a task depend on, as JSON (law 4)."""
     model = {'checkpoint': self.checkpoint_hashes[arm.checkpoint], 'dtype': self.dtype}
+    if not self.config.start_token:
+      model['start_token'] = False
     if isinstance(task, PerplexityTask):
       return {**model, 'window_tokens': self.config.window_tokens,
               'stride_tokens': self.config.stride_tokens}

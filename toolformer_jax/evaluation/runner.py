@@ -111,7 +111,10 @@ class _Runner:
     """Returns the model of a checkpoint; only one is in memory at a time."""
     if self._loaded is None or self._loaded[0] != checkpoint:
       self._loaded = None
-      self._loaded = checkpoint, self._load_model(checkpoint)
+      model = self._load_model(checkpoint)
+      if not self.plan.config.start_token:
+        model = model.without_start_token()
+      self._loaded = checkpoint, model
     return self._loaded[1]
 
   def _executor(self) -> Executor:

@@ -32,6 +32,8 @@ class Score:
     failed_calls: percentage of the questions with a call that returned none.
     with_call, without_call: accuracy on the questions with and without a call that returned a
       result; None if there are none.
+    called: percentage of the questions with a call, whether or not it returned a result.
+    when_called, when_not_called: accuracy on the questions with and without such a call.
   """
 
   task: str
@@ -46,6 +48,9 @@ class Score:
   failed_calls: float = 0.0
   with_call: float | None = None
   without_call: float | None = None
+  called: float = 0.0
+  when_called: float | None = None
+  when_not_called: float | None = None
 
 
 @dataclass(frozen=True)
@@ -99,17 +104,20 @@ def _accuracy(task: str, group: str, arm: str, records: Sequence[dict[str, Any]]
   count, num_correct = len(records), sum(record['correct'] for record in records)
   low, high = confidence_intervals.wilson(num_correct, count)
   tool_counts, num_failed = Counter(), 0
-  with_call, without_call = [], []
+  with_call, without_call, when_called, when_not_called = [], [], [], []
   for record in records:
     tools = {call['tool'] for call in record['calls'] if call['result'] is not None}
     tool_counts.update(tools)
     num_failed += any(call['result'] is None for call in record['calls'])
     (with_call if tools else without_call).append(record['correct'])
+    (when_called if record['calls'] else when_not_called).append(record['correct'])
   return Score(
       task, group, arm, ACCURACY, 100 * num_correct / count, 100 * low, 100 * high, count,
       tool_use={tool: 100 * n / count for tool, n in sorted(tool_counts.items())},
       failed_calls=100 * num_failed / count,
-      with_call=_percent(with_call), without_call=_percent(without_call))
+      with_call=_percent(with_call), without_call=_percent(without_call),
+      called=100 * len(when_called) / count, when_called=_percent(when_called),
+      when_not_called=_percent(when_not_called))
 
 
 def _percent(correct: Sequence[bool]) -> float | None:

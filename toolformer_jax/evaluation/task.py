@@ -59,6 +59,7 @@ class Task:
     how_to_get: tells somebody who lacks its files where to get them; '' if it needs none.
     groups: (name, title) of each part that has a score of its own.
     remark: what a reader of its score has to know.
+    folder: of its files in `--data_dir`, if it is not called as the task.
   """
 
   name: str
@@ -67,6 +68,7 @@ class Task:
   how_to_get: str
   groups: tuple[tuple[str, str], ...] = field(default=(), kw_only=True)
   remark: str = field(default='', kw_only=True)
+  folder: str = field(default='', kw_only=True)
 
   def title_of(self, group: str) -> str:
     """Returns the title of a part; '' is the whole task."""

@@ -74,10 +74,11 @@ def tool_use_rows(plan: EvaluationPlan, results: EvaluationResult) -> Rows:
   """Returns how often each tool was called, beside the paper's figure."""
   rows = [['', 'tool', 'ours: % of questions', 'paper']]
   for score in results.scores:
-    if score.arm == 'toolformer' and not score.group:
+    if score.arm == 'toolformer':
       task = next(task for task in plan.tasks if task.name == score.task)
-      theirs = paper.TOOL_USE.get(paper.STAND_INS.get(task.name, task.name), {})
+      name = paper.STAND_INS.get(task.name, task.name) + (f'/{score.group}' if score.group else '')
+      theirs = paper.TOOL_USE.get(name, {})
       for tool in dict.fromkeys([*score.tool_use, *theirs]):
-        rows.append([task.title, tool, f'{score.tool_use.get(tool, 0.0):.1f}',
+        rows.append([task.title_of(score.group), tool, f'{score.tool_use.get(tool, 0.0):.1f}',
                      theirs.get(tool, '-')])
   return rows

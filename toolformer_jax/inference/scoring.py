@@ -6,8 +6,6 @@ sequence are computed once, a sequence ends before its last scored token, nothin
 ends of rows, and only scored tokens are projected to the vocabulary.
 """
 
-import copy
-import dataclasses
 import functools
 import math
 from collections.abc import Iterator, Sequence
@@ -216,10 +214,8 @@ def score_texts(model: LanguageModel, texts: Sequence[str], *, scoring_tokens: i
   Raises:
     UserError: a text is longer than the model allows, or there is not enough memory.
   """
-  tokenizer = copy.copy(model.tokenizer)
-  tokenizer.start_id = None  # texts are scored as they are, without a start token
-  model = dataclasses.replace(model, tokenizer=tokenizer)
-  ids = [tokenizer.encode(text) for text in texts]
+  model = model.without_start_token()  # texts are scored as they are
+  ids = [model.tokenizer.encode(text) for text in texts]
   names = names or [f'text {i}' for i in range(len(texts))]
   for name, tokens in zip(names, ids, strict=True):
     if len(tokens) > model.config.max_positions:

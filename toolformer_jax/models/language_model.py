@@ -1,6 +1,7 @@
 """A decoder with its variables and tokenizer, on a mesh."""
 
 import collections
+import copy
 import dataclasses
 import functools
 from dataclasses import dataclass
@@ -61,6 +62,12 @@ class LanguageModel:
     del arrays, variables
     arrays = [jax.device_put(host_arrays.popleft(), where) for where in shardings]
     return cls(decoder, jax.tree.unflatten(structure, arrays), tokenizer, mesh)
+
+  def without_start_token(self) -> 'LanguageModel':
+    """Returns the same model, which puts no start token before texts."""
+    tokenizer = copy.copy(self.tokenizer)
+    tokenizer.start_id = None
+    return dataclasses.replace(self, tokenizer=tokenizer)
 
   @property
   def on_one_cpu(self) -> bool:

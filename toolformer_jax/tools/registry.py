@@ -85,6 +85,9 @@ class MtConfig:
 class CustomToolsConfig:
   """The user's own tools, by the name that calls use.
 
+  One that is called as a tool of the paper, such as `QA`, takes its place, with its prompt, its
+  thresholds, and the tasks in which it must not be called.
+
   Attributes:
     functions: `{'Upper': 'my_tools:upper'}`: a Python function from a string to a string, with or
       without the decorator `tool`. The module may be in the working directory.
@@ -102,11 +105,14 @@ class CustomToolsConfig:
           isinstance(text, str) for pair in value.items() for text in pair):
         raise UserError(f'CustomToolsConfig.{kind} must be a mapping such as '
                         f'{{\'Name\': \'...\'}}, not {value!r}')
-    taken = {name.lower() for name in PAPER_TOOLS}
+    paper, taken = {name.lower(): name for name in PAPER_TOOLS}, set()
     for name in (*self.functions, *self.mcp):
       if not name.isidentifier():
         raise UserError(f'CustomToolsConfig: {name!r} cannot be the name of a tool; use letters, '
                         'digits and underscores')
+      if paper.get(name.lower(), name) != name:
+        raise UserError(f'CustomToolsConfig: {name!r} is spelled {paper[name.lower()]!r} if it '
+                        'takes the place of that tool')
       if name.lower() in taken:
         raise UserError(f'CustomToolsConfig: another tool is already called {name!r}')
       taken.add(name.lower())
@@ -123,8 +129,10 @@ class Toolbox:
 
   def names(self) -> dict[str, str]:
     """Returns the names of all tools in calls, by their names in lower case."""
-    spelled = (*PAPER_TOOLS, *self.custom.functions, *self.custom.mcp)
-    return {name.lower(): name for name in spelled}
+    return {name.lower(): name for name in (*PAPER_TOOLS, *self._custom_names())}
+
+  def _custom_names(self) -> set[str]:
+    return {*self.custom.functions, *self.custom.mcp}
 
   def canonical_names(self, names: Iterable[str]) -> list[str]:
     """Returns the names in calls of the tools `names` (in any case), without duplicates.
@@ -143,7 +151,7 @@ class Toolbox:
 
   def available(self) -> list[str]:
     """Returns the paper's tools, without MT if Apertium is configured but not installed."""
-    if self.mt.translator != 'apertium':
+    if self.mt.translator != 'apertium' or 'MT' in self._custom_names():
       return list(PAPER_TOOLS)
     try:
       Apertium()
@@ -157,6 +165,8 @@ class Toolbox:
 
     Unlike `build`, this loads no model and builds no index.
     """
+    if name in self._custom_names():
+      return self.build([name])[0].version
     if name == 'QA':
       search = self._search_version() if self.qa.passages else ''
       made_of = content_fingerprint(self.qa.checkpoint), self.qa, search

@@ -25,7 +25,7 @@ TASKS = {task.name: task for task in (
     lama.LAMA,
     word_problems.ASDIV, word_problems.SVAMP, word_problems.MAWPS, word_problems.GSM8K,
     questions.WEBQUESTIONS, questions.NQ_OPEN, questions.TRIVIAQA,
-    multilingual.MLQA, multilingual.XQUAD,
+    multilingual.MLQA, multilingual.MLQA_ALL_EN, multilingual.XQUAD,
     lama.TEMPLAMA, dateset.DATESET,
     perplexity.WIKITEXT2, perplexity.CORPUS)}
 TFDS = 'tfds:'  # prefix of a data_dir of TensorFlow Datasets
@@ -62,7 +62,7 @@ def load_examples(task: Task, data_dir: pathlib.Path | str, config: EvaluationCo
     UserError: they are broken, or hold no example.
   """
   from_tfds = task.how_to_get and str(data_dir).startswith(TFDS)
-  source = str(data_dir) if from_tfds else str(pathlib.Path(data_dir, task.name))
+  source = str(data_dir) if from_tfds else str(pathlib.Path(data_dir, task.folder or task.name))
   try:
     if from_tfds:
       from toolformer_jax.evaluation.tasks.tfds_sets import read_tfds  # loads TensorFlow

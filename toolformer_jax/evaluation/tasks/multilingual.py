@@ -7,7 +7,7 @@ from typing import Any
 
 from toolformer_jax.evaluation.answer_matching import FirstWords
 from toolformer_jax.evaluation.config import EvaluationConfig
-from toolformer_jax.evaluation.files import TaskFolder, read_json
+from toolformer_jax.evaluation.files import MissingDataError, TaskFolder, read_json
 from toolformer_jax.evaluation.task import Question, QuestionTask, interleave
 
 LANGUAGES = ('es', 'de', 'hi', 'vi', 'zh', 'ar')
@@ -21,12 +21,31 @@ def prompt(paragraph: str, question: str) -> str:
 
 def read_mlqa(folder: TaskFolder, config: EvaluationConfig) -> Iterator[Question]:
   """Yields the test questions of MLQA (Lewis et al. 2020), whose answers are English."""
-  pattern = 'test-context-en-question-*.json'
-  paths = folder.files(pattern, f'test/{pattern}', f'**/{pattern}')
-  by_language = {re.search(r'question-(\w+)\.json', path.name)[1]: path for path in paths}
+  by_language = _mlqa_files(folder)
   return interleave([[_question(language, paragraph, qa['question'], qa)
                       for paragraph, qa in _read_squad(by_language[language])]
                      for language in LANGUAGES if language in by_language])
+
+
+def read_mlqa_all_en(folder: TaskFolder, config: EvaluationConfig) -> Iterator[Question]:
+  """Yields the same questions in English, grouped by the language that MLQA asks them in."""
+  by_language = _mlqa_files(folder)
+  if 'en' not in by_language:
+    raise MissingDataError(f'{folder.path} has no test-context-en-question-en.json: '
+                           f'{folder.how_to_get}')
+  english = {qa['id']: (paragraph, qa) for paragraph, qa in _read_squad(by_language['en'])}
+  def questions(language: str) -> Iterator[Question]:
+    for _, qa in _read_squad(by_language[language]):
+      paragraph, english_qa = english[qa['id']]
+      yield _question(language, paragraph, english_qa['question'], english_qa)
+  return interleave([questions(language) for language in LANGUAGES if language in by_language])
+
+
+def _mlqa_files(folder: TaskFolder) -> dict[str, pathlib.Path]:
+  """Returns the files with English paragraphs, by the language of the questions."""
+  pattern = 'test-context-en-question-*.json'
+  paths = folder.files(pattern, f'test/{pattern}', f'**/{pattern}')
+  return {re.search(r'question-(\w+)\.json', path.name)[1]: path for path in paths}
 
 
 def read_xquad(folder: TaskFolder, config: EvaluationConfig) -> Iterator[Question]:
@@ -62,6 +81,11 @@ MLQA = QuestionTask(
     'test-context-en-question-*.json there', _MATCHER,
     groups=tuple((language, f'MLQA {language.title()}') for language in LANGUAGES),
     prompt=prompt('...', '...'))
+MLQA_ALL_EN = QuestionTask(
+    'mlqa_all_en', 'MLQA (all English)', read_mlqa_all_en, MLQA.how_to_get, _MATCHER,
+    groups=tuple((language, f'MLQA {language.title()} (all English)') for language in LANGUAGES),
+    prompt=prompt('...', '...'), folder='mlqa',
+    remark='Question and paragraph are English: the upper bound of MLQA.')
 XQUAD = QuestionTask(
     'xquad', 'XQuAD', read_xquad, 'fetch xquad.*.json of github.com/google-deepmind/xquad',
     _MATCHER, groups=tuple((language, f'XQuAD {language.title()}') for language in LANGUAGES),

@@ -24,17 +24,19 @@ def read_wikitext2(folder: TaskFolder, config: EvaluationConfig) -> Iterator[Tex
 
 def read_corpus(folder: TaskFolder, config: EvaluationConfig) -> Iterator[Text]:
   """Yields the documents of all files: of CCNet, as in the paper, or of another corpus."""
-  for path in folder.files('*.jsonl', '*.jsonl.zst'):
+  for path in folder.files('*.jsonl', '*.jsonl.zst', '*.json'):
     for i, fields in enumerate(read_lines(path)):
-      if not isinstance(fields.get('text'), str):
-        raise UserError(f'{path}: document {i} has no `text`, a string')
-      if fields['text'].strip():
-        yield Text(f'{path.name}-{i:06}', fields['text'])
+      text = fields.get('text', fields.get('raw_content'))
+      if not isinstance(text, str):
+        raise UserError(f'{path}: document {i} has no `text` and no `raw_content`, a string')
+      if text.strip():
+        yield Text(f'{path.name}-{i:06}', text)
 
 
 WIKITEXT2 = PerplexityTask('wikitext2', 'WikiText', read_wikitext2,
                            'fetch wiki.test.tokens of wikitext-2-v1.zip')
 CORPUS = PerplexityTask(
     'corpus', 'held-out corpus', read_corpus,
-    'put JSON Lines there, documents with a `text` that no model was trained on',
+    'put JSON Lines or files of CCNet there (.jsonl, .json.gz), documents with a `text` or '
+    '`raw_content` that no model was trained on',
     remark='The paper has 10,000 documents of CCNet.')
