@@ -36,10 +36,10 @@ def test_chunks_are_read_in_the_order_of_their_numbers(path):
 
 
 def test_unfinished_files_are_no_chunks(path):
-  for name in ('00004.jsonl.tmp', '00005.counts.json', 'notes.jsonl', '6.jsonl', '.COMPLETED'):
+  for name in ('00004.jsonl.tmp', '00005.counts.json', 'notes.jsonl', '6.jsonl'):
     (path / DOCUMENTS / name).write_text('{')
   reader = RunReader(path)
-  assert reader.chunks(DOCUMENTS) == [3, 99999, 100000] and reader.is_complete(DOCUMENTS)
+  assert reader.chunks(DOCUMENTS) == [3, 99999, 100000] and not reader.is_complete(DOCUMENTS)
   assert [reader.has(DOCUMENTS, chunk) for chunk in (3, 4)] == [True, False]
 
 
@@ -100,11 +100,18 @@ def test_calls_are_to_their_tool_in_texts_of_their_chunk(path):
 
 def test_a_complete_stage_has_all_chunks(path):
   with RunFolder(path, {'tools': TOOLS}, {}) as folder:
-    folder.write('merged', 3, [Document('a', 'x')], Counter())
-    assert len(folder.annotated()) == 1  # so far
+    for chunk in range(3):
+      folder.write('merged', chunk, [Document(f'{chunk}', 'x')], Counter())
+    (path / 'merged/00001.jsonl').rename(path / 'merged/00007.jsonl')
+    assert len(folder.annotated()) == 3  # so far
     folder.complete('merged')
-    with pytest.raises(UserError, match='merged/99999.jsonl is missing; remove the folder'):
+    with pytest.raises(UserError, match='merged/00001.jsonl is missing; remove the folder'):
       folder.annotated()
+    (path / 'merged/00007.jsonl').rename(path / 'merged/00001.jsonl')
+    assert [record.document.id for record in folder.annotated()] == ['0', '1', '2']
+    folder.write('merged', 3, [], Counter())
+    with pytest.raises(UserError, match='merged/00003.jsonl is not a file of the run; remove'):
+      folder.counts('merged')
 
 
 def test_a_cut_line_of_the_log_is_passed_over(path):

@@ -2,9 +2,12 @@
 
 import gzip
 import sys
+from collections import Counter
 
 import pytest
 
+from toolformer_jax.annotation.run_dir import RunFolder
+from toolformer_jax.annotation.run_reader import MERGED
 from toolformer_jax.data.records import AnnotatedDocument, Document, ScoredCall, write_records
 from toolformer_jax.errors import UserError
 from toolformer_jax.training.examples import task_example
@@ -17,13 +20,12 @@ RECORDS = [AnnotatedDocument(Document('d', 'two'), (CALL,)),
 
 
 def test_texts_with_calls_come_from_a_run_or_a_file(tmp_path):
-  merged = tmp_path / 'run/merged'
-  merged.mkdir(parents=True)
-  for number, record in enumerate(RECORDS):
-    write_records(merged / f'{number:05}.jsonl', [record])
-  with pytest.raises(UserError, match='not the output folder of a finished annotation run'):
-    list(read_texts(str(tmp_path / 'run')))
-  (merged / '.COMPLETED').touch()
+  with RunFolder(tmp_path / 'run', {}, {}) as folder:
+    for number, record in enumerate(RECORDS):
+      folder.write(MERGED, number, [record], Counter())
+    with pytest.raises(UserError, match='not the output folder of a finished annotation run'):
+      list(read_texts(str(tmp_path / 'run')))
+    folder.complete(MERGED)
   assert list(read_texts(str(tmp_path / 'run'))) == RECORDS
   write_records(tmp_path / 'c.jsonl', RECORDS)
   assert list(read_texts(str(tmp_path / 'c.jsonl'))) == RECORDS

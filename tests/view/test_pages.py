@@ -106,7 +106,7 @@ def test_errors_are_escaped(title, message):
 
 def test_losses_gain_and_verdict_of_each_call(tmp_path, write_run, scored):
   calls = [scored('a', 0, 1.5, '5'), scored('a', 0, 1.0, '6'), scored('a', 1, 0.25),
-           scored('a', 2, 0.125, loss_call=None), scored('a', 3, float('nan')),
+           scored('a', 2, 0.125, loss_call=None),
            ExecutedCall('a', 'Calculator', '7', 4, 0.5, '7')]
   path = write_run(tmp_path / 'run', [[Document('a', 'abcdef')]], calls, {'Calculator': 0.5})
   cells = shown(path).cells
@@ -117,7 +117,6 @@ def test_losses_gain_and_verdict_of_each_call(tmp_path, write_run, scored):
      'rejected: another call gains more here'],
     ['[Calculator(1 + 2) → 3]', '0.250', '3.00', '4.00', '2.75', '+0.25', 'rejected'],
     ['[Calculator(1 + 2) → 3]', '0.250', '3.00', '–', '2.88', '≤ +0.12', 'rejected'],
-    ['[Calculator(1 + 2) → 3]', '0.250', '3.00', '4.00', 'nan', '+nan', 'rejected'],
     ['[Calculator(7) → 7]', '0.500', '', '', '', '', 'not scored yet'],
   ]
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from toolformer_jax.calls import Call, CallSyntax
 from toolformer_jax.data.records import Document, ExecutedCall, ScoredCall, from_json, to_json
+from toolformer_jax.errors import UserError
 from toolformer_jax.inference.scoring import ScoreRequest, score
 from toolformer_jax.models.language_model import LanguageModel
 
@@ -49,7 +50,7 @@ def score_calls(
     scoring_tokens: largest number of tokens in a batch.
 
   Raises:
-    UserError: there is not enough memory.
+    UserError: there is not enough memory, or a loss is not a number.
   """
   texts = {document.id: tuple(model.tokenizer.encode(document.text)) for document in documents}
   calls = [call for call in executed if call.failure is None]
@@ -59,6 +60,9 @@ def score_calls(
               for prefix in (nothing, result)]
   losses = [weighted_loss(logprobs) for logprobs in score(model, requests,
                                                           scoring_tokens=scoring_tokens)]
+  if not all(map(math.isfinite, losses)):
+    raise UserError('the model gives a loss that is not a number; its weights are broken, or '
+                    'ModelConfig.dtype has too small a range for them')
   loss_no_call, loss_result = losses[::2], losses[1::2]
   needed = [i for i in range(len(calls)) if loss_no_call[i] - loss_result[i] >= min_gain]
   requests = [_request(texts[calls[i].document_id], calls[i].position, prefixes[i][1])

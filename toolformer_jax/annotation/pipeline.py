@@ -207,7 +207,7 @@ class AnnotationPipeline:
                         'before it first')
     tau_f = {plan.tool.name: plan.config.tau_f for plan in self.plans}
     excluded = set().union(*(self._over_cap(folder, plan) for plan in self.plans))
-    for chunk in folder.chunks(DOCUMENTS):
+    for chunk in folder.all_chunks(DOCUMENTS):
       documents = folder.read(DOCUMENTS, chunk, Document)
       scored = [call for plan in self.plans
                 for call in folder.read_calls(plan.tool.name, 'filter', chunk, documents)]

@@ -8,12 +8,14 @@
     calculator/execute/00000.jsonl    ... with results
     calculator/filter/00000.jsonl     ... with losses
     merged/00000.jsonl                C*
-    <stage>/00000.counts.json         counts from the computation of a chunk
-    <stage>/.COMPLETED                the stage has all of its chunks
+    <stage>/00000.counts.json         counts from the computation of a chunk, and its checksum
+    <stage>/.COMPLETED                the stage has all of its chunks: their number
     report.md                         counts of each stage, and the calls with the largest gains
     times.log                         seconds for each chunk
 
-All files but times.log have the same content in every run with the same configuration.
+All files but times.log have the same content in every run with the same configuration. A file that
+was changed since is an error when it is read. A chunk may be replaced by one that somebody else
+made: its counts file must then be removed too, and the records alone are checked.
 """
 
 import contextlib
@@ -22,18 +24,23 @@ import pathlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
+from toolformer_jax.annotation.checked_files import ChunkInfo, sha256, write_checked_json
 from toolformer_jax.annotation.run_reader import DOCUMENTS, RunReader
-from toolformer_jax.data.records import Document, Record, write_records
+from toolformer_jax.data.records import Document, Record, record_line
 from toolformer_jax.errors import UserError
-from toolformer_jax.runtime.run_dir import LockedFolder, write_json
+from toolformer_jax.runtime.run_dir import LockedFolder, atomic_writer
 
 
 class RunFolder(LockedFolder, RunReader):
   """The folder of an annotation run that this process works in."""
 
   def own_chunks(self) -> list[int]:
-    """Returns the numbers of the chunks of documents that are of this process's shard."""
-    return [chunk for chunk in self.chunks(DOCUMENTS) if self.shard.has(chunk)]
+    """Returns the numbers of the chunks of documents that are of this process's shard.
+
+    Raises:
+      UserError: see `all_chunks`.
+    """
+    return [chunk for chunk in self.all_chunks(DOCUMENTS) if self.shard.has(chunk)]
 
   def has_own(self, stage: str) -> bool:
     """Tells whether the stage has all chunks of this process's shard."""
@@ -48,8 +55,11 @@ class RunFolder(LockedFolder, RunReader):
     file = self.chunk_file(stage, chunk)
     with _explained(file):
       file.parent.mkdir(parents=True, exist_ok=True)
-      write_json(file.with_suffix('.counts.json'), dict(sorted(counts.items())))
-      write_records(file, records)
+      lines = [record_line(record) for record in records]
+      text = ''.join(lines)
+      ChunkInfo(len(lines), sha256(text.encode()), counts).write(self.counts_file(stage, chunk))
+      with atomic_writer(file) as opened:
+        opened.write(text)
 
   def write_documents(self, chunk: int, documents: Mapping[Document, Collection[str]],
                       counts: Counter, heuristics: Iterable[str]) -> None:
@@ -67,14 +77,15 @@ class RunFolder(LockedFolder, RunReader):
     file = self.preselected_file(chunk)
     with _explained(file):
       file.parent.mkdir(parents=True, exist_ok=True)
-      write_json(file, {tool: [document.id for document, tools in documents.items()
-                               if tool in tools] for tool in heuristics})
+      write_checked_json(file, {tool: [document.id for document, tools in documents.items()
+                                       if tool in tools] for tool in heuristics})
     self.write(DOCUMENTS, chunk, documents, counts)
 
   def complete(self, stage: str) -> None:
-    """Marks a stage as complete."""
+    """Marks a stage as complete: it has the chunks that it has now."""
     (self.path / stage).mkdir(parents=True, exist_ok=True)
-    (self.path / stage / '.COMPLETED').touch()
+    with atomic_writer(self.path / stage / '.COMPLETED') as file:
+      file.write(f'{len(self.chunks(stage))}\n')
 
   def complete_if_whole(self, stage: str) -> None:
     """Marks a stage as complete if no shard has a chunk of it left to compute."""

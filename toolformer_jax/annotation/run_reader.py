@@ -4,13 +4,14 @@ import bisect
 import functools
 import itertools
 import json
-import os
+import math
 import pathlib
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, overload
 
+from toolformer_jax.annotation.checked_files import ChunkInfo, read_checked_json
 from toolformer_jax.data.records import (
   AnnotatedDocument,
   Candidate,
@@ -18,10 +19,9 @@ from toolformer_jax.data.records import (
   ExecutedCall,
   Record,
   ScoredCall,
-  read_records,
+  parse_records,
 )
 from toolformer_jax.errors import UserError
-from toolformer_jax.runtime.run_dir import read_json
 from toolformer_jax.tokenizer import Tokenizer
 
 DOCUMENTS, MERGED = 'documents', 'merged'
@@ -89,13 +89,39 @@ class RunReader:
   def read(self, stage: str, chunk: int, kind: type[Record]) -> list[Record]:
     """Returns the records of a chunk.
 
+    A file of records that has a counts file must be as it was written. One without was made by
+    somebody else, and only its records are checked.
+
     Raises:
       UserError: the file is missing or broken.
     """
+    file = self.chunk_file(stage, chunk)
     try:
-      return list(read_records(self.chunk_file(stage, chunk), kind))
+      data = file.read_bytes()
+      if info := self._info(stage, chunk):
+        info.check(file, data)
+      return list(parse_records(data, kind, file))
+    except OSError as error:
+      raise self.broken(stage, f'cannot read {file}: {error.strerror}') from error
     except UserError as error:
       raise self.broken(stage, error) from error
+
+  def size(self, stage: str, chunk: int, kind: type[Record]) -> int:
+    """Returns the number of records of a chunk.
+
+    Raises:
+      UserError: the file with its counts is broken; without one, see `read`.
+    """
+    try:
+      info = self._info(stage, chunk)
+    except UserError as error:
+      raise self.broken(stage, error) from error
+    return len(self.read(stage, chunk, kind)) if info is None else info.records
+
+  def _info(self, stage: str, chunk: int) -> ChunkInfo | None:
+    """Returns the content of a chunk's counts file; None if it has none."""
+    file = self.counts_file(stage, chunk)
+    return ChunkInfo.read(file) if file.exists() else None
 
   def read_calls(self, tool: str, stage: str, chunk: int,
                  documents: Iterable[Document]) -> list[Candidate]:
@@ -111,14 +137,28 @@ class RunReader:
       UserError: the file is missing or broken, or one of the calls is to another tool or in none of
         `documents`.
     """
-    calls = self.read(stage_name(tool, stage), chunk, CALL_RECORDS[stage])
-    known = {document.id for document in documents}
+    name = stage_name(tool, stage)
+    calls = self.read(name, chunk, CALL_RECORDS[stage])
+    texts = {document.id: document.text for document in documents}
     for call in calls:
-      if call.document_id not in known or call.tool != tool:
-        raise UserError(f'{self.chunk_file(stage_name(tool, stage), chunk)} has a call to '
-                        f'{call.tool} in the text {call.document_id!r}; the file must only have '
-                        f'calls to {tool} in texts of {self.chunk_file(DOCUMENTS, chunk)}')
+      if call.document_id not in texts or call.tool != tool:
+        raise UserError(f'{self.chunk_file(name, chunk)} has a call to {call.tool} in the text '
+                        f'{call.document_id!r}; the file must only have calls to {tool} in the '
+                        f'texts of {self.chunk_file(DOCUMENTS, chunk)}')
+    if not self.counts_file(name, chunk).exists():
+      self._check_positions(self.chunk_file(name, chunk), calls, texts)
     return calls
+
+  def _check_positions(self, file: pathlib.Path, calls: Iterable[Candidate],
+                       texts: Mapping[str, str]) -> None:
+    """Checks that the calls in a file that somebody else made are before tokens of their texts."""
+    tokenizer = self.tokenizer()
+    for document_id, of_text in itertools.groupby(calls, lambda call: call.document_id):
+      size = len(tokenizer.encode(texts[document_id]))
+      for call in of_text:
+        if call.position >= size:
+          raise UserError(f'{file} has a call at position {call.position} of the text '
+                          f'{document_id!r}, which has {size} tokens; remove the call')
 
   def counts(self, stage: str, chunks: Iterable[int] | None = None) -> Counter[str]:
     """Returns the sum of the counts of `chunks`, by default of all finished chunks.
@@ -127,15 +167,11 @@ class RunReader:
       UserError: a file with counts is missing or broken.
     """
     total = Counter()
-    for chunk in self.chunks(stage) if chunks is None else chunks:
-      file = self.chunk_file(stage, chunk).with_suffix('.counts.json')
+    for chunk in self.all_chunks(stage) if chunks is None else chunks:
       try:
-        counts = read_json(file)
+        total.update(ChunkInfo.read(self.counts_file(stage, chunk)).counts)
       except UserError as error:
         raise self.broken(stage, error) from error
-      if not all(type(count) is int for count in counts.values()):
-        raise self.broken(stage, f'{file} has values that are no counts')
-      total.update(counts)
     return total
 
   def seconds(self) -> dict[str, float]:
@@ -165,9 +201,8 @@ class RunReader:
     """
     folder = self.path / stage
     try:
-      with os.scandir(folder) as entries:
-        return {int(entry.name.removesuffix('.jsonl')): entry.stat().st_mtime_ns
-                for entry in entries if _CHUNK.fullmatch(entry.name)}
+      return {int(file.name.removesuffix('.jsonl')): file.stat().st_mtime_ns
+              for file in folder.iterdir() if _CHUNK.fullmatch(file.name)}
     except FileNotFoundError:  # the stage has not begun
       return {}
     except OSError as error:
@@ -177,17 +212,51 @@ class RunReader:
     """Returns the numbers of the finished chunks of a stage, in ascending order."""
     return sorted(self.chunk_times(stage))
 
+  def all_chunks(self, stage: str) -> list[int]:
+    """Returns what `chunks` returns, after a check that a complete stage has all of its chunks.
+
+    Raises:
+      UserError: it has not, or has others.
+    """
+    size, found = self._completed_size(stage), self.chunks(stage)
+    if size is not None and found != [*range(size)]:
+      wrong = min({*range(size)} ^ {*found})
+      raise self.broken(stage, f'{self.chunk_file(stage, wrong)} '
+                        + ('is missing' if wrong < size else 'is not a file of the run'))
+    return found
+
+  def _completed_size(self, stage: str) -> int | None:
+    """Returns the number of chunks of a stage; None if it is not complete.
+
+    Raises:
+      UserError: the marker of its completion is broken.
+    """
+    marker = self.path / stage / '.COMPLETED'
+    try:
+      return int(marker.read_text('utf-8')) if marker.exists() else None
+    except (OSError, ValueError) as error:
+      raise UserError(f'{marker} has no number of chunks; remove it, and the same annotate command '
+                      'writes it again') from error
+
   def has(self, stage: str, chunk: int) -> bool:
     """Tells whether a chunk is finished."""
     return self.chunk_file(stage, chunk).exists()
 
   def is_complete(self, stage: str) -> bool:
-    """Tells whether all chunks of a stage are finished."""
-    return (self.path / stage / '.COMPLETED').exists()
+    """Tells whether all chunks of a stage are finished.
+
+    Raises:
+      UserError: the marker of its completion is broken.
+    """
+    return self._completed_size(stage) is not None
 
   def chunk_file(self, stage: str, chunk: int) -> pathlib.Path:
     """Returns the path of a chunk, finished or not."""
     return self.path / stage / f'{chunk:05}.jsonl'
+
+  def counts_file(self, stage: str, chunk: int) -> pathlib.Path:
+    """Returns the path of the file with the counts and the checksum of a chunk."""
+    return self.chunk_file(stage, chunk).with_suffix('.counts.json')
 
   def preselected_file(self, chunk: int) -> pathlib.Path:
     """Returns the path of the file that `preselected` reads."""
@@ -201,7 +270,7 @@ class RunReader:
     """
     file = self.preselected_file(chunk)
     try:
-      by_tool = read_json(file)
+      by_tool = read_checked_json(file)
     except UserError as error:
       raise self.broken(DOCUMENTS, error) from error
     if not isinstance(by_tool.get(tool, []), list):
@@ -228,11 +297,7 @@ class StageRecords(Sequence[Record], Generic[Record]):
       UserError: the stage is complete, but one of its files is missing.
     """
     self._run, self._stage, self._kind = run, stage, kind
-    self._numbers = run.chunks(stage)
-    if run.is_complete(stage):
-      missing = {*run.chunks(DOCUMENTS)} - {*self._numbers}
-      if missing:
-        raise run.broken(stage, f'{run.chunk_file(stage, min(missing))} is missing')
+    self._numbers = run.all_chunks(stage)
     self._last_read: tuple[int, list[Record]] = (-1, [])
 
   def chunks(self) -> Iterator[list[Record]]:
@@ -268,16 +333,9 @@ class StageRecords(Sequence[Record], Generic[Record]):
 
   @functools.cached_property
   def _ends(self) -> list[int]:
-    """For each chunk, the number of records up to its end; a record is a line."""
-    sizes = []
-    for number in self._numbers:
-      file = self._run.chunk_file(self._stage, number)
-      try:
-        with open(file, 'rb') as lines:
-          sizes.append(sum(1 for _ in lines))
-      except OSError as error:
-        raise self._run.broken(self._stage, f'cannot read {file}: {error.strerror}') from error
-    return list(itertools.accumulate(sizes))
+    """For each chunk, the number of records up to its end."""
+    return list(itertools.accumulate(self._run.size(self._stage, number, self._kind)
+                                     for number in self._numbers))
 
   def __repr__(self) -> str:
     return f'<{len(self)} {self._kind.__name__} records of {self._run.path / self._stage}>'
@@ -286,10 +344,11 @@ class StageRecords(Sequence[Record], Generic[Record]):
 def _parse_time(line: str) -> tuple[tuple[str, int], float] | None:
   """Returns ((stage, chunk), seconds) of a line of times.log.
 
-  Returns None for an incomplete line: its process was killed while writing it.
+  Returns None for any other line: a process that is killed may leave an incomplete one.
   """
   try:
     entry = json.loads(line)
-    return (str(entry['stage']), int(entry['chunk'])), float(entry['seconds'])
-  except (ValueError, KeyError, TypeError):
+    seconds = float(entry['seconds'])
+    return ((str(entry['stage']), int(entry['chunk'])), seconds) if math.isfinite(seconds) else None
+  except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
     return None

@@ -8,6 +8,7 @@ Losses are in nats.
 
 import dataclasses
 import json
+import math
 import pathlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -115,7 +116,8 @@ def from_json(kind: type[Record], fields: dict[str, Any]) -> Record:
 
   Raises:
     TypeError: a required field is missing or of another type, or `fields` is not an object.
-    ValueError: a position is negative.
+    ValueError: a position is negative, a probability is not between 0 and 1, or a loss is not a
+      finite number.
   """
   if not isinstance(fields, dict):
     raise TypeError('not a JSON object')
@@ -126,33 +128,57 @@ def from_json(kind: type[Record], fields: dict[str, Any]) -> Record:
   fields = {_RENAMED.get(name, name): value for name, value in fields.items()}
   chosen = {name: value for name, value in fields.items() if name in known}
   for name, value in chosen.items():
-    expected = known[name] | int if known[name] is float else known[name]
-    if not isinstance(value, expected):
+    expected = known[name] | int if known[name] in _NUMBERS else known[name]
+    if not isinstance(value, expected) or isinstance(value, bool):
       raise TypeError(f'{name} is {value!r}')
+    if known[name] in _NUMBERS and value is not None and not _is_finite(value):
+      raise ValueError(f'{name} is {value}')
   if chosen.get('position', 0) < 0:
     raise ValueError(f'position is {chosen["position"]}')
+  if not 0 <= chosen.get('probability', 0) <= 1:
+    raise ValueError(f'probability is {chosen["probability"]}')
   return kind(**chosen)
+
+
+_NUMBERS = (float, float | None)
+
+
+def _is_finite(value: float) -> bool:
+  try:
+    return math.isfinite(value)
+  except OverflowError:  # an int beyond all floats
+    return False
 
 
 def write_records(path: pathlib.Path, records: Iterable[Record]) -> None:
   """Writes `records` to the file `path`, which appears whole or not at all."""
   with atomic_writer(path) as file:
     for record in records:
-      file.write(json.dumps(to_json(record), ensure_ascii=False) + '\n')
+      file.write(record_line(record))
 
 
-def read_records(path: pathlib.Path, kind: type[Record]) -> Iterator[Record]:
-  """Yields the records of `kind` in the file `path`.
+def record_line(record: Record) -> str:
+  """Returns `record` as a line of a file of records."""
+  return json.dumps(to_json(record), ensure_ascii=False) + '\n'
+
+
+def parse_records(data: bytes, kind: type[Record], source: object) -> Iterator[Record]:
+  """Yields the records of `kind` in `data`, the content of a file of records.
+
+  Args:
+    data: the content.
+    kind: of the records.
+    source: the file, for errors.
 
   Raises:
-    UserError: the file cannot be read, or a line of it is not such a record.
+    UserError: `data` is not UTF-8, or a line of it is not such a record.
   """
   try:
-    with open(path, encoding='utf-8') as file:
-      for number, line in enumerate(file, 1):
-        try:
-          yield from_json(kind, json.loads(line))
-        except (ValueError, TypeError) as error:
-          raise UserError(f'{path}:{number}: not a {kind.__name__} record ({error})') from error
-  except (OSError, UnicodeDecodeError) as error:
-    raise UserError(f'cannot read {path}: {error}') from error
+    text = data.decode()
+  except UnicodeDecodeError as error:
+    raise UserError(f'{source} is not UTF-8 ({error})') from error
+  for number, line in enumerate(text.removesuffix('\n').split('\n') if text else [], 1):
+    try:
+      yield from_json(kind, json.loads(line))
+    except (ValueError, TypeError, RecursionError) as error:
+      raise UserError(f'{source}:{number}: not a {kind.__name__} record ({error})') from error

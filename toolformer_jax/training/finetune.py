@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,6 +20,7 @@ from toolformer_jax.training.config import FinetuneConfig, MixtureConfig
 from toolformer_jax.training.departures import finetuning_departures
 from toolformer_jax.training.examples import make_examples
 from toolformer_jax.training.input_pipeline import with_row_multiple
+from toolformer_jax.training.metrics import read_metrics
 from toolformer_jax.training.mixture import build_epoch, hold_out
 from toolformer_jax.training.packing import (
   Example,
@@ -70,8 +70,8 @@ def finetune(
   trained = finetune_examples(
       model=model, examples=examples(epoch), dev_examples=examples(dev), config=config,
       output_dir=output_dir, depends_on=depends_on, extra_files=extra_files)
-  lines = (output_dir / 'metrics.jsonl').read_text('utf-8').splitlines()
-  result = FinetuneResult(trained, tuple(map(json.loads, lines)), output_dir, len(epoch),
+  metrics = read_metrics(output_dir / 'metrics.jsonl')
+  result = FinetuneResult(trained, metrics, output_dir, len(epoch),
                           finetuning_departures(config, mixture, model.config))
   if jax.process_index() == 0:
     (output_dir / 'report.md').write_text(result.report, 'utf-8')

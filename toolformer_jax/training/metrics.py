@@ -90,8 +90,16 @@ class MetricsLog:
   """Writes metrics to the file metrics.jsonl, a line for each step, and to other writers."""
 
   def __init__(self, file: pathlib.Path, last_step: int, writers: Sequence[MetricWriter] = ()):
-    """Opens `file` and drops its lines of steps after `last_step`: those steps run again."""
-    lines = file.read_text('utf-8').splitlines() if file.exists() else []
+    """Opens `file` and drops its lines of steps after `last_step`: those steps run again.
+
+    Raises:
+      UserError: the file cannot be read.
+    """
+    try:
+      lines = file.read_text('utf-8').splitlines() if file.exists() else []
+    except (OSError, UnicodeDecodeError) as error:
+      raise UserError(f'{file} cannot be read ({error}); remove it, and the metrics of earlier '
+                      'steps are lost') from error
     with atomic_writer(file) as kept:
       kept.writelines(f'{line}\n' for line in lines if _step(line) <= last_step)
     self._file = open(file, 'a', encoding='utf-8')  # noqa: SIM115 - closed on exit
@@ -114,9 +122,27 @@ class MetricsLog:
       writer.close()
 
 
+def read_metrics(file: pathlib.Path) -> tuple[dict[str, Any], ...]:
+  """Returns the lines of a metrics.jsonl.
+
+  Raises:
+    UserError: the file cannot be read, or a line is not the metrics of a step.
+  """
+  remedy = 'correct it, or remove it and start again in another folder'
+  try:
+    lines = [json.loads(line) for line in file.read_text('utf-8').splitlines()]
+  except (OSError, ValueError, RecursionError) as error:
+    raise UserError(f'{file} cannot be read ({error}); {remedy}') from error
+  for number, line in enumerate(lines, 1):
+    if not isinstance(line, dict) or not all(
+        isinstance(line.get(name), int | float) for name in ('step', 'loss', 'epoch', 'tokens')):
+      raise UserError(f'{file}:{number} is not the metrics of a step; {remedy}')
+  return tuple(lines)
+
+
 def _step(line: str) -> float:
   """Returns the step of a line; infinity for an incomplete line."""
   try:
-    return json.loads(line)['step']
-  except (ValueError, KeyError, TypeError):
+    return float(json.loads(line)['step'])
+  except (ValueError, KeyError, TypeError, RecursionError):
     return float('inf')

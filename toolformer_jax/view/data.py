@@ -145,11 +145,13 @@ class LiveRun:
     """Returns the current content of the folder.
 
     Raises:
-      UserError: a file is broken.
+      UserError: a file is broken, or missing in a stage that is complete.
     """
     with self._lock:  # another request waits, and then uses the chunks that were read
       # Before the chunks are listed, so that all chunks of a complete stage are among them.
       complete = {name: self._folder.is_complete(name) for name in self._stage_names()}
+      for name in complete:
+        self._folder.all_chunks(name)
       times = {name: self._folder.chunk_times(name) for name in complete}
       stages = tuple(Stage(name, len(times[name]), is_complete)
                      for name, is_complete in complete.items())
