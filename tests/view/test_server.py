@@ -126,21 +126,30 @@ def test_a_file_that_breaks_meanwhile_is_named(tmp_path, write_run, scored):
   assert respond(live_run, 'localhost', '/')[0] == 200
   (path / 'calculator/filter/00000.jsonl').write_text('{')
   status, page = respond(live_run, 'localhost', '/')
-  assert status == 500 and '00000.jsonl:1: not a ScoredCall record' in page
-  (path / 'calculator/filter/00000.jsonl').write_text('')
-  (path / 'calculator/sample/00000.jsonl').write_text(
-      '{"document_id": "a", "tool": "Calculator", "argument": "", "position": 7, '
-      '"probability": 0}')
+  assert status == 500 and '00000.jsonl does not have the 1 records that were written' in page
+  _replace(path / 'calculator/filter/00000.jsonl', '{')
   status, page = respond(live_run, 'localhost', '/')
-  assert status == 500 and 'annotated with another tokenizer' in page
+  assert status == 500 and '00000.jsonl:1: not a ScoredCall record' in page
+  _replace(path / 'calculator/filter/00000.jsonl', '')
+  _replace(path / 'calculator/sample/00000.jsonl',
+           '{"document_id": "a", "tool": "Calculator", "argument": "", "position": 7, '
+           '"probability": 0}')
+  status, page = respond(live_run, 'localhost', '/')
+  assert status == 500 and 'a call at position 7' in page
+
+
+def _replace(file, text):
+  """Replaces a chunk by one that somebody else made, which has no counts file."""
+  file.with_suffix('.counts.json').unlink(missing_ok=True)
+  file.write_text(text)
 
 
 def test_half_a_surrogate_is_no_failure(tmp_path, write_run, tokenizer):
   path = write_run(tmp_path / 'run', [[Document('a', 'x')]], [], {'Calculator': 0.5})
-  (path / 'documents/00000.jsonl').write_text('{"id": "a", "text": "a\\ud800b"}')
-  (path / 'calculator/sample/00000.jsonl').write_text(
-      '{"document_id": "a", "tool": "Calculator", "argument": "\\udfff", "position": 2, '
-      '"probability": 0}')
+  _replace(path / 'documents/00000.jsonl', '{"id": "a", "text": "a\\ud800b"}')
+  _replace(path / 'calculator/sample/00000.jsonl',
+           '{"document_id": "a", "tool": "Calculator", "argument": "\\udfff", "position": 2, '
+           '"probability": 0}')
   with make_server(LiveRun(path), 0) as server:
     threading.Thread(target=server.handle_request).start()
     status, _, body = ask(server.server_port)

@@ -154,7 +154,9 @@ class RunReader:
     """Checks that the calls in a file that somebody else made are before tokens of their texts."""
     tokenizer = self.tokenizer()
     for document_id, of_text in itertools.groupby(calls, lambda call: call.document_id):
-      size = len(tokenizer.encode(texts[document_id]))
+      # JSON can hold half a surrogate, which is no character.
+      text = texts[document_id].encode('utf-8', 'replace').decode()
+      size = len(tokenizer.encode(text))
       for call in of_text:
         if call.position >= size:
           raise UserError(f'{file} has a call at position {call.position} of the text '
