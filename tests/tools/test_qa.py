@@ -1,5 +1,8 @@
 """Questions: what the reader is shown, and what counts as its answer."""
 
+import pathlib
+import tempfile
+
 import pytest
 
 from toolformer_jax.data.passages import Page
@@ -10,7 +13,8 @@ from toolformer_jax.tools.qa import QuestionAnswering, question_prompt
 PAGES = [Page('Ghana', 'The capital of Ghana is Accra. It lies on the coast.'),
          Page('Accra', 'Accra is a large city of Ghana, founded long ago by the Ga.'),
          Page('Peru', 'The capital of Peru is Lima.')]
-INDEX = PassageIndex.build(PAGES)
+FOLDER = tempfile.TemporaryDirectory()
+INDEX = PassageIndex.build(PAGES, pathlib.Path(FOLDER.name, 'index'))
 
 
 class Reader:
@@ -64,8 +68,8 @@ def test_one_failure_does_not_take_the_others_with_it():
       False, True, True, True, False]
 
 
-def test_versions_tell_readers_and_sources_apart():
-  other = PassageIndex.build(PAGES[:1])
+def test_versions_tell_readers_and_sources_apart(tmp_path):
+  other = PassageIndex.build(PAGES[:1], tmp_path)
   versions = {QuestionAnswering(Reader(), *how).version for how in (
       ('m', INDEX), ('n', INDEX), ('m', None), ('m', INDEX, 2), ('m', other))}
   assert len(versions) == 5

@@ -48,7 +48,7 @@ def wikipedia_search(settings):
 def never_build(monkeypatch):
   """From where it is called, every index has to come from the cache."""
   def forbid():
-    def build(*args):
+    def build(*args, **settings):
       raise AssertionError('built again')
     monkeypatch.setattr(PassageIndex, 'build', build)
   return forbid

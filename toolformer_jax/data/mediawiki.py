@@ -19,8 +19,8 @@ _ARTICLES = '0'  # the namespace
 _FILES = frozenset({'-2', '6', '14'})  # media, files and categories
 
 
-class _Article(NamedTuple):
-  """A page of a dump, and the names of the dump's namespaces for files."""
+class Article(NamedTuple):
+  """A page of a dump as it was written, and the names of the dump's namespaces for files."""
 
   title: str
   wikitext: str
@@ -44,23 +44,41 @@ def read_pages(path: pathlib.Path) -> Iterator[Page]:
     UserError: the file cannot be read, or is not a MediaWiki dump.
   """
   num_left_out = 0
+  for article in read_articles(path):
+    try:
+      if page := article_page(article):
+        yield page
+    except TooMuchMarkup:
+      num_left_out += 1
+  warn_of_left_out(path, num_left_out)
+
+
+def read_articles(path: pathlib.Path) -> Iterator[Article]:
+  """Yields the articles of the dump `path`, with their markup; see `read_pages`."""
   try:
     with open_binary(path) as file:
-      for article in _articles(file):
-        try:
-          text = plain_text(article.wikitext, article.file_namespaces)
-        except TooMuchMarkup:
-          num_left_out += 1
-          continue
-        if text:
-          yield Page(article.title, text)
+      yield from _articles(file)
   except (*read_errors(path), ElementTree.ParseError) as error:
     raise UserError(f'cannot read {path} as a MediaWiki dump (.xml.bz2): {error}') from error
-  if num_left_out:
-    log.warning('%s: left out %d pages with too much markup to parse', path, num_left_out)
 
 
-def _articles(file: BinaryIO) -> Iterator[_Article]:
+def article_page(article: Article) -> Page | None:
+  """Returns an article as plain text; None if it has no prose.
+
+  Raises:
+    TooMuchMarkup: it has too much to parse.
+  """
+  text = plain_text(article.wikitext, article.file_namespaces)
+  return Page(article.title, text) if text else None
+
+
+def warn_of_left_out(path: pathlib.Path, count: int) -> None:
+  """Logs how many pages had too much markup, if any."""
+  if count:
+    log.warning('%s: left out %d pages with too much markup to parse', path, count)
+
+
+def _articles(file: BinaryIO) -> Iterator[Article]:
   file_namespaces, newest = FILE_NAMESPACES, None
   events = ElementTree.iterparse(file, events=('start', 'end'))
   _, root = next(events)
@@ -79,6 +97,6 @@ def _articles(file: BinaryIO) -> Iterator[_Article]:
       space = element.tag.removesuffix('page')
       is_redirect = element.find(f'{space}redirect') is not None
       if element.findtext(f'{space}ns') == _ARTICLES and not is_redirect and newest:
-        yield _Article(element.findtext(f'{space}title', ''), newest[1], file_namespaces)
+        yield Article(element.findtext(f'{space}title', ''), newest[1], file_namespaces)
       newest = None
       root.clear()  # or all pages that were read would stay in memory

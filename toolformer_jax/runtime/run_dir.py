@@ -202,5 +202,5 @@ def _flat(value: Any, name: str = '') -> dict[str, Any]:
 
 def software_versions() -> dict[str, str]:
   """Returns the versions of the packages that the results of a run can depend on."""
-  names = ('toolformer_jax', 'jax', 'jaxlib', 'flax', 'optax', 'numpy', 'tokenizers', 'bm25s')
+  names = ('toolformer_jax', 'jax', 'jaxlib', 'flax', 'optax', 'numpy', 'tokenizers', 'PyStemmer')
   return {name: importlib.metadata.version(name) for name in names}

@@ -1,24 +1,16 @@
-"""BM25 over the passages of an encyclopedia, on disk in files that are mapped, not read."""
+"""The passages of an encyclopedia and a BM25 index of them, in files that are mapped, not read."""
 
-import dataclasses
 import hashlib
-import importlib.metadata
 import json
-import logging
 import os
 import pathlib
-import re
 import shutil
-import tempfile
-import unicodedata
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
 
 import filelock
 import numpy as np
-import Stemmer
 
 import toolformer_jax
 from toolformer_jax.data.catalogue import (
@@ -27,25 +19,18 @@ from toolformer_jax.data.catalogue import (
   file_sha256,
   find_corpus,
 )
+from toolformer_jax.data.mediawiki import Article, warn_of_left_out
 from toolformer_jax.data.pages import corpus_pages
-from toolformer_jax.data.passages import Page, Passage, split_passages
+from toolformer_jax.data.passages import Page, Passage
 from toolformer_jax.errors import UserError, unknown
 from toolformer_jax.runtime.validation import check
+from toolformer_jax.tools.index_merge import K1, LINES_FILE, B, merge_passages, merge_postings
+from toolformer_jax.tools.index_parts import PASSAGES_FILE, write_parts
+from toolformer_jax.tools.posting_lists import PostingLists
+from toolformer_jax.tools.search_words import WORD, fold, stems, word_hashes
 
-if TYPE_CHECKING:
-  import bm25s
-
-# The values of the common BM25 baselines on Wikipedia passages (Pyserini).
-K1 = 0.9
-B = 0.4
-
-_TEXT_VERSION = 2  # of the plain text that pages are turned into
-# One-letter words too: `C` and `5` are things to search for.
-_WORD = r'\b\w+\b'
-_ACCENTS = re.compile('[\u0300-\u036f]')
-_LETTERS = str.maketrans({'æ': 'ae', 'ð': 'd', 'ø': 'o', 'þ': 'th', 'đ': 'd', 'ł': 'l', 'œ': 'oe'})
-_PASSAGES, _LINES, _PAGES, _INDEX = 'passages.jsonl', 'lines.npy', 'pages.npy', 'index'
-_SETTINGS = 'settings.json'
+_VERSION = 3  # of the plain text that pages are turned into, and of the files of an index
+_SETTINGS, _PARTS = 'settings.json', 'parts'
 
 
 class PassageIndex:
@@ -55,52 +40,8 @@ class PassageIndex:
     version: short hash of all that determines what is found.
   """
 
-  def __init__(self, passages: Sequence[Passage], page_of: np.ndarray, index: 'bm25s.BM25',
-               version: str):
-    """Searches `passages` by their `index`; `page_of` numbers their pages. See `build`, `load`."""
-    self._passages, self._page_of, self._index = passages, page_of, index
-    self.version = version
-
-  def __len__(self) -> int:
-    return len(self._passages)
-
-  @classmethod
-  def build(cls, pages: Iterable[Page], passage_words: int = 100) -> 'PassageIndex':
-    """Returns an index of `pages`, in passages of at most `passage_words` words.
-
-    Raises:
-      UserError: the pages hold no words.
-    """
-    passages, page_of = [], []
-    for number, page in enumerate(pages):
-      found = split_passages([page], passage_words)
-      passages += found
-      page_of += [number] * len(found)
-    # A passage rarely repeats what its page is about, so the headings are searched too.
-    texts = [_fold(f'{passage.title} {passage.section} {passage.text}') for passage in passages]
-    tokens = _bm25s().tokenize(texts, **_tokenizer())
-    if not tokens.vocab:
-      raise UserError('no page has any words: there is nothing to search')
-    index = _bm25s().BM25(k1=K1, b=B)
-    index.index(tokens, show_progress=False)
-    return cls(passages, np.array(page_of, np.int32), index, _version(passages))
-
-  def save(self, directory: pathlib.Path) -> None:
-    """Writes the index to `directory`, for `load`."""
-    # Removed first and written last: if it exists, the other files are complete.
-    (directory / _SETTINGS).unlink(missing_ok=True)
-    self._index.save(directory / _INDEX, show_progress=False)
-    lines = [json.dumps(dataclasses.asdict(passage), ensure_ascii=False).encode() + b'\n'
-             for passage in self._passages]
-    (directory / _PASSAGES).write_bytes(b''.join(lines))
-    np.save(directory / _LINES, np.cumsum([0, *map(len, lines)]))
-    np.save(directory / _PAGES, self._page_of)
-    settings = {'version': self.version, 'sizes': _sizes(directory)}
-    (directory / _SETTINGS).write_text(json.dumps(settings) + '\n', encoding='utf-8')
-
-  @classmethod
-  def load(cls, directory: pathlib.Path) -> 'PassageIndex':
-    """Returns the index that `save` wrote to `directory`; what is large is mapped, not read.
+  def __init__(self, directory: pathlib.Path):
+    """Opens the index that `build` made in `directory`; what is large is mapped, not read.
 
     Raises:
       UserError: it is not there, or a file of it has not the size that was saved.
@@ -110,12 +51,51 @@ class PassageIndex:
       saved, found = settings['sizes'], _sizes(directory)
       if wrong := sorted(name for name in saved if found.get(name) != saved[name]):
         raise ValueError(f'{wrong[0]} is not the file that was saved')
-      passages = _StoredPassages(directory / _PASSAGES, np.load(directory / _LINES, mmap_mode='r'))
-      page_of = np.load(directory / _PAGES, mmap_mode='r')
-      index = _bm25s().BM25.load(directory / _INDEX, mmap=True, show_progress=False)
-      return cls(passages, page_of, index, settings['version'])
+      self._passages = _StoredPassages(directory)
+      self._postings = PostingLists(directory, len(self._passages))
+      self.version: str = settings['version']
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
       raise UserError(f'no search index in {directory} ({error}): build it again') from error
+
+  def __len__(self) -> int:
+    return len(self._passages)
+
+  @classmethod
+  def build(cls, pages: Iterable[Page | Article], directory: pathlib.Path,
+            passage_words: int = 100, processes: int | None = None) -> 'PassageIndex':
+    """Builds an index of `pages` in `directory`, in passages of at most `passage_words` words.
+
+    The pages are read as a stream, several processes write parts of the index, and the parts are
+    merged. After a kill, the same call with the same pages goes on after the parts that are there.
+
+    Args:
+      pages: as `corpus_pages` yields them.
+      directory: made if it is not there; has room for three times the text of the pages.
+      passage_words: longest passage.
+      processes: how many write parts; by default one for each core that this process may use.
+
+    Raises:
+      UserError: the pages hold no words, or a process ended before its time.
+    """
+    # Removed first and written last: if it exists, the other files are complete.
+    (directory / _SETTINGS).unlink(missing_ok=True)
+    (directory / _PARTS).mkdir(parents=True, exist_ok=True)
+    parts = write_parts(pages, directory / _PARTS, passage_words, processes or _num_cores())
+    warn_of_left_out(directory, sum(part.num_left_out for part in parts))
+    if not any(len(part.array('words')) for part in parts):
+      raise UserError('no page has any words: there is nothing to search')
+    merge_passages(parts, directory)
+    merge_postings(parts, directory)
+    shutil.rmtree(directory / _PARTS)
+    made_of = repr((K1, B, WORD.pattern, _VERSION, [part.sha256 for part in parts]))
+    settings = {'version': hashlib.sha256(made_of.encode()).hexdigest()[:12],
+                'sizes': _sizes(directory)}
+    (directory / _SETTINGS).write_text(json.dumps(settings) + '\n', encoding='utf-8')
+    return cls(directory)
+
+  def passage(self, number: int) -> Passage:
+    """Returns a passage by its number, from 0."""
+    return self._passages[number]
 
   def search(self, query: str, k: int, exclude_title: str | None = None) -> list[Passage]:
     """Returns up to `k` passages that have words of `query`, the best first.
@@ -123,78 +103,40 @@ class PassageIndex:
     Of passages that match equally well, the earlier one comes first; none is of the page
     `exclude_title`, however it is written.
     """
-    words = stems(query)
-    if not words:
-      return []
-    excluded = exclude_title and _fold(exclude_title)
-    scores, found = self._index.get_scores(words), []
-    while len(found) < k and scores[best := int(scores.argmax())] > 0:
-      passage = self._passages[best]
-      if _fold(passage.title) == excluded:
-        scores[self._page_of == self._page_of[best]] = 0
-      else:
-        found.append(passage)
-        scores[best] = 0
-    return found
+    hashes = word_hashes(stems(query))
+    excluded, count = exclude_title and fold(exclude_title), k
+    while True:
+      numbers, _ = self._postings.best(hashes, count)
+      passages = [self.passage(number) for number in numbers]
+      found = [passage for passage in passages if fold(passage.title) != excluded]
+      if len(found) >= k or len(numbers) < count:
+        return found[:k]
+      count *= 4  # passages of the excluded page took the places
 
 
 class _StoredPassages(Sequence[Passage]):
   """Passages in a file, each read when it is asked for."""
 
-  def __init__(self, path: pathlib.Path, ends: np.ndarray):
-    self._text = np.memmap(path, np.uint8, 'r')
-    self._ends = ends
+  def __init__(self, directory: pathlib.Path):
+    self._text = np.memmap(directory / PASSAGES_FILE, np.uint8, 'r')
+    self._starts = np.memmap(directory / LINES_FILE, np.int64, 'r')
 
   def __len__(self) -> int:
-    return len(self._ends) - 1
+    return len(self._starts) - 1
 
   def __getitem__(self, number: int) -> Passage:
-    line = self._text[self._ends[number]:self._ends[number + 1]].tobytes()
+    line = self._text[self._starts[number]:self._starts[number + 1]].tobytes()
     return Passage(**json.loads(line))
 
 
-def stems(text: str) -> list[str]:
-  """Returns the stems of the words of `text`, without stopwords."""
-  return _bm25s().tokenize(_fold(text), **_tokenizer(), return_ids=False)[0]
-
-
-def _fold(text: str) -> str:
-  """Returns `text` in lower case, without accents and in one spelling: `Café` becomes `cafe`."""
-  letters = unicodedata.normalize('NFKD', text.casefold()).translate(_LETTERS)
-  return unicodedata.normalize('NFKC', _ACCENTS.sub('', letters))
+def _num_cores() -> int:
+  return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 def _sizes(directory: pathlib.Path) -> dict[str, int]:
   """Returns the sizes of all files of an index but its settings."""
-  return {file.relative_to(directory).as_posix(): file.stat().st_size
-          for file in sorted(directory.rglob('*'))
-          if file.is_file() and file != directory / _SETTINGS}
-
-
-def _bm25s() -> ModuleType:
-  """Imports bm25s, late: where JAX is installed, the import starts JAX's backend."""
-  import bm25s
-
-  # It sets itself to DEBUG, so that any application with a log handler would see that.
-  logging.getLogger('bm25s').setLevel(logging.WARNING)
-  return bm25s
-
-
-def _tokenizer() -> dict[str, Any]:
-  """Returns the arguments of bm25s.tokenize; a stemmer of its own, as threads cannot share one."""
-  return {
-    'token_pattern': _WORD,
-    'stopwords': 'english',
-    'stemmer': Stemmer.Stemmer('english'),
-    'show_progress': False,
-  }
-
-
-def _version(passages: Iterable[Passage]) -> str:
-  digest = hashlib.sha256(f'{K1} {B} {_WORD} {_TEXT_VERSION}'.encode())
-  for passage in passages:
-    digest.update(json.dumps(dataclasses.astuple(passage)).encode())
-  return digest.hexdigest()[:12]
+  return {file.name: file.stat().st_size for file in sorted(directory.iterdir())
+          if file.is_file() and file.name != _SETTINGS}
 
 
 @dataclass(frozen=True)
@@ -238,7 +180,7 @@ def _load(directory: pathlib.Path) -> PassageIndex | None:
   if not directory.exists():
     return None
   try:
-    return PassageIndex.load(directory)
+    return PassageIndex(directory)
   except UserError:
     shutil.rmtree(directory, ignore_errors=True)
     return None
@@ -247,16 +189,15 @@ def _load(directory: pathlib.Path) -> PassageIndex | None:
 def _build(corpus: pathlib.Path, settings: SearchConfig,
            directory: pathlib.Path) -> PassageIndex:
   """Builds the index and puts it at `directory`, all of its files at once."""
-  prefix = f'{directory.name}.part-'
-  for leftover in directory.parent.glob(prefix + '*'):  # of a run that was killed
-    shutil.rmtree(leftover, ignore_errors=True)
-  index = PassageIndex.build(corpus_pages(corpus), settings.passage_words)
-  with tempfile.TemporaryDirectory(prefix=prefix, dir=directory.parent) as folder:
-    whole = pathlib.Path(folder, 'index')
-    whole.mkdir()
-    index.save(whole)
-    os.rename(whole, directory)
-  return PassageIndex.load(directory)
+  print(f'building the search index of {settings.corpus} ...', file=sys.stderr, flush=True)
+  unfinished = directory.with_suffix('.part')
+  try:
+    PassageIndex.build(corpus_pages(corpus), unfinished, settings.passage_words)
+  except UserError:  # the corpus is mended, and has another name here
+    shutil.rmtree(unfinished, ignore_errors=True)
+    raise
+  os.rename(unfinished, directory)
+  return PassageIndex(directory)
 
 
 def search_corpus_sha256(config: SearchConfig) -> str:
@@ -278,6 +219,5 @@ def _locate(corpus: str) -> pathlib.Path:
 
 def _key(corpus: pathlib.Path, settings: SearchConfig) -> str:
   """Returns a name for all that determines an index."""
-  parts = (file_sha256(corpus), settings.passage_words, _TEXT_VERSION, toolformer_jax.__version__,
-           importlib.metadata.version('bm25s'))
+  parts = file_sha256(corpus), settings.passage_words, _VERSION, toolformer_jax.__version__
   return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]

@@ -185,8 +185,7 @@ class Toolbox:
   def build(self, names: Iterable[str]) -> list[Tool]:
     """Returns the tools `names` (in any case): those of the paper, and those of the user.
 
-    The search index is built on first use and stored in the cache. Its library initializes the
-    backend of JAX, so JAX must be configured before.
+    The search index is built on first use, by several processes, and stored in the cache.
 
     Raises:
       UserError: a name is unknown, `names` is empty, or a tool cannot be built.

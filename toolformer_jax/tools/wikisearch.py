@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from toolformer_jax import calls
 from toolformer_jax.data.passages import split_sentences
 from toolformer_jax.tools.base import Context, ToolError
-from toolformer_jax.tools.passage_index import PassageIndex, stems
+from toolformer_jax.tools.passage_index import PassageIndex
+from toolformer_jax.tools.search_words import stems
 
 
 class WikiSearch:
