@@ -6,11 +6,24 @@ import pathlib
 import re
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 HERE = pathlib.Path(__file__).parent
 VERSION = re.search(
   r"^__version__ = '(.+)'$", (HERE / 'toolformer_jax/__init__.py').read_text(), re.MULTILINE
 )[1]
+
+EXPERIMENTS = 'toolformer_jax.configs.experiments'
+
+
+class BuildWithoutScripts(build_py):
+  """Leaves out the scripts that stand beside the gin files in experiments/."""
+
+  def find_package_modules(self, package, package_dir):
+    """Returns the modules of a package that are installed."""
+    modules = super().find_package_modules(package, package_dir)
+    return [one for one in modules if package != EXPERIMENTS or one[1] == '__init__']
+
 
 setup(
   name='toolformer_jax',
@@ -21,11 +34,14 @@ setup(
   license_files=['LICENSE'],
   python_requires='>=3.11',
   packages=[
-    *find_packages(include=['toolformer_jax', 'toolformer_jax.*']), 'toolformer_jax.configs'
+    *find_packages(include=['toolformer_jax', 'toolformer_jax.*']), 'toolformer_jax.configs',
+    EXPERIMENTS,
   ],
+  cmdclass={'build_py': BuildWithoutScripts},
   # The gin files stand at the top of the repository, where people look for them.
-  package_dir={'toolformer_jax.configs': 'configs'},
+  package_dir={'toolformer_jax.configs': 'configs', EXPERIMENTS: 'experiments'},
   package_data={
+    EXPERIMENTS: ['*.gin', '**/*.gin'],
     'toolformer_jax.configs': ['*.gin', '**/*.gin', 'prompts/*.txt'],
     'toolformer_jax.serving': ['templates/*'],
     'toolformer_jax.view': ['templates/*'],

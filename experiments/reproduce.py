@@ -15,7 +15,7 @@ from toolformer_jax.errors import UserError
 from toolformer_jax.evaluation.arms import TITLES, read_arms
 from toolformer_jax.evaluation.plan import EvaluationPlan
 from toolformer_jax.evaluation.result import EvaluationResult
-from toolformer_jax.evaluation.tables import breakdown_rows, latex
+from toolformer_jax.evaluation.tables import latex
 from toolformer_jax.evaluation.task import QuestionTask
 from toolformer_jax.evaluation.tasks import load_examples
 from toolformer_jax.experiments import comparison
@@ -100,20 +100,8 @@ def benchmark_table(args: argparse.Namespace, title: str, tasks: Sequence[str],
 def compared(title: str, plan: EvaluationPlan, results: EvaluationResult,
              folder: pathlib.Path) -> str:
   """Returns our figures beside the paper's, in Markdown."""
-  parts = [f'# {title}', markdown_table(comparison.figure_rows(plan, results))]
-  if len(findings := comparison.finding_rows(plan, results)) > 1:
-    parts += ['## Findings', markdown_table(findings)]
-  if len(used := comparison.tool_use_rows(plan, results)) > 1:
-    parts += ['## Tool use', markdown_table(used)]
-  if results.breakdowns:
-    parts += ['## Toolformer\'s answers by outcome',
-              markdown_table(breakdown_rows(plan, results))]
-  gone = {**results.skipped, **results.failed}
-  if gone:
-    parts += ['## Not evaluated', '\n'.join(f'- {name}: {why}' for name, why in gone.items())]
-  note = f'Settings, rules and checkpoints: {folder / "report.md"}. Figures in brackets: 95%.'
-  return '\n\n'.join([*parts, note + (f' The first {plan.limit} questions of each task.'
-                                      if plan.limit else '')])
+  return (f'{comparison.report(title, plan, results)} Settings, rules and checkpoints: '
+          f'{folder / "report.md"}.')
 
 
 def planned(plan: EvaluationPlan, folder: pathlib.Path) -> str:

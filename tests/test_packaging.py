@@ -12,12 +12,14 @@ SCRIPT = '''
 import importlib.resources
 import pathlib
 import toolformer_jax
-configs = importlib.resources.files('toolformer_jax.configs')
-with importlib.resources.as_file(configs) as folder:
-  print(pathlib.Path(toolformer_jax.__file__).parent.parent)
-  for path in sorted(folder.rglob('*.*')):
-    if path.suffix in ('.gin', '.txt'):
-      print(path.relative_to(folder).as_posix())
+print(pathlib.Path(toolformer_jax.__file__).parent.parent)
+for package in ('toolformer_jax.configs', 'toolformer_jax.configs.experiments'):
+  with importlib.resources.as_file(importlib.resources.files(package)) as folder:
+    for path in sorted(folder.rglob('*.*')):
+      parts = path.relative_to(folder).parts
+      # In a wheel the one package lies in the other.
+      if path.suffix in ('.gin', '.txt') and parts[0] != 'experiments':
+        print('/'.join(parts))
 '''
 RENDER = '''
 from toolformer_jax.view.pages import error_page
@@ -34,9 +36,14 @@ def run(*command: object, cwd: pathlib.Path) -> str:
 
 
 def config_files() -> list[str]:
-  configs = REPOSITORY / 'configs'
-  return [path.relative_to(configs).as_posix() for path in sorted(configs.rglob('*.*'))
-          if path.suffix in ('.gin', '.txt')]
+  return [path.relative_to(folder).as_posix()
+          for folder in (REPOSITORY / 'configs', REPOSITORY / 'experiments')
+          for path in sorted(folder.rglob('*.*')) if path.suffix in ('.gin', '.txt')]
+
+
+def test_installed_wheel_has_no_script(installed):
+  files = {path.name for path in (installed / 'toolformer_jax/configs/experiments').rglob('*.py')}
+  assert files == {'__init__.py'}
 
 
 @pytest.fixture(scope='module')
@@ -45,7 +52,7 @@ def installed(tmp_path_factory) -> pathlib.Path:
   folder = tmp_path_factory.mktemp('packaging')
   source = folder / 'source'
   ignored = shutil.ignore_patterns('__pycache__')
-  for name in ('toolformer_jax', 'configs'):
+  for name in ('toolformer_jax', 'configs', 'experiments'):
     shutil.copytree(REPOSITORY / name, source / name, ignore=ignored)
   for name in ('setup.py', 'pyproject.toml', 'LICENSE'):
     shutil.copy(REPOSITORY / name, source)

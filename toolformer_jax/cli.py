@@ -27,11 +27,12 @@ _COMMANDS = {
     'view': 'show an annotation run in a browser',
     'finetune': 'train a model on the annotated texts',
     'evaluate': 'evaluate models on benchmarks, with and without tools',
+    'experiment': 'annotate, fine-tune and evaluate: one experiment, or a grid of them',
     'serve': 'serve a model to clients of the OpenAI protocol, tools included',
     'export': 'write a model as a Hugging Face directory',
     'plan': 'compile a step for a TPU: does it fit, and how fast can it be; needs no TPU',
 }
-_RESUMABLE = ('annotate', 'evaluate', 'finetune')
+_RESUMABLE = ('annotate', 'evaluate', 'experiment', 'finetune')
 _OPTION = re.compile(r'-h|--[A-Za-z].*', re.DOTALL)
 
 

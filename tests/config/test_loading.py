@@ -21,7 +21,7 @@ from toolformer_jax.planning.search import TPU_FINETUNE
 from toolformer_jax.tools.registry import Toolbox
 
 CONFIGS = pathlib.Path(str(importlib.resources.files('toolformer_jax.configs')))
-SHIPPED = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob('*.gin'))
+SHIPPED = configuration.shipped_files()
 MODELS = [name for name in SHIPPED if name.startswith('models/')]
 
 
@@ -35,7 +35,7 @@ def test_shipped_files_build_and_what_is_saved_gives_the_same_again(name, tmp_pa
 @pytest.mark.parametrize('name', SHIPPED)
 def test_shipped_files_bind_departures_alone(name, tmp_path):
   """Without any one of its bindings a file gives another configuration."""
-  lines = (CONFIGS / name).read_text('utf-8').splitlines()
+  lines = pathlib.Path(SHIPPED[name]).read_text('utf-8').splitlines()
   loaded, own = configuration.load([name]), tmp_path / 'own.gin'
   for i, line in enumerate(lines):
     if line and not line.startswith(('#', 'include')):

@@ -3,7 +3,6 @@
 import pytest
 
 from toolformer_jax.evaluation.answer_matching import FirstNumber
-from toolformer_jax.evaluation.arms import Arm
 from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.evaluation.scores import (
   CORRECT,
@@ -44,7 +43,7 @@ def test_a_call_counts_with_and_without_a_result():
   records = [{'group': '', 'correct': correct, 'calls': [{'tool': 'QA', 'result': result}
                                                          for result in results]}
              for correct, results in ((True, ['a']), (False, [None]), (True, [None]), (True, []))]
-  score, = aggregate_scores(TASKS['webquestions'], Arm('toolformer', 'C'), records, SETTINGS)
+  score, = aggregate_scores(TASKS['webquestions'], 'toolformer', records, SETTINGS)
   assert (score.called, score.when_called, score.when_not_called) == (
       75.0, pytest.approx(200 / 3), 100.0)
   assert score.tool_use == {'QA': 25.0} and score.with_call == 100.0

@@ -255,3 +255,11 @@ def test_a_run_on_batches_of_texts_resumes_to_the_bit(make_model, examples, tmp_
       _run(make_model(), examples, settings, tmp_path / 'stopped')
   _run(make_model(), examples, settings, tmp_path / 'stopped')
   assert _losses(tmp_path / 'stopped') == _losses(tmp_path / 'whole')
+
+
+@pytest.mark.parametrize('batch', [{'batch_size': 3}, {'batch_rows': 2}])
+def test_epochs_take_the_place_of_steps(make_model, examples, tmp_path, batch):
+  settings = FinetuneConfig(epochs=1.5, row_tokens=32, learning_rate=1e-2, **batch)
+  _run(make_model(), examples, settings, tmp_path)
+  lines = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').open()]
+  assert lines[-1]['epoch'] == pytest.approx(1.5, abs=0.1)

@@ -22,10 +22,13 @@ from toolformer_jax.errors import UserError, unknown
 from toolformer_jax.tools.registry import Toolbox
 
 _SHIPPED = importlib.resources.files('toolformer_jax.configs')
+_EXPERIMENTS = importlib.resources.files('toolformer_jax.configs.experiments')
 _BUILD = {name: gin.external_configurable(settings) for name, settings in SETTINGS.items()}
 
-# Where gin looks for `include 'quickstart.gin'` after the working directory.
+# Where gin looks for `include 'quickstart.gin'` after the working directory, and for
+# `include 'experiments/paper.gin'`: in the sources, configs/ and experiments/ are neighbours.
 gin.add_config_file_search_path(str(_SHIPPED))
+gin.add_config_file_search_path(str(pathlib.Path(str(_EXPERIMENTS)).parent))
 
 
 def load(files: Sequence[str | pathlib.Path] = (), bindings: Sequence[str] = ()) -> RunConfig:
@@ -71,8 +74,9 @@ def _build() -> RunConfig:
   settings = {
       'annotation': _BUILD['AnnotationConfig'](), 'corpus': _BUILD['CorpusConfig'](),
       'engine': _BUILD['EngineConfig'](), 'evaluation': _BUILD['EvaluationConfig'](),
-      'executor': _BUILD['ExecutorConfig'](), 'finetune': _BUILD['FinetuneConfig'](),
-      'generation': _BUILD['GenerationConfig'](), 'mixture': _BUILD['MixtureConfig'](),
+      'executor': _BUILD['ExecutorConfig'](), 'experiment': _BUILD['ExperimentConfig'](),
+      'finetune': _BUILD['FinetuneConfig'](), 'generation': _BUILD['GenerationConfig'](),
+      'grid': _BUILD['GridConfig'](), 'mixture': _BUILD['MixtureConfig'](),
       'model': _BUILD['ModelConfig'](), 'serving': _BUILD['ServingConfig'](),
       'syntax': _BUILD['CallSyntax'](), 'toolbox': toolbox}
   text = gin.operative_config_str()
@@ -100,13 +104,22 @@ def _find(file: str) -> str:
   """Returns the path of the gin file `file`, in the working directory or in the package."""
   if pathlib.Path(file).is_file():
     return file
-  with importlib.resources.as_file(_SHIPPED) as folder:
-    shipped = {path.relative_to(folder).as_posix() for path in folder.rglob('*.gin')}
+  shipped = shipped_files()
   if file in shipped:
-    return str(_SHIPPED / file)
-  if file.startswith('models/') or pathlib.Path(file).name == file:
+    return shipped[file]
+  if file.startswith(('models/', 'experiments/')) or pathlib.Path(file).name == file:
     raise unknown('gin file', file, shipped)
   raise UserError(f'there is no gin file {file}')
+
+
+def shipped_files() -> dict[str, str]:
+  """Returns the paths of the package's gin files by name, such as 'models/gptj_6b.gin'."""
+  found = {}
+  for prefix, root in (('', _SHIPPED), ('experiments/', _EXPERIMENTS)):
+    folder = pathlib.Path(str(root))
+    found |= {prefix + path.relative_to(folder).as_posix(): str(path)
+              for path in sorted(folder.rglob('*.gin'))}
+  return found
 
 
 @contextlib.contextmanager

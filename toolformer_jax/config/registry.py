@@ -8,6 +8,7 @@ from toolformer_jax.calls import CallSyntax
 from toolformer_jax.checkpoints.loading import ModelConfig
 from toolformer_jax.data.corpus import CorpusConfig
 from toolformer_jax.evaluation.config import EvaluationConfig
+from toolformer_jax.experiments.config import ExperimentConfig, GridConfig
 from toolformer_jax.inference.engine import EngineConfig
 from toolformer_jax.inference.request import GenerationConfig
 from toolformer_jax.serving.config import ServingConfig
@@ -20,8 +21,8 @@ from toolformer_jax.training.config import FinetuneConfig, MixtureConfig
 # `calculator/ToolConfig.k = 20`.
 SETTINGS = {settings.__name__: settings for settings in (
     AnnotationConfig, CallSyntax, CorpusConfig, CustomToolsConfig, EngineConfig, EvaluationConfig,
-    ExecutorConfig, FinetuneConfig, GenerationConfig, MixtureConfig, ModelConfig, MtConfig,
-    QaConfig, SearchConfig, ServingConfig, ToolConfig)}
+    ExecutorConfig, ExperimentConfig, FinetuneConfig, GenerationConfig, GridConfig, MixtureConfig,
+    ModelConfig, MtConfig, QaConfig, SearchConfig, ServingConfig, ToolConfig)}
 RENAMED = {'OwnTools': 'CustomToolsConfig'}  # by their names in earlier versions
 
 # Options of commands that gin binds as macros: `CHECKPOINT = 'smollm2-135m'` stands for

@@ -9,6 +9,7 @@ from toolformer_jax.calls import CallSyntax
 from toolformer_jax.checkpoints.loading import ModelConfig
 from toolformer_jax.data.corpus import CorpusConfig
 from toolformer_jax.evaluation.config import EvaluationConfig
+from toolformer_jax.experiments.config import ExperimentConfig, GridConfig
 from toolformer_jax.inference.engine import EngineConfig
 from toolformer_jax.inference.request import GenerationConfig
 from toolformer_jax.serving.config import ServingConfig
@@ -22,8 +23,8 @@ class RunConfig:
   """All settings of a run.
 
   Attributes:
-    annotation, corpus, engine, evaluation, executor, finetune, generation, mixture, model, serving,
-      syntax: the settings of each package.
+    annotation, corpus, engine, evaluation, executor, experiment, finetune, generation, grid,
+      mixture, model, serving, syntax: the settings of each package.
     toolbox: how tools are built.
     tools: thresholds and prompt of each tool, by its name in lower case.
     macros: options of the command that are bound in gin, such as CHECKPOINT.
@@ -35,8 +36,10 @@ class RunConfig:
   engine: EngineConfig
   evaluation: EvaluationConfig
   executor: ExecutorConfig
+  experiment: ExperimentConfig
   finetune: FinetuneConfig
   generation: GenerationConfig
+  grid: GridConfig
   mixture: MixtureConfig
   model: ModelConfig
   serving: ServingConfig

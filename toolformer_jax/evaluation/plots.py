@@ -10,7 +10,7 @@ from toolformer_jax.evaluation.plan import EvaluationPlan
 from toolformer_jax.evaluation.scores import PERPLEXITY, Score
 from toolformer_jax.evaluation.task import Task
 
-_COLOURS = {'base': '#9aa5b1', 'cc': '#c9b458', 'disabled': '#6c8ebf', 'toolformer': '#b85450'}
+COLOURS = {'base': '#9aa5b1', 'cc': '#c9b458', 'disabled': '#6c8ebf', 'toolformer': '#b85450'}
 
 
 def draw(plan: EvaluationPlan, scores: Sequence[Score], folder: pathlib.Path) -> list[pathlib.Path]:
@@ -44,9 +44,9 @@ def _bars(task: Task, scores: Sequence[Score]) -> matplotlib.figure.Figure:
     x = groups.index(score.group) + (arms.index(score.arm) - (len(arms) - 1) / 2) * width
     # Rounding may leave a score slightly outside of its interval.
     whiskers = [[max(0.0, score.value - score.low)], [max(0.0, score.high - score.value)]]
-    axes.bar(x, score.value, width, color=_COLOURS[score.arm], yerr=whiskers, capsize=2)
+    axes.bar(x, score.value, width, color=COLOURS[score.arm], yerr=whiskers, capsize=2)
   for arm in arms:
-    axes.bar(0, 0, 0, color=_COLOURS[arm], label=TITLES[arm])
+    axes.bar(0, 0, 0, color=COLOURS[arm], label=TITLES[arm])
   axes.set_xticks(range(len(groups)), [task.title_of(group) for group in groups])
   axes.set_ylabel('perplexity' if scores[0].metric == PERPLEXITY else '% correct')
   axes.set_title(task.title)

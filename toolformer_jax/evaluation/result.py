@@ -1,11 +1,21 @@
 """The result of an evaluation."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from toolformer_jax.errors import UserError
-from toolformer_jax.evaluation.scores import Difference, Score
+from toolformer_jax.evaluation.answer_matching import FirstNumber
+from toolformer_jax.evaluation.config import EvaluationConfig
+from toolformer_jax.evaluation.scores import (
+  Difference,
+  Score,
+  aggregate_scores,
+  error_breakdown,
+  paired_differences,
+)
+from toolformer_jax.evaluation.task import Task
 
 
 @dataclass
@@ -31,6 +41,16 @@ class EvaluationResult:
   failed: dict[str, str] = field(default_factory=dict)
   predictions: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
   report: str = ''
+
+  def add_task(self, task: Task, by_arm: Mapping[str, list[dict[str, Any]]],
+               config: EvaluationConfig) -> None:
+    """Adds the scored predictions of all arms on a task, and what follows from them."""
+    for arm, records in by_arm.items():
+      self.predictions[f'{task.name}.{arm}'] = records
+      self.scores += aggregate_scores(task, arm, records, config)
+    self.differences += paired_differences(task, by_arm, config)
+    if 'toolformer' in by_arm and isinstance(getattr(task, 'matcher', None), FirstNumber):
+      self.breakdowns[task.name] = error_breakdown(by_arm['toolformer'], config)
 
   def to_dict(self) -> dict[str, Any]:
     """Returns everything but predictions and report as JSON."""

@@ -16,7 +16,6 @@ from typing import Any
 
 from toolformer_jax.errors import UserError
 from toolformer_jax.evaluation import tables
-from toolformer_jax.evaluation.answer_matching import FirstNumber
 from toolformer_jax.evaluation.arms import Arm
 from toolformer_jax.evaluation.files import MissingDataError
 from toolformer_jax.evaluation.plan import EvaluationPlan
@@ -29,12 +28,7 @@ from toolformer_jax.evaluation.predict import (
 )
 from toolformer_jax.evaluation.prediction_cache import PredictionCache, Record, write_lines
 from toolformer_jax.evaluation.result import EvaluationResult
-from toolformer_jax.evaluation.scores import (
-  aggregate_scores,
-  error_breakdown,
-  paired_differences,
-  score_predictions,
-)
+from toolformer_jax.evaluation.scores import score_predictions
 from toolformer_jax.evaluation.task import Example, PerplexityTask, QuestionTask, Task
 from toolformer_jax.evaluation.tasks import load_examples
 from toolformer_jax.models.language_model import LanguageModel
@@ -205,12 +199,10 @@ class _Runner:
         records = cache.records(_record_type(task))
       if not self._uncached(examples, records):  # else it has failed
         by_arm[arm.name] = self._score_arm(task, arm, [records[example.id] for example in examples])
-    self.result.differences += paired_differences(task, by_arm, self.plan.config)
-    if 'toolformer' in by_arm and isinstance(getattr(task, 'matcher', None), FirstNumber):
-      self.result.breakdowns[task.name] = error_breakdown(by_arm['toolformer'], self.plan.config)
+    self.result.add_task(task, by_arm, self.plan.config)
 
   def _score_arm(self, task: Task, arm: Arm, records: list[Record]) -> list[dict[str, Any]]:
-    """Returns the scored records of one arm, writes them, and adds their scores."""
+    """Returns the scored records of one arm, and writes them."""
     scored = (score_predictions(task, records, self.plan.config) if isinstance(task, QuestionTask)
               else list(map(dataclasses.asdict, records)))
     if too_long := sum(record.get('failure') is not None for record in scored):
@@ -219,8 +211,6 @@ class _Runner:
     path = self.folder / 'predictions' / f'{task.name}.{arm.name}.jsonl'
     path.parent.mkdir(parents=True, exist_ok=True)
     write_lines(path, scored)
-    self.result.predictions[f'{task.name}.{arm.name}'] = scored
-    self.result.scores += aggregate_scores(task, arm, scored, self.plan.config)
     return scored
 
 

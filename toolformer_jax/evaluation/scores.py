@@ -11,7 +11,6 @@ from typing import Any
 from toolformer_jax.data.numbers import find_numbers
 from toolformer_jax.evaluation import confidence_intervals
 from toolformer_jax.evaluation.answer_matching import first_number
-from toolformer_jax.evaluation.arms import Arm
 from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.evaluation.predict import Prediction
 from toolformer_jax.evaluation.task import PerplexityTask, QuestionTask, Task
@@ -83,12 +82,12 @@ def score_predictions(task: QuestionTask, predictions: Sequence[Prediction],
   return records
 
 
-def aggregate_scores(task: Task, arm: Arm, records: Sequence[dict[str, Any]],
+def aggregate_scores(task: Task, arm: str, records: Sequence[dict[str, Any]],
                      config: EvaluationConfig) -> list[Score]:
   """Returns the score of the whole task and, where it has several groups, of each group."""
   groups = {'': records} | _by_group(records)
   aggregate = _perplexity if isinstance(task, PerplexityTask) else _accuracy
-  return [aggregate(task.name, group, arm.name, members, config)
+  return [aggregate(task.name, group, arm, members, config)
           for group, members in groups.items()]
 
 

@@ -4,9 +4,26 @@ from toolformer_jax.evaluation.arms import TITLES
 from toolformer_jax.evaluation.plan import EvaluationPlan
 from toolformer_jax.evaluation.result import EvaluationResult
 from toolformer_jax.evaluation.scores import Difference
-from toolformer_jax.evaluation.tables import Rows, format_score, scored_groups
+from toolformer_jax.evaluation.tables import Rows, breakdown_rows, format_score, scored_groups
 from toolformer_jax.evaluation.task import Task
 from toolformer_jax.experiments import paper
+from toolformer_jax.runtime.markdown import markdown_table
+
+
+def report(title: str, plan: EvaluationPlan, results: EvaluationResult) -> str:
+  """Returns our figures beside the paper's, in Markdown."""
+  parts = [f'# {title}', markdown_table(figure_rows(plan, results))]
+  if len(findings := finding_rows(plan, results)) > 1:
+    parts += ['## Findings', markdown_table(findings)]
+  if len(used := tool_use_rows(plan, results)) > 1:
+    parts += ['## Tool use', markdown_table(used)]
+  if results.breakdowns:
+    parts += ["## Toolformer's answers by outcome", markdown_table(breakdown_rows(plan, results))]
+  if gone := {**results.skipped, **results.failed}:
+    parts += ['## Not evaluated', '\n'.join(f'- {name}: {why}' for name, why in gone.items())]
+  note = 'Figures in brackets: 95%.'
+  return '\n\n'.join([*parts, note + (f' The first {plan.limit} questions of each task.'
+                                      if plan.limit else '')])
 
 
 def published(task: Task, group: str) -> dict[str, float]:

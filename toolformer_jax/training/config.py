@@ -1,5 +1,6 @@
 """Settings of fine-tuning: the paper's hyper-parameters (section 4) and those it leaves open."""
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -14,6 +15,7 @@ class FinetuneConfig:
 
   Attributes:
     steps: number of updates of the weights.
+    epochs: how often each text is learned, in place of `steps`; 0: `steps` counts.
     batch_size, row_tokens: sequences of one update, and the largest number of tokens of each (128
       and 1,024 in the paper). A sequence is a text, or a part of a text that is longer. Those of a
       batch share as few rows of `row_tokens` as hold them.
@@ -57,6 +59,7 @@ class FinetuneConfig:
   """
 
   steps: int = 2000
+  epochs: float = 0.0
   batch_size: int = 128
   row_tokens: int = 1024
   batch_rows: int = 0
@@ -89,7 +92,8 @@ class FinetuneConfig:
   wandb_project: str = ''
 
   def __post_init__(self):
-    check(self, steps=(1, 10**9), batch_size=(1, 10**6), row_tokens=(2, 10**6),
+    check(self, steps=(1, 10**9), epochs=(0.0, 1e6), batch_size=(1, 10**6),
+          row_tokens=(2, 10**6),
           batch_rows=(0, 10**6), num_microbatches=(1, 10**6), loss_tokens=(1, 10**9),
           seed=(0, 2**32 - 1), lora_rank=(0, 10**4), lora_alpha=(0.0, 1e6),
           dropout=(0.0, 0.99), z_loss=(0.0, 1.0),
@@ -105,6 +109,16 @@ class FinetuneConfig:
   def batch_items(self) -> int:
     """Number of items of a batch: of rows in packed mode, or else of sequences."""
     return self.batch_rows or self.batch_size
+
+  def with_steps(self, items: int) -> 'FinetuneConfig':
+    """Returns this configuration with the `steps` in which `epochs` epochs of `items` are seen.
+
+    Items are rows in packed mode, or else sequences, as those of a batch.
+    """
+    if not self.epochs:
+      return self
+    return dataclasses.replace(self, steps=max(1, round(self.epochs * items / self.batch_items)))
+
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,7 @@ def finetune_examples(
       another run, or the loss explodes or is not a number.
   """
   model = add_adapters(model, config)
-  data = _training_data(model, examples, config)
+  data, config = _training_data(model, examples, config)
   dev = _pack(model, dev_examples, config) if dev_examples else None
   if config.patience and dev is None:
     raise UserError('FinetuneConfig.patience needs texts to compare checkpoints by: give --dev, or '
@@ -136,12 +136,17 @@ def evaluate_loss(model: LanguageModel, examples: Sequence[Example],
 
 
 def _training_data(model: LanguageModel, examples: Sequence[Example], config: FinetuneConfig
-                   ) -> PackedRows | Sequences:
-  """Returns what batches are drawn from: rows in packed mode, or else sequences."""
+                   ) -> tuple[PackedRows | Sequences, FinetuneConfig]:
+  """Returns what batches are drawn from, and the configuration with the number of steps.
+
+  In packed mode batches are drawn from rows, or else from sequences.
+  """
   if config.batch_rows:
-    return _pack(model, examples, config)
+    rows = _pack(model, examples, config)
+    return rows, config.with_steps(len(rows))
   sequences = Sequences(_segments(model, examples, config), config.row_tokens)
-  return with_row_multiple(sequences, config, model.mesh)
+  config = config.with_steps(len(sequences))
+  return with_row_multiple(sequences, config, model.mesh), config
 
 
 def _pack(model: LanguageModel, examples: Sequence[Example],

@@ -1,0 +1,1 @@
+"""Experiments: gin files of the package, read through `importlib.resources`."""

@@ -1,0 +1,151 @@
+"""An experiment is the same as its stages by hand; a grid does equal stages once."""
+
+import json
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from toolformer_jax import cli
+from toolformer_jax.checkpoints.orbax import save_model
+from toolformer_jax.experiments import runner
+
+PROBLEMS = [{'ID': f'c{i}', 'Body': f'Xi has {i}.', 'Question': 'How many?', 'Answer': float(i)}
+            for i in range(5)]
+# A random model writes no expression, so that a tool that accepts anything takes the place of the
+# calculator, and every call is kept.
+SETTINGS = '''
+CustomToolsConfig.functions = {'Calculator': 'echo_tool:echo'}
+CORPUS = 'corpus.jsonl'
+TOOLS = ['calculator']
+TASKS = ['svamp']
+DATA_DIR = 'data'
+calculator/ToolConfig.tau_s = 0.0
+calculator/ToolConfig.tau_f = -10.0
+calculator/ToolConfig.k = 3
+calculator/ToolConfig.m = 4
+AnnotationConfig.temperature = 3.0
+AnnotationConfig.max_call_tokens = 6
+AnnotationConfig.force_name = True
+AnnotationConfig.preselect = False
+FinetuneConfig.steps = 2
+FinetuneConfig.batch_rows = 1
+FinetuneConfig.row_tokens = 64
+FinetuneConfig.learning_rate = 0.01
+EvaluationConfig.number_tokens = 4
+EvaluationConfig.bootstrap_samples = 50
+ExperimentConfig.title = 'A test'
+'''
+
+
+def _eager(make_model):
+  """Returns a random model that is eager to end calls: now and then it writes whole ones."""
+  model = make_model(max_positions=2048, tied_head=False, head_bias=True)
+  ids = np.array([model.tokenizer.encode(mark)[0] for mark in ')]'])
+  head = model.variables['params']['head']
+  head['bias'] = head['bias'].at[ids].set(15.0)
+  return model
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch, make_model):
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setenv('TOOLFORMER_CACHE', str(tmp_path / 'cache'))
+  save_model(tmp_path / 'checkpoint', _eager(make_model))
+  texts = [f'There are {i} and {i + 7} ducks. In all {2 * i + 7}.' for i in range(4)]
+  files = {
+      'corpus.jsonl': ''.join(json.dumps({'text': text}) + '\n' for text in texts),
+      'echo_tool.py': 'def echo(argument):\n  return f"<{argument[:4]}>"\n',
+      'data/svamp/SVAMP.json': json.dumps(PROBLEMS),
+      'base.gin': SETTINGS,
+      'small.gin': "CHECKPOINT = 'checkpoint'\n",
+      'short.gin': 'FinetuneConfig.steps = 1\n',
+      'no_call.gin': 'GenerationConfig.top_k_api = 1\n'}
+  for name, text in files.items():
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+  yield tmp_path
+  jax.config.update('jax_compilation_cache_dir', None)
+
+
+@pytest.fixture
+def run(folder, capsys):
+  def run(*argv):
+    code = cli.main([str(one) for one in argv])
+    return code, *capsys.readouterr()
+  return run
+
+
+EXPERIMENT = ('experiment', '--gin_file', 'base.gin', '--gin_file', 'small.gin')
+SEEDS = ('--gin.GridConfig.seeds=(0, 1)', "--gin.GridConfig.ablations=('short.gin', 'no_call.gin')")
+
+
+def test_an_experiment_is_its_stages_by_hand(run):
+  code, out, err = run(*EXPERIMENT, '--output_dir', 'runs')
+  assert code == 0, err
+  cell = pathlib.Path('runs/model/base/seed0')
+  gin = ('--gin_file', cell / 'config.gin')
+  for command in (['annotate', *gin, '--output_dir', 'calls'],
+                  ['finetune', *gin, '--data', 'calls', '--output_dir', 'tuned'],
+                  ['finetune', *gin, '--data', 'calls', '--without_calls', '--output_dir', 'cc'],
+                  ['evaluate', *gin, '--output_dir', 'evaluation', '--arms',
+                   'base=checkpoint,cc=cc,disabled=tuned,toolformer=tuned']):
+    code, _, err = run(*command)
+    assert code == 0, err
+  by_hand = pathlib.Path('evaluation/report.md').read_text()
+  report = (cell / 'report.md').read_text()
+  tables = by_hand.partition('## Departures')[0]
+  assert tables.count('|') > 20 and report.startswith(tables)
+  assert '| SVAMP | Toolformer | 5 |' in report and '| 29.4 |' in report
+  assert out == pathlib.Path('runs/report.md').read_text()
+  assert len(list(pathlib.Path('runs/stages').iterdir())) == 1 + 2 + 4
+
+
+def test_cells_share_equal_stages_and_a_second_run_does_nothing(run, monkeypatch):
+  code, out, err = run(*EXPERIMENT, *SEEDS, '--output_dir', 'runs', '--dry_run')
+  assert code == 0, err
+  # One annotation; two arms of training for (steps 2, steps 1) x 2 seeds.
+  assert '1 annotate' in out and '8 finetune' in out
+  assert not pathlib.Path('runs').exists()
+  code, out, err = run(*EXPERIMENT, *SEEDS, '--output_dir', 'runs')
+  assert code == 0, err
+  report = pathlib.Path('runs/report.md').read_text()
+  assert '| model | base | Toolformer | 2 |' in report and '| model | short | SVAMP |' in report
+  assert pathlib.Path('runs/figures/ablations.png').stat().st_size > 1000
+  monkeypatch.setattr(runner, '_RUN', {})
+  assert run(*EXPERIMENT, *SEEDS, '--output_dir', 'runs')[:2] == (0, report)
+
+
+def test_a_failed_cell_stops_no_other(run, folder):
+  (folder / 'broken.gin').write_text('calculator/ToolConfig.tau_f = 1000.0\n')
+  grid = ("--gin.GridConfig.ablations=('broken.gin', 'short.gin')", '--arms', 'toolformer')
+  code, out, err = run(*EXPERIMENT, *grid, '--output_dir', 'runs')
+  assert code == 2 and '1 of 3 cells are missing' in err
+  report = pathlib.Path('runs/report.md').read_text()
+  assert '| model | broken | - | 0 | - |' in report
+  assert '- model/broken/seed0: no call was kept' in report
+  assert '| model | short | Toolformer | 1 |' in report
+
+
+def test_single_cells_make_the_same_report(run):
+  grid = ("--gin.GridConfig.ablations=('short.gin',)", '--arms', 'base,toolformer')
+  for cell, missing in ((1, 1), (0, 0)):
+    code, _, err = run(*EXPERIMENT, *grid, '--output_dir', 'one', '--cell', cell)
+    assert (code, f'{missing} of 2 cells are missing' in err) == (2 if missing else 0, missing == 1)
+  assert run(*EXPERIMENT, *grid, '--output_dir', 'all')[0] == 0
+  one, both = (pathlib.Path(name, 'report.md').read_text() for name in ('one', 'all'))
+  assert one == both
+
+
+@pytest.mark.parametrize(('argv', 'message'), [
+    (['--cell', '3'], '--cell 3: the grid has the cells 0 to 0'),
+    (["--gin.GridConfig.sizes=('small.gin', 'small.gin')"], 'GridConfig.sizes must have different'),
+    (["--gin.GridConfig.ablations=('small.gin',)"], 'are the same experiment'),
+    (['--arms', 'all'], "unknown arm 'all'"),
+    (["--gin.GridConfig.ablations=('nowhere.gin',)"], 'there is no gin file nowhere.gin')])
+def test_wrong_grids_are_errors_of_one_line(run, argv, message):
+  code, out, err = run(*EXPERIMENT, *argv, '--output_dir', 'runs')
+  assert (code, out) == (2, '') and message in err and len(err.splitlines()) == 1
+  assert not pathlib.Path('runs/stages').exists()

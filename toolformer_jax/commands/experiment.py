@@ -1,0 +1,84 @@
+"""Annotates, fine-tunes and evaluates as one experiment, or as a grid of experiments.
+
+OUTPUT_DIR/report.md has the tables, OUTPUT_DIR/<size>/<ablation>/seed<k>/ the configuration of a
+cell, and OUTPUT_DIR/stages/ the runs, which cells share where they are equal. Whatever is done is
+not done again: the same command continues where it stopped. A cell that fails stops no other.
+"""
+
+import argparse
+import pathlib
+from typing import TYPE_CHECKING
+
+from toolformer_jax.commands import options
+from toolformer_jax.errors import UserError
+from toolformer_jax.runtime.standard_output import print_result
+
+if TYPE_CHECKING:
+  from toolformer_jax.config.run_config import RunConfig
+  from toolformer_jax.experiments.experiment import Experiment
+  from toolformer_jax.experiments.grid import Cell
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """Declares the options."""
+  options.add_checkpoint(parser)
+  parser.add_argument('--corpus', metavar='F', help='what is annotated, see annotate --help')
+  parser.add_argument('--data', nargs='+', default=[], metavar='D',
+                      help='training data besides the corpus, see finetune --help')
+  options.add_tools(parser)
+  options.add_required(parser, 'tasks', metavar='A,B', type=options.names,
+                       help='benchmarks, see evaluate --help')
+  parser.add_argument('--arms', metavar='A,B',
+                      help='some of base, cc, disabled, toolformer (default: all)')
+  parser.add_argument('--data_dir', metavar='D', help='see evaluate --help (default: data)')
+  parser.add_argument('--limit', type=int, metavar='N',
+                      help='use only the first N examples of each task')
+  options.add_required(parser, 'output_dir', type=pathlib.Path, metavar='O')
+  parser.add_argument('--dry_run', action='store_true',
+                      help='only print the cells, and which stages they share')
+  parser.add_argument('--cell', type=int, metavar='N', help='run one cell, counted from 0')
+  options.add_configuration(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+  """Runs the command."""
+  from toolformer_jax.experiments.run_grid import plan_table, run_grid
+  cells = _cells(args)
+  if args.dry_run:
+    print_result(plan_table(cells, args.output_dir))
+    return
+  if args.cell is not None and not 0 <= args.cell < len(cells):
+    raise UserError(f'--cell {args.cell}: the grid has the cells 0 to {len(cells) - 1}')
+  result = run_grid(cells, output_dir=args.output_dir, only=args.cell)
+  print_result(result.report, end='')
+  result.raise_failures()
+
+
+def _cells(args: argparse.Namespace) -> list['Cell']:
+  """Returns the cells of the grid, each with its own configuration; sets `args.output_dir`."""
+  from toolformer_jax.experiments.grid import Cell, factors_of
+  # A cell's gin file may bind what is required.
+  base = argparse.Namespace(**{**vars(args), 'required': ('output_dir',)})
+  grid = options.configuration(base).grid
+  args.output_dir = base.output_dir
+  cells = []
+  for factors in factors_of(grid):
+    files = [*args.gin_file, *([factors.size] if factors.size else [])]
+    own = argparse.Namespace(**{**vars(args), 'gin_file': files})
+    config = options.configuration(own, *factors.bindings(grid))
+    cells.append(Cell(factors, _experiment(own, config), config.text))
+  return cells
+
+
+def _experiment(args: argparse.Namespace, config: 'RunConfig') -> 'Experiment':
+  """Returns the experiment that options and configuration describe."""
+  from toolformer_jax.evaluation.arms import TITLES
+  from toolformer_jax.experiments.experiment import Experiment
+  return Experiment(
+      checkpoint=args.checkpoint, tasks=tuple(args.tasks), tools=tuple(args.tools),
+      arms=tuple(args.arms.split(',') if args.arms else TITLES), corpus=args.corpus or '',
+      data=tuple(args.data), data_dir=args.data_dir or 'data', limit=args.limit,
+      config=config.experiment, annotation=config.annotation, corpus_config=config.corpus,
+      tool_configs=config.tools, finetune=config.finetune, mixture=config.mixture,
+      evaluation=config.evaluation, generation=config.generation, engine=config.engine,
+      model=config.model, executor=config.executor, toolbox=config.toolbox, syntax=config.syntax)

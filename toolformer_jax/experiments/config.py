@@ -1,0 +1,55 @@
+"""Settings of an experiment and of a grid of experiments."""
+
+from dataclasses import dataclass
+
+from toolformer_jax.errors import UserError
+from toolformer_jax.runtime.validation import check
+
+
+@dataclass(frozen=True)
+class ExperimentConfig:
+  """What an experiment does besides its stages' own settings.
+
+  Attributes:
+    title: of its report.
+    rounds: how often the corpus is annotated: from the second round on by the model that was tuned
+      in the round before (the paper suggests it in section 7). The last round's calls are learned.
+  """
+
+  title: str = 'Experiment'
+  rounds: int = 1
+
+  def __post_init__(self):
+    check(self, rounds=(1, 100))
+
+
+@dataclass(frozen=True)
+class GridConfig:
+  """The experiments of a grid: sizes x ablations x seeds.
+
+  Attributes:
+    sizes: gin files of models, such as 'models/gpt2_774m.gin'; () for the run's own checkpoint.
+    ablations: gin files that change a few settings. The unchanged experiment is always among the
+      cells.
+    seeds: seeds of the training.
+    seeded: the settings that a seed is bound to. With 'SEED' every stage is repeated for each seed;
+      with 'FinetuneConfig.seed', the default, all seeds learn the same calls.
+    product: combine every size with every ablation. Otherwise one factor is changed at a time: the
+      ablations are run with the first size alone.
+  """
+
+  sizes: tuple[str, ...] = ()
+  ablations: tuple[str, ...] = ()
+  seeds: tuple[int, ...] = (0,)
+  seeded: tuple[str, ...] = ('FinetuneConfig.seed',)
+  product: bool = False
+
+  def __post_init__(self):
+    check(self)
+    for name in ('sizes', 'ablations', 'seeds', 'seeded'):
+      values, kind = getattr(self, name), int if name == 'seeds' else str
+      if not all(type(value) is kind for value in values) or len({*values}) < len(values):
+        raise UserError(f'GridConfig.{name} must have different values of type {kind.__name__}, '
+                        f'not {values!r}')
+    if not self.seeds or not self.seeded:
+      raise UserError('GridConfig needs at least one seed, and a setting that it is bound to')

@@ -1,0 +1,102 @@
+"""An experiment: a model annotates a corpus, learns from it, and is evaluated."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from toolformer_jax.annotation.config import AnnotationConfig, ToolConfig
+from toolformer_jax.calls import DEFAULT_SYNTAX, CallSyntax
+from toolformer_jax.checkpoints.loading import ModelConfig
+from toolformer_jax.data.corpus import CorpusConfig
+from toolformer_jax.errors import UserError, unknown
+from toolformer_jax.evaluation.arms import TITLES
+from toolformer_jax.evaluation.config import EvaluationConfig
+from toolformer_jax.experiments.config import ExperimentConfig
+from toolformer_jax.experiments.stages import Annotate, Evaluate, Finetune, Stage
+from toolformer_jax.inference.engine import EngineConfig
+from toolformer_jax.inference.request import GenerationConfig
+from toolformer_jax.tools.executor import ExecutorConfig
+from toolformer_jax.tools.registry import Toolbox
+from toolformer_jax.training.config import FinetuneConfig, MixtureConfig
+
+
+@dataclass(frozen=True)
+class Experiment:
+  """Annotate, fine-tune, evaluate (paper, sections 2 and 4).
+
+  Attributes:
+    checkpoint: the model to begin with.
+    tasks: the benchmarks.
+    arms: the models that are compared: some of base, cc, disabled and toolformer.
+    corpus: what is annotated; '' to learn from `data` alone.
+    data: training data besides the corpus, as for `api.finetune`.
+    tools: tools by name, of the annotation and of the evaluation.
+    data_dir, limit: as for `api.evaluate`.
+    config: what the experiment does besides its stages' own settings.
+    others: the settings of the stages.
+  """
+
+  checkpoint: str
+  tasks: tuple[str, ...]
+  tools: tuple[str, ...]
+  arms: tuple[str, ...] = ('base', 'cc', 'disabled', 'toolformer')
+  corpus: str = ''
+  data: tuple[str, ...] = ()
+  data_dir: str = 'data'
+  limit: int | None = None
+  config: ExperimentConfig = ExperimentConfig()
+  annotation: AnnotationConfig = AnnotationConfig()
+  corpus_config: CorpusConfig = CorpusConfig()
+  tool_configs: Mapping[str, ToolConfig] = field(default_factory=dict)
+  finetune: FinetuneConfig = FinetuneConfig()
+  mixture: MixtureConfig = MixtureConfig()
+  evaluation: EvaluationConfig = EvaluationConfig()
+  generation: GenerationConfig = GenerationConfig()
+  engine: EngineConfig = EngineConfig()
+  model: ModelConfig = ModelConfig()
+  executor: ExecutorConfig = ExecutorConfig()
+  toolbox: Toolbox = Toolbox()
+  syntax: CallSyntax = DEFAULT_SYNTAX
+
+  def __post_init__(self):
+    for arm in self.arms:
+      if arm not in TITLES:
+        raise unknown('arm', arm, TITLES)
+    if {*self.arms} - {'base'} and not (self.corpus or self.data):
+      raise UserError('there is nothing to learn from: the experiment needs CORPUS or DATA, or no '
+                      'arm but base')
+
+  def evaluations(self) -> list[Evaluate]:
+    """Returns the last stages, one for each arm; they contain all others."""
+    return [Evaluate(
+        arm=arm, model=self.checkpoint if arm == 'base' else self._finetuned(arm == 'cc'),
+        tasks=self.tasks, data_dir=self.data_dir, limit=self.limit,
+        tools=self.tools if arm == 'toolformer' else (), config=self.evaluation,
+        generation_config=self.generation, engine_config=self.engine, model_config=self.model,
+        executor_config=self.executor, toolbox=self.toolbox, syntax=self.syntax)
+        for arm in self.arms]
+
+  def stages(self) -> list[Stage]:
+    """Returns all stages, each after those that it reads, and each once."""
+    return list(dict.fromkeys(stage for last in self.evaluations() for stage in last.in_order()))
+
+  def _finetuned(self, without_calls: bool) -> Finetune:
+    """Returns the training of the last round."""
+    annotated, model = (), self.checkpoint
+    for number in range(self.config.rounds if self.corpus else 1):
+      if self.corpus:
+        annotated = (self._annotated(model),)
+      is_last = number == self.config.rounds - 1 or not self.corpus
+      model = Finetune(
+          checkpoint=self.checkpoint, data=(*annotated, *self.data), config=self.finetune,
+          mixture=self.mixture, without_calls=without_calls and is_last, model_config=self.model,
+          syntax=self.syntax)
+    return model
+
+  def _annotated(self, model: str | Finetune) -> Annotate:
+    return Annotate(
+        model=model, corpus=self.corpus, tools=self.tools, corpus_config=self.corpus_config,
+        config=self.annotation,
+        tool_configs={name: one for name, one in self.tool_configs.items()
+                      if name.lower() in {tool.lower() for tool in self.tools}},
+        model_config=self.model, executor_config=self.executor, toolbox=self.toolbox,
+        syntax=self.syntax)

@@ -1,0 +1,88 @@
+"""Figures of a grid, as PNG and PDF. Needs matplotlib."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import matplotlib.figure
+from matplotlib.axes import Axes
+
+from toolformer_jax.evaluation.arms import TITLES
+from toolformer_jax.evaluation.plots import COLOURS, save
+from toolformer_jax.evaluation.seed_statistics import SeededScore
+from toolformer_jax.evaluation.tasks import find_tasks
+from toolformer_jax.experiments import paper
+from toolformer_jax.experiments.grid import UNCHANGED
+from toolformer_jax.experiments.grid_report import GridResult
+
+_PAPER = '0.7'  # grey
+
+
+def draw(result: GridResult, folder: pathlib.Path) -> list[pathlib.Path]:
+  """Draws scaling.* if the grid has several sizes, ablations.* if it has ablations."""
+  folder.mkdir(parents=True, exist_ok=True)
+  files = []
+  if len(_sizes(result)) > 1:
+    files += save(_scaling(result), folder / 'scaling')
+  if any(ablation != UNCHANGED for _, ablation in result.groups()):
+    files += save(_ablations(result), folder / 'ablations')
+  return files
+
+
+def _sizes(result: GridResult) -> Mapping[str, int]:
+  """Returns the number of parameters of each size that was trained."""
+  return {one.cell.factors.group[0]: one.parameters for one in result.cells if one.parameters}
+
+
+def _scaling(result: GridResult) -> matplotlib.figure.Figure:
+  """Draws each task by the size of the model; the paper's Figure 4 in grey if it has the task."""
+  tasks = result.tasks()
+  figure = matplotlib.figure.Figure(figsize=(3.6 * len(tasks), 3.2))
+  for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
+    for family, names in paper.FAMILIES.items():
+      if task in names:
+        _draw_paper(axes, family)
+    for arm in result.arms():
+      points = [(parameters / 1e6, score) for size, parameters in _sizes(result).items()
+                if (score := result.score((size, UNCHANGED), task, arm))]
+      _draw_points(axes, sorted(points, key=lambda point: point[0]), arm)
+    axes.set(title=find_tasks([task])[0].title, xlabel='million parameters', xscale='log')
+    axes.spines[['top', 'right']].set_visible(False)
+    axes.legend(fontsize='x-small')
+  return figure
+
+
+def _draw_paper(axes: Axes, family: str) -> None:
+  values = paper.SCALING[family]
+  for place, (arm, style) in enumerate((('Toolformer', 'o-'), ('disabled', 'o:'))):
+    axes.plot(list(values), [pair[place] for pair in values.values()], style, color=_PAPER,
+              markersize=3, label=f'paper, {family}: {arm}')
+
+
+def _draw_points(axes: Axes, points: Sequence[tuple[float, SeededScore]], arm: str) -> None:
+  scores = [score for _, score in points]
+  # A bound of the bootstrap may lie beyond the value itself.
+  whiskers = [[max(0.0, score.value - score.low) for score in scores],
+              [max(0.0, score.high - score.value) for score in scores]]
+  axes.errorbar([x for x, _ in points], [score.value for score in scores], whiskers, fmt='o-',
+                color=COLOURS[arm], capsize=2, markersize=4, label=TITLES[arm])
+
+
+def _ablations(result: GridResult) -> matplotlib.figure.Figure:
+  """Draws the effect of each ablation on Toolformer with its interval, task by task."""
+  tasks = result.tasks()
+  groups = [group for group in result.groups() if group[1] != UNCHANGED]
+  figure = matplotlib.figure.Figure(figsize=(3.6 * len(tasks), 1 + 0.35 * len(groups)))
+  for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False, sharey=True)[0], tasks,
+                        strict=True):
+    for y, (size, ablation) in enumerate(groups):
+      found = result.difference(((size, UNCHANGED), 'toolformer'), ((size, ablation), 'toolformer'),
+                                task)
+      if found:
+        axes.plot([found.low, found.high], [y, y], color=COLOURS['toolformer'])
+        axes.plot(found.value, y, 'o', color=COLOURS['toolformer'], markersize=4)
+    axes.axvline(0, color=_PAPER, linewidth=0.8)
+    axes.set(title=find_tasks([task])[0].title, xlabel='percentage points')
+    axes.set_yticks(range(len(groups)), [' '.join(group) for group in groups])
+    axes.set_ylim(len(groups) - 0.5, -0.5)  # the first on top
+    axes.spines[['top', 'right']].set_visible(False)
+  return figure

@@ -1,0 +1,159 @@
+"""The report of a grid: means over seeds, differences between cells, and what failed."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from toolformer_jax.errors import UserError
+from toolformer_jax.evaluation.arms import TITLES
+from toolformer_jax.evaluation.config import EvaluationConfig
+from toolformer_jax.evaluation.seed_statistics import (
+  SeededRecords,
+  SeededScore,
+  seeded_difference,
+  seeded_score,
+)
+from toolformer_jax.evaluation.tables import Rows, latex
+from toolformer_jax.evaluation.tasks import find_tasks
+from toolformer_jax.experiments.grid import UNCHANGED
+from toolformer_jax.experiments.results import CellResult
+from toolformer_jax.runtime.markdown import markdown_table
+
+Group = tuple[str, str]  # a size and an ablation
+
+
+@dataclass(frozen=True)
+class GridResult:
+  """The results of all cells of a grid.
+
+  Attributes:
+    title: of the report.
+    cells: the results, those that failed included.
+    config: number of samples and seed of the bootstrap.
+  """
+
+  title: str
+  cells: Sequence[CellResult]
+  config: EvaluationConfig
+
+  def groups(self) -> list[Group]:
+    """Returns the size and the ablation of every group of seeds, in the order of the grid."""
+    return list(dict.fromkeys(one.cell.factors.group for one in self.cells))
+
+  def tasks(self) -> list[str]:
+    """Returns the names of the tasks that have a record."""
+    return list(dict.fromkeys(task for one in self.cells for task, _ in one.records))
+
+  def arms(self) -> list[str]:
+    """Returns the arms that have a record, in the order of the tables."""
+    found = {arm for one in self.cells for _, arm in one.records}
+    return [arm for arm in TITLES if arm in found]
+
+  def records(self, group: Group, task: str, arm: str) -> SeededRecords | None:
+    """Returns the records of all seeds of a group; None if there are none."""
+    found = [one.records[task, arm] for one in self.cells
+             if one.cell.factors.group == group and one.records.get((task, arm))]
+    return SeededRecords.of(found) if found else None
+
+  def score(self, group: Group, task: str, arm: str) -> SeededScore | None:
+    """Returns the mean of a group's seeds; None if there are none."""
+    records = self.records(group, task, arm)
+    return records and seeded_score(records, **self._bootstrap)
+
+  def difference(self, first: tuple[Group, str], second: tuple[Group, str], task: str
+                 ) -> SeededScore | None:
+    """Returns how much better a group with an arm is than another; None without records."""
+    pair = [self.records(group, task, arm) for group, arm in (first, second)]
+    return seeded_difference(*pair, **self._bootstrap) if all(pair) else None
+
+  @functools.cached_property
+  def report(self) -> str:
+    """All tables in Markdown, the content of report.md."""
+    return report(self)
+
+  def raise_failures(self) -> None:
+    """Raises UserError if a cell failed."""
+    failed = [f'{one.cell.factors.folder}: {one.failure}' for one in self.cells if one.failure]
+    if failed:
+      raise UserError(f'{len(failed)} of {len(self.cells)} cells are missing: {"; ".join(failed)}')
+
+  @property
+  def _bootstrap(self) -> Mapping[str, int]:
+    return {'samples': self.config.bootstrap_samples, 'seed': self.config.seed}
+
+
+def report(result: GridResult) -> str:
+  """Returns all tables in Markdown."""
+  parts = [f'# {result.title}',
+           'Percentage of correct answers, or perplexity per token. In brackets the 95% interval '
+           'by a bootstrap over seeds and questions; with one seed, over questions alone.',
+           markdown_table(score_rows(result))]
+  if len(rows := tool_gain_rows(result)) > 1:
+    parts += ['## Toolformer minus disabled',
+              'Percentage points on the same questions. "Detectable" is the smallest difference '
+              'that this grid would find in 80% of the cases.', markdown_table(rows)]
+  if len(rows := ablation_rows(result)) > 1:
+    parts += ['## Ablations', f'The arm Toolformer, minus that of `{UNCHANGED}` of the same size.',
+              markdown_table(rows)]
+  return '\n\n'.join([*parts, *_not_evaluated(result)]) + '\n'
+
+
+def score_rows(result: GridResult) -> Rows:
+  """Returns a row for each group and arm, a column for each task."""
+  tasks = result.tasks()
+  rows = [['size', 'ablation', 'model', 'seeds', *_titles(tasks)]]
+  for group in result.groups():
+    for arm in result.arms():
+      scores = [result.score(group, task, arm) for task in tasks]
+      seeds = max((score.seeds for score in scores if score), default=0)
+      if seeds:
+        rows.append([*group, TITLES[arm], str(seeds), *map(_shown, scores)])
+    if not any(result.records(group, task, arm) for task in tasks for arm in result.arms()):
+      rows.append([*group, '-', '0', *['-'] * len(tasks)])
+  return rows
+
+
+def tool_gain_rows(result: GridResult) -> Rows:
+  """Returns the gain of tools in each group."""
+  return _difference_rows(result, [((group, 'disabled'), (group, 'toolformer'))
+                                   for group in result.groups()])
+
+
+def ablation_rows(result: GridResult) -> Rows:
+  """Returns the effect of each ablation on Toolformer."""
+  return _difference_rows(result, [(((size, UNCHANGED), 'toolformer'),
+                                    ((size, ablation), 'toolformer'))
+                                   for size, ablation in result.groups() if ablation != UNCHANGED])
+
+
+def _difference_rows(result: GridResult,
+                     pairs: Sequence[tuple[tuple[Group, str], tuple[Group, str]]]) -> Rows:
+  rows = [['size', 'ablation', 'task', 'difference', 'seeds', 'detectable']]
+  for first, second in pairs:
+    for task, title in zip(result.tasks(), _titles(result.tasks()), strict=True):
+      if found := result.difference(first, second, task):
+        rows.append([*second[0], title, _shown(found, sign='+'), str(found.seeds),
+                     f'{found.detectable:.1f}'])
+  return rows
+
+
+def _titles(tasks: Sequence[str]) -> list[str]:
+  return [find_tasks([task])[0].title for task in tasks]
+
+
+def _shown(score: SeededScore | None, sign: str = '') -> str:
+  if score is None:
+    return '-'
+  return f'{score.value:{sign}.1f} [{score.low:{sign}.1f}, {score.high:{sign}.1f}]'
+
+
+def _not_evaluated(result: GridResult) -> list[str]:
+  lines = [f'- {one.cell.factors.folder}: {one.failure}' for one in result.cells if one.failure]
+  skipped = {name: why for one in result.cells for name, why in one.skipped.items()}
+  lines += [f'- {name}: {why}' for name, why in skipped.items()]
+  return ['## Not evaluated', '\n'.join(lines)] if lines else []
+
+
+def latex_table(result: GridResult) -> str:
+  """Returns the scores as a table in LaTeX."""
+  return latex(score_rows(result))

@@ -1,0 +1,86 @@
+"""The results of experiments, read from the folders of their evaluations."""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from toolformer_jax import api
+from toolformer_jax.data.jsonl import read_objects
+from toolformer_jax.evaluation import tables
+from toolformer_jax.evaluation.result import EvaluationResult
+from toolformer_jax.experiments import comparison
+from toolformer_jax.experiments.grid import Cell
+from toolformer_jax.experiments.runner import StageRunner
+from toolformer_jax.experiments.stages import Evaluate, Finetune
+from toolformer_jax.runtime.run_dir import read_json
+
+Records = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class CellResult:
+  """What a cell of a grid found.
+
+  Attributes:
+    cell: the cell.
+    records: the scored predictions of each task and arm, as JSON objects.
+    parameters: of its model; None if it was not trained.
+    skipped: why tasks were not evaluated, by name.
+    failure: why the cell has no records; '' if it has.
+  """
+
+  cell: Cell
+  records: Mapping[tuple[str, str], Records] = dataclasses.field(default_factory=dict)
+  parameters: int | None = None
+  skipped: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  failure: str = ''
+
+
+def read_result(cell: Cell, runner: StageRunner) -> CellResult:
+  """Returns the result of a cell whose stages are done.
+
+  Raises:
+    UserError: a file is missing or broken.
+  """
+  records, skipped, parameters = {}, {}, None
+  for stage in cell.experiment.evaluations():
+    folder = runner.folder(stage)
+    records |= {(task, stage.arm): found for task, found in _records(stage, folder)}
+    skipped |= runner.record(stage)['skipped']
+    if isinstance(stage.model, Finetune):
+      parameters = runner.record(stage.model)['parameters']
+  return CellResult(cell, records, parameters, skipped)
+
+
+def _records(stage: Evaluate, folder: pathlib.Path) -> Iterable[tuple[str, Records]]:
+  """Yields the tasks of an evaluation with their scored predictions."""
+  for task in read_json(folder / 'summary.json')['matchers']:
+    file = folder / 'predictions' / f'{task}.{stage.arm}.jsonl'
+    if file.exists():
+      yield task, [fields for _, fields in read_objects(file)]
+
+
+def cell_report(result: CellResult, runner: StageRunner) -> str:
+  """Returns the report of one experiment: its evaluation, and its figures beside the paper's.
+
+  Both are those of `evaluate` with all arms.
+  """
+  experiment = result.cell.experiment
+  last = experiment.evaluations()
+  plan = api.evaluation_plan(
+      list(experiment.tasks), arms={one.arm: runner.checkpoint(one.model) for one in last},
+      data_dir=experiment.data_dir, tools=list(experiment.tools), limit=experiment.limit,
+      config=experiment.evaluation, generation_config=experiment.generation,
+      engine_config=experiment.engine, model_config=experiment.model,
+      executor_config=experiment.executor, toolbox=experiment.toolbox, syntax=experiment.syntax)
+  found = EvaluationResult(skipped=dict(result.skipped))
+  for task in plan.tasks:
+    by_arm = {one.arm: result.records[task.name, one.arm] for one in last
+              if (task.name, one.arm) in result.records}
+    if by_arm:
+      found.add_task(task, by_arm, plan.config)
+  title = f'{experiment.config.title}: ours beside the paper'
+  compared = comparison.report(title, plan, found)
+  return f'{tables.report(plan, found)}\n{compared}\n'

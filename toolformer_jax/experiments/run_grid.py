@@ -1,0 +1,108 @@
+"""Runs the cells of a grid, and writes its report."""
+
+import importlib.util
+import logging
+import pathlib
+import traceback
+from collections import Counter
+from collections.abc import Sequence
+
+import jax
+
+from toolformer_jax.errors import UserError
+from toolformer_jax.experiments import grid_report
+from toolformer_jax.experiments.grid import Cell
+from toolformer_jax.experiments.grid_report import GridResult
+from toolformer_jax.experiments.results import CellResult, cell_report, read_result
+from toolformer_jax.experiments.runner import StageRunner
+from toolformer_jax.runtime.markdown import markdown_table
+from toolformer_jax.runtime.run_dir import atomic_writer
+
+log = logging.getLogger(__name__)
+
+
+def plan_table(cells: Sequence[Cell], output_dir: pathlib.Path) -> str:
+  """Returns the cells and their stages in Markdown, with those that are shared or done."""
+  runner = StageRunner(output_dir)
+  uses = Counter(stage for cell in cells for stage in cell.experiment.stages())
+  rows = [['cell', 'folder', 'stages', 'shared with other cells', 'done']]
+  for number, cell in enumerate(cells):
+    stages = cell.experiment.stages()
+    rows.append([str(number), cell.factors.folder, str(len(stages)),
+                 str(sum(uses[stage] > 1 for stage in stages)),
+                 str(sum(map(runner.is_done, stages)))])
+  kinds = Counter(stage.kind for stage in uses)
+  total = ', '.join(f'{count} {kind}' for kind, count in kinds.items())
+  return f'{markdown_table(rows)}\n\n{len(uses)} different stages: {total}.'
+
+
+def run_grid(cells: Sequence[Cell], *, output_dir: pathlib.Path, only: int | None = None
+             ) -> GridResult:
+  """Runs the cells that are not done, and writes report.md, table.tex and the figures.
+
+  Args:
+    cells: the cells.
+    output_dir: folder of the grid.
+    only: the number of the only cell to run; the report then has the cells that are done.
+
+  Raises:
+    UserError: two groups of cells are the same experiment, or the folder cannot be written to.
+  """
+  _check_differ(cells)
+  runner = StageRunner(output_dir)
+  results, size = [], cells[0].factors.size
+  for number, cell in enumerate(cells):
+    if cell.factors.size != size:
+      size = cell.factors.size
+      jax.clear_caches()  # the programs of one model are of no use to the next
+    if only in (None, number):
+      log.info('cell %d of %d: %s', number, len(cells), cell.factors.folder)
+      results.append(_run_cell(cell, runner, output_dir))
+    elif all(map(runner.is_done, cell.experiment.evaluations())):
+      results.append(read_result(cell, runner))
+    else:
+      results.append(CellResult(cell, failure='not run yet'))
+  result = GridResult(cells[0].experiment.config.title, results, cells[0].experiment.evaluation)
+  _write(result, output_dir)
+  return result
+
+
+def _run_cell(cell: Cell, runner: StageRunner, output_dir: pathlib.Path) -> CellResult:
+  """Runs a cell; whatever goes wrong is its failure, and is written to its folder."""
+  folder = output_dir / cell.factors.folder
+  folder.mkdir(parents=True, exist_ok=True)
+  with atomic_writer(folder / 'config.gin') as file:
+    file.write(cell.config_text)
+  try:
+    for stage in cell.experiment.stages():
+      runner.run(stage)
+    result = read_result(cell, runner)
+    with atomic_writer(folder / 'report.md') as file:
+      file.write(cell_report(result, runner))
+    return result
+  except UserError as error:
+    failure = str(error)
+  except Exception as error:
+    (folder / 'error.txt').write_text(traceback.format_exc(), 'utf-8')
+    failure = f'{type(error).__name__}: {error} (see {folder / "error.txt"})'
+  log.warning('%s failed: %s', cell.factors.folder, failure)
+  return CellResult(cell, failure=failure)
+
+
+def _check_differ(cells: Sequence[Cell]) -> None:
+  """Raises UserError if a change of one cell has no effect, so that it equals another."""
+  seen: dict[tuple, Cell] = {}
+  for cell in cells:
+    same = seen.setdefault(tuple(cell.experiment.evaluations()), cell)
+    if same is not cell:
+      raise UserError(f'{cell.factors.folder} and {same.factors.folder} are the same experiment: '
+                      'what one of them changes is not used, or is set by an option as well')
+
+
+def _write(result: GridResult, output_dir: pathlib.Path) -> None:
+  for name, text in (('report.md', result.report), ('table.tex', grid_report.latex_table(result))):
+    with atomic_writer(output_dir / name) as file:
+      file.write(text)
+  if importlib.util.find_spec('matplotlib'):
+    from toolformer_jax.experiments.grid_plots import draw
+    draw(result, output_dir / 'figures')

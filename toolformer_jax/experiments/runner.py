@@ -1,0 +1,116 @@
+"""Runs the stages of experiments, each once, in folders that are named by what they depend on.
+
+    stages/annotate-0a1b2c3d4e5f/     the folder that `annotate` writes, and stage.json
+    stages/finetune-.../, stages/evaluate-.../
+
+A stage is done when its stage.json exists. One that was interrupted continues where it stopped, as
+the commands do. Processes that need the same stage wait for each other.
+"""
+
+import logging
+import pathlib
+import time
+from typing import Any
+
+import filelock
+
+from toolformer_jax import api
+from toolformer_jax.data.corpus import corpus_hash, read_corpus
+from toolformer_jax.errors import UserError
+from toolformer_jax.experiments.stages import Annotate, Evaluate, Finetune, Stage
+from toolformer_jax.models.flops import num_parameters
+from toolformer_jax.runtime.run_dir import read_json, write_json
+
+log = logging.getLogger(__name__)
+_RECORD = 'stage.json'
+
+
+class StageRunner:
+  """Runs stages below the folder `root`."""
+
+  def __init__(self, root: pathlib.Path):
+    self._root = root
+
+  def folder(self, stage: Stage) -> pathlib.Path:
+    """Returns the folder of a stage."""
+    return self._root / 'stages' / stage.key
+
+  def is_done(self, stage: Stage) -> bool:
+    """Tells whether the result of a stage exists."""
+    return (self.folder(stage) / _RECORD).exists()
+
+  def record(self, stage: Stage) -> dict[str, Any]:
+    """Returns what is known of a stage that is done: its seconds, parameters, texts."""
+    return read_json(self.folder(stage) / _RECORD)
+
+  def run(self, stage: Stage) -> pathlib.Path:
+    """Runs a stage and those that it depends on, unless they are done; returns its folder.
+
+    Raises:
+      UserError: a stage failed.
+    """
+    for one in stage.in_order():
+      if not self.is_done(one):
+        self._run_alone(one)
+    return self.folder(stage)
+
+  def _run_alone(self, stage: Stage) -> None:
+    """Runs one stage, whose inputs are done; waits for another process that runs the same."""
+    folder = self.folder(stage)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(folder / '.running')
+    try:
+      lock.acquire(timeout=0)
+    except filelock.Timeout:
+      log.info('waiting for another process, which runs %s', stage.key)
+      lock.acquire()
+    with lock:
+      if self.is_done(stage):
+        return
+      log.info('running %s', stage.key)
+      begin = time.monotonic()
+      found = _RUN[type(stage)](self, stage, folder)
+      write_json(folder / _RECORD, {'seconds': round(time.monotonic() - begin, 1), **found})
+
+  def checkpoint(self, model: str | Finetune) -> str:
+    """Returns the checkpoint that a stage reads."""
+    return model if isinstance(model, str) else str(self.folder(model))
+
+
+def _annotate(runner: StageRunner, stage: Annotate, folder: pathlib.Path) -> dict[str, Any]:
+  result = api.annotate(
+      runner.checkpoint(stage.model), lambda: read_corpus(stage.corpus, stage.corpus_config),
+      tools=stage.tools, output_dir=folder, config=stage.config, tool_configs=stage.tool_configs,
+      model_config=stage.model_config, executor_config=stage.executor_config,
+      toolbox=stage.toolbox, syntax=stage.syntax,
+      depends_on={'corpus': corpus_hash(stage.corpus, stage.corpus_config)})
+  return {'texts': len(result.annotated)}
+
+
+def _finetune(runner: StageRunner, stage: Finetune, folder: pathlib.Path) -> dict[str, Any]:
+  texts = api.as_texts([one if isinstance(one, str) else str(runner.folder(one))
+                        for one in stage.data])
+  if not texts:
+    raise UserError('no call was kept, so that there is nothing to learn')
+  model = api.load_model(stage.checkpoint, config=stage.model_config)
+  result = api.finetune(
+      model, texts, output_dir=folder, config=stage.config, mixture=stage.mixture,
+      without_calls=stage.without_calls, syntax=stage.syntax)
+  if not result.finished:
+    raise UserError('stopped; the same command continues from the state that was saved')
+  return {'texts': result.texts, 'parameters': num_parameters(model.config)}
+
+
+def _evaluate(runner: StageRunner, stage: Evaluate, folder: pathlib.Path) -> dict[str, Any]:
+  result = api.evaluate(
+      stage.tasks, arms={stage.arm: runner.checkpoint(stage.model)}, data_dir=stage.data_dir,
+      tools=stage.tools or None, limit=stage.limit, output_dir=folder, config=stage.config,
+      generation_config=stage.generation_config, engine_config=stage.engine_config,
+      model_config=stage.model_config, executor_config=stage.executor_config,
+      toolbox=stage.toolbox, syntax=stage.syntax)
+  if result.failed:
+    result.raise_failures()
+  return {'skipped': result.skipped}
+
+
+_RUN = {Annotate: _annotate, Finetune: _finetune, Evaluate: _evaluate}
