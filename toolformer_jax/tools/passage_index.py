@@ -13,12 +13,8 @@ import filelock
 import numpy as np
 
 import toolformer_jax
-from toolformer_jax.data.catalogue import (
-  cache_directory,
-  corpus_names,
-  file_sha256,
-  find_corpus,
-)
+from toolformer_jax.data.catalogue import corpus_names, find_corpus
+from toolformer_jax.data.local_cache import cache_directory, file_sha256
 from toolformer_jax.data.mediawiki import Article, warn_of_left_out
 from toolformer_jax.data.pages import corpus_pages
 from toolformer_jax.data.passages import Page, Passage
