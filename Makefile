@@ -6,8 +6,9 @@ INSTALL = .venv/bin/python -m pip install --disable-pip-version-check -c constra
 INSTALLED = .venv/.installed
 INSTALLED_PARITY = .venv/.installed-parity
 INSTALLED_AOT = .venv/.installed-aot
+INSTALLED_DOCS = .venv/.installed-docs
 
-.PHONY: .venv aot apertium quickstart test test-long parity benchmarks lint clean
+.PHONY: .venv aot apertium quickstart test test-long parity benchmarks docs lint clean
 
 .venv: $(INSTALLED)
 
@@ -24,6 +25,10 @@ $(INSTALLED_PARITY): $(INSTALLED)
 # The compiler for TPUs; it needs no TPU.
 $(INSTALLED_AOT): $(INSTALLED)
 	$(INSTALL) -e '.[aot]'
+	touch $@
+
+$(INSTALLED_DOCS): $(INSTALLED)
+	$(INSTALL) -e '.[docs]'
 	touch $@
 
 # Rules of the translator Apertium, from Debian packages; as root or with sudo.
@@ -92,6 +97,10 @@ runs/benchmark/calculator/execute/.COMPLETED: | $(INSTALLED)
 	  --gin.calculator/ToolConfig.tau_s=0.0 --corpus runs/benchmark.jsonl \
 	  --checkpoint smollm2-135m --tools calculator --output_dir runs/benchmark --stage $$stage \
 	  || exit 1; done
+
+# The site, into build/site; a warning is an error. Needs no network.
+docs: $(INSTALLED_DOCS)
+	NO_MKDOCS_2_WARNING=1 JAX_PLATFORMS=cpu .venv/bin/python -m mkdocs build --quiet
 
 lint: $(INSTALLED)
 	.venv/bin/ruff check .

@@ -32,6 +32,8 @@ setup(
   author='the toolformer_jax authors',
   license='MIT',
   license_files=['LICENSE'],
+  long_description=(HERE / 'README.md').read_text('utf-8'),
+  long_description_content_type='text/markdown',
   python_requires='>=3.11',
   packages=[
     *find_packages(include=['toolformer_jax', 'toolformer_jax.*']), 'toolformer_jax.configs',
@@ -42,6 +44,7 @@ setup(
   package_dir={'toolformer_jax.configs': 'configs', EXPERIMENTS: 'experiments'},
   package_data={
     EXPERIMENTS: ['*.gin', '**/*.gin'],
+    'toolformer_jax': ['py.typed'],
     'toolformer_jax.configs': ['*.gin', '**/*.gin', 'prompts/*.txt'],
     'toolformer_jax.serving': ['templates/*'],
     'toolformer_jax.view': ['templates/*'],
@@ -61,6 +64,7 @@ setup(
     'numpy>=2.0,<3',
     'optax>=0.2.8,<0.3',
     'orbax-checkpoint>=0.12.8,<0.13',
+    'packaging>=24,<27',
     'PyStemmer>=3.0,<4',
     'python-dateutil>=2.9,<3',
     'safetensors>=0.6,<0.9',
@@ -83,6 +87,7 @@ setup(
       'openai>=2,<4', 'pytest', 'pytest-xdist', 'PyYAML', 'ruff', 'sacrebleu', 'setuptools>=77',
       'tensorboardX>=2.6,<3', 'zstandard',
     ],
+    'docs': ['mkdocs-material>=9.7,<10', 'mkdocstrings-python>=2,<3'],
     'gpu': ['jax[cuda12]'],
     'hf': ['datasets>=4,<6'],
     'mcp': ['mcp>=2.3,<3'],

@@ -41,7 +41,7 @@ ARROWS = {
              'models', 'serving', 'tools', 'training'},
   'commands': {'annotation', 'api', 'checkpoints', 'config', 'data', 'evaluation', 'experiments',
                'planning', 'serving', 'tools', 'view'},
-  'cli': set(),
+  'cli': {'commands'},
   '__main__': {'cli'},
 }
 

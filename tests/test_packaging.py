@@ -1,11 +1,15 @@
-"""A wheel that is installed elsewhere has its data: gin files, prompts, templates of pages."""
+"""An installation from the sdist, elsewhere, has its data: gin files, prompts, templates, types."""
 
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
+import tarfile
 
 import pytest
+
+import toolformer_jax
 
 REPOSITORY = pathlib.Path(__file__).parent.parent
 SCRIPT = '''
@@ -48,18 +52,15 @@ def test_installed_wheel_has_no_script(installed):
 
 @pytest.fixture(scope='module')
 def installed(tmp_path_factory) -> pathlib.Path:
-  """A folder with the package, installed from a wheel that was built from the sources alone."""
+  """A folder with the package, installed from a wheel that was built from the sdist alone."""
   folder = tmp_path_factory.mktemp('packaging')
   source = folder / 'source'
-  ignored = shutil.ignore_patterns('__pycache__')
-  for name in ('toolformer_jax', 'configs', 'experiments'):
-    shutil.copytree(REPOSITORY / name, source / name, ignore=ignored)
-  for name in ('setup.py', 'pyproject.toml', 'LICENSE'):
-    shutil.copy(REPOSITORY / name, source)
+  ignored = shutil.ignore_patterns('__pycache__', '.*', 'build', 'dist', 'runs', '*.egg-info')
+  shutil.copytree(REPOSITORY, source, ignore=ignored)
+  run('-m', 'build', '--no-isolation', '--outdir', folder, source, cwd=folder)
+  wheel, = folder.glob('*.whl')
   pip = ('-m', 'pip', '--disable-pip-version-check')
   offline = ('--no-deps', '--no-index')
-  run(*pip, 'wheel', *offline, '--no-build-isolation', '-w', folder, source, cwd=folder)
-  wheel, = folder.glob('*.whl')
   run(*pip, 'install', *offline, '--target', folder / 'elsewhere', wheel, cwd=folder)
   return folder / 'elsewhere'
 
@@ -81,3 +82,25 @@ def test_installed_wheel_has_the_templates_of_pages(installed):
 def test_development_installation_has_the_configs(tmp_path):
   _, *names = run('-c', SCRIPT, cwd=tmp_path).splitlines()
   assert names == config_files()
+
+
+def test_installed_wheel_says_that_it_has_types(installed):
+  assert (installed / 'toolformer_jax' / 'py.typed').is_file()
+
+
+def test_the_sdist_has_what_people_read(installed):
+  sdist, = installed.parent.glob('*.tar.gz')
+  with tarfile.open(sdist) as archive:
+    names = {name.partition('/')[2] for name in archive.getnames()}
+  assert {'README.md', 'LICENSE', 'CHANGELOG.md', 'docs/index.md', 'tests/conftest.py',
+          'configs/paper.gin', 'toolformer_jax/api.py'} <= names
+  assert not [name for name in names if '__pycache__' in name]
+
+
+def test_the_version_is_the_same_everywhere():
+  citation = (REPOSITORY / 'CITATION.cff').read_text('utf-8')
+  version = re.search(r'^version: (.+)$', citation, re.MULTILINE)[1]
+  date = re.search(r'^date-released: (.+)$', citation, re.MULTILINE)[1]
+  assert version == toolformer_jax.__version__
+  changes = (REPOSITORY / 'CHANGELOG.md').read_text('utf-8')
+  assert re.findall(r'^## (\d.*)$', changes, re.MULTILINE)[0] == f'{version} - {date}'

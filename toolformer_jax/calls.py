@@ -37,7 +37,11 @@ class CallSpan:
 class CallSyntax:
   """The three strings that mark a call: `<API>`, the arrow and `</API>` of the paper.
 
-  The arrow begins with a space because many tokenizers merge `)->` into one token.
+  Attributes:
+    start: what begins a call.
+    arrow: between the call and its result. It begins with a space because many tokenizers merge
+      `)->` into one token.
+    end: what ends a result.
   """
 
   start: str = ' ['

@@ -14,38 +14,17 @@ from types import FrameType
 from typing import NoReturn
 
 import toolformer_jax
-from toolformer_jax.errors import UserError, unknown
+from toolformer_jax.commands.parsers import COMMANDS, Parser, command_parser
+from toolformer_jax.errors import UserError
 from toolformer_jax.runtime import libtpu
 from toolformer_jax.runtime.standard_output import reserve_for_results
 
-_COMMANDS = {
-    'fetch': 'download a model or corpus by name to the local cache and print its path',
-    'call': 'run one tool and print its result',
-    'score': 'compute the log-probabilities of texts under a model',
-    'generate': 'continue texts and call tools',
-    'annotate': 'annotate a corpus with API calls that help a model to predict it',
-    'view': 'show an annotation run in a browser',
-    'finetune': 'train a model on the annotated texts',
-    'evaluate': 'evaluate models on benchmarks, with and without tools',
-    'experiment': 'annotate, fine-tune and evaluate: one experiment, or a grid of them',
-    'serve': 'serve a model to clients of the OpenAI protocol, tools included',
-    'export': 'write a model as a Hugging Face directory',
-    'plan': 'compile a step for a TPU: does it fit, and how fast can it be; needs no TPU',
-}
 _RESUMABLE = ('annotate', 'evaluate', 'experiment', 'finetune')
 _OPTION = re.compile(r'-h|--[A-Za-z].*', re.DOTALL)
 
 
 class Terminated(BaseException):
   """SIGTERM was received."""
-
-
-class Parser(argparse.ArgumentParser):
-  """An ArgumentParser that raises UserError for wrong options."""
-
-  def error(self, message: str) -> NoReturn:
-    """Raises UserError instead of exiting."""
-    raise UserError(f'{message}; see {self.prog} --help')
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -120,13 +99,8 @@ def _run(argv: list[str]) -> None:
     _overview().parse_args(argv or ['--help'])
     return
   name, *rest = argv
-  if name not in _COMMANDS:
-    raise unknown('command', name, _COMMANDS)
+  args = parse(command_parser(name), rest)
   command = importlib.import_module(f'toolformer_jax.commands.{name}')
-  parser = Parser(prog=f'toolformer {name}', description=command.__doc__, allow_abbrev=False,
-                  formatter_class=argparse.RawDescriptionHelpFormatter)
-  command.add_arguments(parser)
-  args = parse(parser, rest)
   log_to_stderr()
   with reserve_for_results():
     command.run(args)
@@ -134,8 +108,8 @@ def _run(argv: list[str]) -> None:
 
 def _overview() -> argparse.ArgumentParser:
   """Returns the parser of `toolformer` without a command, with --help and --version."""
-  width = max(map(len, _COMMANDS))
-  commands = '\n'.join(f'  {name:{width}}  {does}' for name, does in _COMMANDS.items())
+  width = max(map(len, COMMANDS))
+  commands = '\n'.join(f'  {name:{width}}  {does}' for name, does in COMMANDS.items())
   parser = Parser(
       prog='toolformer', usage='toolformer COMMAND ...', allow_abbrev=False,
       description=f'{toolformer_jax.__doc__}\n\ncommands:\n{commands}',

@@ -17,7 +17,7 @@ from toolformer_jax.runtime.departures import (
   departures,
 )
 
-_STATED = {
+STATED = {
   **MODEL,
   'AnnotationConfig.preselect': Stated(True, 'appendix A.1'),
   'AnnotationConfig.force_name': Stated(False, 'section 2'),
@@ -39,7 +39,7 @@ def annotation_departures(
       'model': size_name(model),
       **{f'AnnotationConfig.{name}': value for name, value in dataclasses.asdict(config).items()},
       **{f'CallSyntax.{name}': value for name, value in dataclasses.asdict(syntax).items()}}
-  stated = dict(_STATED)
+  stated = dict(STATED)
   for plan in plans:
     name = plan.tool.name.lower()
     if name in PAPER_TOOL_CONFIGS:

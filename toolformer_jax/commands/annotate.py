@@ -4,6 +4,11 @@ Calls are sampled, executed, filtered and merged into their texts (the stages sa
 filter and merge). A run that was interrupted continues when the same command is run again.
 OUTPUT_DIR/merged has the texts with calls, OUTPUT_DIR/config.gin the configuration, and
 OUTPUT_DIR/report.md the counts of each stage and the calls with the largest gains.
+
+Examples:
+  toolformer annotate --corpus texts.jsonl --checkpoint smollm2-135m \\
+      --tools calculator,calendar --gin_file quickstart.gin --output_dir runs/annotated
+  toolformer annotate --gin_file runs/annotated/config.gin --output_dir runs/again
 """
 
 import argparse

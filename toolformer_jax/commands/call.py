@@ -1,6 +1,11 @@
 """Calls a tool and prints its result, as a model would see it.
 
 If the tool has no result, the exit code is 2.
+
+Examples:
+  toolformer call calculator '400 / 1400'
+  toolformer call calendar --date 2023-01-30
+  toolformer call upper cat --gin.CustomToolsConfig.functions="{'Upper': 'my_tools:upper'}"
 """
 
 import argparse

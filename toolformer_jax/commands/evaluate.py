@@ -6,6 +6,10 @@ OUTPUT_DIR holds are not computed again: the same command continues where it sto
 one adds tasks, arms or questions.
 
 Arms: base and cc know no calls, disabled never starts a call, toolformer calls tools.
+
+Examples:
+  toolformer evaluate --tasks svamp --data_dir data --limit 100 --tools calculator \\
+      --arms base=smollm2-135m,disabled,toolformer --checkpoint runs/tuned --output_dir runs/svamp
 """
 
 import argparse

@@ -3,6 +3,12 @@
 OUTPUT_DIR/report.md has the tables, OUTPUT_DIR/<size>/<ablation>/seed<k>/ the configuration of a
 cell, and OUTPUT_DIR/stages/ the runs, which cells share where they are equal. Whatever is done is
 not done again: the same command continues where it stopped. A cell that fails stops no other.
+
+Examples:
+  toolformer experiment --gin_file experiments/table4_math.gin --gin_file models/gpt2_774m.gin \\
+      --corpus texts.jsonl --data_dir data --output_dir runs/table4
+  toolformer experiment --gin_file experiments/grids/figure4.gin --corpus texts.jsonl \\
+      --output_dir runs/figure4 --dry_run
 """
 
 import argparse

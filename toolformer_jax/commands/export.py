@@ -2,6 +2,10 @@
 
 OUTPUT_DIR gets config.json, model.safetensors and tokenizer.json. Adapters of a fine-tuned model
 are merged into its weights; with --adapter only the adapters are written, in PEFT's format.
+
+Examples:
+  toolformer export --checkpoint runs/tuned --output_dir runs/exported
+  toolformer export --checkpoint runs/tuned --output_dir runs/adapter --adapter org/base
 """
 
 import argparse

@@ -3,6 +3,11 @@
 Models and corpora go to the cache, $TOOLFORMER_CACHE or ~/.cache/toolformer_jax, or that of the
 Hugging Face hub. Benchmarks go to the folder that `evaluate --data_dir` reads. An interrupted
 download goes on where it stopped.
+
+Examples:
+  toolformer fetch smollm2-135m
+  toolformer fetch svamp --output_dir data
+  toolformer fetch --list
 """
 
 import argparse

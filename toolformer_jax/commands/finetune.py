@@ -2,6 +2,10 @@
 
 OUTPUT_DIR becomes a self-contained checkpoint: weights (with LoRA, the base model's too),
 configuration and tokenizer. If the run is interrupted, the same command continues it.
+
+Examples:
+  toolformer finetune --data runs/annotated --checkpoint smollm2-135m \\
+      --gin_file quickstart.gin --output_dir runs/tuned
 """
 
 import argparse

@@ -4,6 +4,10 @@ Prints each text with its continuation, in which calls are shown. A single text 
 is generated. With --json, a line is printed for each text:
 {"text": ..., "calls": [{"tool": ..., "argument": ..., "result": ...}]}. Calls without a result
 (null) have been removed from the text.
+
+Examples:
+  toolformer generate --checkpoint runs/tuned --tools calculator --prompt 'In all she has'
+  toolformer generate --checkpoint runs/tuned --tools calculator --input prompts.txt --json
 """
 
 import argparse

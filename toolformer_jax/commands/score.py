@@ -2,6 +2,9 @@
 
 The input is JSON Lines of {id, text}, the output JSON Lines of {id, token_ids, logprobs} with
 natural logarithms. The first token of a text has null: no start token is put before it.
+
+Examples:
+  toolformer score --checkpoint smollm2-135m --input texts.jsonl --output scores.jsonl
 """
 
 import argparse

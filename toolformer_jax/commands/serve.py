@@ -3,6 +3,10 @@
 The address is printed. It has /v1/completions, /v1/chat/completions, /v1/responses and /v1/models,
 /metrics for Prometheus, /health, which says 503 until all programs are compiled, and a page to try
 it out at /. SIGTERM or Ctrl-C lets running requests end; a second one stops at once.
+
+Examples:
+  toolformer serve --checkpoint runs/tuned --tools calculator,calendar
+  toolformer serve --checkpoint runs/tuned --host 0.0.0.0 --api_key_file keys.txt
 """
 
 import argparse

@@ -3,6 +3,9 @@
 DIR is the OUTPUT_DIR of annotate. The run may still be in progress: reload the page to see new
 results. The command prints the address of the page, which only browsers on this machine can open.
 Ctrl-C ends it.
+
+Examples:
+  toolformer view runs/annotated
 """
 
 import argparse

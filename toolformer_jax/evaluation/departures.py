@@ -13,7 +13,7 @@ from toolformer_jax.runtime.departures import (
 )
 
 _ALL_TOOLS = 'Calculator, Calendar, MT, QA, WikiSearch'
-_STATED = {
+STATED = {
   'checkpoint of base': Stated(CHECKPOINTS[MODEL['model'].value], MODEL['model'].section),
   'GenerationConfig.top_k_api': Stated(10, 'section 4.2'),
   'GenerationConfig.max_calls': Stated(1, 'section 4.2'),
@@ -40,4 +40,4 @@ def evaluation_departures(plan: EvaluationPlan) -> tuple[Departure, ...]:
   for task in plan.tasks:
     if task.name == 'xquad':
       settings['multilingual questions'] = task.title
-  return departures(settings, _STATED) + backend_departures(plan.tool_versions)
+  return departures(settings, STATED) + backend_departures(plan.tool_versions)

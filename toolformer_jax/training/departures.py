@@ -8,7 +8,7 @@ from toolformer_jax.runtime.departures import MODEL, Departure, Stated, departur
 from toolformer_jax.training.config import FinetuneConfig, MixtureConfig
 
 _LOSS, _SIZES = 'section 2', 'appendix B'
-_STATED = {
+STATED = {
   **MODEL,
   'ModelConfig.dtype': Stated('bfloat16', _SIZES),
   'FinetuneConfig.steps': Stated(2000, f'{_SIZES}: at most'),
@@ -33,4 +33,4 @@ def finetuning_departures(config: FinetuneConfig, mixture: MixtureConfig, model:
   for values in (config, mixture):
     settings |= {f'{type(values).__name__}.{field.name}': getattr(values, field.name)
                  for field in dataclasses.fields(values)}
-  return departures(settings, _STATED)
+  return departures(settings, STATED)
