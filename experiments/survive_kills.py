@@ -1,14 +1,17 @@
-"""Kills an annotation run at random moments, starts it again, and compares what it leaves.
+"""Kills a run at random moments, starts it again, and compares what it leaves.
 
     python experiments/survive_kills.py --corpus F --texts 10 --kills 20 --output_dir D -- OPTIONS
+    python experiments/survive_kills.py --command evaluate --tiny --output_dir D -- OPTIONS
 
-OPTIONS are those of `toolformer annotate`: `--checkpoint smollm2-135m --tools calculator,calendar`.
-One run is not disturbed. Others are killed (SIGKILL) at random moments and started again until they
-end, each in a new folder, until all kills are used. All files must be equal byte by byte, except
-for times and locks.
+OPTIONS are those of the command: of `annotate`, for instance, `--checkpoint smollm2-135m --tools
+calculator`. With --tiny, a small model of random weights is made. One run is not disturbed. Others
+are killed (SIGKILL) at random moments and started again until they end, each in a new folder, until
+all kills are used. All files must be equal byte by byte, and a trained model bit by bit, except for
+times, locks and the states to resume from.
 """
 
 import argparse
+import itertools
 import json
 import pathlib
 import random
@@ -18,12 +21,19 @@ import sys
 import time
 from collections.abc import Sequence
 
+import jax
+import numpy as np
+from tiny_model import save_tiny_model
+
 from toolformer_jax import cli
+from toolformer_jax.checkpoints.loading import load_model
 from toolformer_jax.data.corpus import read_corpus
 from toolformer_jax.data.records import write_records
 from toolformer_jax.errors import UserError
 
-_OWN = ('times.log', '.lock', '.turn')
+_OWN = ('times.log', '.lock', '.turn', 'events.out.tfevents')
+_STATES, _MODEL = 'steps', 'model/variables'  # of fine-tuning; Orbax names their files at random
+_TIMES = ('step_s', 'tokens_per_s', 'mfu')  # in metrics.jsonl
 
 
 def main() -> None:
@@ -31,12 +41,8 @@ def main() -> None:
   args = parse()
   shutil.rmtree(args.output_dir, ignore_errors=True)
   args.output_dir.mkdir(parents=True)
-  corpus = args.output_dir / 'corpus.jsonl'
-  documents = [document for document, _ in zip(read_corpus(args.corpus), range(args.texts),
-                                               strict=False)]
-  write_records(corpus, documents)
-  command = [sys.executable, '-m', 'toolformer_jax', 'annotate', '--corpus', str(corpus),
-             *args.options, '--output_dir']
+  command = [sys.executable, '-m', 'toolformer_jax', args.command, *inputs(args), *args.options,
+             '--output_dir']
   start = time.monotonic()
   run_to_end([*command, str(args.output_dir / 'undisturbed')])
   seconds = time.monotonic() - start
@@ -48,23 +54,43 @@ def main() -> None:
     kills += disturb([*command, str(folder)], args.kills - kills, args.within or seconds, moments)
     differing += compare(folder, expected)
     run += 1
-  print(json.dumps({'texts': len(documents), 'files': len(expected), 'seconds': round(seconds, 1),
+  print(json.dumps({'command': args.command, 'files': len(expected), 'seconds': round(seconds, 1),
                     'kills': kills, 'runs': run, 'differing': differing}))
   sys.exit(bool(differing))
 
 
 def parse() -> argparse.Namespace:
-  """Parses the command line; the options after `--` are those of `annotate`."""
+  """Parses the command line; the options after `--` are those of the command."""
   parser = cli.Parser(description=__doc__,
                       formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument('--corpus', required=True, metavar='F')
+  parser.add_argument('--command', choices=('annotate', 'evaluate', 'finetune'),
+                      default='annotate')
+  parser.add_argument('--corpus', metavar='F', help='of annotate and finetune')
+  parser.add_argument('--tiny', action='store_true', help='make a model of random weights')
   parser.add_argument('--output_dir', required=True, type=pathlib.Path, metavar='D')
   for name, default in (('texts', 10), ('kills', 20), ('seed', 0)):
     parser.add_argument(f'--{name}', type=int, default=default, metavar='N')
   parser.add_argument('--within', type=float, metavar='S', help='kill within so many seconds of a '
                       'start (default: those of the run that is left alone)')
   parser.add_argument('options', nargs='*', metavar='OPTIONS')
-  return parser.parse_args()
+  args = parser.parse_args()
+  if args.corpus is None and args.command != 'evaluate':
+    parser.error(f'{args.command} needs --corpus')
+  return args
+
+
+def inputs(args: argparse.Namespace) -> list[str]:
+  """Writes the first texts of the corpus and the small model; returns the options with them."""
+  options = []
+  if args.corpus:
+    corpus = args.output_dir / 'corpus.jsonl'
+    documents = itertools.islice(read_corpus(args.corpus), args.texts)
+    write_records(corpus, documents)
+    options += ['--data' if args.command == 'finetune' else '--corpus', str(corpus)]
+  if args.tiny:
+    model = save_tiny_model(args.output_dir / 'tiny', max_positions=2048)
+    options += ['--checkpoint', str(model)]
+  return options
 
 
 def disturb(command: Sequence[str], kills: int, seconds: float, moments: random.Random) -> int:
@@ -91,12 +117,25 @@ def run_to_end(command: Sequence[str]) -> None:
 
 
 def files(folder: pathlib.Path) -> dict[str, bytes]:
-  """Returns the files of a run that have to be equal."""
-  found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob('*')
-           if path.is_file() and not path.name.startswith(_OWN)}
-  if 'config.gin' in found:  # names its folder, in OUTPUT_DIR
-    found['config.gin'] = found['config.gin'].replace(str(folder).encode(), b'')
+  """Returns what has to be equal: the files of a run, and the weights of a trained model."""
+  found = {}
+  for path in folder.rglob('*'):
+    name = path.relative_to(folder).as_posix()
+    if path.is_file() and not path.name.startswith(_OWN) and not name.startswith((_STATES, _MODEL)):
+      content = path.read_bytes().replace(str(folder).encode(), b'')  # config.gin names its folder
+      found[name] = without_times(content) if path.name == 'metrics.jsonl' else content
+  if (folder / _MODEL).is_dir():
+    leaves = jax.tree_util.tree_leaves_with_path(load_model(folder).variables)
+    found |= {f'{_MODEL}{jax.tree_util.keystr(path)}': np.asarray(leaf).tobytes()
+              for path, leaf in leaves}
   return found
+
+
+def without_times(metrics: bytes) -> bytes:
+  """Returns the lines of metrics.jsonl without the fields that no two runs have the same."""
+  rows = [json.loads(line) for line in metrics.splitlines()]
+  return '\n'.join(json.dumps({name: value for name, value in row.items() if name not in _TIMES})
+                   for row in rows).encode()
 
 
 def compare(folder: pathlib.Path, expected: dict[str, bytes]) -> list[str]:

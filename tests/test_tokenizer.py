@@ -1,5 +1,7 @@
 """The real tokenizer, rebuilt from the GGUF metadata."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -59,6 +61,33 @@ def test_saved_and_loaded_it_is_the_same(smollm2, tmp_path):
 def test_no_tokenizer_is_an_error_for_people(tmp_path):
   with pytest.raises(UserError, match='no usable tokenizer'):
     Tokenizer.load(tmp_path)
+
+
+@pytest.mark.parametrize('saved', [True, False])
+def test_ids_that_are_far_apart_are_refused_at_once(tokenizer, tmp_path, saved):
+  """The library goes through all ids in between, and the copies that are made here took minutes."""
+  tokenizer.save(tmp_path)
+  file = tmp_path / 'tokenizer.json'
+  fields = json.loads(file.read_text('utf-8'))
+  fields['model']['vocab']['a'] = 2**31
+  file.write_text(json.dumps(fields), 'utf-8')
+  with pytest.raises(UserError, match='has the id 2147483648; no vocabulary is that large'):
+    if saved:
+      Tokenizer.load(tmp_path)
+    else:
+      Tokenizer.from_file(file, bos_id=None, eos_id=None)
+
+
+def test_a_tokenizer_is_written_whole_or_not_at_all(tokenizer, tmp_path, monkeypatch):
+  tokenizer.save(tmp_path)
+  before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+  assert before.keys() == {'tokenizer.json', 'tokenizer_ids.json'}
+  def full_disk(descriptor):
+    raise OSError(28, 'No space left on device')
+  monkeypatch.setattr('os.fsync', full_disk)
+  with pytest.raises(OSError, match='No space left'):
+    tokenizer.save(tmp_path)
+  assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 @given(st.text(), st.integers(0, 80))

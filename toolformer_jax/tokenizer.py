@@ -17,6 +17,7 @@ from tokenizers import AddedToken
 from tokenizers import Tokenizer as HfTokenizer
 
 from toolformer_jax.errors import UserError
+from toolformer_jax.runtime.run_dir import atomic_writer, write_json
 from toolformer_jax.runtime.standard_output import silence_native_stderr
 
 _END_OF_TEXT = '<|endoftext|>'
@@ -32,6 +33,7 @@ def _byte_of_character() -> dict[str, int]:
 
 _BYTES = _byte_of_character()
 _SPACE = '▁'  # a space in SentencePiece
+_MAX_ID = 2**24
 _BYTE = re.compile(r'<0x([0-9A-F]{2})>')
 
 
@@ -139,8 +141,9 @@ class Tokenizer:
     """
     with _as_user_errors(directory):
       ids = json.loads((directory / 'tokenizer_ids.json').read_text('utf-8'))
-      text = (directory / 'tokenizer.json').read_text('utf-8')
-      made = cls(HfTokenizer.from_str(text), bos_id=ids['bos_id'], eos_id=ids['eos_id'],
+      hf = HfTokenizer.from_str((directory / 'tokenizer.json').read_text('utf-8'))
+      _check_ids(hf, directory)
+      made = cls(hf, bos_id=ids['bos_id'], eos_id=ids['eos_id'],
                  vocab_size=ids.get('vocab_size', 0), end_ids=ids.get('end_ids', ()))
       made.chat_template = ids.get('chat_template', '')
       return made
@@ -155,6 +158,7 @@ class Tokenizer:
     """
     with _as_user_errors(file):
       hf = HfTokenizer.from_file(str(file))
+      _check_ids(hf, file)
       if not _decoders(hf) & {'ByteLevel', 'ByteFallback'}:
         raise UserError(f'{file} has no tokens of bytes; only byte-level tokenizers and those with '
                         'byte fallback are supported')
@@ -167,20 +171,24 @@ class Tokenizer:
 
   def export(self, directory: pathlib.Path) -> None:
     """Writes the files of transformers: tokenizer.json and tokenizer_config.json."""
-    (directory / 'tokenizer.json').write_text(self._hf.to_str(), 'utf-8')
+    self._write(directory / 'tokenizer.json')
     names = {f'{kind}_token': token for kind, i in (('bos', self.bos_id), ('eos', self.eos_id))
              if i is not None and (token := self._hf.id_to_token(i)) is not None}
     fields = {'tokenizer_class': 'PreTrainedTokenizerFast', **names}
     if self.chat_template:
       fields['chat_template'] = self.chat_template
-    (directory / 'tokenizer_config.json').write_text(json.dumps(fields, indent=2) + '\n', 'utf-8')
+    write_json(directory / 'tokenizer_config.json', fields)
 
   def save(self, directory: pathlib.Path) -> None:
     """Writes tokenizer.json (the format of Hugging Face) and tokenizer_ids.json."""
-    (directory / 'tokenizer.json').write_text(self._hf.to_str(), 'utf-8')
+    self._write(directory / 'tokenizer.json')
     ids = {'bos_id': self.bos_id, 'eos_id': self.eos_id, 'vocab_size': self.vocab_size,
            'end_ids': sorted(self.end_ids), 'chat_template': self.chat_template}
-    (directory / 'tokenizer_ids.json').write_text(json.dumps(ids), 'utf-8')
+    write_json(directory / 'tokenizer_ids.json', ids)
+
+  def _write(self, file: pathlib.Path) -> None:
+    with atomic_writer(file) as opened:
+      opened.write(self._hf.to_str())
 
   def encode(self, text: str) -> list[int]:
     """Returns the ids of `text`. Special tokens in the text are encoded as ordinary characters.
@@ -278,6 +286,13 @@ def _sentencepiece(token: str) -> bytes:
 def _add_tokens(hf: HfTokenizer, special: Sequence[str], added: Sequence[str]) -> None:
   hf.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
   hf.add_tokens([AddedToken(token, special=False, normalized=False) for token in added])
+
+
+def _check_ids(hf: HfTokenizer, path: pathlib.Path) -> None:
+  """Raises UserError for ids that are far apart: the library would go through all in between."""
+  highest = max(hf.get_vocab(with_added_tokens=True).values(), default=0)
+  if highest > _MAX_ID:
+    raise UserError(f'the tokenizer in {path} has the id {highest}; no vocabulary is that large')
 
 
 def _decoders(hf: HfTokenizer) -> set[str]:

@@ -101,6 +101,8 @@ def test_adapters_are_merged(make_model, tmp_path):
   ({'rms_norm_eps': 'x'}, "rms_norm_eps must be a non-negative number, not 'x'"),
   ({'rms_norm_eps': float('nan')}, 'rms_norm_eps must be a non-negative number, not nan'),
   ({'rope_theta': 0}, 'rope_theta must be a positive number, not 0'),
+  ({'rope_theta': 0.5}, 'not a valid configuration: rotary_base 0.5 must be above 1'),
+  ({'rope_theta': 10**400}, 'rope_theta must be a positive number, not 1000'),
   ({'rope_scaling': [1]}, r'rope_scaling must be an object, not \[1\]'),
   ({'rope_scaling': {'rope_type': ['llama3']}}, "of the type .* are not supported"),
   ({'attention_bias': 1}, 'attention_bias must be true or false, not 1'),
@@ -114,6 +116,17 @@ def test_adapters_are_merged(make_model, tmp_path):
 def test_a_configuration_that_does_not_fit_is_refused(saved, fields, message):
   change(saved, **fields)
   with pytest.raises(UserError, match=message):
+    load_directory(saved, mesh())
+
+
+def test_a_large_base_may_be_a_whole_number(saved):
+  change(saved, rope_theta=2**31)
+  assert load_directory(saved, mesh()).config.rotary_base == 2.0**31
+
+
+def test_a_configuration_that_is_nested_too_deeply_is_refused(saved):
+  (saved / 'config.json').write_text('{"architectures": ' + '[' * 100_000 + ']' * 100_000 + '}')
+  with pytest.raises(UserError, match='cannot read .*config.json'):
     load_directory(saved, mesh())
 
 

@@ -101,3 +101,23 @@ def test_a_run_that_has_not_ended_says_so(make_model, tmp_path):
   (tmp_path / 'steps').mkdir()
   with pytest.raises(UserError, match='is not finished'):
     load_orbax_model(tmp_path, make_model().mesh)
+
+
+@pytest.mark.parametrize(('field', 'value', 'message'), [
+  ('layers', 'x', 'layers must be of type int'), ('heads', 2.5, 'heads must be of type int'),
+  ('norm_eps', float('nan'), 'norm_eps must be a finite number'),
+  ('rotary_base', 10**400, 'rotary_base must be a finite number'),
+  ('norm', 'group', "norm must be 'layer' or 'rms', not 'group'"),
+  ('rotary_divisors', [1, -1, 1, 1], 'rotary_divisors must be positive numbers'),
+  ('vocab_size', -1, 'vocab_size must be positive'), ('lora_rank', -1, 'lora_rank must be between'),
+  ('vocab_size', 10**12, 'cannot be read'), ('unknown', 1, 'unexpected keyword')])
+def test_a_damaged_configuration_is_refused(make_model, tmp_path, field, value, message):
+  model = make_model()
+  save_model(tmp_path / 'saved', model)
+  file = tmp_path / 'saved' / 'config.json'
+  fields = json.loads(file.read_text())
+  fields['decoder'][field] = value
+  file.write_text(json.dumps(fields))
+  with pytest.raises(UserError, match=message) as refused:
+    load_orbax_model(tmp_path / 'saved', model.mesh)
+  assert '\n' not in str(refused.value)

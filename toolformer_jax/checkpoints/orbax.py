@@ -6,7 +6,6 @@
 """
 
 import dataclasses
-import json
 import pathlib
 import shutil
 
@@ -19,7 +18,7 @@ from toolformer_jax import sharding
 from toolformer_jax.errors import UserError
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.language_model import LanguageModel, abstract_variables, make_decoder
-from toolformer_jax.runtime.run_dir import write_json
+from toolformer_jax.runtime.run_dir import read_json, write_json
 from toolformer_jax.tokenizer import Tokenizer
 
 MODEL = 'model'  # the folder of the model in the output folder of `finetune`
@@ -77,8 +76,8 @@ def load_orbax_model(directory: pathlib.Path, mesh: Mesh, dtype: str = 'float32'
   directory = _model_directory(directory)
   config = _read_config(directory / 'config.json').replace(dtype=dtype)
   decoder = make_decoder(mesh, config)
-  abstract = sharding.abstract_with_sharding(abstract_variables(decoder), mesh)
   try:
+    abstract = sharding.abstract_with_sharding(abstract_variables(decoder), mesh)
     tokenizer = Tokenizer.load(directory)
     variables = ocp.load((directory / 'variables').resolve(), abstract)
   except UserError:
@@ -111,10 +110,13 @@ def _model_directory(directory: pathlib.Path) -> pathlib.Path:
 
 def _read_config(file: pathlib.Path) -> DecoderConfig:
   try:
-    fields = json.loads(file.read_text('utf-8'))
-    if fields['format'] != _FORMAT:
-      raise UserError(f'{file} has format {fields["format"]}; this version reads {_FORMAT}')
+    fields = read_json(file)
+  except UserError as error:
+    raise UserError(f'{file.parent} does not hold a usable model: {error}') from error
+  if fields.get('format') != _FORMAT:
+    raise UserError(f'{file} has format {fields.get("format")}; this version reads {_FORMAT}')
+  try:
     decoder = {_RENAMED.get(name, name): value for name, value in fields['decoder'].items()}
     return DecoderConfig(**decoder)
-  except (OSError, ValueError, KeyError, TypeError) as error:
+  except (UserError, ValueError, KeyError, TypeError, AttributeError) as error:
     raise UserError(f'{file.parent} does not hold a usable model: config.json: {error}') from error

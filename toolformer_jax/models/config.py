@@ -1,8 +1,11 @@
 """The configuration of a decoder: one frozen dataclass for every family."""
 
 import dataclasses
+import math
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
+
+from toolformer_jax.runtime.validation import check
 
 Norm = Literal['layer', 'rms']
 Positions = Literal['learned', 'rotary_halves', 'rotary_interleaved']
@@ -109,23 +112,26 @@ class DecoderConfig:
   dtype: Dtype = 'float32'
 
   def __post_init__(self):
+    object.__setattr__(self, 'rotary_divisors', tuple(map(float, self.rotary_divisors)))
+    check(self, lora_rank=(0, 2**31))
+    for field in dataclasses.fields(self):
+      if field.type is float:  # JAX refuses large integers
+        object.__setattr__(self, field.name, float(getattr(self, field.name)))
     for name in ('vocab_size', 'layers', 'embed_dim', 'heads', 'kv_heads', 'head_dim', 'mlp_dim',
                  'max_positions', 'global_every'):
       if getattr(self, name) < 1:
         raise ValueError(f'{name} must be positive, not {getattr(self, name)}')
-    for name, kind in (('norm', Norm), ('positions', Positions), ('activation', Activation),
-                       ('dtype', Dtype)):
-      if getattr(self, name) not in get_args(kind):
-        raise ValueError(f'{name} must be one of {get_args(kind)}, not {getattr(self, name)!r}')
     if self.heads % self.kv_heads:
       raise ValueError(f'heads {self.heads} must be a multiple of kv_heads {self.kv_heads}')
     if self.sliding_window < 0 or (self.sliding_window and self.positions == 'learned'):
       raise ValueError(f'sliding_window {self.sliding_window} cannot be used with positions '
                        f'{self.positions!r}')
-    object.__setattr__(self, 'rotary_divisors', tuple(self.rotary_divisors))  # JSON has lists
     self._check_rotary()
 
   def _check_rotary(self) -> None:
+    for name in ('rotary_base', 'local_rotary_base'):
+      if getattr(self, name) <= 1:
+        raise ValueError(f'{name} {getattr(self, name)} must be above 1')
     if self.rotary_dim % 2 or self.rotary_dim > self.head_dim:
       raise ValueError(f'rotary_dim {self.rotary_dim} must be even and at most head_dim, '
                        f'{self.head_dim}')
@@ -137,6 +143,8 @@ class DecoderConfig:
     if len(self.rotary_divisors) not in (0, self.rotary_dim // 2):
       raise ValueError(f'there are {len(self.rotary_divisors)} rotary_divisors for rotary_dim '
                        f'{self.rotary_dim}, and there must be half as many')
+    if not all(isinstance(x, float) and 0 < x < math.inf for x in self.rotary_divisors):
+      raise ValueError('rotary_divisors must be positive numbers')
     if self.rotary_beta_fast and not (self.rotary_beta_fast > self.rotary_beta_slow > 0
                                       and self.rotary_original_positions):
       raise ValueError('YaRN needs rotary_beta_fast > rotary_beta_slow > 0 and '

@@ -125,7 +125,7 @@ class LockedFolder:
       return
     try:
       made_with = json.loads(file.read_text('utf-8'))['configuration']
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
       raise UserError(f'{file} is broken; choose another --output_dir') from error
     old, new = _flat(made_with), _flat(configuration)
     differing = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
@@ -183,7 +183,7 @@ def read_json(file: pathlib.Path) -> dict[str, Any]:
   """
   try:
     value = json.loads(file.read_text('utf-8'))
-  except (OSError, ValueError) as error:
+  except (OSError, ValueError, RecursionError) as error:
     raise UserError(f'cannot read {file}: {error}') from error
   if not isinstance(value, dict):
     raise UserError(f'{file} has no JSON object')

@@ -1,7 +1,7 @@
 """Checks the types and ranges of the fields of configuration dataclasses."""
 
 import dataclasses
-import math
+import sys
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -43,5 +43,5 @@ def _check_type(name: str, expected: Any, value: Any) -> None:
       raise UserError(f'{name} must be a mapping such as {{}}, not {value!r}')
   elif type(value) not in ((int, float) if origin is float else (origin,)):
     raise UserError(f'{name} must be of type {origin.__name__}, not {value!r}')
-  elif origin is float and not math.isfinite(value):
-    raise UserError(f'{name} must be a finite number, not {value}')
+  elif origin is float and not abs(value) <= sys.float_info.max:  # an int can be larger
+    raise UserError(f'{name} must be a finite number, not {str(value):.30}')

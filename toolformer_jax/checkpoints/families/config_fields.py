@@ -74,9 +74,11 @@ class ConfigFields:
   def number(self, name: str, default: Any = _MISSING) -> Any:
     """Returns a field that is a non-negative finite number, or the default."""
     value = self.take(name, default)
-    if value is not default and not _is_number(value):
+    if value is default:
+      return default
+    if not _is_number(value):
       raise self.error(f'{name} must be a non-negative number, not {_short(value)}')
-    return value
+    return float(value)  # JAX refuses large integers
 
   def flag(self, name: str, default: bool) -> bool:
     """Returns a field that is true or false."""

@@ -37,7 +37,7 @@ def read_config(fields: dict[str, Any], where: str) -> tuple[Family, DecoderConf
   taken = ConfigFields(fields, where)
   try:
     config = family.read_config(taken)
-  except (TypeError, ValueError) as error:  # DecoderConfig refuses the combination
+  except (TypeError, ValueError, OverflowError) as error:  # DecoderConfig refuses it
     raise taken.error(f'not a valid configuration: {error}') from error
   taken.check_unused()
   return family, config
