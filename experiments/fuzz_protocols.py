@@ -55,6 +55,8 @@ def _mcp_arguments(folder: pathlib.Path) -> Target:
     return (schema if isinstance(schema, dict) else _SCHEMA,  # the protocol has objects alone
             mutate_text(rng.choice(arguments), arguments, rng), mutate_json(result, rng))
   class Server:
+    redact = staticmethod(str)
+
     def __init__(self, answer: Any):
       self._answer = answer
 

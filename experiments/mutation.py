@@ -49,7 +49,8 @@ def mutate_bytes(seed: bytes, others: Sequence[bytes], rng: random.Random) -> by
 
 def mutate_text(seed: str, others: Sequence[str], rng: random.Random) -> str:
   """Returns a text after random changes of its bytes; what is no UTF-8 then is half a surrogate."""
-  data = mutate_bytes(seed.encode(), [other.encode() for other in others], rng)
+  seeds = [text.encode('utf-8', 'replace') for text in (seed, *others)]
+  data = mutate_bytes(seeds[0], seeds[1:], rng)
   return data.decode('utf-8', rng.choice(('replace', 'replace', 'surrogateescape')))
 
 

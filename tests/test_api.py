@@ -262,6 +262,11 @@ def test_tools_are_found_by_their_names_in_any_case(model):
 
 @pytest.mark.parametrize(('arguments', 'message'), [
   (dict(texts=[3]), 'text 0 is of type int'),
+  (dict(texts=3), 'the documents are of type int; they must be a string, a Document, or several'),
+  (dict(texts=None), 'the documents are of type NoneType'),
+  (dict(texts=[tf_jax.Document('a', None)]), "the text of the document 'a' is of type NoneType"),
+  (dict(tools=[lambda argument: argument]), "'<lambda>' cannot be written in calls; give it"),
+  (dict(tools=3), 'a tool is a function, an object that can be called, or the name of a tool'),
   (dict(texts=lambda: TEXTS), 'needs depends_on={.corpus.: HASH}'),
   (dict(tool_configs={'calculater': tf_jax.ToolConfig()}),
    "tool_configs: unknown tool 'calculater': did you mean calculator"),
@@ -326,6 +331,31 @@ def test_functions_are_tools(model):
   text = tf_jax.generate(model, 'Two', tools=[Shout],
                          config=tf_jax.GenerationConfig(max_tokens=2, disable_tools=True))
   assert text.calls == []
+
+
+@pytest.mark.parametrize('prompts', [5, None, [b'bytes'], ['a', 5], [['a']]])
+def test_a_prompt_is_a_text(model, prompts):
+  with pytest.raises(UserError, match=r'prompt \d is of type \w+; it must be a string'):
+    tf_jax.generate(model, prompts)
+
+
+def test_texts_are_given_as_soon_as_they_are_finished(model):
+  seen = []
+  config = tf_jax.GenerationConfig(max_tokens=2)
+  texts = tf_jax.generate(model, TEXTS, config=config,
+                          on_finished=lambda i, output: seen.append((i, output)))
+  assert sorted(seen, key=lambda pair: pair[0]) == list(enumerate(texts))
+
+
+def test_an_evaluation_takes_functions_as_tools(model, tmp_path):
+  def Today(argument: str) -> str:
+    """Returns no date."""
+    return 'no date'
+  result = tf_jax.evaluate('dateset', arms={'toolformer': model}, tools=['calendar', Today],
+                           limit=2, output_dir=tmp_path / 'out')
+  assert 'Today' in result.report and 'Calendar' in result.report
+  with pytest.raises(UserError, match='a tool is a function'):
+    tf_jax.evaluate('dateset', arms={'toolformer': model}, tools=[5], limit=2)
 
 
 @pytest.mark.parametrize('name', FUNCTIONS)

@@ -18,10 +18,14 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 import toolformer_jax
 from toolformer_jax import cli, sharding
+from toolformer_jax.calls import Call
 from toolformer_jax.checkpoints.orbax import load_orbax_model, save_model
+from toolformer_jax.commands.generate import Printer
 from toolformer_jax.data import compression, hub_datasets
 from toolformer_jax.data.catalogue import corpus_names
+from toolformer_jax.data.input_texts import InputText
 from toolformer_jax.errors import UserError
+from toolformer_jax.inference.request import GeneratedText, ToolCall
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.decoder import Decoder
 from toolformer_jax.models.language_model import LanguageModel
@@ -157,6 +161,9 @@ def own_tools(workplace, monkeypatch):
       "def with_title(argument, context):\n  return f'{argument} of {context.title}'\n")
   (workplace / 'broken.py').write_text('def upper(:')
   (workplace / 'upper.txt').write_text('Add calls to Upper.\n\nA cat is [Upper(cat)] CAT.\n')
+  (workplace / 'lower.txt').write_text(
+      'Add calls to upper.\n\nInput: A cat is CAT.\n\nOutput: A cat is [upper(cat)] CAT.\n\n'
+      'Input: x\nOutput:\n')
   monkeypatch.setattr(sys, 'path', [*sys.path])
   monkeypatch.delitem(sys.modules, 'my_tools', raising=False)
   return ["--gin.CustomToolsConfig.functions="
@@ -166,6 +173,25 @@ def own_tools(workplace, monkeypatch):
 def test_a_function_of_ones_own_is_a_tool(run, own_tools):
   assert run('call', 'upper', 'cat', *own_tools) == (0, 'CAT\n', '')
   assert run('call', 'TITLED', 'page', *own_tools) == (0, 'page of None\n', '')
+
+
+def test_a_function_is_a_tool_by_its_file(run, fails, own_tools, corpus, checkpoint, workplace):
+  assert run('call', 'my_tools.py:upper', 'cat') == (0, 'CAT\n', '')
+  assert run('call', 'my_tools:with_title', 'page') == (0, 'page of None\n', '')
+  code, _, err = run(
+      'annotate', '--corpus', corpus, '--checkpoint', checkpoint, '--tools',
+      'my_tools.py:upper,calculator', '--output_dir', 'out', *QUICK,
+      '--gin.upper/ToolConfig.prompt="lower.txt"')
+  assert code == 0, err
+  (workplace / 'out').rename(workplace / 'before')
+  code, _, err = run('annotate', '--gin_file', 'before/config.gin')
+  assert code == 0, err
+  assert ((workplace / 'out' / 'run.json').read_bytes()
+          == (workplace / 'before' / 'run.json').read_bytes())
+  edited = (workplace / 'before' / 'config.gin').read_text() + '# edited\n'
+  (workplace / 'before' / 'config.gin').write_text(edited)
+  assert 'was not made here. It has tools of its own (TOOLS)' in fails(
+      'annotate', '--gin_file', 'before/config.gin')
 
 
 @pytest.mark.parametrize('binding, message', [
@@ -324,6 +350,29 @@ def test_generate_continues_every_text_of_a_file_as_if_it_were_alone(generate, c
   assert generate('--json', '--disable_tools', '--input', corpus) == ''.join(alone)
   (workplace / 'lines.txt').write_text('\n'.join(TEXTS))
   assert generate('--json', '--disable_tools', '--input', 'lines.txt') == ''.join(alone)
+
+
+def test_texts_are_printed_in_order_as_soon_as_they_are_finished(capsys):
+  texts = [InputText(i, f'text {i}', None, '') for i in range(3)]
+  calls = [ToolCall(Call('QA', 'why'), 'QA: no idea'), ToolCall(Call('Calculator', '1+1', '2'))]
+  outputs = [GeneratedText([], f' end {i}', calls[:i]) for i in range(3)]
+  printer = Printer(texts, as_json=False)
+  printer.finish(1, outputs[1])
+  assert capsys.readouterr().out == ''
+  printer.finish(0, outputs[0])
+  assert capsys.readouterr().out == 'text 0 end 0\ntext 1 end 1\n'
+  printer.finish(2, outputs[2])
+  assert capsys.readouterr().out == 'text 2 end 2\n'
+
+
+def test_json_says_why_a_call_failed(capsys):
+  calls = [ToolCall(Call('QA', 'why'), 'QA: no idea'), ToolCall(Call('Calculator', '1+1', '2'))]
+  printer = Printer([InputText(0, 'a', None, '')], as_json=True)
+  printer.add_piece(0, ' b')
+  printer.finish(0, GeneratedText([], ' b', calls))
+  assert json.loads(capsys.readouterr().out) == {'text': 'a b', 'calls': [
+      {'tool': 'QA', 'argument': 'why', 'result': None, 'failure': 'QA: no idea'},
+      {'tool': 'Calculator', 'argument': '1+1', 'result': '2', 'failure': None}]}
 
 
 @pytest.mark.parametrize('argv, message', [
@@ -673,6 +722,21 @@ def test_what_a_tool_prints_is_not_on_standard_output(workplace):
   for text in ('on import', 'by print', 'by the original stream', 'by the descriptor',
                'by a child process'):
     assert text in err
+
+
+@pytest.mark.parametrize('number, code', [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_in_a_callback_of_native_code_is_not_lost(number, code):
+  program = ('import os, sys, time, weakref\nfrom toolformer_jax import cli\n'
+             'class Array:\n  pass\n'
+             'def work():\n'
+             '  array = Array()\n'
+             f'  held = weakref.ref(array, lambda _: os.kill(os.getpid(), {int(number)}))\n'
+             '  del array\n'
+             '  time.sleep(30)\n'
+             'sys.exit(cli.guarded(work, resumable=False))\n')
+  done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True,
+                        timeout=60)
+  assert done.returncode == code and 'Traceback' not in done.stderr
 
 
 @pytest.mark.parametrize('number, code, message', [

@@ -21,7 +21,7 @@ PAGES = [*(REPOSITORY / name for name in ('README.md', 'CONTRIBUTING.md', 'CHANG
 GENERATED = {REPOSITORY / 'docs' / 'reference' / f'{name}.md'
              for name in ('api', 'commands', 'settings')}
 # Files that a command writes, and files of other programs.
-_NOT_HERE = re.compile(r'runs|config\.gin|predictions|my_|server\.py|report\.md|run\.sh')
+_NOT_HERE = re.compile(r'runs|config\.gin|run\.json|predictions|my_|server\.py|report\.md|run\.sh')
 
 
 def commands(text):

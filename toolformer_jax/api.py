@@ -37,10 +37,10 @@ from toolformer_jax.inference.engine import EngineConfig
 from toolformer_jax.inference.request import GeneratedText, GenerationConfig
 from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.runtime.run_dir import Shard, software_versions
-from toolformer_jax.tools.base import Context
+from toolformer_jax.tools.base import Context, Tool
 from toolformer_jax.tools.call_store import CallStore
 from toolformer_jax.tools.executor import Executor, ExecutorConfig
-from toolformer_jax.tools.registry import AnyTool, Toolbox, build_tools
+from toolformer_jax.tools.registry import AnyTool, Toolbox, build_tools, tool_object
 from toolformer_jax.training.config import FinetuneConfig, MixtureConfig
 from toolformer_jax.training.finetune import finetune as finetune_on_texts
 from toolformer_jax.training.result import FinetuneResult
@@ -65,7 +65,8 @@ def annotate(
     model: samples the calls and scores them.
     documents: a text or several, as strings or Documents; or a function that returns them, which
       is only called if no earlier run in `output_dir` has read them.
-    tools: tools by name ('calculator'), Tool objects, or functions from a string to a string.
+    tools: tools by name ('calculator'), Tool objects, functions from a string to a string, or paths
+      of functions ('my_tools.py:upper').
     output_dir: folder of the run, see `annotation.run_dir`. A run that was interrupted continues
       there. None for a temporary folder, which is removed together with the result.
     config: settings that all tools share.
@@ -153,20 +154,23 @@ def generate(
     contexts: Sequence[Context] | None = None, seeds: Sequence[int] | None = None,
     executor_config: ExecutorConfig = ExecutorConfig(), toolbox: Toolbox = Toolbox(),
     syntax: CallSyntax = DEFAULT_SYNTAX, call_store: CallStore | None = None,
-    on_text: Callable[[int, str], None] | None = None, names: Sequence[str] | None = None,
+    on_text: Callable[[int, str], None] | None = None,
+    on_finished: Callable[[int, GeneratedText], None] | None = None,
+    names: Sequence[str] | None = None,
 ) -> GeneratedText | list[GeneratedText]:
   """Continues texts, with calls to tools.
 
   Args:
     model: the model.
     prompts: a text or several.
-    tools: tools by name, Tool objects, or functions from a string to a string.
+    tools: tools by name, Tool objects, functions from a string to a string, or paths of functions.
     config: how each text is generated.
     engine_config: number of texts that are generated at the same time.
     contexts: what tools can use of each text, such as its date.
     seeds: seed of each text; by default `config.seed`, `config.seed + 1`, ...
     executor_config, toolbox, syntax, call_store: as in `annotate`.
     on_text: called with the index of a prompt and the next piece of its continuation.
+    on_finished: called with the index of a prompt and its continuation, as soon as it is finished.
     names: how errors refer to each prompt; by default 'prompt 0', ...
 
   Returns:
@@ -187,7 +191,7 @@ def generate(
           Executor(built, executor_config, syntax=syntax, store=call_store))
     outputs = generation.generate(
         model, ids, config=config, engine_config=engine_config, executor=executor,
-        contexts=contexts, syntax=syntax, seeds=seeds, on_text=on_text)
+        contexts=contexts, syntax=syntax, seeds=seeds, on_text=on_text, on_finished=on_finished)
   return outputs[0] if isinstance(prompts, str) else outputs
 
 
@@ -236,7 +240,7 @@ def finetune(
 
 def evaluate(
     tasks: str | Task | Sequence[str | Task], *, arms: Mapping[str, AnyModel] | Sequence[Arm],
-    data_dir: pathlib.Path | str = 'data', tools: str | Sequence[str] | None = None,
+    data_dir: pathlib.Path | str = 'data', tools: AnyTool | Sequence[AnyTool] | None = None,
     limit: int | None = None, output_dir: pathlib.Path | str | None = None,
     config: EvaluationConfig = EvaluationConfig(),
     generation_config: GenerationConfig = GenerationConfig(),
@@ -252,7 +256,7 @@ def evaluate(
     arms: {'base': model, 'toolformer': model, ...}. Models that are given by name are loaded one
       after the other, so that only one of them is in memory.
     data_dir: folder with the official files of each task; 'tfds:' for TensorFlow Datasets.
-    tools: names of the tools that Toolformer may call; by default those of the paper that this
+    tools: what Toolformer may call, as in `generate`; by default the paper's tools that this
       machine has.
     limit: number of questions of each task; None for all.
     output_dir: folder of the report and the predictions. A later call computes only predictions
@@ -273,9 +277,10 @@ def evaluate(
   def load(checkpoint: str) -> LanguageModel:
     model = in_memory.get(checkpoint) or load_model(checkpoint, config=model_config)
     return model.for_inference()
+  objects = _tool_objects(tools)
   @contextlib.contextmanager
   def open_executor() -> Iterator[Executor]:
-    built = build_tools(plan.tool_names, toolbox, call_store)
+    built = build_tools([objects.get(name, name) for name in plan.tool_names], toolbox, call_store)
     with Executor(built, executor_config, syntax=syntax, store=call_store) as executor:
       yield executor
   return runner.evaluate(plan, load_model=load, open_executor=open_executor,
@@ -284,7 +289,7 @@ def evaluate(
 
 def evaluation_plan(
     tasks: str | Task | Sequence[str | Task], *, arms: Mapping[str, AnyModel] | Sequence[Arm],
-    data_dir: pathlib.Path | str, tools: str | Sequence[str] | None, limit: int | None,
+    data_dir: pathlib.Path | str, tools: AnyTool | Sequence[AnyTool] | None, limit: int | None,
     config: EvaluationConfig, generation_config: GenerationConfig, engine_config: EngineConfig,
     model_config: ModelConfig, executor_config: ExecutorConfig, toolbox: Toolbox,
     syntax: CallSyntax,
@@ -299,8 +304,11 @@ def evaluation_plan(
     raise UserError(f'the models of the arms compute in different dtypes, {", ".join(dtypes)}; '
                     'load all of them with the same ModelConfig.dtype')
   calls = any(arm.calls for arm in arms)
-  names = (toolbox.canonical_names(_as_list(tools)) if tools
-           else toolbox.available() if calls else [])
+  objects = _tool_objects(tools)
+  by_name = [one for one in _as_list(tools or ()) if isinstance(one, str) and ':' not in one]
+  names = list(dict.fromkeys([*objects, *(toolbox.canonical_names(by_name) if by_name else ())]))
+  if not tools and calls:
+    names = toolbox.available()
   return EvaluationPlan(
       tasks=chosen, arms=arms, data_dir=str(data_dir), limit=limit, config=config,
       generation=generation_config, engine=engine_config, syntax=syntax,
@@ -308,7 +316,8 @@ def evaluation_plan(
       checkpoint_hashes={arm.checkpoint: model_fingerprint(in_memory.get(arm.checkpoint,
                                                                          arm.checkpoint))
                          for arm in arms},
-      tool_versions={name: toolbox.version(name) for name in names} if calls else {},
+      tool_versions={name: objects[name].version if name in objects else toolbox.version(name)
+                     for name in names} if calls else {},
       limits={'time_limit_s': executor_config.time_limit_s,
               'max_result_chars': executor_config.max_result_chars},
       versions=software_versions())
@@ -363,10 +372,18 @@ def as_texts(data: AnnotationResult | Source | Iterable[Source | Text | Document
   return texts
 
 
+def _tool_objects(tools: AnyTool | Sequence[AnyTool] | None) -> dict[str, Tool]:
+  """Returns those of `tools` that are not given by name, as Tool objects, by their names."""
+  built = [tool_object(one) for one in _as_list(tools or ())]
+  return {one.name: one for one in built if not isinstance(one, str)}
+
+
 def _prompt_ids(model: LanguageModel, name: str, text: str, config: GenerationConfig) -> list[int]:
-  ids, positions = model.tokenizer.encode(text), model.config.max_positions
+  if not isinstance(text, str):
+    raise UserError(f'{name} is of type {type(text).__name__}; it must be a string')
   if not text.strip():
     raise UserError(f'{name} is blank')
+  ids, positions = model.tokenizer.encode(text), model.config.max_positions
   size = len(ids) + (model.tokenizer.start_id is not None)
   if size + config.max_tokens > positions:
     raise UserError(f'{name} has {size} tokens, too many for {config.max_tokens} more in the '

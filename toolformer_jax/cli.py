@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import toolformer_jax
 from toolformer_jax.commands.parsers import COMMANDS, Parser, command_parser
@@ -20,6 +20,7 @@ from toolformer_jax.runtime import libtpu
 from toolformer_jax.runtime.standard_output import reserve_for_results
 
 _RESUMABLE = ('annotate', 'evaluate', 'experiment', 'finetune')
+_AGAIN_S = 0.05
 _OPTION = re.compile(r'-h|--[A-Za-z].*', re.DOTALL)
 
 
@@ -49,7 +50,7 @@ def guarded(work: Callable[[], None], resumable: bool) -> int:
   """
   libtpu.set_environment()
   try:
-    with _sigterm_raises():
+    with _sigterm_raises(), _interruptions_are_kept():
       work()
     if sys.stdout:  # None if the descriptor was closed before the start
       sys.stdout.flush()
@@ -91,6 +92,27 @@ def _sigterm_raises() -> Iterator[None]:
     yield
   finally:
     signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _interruptions_are_kept() -> Iterator[None]:
+  """Sends a signal again whose exception was lost.
+
+  Python cannot raise an exception from a callback of native code, such as the end of an array of
+  JAX. It reports that exception, and goes on.
+  """
+  def send_again(lost: Any) -> None:
+    if issubclass(lost.exc_type, KeyboardInterrupt | Terminated):
+      number = signal.SIGTERM if issubclass(lost.exc_type, Terminated) else signal.SIGINT
+      main = threading.main_thread().ident
+      threading.Timer(_AGAIN_S, signal.pthread_kill, [main, number]).start()
+    else:
+      before(lost)
+  before, sys.unraisablehook = sys.unraisablehook, send_again
+  try:
+    yield
+  finally:
+    sys.unraisablehook = before
 
 
 def _run(argv: list[str]) -> None:

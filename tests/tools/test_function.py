@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from toolformer_jax.errors import UserError
 from toolformer_jax.tools.base import Context
 from toolformer_jax.tools.function import tool
 
@@ -29,7 +30,7 @@ def test_decorator_takes_name_and_version_and_passes_the_context():
 
 @pytest.mark.parametrize('name', ['no-dash', 'no blank', '1st', 'a(b'])
 def test_a_name_that_no_call_can_have_is_refused(name):
-  with pytest.raises(ValueError, match='cannot be written'):
+  with pytest.raises(UserError, match='cannot be written'):
     tool(str.upper, name=name)
 
 

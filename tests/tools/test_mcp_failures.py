@@ -208,6 +208,26 @@ def test_the_end_of_the_program_is_that_of_the_server(end, printed):
   assert len(pids) == 2 and all(gone(pid) for pid in pids)
 
 
+ORPHAN = """
+import sys, time
+from toolformer_jax.tools.base import Context
+from toolformer_jax.tools.mcp import mcp_tools
+tools = {tool.name: tool for tool in mcp_tools(sys.argv[1])}
+print(tools['pid']('', Context()), tools['spawn']('', Context()), flush=True)
+tools['stubborn']('', Context())
+"""
+
+
+def test_a_server_that_ignores_its_end_dies_with_a_program_that_is_killed():
+  program = subprocess.Popen([sys.executable, '-c', ORPHAN, ROGUE], stdout=subprocess.PIPE,
+                             text=True)
+  pids = program.stdout.readline().split()
+  time.sleep(0.5)  # it ignores SIGTERM and reads no input now
+  program.kill()
+  program.communicate()
+  assert len(pids) == 2 and all(gone(pid) for pid in pids)
+
+
 @pytest.mark.parametrize('over', ['stdio', 'http'])
 def test_nothing_that_a_server_does_is_shown(rogue_web, over):
   server = rogue_web.url if over == 'http' else ROGUE

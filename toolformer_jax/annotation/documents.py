@@ -24,11 +24,17 @@ def as_documents(texts: AnyTexts) -> Iterator[Document]:
   Raises:
     UserError: one of them is neither a string nor a Document.
   """
+  if not isinstance(texts, Document | Iterable):
+    raise UserError(f'the documents are of type {type(texts).__name__}; they must be a string, a '
+                    'Document, or several of them')
   for number, text in enumerate([texts] if isinstance(texts, str | Document) else texts):
     if isinstance(text, str):
       yield Document(f'text-{number}', str(text))
-    elif isinstance(text, Document):
+    elif isinstance(text, Document) and isinstance(text.text, str):
       yield text
+    elif isinstance(text, Document):
+      raise UserError(f'the text of the document {text.id!r} is of type '
+                      f'{type(text.text).__name__}; it must be a string')
     else:
       raise UserError(f'text {number} is of type {type(text).__name__}; it must be a string or a '
                       'Document')

@@ -8,6 +8,7 @@ It begins on a new line in both places, so that it has the same tokens as by its
 
 import pathlib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from toolformer_jax.calls import DEFAULT_SYNTAX, CallSyntax
@@ -15,6 +16,7 @@ from toolformer_jax.errors import UserError
 
 _INPUT, _OUTPUT = 'Input:\n', '\nOutput:\n'
 _BOTH = re.compile(r'Input: (.+?) Output: (.+)')
+_TEMPLATE = re.compile(r'Input:( \S+)?( Output:)?')  # `Input: x Output:` in the paper
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ def read_prompt(tool: str, path: pathlib.Path) -> Prompt:
   """Reads a prompt for `tool` from a text file: paragraphs separated by blank lines.
 
   The first paragraph is the instruction. The others are demonstrations, with calls as
-  ` [Name(argument)]`, or both texts as `Input: text Output: text with calls`.
+  ` [Name(argument)]`, or both texts as `Input: text` and `Output: text with calls`, in one or two
+  paragraphs. `Input: x Output:` at the end, as in the paper, is the text to annotate.
 
   Raises:
     UserError: the file cannot be read, or a demonstration has no call to the tool.
@@ -75,7 +78,7 @@ def read_prompt(tool: str, path: pathlib.Path) -> Prompt:
     paragraphs = re.split(r'\n\s*\n', path.read_text('utf-8').strip())
   except (OSError, UnicodeDecodeError) as error:
     raise UserError(f'cannot read the prompt {path}: {error}') from error
-  instruction, *demonstrations = (' '.join(paragraph.split()) for paragraph in paragraphs)
+  instruction, *demonstrations = _joined(' '.join(paragraph.split()) for paragraph in paragraphs)
   if not demonstrations:
     raise UserError(f'{path} has no demonstration; write an instruction, and after blank lines '
                     'texts with calls')
@@ -85,6 +88,19 @@ def read_prompt(tool: str, path: pathlib.Path) -> Prompt:
       raise UserError(f'{path}: demonstration {number} has no call to {tool}; write it as '
                       f'[{tool}(argument)], after a space')
   return prompt
+
+
+def _joined(paragraphs: Iterable[str]) -> list[str]:
+  """Returns paragraphs with each `Output:` after its `Input:`, without a last one that is empty."""
+  joined: list[str] = []
+  for paragraph in paragraphs:
+    if paragraph.startswith('Output:') and joined and joined[-1].startswith('Input:'):
+      joined[-1] += f' {paragraph}'
+    else:
+      joined.append(paragraph)
+  if len(joined) > 1 and _TEMPLATE.fullmatch(joined[-1]):
+    joined.pop()
+  return joined
 
 
 def _demonstration(paragraph: str) -> str | tuple[str, str]:

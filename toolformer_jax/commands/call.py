@@ -16,14 +16,14 @@ from toolformer_jax.errors import UserError
 from toolformer_jax.runtime.standard_output import print_result
 from toolformer_jax.tools.base import Context
 from toolformer_jax.tools.executor import Executor, ExecutorConfig, Request
-from toolformer_jax.tools.registry import Toolbox
+from toolformer_jax.tools.registry import Toolbox, build_tools
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Declares the options."""
   parser.add_argument('tool', metavar='TOOL',
-                      help='calculator, calendar, mt, qa, wikisearch, or a tool of '
-                           'CustomToolsConfig')
+                      help='calculator, calendar, mt, qa, wikisearch, a tool of '
+                           'CustomToolsConfig, or a function, my_tools.py:upper')
   parser.add_argument('argument', metavar='ARGUMENT', nargs='?', default='',
                       help='the argument of the call; may begin with `-`')
   options.add_date(parser)
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> None:
   # Loading a configuration imports JAX, which takes longer than most calls.
   configured = args.gin_file or args.bindings
   config = options.configuration(args) if configured else None
-  tool, = (config.toolbox if config else Toolbox()).build([args.tool])
+  tool, = build_tools([args.tool], config.toolbox if config else Toolbox())
   executor_config = config.executor if config else ExecutorConfig()
   syntax = config.syntax if config else DEFAULT_SYNTAX
   with Executor([tool], executor_config, syntax=syntax) as executor:

@@ -1,9 +1,9 @@
 """Continues texts; the model can call tools while it writes.
 
-Prints each text with its continuation, in which calls are shown. A single text is printed while it
-is generated. With --json, a line is printed for each text:
-{"text": ..., "calls": [{"tool": ..., "argument": ..., "result": ...}]}. Calls without a result
-(null) have been removed from the text.
+Prints each text with its continuation, in which calls are shown, in the order of the texts and as
+soon as it is finished; a single text while it is generated. With --json, a line is printed for each
+text: {"text": ..., "calls": [{"tool": ..., "argument": ..., "result": ..., "failure": ...}]}. Calls
+without a result (null) have been removed from the text; `failure` says why.
 
 Examples:
   toolformer generate --checkpoint runs/tuned --tools calculator --prompt 'In all she has'
@@ -13,6 +13,7 @@ Examples:
 import argparse
 import json
 import pathlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from toolformer_jax.commands import options
@@ -53,19 +54,16 @@ def run(args: argparse.Namespace) -> None:
   with options.call_store(args) as store:
     tools = build_tools(args.tools, config.toolbox, store)
     model = api.load_model(args.checkpoint, config=config.model).for_inference()
-    stream = _Stream(texts[0].text) if len(texts) == 1 and not args.json else None
+    printer = Printer(texts, args.json)
     try:
-      outputs = api.generate(
+      api.generate(
           model, [text.text for text in texts], tools=tools, config=config.generation,
           engine_config=config.engine, executor_config=config.executor, syntax=config.syntax,
           contexts=[Context(date=text.date or args.date) for text in texts], call_store=store,
-          on_text=stream, names=[text.where for text in texts])
+          on_text=printer.add_piece, on_finished=printer.finish,
+          names=[text.where for text in texts])
     finally:
-      if stream and stream.begun:
-        print_result('')  # Ends the line, also before an error message.
-  if not (stream and stream.begun):
-    for text, output in zip(texts, outputs, strict=True):
-      print_result(_shown(text, output, args.json))
+      printer.end_line()  # also before an error message
 
 
 def _texts(args: argparse.Namespace) -> list[InputText]:
@@ -79,23 +77,42 @@ def _texts(args: argparse.Namespace) -> list[InputText]:
   return texts
 
 
-class _Stream:
-  """Prints a text and the pieces of its continuation; nothing before the first piece."""
+class Printer:
+  """Prints texts in their order, each as soon as it and those before it are finished.
 
-  def __init__(self, text: str):
-    """Prints nothing yet of `text`."""
-    self._text, self.begun = text, False
+  A single text is printed piece by piece, unless JSON is wanted.
+  """
 
-  def __call__(self, number: int, piece: str) -> None:
+  def __init__(self, texts: Sequence[InputText], as_json: bool):
+    """Prints nothing yet."""
+    self._texts, self._as_json = texts, as_json
+    self._waiting: dict[int, GeneratedText] = {}
+    self._next = 0
+    self._in_line = False
+
+  def add_piece(self, number: int, piece: str) -> None:
     """Prints the next piece of the only text."""
-    print_result(piece if self.begun else self._text + piece, end='')
-    self.begun = True
+    if len(self._texts) == 1 and not self._as_json:
+      print_result(piece if self._in_line else self._texts[0].text + piece, end='')
+      self._in_line = True
 
+  def finish(self, number: int, output: 'GeneratedText') -> None:
+    """Prints a finished text and those that waited for it."""
+    self._waiting[number] = output
+    while self._next in self._waiting and not self._in_line:
+      print_result(self._shown(self._texts[self._next], self._waiting.pop(self._next)))
+      self._next += 1
 
-def _shown(text: InputText, continuation: 'GeneratedText', as_json: bool) -> str:
-  whole = text.text + continuation.text
-  if not as_json:
-    return whole
-  calls = [{'tool': made.call.name, 'argument': made.call.argument, 'result': made.call.result}
-           for made in continuation.calls]
-  return json.dumps({'text': whole, 'calls': calls}, ensure_ascii=False)
+  def end_line(self) -> None:
+    """Ends a line that was begun."""
+    if self._in_line:
+      print_result('')
+      self._in_line = False
+
+  def _shown(self, text: InputText, output: 'GeneratedText') -> str:
+    whole = text.text + output.text
+    if not self._as_json:
+      return whole
+    calls = [{'tool': made.call.name, 'argument': made.call.argument, 'result': made.call.result,
+              'failure': made.failure} for made in output.calls]
+    return json.dumps({'text': whole, 'calls': calls}, ensure_ascii=False)

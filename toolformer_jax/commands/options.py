@@ -52,9 +52,12 @@ def configuration(args: argparse.Namespace, *own: str, first: Sequence[str] = ()
     _check_required(args)  # at once: the import below takes a second, as it imports JAX
   from toolformer_jax.config.loading import load
   from toolformer_jax.config.registry import RUN_MACROS
+  from toolformer_jax.config.trust import record
   given = [f'{name} = {_plain(value)!r}' for name in RUN_MACROS
            if (value := getattr(args, name.lower(), None)) not in (None, False, [])]
   config = load([*first, *args.gin_file], [*args.bindings, *given, *own])
+  if getattr(args, 'output_dir', None) or 'OUTPUT_DIR' in config.macros:
+    record(config.text)  # it is written there
   for name, value in config.macros.items():
     if hasattr(args, name.lower()):
       setattr(args, name.lower(), pathlib.Path(value) if name == 'OUTPUT_DIR' else value)
@@ -87,8 +90,8 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
 def add_tools(parser: argparse.ArgumentParser) -> None:
   """Lets a command take a list of tools."""
   add_required(parser, 'tools', metavar='A,B', type=names,
-               help='tools, separated by commas: calculator, calendar, mt, qa, wikisearch, or a '
-                    'tool of CustomToolsConfig')
+               help='tools, separated by commas: calculator, calendar, mt, qa, wikisearch, a tool '
+                    'of CustomToolsConfig, or a function, my_tools.py:upper')
 
 
 def add_corpus(parser: argparse.ArgumentParser) -> None:

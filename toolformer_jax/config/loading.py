@@ -1,4 +1,4 @@
-"""Reads gin files and bindings: the only module that imports gin.
+"""Reads gin files and bindings.
 
 Gin by itself ignores a binding that nothing reads, and accepts a value of any type. Here all
 settings are built at once, and whatever is wrong is an error before the work starts.
@@ -18,7 +18,9 @@ from toolformer_jax.annotation.config import ToolConfig
 from toolformer_jax.config import checking
 from toolformer_jax.config.registry import RUN_MACROS, SETTINGS, default_bindings
 from toolformer_jax.config.run_config import RunConfig
+from toolformer_jax.config.trust import check_trusted
 from toolformer_jax.errors import UserError, unknown
+from toolformer_jax.tools.custom import CustomToolsConfig, function_tool
 from toolformer_jax.tools.registry import Toolbox
 
 _SHIPPED = importlib.resources.files('toolformer_jax.configs')
@@ -51,6 +53,7 @@ def load(files: Sequence[str | pathlib.Path] = (), bindings: Sequence[str] = ())
     with _silent_root_logger():
       gin.parse_config(list(default_bindings()))
       for source in paths:
+        check_trusted(pathlib.Path(source))
         gin.parse_config_file(source)
       source = ''
       gin.parse_config(list(bindings))
@@ -63,9 +66,8 @@ def load(files: Sequence[str | pathlib.Path] = (), bindings: Sequence[str] = ())
 
 def _build() -> RunConfig:
   """Builds everything from what gin has parsed."""
-  macros = _macros()
-  toolbox = Toolbox(_BUILD['SearchConfig'](), _BUILD['QaConfig'](), _BUILD['MtConfig'](),
-                    _BUILD['CustomToolsConfig']())
+  macros, custom = _with_functions(_macros(), _BUILD['CustomToolsConfig']())
+  toolbox = Toolbox(_BUILD['SearchConfig'](), _BUILD['QaConfig'](), _BUILD['MtConfig'](), custom)
   tools = {}
   for tool in toolbox.names():
     with gin.config_scope(tool):
@@ -90,6 +92,18 @@ def _macros() -> Mapping[str, Any]:
       f'{name}/gin.macro', resolve_references=False, inherit_scopes=False)]
   return {name: checking.check_macro(name, gin.get_configurable(f'{name}/gin.macro')())
           for name in bound}
+
+
+def _with_functions(macros: Mapping[str, Any], custom: CustomToolsConfig
+                    ) -> tuple[Mapping[str, Any], CustomToolsConfig]:
+  """Makes of each function that TOOLS names by its path one of the user's own tools."""
+  paths = [one for one in macros.get('TOOLS', ()) if ':' in one]
+  if not paths:
+    return macros, custom
+  names = {path: function_tool('', path).name for path in paths}
+  functions = {**custom.functions, **{name: path for path, name in names.items()}}
+  return ({**macros, 'TOOLS': [names.get(one, one) for one in macros['TOOLS']]},
+          dataclasses.replace(custom, functions=functions))
 
 
 def _with_shipped_prompt(config: ToolConfig) -> ToolConfig:

@@ -12,9 +12,10 @@ from toolformer_jax.experiments.config import ExperimentConfig, GridConfig
 from toolformer_jax.inference.engine import EngineConfig
 from toolformer_jax.inference.request import GenerationConfig
 from toolformer_jax.serving.config import ServingConfig
+from toolformer_jax.tools.custom import CustomToolsConfig
 from toolformer_jax.tools.executor import ExecutorConfig
 from toolformer_jax.tools.passage_index import SearchConfig
-from toolformer_jax.tools.registry import CustomToolsConfig, MtConfig, QaConfig
+from toolformer_jax.tools.registry import MtConfig, QaConfig
 from toolformer_jax.training.config import FinetuneConfig, MixtureConfig
 
 # Bound as `AnnotationConfig.temperature = 0.7`; ToolConfig also for one tool alone, as

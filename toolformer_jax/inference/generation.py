@@ -24,6 +24,7 @@ def generate(
     contexts: 'Sequence[Context] | None' = None, syntax: CallSyntax = DEFAULT_SYNTAX,
     seeds: Sequence[int] | None = None,
     on_text: Callable[[int, str], None] | None = None,
+    on_finished: Callable[[int, GeneratedText], None] | None = None,
 ) -> list[GeneratedText]:
   """Returns the continuation of each of `prompts`.
 
@@ -43,6 +44,7 @@ def generate(
       `config.seed` and the numbers after it.
     on_text: called with the index of a prompt and the next piece of its continuation, as soon as
       that cannot change any more; the pieces of a text add up to all of it.
+    on_finished: called with the index of a prompt and its continuation, as soon as it is finished.
 
   Raises:
     UserError: a prompt is too long for the model or has no token, there are fewer seeds or
@@ -66,4 +68,6 @@ def generate(
         on_text(event.request_id, event.text)
       elif isinstance(event, RequestFinished):
         outputs[event.request_id] = event.output
+        if on_finished:
+          on_finished(event.request_id, event.output)
   return [outputs[i] for i in range(len(prompts))]

@@ -21,7 +21,8 @@ from toolformer_jax.runtime.validation import check
 from toolformer_jax.tools.base import BatchTool, Context, Tool, ToolError
 from toolformer_jax.tools.call_store import Answer, CallStore
 
-_MAX_REASON_CHARS = 200
+_MAX_REASON_CHARS = 2000
+_MAX_KIND_CHARS = 200  # in reports
 # A very long result is cut to this many times its limit before it is cleaned, because cleaning
 # removes whitespace.
 _SLACK = 8
@@ -326,7 +327,8 @@ class Executor:
         counts.calls += 1
         counts.seconds += outcome.seconds
         if outcome.failure:
-          counts.failures[outcome.failure.removeprefix(f'{name}: ').partition(':')[0]] += 1
+          kind = outcome.failure.removeprefix(f'{name}: ').partition(':')[0]
+          counts.failures[kind[:_MAX_KIND_CHARS]] += 1
 
 
 def _start_thread(function: Callable[[], None]) -> None:

@@ -15,8 +15,8 @@ from typing import Any
 from toolformer_jax import calls
 from toolformer_jax.errors import UserError
 from toolformer_jax.tools.base import Context, ToolError
+from toolformer_jax.tools.secrets import shown_address
 
-_MAX_ERROR_CHARS = 500
 _BOOLEANS = {'true': True, 'false': False}
 
 
@@ -32,6 +32,8 @@ class McpTool:
     server_name: the server's own name for the tool.
     input_schema: JSON schema of the arguments.
     server: the `mcp_client.Server`, shared by all of its tools.
+    result_field: the field of the structured result that is the result, such as
+      `current.temperature`; '' for the text of the result.
     time_limit_s: when an executor abandons a call. It is longer than the limits of `server`, so
       that a call that hangs is ended by the server object, which also kills the process.
   """
@@ -43,6 +45,7 @@ class McpTool:
   input_schema: Mapping[str, Any]
   server: Any
   time_limit_s: float
+  result_field: str = ''
 
   def __call__(self, argument: str, context: Context) -> str:
     """Returns the text of the tool's result. Restarts the server if it has exited.
@@ -60,7 +63,8 @@ class McpTool:
     """
     arguments = _arguments(argument, self.input_schema)
     _check_serializable(arguments)
-    return _text(self.server.call(self.server_name, arguments))
+    result = self.server.call(self.server_name, arguments)
+    return self.server.redact(_text(result, self.result_field))
 
   def close(self) -> None:
     """Closes the server, which all of its tools share."""
@@ -68,7 +72,8 @@ class McpTool:
 
 
 def mcp_tools(
-    server: str, *, start_limit_s: float = 30.0, call_limit_s: float = 10.0
+    server: str, *, env: Mapping[str, str] | None = None, headers: Mapping[str, str] | None = None,
+    start_limit_s: float = 30.0, call_limit_s: float = 10.0,
 ) -> list[McpTool]:
   """Connects to a server and returns its tools.
 
@@ -77,7 +82,10 @@ def mcp_tools(
   Args:
     server: a URL (`https://example.org/mcp`, for streamable HTTP), or the command line of a server
       that uses standard input and output. It is run without a shell, and with little more of the
-      environment than PATH and HOME.
+      environment than PATH and HOME. It ends with this program, however that ends.
+    env: more environment variables for a command.
+    headers: HTTP headers for a URL. In these, in `env` and in `server`, `$NAME` stands for the
+      environment variable NAME; its value is in no error.
     start_limit_s: time limit for starting the server and listing its tools.
     call_limit_s: time limit of one call. A server process that exceeds it is killed, and started
       again for the next call.
@@ -91,11 +99,11 @@ def mcp_tools(
   except ImportError as error:
     raise UserError(f'tools of an MCP server need the extra "mcp" ({error}): '
                     'pip install "toolformer_jax[mcp]"') from error
-  connected = mcp_client.Server(server, start_limit_s, call_limit_s)
+  connected = mcp_client.Server(server, env or {}, headers or {}, start_limit_s, call_limit_s)
   try:
     tools = [_tool(connected, identity, listed, 2 * (start_limit_s + call_limit_s))
              for identity, listed in connected.tools()]
-    _check_names(server, tools)
+    _check_names(shown_address(server), tools)
   except BaseException:
     connected.close()
     raise
@@ -239,16 +247,33 @@ def _check_serializable(arguments: dict[str, Any]) -> None:
     raise ToolError('the argument cannot be sent as JSON') from error
 
 
-def _text(result: Any) -> str:
-  """Returns the text of a CallToolResult, or its structured content as JSON if it has no text."""
+def _text(result: Any, field: str = '') -> str:
+  """Returns the text of a CallToolResult, or its structured content as JSON if it has no text.
+
+  With a `field`, it is that of the structured content.
+  """
   text = ' '.join(filter(None, map(_text_of_content, result.content))).strip()
   if result.is_error:
-    raise ToolError(f'error: {text[:_MAX_ERROR_CHARS] or "the tool gives no reason"}')
+    raise ToolError(f'error: {text or "the tool gives no reason"}')
+  if field:
+    return _field(result.structured_content or _parse_object(text), field)
   if not text and result.structured_content is not None:
     text = json.dumps(result.structured_content, ensure_ascii=False, separators=(',', ':'))
   if not text:
     raise ToolError('the result has no text')
   return text
+
+
+def _field(value: Any, path: str) -> str:
+  """Returns the value at `path`, names and indices of lists with dots between them, as text."""
+  for key in path.split('.'):
+    try:
+      value = value[int(key)] if isinstance(value, list) else value[key]
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+      raise ToolError(f'the result has no field {path}') from error
+  if isinstance(value, str):
+    return value
+  return json.dumps(value, ensure_ascii=False, separators=(',', ':'))
 
 
 def _text_of_content(content: Any) -> str:

@@ -12,7 +12,7 @@ import atexit
 import logging
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import anyio
@@ -28,9 +28,10 @@ from toolformer_jax.tools.mcp_transport import (
   StdioTransport,
   transport_factory,
 )
+from toolformer_jax.tools.secrets import expand, is_url, redactor, shown_address, variables
 
 _MAX_PAGES = 100
-_MAX_REASON_CHARS = 300
+_MAX_REASON_CHARS = 2000
 
 # Without a handler, Python would print the tracebacks that the package logs for invalid answers.
 logging.getLogger('mcp').addHandler(logging.NullHandler())
@@ -43,13 +44,24 @@ class Server:
   that are in progress may finish on the old one.
   """
 
-  def __init__(self, address: str, start_limit_s: float, call_limit_s: float):
+  def __init__(self, address: str, env: Mapping[str, str], headers: Mapping[str, str],
+               start_limit_s: float, call_limit_s: float):
     """Starts the background thread. The server is started by the first call.
 
+    The other arguments are those of `mcp.mcp_tools`.
+
     Raises:
-      UserError: `address` is neither a URL nor a command line.
+      UserError: `address` is neither a URL nor a command line, or a variable is not set.
     """
-    self._address, self._new_transport = address, transport_factory(address)
+    where = f'the MCP server {shown_address(address)!r}'
+    if is_url(address) and env or headers and not is_url(address):
+      raise UserError(f'{where}: a command takes env, and a URL takes headers')
+    values = {name: expand(value, where) for name, value in {**env, **headers}.items()}
+    expanded = expand(address, where) if is_url(address) else address
+    self._new_transport = transport_factory(expanded, values, where)
+    self.redact = redactor(
+        expanded, values, variables([address, *env.values(), *headers.values()]))
+    self._shown = self.redact(shown_address(address))
     self._start_limit_s, self._call_limit_s = start_limit_s, call_limit_s
     self._connections: list[_Connection] = []  # The last one is used for new calls.
     self._lock = threading.Lock()
@@ -68,7 +80,8 @@ class Server:
       connection = self._run(self._connect)
     except ConnectionError as error:
       unavailable = self._connections[-1].transport.unavailable
-      raise UserError(f'the MCP server {self._address!r} {unavailable}: {error}') from error
+      raise UserError(f'the MCP server {self._shown!r} {unavailable}: '
+                      f'{self.redact(str(error))}') from None
     return [(connection.identity, tool) for tool in connection.tools.values()]
 
   def call(self, name: str, arguments: dict[str, Any]) -> types.CallToolResult:
@@ -80,7 +93,10 @@ class Server:
       TimeoutError: the call exceeded its time limit.
       RuntimeError: this object is closed.
     """
-    return self._run(self._call, name, arguments)
+    try:
+      return self._run(self._call, name, arguments)
+    except (ToolError, ConnectionError, TimeoutError) as error:
+      raise type(error)(self.redact(str(error))) from None
 
   def close(self) -> None:
     """Stops the server and the thread. Calls in progress fail with a ConnectionError."""

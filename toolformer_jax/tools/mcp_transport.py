@@ -13,7 +13,7 @@ import contextlib
 import os
 import shlex
 import signal
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 import anyio
@@ -24,6 +24,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.message import SessionMessage
 
 from toolformer_jax.errors import UserError
+from toolformer_jax.tools.secrets import expand, is_url
 
 # Time for a server to exit after its input is closed, and again after each signal.
 GRACE_S = 1.0
@@ -51,8 +52,8 @@ class StdioTransport:
   unavailable = 'does not start'
   fatal = (types.CONNECTION_CLOSED,)
 
-  def __init__(self, command: Sequence[str]):
-    self._command = command
+  def __init__(self, command: Sequence[str], env: Mapping[str, str]):
+    self._command, self._env = command, env
     self._stderr = b''
     self.fault = ''
 
@@ -60,9 +61,10 @@ class StdioTransport:
   async def connect(self) -> AsyncIterator[tuple[Any, Any]]:
     """Starts the process and yields its message streams. The process is always ended."""
     process = await asyncio.create_subprocess_exec(
-        *self._command, env=get_default_environment(), limit=_MAX_BYTES, start_new_session=True,
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+        *self._command, env={**get_default_environment(), **self._env}, limit=_MAX_BYTES,
+        start_new_session=True, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE)
+    watchdog = await _start_watchdog(process.pid)
     to_client, received = anyio.create_memory_object_stream(0)
     sent, from_client = anyio.create_memory_object_stream(0)
     try:
@@ -75,6 +77,7 @@ class StdioTransport:
     finally:
       with anyio.CancelScope(shield=True):
         await self._end(process)
+        await _stop_watchdog(watchdog)
 
   def last_words(self) -> str:
     """Returns the last line of the process's stderr, which may explain a failure."""
@@ -140,14 +143,15 @@ class HttpTransport:
   fatal = (types.CONNECTION_CLOSED, types.INVALID_REQUEST)  # The latter means unknown session.
   fault = ''  # The exceptions of the SDK have the reason.
 
-  def __init__(self, url: str):
-    self._url = url
+  def __init__(self, url: str, headers: Mapping[str, str]):
+    self._url, self._headers = url, headers
 
   @contextlib.asynccontextmanager
   async def connect(self) -> AsyncIterator[tuple[Any, Any]]:
     """Yields the message streams."""
     # Each call has its own time limit. A compressed body could expand to any size.
-    async with _HttpClient(timeout=None, headers={'Accept-Encoding': 'identity'},
+    headers = {**self._headers, 'Accept-Encoding': 'identity'}
+    async with _HttpClient(timeout=None, headers=headers,
                            event_hooks={'response': [_bound_body]}) as client:
       async with streamable_http_client(
           self._url, http_client=client, max_sse_event_size=_MAX_BYTES) as streams:
@@ -191,21 +195,45 @@ async def _bound_body(response: httpx2.Response) -> None:
   response.stream = _BoundedStream(response.stream)
 
 
-def transport_factory(address: str) -> Callable[[], StdioTransport | HttpTransport]:
+def transport_factory(address: str, values: Mapping[str, str], where: str
+                      ) -> Callable[[], StdioTransport | HttpTransport]:
   """Returns a function that creates a transport for each new connection to a server.
 
   Args:
-    address: a URL or a command line.
+    address: a URL or a command line, in which `$NAME` stands for an environment variable.
+    values: HTTP headers, or more environment variables for the command.
+    where: names the server in errors.
 
   Raises:
-    UserError: it is neither.
+    UserError: it is neither, or a variable is not set.
   """
-  if address.lower().startswith(('http://', 'https://')):
-    return lambda: HttpTransport(address)
+  if is_url(address):
+    return lambda: HttpTransport(address, values)
   with contextlib.suppress(ValueError):
-    if command := shlex.split(address):
-      return lambda: StdioTransport(command)
+    if command := [expand(word, where) for word in shlex.split(address)]:
+      return lambda: StdioTransport(command, values)
   raise UserError(f'{address!r} is not an MCP server: use a command line or a URL, http://...')
+
+
+async def _start_watchdog(group: int) -> asyncio.subprocess.Process:
+  """Starts a shell that kills a process group when this program ends without a word, by SIGKILL.
+
+  It waits for a line on its standard input, whose other end only this program has. A signal for the
+  death of the parent, as Linux has it, would also be sent at the end of a thread.
+  """
+  return await asyncio.create_subprocess_exec(
+      '/bin/sh', '-c', 'read line || { sleep 1; kill -s KILL -- "-$1"; }', 'sh', str(group),
+      stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL,
+      stderr=asyncio.subprocess.DEVNULL, start_new_session=True)
+
+
+async def _stop_watchdog(process: asyncio.subprocess.Process) -> None:
+  """Ends the watchdog of a group that is gone."""
+  with contextlib.suppress(ConnectionError):
+    process.stdin.write(b'\n')
+    await process.stdin.drain()
+  process.stdin.close()
+  await _exit_of(process)
 
 
 async def _exit_of(process: asyncio.subprocess.Process) -> None:

@@ -1,15 +1,10 @@
 """Builds tools by name, from their configuration."""
 
 import atexit
-import dataclasses
-import functools
-import importlib
 import logging
-import os
-import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from toolformer_jax.checkpoints.loading import load_model
@@ -21,8 +16,9 @@ from toolformer_jax.tools.base import Complete, Tool
 from toolformer_jax.tools.calculator import Calculator
 from toolformer_jax.tools.calendar import Calendar
 from toolformer_jax.tools.call_store import CallStore
+from toolformer_jax.tools.custom import PAPER_TOOLS, CustomToolsConfig, function_tool
 from toolformer_jax.tools.few_shot import FewShotTranslator
-from toolformer_jax.tools.function import FunctionTool, tool
+from toolformer_jax.tools.function import as_tool
 from toolformer_jax.tools.language import identify_language
 from toolformer_jax.tools.mt import MachineTranslation
 from toolformer_jax.tools.nllb import Nllb
@@ -35,11 +31,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# The tools of the paper, by their names in calls. The command line accepts any case.
-PAPER_TOOLS = ('Calculator', 'Calendar', 'MT', 'QA', 'WikiSearch')
-
-
-# A tool as an argument: a name, an object, or a function from an argument to a result.
+# A tool as an argument: a name, the path of a function ('module:function', 'file.py:function'), an
+# object, or a function from an argument to a result.
 AnyTool = str | Tool | Callable[..., str]
 
 
@@ -82,43 +75,6 @@ class MtConfig:
 
 
 @dataclass(frozen=True)
-class CustomToolsConfig:
-  """The user's own tools, by the name that calls use.
-
-  One that is called as a tool of the paper, such as `QA`, takes its place, with its prompt, its
-  thresholds, and the tasks in which it must not be called.
-
-  Attributes:
-    functions: `{'Upper': 'my_tools:upper'}`: a Python function from a string to a string, with or
-      without the decorator `tool`. The module may be in the working directory.
-    mcp: `{'get_weather': 'python server.py'}`: the MCP server that offers a tool of this name, as
-      a command line or a URL.
-  """
-
-  functions: Mapping[str, str] = field(default_factory=dict)
-  mcp: Mapping[str, str] = field(default_factory=dict)
-
-  def __post_init__(self):
-    for kind in ('functions', 'mcp'):
-      value = getattr(self, kind)
-      if not isinstance(value, Mapping) or not all(
-          isinstance(text, str) for pair in value.items() for text in pair):
-        raise UserError(f'CustomToolsConfig.{kind} must be a mapping such as '
-                        f'{{\'Name\': \'...\'}}, not {value!r}')
-    paper, taken = {name.lower(): name for name in PAPER_TOOLS}, set()
-    for name in (*self.functions, *self.mcp):
-      if not name.isidentifier():
-        raise UserError(f'CustomToolsConfig: {name!r} cannot be the name of a tool; use letters, '
-                        'digits and underscores')
-      if paper.get(name.lower(), name) != name:
-        raise UserError(f'CustomToolsConfig: {name!r} is spelled {paper[name.lower()]!r} if it '
-                        'takes the place of that tool')
-      if name.lower() in taken:
-        raise UserError(f'CustomToolsConfig: another tool is already called {name!r}')
-      taken.add(name.lower())
-
-
-@dataclass(frozen=True)
 class Toolbox:
   """The tools that are available by name, and their settings."""
 
@@ -129,10 +85,20 @@ class Toolbox:
 
   def names(self) -> dict[str, str]:
     """Returns the names of all tools in calls, by their names in lower case."""
-    return {name.lower(): name for name in (*PAPER_TOOLS, *self._custom_names())}
+    return {name.lower(): name for name in (*PAPER_TOOLS, *self.custom.names())}
 
-  def _custom_names(self) -> set[str]:
-    return {*self.custom.functions, *self.custom.mcp}
+  def __post_init__(self):
+    paper, taken = {name.lower(): name for name in PAPER_TOOLS}, set()
+    for name in self.custom.names():
+      if not (name.isascii() and name.isidentifier()):
+        raise UserError(f'CustomToolsConfig: {name!r} cannot be the name of a tool; use letters, '
+                        'digits and underscores')
+      if paper.get(name.lower(), name) != name:
+        raise UserError(f'CustomToolsConfig: {name!r} is spelled {paper[name.lower()]!r} if it '
+                        'takes the place of that tool')
+      if name.lower() in taken:
+        raise UserError(f'CustomToolsConfig: another tool is already called {name!r}')
+      taken.add(name.lower())
 
   def canonical_names(self, names: Iterable[str]) -> list[str]:
     """Returns the names in calls of the tools `names` (in any case), without duplicates.
@@ -141,7 +107,8 @@ class Toolbox:
       UserError: a name is unknown, or `names` is empty.
     """
     known = self.names()
-    wanted = dict.fromkeys(name.strip().lower() for name in names if name.strip())
+    wanted = dict.fromkeys(
+        name.strip().lower().replace('-', '_') for name in names if name.strip())
     for name in wanted:
       if name not in known:
         raise unknown('tool', name, known)
@@ -151,7 +118,7 @@ class Toolbox:
 
   def available(self) -> list[str]:
     """Returns the paper's tools, without MT if Apertium is configured but not installed."""
-    if self.mt.translator != 'apertium' or 'MT' in self._custom_names():
+    if self.mt.translator != 'apertium' or 'MT' in self.custom.names():
       return list(PAPER_TOOLS)
     try:
       Apertium()
@@ -165,7 +132,7 @@ class Toolbox:
 
     Unlike `build`, this loads no model and builds no index.
     """
-    if name in self._custom_names():
+    if name in self.custom.names():
       return self.build([name])[0].version
     if name == 'QA':
       search = self._search_version() if self.qa.passages else ''
@@ -193,10 +160,8 @@ class Toolbox:
     return [self._build(name) for name in self.canonical_names(names)]
 
   def _build(self, name: str) -> Tool:
-    if name in self.custom.functions:
-      return function_tool(name, self.custom.functions[name])
-    if name in self.custom.mcp:
-      return mcp_tool(name, self.custom.mcp[name])
+    if name in self.custom.names():
+      return self.custom.build(name)
     builders = {
         'Calculator': Calculator, 'Calendar': Calendar, 'MT': self._translation,
         'QA': self._question_answering, 'WikiSearch': self._search}
@@ -222,16 +187,27 @@ class Toolbox:
     return MachineTranslation(translator, identify_language, self.mt.least_confidence)
 
 
+def tool_object(given: AnyTool) -> Tool | str:
+  """Returns a function or `module:function` as a Tool object; the name of a tool as it is.
+
+  Raises:
+    UserError: it cannot be imported, or called.
+  """
+  if isinstance(given, str):
+    return function_tool('', given) if ':' in given else given
+  return as_tool(given)
+
+
 def build_tools(tools: Sequence[AnyTool], toolbox: Toolbox, call_store: CallStore | None = None
                 ) -> list[Tool]:
-  """Returns Tool objects for names (built by `toolbox`), functions and Tool objects.
+  """Returns Tool objects for names (built by `toolbox`), paths, functions and Tool objects.
 
   In a replay no tool is built, because all answers are in `call_store`.
 
   Raises:
     UserError: a name is unknown, or a tool cannot be built.
   """
-  tools = [one if isinstance(one, str) or hasattr(one, 'version') else tool(one) for one in tools]
+  tools = [tool_object(one) for one in tools]
   if call_store and call_store.replay:
     names = [name for one in tools for name in (
         toolbox.canonical_names([one]) if isinstance(one, str) else [one.name])]
@@ -242,44 +218,6 @@ def build_tools(tools: Sequence[AnyTool], toolbox: Toolbox, call_store: CallStor
   for one in built if call_store else ():
     call_store.add_tool(one)
   return list({one.name: one for one in built}.values())
-
-
-def function_tool(name: str, path: str) -> Tool:
-  """Returns the function or FunctionTool at `path` ('module:function') as the tool `name`.
-
-  Raises:
-    UserError: it cannot be imported.
-  """
-  module, _, attribute = path.partition(':')
-  if os.getcwd() not in sys.path:
-    sys.path.append(os.getcwd())
-  try:
-    found = getattr(importlib.import_module(module), attribute)
-    if isinstance(found, FunctionTool):
-      return dataclasses.replace(found, name=name)
-    return tool(found, name=name)
-  except Exception as error:  # The module of the user may raise anything.
-    raise UserError(f'CustomToolsConfig.functions: cannot import {name} from {path!r} '
-                    f'({type(error).__name__}: {error}); write \'module:function\'') from error
-
-
-def mcp_tool(name: str, server: str) -> Tool:
-  """Returns the tool `name` of an MCP server, which is a command line or a URL.
-
-  Raises:
-    UserError: the server cannot be reached, or has no such tool.
-  """
-  tools = _server_tools(server)
-  if name not in tools:
-    raise UserError(f'CustomToolsConfig.mcp: {server} has no tool {name}; it has '
-                    f'{", ".join(tools)}')
-  return tools[name]
-
-
-@functools.cache  # One process per server, even if several of its tools are used.
-def _server_tools(server: str) -> dict[str, Tool]:
-  from toolformer_jax.tools.mcp import mcp_tools
-  return {found.name: found for found in mcp_tools(server)}
 
 
 def completer(model: 'LanguageModel', max_tokens: int) -> Complete:
