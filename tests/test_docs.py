@@ -75,10 +75,12 @@ def test_names_in_where_to_change_exist():
 
 
 @pytest.fixture
-def generator():
+def generator(monkeypatch):
   """Returns a function from the name of a generator of pages to its module."""
+  folder = REPOSITORY / 'docs' / 'generate'
+  monkeypatch.syspath_prepend(folder)
   def load(name):
-    path = REPOSITORY / 'docs' / 'generate' / f'{name}.py'
+    path = folder / f'{name}.py'
     spec = importlib.util.spec_from_file_location(f'generate_{name}', path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

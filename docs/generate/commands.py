@@ -1,8 +1,9 @@
 """The page of the commands, from their parsers."""
 
 import argparse
-import re
 import textwrap
+
+from markup import escaped
 
 from toolformer_jax.commands.parsers import COMMANDS, actions, command_parser
 from toolformer_jax.runtime.markdown import markdown_table
@@ -27,7 +28,7 @@ def _section(name: str) -> str:
   rows = [['option', 'meaning']]
   rows += [[_usage(action), _meaning(action, parser)] for action in actions(parser)
            if action.dest != 'help']
-  parts = [f'## {name}', _escaped(parser.description.strip()), markdown_table(rows)]
+  parts = [f'## {name}', escaped(parser.description.strip()), markdown_table(rows)]
   if _has_settings(parser):
     parts.append('`--gin.NAME=VALUE` changes one [setting](settings.md).')
   if parser.epilog:
@@ -55,9 +56,4 @@ def _meaning(action: argparse.Action, parser: argparse.ArgumentParser) -> str:
   known = {**vars(action), 'prog': parser.prog}
   required = action.required or action.dest in (parser.get_default('required') or ())
   text = (action.help or '') % known
-  return _escaped(f'{text} (required)' if required else text)
-
-
-def _escaped(text: str) -> str:
-  """Returns text without what Markdown would take for markup."""
-  return re.sub(r'([<>*_{}\[\]])', r'\\\1', text)
+  return escaped(f'{text} (required)' if required else text)

@@ -6,6 +6,8 @@ import re
 import typing
 from typing import Any
 
+from markup import escaped
+
 from toolformer_jax.annotation.config import PAPER_TOOL_CONFIGS, ToolConfig
 from toolformer_jax.annotation.departures import STATED as ANNOTATION
 from toolformer_jax.config.registry import RUN_MACROS, SETTINGS
@@ -54,7 +56,7 @@ def _section(name: str, settings: type) -> str:
     stated = STATED.get(f'{name}.{field.name}')
     paper = f'{_value(stated.value)} ({stated.section})' if stated else ''
     rows.append([f'`{field.name}`', _value(_default(field)), paper,
-                 _escaped(meaning[field.name]) + _choices(field.type)])
+                 escaped(meaning[field.name]) + _choices(field.type)])
   summary = settings.__doc__.partition('\n\n')[0]
   return f'## {name}\n\n{summary}\n\n{markdown_table(rows)}'
 
@@ -106,14 +108,7 @@ def _gin_files() -> str:
     comment = re.match(r'(?:# .*\n)+', path.read_text('utf-8'))  # its first paragraph
     words = ' '.join(line.lstrip('# ') for line in comment[0].splitlines()) if comment else ''
     known_as = name.removeprefix('configs/')
-    rows.append([f'[`{known_as}`](../../{name})', _escaped(words)])
+    rows.append([f'[`{known_as}`](../../{name})', escaped(words)])
   return ('## Gin files of the package\n\n`--gin_file quickstart.gin` finds them wherever the '
           'package is installed; a file of this name in the working directory comes first.\n\n'
           + markdown_table(rows))
-
-
-def _escaped(text: str) -> str:
-  """Returns text without what Markdown would take for markup, except in code."""
-  parts = text.split('`')
-  parts[::2] = [re.sub(r'([<>*_{}\[\]])', r'\\\1', part) for part in parts[::2]]
-  return '`'.join(parts)
