@@ -100,7 +100,7 @@ runs/benchmark/calculator/execute/.COMPLETED: | $(INSTALLED)
 
 # The site, into build/site; a warning is an error. Needs no network.
 docs: $(INSTALLED_DOCS)
-	NO_MKDOCS_2_WARNING=1 JAX_PLATFORMS=cpu .venv/bin/python -m mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 JAX_PLATFORMS=cpu .venv/bin/python -m mkdocs build
 
 lint: $(INSTALLED)
 	.venv/bin/ruff check .

@@ -4,6 +4,7 @@ A file outside of docs/ has the same path on the site as in the repository. Mark
 are taken as they are; of any other file a page shows the text.
 """
 
+import logging
 import pathlib
 import posixpath
 import re
@@ -15,6 +16,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
+_log = logging.getLogger('mkdocs.hooks')
 sys.path[:0] = [str(REPOSITORY), str(pathlib.Path(__file__).parent)]
 
 import api  # noqa: E402
@@ -26,6 +28,8 @@ _GENERATED = {'reference/api.md': api.page, 'reference/commands.md': commands.pa
 _PAGES = ('CHANGELOG.md', 'CONTRIBUTING.md', 'benchmarks/RESULTS.md')
 _LINK = re.compile(r'(\]\()(?!https?:|mailto:|#)([^)#\s]+)')
 _AS_THEY_ARE = ('.md', '.png', '.svg')
+# What a browser loads by itself.
+_LOADED = re.compile(r'<(?:script|img|link|iframe)\b[^>]*\s(?:src|href)="((?:https?:)?//[^"]+)"')
 _LANGUAGES = {'.gin': 'python', '.py': 'python', '.sh': 'bash', '.yaml': 'yaml', '.json': 'json'}
 
 
@@ -57,6 +61,13 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     target = site_uri(posixpath.normpath(posixpath.join(folder, match[2])))
     return f'{match[1]}{posixpath.relpath(target, here or ".")}'
   return _LINK.sub(moved, markdown)
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+  """Warns of pages that load something from elsewhere; the build fails on warnings."""
+  for address in _LOADED.findall(output):
+    _log.warning('%s loads %s', page.file.src_uri, address)
+  return output
 
 
 def site_uri(path: str) -> str:
