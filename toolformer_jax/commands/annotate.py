@@ -34,7 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   options.add_corpus(parser)
   options.add_checkpoint(parser)
   options.add_tools(parser)
-  options.add_required(parser, 'output_dir', type=pathlib.Path, metavar='D')
+  options.add_required(parser, 'output_dir', type=pathlib.Path, metavar='D',
+                       help='the folder of the run; the same command continues it')
   parser.add_argument('--stage', choices=(*STAGES, 'all'), default='all',
                       help='run only this stage; all earlier stages must be complete (default: '
                            'all)')

@@ -5,7 +5,7 @@ If the tool has no result, the exit code is 2.
 Examples:
   toolformer call calculator '400 / 1400'
   toolformer call calendar --date 2023-01-30
-  toolformer call upper cat --gin.CustomToolsConfig.functions="{'Upper': 'my_tools:upper'}"
+  toolformer call my_tools.py:upper cat
 """
 
 import argparse

@@ -29,7 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
       parser, 'tasks', metavar='A,B', type=options.names,
       help='benchmarks, separated by commas: lama, asdiv, svamp, mawps, gsm8k, webquestions, '
            'nq_open, triviaqa, mlqa, mlqa_all_en, xquad, templama, dateset, wikitext2, corpus')
-  options.add_required(parser, 'output_dir', type=pathlib.Path, metavar='O')
+  options.add_required(parser, 'output_dir', type=pathlib.Path, metavar='O',
+                       help='the folder of the report; the same command continues it')
   add_evaluation_options(parser)
 
 

@@ -39,7 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--data_dir', metavar='D', help='see evaluate --help (default: data)')
   parser.add_argument('--limit', type=int, metavar='N',
                       help='use only the first N examples of each task')
-  options.add_required(parser, 'output_dir', type=pathlib.Path, metavar='O')
+  options.add_required(parser, 'output_dir', type=pathlib.Path, metavar='O',
+                       help='the folder of the report and of all runs')
   parser.add_argument('--dry_run', action='store_true',
                       help='only print the cells, and which stages they share')
   parser.add_argument('--cell', type=int, metavar='N', help='run one cell, counted from 0')

@@ -34,7 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                       help='data to choose the best checkpoint by; by default '
                            'MixtureConfig.dev_texts of the training texts are held out')
   options.add_checkpoint(parser)
-  options.add_required(parser, 'output_dir', type=pathlib.Path, metavar='O')
+  options.add_required(parser, 'output_dir', type=pathlib.Path, metavar='O',
+                       help='the folder of the run, which becomes a checkpoint')
   parser.add_argument('--without_calls', action='store_true',
                       help='train on the same texts without their calls: the baseline "+ CC" of '
                            'the paper')
