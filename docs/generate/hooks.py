@@ -33,13 +33,21 @@ _LOADED = re.compile(r'<(?:script|img|link|iframe)\b[^>]*\s(?:src|href)="((?:htt
 _LANGUAGES = {'.gin': 'python', '.py': 'python', '.sh': 'bash', '.yaml': 'yaml', '.json': 'json'}
 
 
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+  """Adds the reports to the navigation, under their titles."""
+  results, = (section['Results'] for section in config.nav if 'Results' in section)
+  for report in reversed(_reports()):
+    title = report.read_text('utf-8').partition('\n')[0].lstrip('# ')
+    results.insert(1, {title: report.relative_to(REPOSITORY).as_posix()})
+  return config
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
   """Adds the generated pages, the reports, and the files of the repository that pages link to."""
   generated = {uri: make() for uri, make in _GENERATED.items()}
   for uri, content in generated.items():
     files.append(File.generated(config, uri, content=content))
-  reports = (REPOSITORY / 'experiments' / 'reports').glob('*/report.md')
-  waiting = [REPOSITORY / name for name in _PAGES] + sorted(reports)
+  waiting = [REPOSITORY / name for name in _PAGES] + _reports()
   waiting += [target for page in (REPOSITORY / 'docs').rglob('*.md') for target in linked(page)]
   waiting += [target for uri, content in generated.items()
               for target in _targets(content, posixpath.dirname(f'docs/{uri}'))]
@@ -92,6 +100,10 @@ def _targets(markdown: str, folder: str) -> Iterator[pathlib.Path]:
     path = posixpath.normpath(posixpath.join(folder, link))
     if not path.startswith('docs/') and (REPOSITORY / path).is_file():
       yield REPOSITORY / path
+
+
+def _reports() -> list[pathlib.Path]:
+  return sorted((REPOSITORY / 'experiments' / 'reports').glob('*/report.md'))
 
 
 def _file(config: MkDocsConfig, uri: str, path: pathlib.Path) -> File:
