@@ -149,3 +149,7 @@ def page(random: np.random.Generator, vocabulary: np.ndarray, number: int) -> di
       parts.append('\n\n')
   title = ' '.join(vocabulary[own[:2]]).title()
   return {'title': f'{title} {number}', 'text': ''.join(parts)}
+
+
+if __name__ == '__main__':
+  main()
