@@ -109,7 +109,13 @@ def _mcp_messages(folder: pathlib.Path) -> Target:
   def run(content: bytes) -> str:
     answer.write_bytes(content)
     return refusable(lambda: tool(str(answer), Context()), ToolError, OSError)
-  return Target(lambda rng: mutate_bytes(rng.choice(_MESSAGES), _MESSAGES, rng), run)
+  def make(rng: random.Random) -> bytes:
+    message = rng.choice(_MESSAGES)
+    if rng.random() < 0.3:
+      return mutate_bytes(message, _MESSAGES, rng)
+    fields = json.loads(message.replace(b'@', b'"@"'))  # the server puts the id in its place
+    return json_bytes(mutate_json(fields, rng)).replace(b'"@"', b'@')
+  return Target(make, run)
 
 
 def _view(folder: pathlib.Path) -> Target:
