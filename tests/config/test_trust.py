@@ -5,7 +5,6 @@ import sys
 import pytest
 
 from toolformer_jax.config.loading import load
-from toolformer_jax.config.trust import record
 from toolformer_jax.errors import UserError
 
 CODE = {
@@ -70,13 +69,11 @@ def test_files_of_ones_own_may_run_code(place):
 def test_what_a_run_of_ones_own_has_saved_may_too(place):
   text = load([], ["TOOLS = ['my_own_code:a', 'calculator']"]).text
   (place / 'config.gin').write_text(text)
-  with pytest.raises(UserError, match='not made here'):
-    load([place / 'config.gin'])
-  record(text)
   assert load([place / 'config.gin']).macros['TOOLS'] == ['a', 'calculator']
   (place / 'config.gin').write_text(f'{text}SEED = 4\n')
   with pytest.raises(UserError, match='not made here'):
     load([place / 'config.gin'])
+  assert len([*(place / 'cache').rglob('*')]) == 2  # a folder, and this one configuration
 
 
 def test_settings_alone_need_no_trust(place):

@@ -52,12 +52,9 @@ def configuration(args: argparse.Namespace, *own: str, first: Sequence[str] = ()
     _check_required(args)  # at once: the import below takes a second, as it imports JAX
   from toolformer_jax.config.loading import load
   from toolformer_jax.config.registry import RUN_MACROS
-  from toolformer_jax.config.trust import record
   given = [f'{name} = {_plain(value)!r}' for name in RUN_MACROS
            if (value := getattr(args, name.lower(), None)) not in (None, False, [])]
   config = load([*first, *args.gin_file], [*args.bindings, *given, *own])
-  if getattr(args, 'output_dir', None) or 'OUTPUT_DIR' in config.macros:
-    record(config.text)  # it is written there
   for name, value in config.macros.items():
     if hasattr(args, name.lower()):
       setattr(args, name.lower(), pathlib.Path(value) if name == 'OUTPUT_DIR' else value)

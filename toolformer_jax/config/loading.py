@@ -15,10 +15,9 @@ from typing import Any
 import gin
 
 from toolformer_jax.annotation.config import ToolConfig
-from toolformer_jax.config import checking
+from toolformer_jax.config import checking, trust
 from toolformer_jax.config.registry import RUN_MACROS, SETTINGS, default_bindings
 from toolformer_jax.config.run_config import RunConfig
-from toolformer_jax.config.trust import check_trusted
 from toolformer_jax.errors import UserError, unknown
 from toolformer_jax.tools.custom import CustomToolsConfig, function_tool
 from toolformer_jax.tools.registry import Toolbox
@@ -53,12 +52,14 @@ def load(files: Sequence[str | pathlib.Path] = (), bindings: Sequence[str] = ())
     with _silent_root_logger():
       gin.parse_config(list(default_bindings()))
       for source in paths:
-        check_trusted(pathlib.Path(source))
+        trust.check_trusted(pathlib.Path(source))
         gin.parse_config_file(source)
       source = ''
       gin.parse_config(list(bindings))
       gin.finalize()
-    return _build()
+    config = _build()
+    trust.record(config.text)
+    return config
   # A gin file may import a module, which may raise anything or exit.
   except (Exception, SystemExit) as error:
     raise checking.explained(error, source) from error

@@ -2,8 +2,8 @@
 
 A gin file can import modules, name functions and MCP servers as tools, and include other files: it
 is a program. Those that people write or choose are trusted. The config.gin of a run is made by a
-program and lies in the folders and checkpoints that people share, so that it is trusted only if a
-run of this user on this machine has written it.
+program and lies in the folders and checkpoints that people share, so that it is trusted only if it
+was made here, of files that are trusted.
 """
 
 import hashlib
@@ -22,7 +22,9 @@ _SEQIO = 'seqio:'  # with the name of a Python module
 
 
 def record(text: str) -> None:
-  """Notes that a run of this user has made a configuration with this text."""
+  """Notes that a configuration with this text was made here, if it can run code."""
+  if not any(map(_code_in, config_parser.ConfigParser(text, _NamesAlone()))):
+    return
   folder = cache_directory() / _RECORD
   try:
     folder.mkdir(parents=True, exist_ok=True)
