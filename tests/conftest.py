@@ -32,6 +32,8 @@ from toolformer_jax.models.decoder import Decoder
 from toolformer_jax.models.language_model import LanguageModel, abstract_variables
 from toolformer_jax.tokenizer import Tokenizer
 
+from . import storage_emulator
+
 REPOSITORY = pathlib.Path(__file__).parent.parent
 
 jax.config.update('jax_num_cpu_devices', 8)
@@ -64,6 +66,23 @@ def smollm2_path() -> pathlib.Path:
     return fetch('smollm2-135m')
   except DownloadError as error:
     pytest.skip(str(error))
+
+
+@pytest.fixture(scope='session')
+def _buckets():
+  """The addresses of new buckets, for this process and those that it starts."""
+  if storage_emulator.MISSING:
+    pytest.skip(f'the package {storage_emulator.MISSING} is not installed')
+  with storage_emulator.storage_emulator() as environment, pytest.MonkeyPatch.context() as patch:
+    for name, value in environment.items():
+      patch.setenv(name, value)
+    yield storage_emulator.new_buckets()
+
+
+@pytest.fixture
+def bucket(_buckets) -> str:
+  """The address of a new bucket, gs://NAME."""
+  return next(_buckets)
 
 
 @pytest.fixture(scope='module')

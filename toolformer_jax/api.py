@@ -6,10 +6,13 @@ fields, and writes files only to an `output_dir`.
 
 import contextlib
 import dataclasses
+import os
 import pathlib
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
+
+from etils import epath
 
 from toolformer_jax.annotation import token_losses as losses
 from toolformer_jax.annotation.annotate import annotate as run_annotation
@@ -36,6 +39,7 @@ from toolformer_jax.inference import generation, scoring
 from toolformer_jax.inference.engine import EngineConfig
 from toolformer_jax.inference.request import GeneratedText, GenerationConfig
 from toolformer_jax.models.language_model import LanguageModel
+from toolformer_jax.runtime.paths import as_absolute_path, as_path
 from toolformer_jax.runtime.run_dir import Shard, software_versions
 from toolformer_jax.tools.base import Context, Tool
 from toolformer_jax.tools.call_store import CallStore
@@ -46,11 +50,11 @@ from toolformer_jax.training.finetune import finetune as finetune_on_texts
 from toolformer_jax.training.result import FinetuneResult
 from toolformer_jax.training.sources import Text, read_texts
 
-Source = str | pathlib.Path
+Source = str | os.PathLike
 
 def annotate(
     model: AnyModel, documents: AnyTexts | Callable[[], Iterable[str | Document]], *,
-    tools: AnyTool | Sequence[AnyTool], output_dir: pathlib.Path | str | None = None,
+    tools: AnyTool | Sequence[AnyTool], output_dir: epath.PathLike | None = None,
     config: AnnotationConfig = AnnotationConfig(),
     tool_configs: Mapping[str, ToolConfig] | None = None,
     prompts: Mapping[str, Prompt] | None = None, model_config: ModelConfig = ModelConfig(),
@@ -106,7 +110,7 @@ def annotate(
     depends_on['checkpoint'] = model_fingerprint(model)
   annotation = AnnotationPipeline(model, plans, config, executor_config, syntax, call_store)
   return run_annotation(
-      annotation, lambda: as_documents(read_documents()), output_dir=_as_path(output_dir),
+      annotation, lambda: as_documents(read_documents()), output_dir=_on_disk(output_dir),
       depends_on=depends_on, stages=stages, shard=shard, extra_files=extra_files)
 
 
@@ -197,7 +201,7 @@ def generate(
 
 def finetune(
     model: AnyModel, data: AnnotationResult | Source | Iterable[Source | Text | Document], *,
-    output_dir: pathlib.Path | str | None = None,
+    output_dir: epath.PathLike | None = None,
     dev: AnnotationResult | Source | Iterable[Source | Text | Document] | None = None,
     config: FinetuneConfig = FinetuneConfig(), mixture: MixtureConfig = MixtureConfig(),
     without_calls: bool = False, syntax: CallSyntax = DEFAULT_SYNTAX,
@@ -229,7 +233,7 @@ def finetune(
   if 'checkpoint' not in depends_on:
     depends_on['checkpoint'] = model_fingerprint(model)
   with contextlib.ExitStack() as stack:
-    path = _as_path(output_dir or stack.enter_context(
+    path = as_path(output_dir or stack.enter_context(
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
     result = finetune_on_texts(
         model, as_texts(data), dev=None if dev is None else as_texts(dev), config=config,
@@ -240,14 +244,14 @@ def finetune(
 
 def evaluate(
     tasks: str | Task | Sequence[str | Task], *, arms: Mapping[str, AnyModel] | Sequence[Arm],
-    data_dir: pathlib.Path | str = 'data', tools: AnyTool | Sequence[AnyTool] | None = None,
-    limit: int | None = None, output_dir: pathlib.Path | str | None = None,
+    data_dir: epath.PathLike = 'data', tools: AnyTool | Sequence[AnyTool] | None = None,
+    limit: int | None = None, output_dir: epath.PathLike | None = None,
     config: EvaluationConfig = EvaluationConfig(),
     generation_config: GenerationConfig = GenerationConfig(),
     engine_config: EngineConfig = EngineConfig(), model_config: ModelConfig = ModelConfig(),
     executor_config: ExecutorConfig = ExecutorConfig(), toolbox: Toolbox = Toolbox(),
     syntax: CallSyntax = DEFAULT_SYNTAX, call_store: CallStore | None = None,
-    extra_files: Mapping[str, str] | None = None,
+    shard: Shard = Shard(), extra_files: Mapping[str, str] | None = None,
 ) -> EvaluationResult:
   """Evaluates models on benchmarks, with and without tools (paper, section 4.2).
 
@@ -265,6 +269,7 @@ def evaluate(
     generation_config, engine_config: how answers are generated.
     model_config: how models that are given by name are loaded.
     executor_config, toolbox, syntax, call_store, extra_files: as in `annotate`.
+    shard: the examples of each task that this process predicts; the last one to finish reports.
 
   Raises:
     UserError: an argument is invalid, or a model or a tool cannot be loaded.
@@ -284,12 +289,12 @@ def evaluate(
     with Executor(built, executor_config, syntax=syntax, store=call_store) as executor:
       yield executor
   return runner.evaluate(plan, load_model=load, open_executor=open_executor,
-                         output_dir=_as_path(output_dir), extra_files=extra_files)
+                         output_dir=_as_path(output_dir), shard=shard, extra_files=extra_files)
 
 
 def evaluation_plan(
     tasks: str | Task | Sequence[str | Task], *, arms: Mapping[str, AnyModel] | Sequence[Arm],
-    data_dir: pathlib.Path | str, tools: AnyTool | Sequence[AnyTool] | None, limit: int | None,
+    data_dir: epath.PathLike, tools: AnyTool | Sequence[AnyTool] | None, limit: int | None,
     config: EvaluationConfig, generation_config: GenerationConfig, engine_config: EngineConfig,
     model_config: ModelConfig, executor_config: ExecutorConfig, toolbox: Toolbox,
     syntax: CallSyntax,
@@ -323,8 +328,8 @@ def evaluation_plan(
       versions=software_versions())
 
 
-def export(model: AnyModel, *, output_dir: pathlib.Path | str, adapter_of: str | None = None
-           ) -> pathlib.Path:
+def export(model: AnyModel, *, output_dir: epath.PathLike, adapter_of: str | None = None
+           ) -> epath.Path:
   """Writes a model as a Hugging Face directory, which transformers loads with the same logits.
 
   Args:
@@ -336,7 +341,7 @@ def export(model: AnyModel, *, output_dir: pathlib.Path | str, adapter_of: str |
   Raises:
     UserError: the folder is not empty, or the model cannot be written in this format.
   """
-  path = pathlib.Path(output_dir)
+  path = as_path(output_dir)
   check_is_new(path)
   model = as_model(model)
   if adapter_of:
@@ -346,7 +351,7 @@ def export(model: AnyModel, *, output_dir: pathlib.Path | str, adapter_of: str |
   return path
 
 
-def check_is_new(output_dir: pathlib.Path) -> None:
+def check_is_new(output_dir: epath.Path) -> None:
   """Raises UserError if `output_dir` is a file, or a folder that is not empty."""
   if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
     raise UserError(f'{output_dir} exists already; choose another output_dir')
@@ -396,5 +401,10 @@ def _as_list(values: Any) -> list[Any]:
   return [values] if isinstance(values, str) or not isinstance(values, Iterable) else list(values)
 
 
-def _as_path(path: pathlib.Path | str | None) -> pathlib.Path | None:
-  return None if path is None else pathlib.Path(path)
+def _on_disk(path: epath.PathLike | None) -> pathlib.Path | None:
+  return None if path is None else pathlib.Path(as_absolute_path(path))
+
+
+def _as_path(path: epath.PathLike | None) -> epath.Path | None:
+  """Returns an absolute path: a tool may change the working directory."""
+  return None if path is None else as_absolute_path(path)

@@ -17,6 +17,7 @@ import toolformer_jax
 from toolformer_jax.commands.parsers import COMMANDS, Parser, command_parser
 from toolformer_jax.errors import UserError
 from toolformer_jax.runtime import libtpu
+from toolformer_jax.runtime.paths import reason, storage_errors
 from toolformer_jax.runtime.standard_output import reserve_for_results
 
 _RESUMABLE = ('annotate', 'evaluate', 'experiment', 'finetune')
@@ -74,8 +75,11 @@ def guarded(work: Callable[[], None], resumable: bool) -> int:
     return 141
   except OSError as error:  # for instance a full disk, or a file without permission
     hint = '; the same command continues where this one stopped' if resumable else ''
-    reason = error.strerror or error
-    print(f'error: {error.filename or "a file"}: {reason}{hint}', file=sys.stderr)
+    print(f'error: {error.filename or "a file"}: {reason(error)}{hint}', file=sys.stderr)
+    return 2
+  except storage_errors() as error:
+    hint = '; the same command continues where this one stopped' if resumable else ''
+    print(f'error: a bucket cannot be used: {reason(error)}{hint}', file=sys.stderr)
     return 2
 
 

@@ -7,17 +7,18 @@ scored sequence, adds it explicitly.
 import contextlib
 import functools
 import json
-import pathlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import tokenizers
+from etils import epath
 from tokenizers import AddedToken
 from tokenizers import Tokenizer as HfTokenizer
 
 from toolformer_jax.errors import UserError
-from toolformer_jax.runtime.run_dir import atomic_writer, write_json
+from toolformer_jax.runtime.paths import write_text
+from toolformer_jax.runtime.run_dir import write_json
 from toolformer_jax.runtime.standard_output import silence_native_stderr
 
 _END_OF_TEXT = '<|endoftext|>'
@@ -133,15 +134,15 @@ class Tokenizer:
     return cls(hf, bos_id=bos_id, eos_id=eos_id, vocab_size=vocab_size)
 
   @classmethod
-  def load(cls, directory: pathlib.Path) -> 'Tokenizer':
+  def load(cls, directory: epath.Path) -> 'Tokenizer':
     """Reads what `save` wrote.
 
     Raises:
       UserError: a file is missing or broken.
     """
     with _as_user_errors(directory):
-      ids = json.loads((directory / 'tokenizer_ids.json').read_text('utf-8'))
-      hf = HfTokenizer.from_str((directory / 'tokenizer.json').read_text('utf-8'))
+      ids = json.loads((directory / 'tokenizer_ids.json').read_bytes())
+      hf = HfTokenizer.from_str((directory / 'tokenizer.json').read_bytes().decode())
       _check_ids(hf, directory)
       made = cls(hf, bos_id=ids['bos_id'], eos_id=ids['eos_id'],
                  vocab_size=ids.get('vocab_size', 0), end_ids=ids.get('end_ids', ()))
@@ -149,7 +150,7 @@ class Tokenizer:
       return made
 
   @classmethod
-  def from_file(cls, file: pathlib.Path, *, bos_id: int | None, eos_id: int | None,
+  def from_file(cls, file: epath.Path, *, bos_id: int | None, eos_id: int | None,
                 vocab_size: int = 0, end_ids: Iterable[int] = ()) -> 'Tokenizer':
     """Reads a tokenizer.json of Hugging Face. The other arguments are those of `__init__`.
 
@@ -169,9 +170,9 @@ class Tokenizer:
                       'could not be removed from a text; it is not supported')
     return made
 
-  def export(self, directory: pathlib.Path) -> None:
+  def export(self, directory: epath.Path) -> None:
     """Writes the files of transformers: tokenizer.json and tokenizer_config.json."""
-    self._write(directory / 'tokenizer.json')
+    write_text(directory / 'tokenizer.json', self._hf.to_str())
     names = {f'{kind}_token': token for kind, i in (('bos', self.bos_id), ('eos', self.eos_id))
              if i is not None and (token := self._hf.id_to_token(i)) is not None}
     fields = {'tokenizer_class': 'PreTrainedTokenizerFast', **names}
@@ -179,16 +180,12 @@ class Tokenizer:
       fields['chat_template'] = self.chat_template
     write_json(directory / 'tokenizer_config.json', fields)
 
-  def save(self, directory: pathlib.Path) -> None:
+  def save(self, directory: epath.Path) -> None:
     """Writes tokenizer.json (the format of Hugging Face) and tokenizer_ids.json."""
-    self._write(directory / 'tokenizer.json')
+    write_text(directory / 'tokenizer.json', self._hf.to_str())
     ids = {'bos_id': self.bos_id, 'eos_id': self.eos_id, 'vocab_size': self.vocab_size,
            'end_ids': sorted(self.end_ids), 'chat_template': self.chat_template}
     write_json(directory / 'tokenizer_ids.json', ids)
-
-  def _write(self, file: pathlib.Path) -> None:
-    with atomic_writer(file) as opened:
-      opened.write(self._hf.to_str())
 
   def encode(self, text: str) -> list[int]:
     """Returns the ids of `text`. Special tokens in the text are encoded as ordinary characters.
@@ -288,7 +285,7 @@ def _add_tokens(hf: HfTokenizer, special: Sequence[str], added: Sequence[str]) -
   hf.add_tokens([AddedToken(token, special=False, normalized=False) for token in added])
 
 
-def _check_ids(hf: HfTokenizer, path: pathlib.Path) -> None:
+def _check_ids(hf: HfTokenizer, path: epath.Path) -> None:
   """Raises UserError for ids that are far apart: the library would go through all in between."""
   highest = max(hf.get_vocab(with_added_tokens=True).values(), default=0)
   if highest > _MAX_ID:
@@ -302,7 +299,7 @@ def _decoders(hf: HfTokenizer) -> set[str]:
 
 
 @contextlib.contextmanager
-def _as_user_errors(path: pathlib.Path) -> Iterator[None]:
+def _as_user_errors(path: epath.Path) -> Iterator[None]:
   """Turns errors of the `tokenizers` library into a UserError of one line."""
   try:
     with silence_native_stderr():

@@ -6,13 +6,15 @@ results. After the demonstrations comes the text to annotate, again as the input
 It begins on a new line in both places, so that it has the same tokens as by itself.
 """
 
-import pathlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from etils import epath
+
 from toolformer_jax.calls import DEFAULT_SYNTAX, CallSyntax
 from toolformer_jax.errors import UserError
+from toolformer_jax.runtime.paths import as_path, storage_errors
 
 _INPUT, _OUTPUT = 'Input:\n', '\nOutput:\n'
 _BOTH = re.compile(r'Input: (.+?) Output: (.+)')
@@ -57,14 +59,14 @@ def prompt_for(tool: str, file: str = '') -> Prompt:
     UserError: the file is no prompt for this tool, or the package has none for it.
   """
   if file:
-    return read_prompt(tool, pathlib.Path(file))
+    return read_prompt(tool, as_path(file))
   if tool.lower() not in PROMPTS:
     raise UserError(f'there is no prompt for the tool {tool}; write one to a file, and set '
                     f'{tool.lower()}/ToolConfig.prompt to the path of the file')
   return PROMPTS[tool.lower()]
 
 
-def read_prompt(tool: str, path: pathlib.Path) -> Prompt:
+def read_prompt(tool: str, path: epath.Path) -> Prompt:
   """Reads a prompt for `tool` from a text file: paragraphs separated by blank lines.
 
   The first paragraph is the instruction. The others are demonstrations, with calls as
@@ -75,8 +77,8 @@ def read_prompt(tool: str, path: pathlib.Path) -> Prompt:
     UserError: the file cannot be read, or a demonstration has no call to the tool.
   """
   try:
-    paragraphs = re.split(r'\n\s*\n', path.read_text('utf-8').strip())
-  except (OSError, UnicodeDecodeError) as error:
+    paragraphs = re.split(r'\n\s*\n', path.read_bytes().decode().strip())
+  except (OSError, UnicodeDecodeError, *storage_errors()) as error:
     raise UserError(f'cannot read the prompt {path}: {error}') from error
   instruction, *demonstrations = _joined(' '.join(paragraph.split()) for paragraph in paragraphs)
   if not demonstrations:

@@ -4,11 +4,11 @@ The metadata are converted to the fields of a config.json, and the tensors to th
 of transformers, so that the families of `checkpoints/families` read both formats.
 """
 
-import pathlib
 from typing import Any
 
 import gguf
 import numpy as np
+from etils import epath
 from jax.sharding import Mesh
 
 from toolformer_jax.checkpoints.families.family import Family
@@ -56,7 +56,7 @@ _GEMMA_27B_LAYERS = 62
 _ROPE_FACTORS = 'rope_freqs.weight'
 
 
-def load_gguf(path: pathlib.Path, mesh: Mesh, dtype: str = 'float32') -> LanguageModel:
+def load_gguf(path: epath.Path, mesh: Mesh, dtype: str = 'float32') -> LanguageModel:
   """Returns the model of a GGUF file on `mesh`, its weights in float32.
 
   Raises:
@@ -67,7 +67,7 @@ def load_gguf(path: pathlib.Path, mesh: Mesh, dtype: str = 'float32') -> Languag
   return build_model(family, config.replace(dtype=dtype), file, file.tokenizer, mesh)
 
 
-def _open(path: pathlib.Path) -> gguf.GGUFReader:
+def _open(path: epath.Path) -> gguf.GGUFReader:
   try:
     return gguf.GGUFReader(path)
   except (OSError, ValueError, IndexError, KeyError) as error:
@@ -83,7 +83,7 @@ class GgufFile:
     headers: shape and dtype of all tensors, by name.
   """
 
-  def __init__(self, path: pathlib.Path):
+  def __init__(self, path: epath.Path):
     """Opens the file. Its tensors are memory-mapped.
 
     Raises:
@@ -107,7 +107,7 @@ class GgufFile:
     # Dequantized tensors are float32.
     self.headers = {name: Header(self._shape(name), 'float32') for name in self._tensors}
 
-  def _other_parts(self, path: pathlib.Path) -> list[pathlib.Path]:
+  def _other_parts(self, path: epath.Path) -> list[epath.Path]:
     """Returns the other files of a model that is split, of which this must be the first."""
     if self._integer('split.count', 1) == 1:
       return []

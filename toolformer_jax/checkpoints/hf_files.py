@@ -4,6 +4,7 @@ A .bin file is a pickle. It is only read by torch.load(weights_only=True), which
 file.
 """
 
+import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import ml_dtypes  # noqa: F401 - registers bfloat16 with numpy
 import numpy as np
 import safetensors
+from etils import epath
 
 from toolformer_jax.checkpoints.tensors import Header, Tensors
 from toolformer_jax.errors import UserError
@@ -22,13 +24,13 @@ _PREFIX = 'transformer.'
 _DTYPES = {'F32': 'float32', 'F16': 'float16', 'BF16': 'bfloat16'}
 
 
-def has_weights(path: pathlib.Path) -> bool:
+def has_weights(path: epath.Path) -> bool:
   """Returns whether the directory `path` has weights in a supported format."""
   return any((path / name).is_file()
              for name in (SAFETENSORS, SAFETENSORS_INDEX, _BIN, _BIN_INDEX))
 
 
-def open_weights(path: pathlib.Path) -> Tensors:
+def open_weights(path: epath.Path) -> Tensors:
   """Opens the weights of a Hugging Face directory. Safetensors take precedence over .bin files.
 
   Raises:
@@ -39,7 +41,7 @@ def open_weights(path: pathlib.Path) -> Tensors:
   return TorchFiles(path)
 
 
-def _files(path: pathlib.Path, single: str, index: str) -> list[pathlib.Path]:
+def _files(path: epath.Path, single: str, index: str) -> list[epath.Path]:
   """Returns the files with the tensors: the single one, or those of the index.
 
   Raises:
@@ -70,7 +72,7 @@ def _named_as_today(names: Sequence[str]) -> dict[str, str]:
 class SafetensorsFiles:
   """The tensors of safetensors files."""
 
-  def __init__(self, path: pathlib.Path):
+  def __init__(self, path: epath.Path):
     """Opens the files of the directory `path`, which are memory-mapped."""
     self.where, self._in = str(path), {}
     for file in _files(path, SAFETENSORS, SAFETENSORS_INDEX):
@@ -95,7 +97,7 @@ class SafetensorsFiles:
 class TorchFiles:
   """The tensors of PyTorch files. Needs the extra `torch`."""
 
-  def __init__(self, path: pathlib.Path):
+  def __init__(self, path: epath.Path):
     """Opens the files of the directory `path`, memory-mapped if their format allows."""
     self.where, self._tensors = str(path), {}
     for file in _files(path, _BIN, _BIN_INDEX):
@@ -112,7 +114,7 @@ class TorchFiles:
     return self._tensors[self._names[name]].detach().float().numpy()
 
 
-def _load_tensors(file: pathlib.Path) -> dict[str, Any]:
+def _load_tensors(file: epath.Path) -> dict[str, Any]:
   """Returns the tensors in a .bin file. Other objects in it are not created."""
   try:
     import torch
@@ -120,7 +122,7 @@ def _load_tensors(file: pathlib.Path) -> dict[str, Any]:
     raise UserError(f'{file} is a PyTorch file, and torch is not installed; '
                     "pip install 'toolformer_jax[torch]', or convert it to safetensors") from error
   try:
-    tensors = torch.load(file, map_location='cpu', weights_only=True, mmap=_is_zip(file))
+    tensors = torch.load(os.fspath(file), map_location='cpu', weights_only=True, mmap=_is_zip(file))
   except Exception as error:  # invalid pickle, invalid zip file, forbidden object, ...
     raise UserError(f'{file} is broken, or contains something else than weights '
                     f'({type(error).__name__}); no code in it was run') from error
@@ -131,7 +133,7 @@ def _load_tensors(file: pathlib.Path) -> dict[str, Any]:
   return tensors
 
 
-def _is_zip(file: pathlib.Path) -> bool:
+def _is_zip(file: epath.Path) -> bool:
   """Returns whether a file has the zip format of PyTorch 1.6, which can be memory-mapped."""
   with open(file, 'rb') as opened:
     return opened.read(2) == b'PK'

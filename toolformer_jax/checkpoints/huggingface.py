@@ -1,10 +1,10 @@
 """Reads and writes Hugging Face directories: config.json, weights, tokenizer.json."""
 
-import pathlib
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from etils import epath
 from jax.sharding import Mesh
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
@@ -21,6 +21,7 @@ from toolformer_jax.checkpoints.tensors import build_model, leaf
 from toolformer_jax.errors import UserError
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.language_model import LanguageModel
+from toolformer_jax.runtime.paths import local_folder
 from toolformer_jax.runtime.run_dir import read_json, write_json
 from toolformer_jax.tokenizer import Tokenizer
 
@@ -29,12 +30,12 @@ _TOKENIZER_CONFIG, _CHAT_TEMPLATE = 'tokenizer_config.json', 'chat_template.jinj
 _FILE_BYTES = 4 * 2**30
 
 
-def is_directory(path: pathlib.Path) -> bool:
+def is_directory(path: epath.Path) -> bool:
   """Returns whether `path` is a Hugging Face directory with weights in a supported format."""
   return (path / _CONFIG).is_file() and has_weights(path)
 
 
-def load_directory(path: pathlib.Path, mesh: Mesh, dtype: str = 'float32') -> LanguageModel:
+def load_directory(path: epath.Path, mesh: Mesh, dtype: str = 'float32') -> LanguageModel:
   """Returns the model of a Hugging Face directory on `mesh`, its weights in float32.
 
   Args:
@@ -54,7 +55,7 @@ def load_directory(path: pathlib.Path, mesh: Mesh, dtype: str = 'float32') -> La
   return build_model(family, config.replace(dtype=dtype), open_weights(path), tokenizer, mesh)
 
 
-def load_config(path: pathlib.Path) -> DecoderConfig:
+def load_config(path: epath.Path) -> DecoderConfig:
   """Returns the configuration of the decoder in a Hugging Face directory.
 
   Raises:
@@ -63,7 +64,7 @@ def load_config(path: pathlib.Path) -> DecoderConfig:
   return read_config(read_json(path / _CONFIG), str(path / _CONFIG))[1]
 
 
-def load_tokenizer(path: pathlib.Path, fields: dict[str, Any]) -> Tokenizer:
+def load_tokenizer(path: epath.Path, fields: dict[str, Any]) -> Tokenizer:
   """Returns the tokenizer of a directory. `fields` of its config.json have the special ids.
 
   Raises:
@@ -84,14 +85,14 @@ def load_tokenizer(path: pathlib.Path, fields: dict[str, Any]) -> Tokenizer:
   return _load_gpt2_tokenizer(path, ids)
 
 
-def _load_gpt2_tokenizer(path: pathlib.Path, ids: dict[str, Any]) -> Tokenizer:
+def _load_gpt2_tokenizer(path: epath.Path, ids: dict[str, Any]) -> Tokenizer:
   """Returns the tokenizer in vocab.json and merges.txt."""
   vocab = read_json(path / 'vocab.json')
   if (not all(type(i) is int for i in vocab.values())
       or sorted(vocab.values()) != list(range(len(vocab)))):
     raise UserError(f'{path / "vocab.json"}: the ids must be 0, 1, 2, ... without gaps')
   try:
-    lines = (path / 'merges.txt').read_text('utf-8').splitlines()
+    lines = (path / 'merges.txt').read_bytes().decode().splitlines()
   except (OSError, UnicodeDecodeError) as error:
     raise UserError(f'cannot read {path / "merges.txt"}: {error}') from error
   merges = [tuple(line.split()) for line in lines if line and not line.startswith('#version')]
@@ -103,14 +104,14 @@ def _load_gpt2_tokenizer(path: pathlib.Path, ids: dict[str, Any]) -> Tokenizer:
     raise UserError(f'{path}: vocab.json and merges.txt are not a tokenizer: {error}') from error
 
 
-def load_chat_template(path: pathlib.Path) -> str:
+def load_chat_template(path: epath.Path) -> str:
   """Returns the chat template of a directory; '' if there is none.
 
   Raises:
     UserError: tokenizer_config.json is broken.
   """
   if (path / _CHAT_TEMPLATE).is_file():
-    return (path / _CHAT_TEMPLATE).read_text('utf-8')
+    return (path / _CHAT_TEMPLATE).read_bytes().decode()
   if not (path / _TOKENIZER_CONFIG).is_file():
     return ''
   template = read_json(path / _TOKENIZER_CONFIG).get('chat_template') or ''
@@ -120,7 +121,7 @@ def load_chat_template(path: pathlib.Path) -> str:
   return template
 
 
-def save_directory(path: pathlib.Path, model: LanguageModel) -> None:
+def save_directory(path: epath.Path, model: LanguageModel) -> None:
   """Writes `model` as a Hugging Face directory for transformers, with adapters merged.
 
   Raises:
@@ -132,11 +133,11 @@ def save_directory(path: pathlib.Path, model: LanguageModel) -> None:
   ids = {'bos_token_id': model.tokenizer.bos_id,
          'eos_token_id': [eos_id, *others] if others else eos_id}
   try:
-    path.mkdir(parents=True, exist_ok=True)
-    _save_tensors(path, _exported(model, config))
-    model.tokenizer.export(path)
-    # Written last: a directory that has it is complete.
-    write_json(path / _CONFIG, write_config(config) | ids)
+    # The configuration is written last: a directory that has it is complete.
+    with local_folder(path, last=_CONFIG) as folder:
+      _save_tensors(folder, _exported(model, config))
+      model.tokenizer.export(folder)
+      write_json(folder / _CONFIG, write_config(config) | ids)
   except (OSError, SafetensorError) as error:  # A full disk can raise either.
     raise UserError(f'cannot write {path}: {error}') from error
 
@@ -167,7 +168,7 @@ def _merged(model: LanguageModel, path: tuple[str, ...], parameter: np.ndarray,
   return parameter + model.config.lora_alpha / rank * product_IO.reshape(parameter.shape)
 
 
-def _save_tensors(path: pathlib.Path, tensors: Iterator[tuple[str, np.ndarray]]) -> None:
+def _save_tensors(path: epath.Path, tensors: Iterator[tuple[str, np.ndarray]]) -> None:
   """Writes `tensors` to one file, or to several files and an index."""
   files, size = [{}], 0
   where: dict[str, str] = {}
@@ -185,7 +186,7 @@ def _save_tensors(path: pathlib.Path, tensors: Iterator[tuple[str, np.ndarray]])
   write_json(path / SAFETENSORS_INDEX, {'metadata': {}, 'weight_map': where})
 
 
-def _write_part(path: pathlib.Path, number: int, tensors: dict[str, np.ndarray],
+def _write_part(path: epath.Path, number: int, tensors: dict[str, np.ndarray],
                 where: dict[str, str]) -> None:
   """Writes one of several files, and frees its tensors."""
   name = f'model-{number:05}.safetensors'

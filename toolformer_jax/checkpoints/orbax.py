@@ -6,10 +6,10 @@
 """
 
 import dataclasses
-import pathlib
 import shutil
 
 import jax
+from etils import epath
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from orbax.checkpoint import v1 as ocp
@@ -18,12 +18,13 @@ from toolformer_jax import sharding
 from toolformer_jax.errors import UserError
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.language_model import LanguageModel, abstract_variables, make_decoder
+from toolformer_jax.runtime.paths import as_absolute_path, is_remote, make_directory
 from toolformer_jax.runtime.run_dir import read_json, write_json
 from toolformer_jax.tokenizer import Tokenizer
 
 MODEL = 'model'  # the folder of the model in the output folder of `finetune`
 STEPS = 'steps'  # the folder of the states to resume from
-_FORMAT = 1
+_FORMAT, _CONFIG = 1, 'config.json'
 # Fields of DecoderConfig that earlier versions wrote under other names.
 _RENAMED = {
     'window': 'sliding_window', 'rotary_factor': 'rotary_scaling_factor',
@@ -31,27 +32,36 @@ _RENAMED = {
     'rotary_high': 'rotary_high_freq_factor'}
 
 
-def save_model(directory: pathlib.Path, model: LanguageModel) -> None:
-  """Writes `model` to `directory` atomically; replaces an existing model.
+def save_model(directory: epath.Path, model: LanguageModel) -> None:
+  """Writes `model` to `directory`; replaces an existing model.
 
-  If the mesh of the model spans several processes, all of them call this.
+  On disk the folder is replaced as a whole. In a bucket, where nothing can be renamed, it is the
+  configuration, written last, that makes it a model; see `is_model`. If the mesh of the model spans
+  several processes, all of them call this.
   """
-  temporary = directory.with_name(directory.name + '.tmp')
+  directory = as_absolute_path(directory)
+  folder = directory if is_remote(directory) else directory.with_name(directory.name + '.tmp')
   first = jax.process_index() == 0
   if first:
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    write_json(temporary / 'config.json',
-               {'format': _FORMAT, 'decoder': dataclasses.asdict(model.config)})
-    model.tokenizer.save(temporary)
-  multihost_utils.sync_global_devices(f'{temporary} is there')
-  ocp.save((temporary / 'variables').resolve(), model.variables)
+    (folder / _CONFIG).unlink(missing_ok=True)
+    folder.rmtree(missing_ok=True)
+    make_directory(folder)
+  multihost_utils.sync_global_devices(f'{folder} is there')
+  ocp.save(folder / 'variables', model.variables)
   if first:
-    _replace(directory, temporary)
+    model.tokenizer.save(folder)
+    write_json(folder / _CONFIG, {'format': _FORMAT, 'decoder': dataclasses.asdict(model.config)})
+    if folder != directory:
+      _replace(directory, folder)
   multihost_utils.sync_global_devices(f'{directory} is written')
 
 
-def _replace(directory: pathlib.Path, temporary: pathlib.Path) -> None:
+def is_model(directory: epath.Path) -> bool:
+  """Tells whether `directory` has a complete model."""
+  return (directory / _CONFIG).exists()
+
+
+def _replace(directory: epath.Path, temporary: epath.Path) -> None:
   """Renames `temporary` to `directory`, which may exist."""
   # Renamed before it is removed: a folder that is half removed would look like a model.
   old = directory.with_name(directory.name + '.old')
@@ -62,7 +72,7 @@ def _replace(directory: pathlib.Path, temporary: pathlib.Path) -> None:
   shutil.rmtree(old, ignore_errors=True)
 
 
-def load_orbax_model(directory: pathlib.Path, mesh: Mesh, dtype: str = 'float32') -> LanguageModel:
+def load_orbax_model(directory: epath.Path, mesh: Mesh, dtype: str = 'float32') -> LanguageModel:
   """Loads a model that `save_model` wrote onto `mesh`, which may differ from the mesh it was on.
 
   Args:
@@ -73,13 +83,13 @@ def load_orbax_model(directory: pathlib.Path, mesh: Mesh, dtype: str = 'float32'
   Raises:
     UserError: there is no such model, or it cannot be read.
   """
-  directory = _model_directory(directory)
-  config = _read_config(directory / 'config.json').replace(dtype=dtype)
+  directory = as_absolute_path(_model_directory(directory))
+  config = _read_config(directory / _CONFIG).replace(dtype=dtype)
   decoder = make_decoder(mesh, config)
   try:
     abstract = sharding.abstract_with_sharding(abstract_variables(decoder), mesh)
     tokenizer = Tokenizer.load(directory)
-    variables = ocp.load((directory / 'variables').resolve(), abstract)
+    variables = ocp.load(directory / 'variables', abstract)
   except UserError:
     raise
   except Exception as error:  # `tokenizers` and Orbax raise many types, depending on the damage
@@ -89,18 +99,18 @@ def load_orbax_model(directory: pathlib.Path, mesh: Mesh, dtype: str = 'float32'
   return LanguageModel(decoder, variables, tokenizer, mesh)
 
 
-def load_orbax_config(directory: pathlib.Path) -> DecoderConfig:
+def load_orbax_config(directory: epath.Path) -> DecoderConfig:
   """Returns the configuration of the decoder of the model in `directory`.
 
   Raises:
     UserError: there is no such model, or it cannot be read.
   """
-  return _read_config(_model_directory(directory) / 'config.json')
+  return _read_config(_model_directory(directory) / _CONFIG)
 
 
-def _model_directory(directory: pathlib.Path) -> pathlib.Path:
+def _model_directory(directory: epath.Path) -> epath.Path:
   """Returns `directory`, or the folder of the model in it if it is an output folder."""
-  if (directory / MODEL).is_dir():
+  if is_model(directory / MODEL):
     return directory / MODEL
   if (directory / STEPS).is_dir():
     raise UserError(f'the fine-tuning run in {directory} is not finished; start it again to finish '
@@ -108,7 +118,7 @@ def _model_directory(directory: pathlib.Path) -> pathlib.Path:
   return directory
 
 
-def _read_config(file: pathlib.Path) -> DecoderConfig:
+def _read_config(file: epath.Path) -> DecoderConfig:
   try:
     fields = read_json(file)
   except UserError as error:

@@ -1,10 +1,10 @@
 """Exports LoRA adapters in the format of the library PEFT."""
 
-import pathlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from etils import epath
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
@@ -13,6 +13,7 @@ from toolformer_jax.checkpoints.families.weights import Weight, group_by_tensor
 from toolformer_jax.checkpoints.tensors import leaf
 from toolformer_jax.errors import UserError
 from toolformer_jax.models.language_model import LanguageModel
+from toolformer_jax.runtime.paths import local_folder
 from toolformer_jax.runtime.run_dir import write_json
 
 
@@ -24,7 +25,7 @@ class _Adapter(NamedTuple):
   up: np.ndarray
 
 
-def save_adapter(path: pathlib.Path, model: LanguageModel, base: str) -> None:
+def save_adapter(path: epath.Path, model: LanguageModel, base: str) -> None:
   """Writes the adapters of `model`: adapter_config.json and adapter_model.safetensors.
 
   Args:
@@ -44,9 +45,9 @@ def save_adapter(path: pathlib.Path, model: LanguageModel, base: str) -> None:
     tensors[f'{name}.lora_A.weight'] = np.ascontiguousarray(adapter.down)
     tensors[f'{name}.lora_B.weight'] = np.ascontiguousarray(adapter.up)
   try:
-    path.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, path / 'adapter_model.safetensors', {'format': 'pt'})
-    write_json(path / 'adapter_config.json', _config(model, adapters, base))
+    with local_folder(path, last='adapter_config.json') as folder:
+      save_file(tensors, folder / 'adapter_model.safetensors', {'format': 'pt'})
+      write_json(folder / 'adapter_config.json', _config(model, adapters, base))
   except (OSError, SafetensorError) as error:  # A full disk can raise either.
     raise UserError(f'cannot write {path}: {error}') from error
 

@@ -1,17 +1,20 @@
 """Finds a checkpoint by name or path, and loads it in the format that it has."""
 
-import pathlib
 
+from etils import epath
 from jax.sharding import Mesh
 
 from toolformer_jax.checkpoints import huggingface
 from toolformer_jax.checkpoints.gguf import GgufFile, load_gguf
 from toolformer_jax.checkpoints.orbax import load_orbax_config, load_orbax_model
 from toolformer_jax.data.catalogue import CATALOGUE, fetch
+from toolformer_jax.data.content_hash import gguf_parts
 from toolformer_jax.data.hub_models import download_model
+from toolformer_jax.data.local_copy import local_copy
 from toolformer_jax.errors import UserError, unknown
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.language_model import LanguageModel
+from toolformer_jax.runtime.paths import as_path, glob, is_remote
 from toolformer_jax.runtime.run_dir import read_json
 
 
@@ -21,7 +24,7 @@ def load_pretrained(name: str, *, mesh: Mesh, dtype: str = 'float32') -> Languag
   Args:
     name: a Hugging Face directory, `hf://org/name[@revision]`, a `.gguf` file, an output directory
       of `finetune`, or a short name of `toolformer fetch`. A short name takes precedence over a
-      file of the same name.
+      file of the same name. Directories and files can be in a bucket, gs://.
     mesh: devices of the model.
     dtype: dtype of the computation. The variables are float32.
 
@@ -40,7 +43,7 @@ def pretrained_config(name: str) -> DecoderConfig:
   Raises:
     UserError: there is no such model, or its format is not supported.
   """
-  path = download_model(name, weights=False) if name.startswith('hf://') else _local(name)
+  path = _local(name, weights=False)
   if path.is_file():
     return GgufFile(path).read_config()[1]
   config = path / 'config.json'  # Both formats have it, only Hugging Face's has a model_type.
@@ -54,13 +57,15 @@ def known_models() -> list[str]:
   return [asset.name for asset in CATALOGUE.values() if asset.kind == 'model']
 
 
-def _local(name: str) -> pathlib.Path:
+def _local(name: str, weights: bool = True) -> epath.Path:
   """Returns the GGUF file or the directory of the model `name`, and downloads it if necessary."""
   if name in known_models():
-    return fetch(name)
+    return as_path(fetch(name))
   if name.startswith('hf://'):
-    return download_model(name)
-  path = pathlib.Path(name)
+    return as_path(download_model(name, weights))
+  path = as_path(name)
+  if is_remote(path):
+    path = _from_bucket(path, weights)
   if path.is_dir() or (path.is_file() and path.suffix == '.gguf'):
     return path
   if path.suffix == '.gguf':
@@ -72,10 +77,23 @@ def _local(name: str) -> pathlib.Path:
   raise unknown('model', name, known_models())
 
 
-def _load_directory(path: pathlib.Path, mesh: Mesh, dtype: str) -> LanguageModel:
+def _from_bucket(path: epath.Path, weights: bool) -> epath.Path:
+  """Returns a copy of a model whose weights are mapped to memory; Orbax reads from the bucket."""
+  if path.suffix == '.gguf' and path.is_file():
+    return local_copy(gguf_parts(path) or [path]) / path.name
+  if not (config := path / 'config.json').exists() or 'model_type' not in read_json(config):
+    return path
+  files = [file for file in path.iterdir() if file.suffix in ('.json', '.jinja', '.txt')]
+  if weights:
+    tensors = glob(path, '*.safetensors') or glob(path, 'pytorch_model*.bin')
+    files += tensors
+  return local_copy(sorted(files))
+
+
+def _load_directory(path: epath.Path, mesh: Mesh, dtype: str) -> LanguageModel:
   if huggingface.is_directory(path):
     return huggingface.load_directory(path, mesh, dtype)
-  if list(path.glob('*.safetensors')):
+  if glob(path, '*.safetensors'):
     raise UserError(f'{path} is a Hugging Face directory without config.json, or without '
                     'model.safetensors or its index')
   return load_orbax_model(path, mesh, dtype)

@@ -21,9 +21,7 @@ import pathlib
 from toolformer_jax.annotation.config import STAGES
 from toolformer_jax.commands import options
 from toolformer_jax.data import hub_datasets
-from toolformer_jax.errors import UserError
-from toolformer_jax.runtime.cluster import join_cluster
-from toolformer_jax.runtime.run_dir import Shard
+from toolformer_jax.runtime.paths import as_path
 from toolformer_jax.runtime.standard_output import print_result
 
 log = logging.getLogger(__name__)
@@ -34,21 +32,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   options.add_corpus(parser)
   options.add_checkpoint(parser)
   options.add_tools(parser)
-  options.add_required(parser, 'output_dir', type=pathlib.Path, metavar='D',
+  options.add_required(parser, 'output_dir', type=as_path, metavar='D',
                        help='the folder of the run; the same command continues it')
   parser.add_argument('--stage', choices=(*STAGES, 'all'), default='all',
                       help='run only this stage; all earlier stages must be complete (default: '
                            'all)')
   parser.add_argument('--seed', type=int, metavar='N', help='seed of all random choices')
   options.add_call_store(parser)
-  group = parser.add_argument_group('several processes', description=(
-      'Several processes can share the work in one folder; the last one to finish merges.'))
-  group.add_argument('--num_shards', type=int, metavar='N', default=1,
-                     help='number of processes (default: 1)')
-  group.add_argument('--shard', type=int, metavar='I', help='number of this process, from 0 on')
-  group.add_argument('--distributed', action='store_true',
-                     help='take both from jax.distributed: on TPU pods, Slurm, or with '
-                          'JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID')
+  options.add_shards(parser, 'Several processes can share the work in one folder; the last one to '
+                             'finish merges.')
   options.add_configuration(parser)
 
 
@@ -57,12 +49,12 @@ def run(args: argparse.Namespace) -> None:
   from toolformer_jax import api
   from toolformer_jax.annotation.run_reader import DOCUMENTS, RunReader
   from toolformer_jax.data.corpus import corpus_hash, read_corpus
-  shard = _shard(args)
+  shard = options.shard(args)
   # A saved configuration may bind this seed by itself; the option wins over it.
   seed = [] if args.seed is None else ['AnnotationConfig.seed = %SEED']
   config = options.configuration(args, *seed)
   read = functools.partial(read_corpus, args.corpus, config.corpus)
-  if not RunReader(args.output_dir).is_complete(DOCUMENTS):
+  if not RunReader(pathlib.Path(args.output_dir)).is_complete(DOCUMENTS):
     # A broken line must be found before the folder is created: a corrected corpus is another one,
     # which the folder would refuse.
     collections.deque(itertools.islice(read(), _checked(args.corpus)), maxlen=0)
@@ -88,14 +80,3 @@ def _checked(corpus: str) -> int | None:
   """Returns how many documents are read before the run: all; of a hosted corpus one."""
   return 1 if corpus.startswith(hub_datasets.PREFIXES) else None
 
-
-def _shard(args: argparse.Namespace) -> Shard:
-  """Returns the shard of this process."""
-  if not args.distributed and args.shard is None and args.num_shards != 1:
-    raise UserError(f'--num_shards {args.num_shards} needs --shard, the number of this process, '
-                    'which begins with 0')
-  if not args.distributed:
-    return Shard(args.shard or 0, args.num_shards)
-  if args.num_shards != 1 or args.shard is not None:
-    raise UserError('--distributed sets the shard; leave out --num_shards and --shard')
-  return Shard(*join_cluster())

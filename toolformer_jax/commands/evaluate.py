@@ -13,10 +13,10 @@ Examples:
 """
 
 import argparse
-import pathlib
 from typing import TYPE_CHECKING, Any
 
 from toolformer_jax.commands import options
+from toolformer_jax.runtime.paths import as_path
 from toolformer_jax.runtime.standard_output import print_result
 
 if TYPE_CHECKING:
@@ -29,8 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
       parser, 'tasks', metavar='A,B', type=options.names,
       help='benchmarks, separated by commas: lama, asdiv, svamp, mawps, gsm8k, webquestions, '
            'nq_open, triviaqa, mlqa, mlqa_all_en, xquad, templama, dateset, wikitext2, corpus')
-  options.add_required(parser, 'output_dir', type=pathlib.Path, metavar='O',
+  options.add_required(parser, 'output_dir', type=as_path, metavar='O',
                        help='the folder of the report; the same command continues it')
+  options.add_shards(parser, 'Several processes can share the questions in one folder; the last '
+                             'one to finish reports.')
   add_evaluation_options(parser)
 
 
@@ -57,14 +59,21 @@ def run(args: argparse.Namespace) -> None:
   """Runs the command."""
   from toolformer_jax import api
   from toolformer_jax.evaluation.arms import read_arms
+  shard = options.shard(args)
   config = options.configuration(args)
   with options.call_store(args) as store:
     result = api.evaluate(
         args.tasks, arms=read_arms(args.arms, args.checkpoint), output_dir=args.output_dir,
-        call_store=store, extra_files={'config.gin': config.text},
+        call_store=store, shard=shard, extra_files={'config.gin': config.text},
         **evaluation_arguments(args, config))
-  print_result(result.report, end='')
-  result.raise_failures()
+  if result.complete:
+    print_result(result.report, end='')
+    result.raise_failures()
+    return
+  print_result(f'shard {shard.index} of {shard.count} is complete; the last shard to finish '
+               'reports')
+  if result.failed:
+    result.raise_failures()
 
 
 def evaluation_arguments(args: argparse.Namespace, config: 'RunConfig') -> dict[str, Any]:

@@ -3,12 +3,15 @@
 import argparse
 import contextlib
 import datetime
-import pathlib
+import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from toolformer_jax.data.dates import parse_iso_date
 from toolformer_jax.errors import UserError
+from toolformer_jax.runtime.cluster import join_cluster
+from toolformer_jax.runtime.paths import as_path
+from toolformer_jax.runtime.run_dir import Shard
 from toolformer_jax.tools.call_store import CallStore
 
 if TYPE_CHECKING:
@@ -57,14 +60,14 @@ def configuration(args: argparse.Namespace, *own: str, first: Sequence[str] = ()
   config = load([*first, *args.gin_file], [*args.bindings, *given, *own])
   for name, value in config.macros.items():
     if hasattr(args, name.lower()):
-      setattr(args, name.lower(), pathlib.Path(value) if name == 'OUTPUT_DIR' else value)
+      setattr(args, name.lower(), as_path(value) if name == 'OUTPUT_DIR' else value)
   _check_required(args)
   return config
 
 
 def _plain(value: Any) -> Any:
   """Returns the value of an option as a gin file has it."""
-  return str(value) if isinstance(value, pathlib.Path) else value
+  return str(value) if isinstance(value, os.PathLike) else value
 
 
 def _check_required(args: argparse.Namespace) -> None:
@@ -109,10 +112,10 @@ def names(text: str) -> list[str]:
 def add_call_store(parser: argparse.ArgumentParser) -> None:
   """Lets a command record the results of tools, or replay those of an earlier run."""
   group = parser.add_mutually_exclusive_group()
-  group.add_argument('--record', type=pathlib.Path, metavar='F',
+  group.add_argument('--record', type=as_path, metavar='F',
                      help='record the results of tools in the file F; calls that are in it are not '
                           'made again')
-  group.add_argument('--replay', type=pathlib.Path, metavar='F',
+  group.add_argument('--replay', type=as_path, metavar='F',
                      help='take all results from F; no tool is needed')
 
 
@@ -125,6 +128,29 @@ def call_store(args: argparse.Namespace) -> Iterator[CallStore | None]:
     return
   with contextlib.closing(CallStore(path, replay=args.replay is not None)) as store:
     yield store
+
+
+def add_shards(parser: argparse.ArgumentParser, description: str) -> None:
+  """Lets several processes of a command share its work."""
+  group = parser.add_argument_group('several processes', description=description)
+  group.add_argument('--num_shards', type=int, metavar='N', default=1,
+                     help='number of processes (default: 1)')
+  group.add_argument('--shard', type=int, metavar='I', help='number of this process, from 0 on')
+  group.add_argument('--distributed', action='store_true',
+                     help='take both from jax.distributed: on TPU pods, Slurm, or with '
+                          'JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID')
+
+
+def shard(args: argparse.Namespace) -> Shard:
+  """Returns the shard of this process, which `add_shards` declares."""
+  if not args.distributed and args.shard is None and args.num_shards != 1:
+    raise UserError(f'--num_shards {args.num_shards} needs --shard, the number of this process, '
+                    'which begins with 0')
+  if not args.distributed:
+    return Shard(args.shard or 0, args.num_shards)
+  if args.num_shards != 1 or args.shard is not None:
+    raise UserError('--distributed sets the shard; leave out --num_shards and --shard')
+  return Shard(*join_cluster())
 
 
 def add_date(parser: argparse.ArgumentParser) -> None:

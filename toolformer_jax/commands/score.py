@@ -9,20 +9,19 @@ Examples:
 
 import argparse
 import json
-import pathlib
 
 from toolformer_jax.commands import options
 from toolformer_jax.data.input_texts import read_texts
 from toolformer_jax.errors import UserError
-from toolformer_jax.runtime.run_dir import atomic_writer
+from toolformer_jax.runtime.paths import as_absolute_path, as_path, atomic_writer, reason
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Declares the options."""
   options.add_checkpoint(parser)
-  parser.add_argument('--input', required=True, type=pathlib.Path, metavar='F',
+  parser.add_argument('--input', required=True, type=as_path, metavar='F',
                       help='JSON Lines of {id, text}, plain, .gz or .zst')
-  parser.add_argument('--output', required=True, type=pathlib.Path, metavar='F',
+  parser.add_argument('--output', required=True, type=as_path, metavar='F',
                       help='JSON Lines of {id, token_ids, logprobs}')
   options.add_configuration(parser)
 
@@ -31,7 +30,7 @@ def run(args: argparse.Namespace) -> None:
   """Runs the command."""
   from toolformer_jax import api
   config = options.configuration(args)
-  if args.output.resolve() == args.input.resolve():
+  if as_absolute_path(args.output) == as_absolute_path(args.input):
     raise UserError('--output and --input are the same file; choose another --output')
   texts = list(read_texts(args.input))
   if not texts:
@@ -45,4 +44,4 @@ def run(args: argparse.Namespace) -> None:
       for text, found in zip(texts, scores, strict=True):
         file.write(json.dumps({'id': text.id, **found}) + '\n')
   except OSError as error:
-    raise UserError(f'cannot write {args.output}: {error.strerror}') from error
+    raise UserError(f'cannot write {args.output}: {reason(error)}') from error

@@ -13,12 +13,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import gin
+from etils import epath
 
 from toolformer_jax.annotation.config import ToolConfig
 from toolformer_jax.config import checking, trust
 from toolformer_jax.config.registry import RUN_MACROS, SETTINGS, default_bindings
 from toolformer_jax.config.run_config import RunConfig
 from toolformer_jax.errors import UserError, unknown
+from toolformer_jax.runtime.paths import as_path, is_file, is_remote, open_text
 from toolformer_jax.tools.custom import CustomToolsConfig, function_tool
 from toolformer_jax.tools.registry import Toolbox
 
@@ -30,9 +32,11 @@ _BUILD = {name: gin.external_configurable(settings) for name, settings in SETTIN
 # `include 'experiments/paper.gin'`: in the sources, configs/ and experiments/ are neighbours.
 gin.add_config_file_search_path(str(_SHIPPED))
 gin.add_config_file_search_path(str(pathlib.Path(str(_EXPERIMENTS)).parent))
+gin.config.register_file_reader(lambda name: open_text(as_path(name)),
+                                lambda name: is_remote(name) and as_path(name).is_file())
 
 
-def load(files: Sequence[str | pathlib.Path] = (), bindings: Sequence[str] = ()) -> RunConfig:
+def load(files: Sequence[epath.PathLike] = (), bindings: Sequence[str] = ()) -> RunConfig:
   """Returns the configuration that `files` and, after them, `bindings` give.
 
   What they do not bind has its default, which is the paper's value where the paper states one.
@@ -52,7 +56,7 @@ def load(files: Sequence[str | pathlib.Path] = (), bindings: Sequence[str] = ())
     with _silent_root_logger():
       gin.parse_config(list(default_bindings()))
       for source in paths:
-        trust.check_trusted(pathlib.Path(source))
+        trust.check_trusted(as_path(source))
         gin.parse_config_file(source)
       source = ''
       gin.parse_config(list(bindings))
@@ -110,14 +114,14 @@ def _with_functions(macros: Mapping[str, Any], custom: CustomToolsConfig
 def _with_shipped_prompt(config: ToolConfig) -> ToolConfig:
   """Returns `config` with the path of its prompt, which may be a file of the package."""
   shipped = _SHIPPED / config.prompt
-  if config.prompt and not pathlib.Path(config.prompt).is_file() and shipped.is_file():
+  if config.prompt and not is_file(as_path(config.prompt)) and shipped.is_file():
     return dataclasses.replace(config, prompt=str(shipped))
   return config
 
 
 def _find(file: str) -> str:
   """Returns the path of the gin file `file`, in the working directory or in the package."""
-  if pathlib.Path(file).is_file():
+  if is_file(as_path(file)):
     return file
   shipped = shipped_files()
   if file in shipped:

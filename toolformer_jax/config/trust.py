@@ -7,13 +7,14 @@ was made here, of files that are trusted.
 """
 
 import hashlib
-import pathlib
 from typing import Any
 
+from etils import epath
 from gin import config_parser
 
 from toolformer_jax.data.catalogue import cache_directory
 from toolformer_jax.errors import UserError
+from toolformer_jax.runtime.paths import as_path, is_file, open_text
 
 _RECORD = 'own_configurations'  # in the cache: a file for each, named by its hash
 _SAVED = 'config.gin'
@@ -33,7 +34,7 @@ def record(text: str) -> None:
     pass
 
 
-def check_trusted(path: pathlib.Path, seen: frozenset[pathlib.Path] = frozenset()) -> None:
+def check_trusted(path: epath.Path, seen: frozenset[epath.Path] = frozenset()) -> None:
   """Checks that no saved configuration that somebody else has made can run code.
 
   Args:
@@ -44,8 +45,8 @@ def check_trusted(path: pathlib.Path, seen: frozenset[pathlib.Path] = frozenset(
     UserError: a configuration could, and is not what a run of this user has written.
     Exception: the file is not gin.
   """
-  text = path.read_text('utf-8')
-  with open(path, encoding='utf-8') as file:  # so that errors name it
+  text = path.read_bytes().decode()
+  with open_text(path) as file:  # so that errors name it
     statements = list(config_parser.ConfigParser(file, _NamesAlone()))
   is_saved = path.name == _SAVED or (path.parent / 'run.json').exists()
   if is_saved and not (cache_directory() / _RECORD / _hash(text)).exists():
@@ -54,8 +55,8 @@ def check_trusted(path: pathlib.Path, seen: frozenset[pathlib.Path] = frozenset(
                       'which could run code; copy what you trust to a gin file of your own')
   for statement in statements:
     if isinstance(statement, config_parser.IncludeStatement):
-      included = pathlib.Path(statement.filename)
-      if included.is_file() and included not in seen:
+      included = as_path(statement.filename)
+      if is_file(included) and included not in seen:
         check_trusted(included, seen | {path})
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import filelock
+from etils import epath
 
 from toolformer_jax.data.asset_sources import (
   GeneratedWordProblems,
@@ -21,6 +22,7 @@ from toolformer_jax.data.download import announce
 from toolformer_jax.data.hub_models import download_model
 from toolformer_jax.data.local_cache import cache_directory, file_sha256
 from toolformer_jax.errors import UserError, unknown
+from toolformer_jax.runtime.paths import as_path, is_file
 
 WORD_PROBLEMS_SIZE = 8000
 WORD_PROBLEMS_SEED = 20230209
@@ -169,12 +171,12 @@ def corpus_names() -> list[str]:
   return [name for name, asset in CATALOGUE.items() if asset.kind == 'corpus']
 
 
-def find_corpus(corpus: str) -> pathlib.Path | None:
+def find_corpus(corpus: str) -> epath.Path | None:
   """Returns the file `corpus`, or else the fetched corpus of this name; None without either."""
-  path = pathlib.Path(corpus)
-  if path.is_file():
+  path = as_path(corpus)
+  if is_file(path):
     return path
-  return fetch(corpus) if corpus in corpus_names() else None
+  return as_path(fetch(corpus)) if corpus in corpus_names() else None
 
 
 def _obtain(asset: Asset, path: pathlib.Path) -> None:

@@ -1,20 +1,25 @@
 """Opens files that may be compressed: gzip, bzip2, xz or Zstandard, by the end of the name."""
 
 import bz2
+import contextlib
 import gzip
 import lzma
-import pathlib
 import zlib
+from collections.abc import Iterator
 from types import ModuleType
 from typing import BinaryIO
 
+from etils import epath
+
 from toolformer_jax.errors import UserError
+from toolformer_jax.runtime.paths import storage_errors
 
 SUFFIXES = ('.gz', '.bz2', '.xz', '.zst')
 _MAX_WINDOW = 2**31  # bytes; what `zstd --ultra --long=31` writes
 
 
-def open_binary(path: pathlib.Path) -> BinaryIO:
+@contextlib.contextmanager
+def open_binary(path: epath.Path) -> Iterator[BinaryIO]:
   """Opens a file for reading bytes, decompressed if its name says that it is compressed.
 
   Raises:
@@ -22,30 +27,35 @@ def open_binary(path: pathlib.Path) -> BinaryIO:
     read_errors(path): the file cannot be read; reading raises them as well.
   """
   openers = {'.gz': gzip.open, '.bz2': bz2.open, '.xz': lzma.open, '.zst': _open_zstandard}
-  return openers.get(path.suffix, lambda path: open(path, 'rb'))(path)
+  with path.open('rb') as file:
+    if path.suffix not in openers:
+      yield file
+      return
+    with openers[path.suffix](file) as decompressed:
+      yield decompressed
 
 
-def read_errors(path: pathlib.Path) -> tuple[type[Exception], ...]:
+def read_errors(path: epath.Path) -> tuple[type[Exception], ...]:
   """Returns what reading a file raises if it cannot be read or is damaged."""
-  errors = (OSError, EOFError, zlib.error, lzma.LZMAError)
+  errors = (OSError, EOFError, zlib.error, lzma.LZMAError, *storage_errors())
   if path.suffix != '.zst':
     return errors
-  return (*errors, _zstandard(path).ZstdError)
+  return (*errors, _zstandard().ZstdError)
 
 
-def uncompressed_name(path: pathlib.Path) -> str:
+def uncompressed_name(path: epath.Path) -> str:
   """Returns the name of a file without the end that says how it is compressed."""
   return path.stem if path.suffix in SUFFIXES else path.name
 
 
-def _open_zstandard(path: pathlib.Path) -> BinaryIO:
-  zstandard = _zstandard(path)
-  return zstandard.open(path, 'rb', dctx=zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW))
+def _open_zstandard(file: BinaryIO) -> BinaryIO:
+  zstandard = _zstandard()
+  return zstandard.open(file, 'rb', dctx=zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW))
 
 
-def _zstandard(path: pathlib.Path) -> ModuleType:
+def _zstandard() -> ModuleType:
   try:
     import zstandard  # an optional package: nothing else needs it
   except ImportError as error:
-    raise UserError(f'reading {path} needs a package: pip install zstandard') from error
+    raise UserError('reading .zst files needs a package: pip install zstandard') from error
   return zstandard

@@ -2,13 +2,15 @@
 
 import hashlib
 import os
-import pathlib
 import re
+
+from etils import epath
 
 from toolformer_jax.data.catalogue import CATALOGUE, fetch
 from toolformer_jax.data.hub_datasets import PREFIXES, local_folder
 from toolformer_jax.data.local_cache import file_sha256
 from toolformer_jax.errors import UserError
+from toolformer_jax.runtime.paths import as_path, files_under, is_file, reason
 
 _GGUF_PART = re.compile(r'(.+)-\d{5}-of-(\d{5})\.gguf')
 
@@ -22,7 +24,7 @@ def stable_hash(*parts: int | str) -> bytes:
   return hashlib.sha256('\0'.join(map(str, parts)).encode('utf-8')).digest()
 
 
-def gguf_parts(path: pathlib.Path) -> list[pathlib.Path]:
+def gguf_parts(path: epath.Path) -> list[epath.Path]:
   """Returns all files of the split model that a file belongs to by its name; [] if to none."""
   match = _GGUF_PART.fullmatch(path.name)
   return [path.with_name(f'{match[1]}-{part:05}-of-{match[2]}.gguf')
@@ -46,22 +48,22 @@ def content_fingerprint(name: str | os.PathLike[str]) -> str:
       folder, split = found
       return stable_hash(_path_sha256(folder), split).hex()
     return hashlib.sha256(name.encode()).hexdigest()
-  path, asset = pathlib.Path(name), CATALOGUE.get(name)
+  path, asset = as_path(name), CATALOGUE.get(name)
   # As the readers do: a model's name takes precedence over a file, a file over a corpus's name.
-  if asset and (asset.kind == 'model' or not path.is_file()):
-    return asset.sha256 or _path_sha256(fetch(name))
+  if asset and (asset.kind == 'model' or not is_file(path)):
+    return asset.sha256 or _path_sha256(as_path(fetch(name)))
   return _path_sha256(path / 'model' if (path / 'model').is_dir() else path)
 
 
-def _path_sha256(path: pathlib.Path) -> str:
+def _path_sha256(path: epath.Path) -> str:
   """Returns the sha256 of a file, or one of the names and contents of all files of a folder."""
   try:
     if parts := gguf_parts(path):
       return hashlib.sha256('\n'.join(map(file_sha256, parts)).encode()).hexdigest()
     if path.is_dir():
-      files = sorted(file for file in path.rglob('*') if file.is_file())
+      files = files_under(path)
       lines = [f'{file.relative_to(path).as_posix()} {file_sha256(file)}' for file in files]
       return hashlib.sha256('\n'.join(lines).encode()).hexdigest()
     return file_sha256(path)
   except OSError as error:
-    raise UserError(f'cannot read {path}: {error.strerror}') from error
+    raise UserError(f'cannot read {path}: {reason(error)}') from error

@@ -3,12 +3,13 @@
 import dataclasses
 import difflib
 import logging
-import pathlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
+
+from etils import epath
 
 from toolformer_jax.data import hub_datasets
 from toolformer_jax.data.catalogue import corpus_names, find_corpus
@@ -18,6 +19,7 @@ from toolformer_jax.data.jsonl import read_objects
 from toolformer_jax.data.mediawiki import is_dump, read_pages
 from toolformer_jax.data.records import Document
 from toolformer_jax.errors import UserError, unknown
+from toolformer_jax.runtime.paths import as_path, is_file
 from toolformer_jax.runtime.validation import check
 
 log = logging.getLogger(__name__)
@@ -44,7 +46,7 @@ class CorpusConfig:
     check(self, min_words=(1, 100_000))
 
 
-def read_corpus(corpus: str | pathlib.Path, config: CorpusConfig = CorpusConfig()
+def read_corpus(corpus: epath.PathLike, config: CorpusConfig = CorpusConfig()
                 ) -> Iterator[Document]:
   """Yields the documents of a corpus.
 
@@ -115,13 +117,13 @@ def _with_unique_ids(documents: Iterable[Document], config: CorpusConfig, name: 
     log.warning('%s: %d documents with the id of an earlier one were %s', name, num_repeated, done)
 
 
-def _locate(corpus: str) -> pathlib.Path:
+def _locate(corpus: str) -> epath.Path:
   if found := find_corpus(corpus):
     return found
-  path, names = pathlib.Path(corpus), corpus_names()
+  path, names = as_path(corpus), corpus_names()
   if _NAME.fullmatch(corpus) and not path.exists():
     raise unknown('corpus', corpus, names)
-  siblings = [file.name for file in path.parent.glob('*') if file.is_file()]
+  siblings = [file.name for file in path.parent.glob('*') if is_file(file)]
   near = difflib.get_close_matches(path.name, siblings, n=3, cutoff=0.5)
   hint = f'did you mean {" or ".join(near)}?' if near else f'choose a file, or {", ".join(names)}'
   if path.is_dir():
@@ -137,7 +139,7 @@ class _Row(NamedTuple):
   where: str
 
 
-def _file_rows(path: pathlib.Path) -> Iterator[_Row]:
+def _file_rows(path: epath.Path) -> Iterator[_Row]:
   stem = path.name.split('.')[0]
   for number, fields in read_objects(path):
     yield _Row(fields, f'{stem}-{number:06}', f'{path}:{number}')
@@ -186,7 +188,7 @@ def _string(value: Any) -> str | None:
   return str(value) if isinstance(value, str | int | float) and value != '' else None
 
 
-def _paragraphs(path: pathlib.Path, min_words: int) -> Iterator[Document]:
+def _paragraphs(path: epath.Path, min_words: int) -> Iterator[Document]:
   for page in read_pages(path):
     for number, paragraph in enumerate(page.text.split('\n\n')):
       if len(paragraph.split()) >= min_words:

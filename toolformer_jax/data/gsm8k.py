@@ -1,9 +1,10 @@
 """GSM8K (Cobbe et al. 2021): where a calculator call belongs in a solution, and its result."""
 
-import pathlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+from etils import epath
 
 from toolformer_jax.data.content_hash import stable_hash
 from toolformer_jax.data.equations import collapse_equations, join_lines
@@ -34,7 +35,7 @@ class Oracle:
   result: str
 
 
-def read_gsm8k(path: pathlib.Path) -> Iterator[Problem]:
+def read_gsm8k(path: epath.Path) -> Iterator[Problem]:
   """Yields the problems of a file in the official format, plain, .gz or .zst.
 
   Raises:

@@ -1,9 +1,10 @@
 """Reads the texts of `--input`."""
 
-import pathlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+
+from etils import epath
 
 from toolformer_jax.data.dates import leading_iso_date
 from toolformer_jax.data.jsonl import read_objects
@@ -20,7 +21,7 @@ class InputText:
   where: str
 
 
-def read_texts(path: pathlib.Path) -> Iterator[InputText]:
+def read_texts(path: epath.Path) -> Iterator[InputText]:
   """Yields the texts of JSON Lines (.jsonl, or compressed .jsonl.gz, .jsonl.zst).
 
   Raises:
@@ -37,7 +38,7 @@ def read_texts(path: pathlib.Path) -> Iterator[InputText]:
     yield InputText(fields.get('id'), fields['text'], date, f'{path}:{number}')
 
 
-def read_prompts(path: pathlib.Path) -> Iterator[InputText]:
+def read_prompts(path: epath.Path) -> Iterator[InputText]:
   """Yields the texts of JSON Lines, as `read_texts`; of any other file, its lines.
 
   Only a line feed ends a line.

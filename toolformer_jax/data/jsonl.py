@@ -2,9 +2,10 @@
 
 import io
 import json
-import pathlib
 from collections.abc import Iterator
 from typing import Any
+
+from etils import epath
 
 from toolformer_jax.data.compression import open_binary, read_errors
 from toolformer_jax.errors import UserError
@@ -21,7 +22,7 @@ def is_unicode(text: str) -> bool:
   return True
 
 
-def read_objects(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_objects(path: epath.Path) -> Iterator[tuple[int, dict[str, Any]]]:
   """Yields the JSON objects of a file with their line numbers, from 1; blank lines are skipped.
 
   Raises:
@@ -39,7 +40,7 @@ def read_objects(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
     raise UserError(f'cannot read {path} after line {number}: {error}') from error
 
 
-def _object(path: pathlib.Path, number: int, line: str) -> dict[str, Any]:
+def _object(path: epath.Path, number: int, line: str) -> dict[str, Any]:
   try:
     value = json.loads(line)
   except (ValueError, RecursionError) as error:

@@ -6,6 +6,8 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
+from etils import epath
+
 from toolformer_jax.data.compression import open_binary, read_errors, uncompressed_name
 from toolformer_jax.data.passages import Page
 from toolformer_jax.data.wikitext import FILE_NAMESPACES, plain_text
@@ -27,13 +29,13 @@ class Article(NamedTuple):
   file_namespaces: frozenset[str]
 
 
-def is_dump(path: pathlib.Path) -> bool:
+def is_dump(path: epath.Path) -> bool:
   """Tells by its name whether a file is a dump: .xml or .bz2, but not .jsonl.bz2."""
-  name = pathlib.Path(uncompressed_name(path))
+  name = pathlib.PurePath(uncompressed_name(path))
   return name.suffix == '.xml' or path.suffix == '.bz2' and name.suffix not in _JSON
 
 
-def read_pages(path: pathlib.Path) -> Iterator[Page]:
+def read_pages(path: epath.Path) -> Iterator[Page]:
   """Yields the articles of the dump `path` as plain text, one at a time in memory.
 
   The file is .xml, plain or compressed. Of several revisions of a page the newest is read.

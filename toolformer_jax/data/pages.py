@@ -1,9 +1,10 @@
 """Reads the pages of an encyclopedia: MediaWiki dumps, and JSON Lines, plain or KILT's."""
 
-import pathlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
+
+from etils import epath
 
 from toolformer_jax.data.jsonl import read_objects
 from toolformer_jax.data.mediawiki import Article, article_page, is_dump, read_articles
@@ -15,7 +16,7 @@ from toolformer_jax.errors import UserError
 _SECTION, _BULLET = 'Section::::', 'BULLET::::'
 
 
-def corpus_pages(corpus: pathlib.Path) -> Iterator[Page | Article]:
+def corpus_pages(corpus: epath.Path) -> Iterator[Page | Article]:
   """Yields the pages of a MediaWiki dump, with their markup, or of JSON Lines, plain or KILT's.
 
   To remove the markup takes most of the time; `plain_pages` does it, in any process.

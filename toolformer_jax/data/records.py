@@ -9,14 +9,15 @@ Losses are in nats.
 import dataclasses
 import json
 import math
-import pathlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from etils import epath
+
 from toolformer_jax import calls
 from toolformer_jax.errors import UserError
-from toolformer_jax.runtime.run_dir import atomic_writer
+from toolformer_jax.runtime.paths import atomic_writer
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ def _is_finite(value: float) -> bool:
     return False
 
 
-def write_records(path: pathlib.Path, records: Iterable[Record]) -> None:
+def write_records(path: epath.PathLike, records: Iterable[Record]) -> None:
   """Writes `records` to the file `path`, which appears whole or not at all."""
   with atomic_writer(path) as file:
     for record in records:

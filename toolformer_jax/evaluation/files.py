@@ -1,17 +1,20 @@
 """Finds and reads the official files of a benchmark, DATA_DIR/<task>/..., plain or .gz."""
 
 import csv
+import fnmatch
 import gzip
 import io
 import json
-import pathlib
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from etils import epath
+
 from toolformer_jax.data.jsonl import read_objects
 from toolformer_jax.errors import UserError
+from toolformer_jax.runtime.paths import files_under, glob, storage_errors
 
 
 class MissingDataError(UserError):
@@ -27,29 +30,36 @@ class TaskFolder:
     how_to_get: tells somebody who lacks the files where to get them.
   """
 
-  path: pathlib.Path
+  path: epath.Path
   how_to_get: str
 
-  def files(self, *patterns: str) -> list[pathlib.Path]:
+  def files(self, *patterns: str) -> list[epath.Path]:
     """Returns the files that match the first of `patterns` that any matches, sorted.
 
     Raises:
       MissingDataError: there are none.
     """
     for pattern in patterns:
-      paths = {path for suffix in ('', '.gz') for path in self.path.glob(pattern + suffix)}
+      paths = {path for suffix in ('', '.gz') for path in self._matching(pattern + suffix)}
       # A compressed copy of a file is not read as well.
       paths = {path for path in paths if path.suffix != '.gz' or path.with_suffix('') not in paths}
       if paths:
         return sorted(paths)
     raise MissingDataError(f'{self.path} has no {patterns[0]} (or .gz): {self.how_to_get}')
 
-  def file(self, *patterns: str) -> pathlib.Path:
+  def _matching(self, pattern: str) -> list[epath.Path]:
+    """Returns the files `name`, `folder/name` or, in any folder, `**/name`."""
+    folder, _, name = pattern.rpartition('/')
+    if folder != '**':
+      return glob(self.path / folder, name)
+    return [path for path in files_under(self.path) if fnmatch.fnmatchcase(path.name, name)]
+
+  def file(self, *patterns: str) -> epath.Path:
     """Returns the first file that matches, see `files`."""
     return self.files(*patterns)[0]
 
 
-def read_text(path: pathlib.Path) -> str:
+def read_text(path: epath.Path) -> str:
   """Returns the text of a file in UTF-8.
 
   Raises:
@@ -58,11 +68,11 @@ def read_text(path: pathlib.Path) -> str:
   try:
     data = path.read_bytes()
     return (gzip.decompress(data) if path.suffix == '.gz' else data).decode('utf-8-sig')
-  except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+  except (OSError, EOFError, zlib.error, UnicodeDecodeError, *storage_errors()) as error:
     raise UserError(f'cannot read {path}: {error}') from error
 
 
-def read_json(path: pathlib.Path) -> Any:
+def read_json(path: epath.Path) -> Any:
   """Returns the value in a JSON file.
 
   Raises:
@@ -74,7 +84,7 @@ def read_json(path: pathlib.Path) -> Any:
     raise UserError(f'{path}: not JSON ({error})') from error
 
 
-def read_lines(path: pathlib.Path) -> Iterator[dict[str, Any]]:
+def read_lines(path: epath.Path) -> Iterator[dict[str, Any]]:
   """Yields the objects of JSON Lines.
 
   Raises:
@@ -83,7 +93,7 @@ def read_lines(path: pathlib.Path) -> Iterator[dict[str, Any]]:
   return (fields for _, fields in read_objects(path))
 
 
-def read_csv(path: pathlib.Path) -> list[dict[str, str]]:
+def read_csv(path: epath.Path) -> list[dict[str, str]]:
   """Returns the rows of a CSV file with a header.
 
   Raises:

@@ -1,7 +1,6 @@
 """The plan of an evaluation: tasks, arms, and all that their predictions depend on."""
 
 import dataclasses
-import pathlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from toolformer_jax.evaluation.task import PerplexityTask, QuestionTask, Task
 from toolformer_jax.evaluation.tasks import TFDS
 from toolformer_jax.inference.engine import EngineConfig
 from toolformer_jax.inference.request import GenerationConfig
+from toolformer_jax.runtime.paths import as_path
 
 # Fields of GenerationConfig that task and arm decide, and what decides them.
 _FIXED_FIELDS = {'max_tokens': 'EvaluationConfig.number_tokens or tokens_per_word',
@@ -64,7 +64,7 @@ class EvaluationPlan:
         raise UserError(f'{option}: {repeated[0]} occurs twice')
     if self.limit is not None and (type(self.limit) is not int or self.limit < 1):
       raise UserError(f'--limit must be at least 1, not {self.limit!r}')
-    if not (self.data_dir.startswith(TFDS) or pathlib.Path(self.data_dir).is_dir()
+    if not (self.data_dir.startswith(TFDS) or as_path(self.data_dir).is_dir()
             or not any(task.how_to_get for task in self.tasks)):
       raise UserError(f'--data_dir: there is no folder {self.data_dir}')
     for name, instead in _FIXED_FIELDS.items():

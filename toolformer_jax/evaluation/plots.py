@@ -1,21 +1,22 @@
 """Bar charts of an evaluation with confidence intervals, as PNG and PDF. Needs matplotlib."""
 
-import pathlib
 from collections.abc import Sequence
 
 import matplotlib.figure
+from etils import epath
 
 from toolformer_jax.evaluation.arms import TITLES
 from toolformer_jax.evaluation.plan import EvaluationPlan
 from toolformer_jax.evaluation.scores import PERPLEXITY, Score
 from toolformer_jax.evaluation.task import Task
+from toolformer_jax.runtime.paths import atomic_writer, make_directory
 
 COLOURS = {'base': '#9aa5b1', 'cc': '#c9b458', 'disabled': '#6c8ebf', 'toolformer': '#b85450'}
 
 
-def draw(plan: EvaluationPlan, scores: Sequence[Score], folder: pathlib.Path) -> list[pathlib.Path]:
+def draw(plan: EvaluationPlan, scores: Sequence[Score], folder: epath.Path) -> list[epath.Path]:
   """Draws a chart of each task into `folder`; returns the files."""
-  folder.mkdir(parents=True, exist_ok=True)
+  make_directory(folder)
   files = []
   for task in plan.tasks:
     of_task = [score for score in scores if score.task == task.name]
@@ -24,13 +25,15 @@ def draw(plan: EvaluationPlan, scores: Sequence[Score], folder: pathlib.Path) ->
   return files
 
 
-def save(figure: matplotlib.figure.Figure, path: pathlib.Path) -> list[pathlib.Path]:
+def save(figure: matplotlib.figure.Figure, path: epath.Path) -> list[epath.Path]:
   """Writes a figure to `path` with the suffixes .png and .pdf; returns the files."""
   files = [path.with_suffix(suffix) for suffix in ('.png', '.pdf')]
   for file in files:
     # Without a date, so that equal figures are equal files.
     metadata = {'CreationDate': None} if file.suffix == '.pdf' else None
-    figure.savefig(file, dpi=150, bbox_inches='tight', metadata=metadata)
+    with atomic_writer(file, 'wb') as opened:
+      figure.savefig(opened, format=file.suffix[1:], dpi=150, bbox_inches='tight',
+                     metadata=metadata)
   return files
 
 

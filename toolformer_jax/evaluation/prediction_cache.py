@@ -2,18 +2,21 @@
 
     work/svamp/toolformer/run.json        what the records depend on
     work/svamp/toolformer/00000.jsonl     records that were computed together
+    .../00000.1-of-4.jsonl                ... by the second of four processes
 """
 
 import dataclasses
 import json
-import pathlib
 from collections.abc import Iterable
 from typing import Any
+
+from etils import epath
 
 from toolformer_jax.data.jsonl import read_objects
 from toolformer_jax.errors import UserError
 from toolformer_jax.evaluation.predict import Prediction, TextLogprob
-from toolformer_jax.runtime.run_dir import LockedFolder, atomic_writer
+from toolformer_jax.runtime.paths import atomic_writer, glob, reason
+from toolformer_jax.runtime.run_dir import LockedFolder
 
 Record = Prediction | TextLogprob
 
@@ -43,16 +46,17 @@ class PredictionCache(LockedFolder):
     Raises:
       UserError: it cannot be written, for instance because the disk is full.
     """
-    number = max((int(path.stem) + 1 for path in self._files()), default=0)
-    path = self.path / f'{number:05}.jsonl'
+    of_shard = f'.{self.shard.index}-of-{self.shard.count}' if self.shard.count > 1 else ''
+    number = max((int(path.name.split('.')[0]) + 1 for path in self._files()), default=0)
+    path = self.path / f'{number:05}{of_shard}.jsonl'
     try:
       write_lines(path, map(dataclasses.asdict, records))
     except OSError as error:
-      raise UserError(f'cannot write {path}: {error.strerror}; after that is fixed, the same '
+      raise UserError(f'cannot write {path}: {reason(error)}; after that is fixed, the same '
                       'command continues from here') from error
 
-  def _files(self) -> list[pathlib.Path]:
-    return sorted(self.path.glob('[0-9]*.jsonl'))
+  def _files(self) -> list[epath.Path]:
+    return glob(self.path, '[0-9]*.jsonl')
 
 
 def _from_json(record_type: type[Record], fields: dict[str, Any]) -> Record:
@@ -60,7 +64,7 @@ def _from_json(record_type: type[Record], fields: dict[str, Any]) -> Record:
   return record_type(**{**fields, **tuples})
 
 
-def write_lines(path: pathlib.Path, records: Iterable[dict[str, Any]]) -> None:
+def write_lines(path: epath.Path, records: Iterable[dict[str, Any]]) -> None:
   """Writes JSON Lines; the file is complete or absent."""
   with atomic_writer(path) as file:
     for record in records:

@@ -30,7 +30,7 @@ class EvaluationResult:
     skipped: why tasks were not evaluated, by name.
     failed: why an arm on a task, or the reading of a task, failed: by `task/arm` or `task`.
     predictions: the scored predictions of each `task.arm`, as JSON objects.
-    report: all tables in Markdown.
+    report: all tables in Markdown; '' if other processes have examples left.
   """
 
   scores: list[Score] = field(default_factory=list)
@@ -51,6 +51,11 @@ class EvaluationResult:
     self.differences += paired_differences(task, by_arm, config)
     if 'toolformer' in by_arm and isinstance(getattr(task, 'matcher', None), FirstNumber):
       self.breakdowns[task.name] = error_breakdown(by_arm['toolformer'], config)
+
+  @property
+  def complete(self) -> bool:
+    """Whether all is evaluated; otherwise other processes still predict their part."""
+    return bool(self.report)
 
   def to_dict(self) -> dict[str, Any]:
     """Returns everything but predictions and report as JSON."""

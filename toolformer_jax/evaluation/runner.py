@@ -8,11 +8,12 @@ import contextlib
 import dataclasses
 import importlib.util
 import logging
-import pathlib
 import tempfile
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+from etils import epath
 
 from toolformer_jax.errors import UserError
 from toolformer_jax.evaluation import tables
@@ -32,8 +33,9 @@ from toolformer_jax.evaluation.scores import score_predictions
 from toolformer_jax.evaluation.task import Example, PerplexityTask, QuestionTask, Task
 from toolformer_jax.evaluation.tasks import load_examples
 from toolformer_jax.models.language_model import LanguageModel
+from toolformer_jax.runtime.paths import glob, make_directory, write_text
 from toolformer_jax.runtime.progress import Progress
-from toolformer_jax.runtime.run_dir import LockedFolder, atomic_writer, write_json
+from toolformer_jax.runtime.run_dir import LockedFolder, Shard, write_json
 from toolformer_jax.tools.executor import Executor
 
 log = logging.getLogger(__name__)
@@ -45,9 +47,10 @@ _QUESTIONS_PER_CHUNK, _TEXTS_PER_CHUNK = 256, 16
 def evaluate(
     plan: EvaluationPlan, *, load_model: Callable[[str], LanguageModel],
     open_executor: Callable[[], contextlib.AbstractContextManager[Executor]],
-    output_dir: pathlib.Path | None = None, extra_files: Mapping[str, str] | None = None,
+    output_dir: epath.Path | None = None, extra_files: Mapping[str, str] | None = None,
+    shard: Shard = Shard(),
 ) -> EvaluationResult:
-  """Runs an evaluation.
+  """Runs an evaluation, or the part of it that is left.
 
   Args:
     plan: what is evaluated, and how.
@@ -57,6 +60,8 @@ def evaluate(
       predictions/<task>.<arm>.jsonl. Predictions that it holds are not computed again. None: all
       files are deleted at the end.
     extra_files: texts that are written to `output_dir` before the work, by file name.
+    shard: the examples that this process predicts, of each task. The last process to finish scores
+      all of them and writes the report.
 
   Raises:
     UserError: the folder holds predictions of another configuration, or a model or a tool cannot
@@ -64,42 +69,62 @@ def evaluate(
   """
   with contextlib.ExitStack() as stack:
     if output_dir is None:
-      folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+      folder = epath.Path(stack.enter_context(tempfile.TemporaryDirectory()))
     else:
       folder = output_dir
     locked = stack.enter_context(
-        LockedFolder(folder, {'made by': 'evaluate'}, dict(plan.versions)))
+        LockedFolder(folder, {'made by': 'evaluate'}, dict(plan.versions), shard))
     locked.write_texts(extra_files or {})
-    result = _Runner(plan, folder, load_model, open_executor).run()
-    _write_report(plan, result, folder)
-  return result
+    runner = _Runner(plan, folder, shard, load_model, open_executor)
+    runner.compute()
+    with locked.exclusively():
+      if runner.is_complete():
+        runner.score()
+        _write_report(plan, runner.result, folder)
+  return runner.result
 
 
 class _Runner:
   """One evaluation: its folder, and the model and the tools, which are loaded when needed."""
 
-  def __init__(self, plan: EvaluationPlan, folder: pathlib.Path,
+  def __init__(self, plan: EvaluationPlan, folder: epath.Path, shard: Shard,
                load_model: Callable[[str], LanguageModel],
                open_executor: Callable[[], contextlib.AbstractContextManager[Executor]]):
-    self.plan, self.folder = plan, folder
+    self.plan, self.folder, self.shard = plan, folder, shard
     self.result = EvaluationResult()
+    self._examples = self._load_examples()
+    self._tasks = [task for task in plan.tasks if task.name in self._examples]
     self._load_model, self._open_executor = load_model, open_executor
     self._opened_executor: Executor | None = None
     self._loaded: tuple[str, LanguageModel] | None = None
     self._stack = contextlib.ExitStack()
 
-  def run(self) -> EvaluationResult:
-    """Computes the records that are not cached, then scores all."""
-    examples = self._load_examples()
-    tasks = [task for task in self.plan.tasks if task.name in examples]
+  def compute(self) -> None:
+    """Computes the records of this shard that are not cached."""
     with self._stack:
       for checkpoint in dict.fromkeys(arm.checkpoint for arm in self.plan.arms):
         for arm in self.plan.arms:
-          for task in tasks if arm.checkpoint == checkpoint else ():
-            self._compute_or_note_failure(task, arm, examples[task.name])
-    for task in tasks:
-      self._score_task(task, examples[task.name])
-    return self.result
+          for task in self._tasks if arm.checkpoint == checkpoint else ():
+            self._compute_or_note_failure(task, arm)
+
+  def is_complete(self) -> bool:
+    """Tells whether all shards have done their part; notes what has crashed in another one."""
+    for task in self._tasks:
+      for arm in self._arms_of(task):
+        name = f'{task.name}/{arm.name}'
+        if name in self.result.failed or not self._uncached(task, self._records_of(task, arm)):
+          continue
+        crashes = glob(self.folder / 'errors', f'{task.name}.{arm.name}.*')
+        if not crashes:
+          return False
+        reason = crashes[0].read_bytes().decode().strip().splitlines()[-1]
+        self.result.failed[name] = f'{reason} (see {crashes[0]})'
+    return True
+
+  def score(self) -> None:
+    """Scores the records of all shards."""
+    for task in self._tasks:
+      self._score_task(task)
 
   def _model(self, checkpoint: str) -> LanguageModel:
     """Returns the model of a checkpoint; only one is in memory at a time."""
@@ -128,31 +153,40 @@ class _Runner:
         self.result.failed[task.name] = str(error)
     return examples
 
-  def _compute_or_note_failure(self, task: Task, arm: Arm, examples: Sequence[Example]) -> None:
+  def _compute_or_note_failure(self, task: Task, arm: Arm) -> None:
     """Computes the records of an arm on a task; the traceback of a crash goes to errors/."""
+    of_shard = f'.{self.shard.index}-of-{self.shard.count}' if self.shard.count > 1 else ''
+    path = self.folder / 'errors' / f'{task.name}.{arm.name}{of_shard}.txt'
     try:
-      self._compute(task, arm, examples)
+      path.unlink(missing_ok=True)  # of an earlier attempt
+      if arm in self._arms_of(task):
+        self._compute(task, arm)
     except UserError:
       raise  # about a folder, a model or a tool: the other tasks would meet it as well
     except Exception as error:
-      path = self.folder / 'errors' / f'{task.name}.{arm.name}.txt'
-      path.parent.mkdir(parents=True, exist_ok=True)
-      path.write_text(traceback.format_exc(), 'utf-8')
+      make_directory(path.parent)
+      write_text(path, traceback.format_exc())
       name = f'{task.name}/{arm.name}'
       self.result.failed[name] = f'{type(error).__name__}: {error} (see {path})'
       log.warning('%s failed: %s', name, self.result.failed[name])
 
-  def _compute(self, task: Task, arm: Arm, examples: Sequence[Example]) -> None:
-    """Computes the records of an arm on a task that are not cached."""
-    is_perplexity = isinstance(task, PerplexityTask)
-    if is_perplexity and arm.calls:
-      return
-    size, unit = ((_TEXTS_PER_CHUNK, 'texts') if is_perplexity
+  def _arms_of(self, task: Task) -> list[Arm]:
+    """Returns the arms that a task has: perplexities are those of texts without calls."""
+    return [arm for arm in self.plan.arms
+            if not (arm.calls and isinstance(task, PerplexityTask))]
+
+  def _compute(self, task: Task, arm: Arm) -> None:
+    """Computes the records of an arm on a task that are of this shard and not cached."""
+    size, unit = ((_TEXTS_PER_CHUNK, 'texts') if isinstance(task, PerplexityTask)
                   else (_QUESTIONS_PER_CHUNK, 'questions'))
     with self._cache(task, arm) as cache:
-      uncached = self._uncached(examples, cache.records(_record_type(task)))
-      with Progress(f'{task.name}, {arm.name}', len(examples), unit,
-                    len(examples) - len(uncached)) as progress:
+      uncached = {example.id for example in
+                  self._uncached(task, cache.records(_record_type(task)))}
+      own = [example for number, example in enumerate(self._examples[task.name])
+             if self.shard.has(number)]
+      uncached = [example for example in own if example.id in uncached]
+      with Progress(f'{task.name}, {arm.name}', len(own), unit,
+                    len(own) - len(uncached)) as progress:
         for start in range(0, len(uncached), size):
           chunk = uncached[start:start + size]
           cache.add(self._records(task, arm, chunk))
@@ -170,14 +204,20 @@ class _Runner:
 
   def _cache(self, task: Task, arm: Arm) -> PredictionCache:
     return PredictionCache(self.folder / 'work' / task.name / arm.name,
-                           self.plan.depends_on(task, arm), dict(self.plan.versions))
+                           self.plan.depends_on(task, arm), dict(self.plan.versions), self.shard)
 
-  def _uncached(self, examples: Sequence[Example], records: dict[str, Record]) -> list[Example]:
-    """Returns the examples without a record.
+  def _records_of(self, task: Task, arm: Arm) -> dict[str, Record]:
+    """Returns the records of all shards."""
+    with self._cache(task, arm) as cache:
+      return cache.records(_record_type(task))
+
+  def _uncached(self, task: Task, records: dict[str, Record]) -> list[Example]:
+    """Returns the examples of a task without a record.
 
     Raises:
       UserError: a record is of another question or text with the same id.
     """
+    examples = self._examples[task.name]
     for example in examples:
       record = records.get(example.id)
       if isinstance(record, Prediction):
@@ -189,16 +229,14 @@ class _Runner:
                         'changed; choose another --output_dir, or the old data')
     return [example for example in examples if example.id not in records]
 
-  def _score_task(self, task: Task, examples: Sequence[Example]) -> None:
+  def _score_task(self, task: Task) -> None:
     """Scores the arms that have a record of every example."""
     by_arm = {}
-    for arm in self.plan.arms:
-      if isinstance(task, PerplexityTask) and arm.calls:
-        continue
-      with self._cache(task, arm) as cache:
-        records = cache.records(_record_type(task))
-      if not self._uncached(examples, records):  # else it has failed
-        by_arm[arm.name] = self._score_arm(task, arm, [records[example.id] for example in examples])
+    for arm in self._arms_of(task):
+      records = self._records_of(task, arm)
+      if not self._uncached(task, records):  # else it has failed
+        by_arm[arm.name] = self._score_arm(
+            task, arm, [records[example.id] for example in self._examples[task.name]])
     self.result.add_task(task, by_arm, self.plan.config)
 
   def _score_arm(self, task: Task, arm: Arm, records: list[Record]) -> list[dict[str, Any]]:
@@ -209,7 +247,7 @@ class _Runner:
       self.result.notes.append(f'{task.title}, {arm.name}: {too_long} of {len(scored)} prompts are '
                                'too long for the model and count as wrong.')
     path = self.folder / 'predictions' / f'{task.name}.{arm.name}.jsonl'
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(path.parent)
     write_lines(path, scored)
     return scored
 
@@ -218,7 +256,7 @@ def _record_type(task: Task) -> type[Record]:
   return TextLogprob if isinstance(task, PerplexityTask) else Prediction
 
 
-def _write_report(plan: EvaluationPlan, result: EvaluationResult, folder: pathlib.Path) -> None:
+def _write_report(plan: EvaluationPlan, result: EvaluationResult, folder: epath.Path) -> None:
   """Writes summary.json, report.md, tables.tex and plots."""
   result.report = tables.report(plan, result)
   write_json(folder / 'summary.json', {
@@ -231,8 +269,7 @@ def _write_report(plan: EvaluationPlan, result: EvaluationResult, folder: pathli
       'generation': dataclasses.asdict(plan.generation)})
   latex = tables.latex(tables.score_rows(plan, result.scores))
   for name, content in (('report.md', result.report), ('tables.tex', latex)):
-    with atomic_writer(folder / name) as file:
-      file.write(content)
+    write_text(folder / name, content)
   if importlib.util.find_spec('matplotlib'):
     from toolformer_jax.evaluation.plots import draw
     draw(plan, result.scores, folder / 'plots')

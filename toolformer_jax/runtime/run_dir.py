@@ -6,16 +6,16 @@ Several processes can share the work; each of them has a shard of it.
 import contextlib
 import importlib.metadata
 import json
-import os
-import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, Self
 
-import filelock
+from etils import epath
 
 from toolformer_jax.errors import UserError
+from toolformer_jax.runtime import locks
+from toolformer_jax.runtime.paths import atomic_writer, glob, make_directory, reason, write_text
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class LockedFolder:
     shard: the part of the work that this process does.
   """
 
-  def __init__(self, path: pathlib.Path, configuration: dict[str, Any], versions: dict[str, str],
+  def __init__(self, path: epath.Path, configuration: dict[str, Any], versions: dict[str, str],
                shard: Shard = Shard()):
     """Opens or creates the folder `path`.
 
@@ -62,20 +62,20 @@ class LockedFolder:
     self.path, self.shard = path, shard
     self._locks = contextlib.ExitStack()
     try:
-      path.mkdir(parents=True, exist_ok=True)
+      make_directory(path)
       with self.exclusively():
         self._take_locks()
         self._check(json.loads(json.dumps(configuration)), versions)
     except OSError as error:
       self._locks.close()
-      raise UserError(f'cannot write to the output folder {path}: {error.strerror}') from error
+      raise UserError(f'cannot write to the output folder {path}: {reason(error)}') from error
     except UserError:
       self._locks.close()  # otherwise the folder stays locked as long as the error exists
       raise
 
-  def exclusively(self) -> filelock.BaseFileLock:
+  def exclusively(self) -> locks.Lock:
     """Returns a lock that all shards share, for work that only one of them must do at a time."""
-    return filelock.FileLock(self.path / '.turn')
+    return locks.lock(self.path / '.turn')
 
   def write_texts(self, texts: Mapping[str, str]) -> None:
     """Writes files of the folder that all shards share, by name; see `write_text`."""
@@ -90,28 +90,27 @@ class LockedFolder:
     """
     file = self.path / name
     try:
-      with self.exclusively(), atomic_writer(file) as opened:
-        opened.write(text)
+      with self.exclusively():
+        write_text(file, text)
     except OSError as error:
-      raise UserError(f'cannot write {file}: {error.strerror}') from error
+      raise UserError(f'cannot write {file}: {reason(error)}') from error
 
   def _take_locks(self) -> None:
     """Locks this shard, unless processes with another number of shards have the folder open.
 
     The name of a lock contains the number of shards, so that such processes are noticed.
     """
-    for file in self.path.glob('.lock-*-of-*'):
+    for file in glob(self.path, '.lock-*-of-*'):
       count = int(file.name.rpartition('-')[2])
-      if count != self.shard.count and _is_held(file):
+      if count != self.shard.count and locks.is_held(file):
         if min(count, self.shard.count) == 1:
           raise self._is_taken()
         raise UserError(f'{self.path} is in use by processes with {count} shards, not '
                         f'{self.shard.count}; start all of them with the same number of shards')
-    own = filelock.FileLock(self.path / f'.lock-{self.shard.index}-of-{self.shard.count}',
-                            timeout=0)
+    own = locks.lock(self.path / f'.lock-{self.shard.index}-of-{self.shard.count}', wait=False)
     try:
       self._locks.enter_context(own)
-    except filelock.Timeout as error:
+    except locks.LockedError as error:
       raise self._is_taken() from error
 
   def _is_taken(self) -> UserError:
@@ -124,7 +123,7 @@ class LockedFolder:
       write_json(file, {'configuration': configuration, 'versions': versions})
       return
     try:
-      made_with = json.loads(file.read_text('utf-8'))['configuration']
+      made_with = json.loads(file.read_bytes())['configuration']
     except (ValueError, KeyError, TypeError, RecursionError) as error:
       raise UserError(f'{file} is broken; choose another --output_dir') from error
     old, new = _flat(made_with), _flat(configuration)
@@ -142,47 +141,20 @@ class LockedFolder:
     self._locks.close()
 
 
-def _is_held(file: pathlib.Path) -> bool:
-  """Tells whether a process holds the lock `file`."""
-  try:
-    with filelock.FileLock(file, timeout=0):
-      return False
-  except filelock.Timeout:
-    return True
-
-
-@contextlib.contextmanager
-def atomic_writer(path: pathlib.Path) -> Iterator[IO[str]]:
-  """Opens a temporary text file, which is renamed to `path` when it is complete.
-
-  If the body raises, the temporary file is deleted and `path` stays as it is.
-  """
-  temporary = path.with_name(path.name + '.tmp')
-  try:
-    with open(temporary, 'w', encoding='utf-8') as file:
-      yield file
-      file.flush()
-      os.fsync(file.fileno())  # otherwise a crash of the machine can leave an empty file
-    os.replace(temporary, path)
-  except BaseException:
-    temporary.unlink(missing_ok=True)
-    raise
-
-
-def write_json(file: pathlib.Path, value: Any) -> None:
+def write_json(file: epath.Path, value: Any) -> None:
   """Writes `value` to `file` as JSON; an interrupted call leaves no incomplete file."""
   with atomic_writer(file) as opened:
     opened.write(json.dumps(value, indent=2, ensure_ascii=False) + '\n')
 
 
-def read_json(file: pathlib.Path) -> dict[str, Any]:
+def read_json(file: epath.Path) -> dict[str, Any]:
   """Returns the object in a JSON file.
 
   Raises:
     UserError: the file cannot be read, or has no object.
   """
   try:
-    value = json.loads(file.read_text('utf-8'))
+    value = json.loads(file.read_bytes())
   except (OSError, ValueError, RecursionError) as error:
     raise UserError(f'cannot read {file}: {error}') from error
   if not isinstance(value, dict):

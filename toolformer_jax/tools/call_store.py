@@ -7,13 +7,16 @@ written is lost if a process is killed.
 import contextlib
 import dataclasses
 import json
-import pathlib
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from etils import epath
+
+from toolformer_jax.data.local_copy import local_copy
 from toolformer_jax.errors import UserError
+from toolformer_jax.runtime.paths import is_remote
 from toolformer_jax.tools.base import Context, Tool
 
 _TABLES = (
@@ -46,7 +49,7 @@ class Answer:
 class CallStore:
   """Answers by tool, version, argument and context. Used by `Executor`."""
 
-  def __init__(self, path: pathlib.Path, replay: bool = False):
+  def __init__(self, path: epath.Path, replay: bool = False):
     """Opens or creates the file `path`. With `replay`, it must exist and is only read.
 
     Raises:
@@ -56,6 +59,11 @@ class CallStore:
     self._lock = threading.Lock()
     if replay and not path.is_file():
       raise UserError(f'there is no file {path} to replay tool calls from')
+    if is_remote(path):
+      if not replay:
+        raise UserError(f'{path}: tool calls are recorded in a database, which must be on disk; '
+                        'copied to a bucket, it can be replayed from there')
+      path = local_copy([path]) / path.name
     with self._errors('is not a store of tool calls, or cannot be opened'):
       self._database = sqlite3.connect(path, timeout=_WAIT_S, check_same_thread=False)
       if not replay:

@@ -1,9 +1,10 @@
 """NLLB-200, the translator of the paper (section 3), run by CTranslate2."""
 
-import pathlib
 from collections.abc import Sequence
 
+from toolformer_jax.data.local_copy import local_copy
 from toolformer_jax.errors import UserError
+from toolformer_jax.runtime.paths import as_path, is_remote
 from toolformer_jax.tools.base import ToolError
 
 _TARGET = 'eng_Latn'
@@ -52,7 +53,9 @@ class Nllb:
       import tokenizers
     except ImportError as error:
       raise UserError('NLLB needs CTranslate2: pip install "toolformer_jax[nllb]"') from error
-    path = pathlib.Path(directory)
+    path = as_path(directory)
+    if is_remote(path):
+      path = local_copy([file for file in path.iterdir() if file.is_file()])
     try:
       self._tokenizer = tokenizers.Tokenizer.from_file(str(path / 'tokenizer.json'))
       self._translator = ctranslate2.Translator(str(path), device='auto')

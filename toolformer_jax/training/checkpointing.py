@@ -1,13 +1,14 @@
 """Saves and restores the states of a fine-tuning run, each as an Orbax checkpoint."""
 
 import logging
-import pathlib
 from types import TracebackType
 from typing import Self
 
+from etils import epath
 from orbax.checkpoint import v1 as ocp
 
 from toolformer_jax.errors import UserError
+from toolformer_jax.runtime.paths import as_absolute_path
 from toolformer_jax.training.train_step import TrainState
 
 log = logging.getLogger(__name__)
@@ -18,14 +19,14 @@ _DEV_LOSS = 'dev_loss'
 class StepCheckpoints:
   """The checkpoints of a run: the newest states and the best one, written in the background."""
 
-  def __init__(self, directory: pathlib.Path, keep: int):
+  def __init__(self, directory: epath.Path, keep: int):
     """Opens or creates `directory`, which keeps the newest `keep` states and the best one."""
     self._directory = directory
     policies = ocp.training.preservation_policies
     best = policies.BestN(n=1, get_metric_fn=lambda metrics: -metrics[_DEV_LOSS],
                           keep_checkpoints_without_metrics=False)
     self._checkpointer = ocp.training.Checkpointer(
-        directory.resolve(), cleanup_tmp_directories=True,
+        as_absolute_path(directory), cleanup_tmp_directories=True,
         preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), best]))
     self._dev_losses = {checkpoint.step: checkpoint.metrics[_DEV_LOSS]
                         for checkpoint in self._checkpointer.checkpoints if checkpoint.metrics}

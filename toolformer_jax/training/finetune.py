@@ -2,17 +2,18 @@
 
 import dataclasses
 import hashlib
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 
 from toolformer_jax.calls import DEFAULT_SYNTAX, CallSyntax
-from toolformer_jax.checkpoints.orbax import MODEL, STEPS, save_model
+from toolformer_jax.checkpoints.orbax import MODEL, STEPS, is_model, save_model
 from toolformer_jax.errors import UserError
 from toolformer_jax.models.language_model import LanguageModel
+from toolformer_jax.runtime.paths import write_text
 from toolformer_jax.runtime.run_dir import LockedFolder, Shard, software_versions
 from toolformer_jax.training.adapters import add_adapters
 from toolformer_jax.training.checkpointing import StepCheckpoints
@@ -41,7 +42,7 @@ _NOT_RESULTS = ('keep', 'max_loss_rise', 'wandb_project')
 
 def finetune(
     model: LanguageModel, texts: Sequence[Text], *, config: FinetuneConfig,
-    output_dir: pathlib.Path, depends_on: dict[str, Any], mixture: MixtureConfig = MixtureConfig(),
+    output_dir: epath.Path, depends_on: dict[str, Any], mixture: MixtureConfig = MixtureConfig(),
     dev: Sequence[Text] | None = None, without_calls: bool = False,
     syntax: CallSyntax = DEFAULT_SYNTAX, extra_files: Mapping[str, str] | None = None,
 ) -> FinetuneResult:
@@ -74,13 +75,13 @@ def finetune(
   result = FinetuneResult(trained, metrics, output_dir, len(epoch),
                           finetuning_departures(config, mixture, model.config))
   if jax.process_index() == 0:
-    (output_dir / 'report.md').write_text(result.report, 'utf-8')
+    write_text(output_dir / 'report.md', result.report)
   return result
 
 
 def finetune_examples(
     *, model: LanguageModel, examples: Sequence[Example], config: FinetuneConfig,
-    output_dir: pathlib.Path, depends_on: dict[str, Any], dev_examples: Sequence[Example] = (),
+    output_dir: epath.Path, depends_on: dict[str, Any], dev_examples: Sequence[Example] = (),
     extra_files: Mapping[str, str] | None = None,
 ) -> LanguageModel | None:
   """Trains `model` on `examples`, or continues an earlier run in `output_dir`.
@@ -122,7 +123,7 @@ def finetune_examples(
     folder.write_texts(extra_files or {})
     with StepCheckpoints(output_dir / STEPS, config.keep) as checkpoints:
       trained, has_run = train(model, data, dev, config, checkpoints, output_dir)
-    if trained and (has_run or not (output_dir / MODEL).is_dir()):
+    if trained and (has_run or not is_model(output_dir / MODEL)):
       save_model(output_dir / MODEL, trained)
   return trained
 

@@ -6,13 +6,16 @@ A new writer implements `MetricWriter` and is opened in `open_metric_writers`.
 import hashlib
 import importlib.util
 import json
-import pathlib
+import os
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from etils import epath
+
 from toolformer_jax.errors import UserError
-from toolformer_jax.runtime.run_dir import atomic_writer
+from toolformer_jax.runtime.line_log import LineLog
+from toolformer_jax.runtime.paths import as_absolute_path, is_remote, write_text
 
 
 class MetricWriter(Protocol):
@@ -28,7 +31,7 @@ class MetricWriter(Protocol):
 class TensorBoardWriter:
   """Event files for TensorBoard, written by tensorboardX, which does not need TensorFlow."""
 
-  def __init__(self, folder: pathlib.Path, last_step: int):
+  def __init__(self, folder: epath.Path, last_step: int):
     """Hides the values of steps after `last_step` that `folder` has: those steps run again."""
     from tensorboardX import SummaryWriter
     self._writer = SummaryWriter(
@@ -49,11 +52,12 @@ class TensorBoardWriter:
 class WandbWriter:
   """A run of Weights & Biases; a restart continues the same one."""
 
-  def __init__(self, folder: pathlib.Path, project: str):
+  def __init__(self, folder: epath.Path, project: str):
     """Opens the run of `folder` in `project`."""
     import wandb
-    name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
-    self._run = wandb.init(project=project, id=name, name=folder.name, dir=folder, resume='allow')
+    name = hashlib.sha256(str(as_absolute_path(folder)).encode()).hexdigest()[:16]
+    self._run = wandb.init(project=project, id=name, name=folder.name, resume='allow',
+                           dir=None if is_remote(folder) else os.fspath(folder))
 
   def write(self, step: int, values: Mapping[str, float]) -> None:
     """Writes the values of a step."""
@@ -64,7 +68,7 @@ class WandbWriter:
     self._run.finish()
 
 
-def open_metric_writers(folder: pathlib.Path, last_step: int, wandb_project: str
+def open_metric_writers(folder: epath.Path, last_step: int, wandb_project: str
                         ) -> list[MetricWriter]:
   """Returns writers for TensorBoard, if tensorboardX is installed, and for Weights & Biases.
 
@@ -89,28 +93,30 @@ def open_metric_writers(folder: pathlib.Path, last_step: int, wandb_project: str
 class MetricsLog:
   """Writes metrics to the file metrics.jsonl, a line for each step, and to other writers."""
 
-  def __init__(self, file: pathlib.Path, last_step: int, writers: Sequence[MetricWriter] = ()):
+  def __init__(self, file: epath.Path, last_step: int, writers: Sequence[MetricWriter] = ()):
     """Opens `file` and drops its lines of steps after `last_step`: those steps run again.
 
     Raises:
       UserError: the file cannot be read.
     """
     try:
-      lines = file.read_text('utf-8').splitlines() if file.exists() else []
+      lines = file.read_bytes().decode().splitlines() if file.exists() else []
     except (OSError, UnicodeDecodeError) as error:
       raise UserError(f'{file} cannot be read ({error}); remove it, and the metrics of earlier '
                       'steps are lost') from error
-    with atomic_writer(file) as kept:
-      kept.writelines(f'{line}\n' for line in lines if _step(line) <= last_step)
-    self._file = open(file, 'a', encoding='utf-8')  # noqa: SIM115 - closed on exit
+    write_text(file, ''.join(f'{line}\n' for line in lines if _step(line) <= last_step))
+    self._file = LineLog(file)
     self._writers = writers
 
   def write(self, step: int, **values: Any) -> None:
     """Appends the values of a step to the file, and writes them to the other writers."""
-    self._file.write(json.dumps({'step': step, **values}) + '\n')
-    self._file.flush()
+    self._file.append(json.dumps({'step': step, **values}))
     for writer in self._writers:
       writer.write(step, values)
+
+  def flush(self) -> None:
+    """Writes what is left to write to a bucket, before a state is saved that follows it."""
+    self._file.flush()
 
   def __enter__(self) -> Self:
     return self
@@ -122,7 +128,7 @@ class MetricsLog:
       writer.close()
 
 
-def read_metrics(file: pathlib.Path) -> tuple[dict[str, Any], ...]:
+def read_metrics(file: epath.Path) -> tuple[dict[str, Any], ...]:
   """Returns the lines of a metrics.jsonl.
 
   Raises:
@@ -130,7 +136,7 @@ def read_metrics(file: pathlib.Path) -> tuple[dict[str, Any], ...]:
   """
   remedy = 'correct it, or remove it and start again in another folder'
   try:
-    lines = [json.loads(line) for line in file.read_text('utf-8').splitlines()]
+    lines = [json.loads(line) for line in file.read_bytes().decode().splitlines()]
   except (OSError, ValueError, RecursionError) as error:
     raise UserError(f'{file} cannot be read ({error}); {remedy}') from error
   for number, line in enumerate(lines, 1):

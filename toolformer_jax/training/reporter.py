@@ -44,11 +44,12 @@ class Reporter:
     """Excludes from the time of the next step what happened since the last step was reported."""
     self._step_start = time.monotonic()
 
-  def report(self, dev_loss: Callable[[], float] | None = None) -> float | None:
+  def report(self, dev_loss: Callable[[], float] | None = None, *, saved: bool = False
+             ) -> float | None:
     """Waits for the pending step and writes its metrics.
 
     With `dev_loss` it also measures the dev loss, writes it and returns it. Neither the step time
-    nor the MFU includes that.
+    nor the MFU includes that. A state that is `saved` has all metrics before it on disk.
 
     Raises:
       UserError: the loss or the gradient is not a number, or the loss has risen too far.
@@ -73,6 +74,8 @@ class Reporter:
       values |= {'dev_loss': measured, 'dev_perplexity': math.exp(min(measured, _MAX_EXPONENT))}
     if self.log:
       self.log.write(step, **values)
+      if saved:
+        self.log.flush()
     self.progress.advance(1, f'loss {loss:.3f}')
     return measured
 

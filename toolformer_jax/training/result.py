@@ -1,8 +1,9 @@
 """The result of a fine-tuning run, and its summary."""
 
-import pathlib
 from dataclasses import dataclass
 from typing import Any
+
+from etils import epath
 
 from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.runtime.departures import Departure, departures_section
@@ -22,7 +23,7 @@ class FinetuneResult:
 
   model: LanguageModel | None
   metrics: tuple[dict[str, Any], ...]
-  output_dir: pathlib.Path | None
+  output_dir: epath.Path | None
   texts: int
   departures: tuple[Departure, ...] = ()
 

@@ -4,12 +4,15 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from etils import epath
+
 from toolformer_jax.annotation.run_reader import MERGED, RunReader
 from toolformer_jax.data import hub_datasets
 from toolformer_jax.data.corpus import read_corpus
 from toolformer_jax.data.jsonl import read_objects
 from toolformer_jax.data.records import AnnotatedDocument, from_json
 from toolformer_jax.errors import UserError
+from toolformer_jax.runtime.paths import as_path, is_file
 
 
 @dataclass(frozen=True)
@@ -42,11 +45,10 @@ def read_texts(source: str) -> Iterator[Text]:
     UserError: the source does not exist, the annotation run is not finished, or a record is
       invalid.
   """
-  path = pathlib.Path(source)
   if source.startswith(hub_datasets.SEQIO):
     yield from _read_task(source)
-  elif path.is_dir():
-    yield from _read_run(RunReader(path))
+  elif (path := as_path(source)).is_dir():
+    yield from _read_run(RunReader(pathlib.Path(path)))
   elif _has_calls(path):
     yield from _read_annotated(path)
   else:
@@ -61,15 +63,15 @@ def _read_run(run: RunReader) -> Iterator[AnnotatedDocument]:
   yield from run.annotated()
 
 
-def _has_calls(file: pathlib.Path) -> bool:
+def _has_calls(file: epath.Path) -> bool:
   """Returns whether the first record of a JSON Lines file is an annotated text."""
-  if not file.is_file() or '.jsonl' not in file.suffixes:
+  if not is_file(file) or '.jsonl' not in file.suffixes:
     return False
   _, fields = next(read_objects(file), (0, {}))
   return 'calls' in fields
 
 
-def _read_annotated(file: pathlib.Path) -> Iterator[AnnotatedDocument]:
+def _read_annotated(file: epath.Path) -> Iterator[AnnotatedDocument]:
   for number, fields in read_objects(file):
     try:
       yield from_json(AnnotatedDocument, fields)

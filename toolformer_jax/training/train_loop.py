@@ -48,7 +48,8 @@ def train_loop(
     stopped, due = stop.reached(step), _is_due(step, config)
     if stopped or due:
       # Reported first: a state is not saved if the loss of its step is not a number.
-      loss = reporter.report(functools.partial(dev_loss, state) if dev_loss and due else None)
+      loss = reporter.report(functools.partial(dev_loss, state) if dev_loss and due else None,
+                             saved=True)
       checkpoints.save(step, state, loss)
       reporter.restart_clock()
     if stopped and step < config.steps:

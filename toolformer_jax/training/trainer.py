@@ -3,11 +3,11 @@
 import contextlib
 import dataclasses
 import functools
-import pathlib
 from collections.abc import Iterator
 
 import jax
 import numpy as np
+from etils import epath
 
 from toolformer_jax.models import flops
 from toolformer_jax.models.language_model import LanguageModel
@@ -31,7 +31,7 @@ from toolformer_jax.training.train_step import (
 
 
 def train(model: LanguageModel, data: PackedRows | Sequences, dev: PackedRows | None,
-          config: FinetuneConfig, checkpoints: StepCheckpoints, output_dir: pathlib.Path,
+          config: FinetuneConfig, checkpoints: StepCheckpoints, output_dir: epath.Path,
           ) -> tuple[LanguageModel | None, bool]:
   """Trains `model`, or continues from the newest of `checkpoints`.
 
@@ -91,7 +91,7 @@ def train(model: LanguageModel, data: PackedRows | Sequences, dev: PackedRows | 
 
 @contextlib.contextmanager
 def _reporter(model: LanguageModel, item_count: int, config: FinetuneConfig,
-              checkpoints: StepCheckpoints, output_dir: pathlib.Path, start_step: int
+              checkpoints: StepCheckpoints, output_dir: epath.Path, start_step: int
               ) -> Iterator[Reporter]:
   """Opens the reporter of a run; of several processes only the first writes metrics."""
   devices = model.mesh.devices.flatten().tolist()

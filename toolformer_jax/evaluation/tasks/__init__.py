@@ -1,9 +1,10 @@
 """All benchmarks by name, and the loader of their examples."""
 
 import itertools
-import pathlib
 from collections.abc import Iterable
 from typing import Any
+
+from etils import epath
 
 from toolformer_jax.data.dates import parse_iso_date
 from toolformer_jax.data.jsonl import is_unicode
@@ -20,6 +21,7 @@ from toolformer_jax.evaluation.tasks import (
     questions,
     word_problems,
 )
+from toolformer_jax.runtime.paths import as_path
 
 TASKS = {task.name: task for task in (
     lama.LAMA,
@@ -46,7 +48,7 @@ def find_tasks(names: Iterable[str]) -> list[Task]:
   return [TASKS[name] for name in wanted]
 
 
-def load_examples(task: Task, data_dir: pathlib.Path | str, config: EvaluationConfig,
+def load_examples(task: Task, data_dir: epath.PathLike, config: EvaluationConfig,
                   limit: int | None = None) -> list[Question] | list[Text]:
   """Returns the first `limit` examples of a task, by default all.
 
@@ -62,13 +64,13 @@ def load_examples(task: Task, data_dir: pathlib.Path | str, config: EvaluationCo
     UserError: they are broken, or hold no example.
   """
   from_tfds = task.how_to_get and str(data_dir).startswith(TFDS)
-  source = str(data_dir) if from_tfds else str(pathlib.Path(data_dir, task.folder or task.name))
+  source = str(data_dir) if from_tfds else str(as_path(data_dir) / (task.folder or task.name))
   try:
     if from_tfds:
       from toolformer_jax.evaluation.tasks.tfds_sets import read_tfds  # loads TensorFlow
       examples = read_tfds(task, source.removeprefix(TFDS))
     else:
-      examples = task.read(TaskFolder(pathlib.Path(source), task.how_to_get), config)
+      examples = task.read(TaskFolder(as_path(source), task.how_to_get), config)
     examples = list(itertools.islice(examples, limit))
   except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
     raise UserError(f'{source}: not in the official format of {task.title} '

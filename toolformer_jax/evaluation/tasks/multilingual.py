@@ -1,9 +1,10 @@
 """MLQA and XQuAD: an English paragraph, a question in another language (paper, 4.2.4)."""
 
-import pathlib
 import re
 from collections.abc import Iterator
 from typing import Any
+
+from etils import epath
 
 from toolformer_jax.evaluation.answer_matching import FirstWords
 from toolformer_jax.evaluation.config import EvaluationConfig
@@ -41,7 +42,7 @@ def read_mlqa_all_en(folder: TaskFolder, config: EvaluationConfig) -> Iterator[Q
   return interleave([questions(language) for language in LANGUAGES if language in by_language])
 
 
-def _mlqa_files(folder: TaskFolder) -> dict[str, pathlib.Path]:
+def _mlqa_files(folder: TaskFolder) -> dict[str, epath.Path]:
   """Returns the files with English paragraphs, by the language of the questions."""
   pattern = 'test-context-en-question-*.json'
   paths = folder.files(pattern, f'test/{pattern}', f'**/{pattern}')
@@ -60,7 +61,7 @@ def read_xquad(folder: TaskFolder, config: EvaluationConfig) -> Iterator[Questio
   return interleave([questions(language) for language in LANGUAGES if language in by_language])
 
 
-def _read_squad(path: pathlib.Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _read_squad(path: epath.Path) -> Iterator[tuple[str, dict[str, Any]]]:
   """Yields each question of a file in the format of SQuAD, with its paragraph."""
   for article in read_json(path)['data']:
     for paragraph in article['paragraphs']:

@@ -3,16 +3,16 @@
 For pipelines built on seqio, such as t5x. The examples equal those of `load_examples`. Importing
 this module loads TensorFlow.
 
-    register(TASKS.values(), pathlib.Path('data'), EvaluationConfig(), tokenizer)
+    register(TASKS.values(), 'data', EvaluationConfig(), tokenizer)
     seqio.get_mixture_or_task('toolformer_svamp').get_dataset(split='test')
 """
 
-import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import seqio
 import tensorflow as tf
+from etils import epath
 
 from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.evaluation.scores import perplexity
@@ -88,7 +88,7 @@ class ShiftedVocabulary(seqio.Vocabulary):
     return id(self.tokenizer)
 
 
-def register(tasks: Iterable[Task], data_dir: pathlib.Path, config: EvaluationConfig,
+def register(tasks: Iterable[Task], data_dir: epath.PathLike, config: EvaluationConfig,
              tokenizer: Tokenizer) -> list[str]:
   """Adds `tasks` with the split `test` to the registry of seqio; returns their names there.
 
@@ -113,7 +113,7 @@ def register(tasks: Iterable[Task], data_dir: pathlib.Path, config: EvaluationCo
 class _Source:
   """The data source of a task."""
 
-  def __init__(self, task: Task, data_dir: pathlib.Path, config: EvaluationConfig):
+  def __init__(self, task: Task, data_dir: epath.PathLike, config: EvaluationConfig):
     self._task, self._data_dir, self._config = task, data_dir, config
     self.__name__ = f'read_{task.name}'  # seqio logs it
 

@@ -1,9 +1,10 @@
 """ASDiv, SVAMP, MAWPS and GSM8K: word problems whose answer is a number (paper, 4.2.2)."""
 
-import pathlib
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
+
+from etils import epath
 
 from toolformer_jax.data.gsm8k import is_dev, read_gsm8k
 from toolformer_jax.errors import UserError
@@ -60,12 +61,12 @@ def read_mawps(folder: TaskFolder, config: EvaluationConfig) -> list[Question]:
           for i, (asked, answer) in enumerate(problems.items())]
 
 
-def _mawps_json(path: pathlib.Path) -> Iterator[tuple[str, str]]:
+def _mawps_json(path: epath.Path) -> Iterator[tuple[str, str]]:
   for problem in read_json(path):
     yield problem['sQuestion'], str(problem['lSolutions'][0])
 
 
-def _mawps_csv(path: pathlib.Path) -> Iterator[tuple[str, str]]:
+def _mawps_csv(path: epath.Path) -> Iterator[tuple[str, str]]:
   """Yields problems in whose text `number0` stands for the first of the numbers."""
   for row in read_csv(path):
     numbers = [re.sub(r'\.0+$', '', number) for number in row['Numbers'].split()]  # 8 for 8.0
