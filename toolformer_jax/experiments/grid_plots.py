@@ -1,9 +1,9 @@
 """Figures of a grid, as PNG and PDF. Needs matplotlib."""
 
-import pathlib
 from collections.abc import Mapping, Sequence
 
 import matplotlib.figure
+from etils import epath
 from matplotlib.axes import Axes
 
 from toolformer_jax.evaluation.arms import TITLES
@@ -13,13 +13,14 @@ from toolformer_jax.evaluation.tasks import find_tasks
 from toolformer_jax.experiments import paper
 from toolformer_jax.experiments.grid import UNCHANGED
 from toolformer_jax.experiments.grid_report import GridResult
+from toolformer_jax.runtime.paths import make_directory
 
 _PAPER = '0.7'  # grey
 
 
-def draw(result: GridResult, folder: pathlib.Path) -> list[pathlib.Path]:
+def draw(result: GridResult, folder: epath.Path) -> list[epath.Path]:
   """Draws scaling.* if the grid has several sizes, ablations.* if it has ablations."""
-  folder.mkdir(parents=True, exist_ok=True)
+  make_directory(folder)
   files = []
   if len(_sizes(result)) > 1:
     files += save(_scaling(result), folder / 'scaling')

@@ -1,10 +1,11 @@
 """The results of experiments, read from the folders of their evaluations."""
 
 import dataclasses
-import pathlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from etils import epath
 
 from toolformer_jax import api
 from toolformer_jax.data.jsonl import read_objects
@@ -54,7 +55,7 @@ def read_result(cell: Cell, runner: StageRunner) -> CellResult:
   return CellResult(cell, records, parameters, skipped)
 
 
-def _records(stage: Evaluate, folder: pathlib.Path) -> Iterable[tuple[str, Records]]:
+def _records(stage: Evaluate, folder: epath.Path) -> Iterable[tuple[str, Records]]:
   """Yields the tasks of an evaluation with their scored predictions."""
   for task in read_json(folder / 'summary.json')['matchers']:
     file = folder / 'predictions' / f'{task}.{stage.arm}.jsonl'

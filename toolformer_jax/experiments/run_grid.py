@@ -2,12 +2,12 @@
 
 import importlib.util
 import logging
-import pathlib
 import traceback
 from collections import Counter
 from collections.abc import Sequence
 
 import jax
+from etils import epath
 
 from toolformer_jax.errors import UserError
 from toolformer_jax.experiments import grid_report
@@ -16,12 +16,12 @@ from toolformer_jax.experiments.grid_report import GridResult
 from toolformer_jax.experiments.results import CellResult, cell_report, read_result
 from toolformer_jax.experiments.runner import StageRunner
 from toolformer_jax.runtime.markdown import markdown_table
-from toolformer_jax.runtime.run_dir import atomic_writer
+from toolformer_jax.runtime.paths import make_directory, write_text
 
 log = logging.getLogger(__name__)
 
 
-def plan_table(cells: Sequence[Cell], output_dir: pathlib.Path) -> str:
+def plan_table(cells: Sequence[Cell], output_dir: epath.Path) -> str:
   """Returns the cells and their stages in Markdown, with those that are shared or done."""
   runner = StageRunner(output_dir)
   uses = Counter(stage for cell in cells for stage in cell.experiment.stages())
@@ -36,7 +36,7 @@ def plan_table(cells: Sequence[Cell], output_dir: pathlib.Path) -> str:
   return f'{markdown_table(rows)}\n\n{len(uses)} different stages: {total}.'
 
 
-def run_grid(cells: Sequence[Cell], *, output_dir: pathlib.Path, only: int | None = None
+def run_grid(cells: Sequence[Cell], *, output_dir: epath.Path, only: int | None = None
              ) -> GridResult:
   """Runs the cells that are not done, and writes report.md, table.tex and the figures.
 
@@ -67,23 +67,21 @@ def run_grid(cells: Sequence[Cell], *, output_dir: pathlib.Path, only: int | Non
   return result
 
 
-def _run_cell(cell: Cell, runner: StageRunner, output_dir: pathlib.Path) -> CellResult:
+def _run_cell(cell: Cell, runner: StageRunner, output_dir: epath.Path) -> CellResult:
   """Runs a cell; whatever goes wrong is its failure, and is written to its folder."""
   folder = output_dir / cell.factors.folder
-  folder.mkdir(parents=True, exist_ok=True)
-  with atomic_writer(folder / 'config.gin') as file:
-    file.write(cell.config_text)
+  make_directory(folder)
+  write_text(folder / 'config.gin', cell.config_text)
   try:
     for stage in cell.experiment.stages():
       runner.run(stage)
     result = read_result(cell, runner)
-    with atomic_writer(folder / 'report.md') as file:
-      file.write(cell_report(result, runner))
+    write_text(folder / 'report.md', cell_report(result, runner))
     return result
   except UserError as error:
     failure = str(error)
   except Exception as error:
-    (folder / 'error.txt').write_text(traceback.format_exc(), 'utf-8')
+    write_text(folder / 'error.txt', traceback.format_exc())
     failure = f'{type(error).__name__}: {error} (see {folder / "error.txt"})'
   log.warning('%s failed: %s', cell.factors.folder, failure)
   return CellResult(cell, failure=failure)
@@ -99,10 +97,9 @@ def _check_differ(cells: Sequence[Cell]) -> None:
                       'what one of them changes is not used, or is set by an option as well')
 
 
-def _write(result: GridResult, output_dir: pathlib.Path) -> None:
+def _write(result: GridResult, output_dir: epath.Path) -> None:
   for name, text in (('report.md', result.report), ('table.tex', grid_report.latex_table(result))):
-    with atomic_writer(output_dir / name) as file:
-      file.write(text)
+    write_text(output_dir / name, text)
   if importlib.util.find_spec('matplotlib'):
     from toolformer_jax.experiments.grid_plots import draw
     draw(result, output_dir / 'figures')

@@ -8,17 +8,18 @@ the commands do. Processes that need the same stage wait for each other.
 """
 
 import logging
-import pathlib
 import time
 from typing import Any
 
-import filelock
+from etils import epath
 
 from toolformer_jax import api
 from toolformer_jax.data.corpus import corpus_hash, read_corpus
 from toolformer_jax.errors import UserError
 from toolformer_jax.experiments.stages import Annotate, Evaluate, Finetune, Stage
 from toolformer_jax.models.flops import num_parameters
+from toolformer_jax.runtime import locks
+from toolformer_jax.runtime.paths import make_directory
 from toolformer_jax.runtime.run_dir import read_json, write_json
 
 log = logging.getLogger(__name__)
@@ -28,10 +29,10 @@ _RECORD = 'stage.json'
 class StageRunner:
   """Runs stages below the folder `root`."""
 
-  def __init__(self, root: pathlib.Path):
+  def __init__(self, root: epath.Path):
     self._root = root
 
-  def folder(self, stage: Stage) -> pathlib.Path:
+  def folder(self, stage: Stage) -> epath.Path:
     """Returns the folder of a stage."""
     return self._root / 'stages' / stage.key
 
@@ -43,7 +44,7 @@ class StageRunner:
     """Returns what is known of a stage that is done: its seconds, parameters, texts."""
     return read_json(self.folder(stage) / _RECORD)
 
-  def run(self, stage: Stage) -> pathlib.Path:
+  def run(self, stage: Stage) -> epath.Path:
     """Runs a stage and those that it depends on, unless they are done; returns its folder.
 
     Raises:
@@ -57,14 +58,11 @@ class StageRunner:
   def _run_alone(self, stage: Stage) -> None:
     """Runs one stage, whose inputs are done; waits for another process that runs the same."""
     folder = self.folder(stage)
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(folder / '.running')
-    try:
-      lock.acquire(timeout=0)
-    except filelock.Timeout:
+    make_directory(folder)
+    running = folder / '.running'
+    if locks.is_held(running):
       log.info('waiting for another process, which runs %s', stage.key)
-      lock.acquire()
-    with lock:
+    with locks.lock(running):
       if self.is_done(stage):
         return
       log.info('running %s', stage.key)
@@ -77,7 +75,7 @@ class StageRunner:
     return model if isinstance(model, str) else str(self.folder(model))
 
 
-def _annotate(runner: StageRunner, stage: Annotate, folder: pathlib.Path) -> dict[str, Any]:
+def _annotate(runner: StageRunner, stage: Annotate, folder: epath.Path) -> dict[str, Any]:
   result = api.annotate(
       runner.checkpoint(stage.model), lambda: read_corpus(stage.corpus, stage.corpus_config),
       tools=stage.tools, output_dir=folder, config=stage.config, tool_configs=stage.tool_configs,
@@ -87,7 +85,7 @@ def _annotate(runner: StageRunner, stage: Annotate, folder: pathlib.Path) -> dic
   return {'texts': len(result.annotated)}
 
 
-def _finetune(runner: StageRunner, stage: Finetune, folder: pathlib.Path) -> dict[str, Any]:
+def _finetune(runner: StageRunner, stage: Finetune, folder: epath.Path) -> dict[str, Any]:
   texts = api.as_texts([one if isinstance(one, str) else str(runner.folder(one))
                         for one in stage.data])
   if not texts:
@@ -101,7 +99,7 @@ def _finetune(runner: StageRunner, stage: Finetune, folder: pathlib.Path) -> dic
   return {'texts': result.texts, 'parameters': num_parameters(model.config)}
 
 
-def _evaluate(runner: StageRunner, stage: Evaluate, folder: pathlib.Path) -> dict[str, Any]:
+def _evaluate(runner: StageRunner, stage: Evaluate, folder: epath.Path) -> dict[str, Any]:
   result = api.evaluate(
       stage.tasks, arms={stage.arm: runner.checkpoint(stage.model)}, data_dir=stage.data_dir,
       tools=stage.tools or None, limit=stage.limit, output_dir=folder, config=stage.config,
