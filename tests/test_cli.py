@@ -552,10 +552,10 @@ def test_annotate_leaves_no_folder_behind_if_its_corpus_is_broken(
 
 
 @pytest.mark.parametrize('argv, message', [
-  (['--stage', 'filter'], 'needs run/calculator/execute to be complete'),
+  (['--stage', 'filter'], 'run/calculator/execute to be complete'),
   (['--checkpoint', 'nothing.gguf'], 'there is no file nothing.gguf'),
   (['--tools', 'calculator,wikisaerch'], "unknown tool 'wikisaerch': did you mean wikisearch"),
-  (['--output_dir', 'corpus.jsonl'], 'cannot write to the output folder corpus.jsonl'),
+  (['--output_dir', 'corpus.jsonl'], 'corpus.jsonl: File exists'),
   (['--seed', 'x'], "argument --seed: invalid int value: 'x'"),
 ])
 def test_annotate_refuses_bad_input(fails, corpus, checkpoint, argv, message):
