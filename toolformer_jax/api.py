@@ -6,7 +6,6 @@ fields, and writes files only to an `output_dir`.
 
 import contextlib
 import dataclasses
-import os
 import pathlib
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -26,7 +25,7 @@ from toolformer_jax.calls import DEFAULT_SYNTAX, CallSyntax
 from toolformer_jax.checkpoints import huggingface, peft
 from toolformer_jax.checkpoints.any_model import AnyModel, as_model, model_fingerprint
 from toolformer_jax.checkpoints.loading import ModelConfig, load_model
-from toolformer_jax.data.records import AnnotatedDocument, Document
+from toolformer_jax.data.records import Document
 from toolformer_jax.errors import UserError
 from toolformer_jax.evaluation import runner
 from toolformer_jax.evaluation.arms import Arm, as_arms
@@ -48,9 +47,8 @@ from toolformer_jax.tools.registry import AnyTool, Toolbox, build_tools, tool_ob
 from toolformer_jax.training.config import FinetuneConfig, MixtureConfig
 from toolformer_jax.training.finetune import finetune as finetune_on_texts
 from toolformer_jax.training.result import FinetuneResult
-from toolformer_jax.training.sources import Text, read_texts
+from toolformer_jax.training.sources import Source, Text, as_texts
 
-Source = str | os.PathLike
 
 def annotate(
     model: AnyModel, documents: AnyTexts | Callable[[], Iterable[str | Document]], *,
@@ -355,26 +353,6 @@ def check_is_new(output_dir: epath.Path) -> None:
   """Raises UserError if `output_dir` is a file, or a folder that is not empty."""
   if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
     raise UserError(f'{output_dir} exists already; choose another output_dir')
-
-
-def as_texts(data: AnnotationResult | Source | Iterable[Source | Text | Document]) -> list[Text]:
-  """Returns texts to train on; strings and paths are sources, which are read.
-
-  Raises:
-    UserError: a source cannot be read, or an item is neither a source nor a text.
-  """
-  if isinstance(data, AnnotationResult):
-    return list(data.annotated)
-  texts = []
-  for number, item in enumerate(_as_list(data)):
-    if isinstance(item, Source):
-      texts += read_texts(str(item))
-    elif isinstance(item, Document | Text):
-      texts.append(AnnotatedDocument(item, ()) if isinstance(item, Document) else item)
-    else:
-      raise UserError(f'item {number} of the data is of type {type(item).__name__}; it must be the '
-                      'name of a source, a Document, an AnnotatedDocument or a TaskRow')
-  return texts
 
 
 def _tool_objects(tools: AnyTool | Sequence[AnyTool] | None) -> dict[str, Tool]:

@@ -1,16 +1,18 @@
 """Reads the texts to train on: annotation runs, files of texts with calls, corpora, seqio tasks."""
 
+import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from etils import epath
 
+from toolformer_jax.annotation.result import AnnotationResult
 from toolformer_jax.annotation.run_reader import MERGED, RunReader
 from toolformer_jax.data import hub_datasets
 from toolformer_jax.data.corpus import read_corpus
 from toolformer_jax.data.jsonl import read_objects
-from toolformer_jax.data.records import AnnotatedDocument, from_json
+from toolformer_jax.data.records import AnnotatedDocument, Document, from_json
 from toolformer_jax.errors import UserError
 from toolformer_jax.runtime.paths import as_path, is_file
 
@@ -31,6 +33,28 @@ class TaskRow:
 
 
 Text = AnnotatedDocument | TaskRow
+Source = str | os.PathLike  # see `read_texts`
+
+
+def as_texts(data: AnnotationResult | Source | Iterable[Source | Text | Document]) -> list[Text]:
+  """Returns texts to train on; strings and paths are sources, which are read.
+
+  Raises:
+    UserError: a source cannot be read, or an item is neither a source nor a text.
+  """
+  if isinstance(data, AnnotationResult):
+    return list(data.annotated)
+  alone = isinstance(data, Source) or not isinstance(data, Iterable)
+  texts = []
+  for number, item in enumerate([data] if alone else data):
+    if isinstance(item, Source):
+      texts += read_texts(str(item))
+    elif isinstance(item, Document | Text):
+      texts.append(AnnotatedDocument(item, ()) if isinstance(item, Document) else item)
+    else:
+      raise UserError(f'item {number} of the data is of type {type(item).__name__}; it must be the '
+                      'name of a source, a Document, an AnnotatedDocument or a TaskRow')
+  return texts
 
 
 def read_texts(source: str) -> Iterator[Text]:
