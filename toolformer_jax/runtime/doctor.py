@@ -18,6 +18,7 @@ FEATURES: Mapping[str, str] = {
   'aot': 'plan: compiles for TPUs without one',
   'boards': 'finetune: metrics for TensorBoard and Weights & Biases',
   'data': 'corpora and benchmarks of seqio and TensorFlow Datasets',
+  'gcs': 'paths of Google Cloud Storage (gs://)',
   'hf': 'corpora of Hugging Face (hf:NAME)',
   'mcp': 'tools of MCP servers',
   'nllb': 'mt: the translator of the paper',
