@@ -32,7 +32,7 @@ ARROWS = {
   'evaluation': {'data', 'inference', 'models', 'tools'},
   'experiments': {'annotation', 'api', 'checkpoints', 'data', 'evaluation', 'inference', 'models',
                   'tools', 'training'},
-  'planning': {'checkpoints', 'inference', 'models', 'training'},
+  'planning': {'annotation', 'checkpoints', 'data', 'inference', 'models', 'training'},
   'view': {'annotation', 'data'},
   'serving': {'data', 'inference', 'models', 'tools'},
   'api': {'annotation', 'checkpoints', 'data', 'evaluation', 'inference', 'models', 'tools',

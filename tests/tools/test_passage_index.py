@@ -123,7 +123,8 @@ def test_processes_and_interruptions_change_no_byte(tmp_path):
   (tmp_path / 'resumed' / 'parts' / '000009.unfinished').mkdir()
   written = []
   original = index_parts.write_part
-  index_parts.write_part = lambda *args: (written.append(args[1]), original(*args))
+  index_parts.write_part = lambda job, **settings: (
+      written.append(job[1]), original(job, **settings))
   try:
     PassageIndex.build(pages, tmp_path / 'resumed', processes=1)
   finally:
@@ -136,9 +137,8 @@ KILLED = '''
 import pathlib, sys
 sys.path.insert(0, {tests!r})
 from test_passage_index import PassageIndex, index_parts, zipf_pages
-if __name__ == '__main__':
-  index_parts._CHARACTERS = 50_000
-  PassageIndex.build(zipf_pages(200), pathlib.Path({directory!r}), processes=2)
+index_parts._CHARACTERS = 50_000
+PassageIndex.build(zipf_pages(200), pathlib.Path({directory!r}), processes=2)
 '''
 
 

@@ -1,6 +1,7 @@
 """Converts a caller's texts to documents that are short enough to annotate."""
 
 import dataclasses
+import functools
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 
@@ -10,7 +11,10 @@ from toolformer_jax.data.content_hash import stable_hash
 from toolformer_jax.data.records import Document
 from toolformer_jax.data.split import split_document
 from toolformer_jax.errors import UserError
+from toolformer_jax.runtime.processes import map_in_order
 from toolformer_jax.tokenizer import Tokenizer
+
+_DOCUMENTS_AT_ONCE = 256  # that a process gets: fewer documents are not worth its start
 
 AnyTexts = str | Document | Iterable[str | Document]
 
@@ -71,23 +75,35 @@ def split_and_filter(
     UserError: two documents have the same id.
   """
   ids = set()
-  for document in documents:
+  judge = functools.partial(_pieces, tokenizer=tokenizer, max_tokens=max_tokens,
+                            heuristics=heuristics, seed=seed)
+  # The tokenizer takes most of the time, and holds Python's lock.
+  for pieces in map_in_order(judge, documents, chunk=_DOCUMENTS_AT_ONCE):
     counts['read'] += 1
-    pieces = split_document(document, tokenizer.encode, max_tokens)
     counts['split'] += len(pieces) > 1
-    spans, end = preselect(heuristics, document, tokenizer.character_offsets, seed), 0
-    for piece in pieces:
-      start = document.text.index(piece.text, end)  # whitespace alone comes between
-      end = start + len(piece.text)
+    for piece, selected_for, is_spelled in pieces:
       if piece.id in ids:
         raise UserError(f'two texts have the id {piece.id!r}, one of them as a piece of a longer '
                         'one; ids must differ')
       ids.add(piece.id)
       if syntax.find(piece.text, tool_names):
         counts['with a call already'] += 1
-      elif not tokenizer.spells(piece.text):
+      elif not is_spelled:
         counts['with unknown characters'] += 1
       else:
         counts['documents'] += 1
-        yield piece, {tool for tool, selected in spans.items()
-                      if any(first < end and start < last for first, last in selected)}
+        yield piece, selected_for
+
+
+def _pieces(document: Document, *, tokenizer: Tokenizer, max_tokens: int,
+            heuristics: Collection[str], seed: int) -> list[tuple[Document, set[str], bool]]:
+  """Returns the pieces of a document, the tools that each is selected for, and if it is spelled."""
+  spans, end = preselect(heuristics, document, tokenizer.character_offsets, seed), 0
+  pieces = []
+  for piece in split_document(document, tokenizer.encode, max_tokens):
+    start = document.text.index(piece.text, end)  # whitespace alone comes between
+    end = start + len(piece.text)
+    selected_for = {tool for tool, selected in spans.items()
+                    if any(first < end and start < last for first, last in selected)}
+    pieces.append((piece, selected_for, tokenizer.spells(piece.text)))
+  return pieces

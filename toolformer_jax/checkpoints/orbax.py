@@ -108,6 +108,15 @@ def load_orbax_config(directory: epath.Path) -> DecoderConfig:
   return _read_config(_model_directory(directory) / _CONFIG)
 
 
+def load_orbax_tokenizer(directory: epath.Path) -> Tokenizer:
+  """Returns the tokenizer of the model in `directory`.
+
+  Raises:
+    UserError: there is no such model, or it cannot be read.
+  """
+  return Tokenizer.load(_model_directory(directory))
+
+
 def _model_directory(directory: epath.Path) -> epath.Path:
   """Returns `directory`, or the folder of the model in it if it is an output folder."""
   if is_model(directory / MODEL):

@@ -6,7 +6,11 @@ from jax.sharding import Mesh
 
 from toolformer_jax.checkpoints import huggingface
 from toolformer_jax.checkpoints.gguf import GgufFile, load_gguf
-from toolformer_jax.checkpoints.orbax import load_orbax_config, load_orbax_model
+from toolformer_jax.checkpoints.orbax import (
+  load_orbax_config,
+  load_orbax_model,
+  load_orbax_tokenizer,
+)
 from toolformer_jax.data.catalogue import CATALOGUE, fetch
 from toolformer_jax.data.content_hash import gguf_parts
 from toolformer_jax.data.hub_models import download_model
@@ -16,6 +20,7 @@ from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.runtime.paths import as_path, glob, is_remote
 from toolformer_jax.runtime.run_dir import read_json
+from toolformer_jax.tokenizer import Tokenizer
 
 
 def load_pretrained(name: str, *, mesh: Mesh, dtype: str = 'float32') -> LanguageModel:
@@ -50,6 +55,21 @@ def pretrained_config(name: str) -> DecoderConfig:
   if config.is_file() and 'model_type' in read_json(config):
     return huggingface.load_config(path)
   return load_orbax_config(path)
+
+
+def pretrained_tokenizer(name: str) -> Tokenizer:
+  """Returns the tokenizer of the model `name`, without reading its weights.
+
+  Raises:
+    UserError: there is no such model, or its tokenizer is missing or not supported.
+  """
+  path = download_model(name, weights=False) if name.startswith('hf://') else _local(name)
+  if path.is_file():
+    return GgufFile(path).tokenizer()
+  config = path / 'config.json'
+  if config.is_file() and 'model_type' in (fields := read_json(config)):
+    return huggingface.load_tokenizer(path, fields)
+  return load_orbax_tokenizer(path)
 
 
 def known_models() -> list[str]:

@@ -21,10 +21,13 @@ import pathlib
 from toolformer_jax.annotation.config import STAGES
 from toolformer_jax.commands import options
 from toolformer_jax.data import hub_datasets
+from toolformer_jax.errors import UserError
+from toolformer_jax.runtime.chips import CHIPS
 from toolformer_jax.runtime.paths import as_path
 from toolformer_jax.runtime.standard_output import print_result
 
 log = logging.getLogger(__name__)
+_DRY_RUN_DOCUMENTS = 1000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,11 +44,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   options.add_call_store(parser)
   options.add_shards(parser, 'Several processes can share the work in one folder; the last one to '
                              'finish merges.')
+  group = parser.add_argument_group('estimate', description=(
+      'What the run would take at most: texts, tokens and device time of each tool and stage. No '
+      'weights are loaded, and nothing is written.'))
+  group.add_argument('--dry_run', action='store_true', help='print the estimate')
+  group.add_argument('--limit', type=int, metavar='N',
+                     help=f'of the first N documents (default: {_DRY_RUN_DOCUMENTS}; 0: all)')
+  group.add_argument('--chip', metavar='C', choices=[chip.name for chip in CHIPS],
+                     help=f'one of {", ".join(chip.name for chip in CHIPS)} (default: v5e)')
+  group.add_argument('--price_per_chip_hour', type=float, metavar='P', help='in dollars')
   options.add_configuration(parser)
 
 
 def run(args: argparse.Namespace) -> None:
   """Runs the command."""
+  if args.dry_run:
+    _dry_run(args)
+    return
+  for name in ('limit', 'chip', 'price_per_chip_hour'):
+    if getattr(args, name) is not None:
+      raise UserError(f'--{name} is of an estimate: --dry_run is missing')
   from toolformer_jax import api
   from toolformer_jax.annotation.run_reader import DOCUMENTS, RunReader
   from toolformer_jax.data.corpus import corpus_hash, read_corpus
@@ -74,6 +92,28 @@ def run(args: argparse.Namespace) -> None:
     return
   log.info('%s\n', result.time_table)
   print_result(result.summary)
+
+
+def _dry_run(args: argparse.Namespace) -> None:
+  """Prints what the run would take."""
+  from toolformer_jax.annotation.prompts import prompt_for
+  from toolformer_jax.checkpoints.pretrained import pretrained_config, pretrained_tokenizer
+  from toolformer_jax.data.corpus import read_corpus
+  from toolformer_jax.planning.annotation import annotation_table, plan_annotation
+  args.required = [name for name in args.required if name != 'output_dir']
+  config = options.configuration(args)
+  limit = _DRY_RUN_DOCUMENTS if args.limit is None else args.limit or None
+  if limit is not None and limit < 0:
+    raise UserError(f'--limit is {limit}; it must be a number of documents, or 0 for all')
+  chosen = [(name, config.tool_config(name)) for name in config.toolbox.canonical_names(args.tools)]
+  plan = plan_annotation(
+      itertools.islice(read_corpus(args.corpus, config.corpus), limit),
+      decoder=pretrained_config(args.checkpoint).replace(dtype=config.model.dtype),
+      tokenizer=pretrained_tokenizer(args.checkpoint),
+      tools={name: (tool, prompt_for(name, tool.prompt)) for name, tool in chosen},
+      config=config.annotation, syntax=config.syntax,
+      chip=next(chip for chip in CHIPS if chip.name == (args.chip or 'v5e')))
+  print_result(annotation_table(plan, args.price_per_chip_hour))
 
 
 def _checked(corpus: str) -> int | None:

@@ -1,6 +1,7 @@
 """Splits long texts: the sampling prompt contains a text twice, so that its length is bounded."""
 
 import dataclasses
+import functools
 import itertools
 import re
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ def split_document(
   id is that of the document followed by `-0`, `-1`, ... Paragraphs are kept whole where they fit,
   then sentences, then words.
   """
+  @functools.cache  # a unit that does not fit is measured again as the first one of the next piece
   def size(text: str) -> int:
     return len(encode(text))
 

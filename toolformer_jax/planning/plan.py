@@ -17,6 +17,7 @@ from toolformer_jax.planning.compilation import Compiled, TooLarge, compile_prog
 from toolformer_jax.planning.programs import Program, Step, argument_bytes, program
 from toolformer_jax.planning.roofline import Roofline, roofline
 from toolformer_jax.planning.slices import GIB, Slice
+from toolformer_jax.runtime.progress import still_working
 from toolformer_jax.training.config import FinetuneConfig
 
 log = logging.getLogger(__name__)
@@ -135,9 +136,11 @@ def make_plan(request: Request) -> Plan:
   request = request.replace(mesh=tuple(mesh.shape.values()))
   step = program(request.step, request.config, mesh, request.batch, request.length,
                  request.finetune)
-  log.info('compiling %s of %s for %s; a large model takes a minute or two', request.step,
-           request.model, request.slice.name)
-  return judge(request, step, compile_program(step.lower(mesh)))
+  what = f'compiling {request.step} of {request.model} for {request.slice.name}'
+  log.info('%s; a large model takes some minutes', what)
+  with still_working(what):
+    compiled = compile_program(step.lower(mesh))
+  return judge(request, step, compiled)
 
 
 def judge(request: Request, step: Program, compiled: Compiled | TooLarge) -> Plan:

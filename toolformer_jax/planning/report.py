@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from toolformer_jax.planning.plan import Plan
 from toolformer_jax.planning.slices import GIB
+from toolformer_jax.runtime.progress import duration
 
 DISCLAIMER = ("This is the TPU compiler's plan, made without a TPU, and not a measurement: memory "
               'is what the program will take, and times are lower bounds.')
@@ -24,7 +25,7 @@ def report(plan: Plan) -> str:
           ('chips', f'{asked.slice.chips} of {asked.slice.kind} ({asked.slice.shape}); {mesh}'),
           ('fits', 'yes' if plan.fits else f'no: {plan.reason}'),
           *(_inside(plan) if plan.fits else [('arguments', _gib(plan.arguments) + ' a chip')]),
-          ('compiled in', f'{plan.compile_s:.0f} s')]
+          ('compiled in', duration(plan.compile_s))]
   width = max(len(name) for name, _ in rows)
   return '\n'.join([*(f'{name:{width}}  {value}'.rstrip() for name, value in rows), '', DISCLAIMER])
 

@@ -1,8 +1,10 @@
 """Peak performance of accelerators, from their data sheets."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import jax
+if TYPE_CHECKING:
+  import jax
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ CHIPS = (
 )
 
 
-def chip_of(device: jax.Device) -> Chip | None:
+def chip_of(device: 'jax.Device') -> Chip | None:
   """Returns the chip of `device`, or None if it is unknown."""
   for chip in CHIPS:
     if device.device_kind.startswith(chip.kinds):

@@ -1,8 +1,11 @@
 """Reports the progress of a long run."""
 
+import contextlib
 import logging
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
@@ -11,6 +14,27 @@ import tqdm
 log = logging.getLogger(__name__)
 
 _LOG_EVERY_S = 30.0
+
+
+def duration(seconds: float) -> str:
+  """Returns a duration for people: `45 s`, `2.5 minutes`."""
+  return f'{seconds:.0f} s' if seconds < 90 else f'{seconds / 60:.1f} minutes'
+
+
+@contextlib.contextmanager
+def still_working(description: str, every_s: float = _LOG_EVERY_S) -> Iterator[None]:
+  """Logs that the work in its body goes on, and for how long so far, now and then."""
+  start, done = time.monotonic(), threading.Event()
+  def watch() -> None:
+    while not done.wait(every_s):
+      log.info('%s: for %s so far', description, duration(time.monotonic() - start))
+  watcher = threading.Thread(target=watch, daemon=True)
+  watcher.start()
+  try:
+    yield
+  finally:
+    done.set()
+    watcher.join()
 
 
 class Progress:

@@ -5,20 +5,17 @@ Its files are `passages.jsonl`, `part.json` and arrays without a header, as `_AR
 """
 
 import dataclasses
+import functools
 import hashlib
-import itertools
 import json
 import logging
-import multiprocessing
 import os
 import pathlib
 import shutil
-import threading
 import time
 from array import array
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +23,7 @@ import numpy as np
 from toolformer_jax.data.mediawiki import Article
 from toolformer_jax.data.pages import plain_pages
 from toolformer_jax.data.passages import Page, Passage, split_passages
-from toolformer_jax.errors import UserError
+from toolformer_jax.runtime.processes import map_in_order
 from toolformer_jax.tools.search_words import stem, word_hashes, words
 
 log = logging.getLogger(__name__)
@@ -67,7 +64,7 @@ class Part:
 
 
 def write_parts(pages: Iterable[Page | Article], folder: pathlib.Path, passage_words: int,
-                processes: int) -> list[Part]:
+                processes: int | None = None) -> list[Part]:
   """Writes the parts that are not in `folder` yet, and returns all.
 
   The division into parts does not depend on the number of processes.
@@ -78,12 +75,8 @@ def write_parts(pages: Iterable[Page | Article], folder: pathlib.Path, passage_w
   for unfinished in folder.glob('*.unfinished'):
     shutil.rmtree(unfinished)
   jobs = _Jobs(pages, folder)
-  first = list(itertools.islice(jobs, 2))  # one part alone needs no other process
-  if processes == 1 or len(first) < 2:
-    for batch, path in itertools.chain(first, jobs):
-      write_part(batch, path, passage_words)
-  else:
-    _write_in_processes(itertools.chain(first, jobs), passage_words, processes)
+  write = functools.partial(write_part, passage_words=passage_words)
+  deque(map_in_order(write, jobs, processes=processes), maxlen=0)
   return [_read_part(folder / f'{number:06}') for number in range(jobs.num_parts)]
 
 
@@ -118,37 +111,9 @@ def _batches(pages: Iterable[Page | Article]) -> Iterator[list[Page | Article]]:
     yield batch
 
 
-def _write_in_processes(jobs: Iterable[tuple[list[Page | Article], pathlib.Path]],
-                        passage_words: int, processes: int) -> None:
-  # Spawned: a forked process would inherit the locks of JAX's threads.
-  pool = ProcessPoolExecutor(processes, multiprocessing.get_context('spawn'), _end_with_parent)
-  running = set()
-  try:
-    for batch, path in jobs:
-      running.add(pool.submit(write_part, batch, path, passage_words))
-      if len(running) > processes:  # or all pages would wait in memory
-        done, running = wait(running, return_when=FIRST_COMPLETED)
-        for future in done:
-          future.result()
-    for future in running:
-      future.result()
-  except BrokenProcessPool as error:
-    raise UserError('a process that builds the search index ended before its time: is there enough '
-                    "memory? A script needs `if __name__ == '__main__':`") from error
-  finally:
-    pool.shutdown(cancel_futures=True)
-
-
-def _end_with_parent() -> None:
-  """Ends this process when its parent was killed; it would wait for work for ever."""
-  def watch() -> None:
-    multiprocessing.parent_process().join()
-    os._exit(1)
-  threading.Thread(target=watch, daemon=True).start()
-
-
-def write_part(pages: Sequence[Page | Article], folder: pathlib.Path, passage_words: int) -> None:
-  """Writes the part of `pages` to `folder`, which is not there before it is whole."""
+def write_part(job: tuple[Sequence[Page | Article], pathlib.Path], passage_words: int) -> None:
+  """Writes the part of the pages of a job to its folder, which is not there before it is whole."""
+  pages, folder = job
   plain, num_left_out = plain_pages(pages)
   passages = split_passages(plain, passage_words)
   lines = [json.dumps(dataclasses.asdict(passage), ensure_ascii=False).encode() + b'\n'

@@ -76,7 +76,7 @@ class PassageIndex:
     # Removed first and written last: if it exists, the other files are complete.
     (directory / _SETTINGS).unlink(missing_ok=True)
     (directory / _PARTS).mkdir(parents=True, exist_ok=True)
-    parts = write_parts(pages, directory / _PARTS, passage_words, processes or _num_cores())
+    parts = write_parts(pages, directory / _PARTS, passage_words, processes)
     warn_of_left_out(directory, sum(part.num_left_out for part in parts))
     if not any(len(part.array('words')) for part in parts):
       raise UserError('no page has any words: there is nothing to search')
@@ -123,10 +123,6 @@ class _StoredPassages(Sequence[Passage]):
   def __getitem__(self, number: int) -> Passage:
     line = self._text[self._starts[number]:self._starts[number + 1]].tobytes()
     return Passage(**json.loads(line))
-
-
-def _num_cores() -> int:
-  return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 def _sizes(directory: pathlib.Path) -> dict[str, int]:
