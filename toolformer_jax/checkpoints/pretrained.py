@@ -63,7 +63,7 @@ def pretrained_tokenizer(name: str) -> Tokenizer:
   Raises:
     UserError: there is no such model, or its tokenizer is missing or not supported.
   """
-  path = download_model(name, weights=False) if name.startswith('hf://') else _local(name)
+  path = _local(name, weights=False)
   if path.is_file():
     return GgufFile(path).tokenizer()
   config = path / 'config.json'
