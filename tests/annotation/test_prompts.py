@@ -134,6 +134,22 @@ def test_a_paragraph_may_state_input_and_output(tmp_path):
       ('a cat', 'a [Upper(cat)] CAT'), ('no DOG', 'no [Upper(dog)] DOG')]
 
 
+@pytest.mark.parametrize('text', [
+    'Do.\n\nInput: a cat\nOutput: a [Upper(cat)] CAT\n\nInput: no\n\nOutput: no [Upper(dog)] DOG',
+    # As in the paper: no blank lines, and the text to annotate at the end.
+    'Do.\nInput: a cat\nOutput: a [Upper(cat)] CAT\nInput: no\nOutput: no [Upper(dog)] DOG\n'
+    'Input: x\nOutput:',
+    'Do.\n\nInput: a cat\nOutput: a [Upper(cat)] CAT\n\nInput: no Output: no [Upper(dog)] DOG\n\n'
+    'Input:',
+])
+def test_inputs_and_outputs_are_read_however_they_are_set(tmp_path, text):
+  file = tmp_path / 'upper.txt'
+  file.write_text(text)
+  prompt = prompt_for('Upper', str(file))
+  assert prompt.instruction == 'Do.'
+  assert prompt.pairs() == [('a cat', 'a [Upper(cat)] CAT'), ('no', 'no [Upper(dog)] DOG')]
+
+
 @pytest.mark.parametrize(('text', 'message'), [
     ('only an instruction', 'has no demonstration; write an instruction'),
     ('an instruction\n\na cat [Lower(cat)] CAT', r'demonstration 1 has no call to Upper; write it'),

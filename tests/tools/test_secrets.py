@@ -51,6 +51,7 @@ def test_secrets_are_hidden_as_they_are_and_as_a_url_spells_them():
   (f'https://user:{SECRET}@example.org/mcp', 'password'),
   (f'https://{SECRET}@example.org/mcp', 'token'),
   (f'https://example.org/mcp?unit=C&api_key={SECRET}', 'api_key'),
+  (f'https://example.org/mcp?accessToken={SECRET}', 'accessToken'),
   (f'python server.py --token={SECRET}', '--token'),
   (f'python server.py --api-key {SECRET}', '--api-key'),
   (f'env WEATHER_KEY={SECRET} python server.py', 'WEATHER_KEY'),
@@ -65,7 +66,7 @@ def test_a_secret_in_settings_is_refused_and_not_shown(value, name):
 
 @pytest.mark.parametrize('value', [
   'https://user:$PASSWORD@example.org/mcp?key=${KEY}', 'python server.py --max_tokens 5',
-  'python server.py --keys-file keys.txt', 'env UNIT=C python server.py --token=$TOKEN'])
+  'python server.py --keys-file keys.txt --monkey=5', 'env UNIT=C python server.py --token=$TOKEN'])
 def test_settings_without_a_secret_are_not(value):
   CustomToolsConfig(mcp={'weather': value})
 

@@ -71,13 +71,15 @@ def read_prompt(tool: str, path: epath.Path) -> Prompt:
 
   The first paragraph is the instruction. The others are demonstrations, with calls as
   ` [Name(argument)]`, or both texts as `Input: text` and `Output: text with calls`, in one or two
-  paragraphs. `Input: x Output:` at the end, as in the paper, is the text to annotate.
+  paragraphs; a line with `Input:` begins one. An empty `Output:` at the end, as in the paper, is
+  that of the text to annotate, and left out.
 
   Raises:
     UserError: the file cannot be read, or a demonstration has no call to the tool.
   """
   try:
-    paragraphs = re.split(r'\n\s*\n', path.read_bytes().decode().strip())
+    text = re.sub(r'\n(?=Input:)', '\n\n', path.read_bytes().decode().strip())
+    paragraphs = re.split(r'\n\s*\n', text)
   except (OSError, UnicodeDecodeError, *storage_errors()) as error:
     raise UserError(f'cannot read the prompt {path}: {error}') from error
   instruction, *demonstrations = _joined(' '.join(paragraph.split()) for paragraph in paragraphs)

@@ -17,7 +17,7 @@ _HIDDEN = '***'
 _MIN_CHARS = 4  # shorter ones, such as a unit or a mode, are no secrets and would hide words
 _SECRET_NAME = re.compile(
     r'(?i)(?:^|[-_.])(?:api-?key|key|token|secret|password|passwd|pwd|sig|signature|credentials?|'
-    r'authorization|cookie)$')
+    r'authorization|cookie)$|(?-i:[a-z](?:Key|Token|Secret|Password))$')
 _URL = re.compile(r'https?://', re.IGNORECASE)
 
 
