@@ -153,7 +153,7 @@ def _view(folder: pathlib.Path) -> Target:
 def _exchange(port: int, content: bytes) -> int:
   """Sends bytes to a port of this machine and returns the status of the answer; 0 for none."""
   with socket.create_connection(('127.0.0.1', port), timeout=5) as opened:
-    with contextlib.suppress(ConnectionError):
+    with contextlib.suppress(OSError):  # it may have closed the connection
       opened.sendall(content)
       opened.shutdown(socket.SHUT_WR)
     answer = b''

@@ -81,6 +81,11 @@ def test_no_markup_is_left(pieces):
   assert HOLE not in text and '{{' not in text and '[[' not in text and '<ref' not in text
 
 
+def test_a_null_character_ends_no_text():
+  assert plain_text("A \0'''b''' c\0 [[d]].") == 'A b c d.'
+  assert plain_text("\0''\0") == ''
+
+
 def test_too_much_markup():
   with pytest.raises(TooMuchMarkup):
     plain_text('\n* a' * 20_000)

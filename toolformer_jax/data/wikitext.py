@@ -1,5 +1,6 @@
 """Wikitext to plain text: what a reader of the page reads in its paragraphs."""
 
+import itertools
 import re
 from collections.abc import Collection
 
@@ -85,7 +86,8 @@ def plain_text(wikitext: str, file_namespaces: Collection[str] = FILE_NAMESPACES
   Raises:
     TooMuchMarkup: it would take seconds to parse.
   """
-  kept = _without_dropped_sections(_CUT.sub('', wikitext))
+  # The parser takes a null character for the end.
+  kept = _without_dropped_sections(_CUT.sub('', wikitext.replace('\0', '')))
   renderer = _Renderer(frozenset(file_namespaces))
   text = '\n'.join(map(renderer.block, split_blocks(kept)))
   paragraphs = map(_tidy, re.split(r'\n\s*\n', text))
@@ -122,7 +124,7 @@ class _Renderer:
       return wikitext
     code = mwparserfromhell.parse(wikitext)
     text = ''
-    for node, after in zip(code.nodes, [*code.nodes[1:], None], strict=True):
+    for node, after in itertools.zip_longest(code.nodes, code.nodes[1:]):
       rendered = self._node(node)
       if rendered == HOLE and isinstance(node, nodes.Template):
         if _is_outside_sentences(node, text, '' if after is None else str(after)):
