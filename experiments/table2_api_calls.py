@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from reproduce import main
 
 from toolformer_jax.annotation.config import THRESHOLDS
-from toolformer_jax.annotation.run_reader import RunReader, stage_name
+from toolformer_jax.annotation.run_reader import RunReader
+from toolformer_jax.annotation.stage_keys import stage_name
 from toolformer_jax.data.records import ScoredCall
 from toolformer_jax.errors import UserError
 from toolformer_jax.experiments import paper

@@ -401,8 +401,9 @@ def test_annotate_reports_and_does_not_repeat_what_is_done(run, workplace, corpu
   assert code == 0, err
   assert '2 documents were read; 0 of them are longer than 192 tokens' in report
   assert '| Calculator | 2 | 2 | 2 | 2 | ' in report
-  made_with = json.loads((workplace / 'run/run.json').read_text())['configuration']
-  assert made_with['settings']['seed'] == 3
+  settings = json.loads((workplace / 'run/run.json').read_text())
+  assert settings['current']['settings']['seed'] == 3
+  made_with = settings['configuration']
   assert len(made_with['checkpoint']) == len(made_with['corpus']) == 64
   assert '\nSEED = 3\n' in (workplace / 'run/config.gin').read_text()
   before = snapshot(workplace / 'run')
@@ -416,13 +417,14 @@ def test_the_saved_configuration_alone_repeats_an_annotation(run, workplace, cor
   (workplace / 'run').rename(workplace / 'before')
   code, _, err = run('annotate', '--gin_file', 'before/config.gin')
   assert code == 0, err
-  for name in ('run.json', 'config.gin', 'merged/00000.jsonl'):
-    assert (workplace / 'run' / name).read_bytes() == (workplace / 'before' / name).read_bytes()
+  for file in (workplace / 'run').rglob('*.*'):
+    same = workplace / 'before' / file.relative_to(workplace / 'run')
+    assert file.name == 'times.log' or file.read_bytes() == same.read_bytes()
   # Options win over the file.
   code, _, err = run('annotate', '--gin_file', 'before/config.gin', '--output_dir', 'other',
                      '--seed', 4)
   assert code == 0, err
-  made_with = json.loads((workplace / 'other/run.json').read_text())['configuration']
+  made_with = json.loads((workplace / 'other/run.json').read_text())['current']
   assert made_with['settings']['seed'] == 4
 
 
@@ -471,10 +473,22 @@ def test_annotate_refuses_the_folder_of_another_configuration(run, fails, workpl
                                                              checkpoint):
   assert run(*annotate(corpus, checkpoint, '--seed', 3))[0] == 0
   before = snapshot(workplace / 'run')
-  assert 'settings.seed (3 then, 4 now)' in fails(*annotate(corpus, checkpoint, '--seed', 4))
+  assert 'settings.max_text_tokens (192 then, 100 now)' in fails(
+      *annotate(corpus, checkpoint, '--seed', 3, '--gin.AnnotationConfig.max_text_tokens=100'))
   (workplace / corpus).write_text('{"text": "Another corpus equals 1."}\n')
   assert 'corpus (' in fails(*annotate(corpus, checkpoint, '--seed', 3))
   assert snapshot(workplace / 'run') == before
+
+
+def test_annotate_goes_on_from_the_stages_that_another_threshold_leaves_alone(
+    run, workplace, corpus, checkpoint):
+  threshold = '--gin.calculator/ToolConfig.tau_f=-5.0'
+  assert run(*annotate(corpus, checkpoint))[0] == 0
+  code, report, err = run(*annotate(corpus, checkpoint, threshold))
+  assert code == 0 and 'calculator/filter; computed: merged' in err
+  (workplace / 'run').rename(workplace / 'first')
+  code, again, err = run(*annotate(corpus, checkpoint, threshold, '--from', 'first'))
+  assert (code, again) == (0, report) and 'computed: nothing' in err
 
 
 def test_annotate_with_a_tool_of_ones_own(run, fails, workplace, corpus, checkpoint, own_tools):
@@ -484,7 +498,7 @@ def test_annotate_with_a_tool_of_ones_own(run, fails, workplace, corpus, checkpo
   assert not (workplace / 'run').exists()
   code, report, err = run(*argv, "--gin.upper/ToolConfig.prompt='upper.txt'")
   assert code == 0 and '| Upper | 2 |' in report, err
-  tools = json.loads((workplace / 'run/run.json').read_text())['configuration']['tools']
+  tools = json.loads((workplace / 'run/run.json').read_text())['current']['tools']
   assert tools['Upper']['prompt'] and tools['Upper']['version'] == '1'
 
 
@@ -503,7 +517,7 @@ def test_a_recorded_run_is_replayed_without_its_tools(run, fails, workplace, cor
 
 
 def test_two_processes_of_a_cluster_share_the_work(run, workplace, corpus, checkpoint):
-  more = ['--gin.AnnotationConfig.chunk_documents=1']
+  more = ['--gin.AnnotationConfig.chunk_documents=1', '--gin.AnnotationConfig.window_documents=1']
   code, report, err = run(*annotate(corpus, checkpoint, *more))
   assert code == 0, err
   (workplace / 'run').rename(workplace / 'alone')
@@ -624,7 +638,7 @@ def test_finetune_writes_a_checkpoint_that_generates(run, workplace, data, check
 def test_finetune_refuses_bad_data(fails, workplace, checkpoint, name, message):
   (workplace / 'unfinished/merged').mkdir(parents=True)
   (workplace / 'empty/merged').mkdir(parents=True)
-  (workplace / 'empty/merged/.COMPLETED').touch()
+  (workplace / 'empty/merged/.COMPLETED').write_text('0')
   assert message in fails('finetune', '--data', name, '--checkpoint', checkpoint,
                           '--output_dir', 'tuned')
   assert not (workplace / 'tuned').exists()
@@ -634,7 +648,7 @@ def test_real_model_annotates_in_a_process_of_its_own(workplace, corpus, smollm2
   done = run_process(*annotate(corpus, smollm2_path))
   assert done.returncode == 0, done.stderr
   assert '| Calculator | 2 | 2 | 2 | 2 | ' in done.stdout
-  assert (workplace / 'run/merged/.COMPLETED').exists()
+  assert [*(workplace / 'run/merged').glob('*/.COMPLETED')]
 
 
 def test_half_a_character_is_refused_and_the_folder_stays_free(fails, run, workplace, corpus,

@@ -58,7 +58,7 @@ def annotate(
     prompts: Mapping[str, Prompt] | None = None, model_config: ModelConfig = ModelConfig(),
     executor_config: ExecutorConfig = ExecutorConfig(), toolbox: Toolbox = Toolbox(),
     syntax: CallSyntax = DEFAULT_SYNTAX, call_store: CallStore | None = None,
-    stages: str | Sequence[str] = STAGES, shard: Shard = Shard(),
+    stages: str | Sequence[str] = STAGES, shard: Shard = Shard(), start_from: Source | None = None,
     depends_on: Mapping[str, str] | None = None, extra_files: Mapping[str, str] | None = None,
 ) -> AnnotationResult:
   """Finds the calls that help a model to predict texts: sample, execute, filter (paper, section 2).
@@ -74,8 +74,7 @@ def annotate(
     config: settings that all tools share.
     tool_configs: thresholds by the tool's name, in upper or lower case. Tools that are not in it
       have the paper's thresholds.
-    prompts: few-shot prompts by the tool's name, in upper or lower case. Tools that are not in it
-      have the prompts of this package, which has one for each of the paper's tools.
+    prompts: few-shot prompts by the tool's name, in any case; by default those of this package.
     model_config: how the model is loaded if it is given by name.
     executor_config: limits of tool calls.
     toolbox: how tools that are given by name are built.
@@ -83,13 +82,13 @@ def annotate(
     call_store: records the results of tools, or replays them.
     stages: some of 'sample', 'execute', 'filter' and 'merge'; all earlier stages must be complete.
     shard: the part of the work that this process does.
+    start_from: another run; its stages that depend on the same are used.
     depends_on: hashes, by name, of anything else that the results depend on; 'checkpoint' and
       'corpus' are added if absent. If `documents` is a function, 'corpus' must be given.
     extra_files: texts that are written to `output_dir` before the work, by file name.
 
   Raises:
-    UserError: an argument is invalid, a tool has no prompt, a text is broken, or the folder holds
-      a run with another configuration.
+    UserError: an argument is invalid, or the folder holds a run of another checkpoint or corpus.
   """
   stages = known_stages(_as_list(stages))
   depends_on = dict(depends_on or {})
@@ -109,7 +108,8 @@ def annotate(
   annotation = AnnotationPipeline(model, plans, config, executor_config, syntax, call_store)
   return run_annotation(
       annotation, lambda: as_documents(read_documents()), output_dir=_on_disk(output_dir),
-      depends_on=depends_on, stages=stages, shard=shard, extra_files=extra_files)
+      depends_on=depends_on, stages=stages, shard=shard, start_from=_on_disk(start_from),
+      extra_files=extra_files)
 
 
 def score(model: AnyModel, texts: str | Sequence[str], *, scoring_tokens: int = 1024,

@@ -6,6 +6,7 @@ scored sequence, adds it explicitly.
 
 import contextlib
 import functools
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -186,6 +187,12 @@ class Tokenizer:
     ids = {'bos_id': self.bos_id, 'eos_id': self.eos_id, 'vocab_size': self.vocab_size,
            'end_ids': sorted(self.end_ids), 'chat_template': self.chat_template}
     write_json(directory / 'tokenizer_ids.json', ids)
+
+  @functools.cached_property
+  def fingerprint(self) -> str:
+    """A hash of all that the ids of texts depend on, in hexadecimal."""
+    ids = [self.bos_id, self.eos_id, self.vocab_size, sorted(self.end_ids)]
+    return hashlib.sha256((self._hf.to_str() + json.dumps(ids)).encode()).hexdigest()[:12]
 
   def encode(self, text: str) -> list[int]:
     """Returns the ids of `text`. Special tokens in the text are encoded as ordinary characters.

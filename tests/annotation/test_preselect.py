@@ -145,7 +145,7 @@ def test_whole_documents_are_judged_before_they_are_split(smollm2_tokenizer):
   documents = [Document('sum', text), Document('none', text.replace('42', '43'))]
   found = split_and_filter(
       documents, Counter(), tokenizer=smollm2_tokenizer, syntax=DEFAULT_SYNTAX,
-      tool_names={'Calculator', 'QA'}, max_tokens=45, heuristics=['Calculator'], seed=0)
+      max_tokens=45, heuristics=['Calculator'], seed=0)
   assert [(document.id, tools) for document, tools in found] == [
       ('sum-0', {'Calculator'}), ('sum-1', {'Calculator'}), ('none-0', set()), ('none-1', set())]
 
@@ -154,7 +154,7 @@ def test_a_paragraph_with_foreign_text_is_taken_in_all_of_its_pieces(smollm2_tok
   text = f'{ENGLISH}\n{ENGLISH}{SPANISH}{ENGLISH}'
   found = list(split_and_filter(
       [Document('d', text)], Counter(), tokenizer=smollm2_tokenizer, syntax=DEFAULT_SYNTAX,
-      tool_names={'MT'}, max_tokens=24, heuristics=['MT'], seed=0))
+      max_tokens=24, heuristics=['MT'], seed=0))
   assert [bool(tools) for _, tools in found] == [False, *[True] * (len(found) - 1)]
   assert len(found) > 2
 

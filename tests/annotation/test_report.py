@@ -11,7 +11,7 @@ from toolformer_jax.annotation.config import ToolConfig
 from toolformer_jax.annotation.merge import merge
 from toolformer_jax.annotation.prompts import CALCULATOR
 from toolformer_jax.annotation.run_dir import RunFolder
-from toolformer_jax.annotation.run_reader import DOCUMENTS, stage_name
+from toolformer_jax.annotation.stage_keys import DOCUMENTS, stage_name
 from toolformer_jax.annotation.tool_plan import ToolPlan
 from toolformer_jax.annotation.tool_summary import tool_summaries
 from toolformer_jax.calls import DEFAULT_SYNTAX
@@ -105,7 +105,7 @@ LOSSES = {
                 'none of 7 candidates has a result'),
   'filter': (candidates(7), dict(documents=2, positions=4, samples=12), {'executed': 2},
              [scored('a', 0, 0.25), scored('a', 1, -1.0)],
-             'the largest gain of 2 calls is 0.25, and tau_f = 0.75'),
+             'none of 2 calls gains tau_f = 0.75; the largest known gain is 0.25'),
 }
 
 

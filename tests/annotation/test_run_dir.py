@@ -7,8 +7,10 @@ from collections import Counter
 import pytest
 
 from toolformer_jax.annotation.run_dir import RunFolder
-from toolformer_jax.annotation.run_reader import DOCUMENTS, RunReader, StageRecords
-from toolformer_jax.data.records import Candidate, Document
+from toolformer_jax.annotation.run_reader import RunReader
+from toolformer_jax.annotation.stage_keys import DOCUMENTS
+from toolformer_jax.annotation.stage_records import StageRecords
+from toolformer_jax.data.records import Candidate, Document, SelectedText
 from toolformer_jax.errors import UserError
 
 TOOLS = {'Calculator': {'tau_f': 0.5, 'k': 5}}
@@ -37,7 +39,7 @@ def test_chunks_are_read_in_the_order_of_their_numbers(path):
 
 def test_unfinished_files_are_no_chunks(path):
   for name in ('00004.jsonl.tmp', '00005.counts.json', 'notes.jsonl', '6.jsonl'):
-    (path / DOCUMENTS / name).write_text('{')
+    (RunReader(path).folder(DOCUMENTS) / name).write_text('{')
   reader = RunReader(path)
   assert reader.chunks(DOCUMENTS) == [3, 99999, 100000] and not reader.is_complete(DOCUMENTS)
   assert [reader.has(DOCUMENTS, chunk) for chunk in (3, 4)] == [True, False]
@@ -54,13 +56,14 @@ def test_a_stage_that_has_not_begun_is_empty(path):
   ('00003.counts.json', '{"documents": "2"}'), ('00003.jsonl', '{'), ('00003.jsonl', '{"id": 3}'),
   ('00003.jsonl', b'\xff')])
 def test_a_damaged_file_is_named_with_a_remedy(path, file, content):
-  damaged = path / DOCUMENTS / file
+  damaged = RunReader(path).folder(DOCUMENTS) / file
   if content is None:
     damaged.unlink()
   else:
     damaged.write_bytes(content.encode() if isinstance(content, str) else content)
   reader = RunReader(path)
-  with pytest.raises(UserError, match=f'{file}.*; remove the folder .*{DOCUMENTS}, and') as raised:
+  message = f'{file}.*; remove the folder .*{DOCUMENTS}/.*, and'
+  with pytest.raises(UserError, match=message) as raised:
     reader.counts(DOCUMENTS)
     list(reader.documents())
   assert '\n' not in str(raised.value)
@@ -90,39 +93,40 @@ def test_calls_are_to_their_tool_in_texts_of_their_chunk(path):
   with RunFolder(path, {'tools': TOOLS}, {}) as folder:
     for tool, record in (('Calculator', call), ('QA', call),
                          ('MT', dataclasses.replace(call, tool='MT', document_id='4'))):
+      folder.write(f'{tool.lower()}/select', 3, [SelectedText('3', 0)], Counter())
       folder.write(f'{tool.lower()}/sample', 3, [record], Counter())
-    documents = folder.read(DOCUMENTS, 3, Document)
-    assert folder.read_calls('Calculator', 'sample', 3, documents) == [call]
+    assert folder.read_calls('Calculator', 'sample', 3) == [call]
     for tool in 'QA', 'MT':
       with pytest.raises(UserError, match=f'00003.jsonl has a call .* only have calls to {tool}'):
-        folder.read_calls(tool, 'sample', 3, documents)
+        folder.read_calls(tool, 'sample', 3)
 
 
 def test_a_complete_stage_has_all_chunks(path):
   with RunFolder(path, {'tools': TOOLS}, {}) as folder:
     for chunk in range(3):
       folder.write('merged', chunk, [Document(f'{chunk}', 'x')], Counter())
-    (path / 'merged/00001.jsonl').rename(path / 'merged/00007.jsonl')
+    merged = folder.folder('merged')
+    (merged / '00001.jsonl').rename(merged / '00007.jsonl')
     assert len(folder.annotated()) == 3  # so far
     folder.complete('merged')
-    with pytest.raises(UserError, match='merged/00001.jsonl is missing; remove the folder'):
+    with pytest.raises(UserError, match='merged/.*/00001.jsonl is missing; remove the folder'):
       folder.annotated()
-    (path / 'merged/00007.jsonl').rename(path / 'merged/00001.jsonl')
+    (merged / '00007.jsonl').rename(merged / '00001.jsonl')
     assert [record.document.id for record in folder.annotated()] == ['0', '1', '2']
     folder.write('merged', 3, [], Counter())
-    with pytest.raises(UserError, match='merged/00003.jsonl is not a file of the run; remove'):
+    with pytest.raises(UserError, match='merged/.*/00003.jsonl is not a file of the run; remove'):
       folder.counts('merged')
 
 
 def test_a_cut_line_of_the_log_is_passed_over(path):
   with open(path / 'times.log', 'a', encoding='utf-8') as file:
-    file.write('{"stage": "documents", "chu\n5\n{"stage": "documents"}\n')
+    file.write('{"folder": "documents", "chu\n5\n{"folder": "documents"}\n')
   assert RunReader(path).seconds() == {DOCUMENTS: 3.5}
 
 
 def test_chunk_times_change_with_the_files(path):
   before = RunReader(path).chunk_times(DOCUMENTS)
-  (path / DOCUMENTS / '00003.jsonl').write_text('')
+  (RunReader(path).folder(DOCUMENTS) / '00003.jsonl').write_text('')
   after = RunReader(path).chunk_times(DOCUMENTS)
   assert before.keys() == after.keys()
   assert {chunk for chunk in before if before[chunk] != after[chunk]} == {3}
@@ -133,5 +137,5 @@ def test_settings_of_the_tools_are_those_of_run_json(path, tmp_path):
   with pytest.raises(UserError, match='is not the output folder of an annotation run'):
     RunReader(tmp_path).tool_settings()
   (path / 'run.json').write_text(json.dumps({'configuration': {}}))
-  with pytest.raises(UserError, match='run.json is missing, or names no tools'):
+  with pytest.raises(UserError, match='run.json is broken, or was made by an earlier version'):
     RunReader(path).tool_settings()

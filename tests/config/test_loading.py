@@ -98,6 +98,30 @@ def test_later_files_and_then_bindings_override(tmp_path):
   assert loaded.finetune.remat and loaded.finetune.steps == 48
 
 
+def test_settings_of_all_tools_are_for_those_without_their_own(tmp_path):
+  own = tmp_path / 'own.gin'
+  own.write_text('ToolConfig.k = 7\nqa/ToolConfig.k = 2\n')
+  loaded = configuration.load([own])
+  # The file's settings come before the paper's, which are not bound by anybody.
+  assert {tool: config.k for tool, config in loaded.tools.items()} == {
+      'calculator': 7, 'calendar': 7, 'mt': 7, 'qa': 2, 'wikisearch': 7}
+  assert loaded.tool_config('calculator').m == 10  # of which the file says nothing
+  assert 'qa' not in loaded.shared and 'calculator' in loaded.shared
+  (tmp_path / 'config.gin').write_text(loaded.text, 'utf-8')
+  assert configuration.load([tmp_path / 'config.gin']).tools == loaded.tools
+
+
+def test_an_option_for_all_tools_is_not_ignored_where_a_file_binds_one(tmp_path):
+  loaded = configuration.load(['quickstart.gin'], ['ToolConfig.tau_s=0', 'ToolConfig.k = 9',
+                                                   'qa/ToolConfig.k=4'])
+  assert {config.tau_s for config in loaded.tools.values()} == {0}
+  assert {tool: config.k for tool, config in loaded.tools.items()} == {
+      'calculator': 9, 'calendar': 9, 'mt': 9, 'qa': 4, 'wikisearch': 9}
+  assert loaded.tool_config('calculator').tau_f == 0.5
+  (tmp_path / 'config.gin').write_text(loaded.text, 'utf-8')
+  assert configuration.load([tmp_path / 'config.gin']).tools == loaded.tools
+
+
 def test_one_seed_for_all_unless_one_is_bound_by_itself(tmp_path):
   loaded = configuration.load([], ['SEED = 7', 'MixtureConfig.seed = 3'])
   assert {loaded.annotation.seed, loaded.evaluation.seed, loaded.finetune.seed,

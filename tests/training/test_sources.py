@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from toolformer_jax.annotation.run_dir import RunFolder
-from toolformer_jax.annotation.run_reader import MERGED
+from toolformer_jax.annotation.stage_keys import MERGED
 from toolformer_jax.data.records import AnnotatedDocument, Document, ScoredCall, write_records
 from toolformer_jax.errors import UserError
 from toolformer_jax.training.examples import task_example

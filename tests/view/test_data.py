@@ -1,5 +1,6 @@
 """What is in a run's folder is found, whatever is missing, and nothing in it changes."""
 
+import dataclasses
 import json
 import math
 import shutil
@@ -57,14 +58,17 @@ def test_every_call_is_shown_once_as_far_as_it_came(path, calls):
   ('documents/00000.jsonl', {('1 + 2', 2): 'rejected'}),
   ('documents', {}), ('wikisearch', {('1 + 2', 1): 'kept'}),
 ])
-def test_what_is_missing_takes_nothing_else_away(path, missing, found):
-  shutil.rmtree(path / missing) if (path / missing).is_dir() else (path / missing).unlink()
+def test_what_is_missing_takes_nothing_else_away(path, missing, found, chunk):
+  if missing.endswith('.jsonl'):
+    chunk(path, missing).unlink()
+  else:
+    shutil.rmtree(path / missing)
   assert states(path).items() >= found.items()
 
 
-def test_stages_tell_how_far_the_run_has_come(path):
-  (path / 'documents/.COMPLETED').write_text('2')
-  (path / 'wikisearch/filter/00001.jsonl').unlink()
+def test_stages_tell_how_far_the_run_has_come(path, chunk):
+  chunk(path, 'documents/.COMPLETED').write_text('2')
+  chunk(path, 'wikisearch/filter/00001.jsonl').unlink()
   stages = {stage.name: (stage.chunks, stage.is_complete)
             for stage in LiveRun(path).read().stages}
   assert stages['documents'] == (2, True)
@@ -73,15 +77,15 @@ def test_stages_tell_how_far_the_run_has_come(path):
   assert stages['merged'] == (0, False)
 
 
-def test_a_run_that_goes_on_is_read_again_where_it_is_new(path):
-  filtered = (path / 'calculator/filter/00000.jsonl').rename(path / 'later')
+def test_a_run_that_goes_on_is_read_again_where_it_is_new(path, chunk):
+  filtered = chunk(path, 'calculator/filter/00000.jsonl').rename(path / 'later')
   live_run = LiveRun(path)
   before = live_run.read()
   assert live_run.read() is before
-  filtered.rename(path / 'calculator/filter/00000.jsonl')
+  filtered.rename(chunk(path, 'calculator/filter/00000.jsonl'))
   after = live_run.read()
   assert after.tools[0].positions == (-0.5, 0.75) != before.tools[0].positions
-  assert after.texts[2] is before.texts[2]  # its chunk is as it was
+  assert after.texts[2] == before.texts[2]
 
 
 def test_reading_neither_waits_for_the_writer_nor_writes(path):
@@ -110,7 +114,7 @@ def test_other_folders_are_refused(tmp_path, tokenizer, run_json):
 
 def test_a_run_without_its_tokenizer_says_what_to_do(path):
   (path / 'tokenizer.json').unlink()
-  with pytest.raises(UserError, match='run the same annotate command again to add it'):
+  with pytest.raises(UserError, match='run the same annotate command again to write it'):
     LiveRun(path)
 
 
@@ -119,8 +123,8 @@ def test_a_run_without_its_tokenizer_says_what_to_do(path):
   ('"Calculator"', '"calculator"', 'has a call to calculator in the text .a'),
   ('"position": 1', '"position": "1"', '00000.jsonl:1: not a ScoredCall record'),
 ])
-def test_broken_records_are_named(path, old, new, message):
-  file = path / 'calculator/filter/00000.jsonl'
+def test_broken_records_are_named(path, old, new, message, chunk):
+  file = chunk(path, 'calculator/filter/00000.jsonl')
   file.write_text(file.read_text().replace(old, new))
   with pytest.raises(UserError, match='00000.jsonl does not have the 1 records that were written'):
     LiveRun(path).read()
@@ -131,7 +135,7 @@ def test_broken_records_are_named(path, old, new, message):
 
 def test_a_stage_that_can_not_be_read_is_named(path):
   (path / 'merged').symlink_to('merged')  # to itself
-  with pytest.raises(UserError, match='cannot read .*merged: Too many levels'):
+  with pytest.raises(UserError, match='cannot read .*merged/.*: Too many levels'):
     LiveRun(path).read()
 
 
@@ -139,7 +143,8 @@ def test_a_stage_that_can_not_be_read_is_named(path):
 def test_a_text_is_cut_before_the_tokens_of_its_calls(tokenizer, text, data):
   ids = tokenizer.encode(text)
   positions = sorted(data.draw(st.lists(st.integers(0, len(ids)), max_size=5)))
-  calls = [ShownCall(Candidate('d', 'T', '', position, 0.5), None, False) for position in positions]
+  calls = [ShownCall(Candidate('d', 'T', '', position, 0.5), None, None, False)
+           for position in positions]
   pieces = cut_at_calls(text, calls, tokenizer)
   assert [piece for piece in pieces if isinstance(piece, ShownCall)] == calls
   assert ''.join(piece for piece in pieces if isinstance(piece, str)) == text
@@ -153,7 +158,7 @@ def test_a_text_is_cut_before_the_tokens_of_its_calls(tokenizer, text, data):
 
 
 def test_a_call_outside_its_text_is_an_error(tokenizer):
-  call = ShownCall(Candidate('d', 'T', '', 9, 0.5), None, False)
+  call = ShownCall(Candidate('d', 'T', '', 9, 0.5), None, None, False)
   with pytest.raises(UserError, match='has 3 tokens, and a call at position 9'):
     cut_at_calls('abc', [call], tokenizer)
 
@@ -172,10 +177,33 @@ def test_thresholds_keep_what_merging_keeps(tmp_path_factory, write_run, scored,
     slider = threshold_slider(tool, tau_f)
     steps = json.loads(slider.steps)
     assert steps[slider.step][0] == tau_f
-    for threshold, kept, texts, _ in [*steps[::20], steps[slider.step]]:
+    for threshold, kept, texts, *unknown, _ in [*steps[::20], steps[slider.step]]:
+      assert unknown == [0, 0]
       thresholds = {**dict.fromkeys(TAU_F, math.inf), tool.name: threshold}
       merged, _ = merge(DOCUMENTS, [c for c in calls if c.tool == tool.name], thresholds)
       assert (kept, texts) == (sum(len(record.calls) for record in merged), len(merged))
       states = [call.state(threshold) for text in run.texts for call in text.calls
                 if call.record.tool == tool.name]
       assert (states.count('kept'), len(states)) == (kept, states.count('rejected') + kept)
+
+
+@given(st.lists(PLACES, max_size=12), st.floats(-3, 3), st.floats(-3, 3))
+def test_gains_that_are_not_known_are_bounds_and_not_counted(
+    tmp_path_factory, write_run, scored, places, min_gain, tau_f):
+  """A run that rejects early knows only the gains whose bound is at least `min_gain`."""
+  whole = [scored(*place, loss_call=3.0 - 0.25 * (number % 3))
+           for number, place in enumerate(places)]
+  early = [call if call.loss_no_call - call.loss_result >= min_gain
+           else dataclasses.replace(call, loss_call=None) for call in whole]
+  path = write_run(tmp_path_factory.mktemp('run') / 'r', [DOCUMENTS[:2], DOCUMENTS[2:]], early,
+                   TAU_F)
+  for tool in LiveRun(path).read().tools:
+    thresholds = {**dict.fromkeys(TAU_F, math.inf), tool.name: tau_f}
+    merged, _ = merge(DOCUMENTS, whole, thresholds)
+    kept, texts = tool.kept_calls(tau_f), tool.kept_texts(tau_f)
+    assert kept <= sum(len(record.calls) for record in merged) <= kept + tool.unknown_calls(tau_f)
+    assert texts <= len(merged) <= texts + tool.unknown_texts(tau_f)
+    assert len(tool.bounds) == sum(call.loss_call is None for call in early
+                                   if call.tool == tool.name)
+    if tau_f >= min_gain:
+      assert kept == sum(len(record.calls) for record in merged)

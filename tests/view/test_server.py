@@ -119,19 +119,19 @@ def test_every_address_has_an_answer(live_run, rest, start):
   assert status in (200, 400, 404) and page.startswith('<!DOCTYPE html>')
 
 
-def test_a_file_that_breaks_meanwhile_is_named(tmp_path, write_run, scored):
+def test_a_file_that_breaks_meanwhile_is_named(tmp_path, write_run, scored, chunk):
   path = write_run(tmp_path / 'run', [[Document('a', 'abc')]], [scored('a', 0, 1)],
                    {'Calculator': 0.5})
   live_run = LiveRun(path)
   assert respond(live_run, 'localhost', '/')[0] == 200
-  (path / 'calculator/filter/00000.jsonl').write_text('{')
+  chunk(path, 'calculator/filter/00000.jsonl').write_text('{')
   status, page = respond(live_run, 'localhost', '/')
   assert status == 500 and '00000.jsonl does not have the 1 records that were written' in page
-  _replace(path / 'calculator/filter/00000.jsonl', '{')
+  _replace(chunk(path, 'calculator/filter/00000.jsonl'), '{')
   status, page = respond(live_run, 'localhost', '/')
   assert status == 500 and '00000.jsonl:1: not a ScoredCall record' in page
-  _replace(path / 'calculator/filter/00000.jsonl', '')
-  _replace(path / 'calculator/sample/00000.jsonl',
+  _replace(chunk(path, 'calculator/filter/00000.jsonl'), '')
+  _replace(chunk(path, 'calculator/sample/00000.jsonl'),
            '{"document_id": "a", "tool": "Calculator", "argument": "", "position": 7, '
            '"probability": 0}')
   status, page = respond(live_run, 'localhost', '/')
@@ -144,10 +144,10 @@ def _replace(file, text):
   file.write_text(text)
 
 
-def test_half_a_surrogate_is_no_failure(tmp_path, write_run, tokenizer):
+def test_half_a_surrogate_is_no_failure(tmp_path, write_run, tokenizer, chunk):
   path = write_run(tmp_path / 'run', [[Document('a', 'x')]], [], {'Calculator': 0.5})
-  _replace(path / 'documents/00000.jsonl', '{"id": "a", "text": "a\\ud800b"}')
-  _replace(path / 'calculator/sample/00000.jsonl',
+  _replace(chunk(path, 'documents/00000.jsonl'), '{"id": "a", "text": "a\\ud800b"}')
+  _replace(chunk(path, 'calculator/sample/00000.jsonl'),
            '{"document_id": "a", "tool": "Calculator", "argument": "\\udfff", "position": 2, '
            '"probability": 0}')
   with make_server(LiveRun(path), 0) as server:

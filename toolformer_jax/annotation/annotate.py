@@ -21,7 +21,7 @@ def annotate(
     annotation: AnnotationPipeline, corpus: Callable[[], Iterable[Document]], *,
     output_dir: pathlib.Path | None, depends_on: Mapping[str, str],
     stages: Iterable[str] = STAGES, shard: Shard = Shard(),
-    extra_files: Mapping[str, str] | None = None,
+    extra_files: Mapping[str, str] | None = None, start_from: pathlib.Path | None = None,
 ) -> AnnotationResult:
   """Runs `annotation`, or continues an earlier run, and writes the report when it is complete.
 
@@ -33,6 +33,7 @@ def annotate(
     stages: some of STAGES.
     shard: the part of the work that this process does.
     extra_files: texts that are written to the folder before the work, by file name.
+    start_from: folder of another run, whose stages are used if they depend on the same.
 
   Raises:
     UserError: the folder holds a run with another configuration or is in use, the corpus is empty
@@ -48,6 +49,8 @@ def annotate(
     with RunFolder(path, {**annotation.configuration(), **depends_on}, software_versions(),
                    shard) as folder:
       folder.write_texts(extra_files or {})
+      if start_from:
+        folder.take_from(start_from)
       with CompileCounter():
         annotation.run(corpus, folder, stages)
       if result.complete:

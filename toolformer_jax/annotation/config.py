@@ -79,8 +79,11 @@ class AnnotationConfig:
     scoring_tokens: largest number of tokens in a batch of texts that are scored.
     sampling_rows: largest number of calls that are sampled together. Results depend on these two
       only by rounding: larger values are faster on an accelerator, smaller ones need less memory.
-    chunk_documents: number of texts in a chunk, the unit of work that a restarted run does not
-      repeat.
+    window_documents: number of texts of a tool from which device batches are formed. More fill
+      the batches of a large accelerator better. Results depend on it only by rounding.
+    chunk_documents: number of texts of a tool in a chunk, the unit of work that a restarted run
+      does not repeat, and of its files; rounded up to a multiple of `window_documents`. Results do
+      not depend on it.
   """
 
   seed: int = 0
@@ -94,9 +97,16 @@ class AnnotationConfig:
   preselect: bool = True
   scoring_tokens: int = 1024
   sampling_rows: int = 128
-  chunk_documents: int = 16
+  window_documents: int = 32
+  chunk_documents: int = 1024
 
   def __post_init__(self):
     check(self, max_text_tokens=(8, 100_000), temperature=(0.0, 10.0), top_p=(1e-6, 1.0),
           max_call_tokens=(1, 1000), chunk_documents=(1, 1_000_000),
+          window_documents=(1, 1_000_000),
           scoring_tokens=(1, 10**9), sampling_rows=(1, 10**6))
+
+  @property
+  def chunk_size(self) -> int:
+    """Number of texts in a chunk: a whole number of windows."""
+    return -(-self.chunk_documents // self.window_documents) * self.window_documents

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 
@@ -15,6 +16,7 @@ from toolformer_jax.runtime.processes import map_in_order
 from toolformer_jax.tokenizer import Tokenizer
 
 _DOCUMENTS_AT_ONCE = 256  # that a process gets: fewer documents are not worth its start
+_NAME = re.compile(r'\w+(?=\()')  # of what may be a call
 
 AnyTexts = str | Document | Iterable[str | Document]
 
@@ -51,22 +53,21 @@ def documents_fingerprint(documents: Iterable[Document]) -> str:
 
 def split_and_filter(
     documents: Iterable[Document], counts: Counter, *, tokenizer: Tokenizer, syntax: CallSyntax,
-    tool_names: Collection[str], max_tokens: int, heuristics: Collection[str], seed: int,
+    max_tokens: int, heuristics: Collection[str], seed: int,
 ) -> Iterator[tuple[Document, set[str]]]:
   """Yields documents of at most `max_tokens` tokens, which calls can be inserted into.
 
   With each come the names of the tools whose heuristic selects it, or a part of it.
 
-  Longer documents are split. Documents are dropped that have something that reads as a call
-  already, or characters that the tokens of the model do not spell: after annotation, the text could
-  not be restored by removing the calls.
+  Longer documents are split. Documents are dropped that have something that reads as a call to any
+  tool already, or characters that the tokens of the model do not spell: after annotation, the text
+  could not be restored by removing the calls.
 
   Args:
     documents: the corpus.
     counts: gets the numbers of documents that are read, split, dropped and yielded.
     tokenizer: of the model.
     syntax: how calls are written.
-    tool_names: the tools whose calls are recognised.
     max_tokens: largest number of tokens of a document.
     heuristics: the tools for which the heuristics of preselection judge whole documents.
     seed: of the heuristics.
@@ -86,7 +87,7 @@ def split_and_filter(
         raise UserError(f'two texts have the id {piece.id!r}, one of them as a piece of a longer '
                         'one; ids must differ')
       ids.add(piece.id)
-      if syntax.find(piece.text, tool_names):
+      if syntax.find(piece.text, {*_NAME.findall(piece.text)}):
         counts['with a call already'] += 1
       elif not is_spelled:
         counts['with unknown characters'] += 1

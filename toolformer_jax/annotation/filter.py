@@ -58,8 +58,9 @@ def score_calls(
   requests = [_request(texts[call.document_id], call.position, prefix)
               for call, (nothing, _, result) in zip(calls, prefixes, strict=True)
               for prefix in (nothing, result)]
-  losses = [weighted_loss(logprobs) for logprobs in score(model, requests,
-                                                          scoring_tokens=scoring_tokens)]
+  counts = Counter(scored=len(calls))
+  logprobs = score(model, requests, scoring_tokens=scoring_tokens, counts=counts)
+  losses = [*map(weighted_loss, logprobs)]
   if not all(map(math.isfinite, losses)):
     raise UserError('the model gives a loss that is not a number; its weights are broken, or '
                     'ModelConfig.dtype has too small a range for them')
@@ -67,13 +68,13 @@ def score_calls(
   needed = [i for i in range(len(calls)) if loss_no_call[i] - loss_result[i] >= min_gain]
   requests = [_request(texts[calls[i].document_id], calls[i].position, prefixes[i][1])
               for i in needed]
-  logprobs = score(model, requests, scoring_tokens=scoring_tokens)
+  logprobs = score(model, requests, scoring_tokens=scoring_tokens, counts=counts)
   loss_call = dict(zip(needed, map(weighted_loss, logprobs), strict=True))
   scored = [
       from_json(ScoredCall, {**to_json(call), 'loss_no_call': loss_no_call[i],
                              'loss_call': loss_call.get(i), 'loss_result': loss_result[i]})
       for i, call in enumerate(calls)]
-  return scored, Counter(scored=len(scored))
+  return scored, counts
 
 
 def _request(text: tuple[int, ...], position: int, prefix: tuple[int, ...]) -> ScoreRequest:

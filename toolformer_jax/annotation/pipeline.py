@@ -1,7 +1,9 @@
-"""Runs the stages of an annotation over chunks of documents: sample, execute, filter, merge.
+"""Runs the stages of an annotation over chunks of texts: sample, execute, filter, merge.
 
-What is computed for a chunk depends on the records of the chunk alone. A run that was interrupted
-therefore continues with the next chunk, and ends with the same files as one that was not.
+The chunks of a tool's stages are of the texts that its heuristic selects, those of `merged` of all
+texts. What is computed for a chunk depends on the records of the chunk alone. A run that was
+interrupted therefore continues with the next chunk, and ends with the same files as one that was
+not.
 
 The stages of a tool overlap: while the model samples calls for chunk n, the calls of chunk n - 1
 are executed.
@@ -12,8 +14,10 @@ are executed.
 
 import contextlib
 import dataclasses
+import heapq
 import itertools
 import logging
+import operator
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -24,13 +28,13 @@ from toolformer_jax.annotation.config import STAGES, AnnotationConfig
 from toolformer_jax.annotation.documents import split_and_filter
 from toolformer_jax.annotation.merge import documents_over_cap, merge
 from toolformer_jax.annotation.preselect import with_heuristic
-from toolformer_jax.annotation.run_dir import RunFolder
-from toolformer_jax.annotation.run_reader import DOCUMENTS, MERGED, stage_name
-from toolformer_jax.annotation.sample import check_fits
+from toolformer_jax.annotation.run_dir import ChunkWriter, RunFolder
+from toolformer_jax.annotation.sample import check_fits, texts_by_tau_s
+from toolformer_jax.annotation.stage_keys import DOCUMENTS, MERGED, stage_name
 from toolformer_jax.annotation.stages import StartChunk, execute_stage, filter_stage, sample_stage
 from toolformer_jax.annotation.tool_plan import ToolPlan
 from toolformer_jax.calls import DEFAULT_SYNTAX, CallSyntax
-from toolformer_jax.data.records import Document
+from toolformer_jax.data.records import Document, SelectedText
 from toolformer_jax.errors import UserError
 from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.runtime.progress import Progress
@@ -73,10 +77,11 @@ class AnnotationPipeline:
   def configuration(self) -> dict[str, Any]:
     """Returns everything that the results depend on, except the corpus and the weights, as JSON."""
     limits = self.executor_config
+    settings = dataclasses.asdict(self.config) | {'chunk_documents': self.config.chunk_size}
     return {
         'dtype': self.model.config.dtype,
-        'settings': {name: value for name, value in dataclasses.asdict(self.config).items()
-                     if name not in _NOT_RESULTS},
+        'tokenizer': self.model.tokenizer.fingerprint,
+        'settings': {name: value for name, value in settings.items() if name not in _NOT_RESULTS},
         'limits': {'time_limit_s': limits.time_limit_s,
                    'max_result_chars': limits.max_result_chars},
         'syntax': dataclasses.asdict(self.syntax),
@@ -96,7 +101,7 @@ class AnnotationPipeline:
     """
     with folder.exclusively():
       self.model.tokenizer.save(folder.path)  # readers need it to find the positions of calls
-      self._write_documents(corpus, folder)
+      self._write_texts(corpus, folder)
     for plan in self.plans:
       self._run_tool(folder, plan, [stage for stage in STAGES[:3] if stage in stages])
     if 'merge' in stages:
@@ -104,27 +109,30 @@ class AnnotationPipeline:
         other_shards_pending = folder.shard.count > 1 and {*stages} != {'merge'}
         self._merge(folder, other_shards_pending)
 
-  def _write_documents(self, corpus: Callable[[], Iterable[Document]], folder: RunFolder) -> None:
-    """Writes the chunks of documents, unless the folder has them."""
-    if folder.is_complete(DOCUMENTS):
+  def _write_texts(self, corpus: Callable[[], Iterable[Document]], folder: RunFolder) -> None:
+    """Writes the texts, and for each tool which of them are selected, unless the folder has them.
+    """
+    selecting = {plan.tool.name: stage_name(plan.tool.name, 'select') for plan in self.plans}
+    writers = {name: ChunkWriter(folder, name, self.config.chunk_size)
+               for name in (DOCUMENTS, *selecting.values()) if not folder.is_complete(name)}
+    if not writers:
       return
-    names = {plan.tool.name for plan in self.plans}
-    heuristics = with_heuristic(names) if self.config.preselect else []
-    batch, chunk, counts = {}, 0, Counter()
+    tools = [tool for tool, name in selecting.items() if name in writers]
+    heuristics = with_heuristic(tools) if self.config.preselect else []
+    counts = writers[DOCUMENTS].counts if DOCUMENTS in writers else Counter()
     documents = split_and_filter(
-        corpus(), counts, tokenizer=self.model.tokenizer, syntax=self.syntax, tool_names=names,
+        corpus(), counts, tokenizer=self.model.tokenizer, syntax=self.syntax,
         max_tokens=self.config.max_text_tokens, heuristics=heuristics, seed=self.config.seed)
-    for document, selected_for in documents:
-      batch[document] = selected_for
-      if len(batch) == self.config.chunk_documents:
-        folder.write_documents(chunk, batch, counts, heuristics)
-        batch, chunk = {}, chunk + 1
-        counts.clear()
-    if batch or counts:
-      folder.write_documents(chunk, batch, counts, heuristics)
-    elif not chunk:
+    for index, (document, selected_for) in enumerate(documents):
+      if DOCUMENTS in writers:
+        writers[DOCUMENTS].add(document)
+      for tool in tools:
+        if tool not in heuristics or tool in selected_for:
+          writers[selecting[tool]].add(SelectedText(document.id, index))
+    if DOCUMENTS in writers and not counts and not folder.chunks(DOCUMENTS):
       raise UserError('there is no document to annotate')
-    folder.complete(DOCUMENTS)
+    for writer in writers.values():
+      writer.complete()
 
   def _run_tool(self, folder: RunFolder, plan: ToolPlan, stages: Sequence[str]) -> None:
     """Runs `stages` of a tool, on each chunk one after the other.
@@ -137,7 +145,7 @@ class AnnotationPipeline:
     for stage in stages:
       _check_input(folder, plan, stage, stages)
     with contextlib.ExitStack() as stack:
-      chunks = iter(folder.own_chunks())
+      chunks = iter(folder.own_chunks(plan.tool.name))
       for stage in stages:
         # A generator that an error interrupts is kept alive by the traceback: close it explicitly.
         chunks = stack.enter_context(
@@ -147,19 +155,18 @@ class AnnotationPipeline:
   def _run_stage(self, folder: RunFolder, plan: ToolPlan, stage: str,
                  chunks: Iterable[int]) -> Iterator[int]:
     """Yields the numbers of `chunks`, each when the folder has the records of this stage for it."""
-    name = stage_name(plan.tool.name, stage)
+    tool, name = plan.tool.name, stage_name(plan.tool.name, stage)
     if folder.is_complete(name):
       yield from chunks
       return
-    pending = {chunk for chunk in folder.own_chunks() if not folder.has(name, chunk)}
+    pending = {chunk for chunk in folder.own_chunks(tool) if not folder.has(name, chunk)}
     with contextlib.ExitStack() as stack:
-      progress = stack.enter_context(
-          self._progress(folder, f'{plan.tool.name} {stage}', pending))
+      progress = stack.enter_context(_progress(folder, tool, stage, pending))
       start_chunk = self._prepare(folder, plan, stage, stack) if pending else None
       def start(chunk):
         if chunk not in pending:
           return chunk, 0, None
-        documents = folder.read(DOCUMENTS, chunk, Document)
+        documents = folder.selected(tool, chunk)
         return chunk, len(documents), start_chunk(chunk, documents)
       started = map(start, chunks)
       for chunk, texts, finish in _with_lookahead(started) if stage == 'execute' else started:
@@ -169,21 +176,15 @@ class AnnotationPipeline:
           folder.log_time(name, chunk, time.perf_counter() - begin)
           progress.advance(texts)
         yield chunk
-    folder.complete_if_whole(name)
-
-  def _progress(self, folder: RunFolder, title: str, pending: Collection[int]) -> Progress:
-    """Returns the progress of a stage that has not computed the chunks `pending` yet."""
-    own = folder.own_chunks()
-    texts, pending_texts = (folder.counts(DOCUMENTS, chunks)['documents']
-                            for chunks in (own, pending))
-    return Progress(title, texts, 'texts', texts - pending_texts)
+    folder.complete_if_whole(tool, stage)
+    if stage == 'sample' and folder.is_complete(name):
+      _log_positions(tool, plan.config.tau_s, folder.counts(name))
 
   def _prepare(self, folder: RunFolder, plan: ToolPlan, stage: str,
                stack: contextlib.ExitStack) -> StartChunk:
     """Prepares a stage; whatever has to be closed after it is put on `stack`."""
     if stage == 'sample':
-      return sample_stage(plan, run=folder, model=self.model, config=self.config,
-                          syntax=self.syntax)
+      return sample_stage(plan, model=self.model, config=self.config, syntax=self.syntax)
     if stage == 'filter':
       return filter_stage(plan, run=folder, model=self.model, config=self.config,
                           syntax=self.syntax)
@@ -203,14 +204,19 @@ class AnnotationPipeline:
         if other_shards_pending:
           log.info('the last shard to finish will merge: %s is not complete yet', source)
           return
-        raise UserError(f'merging needs {folder.path / source} to be complete; run the stages '
+        raise UserError(f'merging needs {folder.folder(source)} to be complete; run the stages '
                         'before it first')
     tau_f = {plan.tool.name: plan.config.tau_f for plan in self.plans}
     excluded = set().union(*(self._over_cap(folder, plan) for plan in self.plans))
+    calls = heapq.merge(*(folder.calls_by_text(plan.tool.name, 'filter') for plan in self.plans),
+                        key=operator.itemgetter(0))
+    following, end = next(calls, None), 0  # the calls in the next text that has some
     for chunk in folder.all_chunks(DOCUMENTS):
-      documents = folder.read(DOCUMENTS, chunk, Document)
-      scored = [call for plan in self.plans
-                for call in folder.read_calls(plan.tool.name, 'filter', chunk, documents)]
+      documents, scored = folder.read(DOCUMENTS, chunk, Document), []
+      end += len(documents)
+      while following and following[0] < end:
+        scored += following[1]
+        following = next(calls, None)
       folder.write(MERGED, chunk, *merge(documents, scored, tau_f, excluded))
     folder.complete(MERGED)
 
@@ -221,6 +227,23 @@ class AnnotationPipeline:
       return set()
     kept = {call.document_id for call in folder.calls(tool, 'filter') if call.gain >= config.tau_f}
     return documents_over_cap(tool, kept, config.max_texts, self.config.seed)
+
+
+def _progress(folder: RunFolder, tool: str, stage: str, pending: Collection[int]) -> Progress:
+  """Returns the progress of a stage that has not computed the chunks `pending` yet."""
+  select = stage_name(tool, 'select')
+  texts, pending_texts = (sum(folder.size(select, chunk, SelectedText) for chunk in chunks)
+                          for chunks in (folder.own_chunks(tool), pending))
+  return Progress(f'{tool} {stage}', texts, 'texts', texts - pending_texts)
+
+
+def _log_positions(tool: str, tau_s: float, counts: Counter[str]) -> None:
+  """Logs which tau_s would select positions, if the tool's own selects none."""
+  if counts['documents'] and not counts['positions']:
+    others = ', '.join(f'{other:g} in {texts} texts' for other, texts in itertools.islice(
+        texts_by_tau_s(counts).items(), 3))
+    log.warning('%s: no position has a probability above tau_s = %g; these would pass: %s', tool,
+                tau_s, others)
 
 
 def _log_calls(tool: str, counts: ToolCounts) -> None:
@@ -244,7 +267,7 @@ def _check_input(folder: RunFolder, plan: ToolPlan, stage: str, stages: Sequence
   tool, number = plan.tool.name, STAGES.index(stage)
   if number == 0 or STAGES[number - 1] in stages or folder.is_complete(stage_name(tool, stage)):
     return
-  source = stage_name(tool, STAGES[number - 1])
-  if not folder.has_own(source):
-    raise UserError(f'stage {stage} of {tool} needs {folder.path / source} to be complete; run the '
-                    'stages before it first')
+  source = STAGES[number - 1]
+  if not folder.has_own(tool, source):
+    raise UserError(f'stage {stage} of {tool} needs {folder.folder(stage_name(tool, source))} to '
+                    'be complete; run the stages before it first')

@@ -1,9 +1,11 @@
 """The report of an annotation run, in Markdown."""
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
 from toolformer_jax.annotation.config import THRESHOLDS
-from toolformer_jax.annotation.run_reader import DOCUMENTS, RunReader, stage_name
+from toolformer_jax.annotation.run_reader import RunReader
+from toolformer_jax.annotation.stage_keys import DOCUMENTS, stage_name
 from toolformer_jax.annotation.tool_plan import ToolPlan
 from toolformer_jax.annotation.tool_summary import ToolSummary
 from toolformer_jax.calls import CallSyntax
@@ -17,8 +19,9 @@ _CONTEXT_CHARS = 60
 def overview(run: RunReader, summaries: Sequence[ToolSummary], max_text_tokens: int) -> str:
   """Returns a sentence on the corpus, a table with a row for each tool, and notes."""
   paragraphs = [corpus_line(run, max_text_tokens), tool_table(summaries),
+                settings_line(summaries), batch_line(summaries),
                 *(note for summary in summaries for note in notes(summary))]
-  return '\n\n'.join(paragraphs)
+  return '\n\n'.join(filter(None, paragraphs))
 
 
 def corpus_line(run: RunReader, max_text_tokens: int) -> str:
@@ -44,6 +47,23 @@ def tool_table(summaries: Iterable[ToolSummary]) -> str:
   return markdown_table(lines)
 
 
+def settings_line(summaries: Iterable[ToolSummary]) -> str:
+  """Returns a sentence on the settings of each tool."""
+  tools = '; '.join(
+      f'{summary.name} tau_s = {config.tau_s:g}, k = {config.k}, m = {config.m}, '
+      f'tau_f = {config.tau_f:g}' for summary in summaries for config in [summary.plan.config])
+  return f'Settings: {tools}.'
+
+
+def batch_line(summaries: Iterable[ToolSummary]) -> str:
+  """Returns a sentence on how full the device's batches were; '' if there were none."""
+  tools = '; '.join(
+      f'{summary.name} ' + ', '.join(f'{stage} {share:.0%}'
+                                     for stage, share in summary.batch_fill.items())
+      for summary in summaries if summary.batch_fill)
+  return f'Needed tokens in the batches of the device: {tools}.' if tools else ''
+
+
 def notes(summary: ToolSummary) -> list[str]:
   """Returns sentences on calls without a result, and on the stage that left no call."""
   name, config = summary.name, summary.plan.config
@@ -56,17 +76,25 @@ def notes(summary: ToolSummary) -> list[str]:
       (summary.texts, 'the corpus has no text'),
       (summary.preselected, f'none of {summary.texts} texts passes the heuristic of preselection'),
       (summary.positions, f'nowhere in {summary.preselected} texts does a call start with a '
-                          f'probability above tau_s = {config.tau_s}'),
+                          f'probability above tau_s = {config.tau_s}{_lower(summary)}'),
       (summary.candidates, f'all {summary.samples} samples are malformed'),
       (summary.executed, f'none of {summary.candidates} candidates has a result'),
-      (summary.kept[config.tau_f], f'the largest gain of {summary.scored} calls is '
-                                   f'{summary.max_gain or 0:.2f}, and tau_f = {config.tau_f}'))
+      (summary.kept[config.tau_f], f'none of {summary.scored} calls gains tau_f = {config.tau_f}'
+       + (f'; the largest known gain is {summary.max_gain:.2f}'
+          if summary.max_gain is not None else '')))
   reason = next((text for count, text in stages if not count), None)
   if summary.incomplete_stage:
     found.append(f'{name}: stage {summary.incomplete_stage} is not complete.')
   elif reason:
     found.append(f'{name}: no call is kept; {reason}.')
   return found
+
+
+def _lower(summary: ToolSummary) -> str:
+  """Returns how many texts lower values of tau_s would select."""
+  some = itertools.islice(summary.texts_by_tau_s.items(), 3)
+  return ''.join(f'{"," if number else "; a tau_s of"} {tau_s:g} would pass in {texts} of them'
+                 for number, (tau_s, texts) in enumerate(some))
 
 
 def time_table(run: RunReader, plans: Iterable[ToolPlan]) -> str:

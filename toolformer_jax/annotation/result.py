@@ -1,6 +1,5 @@
 """The result of an annotation, read from its folder when it is used."""
 
-import dataclasses
 import functools
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -8,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from toolformer_jax.annotation import report as markdown
-from toolformer_jax.annotation.run_reader import MERGED, RunReader
+from toolformer_jax.annotation.run_reader import RunReader
+from toolformer_jax.annotation.stage_keys import MERGED
 from toolformer_jax.annotation.tool_plan import ToolPlan
 from toolformer_jax.annotation.tool_summary import ToolSummary, tool_summaries
 from toolformer_jax.calls import CallSyntax
-from toolformer_jax.data.records import AnnotatedDocument, Document, ScoredCall
+from toolformer_jax.data.records import AnnotatedDocument, Document, ScoredCall, to_json
 from toolformer_jax.runtime.departures import Departure, departures_section
 
 
@@ -98,9 +98,12 @@ class AnnotationResult:
     return {document.id: document.text for document in self.documents if document.id in ids}
 
   def to_records(self) -> list[dict[str, Any]]:
-    """Returns a dict for each scored call, for a data frame: its fields, gain and text."""
+    """Returns a dict for each scored call, for a data frame: its fields, gain and text.
+
+    The gain is None if only a bound of it is known, see `ScoredCall`.
+    """
     texts = {document.id: document.text for document in self.documents}
-    return [dataclasses.asdict(call) | {'gain': call.gain, 'text': texts[call.document_id]}
+    return [to_json(call) | {'text': texts[call.document_id]}
             for calls in self.scored.values() for call in calls]
 
   def __repr__(self) -> str:

@@ -1,50 +1,105 @@
 """The output folder of an annotation run, as numbered chunks that are whole or absent.
 
-    run.json, config.gin              the configuration, and the versions of the software
-    tokenizer.json                    ... and tokenizer_ids.json: positions count its tokens
-    documents/00000.jsonl             the texts, split
-    documents/00000.preselected.json  which of them the heuristics select, by tool
-    calculator/sample/00000.jsonl     sampled calls of the texts in documents/00000.jsonl
-    calculator/execute/00000.jsonl    ... with results
-    calculator/filter/00000.jsonl     ... with losses
-    merged/00000.jsonl                C*
-    <stage>/00000.counts.json         counts from the computation of a chunk, and its checksum
-    <stage>/.COMPLETED                the stage has all of its chunks: their number
-    report.md                         counts of each stage, and the calls with the largest gains
-    times.log                         seconds for each chunk
+    run.json, config.gin                 the configuration, and the versions of the software
+    tokenizer.json                       ... and tokenizer_ids.json: positions count its tokens
+    documents/KEY/00000.jsonl            the texts, split
+    calculator/select/KEY/00000.jsonl    the texts in which calls to the calculator are sampled
+    calculator/sample/KEY/00000.jsonl    sampled calls in the texts of select/KEY/00000.jsonl
+    calculator/execute/KEY/00000.jsonl   ... with results
+    calculator/filter/KEY/00000.jsonl    ... with losses
+    merged/KEY/00000.jsonl               C*: the texts of documents/KEY/00000.jsonl that keep calls
+    <stage>/KEY/00000.counts.json        counts from the computation of a chunk, and its checksum
+    <stage>/KEY/.COMPLETED               the stage has all of its chunks: their number
+    report.md                            counts of each stage, and the calls with the largest gains
+    times.log                            seconds for each chunk
 
-All files but times.log have the same content in every run with the same configuration. A file that
-was changed since is an error when it is read. A chunk may be replaced by one that somebody else
-made: its counts file must then be removed too, and the records alone are checked.
+KEY is a hash of all that the stage depends on, see `stage_keys`. If a setting of the tools or of
+sampling changes, the stages that depend on it get new folders, and the others are used as they are.
+run.json names the folders of the current settings, which readers use; those of earlier settings
+stay. A run with another checkpoint or corpus is refused.
+
+All files but times.log have the same content in every run with the same configuration; the counts
+of tokens that the device computed also depend on the sizes of batches. A file that was changed
+since is an error when it is read. A chunk may be replaced by one that somebody else made: its
+counts file must then be removed too, and the records alone are checked.
 """
 
 import contextlib
 import json
+import logging
+import os
 import pathlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
+from typing import Any
 
-from toolformer_jax.annotation.checked_files import ChunkInfo, sha256, write_checked_json
-from toolformer_jax.annotation.run_reader import DOCUMENTS, RunReader
-from toolformer_jax.data.records import Document, Record, record_line
+from toolformer_jax.annotation.checked_files import ChunkInfo, sha256
+from toolformer_jax.annotation.run_reader import RunReader
+from toolformer_jax.annotation.run_settings import RunSettings
+from toolformer_jax.annotation.stage_keys import stage_name
+from toolformer_jax.data.records import Record, record_line
 from toolformer_jax.errors import UserError
-from toolformer_jax.runtime.run_dir import LockedFolder, atomic_writer
+from toolformer_jax.runtime.paths import atomic_writer
+from toolformer_jax.runtime.run_dir import LockedFolder
+
+log = logging.getLogger(__name__)
 
 
 class RunFolder(LockedFolder, RunReader):
   """The folder of an annotation run that this process works in."""
 
-  def own_chunks(self) -> list[int]:
-    """Returns the numbers of the chunks of documents that are of this process's shard.
+  def _check(self, configuration: dict[str, Any], versions: dict[str, str]) -> None:
+    """Compares what a folder never changes, and makes the other settings the current ones."""
+    new, old = RunSettings.of(configuration, versions), RunSettings.read(self.path)
+    if old is None:
+      new.write(self.path)
+      return
+    super()._check(new.fixed, versions)
+    _check_versions(self.path, old, new)
+    if old.current != new.current:
+      if self.has_other_writers():
+        raise UserError(f'{self.path} is in use by a process with other settings; start all of '
+                        'them with the same settings')
+      new.write(self.path)
+      (self.path / 'report.md').unlink(missing_ok=True)  # it is of the earlier settings
+      log.info('%s has other settings than before; %s', self.path, self.reuse())
+
+  def reuse(self) -> str:
+    """Returns in words which stages have chunks with the current settings, and which have none."""
+    folders = self.settings.folders
+    reused = [stage for stage in folders if self.chunks(stage) or self.is_complete(stage)]
+    missing = [stage for stage in folders if stage not in reused]
+    return (f'reused: {", ".join(reused) or "nothing"}; computed: '
+            f'{", ".join(missing) or "nothing"}')
+
+  def take_from(self, source: pathlib.Path) -> None:
+    """Takes the chunks of another run's stages that depend on the same, as links where possible.
+
+    Raises:
+      UserError: the folder `source` is not that of an annotation run, or a file cannot be written.
+    """
+    theirs = RunReader(source)
+    if theirs.settings is None:
+      raise UserError(f'{source} is not the output folder of an annotation run: it has no run.json')
+    with self.exclusively():
+      for stage, folder in self.settings.folders.items():
+        if (source / folder).exists() and not self.is_complete(stage):
+          with _explained(self.path / folder):
+            _link_files(source / folder, self.path / folder)
+    log.info('from %s: %s', source, self.reuse())
+
+  def own_chunks(self, tool: str) -> list[int]:
+    """Returns the numbers of the chunks of a tool's texts that are of this process's shard.
 
     Raises:
       UserError: see `all_chunks`.
     """
-    return [chunk for chunk in self.all_chunks(DOCUMENTS) if self.shard.has(chunk)]
+    return [chunk for chunk in self.all_chunks(stage_name(tool, 'select')) if self.shard.has(chunk)]
 
-  def has_own(self, stage: str) -> bool:
-    """Tells whether the stage has all chunks of this process's shard."""
-    return self.is_complete(DOCUMENTS) and {*self.own_chunks()} <= {*self.chunks(stage)}
+  def has_own(self, tool: str, stage: str) -> bool:
+    """Tells whether a stage of a tool has all chunks of this process's shard."""
+    return (self.is_complete(stage_name(tool, 'select'))
+            and {*self.own_chunks(tool)} <= {*self.chunks(stage_name(tool, stage))})
 
   def write(self, stage: str, chunk: int, records: Iterable[Record], counts: Counter) -> None:
     """Writes a chunk, which is finished once its file of records has its name.
@@ -61,42 +116,82 @@ class RunFolder(LockedFolder, RunReader):
       with atomic_writer(file) as opened:
         opened.write(text)
 
-  def write_documents(self, chunk: int, documents: Mapping[Document, Collection[str]],
-                      counts: Counter, heuristics: Iterable[str]) -> None:
-    """Writes a chunk of texts, and which of them the heuristics select.
-
-    Args:
-      chunk: number of the chunk.
-      documents: the texts, with the names of the tools whose heuristic selects them.
-      counts: from the computation of the chunk.
-      heuristics: names of the tools that have a heuristic.
-
-    Raises:
-      UserError: see `write`.
-    """
-    file = self.preselected_file(chunk)
-    with _explained(file):
-      file.parent.mkdir(parents=True, exist_ok=True)
-      write_checked_json(file, {tool: [document.id for document, tools in documents.items()
-                                       if tool in tools] for tool in heuristics})
-    self.write(DOCUMENTS, chunk, documents, counts)
-
   def complete(self, stage: str) -> None:
     """Marks a stage as complete: it has the chunks that it has now."""
-    (self.path / stage).mkdir(parents=True, exist_ok=True)
-    with atomic_writer(self.path / stage / '.COMPLETED') as file:
-      file.write(f'{len(self.chunks(stage))}\n')
+    marker = self.folder(stage) / '.COMPLETED'
+    with _explained(marker):
+      marker.parent.mkdir(parents=True, exist_ok=True)
+      with atomic_writer(marker) as file:
+        file.write(f'{len(self.chunks(stage))}\n')
 
-  def complete_if_whole(self, stage: str) -> None:
-    """Marks a stage as complete if no shard has a chunk of it left to compute."""
-    if self.chunks(stage) == self.chunks(DOCUMENTS):
-      self.complete(stage)
+  def complete_if_whole(self, tool: str, stage: str) -> None:
+    """Marks a stage of a tool as complete if no shard has a chunk of it left to compute."""
+    name = stage_name(tool, stage)
+    if self.chunks(name) == self.chunks(stage_name(tool, 'select')):
+      self.complete(name)
 
   def log_time(self, stage: str, chunk: int, seconds: float) -> None:
     """Appends the seconds that a chunk took to times.log."""
-    line = json.dumps({'stage': stage, 'chunk': chunk, 'seconds': round(seconds, 3)})
+    line = json.dumps({'folder': self.settings.folders[stage], 'chunk': chunk,
+                       'seconds': round(seconds, 3)})
     with open(self.path / 'times.log', 'a', encoding='utf-8') as file:
       file.write(line + '\n')
+
+
+class ChunkWriter:
+  """Writes records, which come one after the other, as the chunks of a stage."""
+
+  def __init__(self, folder: RunFolder, stage: str, chunk_size: int):
+    """Writes chunks of `chunk_size` records to `stage` of `folder`."""
+    self._folder, self._stage, self._size = folder, stage, chunk_size
+    self._records: list[Record] = []
+    self._chunk, self.counts = 0, Counter()
+
+  def add(self, record: Record) -> None:
+    """Adds a record; writes a chunk if it is full, with what `counts` has by then."""
+    self._records.append(record)
+    if len(self._records) == self._size:
+      self._flush()
+
+  def complete(self) -> None:
+    """Writes the last chunk, and marks the stage as complete."""
+    if self._records or self.counts:
+      self._flush()
+    self._folder.complete(self._stage)
+
+  def _flush(self) -> None:
+    self._folder.write(self._stage, self._chunk, self._records, self.counts)
+    self._records, self._chunk = [], self._chunk + 1
+    self.counts.clear()
+
+
+def _check_versions(path: pathlib.Path, old: RunSettings, new: RunSettings) -> None:
+  """Checks that the tools of a run have the versions that they had.
+
+  Raises:
+    UserError: one has another.
+  """
+  for tool in old.tools.keys() & new.tools.keys():
+    then, now = (settings.tools[tool].get('version') for settings in (old, new))
+    if then != now:
+      raise UserError(f'{path} was made with another version of {tool} ({then!r} then, {now!r} '
+                      'now); choose another --output_dir, and take its samples with --from')
+
+
+def _link_files(source: pathlib.Path, target: pathlib.Path) -> None:
+  """Links the files of one folder of a stage into another one, or copies them."""
+  # The marker comes last: a stage that has it has all of its chunks.
+  names = sorted((file.name for file in source.iterdir() if not file.name.endswith('.tmp')),
+                 key=lambda name: (name == '.COMPLETED', name.endswith('.jsonl'), name))
+  target.mkdir(parents=True, exist_ok=True)
+  for name in names:
+    if not (target / name).exists():
+      try:
+        os.link(source / name, target / name)
+      except OSError:  # on another file system, or on one without links
+        copy = target / f'{name}.tmp'
+        copy.write_bytes((source / name).read_bytes())
+        copy.replace(target / name)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,5 @@
 """Reads the output folder of an annotation run, whose files `run_dir` describes."""
 
-import bisect
 import functools
 import itertools
 import json
@@ -8,10 +7,13 @@ import math
 import pathlib
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Generic, overload
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
-from toolformer_jax.annotation.checked_files import ChunkInfo, read_checked_json
+from toolformer_jax.annotation.checked_files import ChunkInfo
+from toolformer_jax.annotation.run_settings import RunSettings
+from toolformer_jax.annotation.stage_keys import DOCUMENTS, MERGED, stage_name
+from toolformer_jax.annotation.stage_records import StageRecords
 from toolformer_jax.data.records import (
   AnnotatedDocument,
   Candidate,
@@ -19,26 +21,22 @@ from toolformer_jax.data.records import (
   ExecutedCall,
   Record,
   ScoredCall,
+  SelectedText,
   parse_records,
 )
 from toolformer_jax.errors import UserError
 from toolformer_jax.tokenizer import Tokenizer
 
-DOCUMENTS, MERGED = 'documents', 'merged'
-# The records of the stages that each tool has.
+# The records of the stages of a tool that have calls.
 CALL_RECORDS = {'sample': Candidate, 'execute': ExecutedCall, 'filter': ScoredCall}
 _CHUNK = re.compile(r'\d{5,}\.jsonl', re.ASCII)
-
-
-def stage_name(tool: str, stage: str) -> str:
-  """Returns the folder of a stage of one tool, relative to the run's folder."""
-  return f'{tool.lower()}/{stage}'
 
 
 class RunReader:
   """Reads the folder of an annotation run, without a lock: the run may still be in progress.
 
-  A chunk gets its name when it is whole, so that every chunk that exists can be used.
+  A chunk gets its name when it is whole, so that every chunk that exists can be used. Of each stage
+  it reads the chunks that belong to the current settings of the run, those of its last start.
 
   Attributes:
     path: the folder.
@@ -47,42 +45,59 @@ class RunReader:
   def __init__(self, path: pathlib.Path):
     self.path = path
 
+  @functools.cached_property
+  def settings(self) -> RunSettings | None:
+    """The settings of the run; None without a run.json.
+
+    Raises:
+      UserError: run.json is broken, or of an earlier version.
+    """
+    return RunSettings.read(self.path)
+
+  def folder(self, stage: str) -> pathlib.Path:
+    """Returns the folder of a stage."""
+    folders = self.settings.folders if self.settings else {}
+    return self.path / folders.get(stage, stage)
+
   def tool_settings(self) -> dict[str, dict[str, Any]]:
     """Returns the settings of each tool with which the run was started, by the tool's name.
 
     Raises:
       UserError: the folder is not that of an annotation run.
     """
-    try:
-      tools = json.loads((self.path / 'run.json').read_text('utf-8'))['configuration']['tools']
-      return {name: dict(settings) for name, settings in tools.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-      raise UserError(f'{self.path} is not the output folder of an annotation run: its run.json is '
-                      'missing, or names no tools') from error
+    if self.settings is None:
+      raise UserError(f'{self.path} is not the output folder of an annotation run: it has no '
+                      'run.json')
+    return {name: dict(settings) for name, settings in self.settings.tools.items()}
 
   def tokenizer(self) -> Tokenizer:
     """Returns the tokenizer of the run's model.
 
     Raises:
-      UserError: the folder has none, or it is broken.
+      UserError: the folder has none, or it is not that of the run.
     """
+    remedy = 'run the same annotate command again to write it'
     if not (self.path / 'tokenizer.json').exists():
       raise UserError(f'{self.path} has no tokenizer.json, which is needed to find the positions '
-                      'of calls; run the same annotate command again to add it')
-    return Tokenizer.load(self.path)
+                      f'of calls; {remedy}')
+    tokenizer = Tokenizer.load(self.path)
+    expected = self.settings and self.settings.fixed.get('tokenizer')
+    if expected and tokenizer.fingerprint != expected:
+      raise UserError(f"{self.path / 'tokenizer.json'} is not the tokenizer of the run; {remedy}")
+    return tokenizer
 
-  def documents(self) -> 'StageRecords[Document]':
+  def documents(self) -> StageRecords[Document]:
     """Returns the texts of the run."""
     return StageRecords(self, DOCUMENTS, Document)
 
-  def calls(self, tool: str, stage: str) -> 'StageRecords':
+  def calls(self, tool: str, stage: str) -> StageRecords:
     """Returns the calls to a tool after one of the stages 'sample', 'execute' and 'filter'.
 
     They are Candidates, ExecutedCalls or ScoredCalls.
     """
     return StageRecords(self, stage_name(tool, stage), CALL_RECORDS[stage])
 
-  def annotated(self) -> 'StageRecords[AnnotatedDocument]':
+  def annotated(self) -> StageRecords[AnnotatedDocument]:
     """Returns the texts that keep a call: C*."""
     return StageRecords(self, MERGED, AnnotatedDocument)
 
@@ -123,31 +138,62 @@ class RunReader:
     file = self.counts_file(stage, chunk)
     return ChunkInfo.read(file) if file.exists() else None
 
-  def read_calls(self, tool: str, stage: str, chunk: int,
-                 documents: Iterable[Document]) -> list[Candidate]:
+  def selected(self, tool: str, chunk: int) -> list[Document]:
+    """Returns the texts of a chunk of a tool's stages: those that its heuristic selects.
+
+    Raises:
+      UserError: a file is missing or broken.
+    """
+    stage, found = stage_name(tool, 'select'), []
+    for text in self.read(stage, chunk, SelectedText):
+      if not text.index < len(self._texts) or self._texts[text.index].id != text.document_id:
+        raise self.broken(stage, f'{self.chunk_file(stage, chunk)} does not fit the texts of '
+                                 f'{self.folder(DOCUMENTS)}')
+      found.append(self._texts[text.index])
+    return found
+
+  @functools.cached_property
+  def _texts(self) -> StageRecords[Document]:
+    """All texts, once they are complete."""
+    return self.documents()
+
+  def read_calls(self, tool: str, stage: str, chunk: int) -> list[Candidate]:
     """Returns the calls to a tool in a chunk after a stage, see `calls`.
 
     Args:
       tool: the tool's name.
       stage: 'sample', 'execute' or 'filter'.
       chunk: number of the chunk.
-      documents: the texts of the chunk.
 
     Raises:
-      UserError: the file is missing or broken, or one of the calls is to another tool or in none of
-        `documents`.
+      UserError: a file is missing or broken, or one of the calls is to another tool or in none of
+        the chunk's texts.
     """
-    name = stage_name(tool, stage)
+    name, select = stage_name(tool, stage), stage_name(tool, 'select')
     calls = self.read(name, chunk, CALL_RECORDS[stage])
-    texts = {document.id: document.text for document in documents}
+    known = {text.document_id for text in self.read(select, chunk, SelectedText)}
     for call in calls:
-      if call.document_id not in texts or call.tool != tool:
+      if call.document_id not in known or call.tool != tool:
         raise UserError(f'{self.chunk_file(name, chunk)} has a call to {call.tool} in the text '
                         f'{call.document_id!r}; the file must only have calls to {tool} in the '
-                        f'texts of {self.chunk_file(DOCUMENTS, chunk)}')
-    if not self.counts_file(name, chunk).exists():
-      self._check_positions(self.chunk_file(name, chunk), calls, texts)
+                        f'texts of {self.chunk_file(select, chunk)}')
+    if calls and not self.counts_file(name, chunk).exists():
+      self._check_positions(self.chunk_file(name, chunk), calls, {
+          document.id: document.text for document in self.selected(tool, chunk)})
     return calls
+
+  def calls_by_text(self, tool: str, stage: str) -> Iterator[tuple[int, list[Candidate]]]:
+    """Yields the calls to a tool in each text that has some, in the order of the texts.
+
+    With each come the index of its text among all texts.
+    """
+    for chunk in self.all_chunks(stage_name(tool, stage)):
+      by_text = defaultdict(list)
+      for call in self.read_calls(tool, stage, chunk):
+        by_text[call.document_id].append(call)
+      for text in self.read(stage_name(tool, 'select'), chunk, SelectedText):
+        if text.document_id in by_text:
+          yield text.index, by_text[text.document_id]
 
   def _check_positions(self, file: pathlib.Path, calls: Iterable[Candidate],
                        texts: Mapping[str, str]) -> None:
@@ -179,21 +225,24 @@ class RunReader:
   def seconds(self) -> dict[str, float]:
     """Returns the seconds that each stage took; of a chunk that was computed twice, the last time.
 
+    Only stages with the current settings are among them.
+
     Raises:
       UserError: times.log cannot be read.
     """
     file = self.path / 'times.log'
     try:
-      lines = file.read_text('utf-8', errors='replace').splitlines()
+      lines = file.read_bytes().decode('utf-8', 'replace').splitlines()
     except FileNotFoundError:
       return {}
     except OSError as error:
       raise UserError(f'cannot read {file}: {error.strerror}; it may be removed') from error
     chunks = dict(filter(None, map(_parse_time, lines)))
     total = defaultdict(float)
-    for (stage, _), seconds in chunks.items():
-      total[stage] += seconds
-    return dict(total)
+    for (folder, _), seconds in chunks.items():
+      total[folder] += seconds
+    folders = self.settings.folders if self.settings else {}
+    return {stage: total[folder] for stage, folder in folders.items() if folder in total}
 
   def chunk_times(self, stage: str) -> dict[int, int]:
     """Returns when each finished chunk of a stage was written, in ns, by the chunk's number.
@@ -201,7 +250,7 @@ class RunReader:
     Raises:
       UserError: the folder of the stage cannot be read.
     """
-    folder = self.path / stage
+    folder = self.folder(stage)
     try:
       return {int(file.name.removesuffix('.jsonl')): file.stat().st_mtime_ns
               for file in folder.iterdir() if _CHUNK.fullmatch(file.name)}
@@ -233,7 +282,7 @@ class RunReader:
     Raises:
       UserError: the marker of its completion is broken.
     """
-    marker = self.path / stage / '.COMPLETED'
+    marker = self.folder(stage) / '.COMPLETED'
     try:
       return int(marker.read_text('utf-8')) if marker.exists() else None
     except (OSError, ValueError) as error:
@@ -254,103 +303,26 @@ class RunReader:
 
   def chunk_file(self, stage: str, chunk: int) -> pathlib.Path:
     """Returns the path of a chunk, finished or not."""
-    return self.path / stage / f'{chunk:05}.jsonl'
+    return self.folder(stage) / f'{chunk:05}.jsonl'
 
   def counts_file(self, stage: str, chunk: int) -> pathlib.Path:
     """Returns the path of the file with the counts and the checksum of a chunk."""
     return self.chunk_file(stage, chunk).with_suffix('.counts.json')
 
-  def preselected_file(self, chunk: int) -> pathlib.Path:
-    """Returns the path of the file that `preselected` reads."""
-    return self.chunk_file(DOCUMENTS, chunk).with_suffix('.preselected.json')
-
-  def preselected(self, tool: str, chunk: int, documents: Iterable[Document]) -> list[Document]:
-    """Returns those of a chunk's documents that the tool's heuristic selects; all without one.
-
-    Raises:
-      UserError: the file is missing or broken.
-    """
-    file = self.preselected_file(chunk)
-    try:
-      by_tool = read_checked_json(file)
-    except UserError as error:
-      raise self.broken(DOCUMENTS, error) from error
-    if not isinstance(by_tool.get(tool, []), list):
-      raise self.broken(DOCUMENTS, f'{file} has no list of texts for {tool}')
-    return [document for document in documents
-            if tool not in by_tool or document.id in by_tool[tool]]
-
   def broken(self, stage: str, problem: object) -> UserError:
     """Returns the error for a file of a stage that is missing or broken."""
-    return UserError(f'{problem}; remove the folder {self.path / stage}, and the same annotate '
+    return UserError(f'{problem}; remove the folder {self.folder(stage)}, and the same annotate '
                      'command computes it again')
 
 
-class StageRecords(Sequence[Record], Generic[Record]):
-  """The records of a stage, read from its files when they are used.
-
-  One chunk is in memory at a time. Chunks that are finished later are not among them.
-  """
-
-  def __init__(self, run: RunReader, stage: str, kind: type[Record]):
-    """Lists the finished chunks of `stage`, which hold records of `kind`.
-
-    Raises:
-      UserError: the stage is complete, but one of its files is missing.
-    """
-    self._run, self._stage, self._kind = run, stage, kind
-    self._numbers = run.all_chunks(stage)
-    self._last_read: tuple[int, list[Record]] = (-1, [])
-
-  def chunks(self) -> Iterator[list[Record]]:
-    """Yields the records of each chunk.
-
-    Raises:
-      UserError: a file is missing or broken.
-    """
-    return (self._run.read(self._stage, number, self._kind) for number in self._numbers)
-
-  def __iter__(self) -> Iterator[Record]:
-    return itertools.chain.from_iterable(self.chunks())
-
-  def __len__(self) -> int:
-    return self._ends[-1] if self._ends else 0
-
-  @overload
-  def __getitem__(self, index: int) -> Record: ...
-
-  @overload
-  def __getitem__(self, index: slice) -> list[Record]: ...
-
-  def __getitem__(self, index: int | slice) -> Record | list[Record]:
-    if isinstance(index, slice):
-      return [self[i] for i in range(*index.indices(len(self)))]
-    at = index + len(self) if index < 0 else index
-    if not 0 <= at < len(self):
-      raise IndexError(f'index {index} is out of range for {len(self)} records')
-    place = bisect.bisect_right(self._ends, at)
-    if self._last_read[0] != place:
-      self._last_read = place, self._run.read(self._stage, self._numbers[place], self._kind)
-    return self._last_read[1][at - self._ends[place]]  # counted from the end of the chunk
-
-  @functools.cached_property
-  def _ends(self) -> list[int]:
-    """For each chunk, the number of records up to its end."""
-    return list(itertools.accumulate(self._run.size(self._stage, number, self._kind)
-                                     for number in self._numbers))
-
-  def __repr__(self) -> str:
-    return f'<{len(self)} {self._kind.__name__} records of {self._run.path / self._stage}>'
-
-
 def _parse_time(line: str) -> tuple[tuple[str, int], float] | None:
-  """Returns ((stage, chunk), seconds) of a line of times.log.
+  """Returns ((folder of the stage, chunk), seconds) of a line of times.log.
 
   Returns None for any other line: a process that is killed may leave an incomplete one.
   """
   try:
     entry = json.loads(line)
-    seconds = float(entry['seconds'])
-    return ((str(entry['stage']), int(entry['chunk'])), seconds) if math.isfinite(seconds) else None
+    at, seconds = (str(entry['folder']), int(entry['chunk'])), float(entry['seconds'])
+    return (at, seconds) if math.isfinite(seconds) else None
   except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
     return None

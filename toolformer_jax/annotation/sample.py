@@ -1,7 +1,8 @@
 """Step 1: sample positions and calls (paper, section 2, "Sampling API Calls")."""
 
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from toolformer_jax.inference import branch_sampling as sampling
 from toolformer_jax.inference.shared_prefix import prefill_documents, prefill_prompt
 from toolformer_jax.models.language_model import LanguageModel
 
+_BELOW_TAU_S = 'below tau_s: '  # in counts, followed by a probability
 _DOCUMENTS = 32  # in one batch: they have enough samples to fill all rows
 
 
@@ -93,33 +95,37 @@ class CallSampler:
     tokens = [[*ids, *self._between, *ids] for ids in texts]
     starts = [len(ids) + len(self._between) for ids in texts]
     watched = [range(start, start + len(ids)) for start, ids in zip(starts, texts, strict=True)]
+    counts = Counter()
     prefilled = prefill_documents(
-        self._model, self._shared, tokens, self._start_id, watched)
-    places = [
-        (row, position, float(np.exp(logprobs[position])))
-        for row, (ids, logprobs) in enumerate(zip(texts, prefilled.logprobs, strict=True))
-        for position in self._positions(ids, logprobs)]
+        self._model, self._shared, tokens, self._start_id, watched, counts)
+    places = []
+    for row, (ids, logprobs) in enumerate(zip(texts, prefilled.logprobs, strict=True)):
+      allowed = self._allowed(ids)
+      positions = self._positions(allowed, logprobs)
+      places += [(row, position, float(np.exp(logprobs[position]))) for position in positions]
+      if not positions and allowed:
+        counts[below_tau_s(float(np.exp(max(logprobs[i] for i in allowed))))] += 1
     branches = [
         sampling.Branch(row, starts[row] + position,
                         fold_seed(self._config.seed, documents[row].id, position, sample))
         for row, position, _ in places for sample in range(self._tool_config.m)]
     texts = sampling.sample_branches(self._model, prefilled, branches, self._branch_config,
-                                     sampling_rows=self._config.sampling_rows)
+                                     sampling_rows=self._config.sampling_rows, counts=counts)
     found = [self._parse(text) if text is not None else None for text in texts]
-    counts = Counter(positions=len(places), samples=len(branches),
-                     malformed=sum(call is None for call in found))
+    counts.update(positions=len(places), samples=len(branches),
+                  malformed=sum(call is None for call in found))
     return _unique_candidates(documents, places, found, self._tool_config.m), counts
 
-  def _positions(self, ids: list[int], logprobs: np.ndarray) -> list[int]:
-    """Returns in order the k positions where a call is most probable, if above tau_s.
+  def _allowed(self, ids: list[int]) -> list[int]:
+    """Returns the positions where a call may come: not between two tokens of a character."""
+    # Without a start token, the first token has no loss to compare with.
+    first = int(self._model.tokenizer.start_id is None)
+    return [i for i in range(first, len(ids)) if self._model.tokenizer.starts_character[ids[i]]]
 
-    A call cannot come between two tokens of the same character.
-    """
-    allowed = self._model.tokenizer.starts_character[ids]
-    if self._model.tokenizer.start_id is None:
-      allowed[0] = False  # without a start token, the first token has no loss to compare with
+  def _positions(self, allowed: Sequence[int], logprobs: np.ndarray) -> list[int]:
+    """Returns in order the k positions where a call is most probable, if above tau_s."""
     tau_s = self._tool_config.tau_s
-    passing = [i for i in range(len(ids)) if allowed[i] and np.exp(logprobs[i]) > tau_s]
+    passing = [i for i in allowed if np.exp(logprobs[i]) > tau_s]
     return sorted(sorted(passing, key=lambda i: (-logprobs[i], i))[:self._tool_config.k])
 
   def _parse(self, continuation: str) -> Call | None:
@@ -143,6 +149,32 @@ class CallSampler:
     allowed = np.zeros(self._model.config.vocab_size, bool)
     allowed[:len(spelled)] = [token.startswith(b'(') for token in spelled]
     return allowed
+
+
+def below_tau_s(probability: float) -> str:
+  """Returns the name under which texts are counted that have no position above tau_s.
+
+  It has the highest probability of a position, rounded down to one digit.
+  """
+  exponent = math.floor(math.log10(max(probability, 1e-30)))
+  return f'{_BELOW_TAU_S}{math.floor(probability / 10.0**exponent)}e{exponent}'
+
+
+def texts_by_tau_s(counts: Mapping[str, int]) -> dict[float, int]:
+  """Returns how many of the texts that have no position above tau_s would have one at others.
+
+  They are those that `below_tau_s` has counted; the highest values of tau_s come first.
+  """
+  found, texts = {}, 0
+  for name, count in sorted(counts.items(), key=lambda item: -_value(item[0])):
+    if name.startswith(_BELOW_TAU_S):
+      texts += count
+      found[_value(name)] = texts
+  return found
+
+
+def _value(name: str) -> float:
+  return float(name.removeprefix(_BELOW_TAU_S)) if name.startswith(_BELOW_TAU_S) else 0.0
 
 
 def fold_seed(*parts: int | str) -> int:

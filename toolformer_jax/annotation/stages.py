@@ -1,19 +1,23 @@
-"""The three stages that each tool has, for one chunk of documents at a time.
+"""The three stages of a tool that have work to do, for one chunk of its texts at a time.
 
 Each function prepares a stage and returns a StartChunk, which starts the work on a chunk. What that
 returns finishes the work: it gives the records of the chunk and its counts.
+
+The batches of the model are formed from windows, a fixed number of the texts that the tool's
+heuristic selects. A chunk is a whole number of windows, so that records do not depend on the size
+of chunks.
 """
 
 import functools
-import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
-from toolformer_jax.annotation.config import THRESHOLDS, AnnotationConfig
+from toolformer_jax.annotation.config import AnnotationConfig
 from toolformer_jax.annotation.execute import start_calls
 from toolformer_jax.annotation.filter import score_calls
 from toolformer_jax.annotation.run_reader import RunReader
 from toolformer_jax.annotation.sample import CallSampler
+from toolformer_jax.annotation.stage_keys import min_gain
 from toolformer_jax.annotation.tool_plan import ToolPlan
 from toolformer_jax.calls import CallSyntax
 from toolformer_jax.data.records import Candidate, Document
@@ -25,13 +29,13 @@ FinishChunk = Callable[[], tuple[Sequence[Candidate], Counter]]
 StartChunk = Callable[[int, Sequence[Document]], FinishChunk]
 
 
-def sample_stage(plan: ToolPlan, *, run: RunReader, model: LanguageModel,
-                 config: AnnotationConfig, syntax: CallSyntax) -> StartChunk:
+def sample_stage(plan: ToolPlan, *, model: LanguageModel, config: AnnotationConfig,
+                 syntax: CallSyntax) -> StartChunk:
   """Prepares sampling calls to a tool: computes the keys and values of its prompt."""
   sampler = CallSampler(model=model, prompt=plan.prompt, tool_config=plan.config, config=config,
                         syntax=syntax)
   def start(chunk: int, documents: Sequence[Document]) -> FinishChunk:
-    return functools.partial(sampler, run.preselected(plan.tool.name, chunk, documents))
+    return functools.partial(_by_window, sampler, documents, config)
   return start
 
 
@@ -40,7 +44,7 @@ def execute_stage(plan: ToolPlan, *, run: RunReader, executor: Executor, tokeniz
   """Prepares executing the sampled calls of `run`; a started chunk is executed in the background.
   """
   def start(chunk: int, documents: Sequence[Document]) -> FinishChunk:
-    candidates = run.read_calls(plan.tool.name, 'sample', chunk, documents)
+    candidates = run.read_calls(plan.tool.name, 'sample', chunk)
     return start_calls(candidates, documents, executor=executor, tokenizer=tokenizer,
                        look_ahead_guard=config.look_ahead_guard)
   return start
@@ -49,11 +53,29 @@ def execute_stage(plan: ToolPlan, *, run: RunReader, executor: Executor, tokeniz
 def filter_stage(plan: ToolPlan, *, run: RunReader, model: LanguageModel,
                  config: AnnotationConfig, syntax: CallSyntax) -> StartChunk:
   """Prepares computing the losses of the executed calls of `run`."""
-  # A gain below all thresholds that reports count need not be known exactly.
-  min_gain = min(*THRESHOLDS, plan.config.tau_f) if config.early_reject else -math.inf
+  least = min_gain(plan.config.tau_f, config.early_reject)
   def start(chunk: int, documents: Sequence[Document]) -> FinishChunk:
-    executed = run.read_calls(plan.tool.name, 'execute', chunk, documents)
-    return functools.partial(
-        score_calls, executed, documents, model=model, syntax=syntax, min_gain=min_gain,
-        scoring_tokens=config.scoring_tokens)
+    executed = run.read_calls(plan.tool.name, 'execute', chunk)
+    def score(window: Sequence[Document]) -> tuple[Sequence[Candidate], Counter]:
+      ids = {document.id for document in window}
+      return score_calls([call for call in executed if call.document_id in ids], window,
+                         model=model, syntax=syntax, min_gain=least,
+                         scoring_tokens=config.scoring_tokens)
+    return functools.partial(_by_window, score, documents, config)
   return start
+
+
+def _by_window(work: Callable[[Sequence[Document]], tuple[Sequence[Candidate], Counter]],
+               documents: Sequence[Document], config: AnnotationConfig
+               ) -> tuple[list[Candidate], Counter]:
+  """Returns the records and the counts of all windows of a chunk."""
+  records, counts = [], Counter()
+  for window in _windows(documents, config.window_documents):
+    of_window, window_counts = work(window)
+    records += of_window
+    counts.update(window_counts)
+  return records, counts
+
+
+def _windows(documents: Sequence[Document], size: int) -> Iterator[Sequence[Document]]:
+  return (documents[first:first + size] for first in range(0, len(documents), size))

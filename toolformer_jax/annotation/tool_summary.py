@@ -7,9 +7,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from toolformer_jax.annotation.config import THRESHOLDS
-from toolformer_jax.annotation.run_reader import DOCUMENTS, RunReader, stage_name
+from toolformer_jax.annotation.run_reader import RunReader
+from toolformer_jax.annotation.sample import texts_by_tau_s
+from toolformer_jax.annotation.stage_keys import DOCUMENTS, stage_name
 from toolformer_jax.annotation.tool_plan import ToolPlan
 from toolformer_jax.data.records import ScoredCall
+from toolformer_jax.inference.batching import TOKENS_COMPUTED, TOKENS_NEEDED
 
 _BEST = 10  # calls that are remembered on each side of the threshold
 
@@ -29,8 +32,11 @@ class ToolSummary:
     scored: calls that have losses.
     kept: positions that keep a call, by threshold; one of the thresholds is that of the plan.
     texts_kept: texts that keep a call, by threshold, before the cap (the paper's Table 2).
-    max_gain: largest gain of a call, in nats; None if no call has losses.
+    max_gain: largest known gain of a call, in nats; None if none is known.
     failures: number of calls without a result, by reason.
+    texts_by_tau_s: of the texts without a position above tau_s, how many would have one at a
+      lower tau_s; the highest ones come first.
+    batch_fill: share of the tokens computed by the device that were needed, by stage.
     incomplete_stage: the first stage that is not complete; None if all are.
     best_kept: the kept calls with the largest gains, at most one in a text.
     best_rejected: the rejected calls with the largest gains, at most one in a text.
@@ -48,6 +54,8 @@ class ToolSummary:
   texts_kept: dict[float, int]
   max_gain: float | None
   failures: Counter[str]
+  texts_by_tau_s: dict[float, int]
+  batch_fill: dict[str, float]
   incomplete_stage: str | None
   best_kept: tuple[ScoredCall, ...]
   best_rejected: tuple[ScoredCall, ...]
@@ -71,13 +79,14 @@ def tool_summaries(run: RunReader, plans: Iterable[ToolPlan]) -> list[ToolSummar
 def _tool_summary(run: RunReader, plan: ToolPlan, texts: int) -> ToolSummary:
   """Reads the scored calls of a tool once; the calls of a text are all in one chunk."""
   tool, tau_f = plan.tool.name, plan.config.tau_f
-  sampled, executed = (run.counts(stage_name(tool, stage)) for stage in ('sample', 'execute'))
+  sampled, executed, filtered = (run.counts(stage_name(tool, stage))
+                                 for stage in ('sample', 'execute', 'filter'))
   kept, texts_kept = ({t: 0 for t in sorted({*THRESHOLDS, tau_f})} for _ in range(2))
   scored, max_gain = 0, -math.inf
   best_kept, best_rejected = [], []
   for calls in run.calls(tool, 'filter').chunks():
     scored += len(calls)
-    max_gain = max([max_gain, *(call.gain for call in calls)])
+    max_gain = max([max_gain, *(call.gain for call in calls if call.loss_call is not None)])
     for t in kept:
       places = {(call.document_id, call.position) for call in calls if call.gain >= t}
       kept[t] += len(places)
@@ -89,7 +98,11 @@ def _tool_summary(run: RunReader, plan: ToolPlan, texts: int) -> ToolSummary:
       plan=plan, texts=texts, preselected=sampled['documents'], positions=sampled['positions'],
       samples=sampled['samples'], candidates=len(run.calls(tool, 'sample')),
       executed=executed['executed'], scored=scored, kept=kept, texts_kept=texts_kept,
-      max_gain=max_gain if scored else None, failures=_failures(tool, executed),
+      max_gain=max_gain if max_gain > -math.inf else None, failures=_failures(tool, executed),
+      texts_by_tau_s=texts_by_tau_s(sampled), batch_fill={
+          stage: counts[TOKENS_NEEDED] / counts[TOKENS_COMPUTED]
+          for stage, counts in (('sample', sampled), ('filter', filtered))
+          if counts[TOKENS_COMPUTED]},
       incomplete_stage=next((stage for stage in ('sample', 'execute', 'filter')
                              if not run.is_complete(stage_name(tool, stage))), None),
       best_kept=tuple(best_kept), best_rejected=tuple(best_rejected))

@@ -3,7 +3,8 @@
 Calls are sampled, executed, filtered and merged into their texts (the stages sample, execute,
 filter and merge). A run that was interrupted continues when the same command is run again.
 OUTPUT_DIR/merged has the texts with calls, OUTPUT_DIR/config.gin the configuration, and
-OUTPUT_DIR/report.md the counts of each stage and the calls with the largest gains.
+OUTPUT_DIR/report.md the counts of each stage and the calls with the largest gains. In the same
+folder, another threshold or tool runs only the stages that depend on it.
 
 Examples:
   toolformer annotate --corpus texts.jsonl --checkpoint smollm2-135m \\
@@ -40,6 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--stage', choices=(*STAGES, 'all'), default='all',
                       help='run only this stage; all earlier stages must be complete (default: '
                            'all)')
+  parser.add_argument('--from', dest='start_from', type=as_path, metavar='D',
+                      help='the output folder of another run: its stages that depend on the same '
+                           'settings are not computed again')
   parser.add_argument('--seed', type=int, metavar='N', help='seed of all random choices')
   options.add_call_store(parser)
   options.add_shards(parser, 'Several processes can share the work in one folder; the last one to '
@@ -65,7 +69,8 @@ def run(args: argparse.Namespace) -> None:
     if getattr(args, name) is not None:
       raise UserError(f'--{name} is of an estimate: --dry_run is missing')
   from toolformer_jax import api
-  from toolformer_jax.annotation.run_reader import DOCUMENTS, RunReader
+  from toolformer_jax.annotation.run_reader import RunReader
+  from toolformer_jax.annotation.stage_keys import DOCUMENTS
   from toolformer_jax.data.corpus import corpus_hash, read_corpus
   shard = options.shard(args)
   # A saved configuration may bind this seed by itself; the option wins over it.
@@ -77,6 +82,11 @@ def run(args: argparse.Namespace) -> None:
     # which the folder would refuse.
     collections.deque(itertools.islice(read(), _checked(args.corpus)), maxlen=0)
   names = config.toolbox.canonical_names(args.tools)
+  for name in names:
+    if name.lower() in config.shared:
+      own = config.tool_config(name)
+      log.info('%s has no ToolConfig of its own; it has tau_s = %g, k = %d, m = %d, tau_f = %g',
+               name, own.tau_s, own.k, own.m, own.tau_f)
   with options.call_store(args) as store:
     result = api.annotate(
         args.checkpoint, read, tools=names, output_dir=args.output_dir,
@@ -85,7 +95,7 @@ def run(args: argparse.Namespace) -> None:
         syntax=config.syntax, call_store=store, shard=shard,
         stages=STAGES if args.stage == 'all' else (args.stage,),
         depends_on={'corpus': corpus_hash(args.corpus, config.corpus)},
-        extra_files={'config.gin': config.text})
+        extra_files={'config.gin': config.text}, start_from=args.start_from)
   if shard.count > 1 and not result.complete:
     print_result(f'shard {shard.index} of {shard.count} is complete; the last shard to finish '
                  'merges and writes the report')

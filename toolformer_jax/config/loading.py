@@ -9,13 +9,14 @@ import dataclasses
 import importlib.resources
 import logging
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import gin
 from etils import epath
 
-from toolformer_jax.annotation.config import ToolConfig
+from toolformer_jax.annotation.config import PAPER_TOOL_CONFIGS, ToolConfig
 from toolformer_jax.config import checking, trust
 from toolformer_jax.config.registry import RUN_MACROS, SETTINGS, default_bindings
 from toolformer_jax.config.run_config import RunConfig
@@ -26,6 +27,8 @@ from toolformer_jax.tools.registry import Toolbox
 
 _SHIPPED = importlib.resources.files('toolformer_jax.configs')
 _EXPERIMENTS = importlib.resources.files('toolformer_jax.configs.experiments')
+_TOOL_BINDING = re.compile(
+    r'\s*((?P<tool>\w+)/)?ToolConfig\.(?P<name>\w+)\s*=(?P<value>.*)', re.DOTALL)
 _BUILD = {name: gin.external_configurable(settings) for name, settings in SETTINGS.items()}
 
 # Where gin looks for `include 'quickstart.gin'` after the working directory, and for
@@ -40,6 +43,8 @@ def load(files: Sequence[epath.PathLike] = (), bindings: Sequence[str] = ()) -> 
   """Returns the configuration that `files` and, after them, `bindings` give.
 
   What they do not bind has its default, which is the paper's value where the paper states one.
+  `ToolConfig.k = 3` in a file is for all tools for which no file binds their own `k`; in `bindings`
+  it is for all tools for which these do not bind their own.
 
   Args:
     files: gin files, the later ones override; a file that is not there is looked for among those
@@ -61,7 +66,7 @@ def load(files: Sequence[epath.PathLike] = (), bindings: Sequence[str] = ()) -> 
       source = ''
       gin.parse_config(list(bindings))
       gin.finalize()
-    config = _build()
+    config = _build(bindings)
     trust.record(config.text)
     return config
   # A gin file may import a module, which may raise anything or exit.
@@ -69,10 +74,39 @@ def load(files: Sequence[epath.PathLike] = (), bindings: Sequence[str] = ()) -> 
     raise checking.explained(error, source) from error
 
 
-def _build() -> RunConfig:
-  """Builds everything from what gin has parsed."""
+def _macros_and_toolbox() -> tuple[Mapping[str, Any], Toolbox]:
+  """Returns the run macros, and how tools are built: those that TOOLS names by path as well."""
   macros, custom = _with_functions(_macros(), _BUILD['CustomToolsConfig']())
-  toolbox = Toolbox(_BUILD['SearchConfig'](), _BUILD['QaConfig'](), _BUILD['MtConfig'](), custom)
+  return macros, Toolbox(_BUILD['SearchConfig'](), _BUILD['QaConfig'](), _BUILD['MtConfig'](),
+                         custom)
+
+
+def _bound(tool: str, inherit: bool = True) -> Collection[str]:
+  """Returns the parameters of ToolConfig that are bound for a tool; with `inherit`, or for all."""
+  return gin.get_bindings(f'{tool}/ToolConfig', resolve_references=False, inherit_scopes=inherit)
+
+
+def _bind_tools(tools: Collection[str], bindings: Sequence[str]) -> None:
+  """Binds for each tool what `bindings` bind for all, and the paper's values where none are bound.
+  """
+  matches = filter(None, map(_TOOL_BINDING.fullmatch, bindings))
+  given = [(match['tool'], match['name'], match['value']) for match in matches]
+  own = {(tool, name) for tool, name, _ in given}
+  gin.parse_config([f'{tool}/ToolConfig.{name} = {value}' for scope, name, value in given
+                    if not scope for tool in tools if (tool, name) not in own])
+  for tool, config in PAPER_TOOL_CONFIGS.items():
+    for field in dataclasses.fields(config):
+      value = getattr(config, field.name)
+      if value != field.default and field.name not in _bound(tool):
+        gin.bind_parameter(f'{tool}/ToolConfig.{field.name}', value)
+
+
+def _build(bindings: Sequence[str]) -> RunConfig:
+  """Builds everything from what gin has parsed; the last of it are `bindings`."""
+  macros, toolbox = _macros_and_toolbox()
+  shared = frozenset(tool for tool in toolbox.names() if not _bound(tool, inherit=False))
+  with gin.unlock_config():
+    _bind_tools(toolbox.names(), bindings)
   tools = {}
   for tool in toolbox.names():
     with gin.config_scope(tool):
@@ -88,7 +122,7 @@ def _build() -> RunConfig:
       'syntax': _BUILD['CallSyntax'](), 'toolbox': toolbox}
   text = gin.operative_config_str()
   checking.refuse_unused(gin.config_str(), text, tools)
-  return RunConfig(tools=tools, macros=macros, text=text, **settings)
+  return RunConfig(tools=tools, shared=shared, macros=macros, text=text, **settings)
 
 
 def _macros() -> Mapping[str, Any]:

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterator, Mapping
 
-from toolformer_jax.annotation.config import PAPER_TOOL_CONFIGS, AnnotationConfig, ToolConfig
+from toolformer_jax.annotation.config import AnnotationConfig, ToolConfig
 from toolformer_jax.calls import CallSyntax
 from toolformer_jax.checkpoints.loading import ModelConfig
 from toolformer_jax.data.corpus import CorpusConfig
@@ -37,15 +37,9 @@ RUN_MACROS: Mapping[str, type] = {
 def default_bindings() -> Iterator[str]:
   """Yields the bindings that hold before any file: the defaults that no dataclass can state.
 
-  One macro, SEED, is the seed of all settings that have one. The paper's values of each tool come
-  from `annotation.config`.
+  One macro, SEED, is the seed of all settings that have one.
   """
   yield 'SEED = 0'
   for name, settings in SETTINGS.items():
     if 'seed' in {field.name for field in dataclasses.fields(settings)}:
       yield f'{name}.seed = %SEED'
-  for tool, config in PAPER_TOOL_CONFIGS.items():
-    for field in dataclasses.fields(config):
-      value = getattr(config, field.name)
-      if value != field.default:
-        yield f'{tool}/ToolConfig.{field.name} = {value!r}'

@@ -1,7 +1,7 @@
 """The settings of a run, as objects."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from toolformer_jax.annotation.config import AnnotationConfig, ToolConfig
@@ -27,6 +27,8 @@ class RunConfig:
       mixture, model, serving, syntax: the settings of each package.
     toolbox: how tools are built.
     tools: thresholds and prompt of each tool, by its name in lower case.
+    shared: the tools for which nothing is bound by itself: they have the settings of all tools, and
+      otherwise the paper's.
     macros: options of the command that are bound in gin, such as CHECKPOINT.
     text: gin that gives the same settings again, defaults included.
   """
@@ -46,6 +48,7 @@ class RunConfig:
   syntax: CallSyntax
   toolbox: Toolbox
   tools: Mapping[str, ToolConfig]
+  shared: frozenset[str] = field(compare=False)
   macros: Mapping[str, Any]
   text: str
 

@@ -41,6 +41,19 @@ class Document:
 
 
 @dataclass(frozen=True)
+class SelectedText:
+  """A text in which calls to a tool are sampled.
+
+  Attributes:
+    document_id: of the text.
+    index: of the text among all texts of the run.
+  """
+
+  document_id: str
+  index: int
+
+
+@dataclass(frozen=True)
 class Candidate:
   """A call that the model sampled, and the probability that a call starts at its position.
 
@@ -99,7 +112,8 @@ class AnnotatedDocument:
 # Fields by the names that earlier versions wrote.
 _RENAMED = {'loss_nothing': 'loss_no_call'}
 
-Record = TypeVar('Record', Document, Candidate, ExecutedCall, ScoredCall, AnnotatedDocument)
+Record = TypeVar(
+    'Record', Document, SelectedText, Candidate, ExecutedCall, ScoredCall, AnnotatedDocument)
 
 
 def to_json(record: Record) -> dict[str, Any]:
@@ -117,8 +131,8 @@ def from_json(kind: type[Record], fields: dict[str, Any]) -> Record:
 
   Raises:
     TypeError: a required field is missing or of another type, or `fields` is not an object.
-    ValueError: a position is negative, a probability is not between 0 and 1, or a loss is not a
-      finite number.
+    ValueError: a position or index is negative, a probability is not between 0 and 1, or a loss is
+      not a finite number.
   """
   if not isinstance(fields, dict):
     raise TypeError('not a JSON object')
@@ -134,8 +148,9 @@ def from_json(kind: type[Record], fields: dict[str, Any]) -> Record:
       raise TypeError(f'{name} is {value!r}')
     if known[name] in _NUMBERS and value is not None and not _is_finite(value):
       raise ValueError(f'{name} is {value}')
-  if chosen.get('position', 0) < 0:
-    raise ValueError(f'position is {chosen["position"]}')
+  for name in ('position', 'index'):
+    if chosen.get(name, 0) < 0:
+      raise ValueError(f'{name} is {chosen[name]}')
   if not 0 <= chosen.get('probability', 0) <= 1:
     raise ValueError(f'probability is {chosen["probability"]}')
   return kind(**chosen)

@@ -1,5 +1,6 @@
 """Batches: the few shapes that are compiled, packing into rows, arrays with a value per row."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -11,6 +12,16 @@ from toolformer_jax.models.language_model import LanguageModel
 _LENGTH_STEP = 64
 
 Row = TypeVar('Row')
+
+# In counts: the tokens that a result needs, and all that the device computes, with padding.
+TOKENS_NEEDED, TOKENS_COMPUTED = 'tokens needed', 'tokens computed'
+
+
+def count_tokens(counts: Counter[str] | None, needed: int, computed: int) -> None:
+  """Adds to `counts`, if given, the tokens of a batch that are needed, and all that are computed.
+  """
+  if counts is not None:
+    counts.update({TOKENS_NEEDED: needed, TOKENS_COMPUTED: computed})
 
 
 def length_bucket(tokens: int) -> int:

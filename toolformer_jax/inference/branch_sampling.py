@@ -7,7 +7,7 @@ Sharing is exact: the tokens of a branch are those of a plain forward pass.
 """
 
 import functools
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from toolformer_jax.inference.batching import busy_first, count_bucket, row_values
+from toolformer_jax.inference.batching import busy_first, count_bucket, count_tokens, row_values
 from toolformer_jax.inference.shared_prefix import PrefilledDocuments
 from toolformer_jax.inference.token_sampling import sample
 from toolformer_jax.models.decoder import Decoder
@@ -67,7 +67,7 @@ class BranchConfig:
 
 def sample_branches(
     model: LanguageModel, prefilled: PrefilledDocuments, branches: Sequence[Branch],
-    config: BranchConfig, *, sampling_rows: int = 128,
+    config: BranchConfig, *, sampling_rows: int = 128, counts: Counter[str] | None = None,
 ) -> list[str | None]:
   """Returns the text of each branch after the opening; None for those that do not finish.
 
@@ -77,12 +77,13 @@ def sample_branches(
     branches: what to sample.
     config: how to sample.
     sampling_rows: maximum number of rows of a batch. Results depend on it only by rounding.
+    counts: gets the numbers of tokens that are needed and computed, see `batching`.
 
   Raises:
     UserError: there is not enough memory.
   """
   with explain_out_of_memory('lower sampling_rows'):
-    return _BranchSampler(model, prefilled, branches, config, sampling_rows).run()
+    return _BranchSampler(model, prefilled, branches, config, sampling_rows).run(counts)
 
 
 class BranchRows(NamedTuple):
@@ -174,7 +175,7 @@ class _BranchSampler:
                    for _ in range(rows // self.group_rows)]
     self.results: list[str | None] = [None] * len(branches)
 
-  def run(self) -> list[str | None]:
+  def run(self, counts: Counter[str] | None) -> list[str | None]:
     """Decodes until no branch is left."""
     slots = -(-(len(self.config.opening) + self.config.max_tokens) // 16) * 16
     with jax.set_mesh(self.model.mesh):
@@ -185,6 +186,7 @@ class _BranchSampler:
         if loaded != (loaded := [group.document for group in self.groups]):
           documents = None  # freed before others are copied: they take as much memory as the cache
           documents = take_rows(self.prefilled.documents, np.array(loaded, np.int32))
+        count_tokens(counts, sum(row.node is not None for row in self._rows), len(self._rows))
         sampled_BW, cache = self._decode(documents, cache)
         cache = self._split(np.asarray(sampled_BW), cache)
     return self.results

@@ -8,6 +8,7 @@ ends of rows, and only scored tokens are projected to the vocabulary.
 
 import functools
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ from toolformer_jax.errors import UserError
 from toolformer_jax.inference.batching import (
   PackedTokens,
   count_bucket,
+  count_tokens,
   first_fit,
   pack_sequences,
 )
@@ -59,7 +61,7 @@ class _Sequence:
 
 
 def score(model: LanguageModel, requests: Sequence[ScoreRequest], *,
-          scoring_tokens: int = 1024) -> list[np.ndarray]:
+          scoring_tokens: int = 1024, counts: Counter[str] | None = None) -> list[np.ndarray]:
   """Returns for each request the natural-log probabilities of its targets, float32.
 
   Every sequence begins with the tokenizer's start token where it has one. Without one, a text's
@@ -70,6 +72,7 @@ def score(model: LanguageModel, requests: Sequence[ScoreRequest], *,
     requests: what to score.
     scoring_tokens: number of tokens of a batch. More are faster on an accelerator, fewer need less
       memory; results depend on it only by rounding.
+    counts: gets the numbers of tokens that are needed and computed, see `batching`.
 
   Raises:
     UserError: there is not enough memory.
@@ -80,7 +83,7 @@ def score(model: LanguageModel, requests: Sequence[ScoreRequest], *,
         request.target_positions)
   sequences = [_sequence(model, *key, sorted(targets)) for key, targets in groups.items()]
   with explain_out_of_memory('lower scoring_tokens, or shorten the texts'):
-    logprobs = _score_sequences(model, sequences, scoring_tokens)
+    logprobs = _score_sequences(model, sequences, scoring_tokens, counts)
   known = {key: dict(zip(sorted(targets), values, strict=True))
            for (key, targets), values in zip(groups.items(), logprobs, strict=True)}
   return [np.array([known[request.prefix_ids, request.token_ids][j]
@@ -95,8 +98,8 @@ def _sequence(model: LanguageModel, prefix: Sequence[int], text: Sequence[int],
   return _Sequence(tokens, [offset + j - 1 for j in targets], [text[j] for j in targets])
 
 
-def _score_sequences(model: LanguageModel, sequences: Sequence[_Sequence],
-                     scoring_tokens: int) -> list[np.ndarray]:
+def _score_sequences(model: LanguageModel, sequences: Sequence[_Sequence], scoring_tokens: int,
+                     counts: Counter[str] | None) -> list[np.ndarray]:
   """Packs the sequences into rows by length, and scores the rows in batches.
 
   The host packs a batch while the device computes the one before. Two batches are never on the
@@ -106,6 +109,8 @@ def _score_sequences(model: LanguageModel, sequences: Sequence[_Sequence],
   logprobs_BM, targets = None, []
   for rows, row_tokens in _batches(sequences, scoring_tokens, sharding.batch_shards(model.mesh)):
     batch, next_targets = _score_batch(sequences, rows, row_tokens)
+    count_tokens(counts, sum(len(sequences[i].token_ids) for row in rows for i in row),
+                 batch.packed.tokens_BT.size)
     _store(logprobs_BM, targets, scores)
     batch = jax.tree.map(model.put_batch, batch)
     with jax.set_mesh(model.mesh):

@@ -1,6 +1,7 @@
 """Prefill of the prefixes that branches share: the few-shot prompt and the documents."""
 
 import functools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from toolformer_jax import sharding
-from toolformer_jax.inference.batching import count_bucket, length_bucket
+from toolformer_jax.inference.batching import count_bucket, count_tokens, length_bucket
 from toolformer_jax.models.decoder import Decoder
 from toolformer_jax.models.kv_cache import KVCache, Prefix, new_cache
 from toolformer_jax.models.language_model import LanguageModel
@@ -50,7 +51,7 @@ def prefill_prompt(model: LanguageModel, prompt: Sequence[int]) -> KVCache:
 
 def prefill_documents(
     model: LanguageModel, prompt: KVCache, documents: Sequence[Sequence[int]],
-    token_id: int, watched: Sequence[range],
+    token_id: int, watched: Sequence[range], counts: Counter[str] | None = None,
 ) -> PrefilledDocuments:
   """Computes documents after the prompt, and how likely `token_id` is at their positions.
 
@@ -61,6 +62,7 @@ def prefill_documents(
     token_id: the token to watch for.
     watched: for each document the indices i at which log p(token_id | prompt, document[:i])
       is wanted; all greater than 0.
+    counts: gets the numbers of tokens that are needed and computed, see `batching`.
 
   Raises:
     UserError: there is not enough memory.
@@ -74,6 +76,7 @@ def prefill_documents(
     for first in range(0, len(documents), DOCUMENT_ROWS):
       batch = slice(first, first + DOCUMENT_ROWS)
       tokens_PT, at_PM = _padded(documents[batch], watched[batch])
+      count_tokens(counts, sum(map(len, documents[batch])), tokens_PT.size)
       logprobs_PM, cache = prefill_rows(
           model.decoder, model.variables, prompt, cache, first, model.put_batch(tokens_PT),
           model.put_batch(at_PM), token_id)

@@ -104,7 +104,7 @@ def plan_annotation(
   heuristics = with_heuristic(tools) if config.preselect else []
   lengths: dict[str, list[tuple[int, int]]] = {name: [] for name in tools}
   for document, selected_for in split_and_filter(
-      documents, counts, tokenizer=tokenizer, syntax=syntax, tool_names=tools,
+      documents, counts, tokenizer=tokenizer, syntax=syntax,
       max_tokens=config.max_text_tokens, heuristics=heuristics, seed=config.seed):
     length = _length_and_places(tokenizer, document)
     for name in tools:

@@ -101,7 +101,8 @@ class LockedFolder:
     The name of a lock contains the number of shards, so that such processes are noticed.
     """
     for file in glob(self.path, '.lock-*-of-*'):
-      count = int(file.name.rpartition('-')[2])
+      digits = file.name.rpartition('-')[2]
+      count = int(digits) if digits.isdecimal() else self.shard.count  # not a lock of ours
       if count != self.shard.count and locks.is_held(file):
         if min(count, self.shard.count) == 1:
           raise self._is_taken()
@@ -112,6 +113,12 @@ class LockedFolder:
       self._locks.enter_context(own)
     except locks.LockedError as error:
       raise self._is_taken() from error
+
+  def has_other_writers(self) -> bool:
+    """Tells whether other processes, with other shards, have the folder open."""
+    own = f'.lock-{self.shard.index}-of-{self.shard.count}'
+    return any(locks.is_held(file) for file in glob(self.path, '.lock-*-of-*')
+               if file.name != own)
 
   def _is_taken(self) -> UserError:
     return UserError(f'another process is writing to {self.path}; wait for it, '

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from etils import epath
 
 from toolformer_jax.annotation.result import AnnotationResult
-from toolformer_jax.annotation.run_reader import MERGED, RunReader
+from toolformer_jax.annotation.run_reader import RunReader
+from toolformer_jax.annotation.stage_keys import MERGED
 from toolformer_jax.data import hub_datasets
 from toolformer_jax.data.corpus import read_corpus
 from toolformer_jax.data.jsonl import read_objects

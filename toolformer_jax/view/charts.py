@@ -72,7 +72,8 @@ class Slider:
   """The steps of a threshold's slider.
 
   Attributes:
-    steps: as JSON, for each step [threshold, kept calls, kept texts, x in the histogram].
+    steps: as JSON, for each step [threshold, kept calls, kept texts, calls and texts that may be
+      kept too, x in the histogram].
     step: the index of the current threshold.
   """
 
@@ -82,7 +83,7 @@ class Slider:
 
 def color_class(gain: float) -> str:
   """Returns the CSS class that colors a gain: g0 is the worst."""
-  return f'g{_COLORS // 2 if math.isnan(gain) else bisect.bisect_right(_COLOR_EDGES, gain)}'
+  return f'g{bisect.bisect_right(_COLOR_EDGES, gain)}'
 
 
 def ticks(low: float, high: float, count: int) -> list[float]:
@@ -96,8 +97,9 @@ def ticks(low: float, high: float, count: int) -> list[float]:
 
 
 def gain_axis(tool: ToolGains) -> Axis:
-  """Returns the axis of a tool's chart: it covers all gains, 0 and the run's threshold."""
-  shown = [gain for gain in (*tool.calls, 0.0, tool.tau_f) if abs(gain) <= _MAX_NATS]
+  """Returns the axis of a tool's chart: it covers all gains, bounds, 0 and the run's threshold.
+  """
+  shown = [gain for gain in (*tool.calls, *tool.bounds, 0.0, tool.tau_f) if abs(gain) <= _MAX_NATS]
   return Axis(ticks(min(shown), max(shown), _BARS))
 
 
@@ -105,12 +107,13 @@ def threshold_slider(tool: ToolGains, tau_f: float) -> Slider:
   """Returns the slider of a tool's threshold, set to `tau_f`."""
   axis = gain_axis(tool)
   thresholds = sorted({*axis.ticks(_SLIDER_STEPS), tool.tau_f, tau_f})
-  steps = [[t, tool.kept_calls(t), tool.kept_texts(t), axis.x(t)] for t in thresholds]
+  steps = [[t, tool.kept_calls(t), tool.kept_texts(t), tool.unknown_calls(t),
+            tool.unknown_texts(t), axis.x(t)] for t in thresholds]
   return Slider(json.dumps(steps, separators=(',', ':')), thresholds.index(tau_f))
 
 
 def gain_histogram(tool: ToolGains, tau_f: float) -> Histogram:
-  """Returns the histogram of the gains of all calls to a tool, with a line at `tau_f`."""
+  """Returns the histogram of the known gains of calls to a tool, with a line at `tau_f`."""
   axis = gain_axis(tool)
   counts = [bisect.bisect_left(tool.calls, high) - bisect.bisect_left(tool.calls, low)
             for low, high in itertools.pairwise(axis.edges)]

@@ -4,26 +4,24 @@ The run may still be in progress; only its finished chunks are shown.
 """
 
 import bisect
+import functools
 import itertools
 import math
 import pathlib
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from toolformer_jax.annotation.run_reader import (
-  CALL_RECORDS,
-  DOCUMENTS,
-  MERGED,
-  RunReader,
-  stage_name,
-)
+from toolformer_jax.annotation.run_reader import CALL_RECORDS, RunReader
+from toolformer_jax.annotation.stage_keys import DOCUMENTS, MERGED, stage_name
 from toolformer_jax.data.records import Candidate, Document, ExecutedCall, ScoredCall
 from toolformer_jax.errors import UserError
 from toolformer_jax.tokenizer import Tokenizer
 
-KEPT, REJECTED, FAILED, PENDING = STATES = ('kept', 'rejected', 'failed', 'pending')
-STATE_NAMES = {KEPT: 'kept', REJECTED: 'rejected', FAILED: 'no result', PENDING: 'not scored yet'}
+KEPT, REJECTED, UNKNOWN, FAILED, PENDING = STATES = (
+    'kept', 'rejected', 'unknown', 'failed', 'pending')
+STATE_NAMES = {KEPT: 'kept', REJECTED: 'rejected', UNKNOWN: 'gain not known', FAILED: 'no result',
+               PENDING: 'not scored yet'}
 
 
 @dataclass(frozen=True)
@@ -32,13 +30,16 @@ class ShownCall:
 
   Attributes:
     record: the record of that stage.
-    gain: in nats; None before the call has losses.
-    is_best: whether its gain is the highest of all calls to its tool at its position, so that
-      merging may keep it.
+    gain: in nats; None if it is not known.
+    bound: the highest value that the gain can have, if the call was rejected early and no more is
+      known; else None.
+    is_best: whether its gain is the highest known one of all calls to its tool at its position, so
+      that merging may keep it.
   """
 
   record: Candidate
   gain: float | None
+  bound: float | None
   is_best: bool
 
   @property
@@ -52,6 +53,8 @@ class ShownCall:
     """Returns the state of the call, one of STATES, at the threshold `tau_f`."""
     if self.gain is not None:
       return KEPT if self.is_best and self.gain >= tau_f else REJECTED
+    if self.bound is not None:
+      return UNKNOWN if self.bound >= tau_f else REJECTED
     return FAILED if getattr(self.record, 'failure', None) is not None else PENDING
 
   def verdict(self, tau_f: float) -> str:
@@ -61,7 +64,7 @@ class ShownCall:
       return f'no result: {self.record.failure}'
     if state == PENDING and not isinstance(self.record, ExecutedCall):
       return 'not executed yet'
-    if state == REJECTED and self.gain >= tau_f:
+    if state == REJECTED and self.gain is not None and self.gain >= tau_f:
       return 'rejected: another call gains more here'
     return STATE_NAMES[state]
 
@@ -87,29 +90,49 @@ class Stage:
 class ToolGains:
   """The gains of the calls to one tool, in nats and ascending order.
 
+  The gains of calls that were rejected early are not known; only bounds of them are.
+
   Attributes:
     name: the tool's name, spelled as in calls.
     tau_f: threshold of the run.
     max_texts: largest number of texts that keep calls; infinite for runs that do not record it.
-    calls: gains of all calls that have losses.
-    positions: the largest gain at each position of a text, where merging keeps one call.
-    texts: the largest gain in each text.
+    calls: known gains.
+    bounds: upper bounds of the gains that are not known.
+    positions: the largest known gain at each position of a text, where merging keeps one call.
+    texts: the largest known gain in each text.
+    possible_positions, possible_texts: the same, with each unknown gain at its bound.
   """
 
   name: str
   tau_f: float
   max_texts: float
-  calls: tuple[float, ...]
-  positions: tuple[float, ...]
-  texts: tuple[float, ...]
+  calls: tuple[float, ...] = ()
+  bounds: tuple[float, ...] = ()
+  positions: tuple[float, ...] = ()
+  texts: tuple[float, ...] = ()
+  possible_positions: tuple[float, ...] = ()
+  possible_texts: tuple[float, ...] = ()
 
   def kept_calls(self, tau_f: float) -> int:
-    """Returns how many calls are kept at a threshold, before the limit on texts."""
-    return len(self.positions) - bisect.bisect_left(self.positions, tau_f)
+    """Returns how many calls are surely kept at a threshold, before the limit on texts."""
+    return _at_least(self.positions, tau_f)
 
   def kept_texts(self, tau_f: float) -> int:
-    """Returns how many texts keep a call at a threshold, before the limit on texts."""
-    return len(self.texts) - bisect.bisect_left(self.texts, tau_f)
+    """Returns how many texts surely keep a call at a threshold, before the limit on texts."""
+    return _at_least(self.texts, tau_f)
+
+  def unknown_calls(self, tau_f: float) -> int:
+    """Returns how many more calls may be kept at a threshold, if their gains were known."""
+    return _at_least(self.possible_positions, tau_f) - self.kept_calls(tau_f)
+
+  def unknown_texts(self, tau_f: float) -> int:
+    """Returns how many more texts may keep a call at a threshold."""
+    return _at_least(self.possible_texts, tau_f) - self.kept_texts(tau_f)
+
+
+def _at_least(ascending: Sequence[float], least: float) -> int:
+  """Returns how many of the numbers are at least `least`."""
+  return len(ascending) - bisect.bisect_left(ascending, least)
 
 
 @dataclass(frozen=True)
@@ -124,7 +147,7 @@ class Run:
 
 
 class LiveRun:
-  """Reads a run's folder repeatedly; a chunk is read again only if its files have changed."""
+  """Reads a run's folder repeatedly; a chunk is read again only if its file has changed."""
 
   def __init__(self, path: pathlib.Path):
     """Opens the folder `path`.
@@ -132,13 +155,12 @@ class LiveRun:
     Raises:
       UserError: it is not the output folder of an annotation run, or has no tokenizer.
     """
-    self._folder = RunReader(path)
-    self._thresholds = _thresholds(self._folder)
-    self._tokenizer = self._folder.tokenizer()
+    self._path = path
+    _thresholds(RunReader(path))
+    self._tokenizer = RunReader(path).tokenizer()
     self._lock = threading.Lock()
-    self._times: dict[str, dict[int, int]] = {}
-    self._chunks: dict[int, tuple[tuple[int | None, ...], list[Text]]] = {}
-    self._stages: tuple[Stage, ...] = ()
+    self._seen: object = None
+    self._records: dict[tuple[str, int], tuple[int, list]] = {}
     self._run: Run | None = None
 
   def read(self) -> Run:
@@ -148,41 +170,48 @@ class LiveRun:
       UserError: a file is broken, or missing in a stage that is complete.
     """
     with self._lock:  # another request waits, and then uses the chunks that were read
+      folder = RunReader(self._path)  # the run may have been started again with other settings
+      tools = _thresholds(folder)
+      names = [stage_name(tool, stage) for tool in tools for stage in CALL_RECORDS]
       # Before the chunks are listed, so that all chunks of a complete stage are among them.
-      complete = {name: self._folder.is_complete(name) for name in self._stage_names()}
+      complete = {name: folder.is_complete(name) for name in (DOCUMENTS, *names, MERGED)}
       for name in complete:
-        self._folder.all_chunks(name)
-      times = {name: self._folder.chunk_times(name) for name in complete}
-      stages = tuple(Stage(name, len(times[name]), is_complete)
-                     for name, is_complete in complete.items())
-      if self._run is None or (times, stages) != (self._times, self._stages):
-        self._run = self._assemble(times, stages)
-        self._times, self._stages = times, stages
+        folder.all_chunks(name)
+      times = {name: folder.chunk_times(name) for name in complete}
+      seen = (folder.settings, complete, times)
+      if self._run is None or seen != self._seen:
+        self._run = self._assemble(folder, tools, complete, times)
+        self._seen = seen
       return self._run
 
-  def _stage_names(self) -> list[str]:
-    of_tools = [stage_name(tool, stage) for tool in self._thresholds for stage in CALL_RECORDS]
-    return [DOCUMENTS, *of_tools, MERGED]
-
-  def _assemble(self, times: dict[str, dict[int, int]], stages: tuple[Stage, ...]) -> Run:
-    chunks = sorted(times[DOCUMENTS])
-    for chunk in chunks:
-      stamps = tuple(of_stage.get(chunk) for of_stage in times.values())
-      if self._chunks.get(chunk, (None,))[0] != stamps:
-        self._chunks[chunk] = stamps, self._read_chunk(chunk, times)
-    texts = tuple(text for chunk in chunks for text in self._chunks[chunk][1])
-    tools = tuple(_gains(tool, limits, texts) for tool, limits in self._thresholds.items())
-    return Run(self._folder.path.resolve().name, tools, stages, texts, self._tokenizer)
-
-  def _read_chunk(self, chunk: int, times: dict[str, dict[int, int]]) -> list[Text]:
-    documents = self._folder.read(DOCUMENTS, chunk, Document)
+  def _assemble(self, folder: RunReader, tools: dict[str, tuple[float, float]],
+                complete: dict[str, bool], times: dict[str, dict[int, int]]) -> Run:
+    documents = self._read_all(
+        folder, DOCUMENTS, times, lambda chunk: folder.read(DOCUMENTS, chunk, Document))
     calls: dict[str, list[Candidate]] = {document.id: [] for document in documents}
-    for tool in self._thresholds:
-      stages = [self._folder.read_calls(tool, stage, chunk, documents)
-                for stage in CALL_RECORDS if chunk in times[stage_name(tool, stage)]]
+    for tool in tools:
+      stages = [self._read_all(folder, stage_name(tool, stage), times,
+                               functools.partial(folder.read_calls, tool, stage))
+                for stage in CALL_RECORDS]
       for call in _latest(stages):
-        calls[call.document_id].append(call)
-    return [Text(document, _ordered(calls[document.id])) for document in documents]
+        if call.document_id in calls:  # else the text is missing: the run may still be reading
+          calls[call.document_id].append(call)
+    texts = tuple(Text(document, _ordered(calls[document.id])) for document in documents)
+    return Run(folder.path.resolve().name,
+               tuple(_gains(tool, limits, texts) for tool, limits in tools.items()),
+               tuple(Stage(name, len(times[name]), complete[name]) for name in complete),
+               texts, self._tokenizer)
+
+  def _read_all(self, folder: RunReader, stage: str, times: dict[str, dict[int, int]],
+                read: Callable[[int], list]) -> list:
+    """Returns the records of a stage; `read` reads a chunk that has changed."""
+    records = []
+    for chunk, time in sorted(times[stage].items()):
+      key = str(folder.folder(stage)), chunk
+      if self._records.get(key, (None,))[0] != time:
+        self._records[key] = time, read(chunk)
+      records += self._records[key][1]
+    return records
 
 
 def cut_at_calls(
@@ -241,30 +270,54 @@ def _identity(call: Candidate) -> tuple[str, int, str]:
 
 
 def _ordered(calls: Iterable[Candidate]) -> tuple[ShownCall, ...]:
-  """Returns `calls` ordered by position and tool, and within a position as merging ranks them."""
+  """Returns `calls` ordered by position and tool, and within a position as merging ranks them.
+
+  Those whose gain is only bounded come after those with a known one, and before those without.
+  """
+  def rank(call: Candidate) -> tuple[int, float]:
+    gain, bound = _known(call)
+    return (0, -gain) if gain is not None else (1, -bound) if bound is not None else (2, 0.0)
   by_argument = sorted(calls, key=lambda call: call.argument, reverse=True)
   shown, seen = [], set()
-  for call in sorted(by_argument, key=lambda call: (call.position, call.tool, -_rank(call))):
-    place = call.position, call.tool
-    is_best = place not in seen and _rank(call) > -math.inf
-    shown.append(ShownCall(call, call.gain if isinstance(call, ScoredCall) else None, is_best))
+  for call in sorted(by_argument, key=lambda call: (call.position, call.tool, rank(call))):
+    (gain, bound), place = _known(call), (call.position, call.tool)
+    is_best = place not in seen and gain is not None
+    shown.append(ShownCall(call, gain, bound, is_best))
     if is_best:
       seen.add(place)
   return tuple(shown)
 
 
-def _rank(call: Candidate) -> float:
-  """Returns the gain of `call`; -inf without losses, or if they are NaN."""
-  gain = call.gain if isinstance(call, ScoredCall) else math.nan
-  return -math.inf if math.isnan(gain) else gain
+def _known(call: Candidate) -> tuple[float | None, float | None]:
+  """Returns the gain of a call, and its upper bound if the gain is not known; else None."""
+  if not isinstance(call, ScoredCall):
+    return None, None
+  return (None, call.gain) if call.loss_call is None else (call.gain, None)
 
 
 def _gains(tool: str, limits: tuple[float, float], texts: Iterable[Text]) -> ToolGains:
-  calls, positions, best = [], [], []
+  calls, bounds = [], []
+  at_positions: tuple[list[float], list[float]] = ([], [])  # known gains; with bounds
+  of_texts: tuple[list[float], list[float]] = ([], [])
   for text in texts:
-    scored = [call for call in text.calls if call.gain is not None and call.record.tool == tool]
-    calls += [call.gain for call in scored if not math.isnan(call.gain)]
-    of_positions = [call.gain for call in scored if call.is_best]
-    positions += of_positions
-    best += [max(of_positions)] if of_positions else []
-  return ToolGains(tool, *limits, *(tuple(sorted(gains)) for gains in (calls, positions, best)))
+    scored = [call for call in text.calls if call.record.tool == tool]
+    calls += [call.gain for call in scored if call.gain is not None]
+    bounds += [call.bound for call in scored if call.bound is not None]
+    for found, best, of in zip(at_positions, of_texts, (_gain, _possible_gain), strict=True):
+      by_position: dict[int, float] = {}
+      for call in scored:
+        if (gain := of(call)) is not None:
+          position = call.record.position
+          by_position[position] = max(gain, by_position.get(position, gain))
+      found += by_position.values()
+      best += [max(by_position.values())] if by_position else []
+  sequences = (calls, bounds, at_positions[0], of_texts[0], at_positions[1], of_texts[1])
+  return ToolGains(tool, *limits, *(tuple(sorted(gains)) for gains in sequences))
+
+
+def _gain(call: ShownCall) -> float | None:
+  return call.gain
+
+
+def _possible_gain(call: ShownCall) -> float | None:
+  return call.bound if call.gain is None else call.gain

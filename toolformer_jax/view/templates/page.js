@@ -3,25 +3,30 @@
 for (const panel of document.querySelectorAll('[data-steps]')) {
   const steps = JSON.parse(panel.dataset.steps);
   const [slider, number] = panel.querySelectorAll('input');
-  const [calls, texts] = panel.querySelectorAll('output');
+  const outputs = panel.querySelectorAll('output');
   const line = panel.querySelector('.threshold');
-  const shown = [...document.querySelectorAll('[data-gain]')]
+  const shown = [...document.querySelectorAll('[data-gain], [data-bound]')]
     .filter((element) => element.dataset.tool === panel.dataset.tool);
   slider.max = steps.length - 1;
   slider.value = panel.dataset.step;
   slider.hidden = false;
   slider.addEventListener('input', () => {
-    const [tau, keptCalls, keptTexts, place] = steps[slider.value];
+    const [tau, ...counts] = steps[slider.value];
+    const place = counts.pop();
     number.value = tau;
-    calls.textContent = keptCalls;
-    texts.textContent = keptTexts;
+    outputs.forEach((output, index) => { output.textContent = counts[index]; });
     line.setAttribute('x1', place);
     line.setAttribute('x2', place);
     for (const element of shown) {
-      const kept = Number(element.dataset.gain) >= tau;
-      element.classList.toggle('kept', kept);
-      element.classList.toggle('rejected', !kept);
-      if (element.matches('td')) element.textContent = kept ? 'kept' : 'rejected';
+      const known = 'gain' in element.dataset;
+      const passes = Number(known ? element.dataset.gain : element.dataset.bound) >= tau;
+      const state = !passes ? 'rejected' : known ? 'kept' : 'unknown';
+      for (const name of ['kept', 'rejected', 'unknown']) {
+        element.classList.toggle(name, name === state);
+      }
+      if (element.matches('td')) {
+        element.textContent = state === 'unknown' ? 'gain not known' : state;
+      }
     }
   });
   number.addEventListener('change', () => number.form.requestSubmit());
