@@ -1,13 +1,12 @@
 """NLLB by CTranslate2 says what transformers says, on a small random model of its architecture."""
 
-import shutil
-
 import pytest
 import tokenizers
 import torch
 import transformers
 from tokenizers import decoders, models, pre_tokenizers
 
+from toolformer_jax.data.asset_sources import convert_nllb
 from toolformer_jax.errors import UserError
 from toolformer_jax.tools.base import ToolError
 from toolformer_jax.tools.nllb import CODES, Nllb
@@ -43,14 +42,13 @@ def theirs(tokenizer):
 
 @pytest.fixture(scope='module')
 def directory(tokenizer, theirs, tmp_path_factory):
-  """What a user has: a directory that was converted, and the tokenizer in it."""
-  source, target = (tmp_path_factory.mktemp(name) for name in ('hf', 'ct2'))
+  """What `toolformer fetch nllb-600m` makes of a checkpoint of the Hugging Face hub."""
+  source, target = tmp_path_factory.mktemp('hf'), tmp_path_factory.mktemp('ct2') / 'nllb'
   transformers.PreTrainedTokenizerFast(
       tokenizer_object=tokenizer, bos_token='<s>', eos_token='</s>', pad_token='<pad>',
       unk_token='<unk>', additional_special_tokens=SPECIAL[4:]).save_pretrained(source)
   theirs.save_pretrained(source)
-  ctranslate2.converters.TransformersConverter(str(source)).convert(str(target), force=True)
-  shutil.copy(source / 'tokenizer.json', target)
+  convert_nllb(source, target)
   return target
 
 
