@@ -78,6 +78,7 @@ setup(
     'aot': ['libtpu==0.0.42.1'],  # compiles for TPUs without one: must fit jaxlib
     'boards': ['tensorboardX>=2.6,<3', 'wandb>=0.20,<1'],  # where metrics of training are shown
     'data': [
+      'importlib_resources>=6,<8',  # TensorFlow Datasets needs it and does not say so
       'seqio>=0.0.20,<0.1',
       'tensorflow>=2.21,<2.22',
       'tensorflow-datasets>=4.9.10,<5',

@@ -14,9 +14,8 @@ import harness
 from generation import read
 
 from toolformer_jax.checkpoints.loading import load_model
-from toolformer_jax.inference.engine import EngineConfig
+from toolformer_jax.inference.config import EngineConfig, GenerationConfig
 from toolformer_jax.inference.generation import generate
-from toolformer_jax.inference.request import GenerationConfig
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.flops import forward_flops
 from toolformer_jax.tokenizer import Tokenizer

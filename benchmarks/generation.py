@@ -18,9 +18,8 @@ import harness
 from toolformer_jax.calls import DEFAULT_SYNTAX
 from toolformer_jax.checkpoints.loading import load_model
 from toolformer_jax.data.corpus import read_corpus
-from toolformer_jax.inference.engine import EngineConfig
+from toolformer_jax.inference.config import EngineConfig, GenerationConfig
 from toolformer_jax.inference.generation import generate
-from toolformer_jax.inference.request import GenerationConfig
 from toolformer_jax.tokenizer import Tokenizer
 from toolformer_jax.tools.calculator import Calculator
 from toolformer_jax.tools.executor import Executor

@@ -64,7 +64,7 @@ def write(path: pathlib.Path, layers: int) -> None:
     where |= dict.fromkeys(names, file)
   (path / 'model.safetensors.index.json').write_text(json.dumps({'weight_map': where}))
   Tokenizer.byte_level_bpe(sorted(ByteLevel.alphabet()), [], [], split_digits=False, bos_id=None,
-                           eos_id=None).export(path)
+                           eos_id=None).export(path, config.max_positions)
   (path / 'config.json').write_text(json.dumps(write_config(config)))
 
 

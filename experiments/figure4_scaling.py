@@ -66,8 +66,10 @@ def run(args: argparse.Namespace) -> str:
     raise UserError('nothing was evaluated: '
                     + '; '.join(next(iter(found.values())).skipped.values()))
   draw(means, args.output_dir / 'figure4')
+  sources = sorted({f'- {name}: {source}' for results in found.values()
+                    for name, source in results.sources.items()})
   missing = sorted({why for results in found.values() for why in results.skipped.values()})
-  text = '\n\n'.join([*sections, markdown_table(rows(means)), *missing])
+  text = '\n\n'.join([*sections, markdown_table(rows(means)), '\n'.join(sources), *missing])
   check_cells(text, *found.values())
   return text
 

@@ -186,8 +186,7 @@ def _serving(folder: pathlib.Path) -> Target:
   from tiny_model import tiny_model
 
   from toolformer_jax.calls import DEFAULT_SYNTAX
-  from toolformer_jax.inference.engine import EngineConfig
-  from toolformer_jax.inference.request import GenerationConfig
+  from toolformer_jax.inference.config import EngineConfig, GenerationConfig
   from toolformer_jax.serving.config import ServingConfig
   from toolformer_jax.serving.server import Server, bind, make_app_state, open_executor
   from toolformer_jax.tools.calculator import Calculator

@@ -58,7 +58,7 @@ def check(args: argparse.Namespace, *bindings: str) -> None:
 def annotate(args: argparse.Namespace, corpus: pathlib.Path | str, checkpoint: pathlib.Path | str,
              folder: pathlib.Path, *bindings: str) -> None:
   """Finds the calls of a corpus; raises UserError if the command fails."""
-  _toolformer(args, bindings, 'annotate', f'--corpus={corpus}', f'--checkpoint={checkpoint}',
+  toolformer(args, bindings, 'annotate', f'--corpus={corpus}', f'--checkpoint={checkpoint}',
               f'--tools={",".join(args.tools)}', f'--output_dir={folder}')
 
 
@@ -70,7 +70,7 @@ def finetune(args: argparse.Namespace, data: Sequence[pathlib.Path], folder: pat
     UserError: there is no call in them, or the command fails or was stopped.
   """
   steps = f'FinetuneConfig.steps={_steps(args, data, bindings)}'
-  _toolformer(args, (*bindings, steps), 'finetune', '--data', *map(str, data),
+  toolformer(args, (*bindings, steps), 'finetune', '--data', *map(str, data),
               f'--checkpoint={args.checkpoint}', f'--output_dir={folder}')
   if not (folder / 'model').exists():  # after SIGTERM it saves its state and exits with 0
     raise UserError('stopped; the same command continues from the state that was saved')
@@ -79,7 +79,7 @@ def finetune(args: argparse.Namespace, data: Sequence[pathlib.Path], folder: pat
 def evaluate(args: argparse.Namespace, model: pathlib.Path, folder: pathlib.Path,
              *bindings: str) -> None:
   """Evaluates a model with tools; raises UserError if the command fails."""
-  _toolformer(args, bindings, 'evaluate', f'--tasks={",".join(args.tasks)}',
+  toolformer(args, bindings, 'evaluate', f'--tasks={",".join(args.tasks)}',
               f'--tools={",".join(args.tools)}', f'--checkpoint={model}', '--arms=toolformer',
               f'--data_dir={args.data_dir}', f'--limit={args.limit}', f'--output_dir={folder}')
 
@@ -91,18 +91,31 @@ def figures(args: argparse.Namespace, folder: pathlib.Path) -> list[str]:
   return [format_score(whole[task]) if task in whole else '-' for task in args.tasks]
 
 
-def _toolformer(args: argparse.Namespace, bindings: Sequence[str], *command: str) -> None:
+def toolformer(args: argparse.Namespace, bindings: Sequence[str], *command: str) -> None:
+  """Runs a command with the gin files and bindings of `args`, and more bindings.
+
+  Raises:
+    UserError: the command fails.
+  """
   gin = [*(f'--gin_file={file}' for file in args.gin_file),
          *(f'--gin.{binding}' for binding in (*args.bindings, *bindings))]
-  code = _ended([sys.executable, '-m', 'toolformer_jax', *command, *gin])
+  run_process(f'toolformer {command[0]}', [sys.executable, '-m', 'toolformer_jax', *command, *gin])
+
+
+def run_process(name: str, command: Sequence[str]) -> None:
+  """Runs a process that can be interrupted; errors call it `name`.
+
+  Raises:
+    UserError: its exit code is not 0.
+  """
+  code = _ended(command)
   if code == 130:
     raise KeyboardInterrupt
   if code:
-    raise UserError(f'toolformer {command[0]} failed, see above; the same command continues from '
-                    'here')
+    raise UserError(f'{name} failed, see above; the same command continues from here')
 
 
-def _ended(command: list[str]) -> int:
+def _ended(command: Sequence[str]) -> int:
   """Runs a command and returns its exit code; on SIGTERM stops it and waits for it."""
   before = signal.signal(signal.SIGTERM, signal.default_int_handler)
   child = subprocess.Popen(command, stdout=sys.stderr)

@@ -48,7 +48,8 @@ def run(args: argparse.Namespace) -> str:
     for k, results in found.items():
       rows += [row(k, score, theirs[k]) for score in results.scores if score.task == name]
     title = 'T-REx' if name == 'lama' else TASKS[name].title
-    sections += [f'## {title}', markdown_table(rows), *sorted(reasons)]
+    sources = {one.sources[name] for one in found.values() if name in one.sources}
+    sections += [f'## {title}', markdown_table(rows), *sorted(sources), *sorted(reasons)]
   text = '\n\n'.join(sections)
   check_cells(text, *found.values())
   return text

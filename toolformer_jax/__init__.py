@@ -26,8 +26,8 @@ if TYPE_CHECKING:
   from toolformer_jax.checkpoints.loading import ModelConfig, load_model
   from toolformer_jax.data.records import Document
   from toolformer_jax.evaluation.config import EvaluationConfig
-  from toolformer_jax.inference.engine import Engine, EngineConfig
-  from toolformer_jax.inference.request import GenerationConfig
+  from toolformer_jax.inference.config import EngineConfig, GenerationConfig
+  from toolformer_jax.inference.engine import Engine
   from toolformer_jax.planning.search import plan
   from toolformer_jax.tools.base import Context
   from toolformer_jax.tools.executor import ExecutorConfig
@@ -42,8 +42,8 @@ _MODULES = {
   'checkpoints.loading': ('ModelConfig', 'load_model'),
   'data.records': ('Document',),
   'evaluation.config': ('EvaluationConfig',),
-  'inference.engine': ('Engine', 'EngineConfig'),
-  'inference.request': ('GenerationConfig',),
+  'inference.config': ('EngineConfig', 'GenerationConfig'),
+  'inference.engine': ('Engine',),
   'planning.search': ('plan',),
   'tools.base': ('Context',),
   'tools.executor': ('ExecutorConfig',),

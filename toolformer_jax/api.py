@@ -9,7 +9,7 @@ import dataclasses
 import pathlib
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from etils import epath
 
@@ -25,6 +25,7 @@ from toolformer_jax.calls import DEFAULT_SYNTAX, CallSyntax
 from toolformer_jax.checkpoints import huggingface, peft
 from toolformer_jax.checkpoints.any_model import AnyModel, as_model, model_fingerprint
 from toolformer_jax.checkpoints.loading import ModelConfig, load_model
+from toolformer_jax.checkpoints.pretrained import pretrained_config
 from toolformer_jax.data.records import Document
 from toolformer_jax.errors import UserError
 from toolformer_jax.evaluation import runner
@@ -35,9 +36,10 @@ from toolformer_jax.evaluation.result import EvaluationResult
 from toolformer_jax.evaluation.task import Task
 from toolformer_jax.evaluation.tasks import find_tasks
 from toolformer_jax.inference import generation, scoring
-from toolformer_jax.inference.engine import EngineConfig
-from toolformer_jax.inference.request import GeneratedText, GenerationConfig
+from toolformer_jax.inference.config import EngineConfig, GenerationConfig
+from toolformer_jax.inference.request import GeneratedText
 from toolformer_jax.models.language_model import LanguageModel
+from toolformer_jax.runtime.output_dir import check_is_new
 from toolformer_jax.runtime.paths import as_absolute_path, as_path
 from toolformer_jax.runtime.run_dir import Shard, software_versions
 from toolformer_jax.tools.base import Context, Tool
@@ -45,9 +47,15 @@ from toolformer_jax.tools.call_store import CallStore
 from toolformer_jax.tools.executor import Executor, ExecutorConfig
 from toolformer_jax.tools.registry import AnyTool, Toolbox, build_tools, tool_object
 from toolformer_jax.training.config import FinetuneConfig, MixtureConfig
+from toolformer_jax.training.finetune import check_row_tokens
 from toolformer_jax.training.finetune import finetune as finetune_on_texts
+from toolformer_jax.training.mixture import check_epoch
 from toolformer_jax.training.result import FinetuneResult
 from toolformer_jax.training.sources import Source, Text, as_texts
+
+if TYPE_CHECKING:
+  import jax
+
 
 
 def annotate(
@@ -184,7 +192,8 @@ def generate(
   model = as_model(model)
   texts = _as_list(prompts)
   names = names or [f'prompt {i}' for i in range(len(texts))]
-  ids = [_prompt_ids(model, *named, config) for named in zip(names, texts, strict=True)]
+  ids = [generation.encode_prompt(model, *named, config)
+         for named in zip(names, texts, strict=True)]
   with contextlib.ExitStack() as stack:
     executor = None
     if tools:
@@ -202,6 +211,7 @@ def finetune(
     output_dir: epath.PathLike | None = None,
     dev: AnnotationResult | Source | Iterable[Source | Text | Document] | None = None,
     config: FinetuneConfig = FinetuneConfig(), mixture: MixtureConfig = MixtureConfig(),
+    model_config: ModelConfig = ModelConfig(), devices: 'Sequence[jax.Device] | None' = None,
     without_calls: bool = False, syntax: CallSyntax = DEFAULT_SYNTAX,
     depends_on: Mapping[str, str] | None = None, extra_files: Mapping[str, str] | None = None,
 ) -> FinetuneResult:
@@ -216,6 +226,7 @@ def finetune(
     dev: texts by which the best checkpoint is chosen; by default `mixture.dev_texts` are held out.
     config: how the model is trained.
     mixture: how many texts of each tool an epoch has.
+    model_config, devices: how and onto which devices a model is loaded that is given by name.
     without_calls: train on the same texts without their calls: the paper's baseline "+ CC".
     syntax: how calls are written in texts.
     depends_on: hashes, by name, of anything else that the result depends on; 'checkpoint' is added
@@ -226,7 +237,11 @@ def finetune(
     UserError: there is no text to train on, the folder holds a run with another configuration, or
       the loss explodes.
   """
-  model = as_model(model)
+  texts = as_texts(data)
+  check_epoch(texts, mixture)
+  if not isinstance(model, LanguageModel):
+    check_row_tokens(config, pretrained_config(str(model)))
+    model = load_model(model, config=model_config, devices=devices)
   depends_on = dict(depends_on or {})
   if 'checkpoint' not in depends_on:
     depends_on['checkpoint'] = model_fingerprint(model)
@@ -234,7 +249,7 @@ def finetune(
     path = as_path(output_dir or stack.enter_context(
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
     result = finetune_on_texts(
-        model, as_texts(data), dev=None if dev is None else as_texts(dev), config=config,
+        model, texts, dev=None if dev is None else as_texts(dev), config=config,
         mixture=mixture, without_calls=without_calls, syntax=syntax, output_dir=path,
         depends_on=depends_on, extra_files=extra_files)
   return result if output_dir is not None else dataclasses.replace(result, output_dir=None)
@@ -349,29 +364,12 @@ def export(model: AnyModel, *, output_dir: epath.PathLike, adapter_of: str | Non
   return path
 
 
-def check_is_new(output_dir: epath.Path) -> None:
-  """Raises UserError if `output_dir` is a file, or a folder that is not empty."""
-  if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
-    raise UserError(f'{output_dir} exists already; choose another output_dir')
 
 
 def _tool_objects(tools: AnyTool | Sequence[AnyTool] | None) -> dict[str, Tool]:
   """Returns those of `tools` that are not given by name, as Tool objects, by their names."""
   built = [tool_object(one) for one in _as_list(tools or ())]
   return {one.name: one for one in built if not isinstance(one, str)}
-
-
-def _prompt_ids(model: LanguageModel, name: str, text: str, config: GenerationConfig) -> list[int]:
-  if not isinstance(text, str):
-    raise UserError(f'{name} is of type {type(text).__name__}; it must be a string')
-  if not text.strip():
-    raise UserError(f'{name} is blank')
-  ids, positions = model.tokenizer.encode(text), model.config.max_positions
-  size = len(ids) + (model.tokenizer.start_id is not None)
-  if size + config.max_tokens > positions:
-    raise UserError(f'{name} has {size} tokens, too many for {config.max_tokens} more in the '
-                    f'{positions} positions of the model; shorten it')
-  return ids
 
 
 def _as_list(values: Any) -> list[Any]:

@@ -171,15 +171,34 @@ class Tokenizer:
                       'could not be removed from a text; it is not supported')
     return made
 
-  def export(self, directory: epath.Path) -> None:
-    """Writes the files of transformers: tokenizer.json and tokenizer_config.json."""
-    write_text(directory / 'tokenizer.json', self._hf.to_str())
-    names = {f'{kind}_token': token for kind, i in (('bos', self.bos_id), ('eos', self.eos_id))
-             if i is not None and (token := self._hf.id_to_token(i)) is not None}
-    fields = {'tokenizer_class': 'PreTrainedTokenizerFast', **names}
+  def export(self, directory: epath.Path, max_positions: int) -> None:
+    """Writes the files of transformers, whose tokenizer begins every text with the start token.
+
+    They are tokenizer.json, tokenizer_config.json and special_tokens_map.json.
+    """
+    hf = HfTokenizer.from_str(self._hf.to_str())
+    hf.post_processor = self._adds_start_token()
+    write_text(directory / 'tokenizer.json', hf.to_str())
+    tokens = {'bos_token': self.start_id, 'eos_token': self.eos_id, 'pad_token': self.eos_id}
+    names = {name: token for name, i in tokens.items() if (token := self.token_of(i))}
+    fields = {'tokenizer_class': 'PreTrainedTokenizerFast', 'model_max_length': max_positions,
+              'clean_up_tokenization_spaces': False, **names}
     if self.chat_template:
       fields['chat_template'] = self.chat_template
-    write_json(directory / 'tokenizer_config.json', fields)
+    for name, content in (('tokenizer_config', fields), ('special_tokens_map', names)):
+      write_json(directory / f'{name}.json', content)
+
+  def _adds_start_token(self) -> tokenizers.processors.PostProcessor:
+    """Returns the last step of transformers' encoding, which adds the start token, if any."""
+    start = self.token_of(self.start_id)
+    if start is None:
+      return tokenizers.processors.Sequence([])
+    return tokenizers.processors.TemplateProcessing(
+        single=[start, '$A'], pair=[start, '$A', '$B'], special_tokens=[(start, self.start_id)])
+
+  def token_of(self, i: int | None) -> str | None:
+    """Returns the token with an id as the vocabulary spells it; None if there is none."""
+    return None if i is None else self._hf.id_to_token(i)
 
   def save(self, directory: epath.Path) -> None:
     """Writes tokenizer.json (the format of Hugging Face) and tokenizer_ids.json."""

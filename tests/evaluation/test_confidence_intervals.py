@@ -5,7 +5,9 @@ import pytest
 from scipy import stats
 
 from toolformer_jax.evaluation import confidence_intervals as intervals
-from toolformer_jax.evaluation.scores import perplexity
+from toolformer_jax.evaluation.scores import PERPLEXITY, Difference, Score, perplexity
+from toolformer_jax.evaluation.tables import format_score
+from toolformer_jax.experiments.comparison import finding
 
 
 @pytest.mark.parametrize(('successes', 'count'), [(0, 1), (15, 400), (500, 1000), (7, 7)])
@@ -42,3 +44,21 @@ def test_a_perplexity_is_of_a_token_and_its_interval_around_it():
                            method='percentile', rng=1).confidence_interval
   assert low < value < high
   assert (low, high) == pytest.approx(tuple(theirs), rel=0.01)
+
+
+@pytest.mark.parametrize(('low', 'high', 'count', 'shown'), [
+    (0.0, 0.0, 3, '+0.0 [too few questions]'), (100.0, 100.0, 1, '+100.0 [too few questions]'),
+    (0.0, 0.0, 300, '+0.0 [+0.0, +0.0]'), (-5.0, 5.0, 20, '+0.0 [-5.0, +5.0]')])
+def test_an_interval_that_is_a_point_says_why(low, high, count, shown):
+  difference = Difference('svamp', '', 'base', 'toolformer', (low + high) / 2, low, high, count)
+  assert format_score(difference) == shown
+
+
+def test_a_difference_of_few_questions_is_no_finding():
+  one = Difference('svamp', '', 'base', 'toolformer', 100.0, 100.0, 100.0, 1)
+  assert finding(one, 23.1) == 'undecided: too few questions'
+
+
+def test_a_perplexity_of_one_text_has_no_interval():
+  assert format_score(Score('corpus', '', 'base', PERPLEXITY, 9.5, 9.5, 9.5, 1)) == (
+      '9.50 [too few texts]')

@@ -17,8 +17,7 @@ from toolformer_jax.evaluation.predict import (
 )
 from toolformer_jax.evaluation.task import Question, Text
 from toolformer_jax.evaluation.tasks import TASKS
-from toolformer_jax.inference.engine import EngineConfig
-from toolformer_jax.inference.request import GenerationConfig
+from toolformer_jax.inference.config import EngineConfig, GenerationConfig
 
 TEXTS = [Text(str(i), 'The cat sat on the mat, and the dog ran. '[:n] * 2)
          for i, n in enumerate((41, 3, 29))]

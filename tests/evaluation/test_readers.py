@@ -11,7 +11,7 @@ from toolformer_jax.evaluation.answer_matching import FirstNumber, first_number
 from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.evaluation.files import MissingDataError
 from toolformer_jax.evaluation.task import QuestionTask
-from toolformer_jax.evaluation.tasks import TASKS, find_tasks, load_examples
+from toolformer_jax.evaluation.tasks import TASKS, find_tasks, load_examples, load_task
 
 SETTINGS = EvaluationConfig()
 
@@ -107,10 +107,12 @@ def test_mawps_in_json_and_in_folds(read, tmp_path):
       ('2.5 , then 8 ? The answer is', ('10.5',)), ('7 ? The answer is', ('7.0',))]
 
 
-def test_gsm8k_asks_all_test_questions_and_only_dev_questions_of_train(read, tmp_path):
+def test_gsm8k_asks_all_test_questions_or_where_asked_for_the_dev_questions_of_train(read):
   problems = [{'question': f'Is it {i}?', 'answer': f'<<{i}={i}>>{i}\n#### 1,{i:03}'}
               for i in range(60)]
-  asked = read('gsm8k', {'train.jsonl': lines(*problems)})
+  with pytest.raises(MissingDataError, match='has no test.jsonl .*gsm8k_split = .dev. asks its'):
+    read('gsm8k', {'train.jsonl': lines(*problems)})
+  asked = read('gsm8k', {}, gsm8k_split='dev')
   assert 0 < len(asked) < 20
   everything = read('gsm8k', {'test.jsonl': lines(*problems)})
   assert len(everything) == 60 and everything[7].answers == ('1,007',)
@@ -255,6 +257,29 @@ def test_names_of_tasks_in_any_case_each_once():
     find_tasks([''])
 
 
+@pytest.mark.parametrize(('name', 'files', 'settings', 'source'), [
+    ('gsm8k', ['test.jsonl', 'train.jsonl'], {}, '1 questions of {}/test.jsonl (split: test)'),
+    ('gsm8k', ['test.jsonl', 'train.jsonl'], {'gsm8k_split': 'dev'},
+     '1 questions of {}/train.jsonl (split: the tenth of train that is never annotated)'),
+    ('corpus', ['a.jsonl', 'b.jsonl', 'c.jsonl', 'd.jsonl', 'e.jsonl', 'f.jsonl'], {},
+     '6 texts of {0}/a.jsonl, {0}/b.jsonl, {0}/c.jsonl, {0}/d.jsonl and 2 more files (split: all)'),
+    ('dateset', [], {}, '9,400 questions, made by this program')])
+def test_data_say_where_they_come_from(tmp_path, name, files, settings, source):
+  # The sha256 of this question is divisible by 10.
+  line = lines({'question': 'Is it 4?', 'answer': '#### 4', 'text': 'Is it 4?'})
+  (tmp_path / name).mkdir()
+  for file in files:
+    (tmp_path / name / file).write_text(line)
+  data = load_task(TASKS[name], tmp_path, EvaluationConfig(**settings))
+  assert data.source() == source.format(tmp_path / name)
+
+
+def test_a_report_names_the_validation_file_of_wikitext(tmp_path):
+  (tmp_path / 'wikitext2').mkdir()
+  (tmp_path / 'wikitext2' / 'wiki.valid.tokens').write_text(' = Title = \n\n text \n')
+  assert load_task(TASKS['wikitext2'], tmp_path, SETTINGS).split == 'validation'
+
+
 @pytest.mark.parametrize(('name', 'counts'), [
     ('lama', {'squad': 210, 'google_re': 5528, 'trex': 7999}),  # of T-REx 13 relations are there
     ('asdiv', {'': 2084}),  # and 221 whose answer is not one number
@@ -267,7 +292,7 @@ def test_names_of_tasks_in_any_case_each_once():
 ])
 def test_the_real_data(data_dir, name, counts):
   try:
-    items = load_examples(TASKS[name], data_dir, SETTINGS)
+    items = load_examples(TASKS[name], data_dir, EvaluationConfig(gsm8k_split='dev'))
   except MissingDataError as error:
     pytest.skip(str(error))
   assert Counter(item.group for item in items) == counts

@@ -61,7 +61,8 @@ def test_a_table_has_ours_beside_the_papers_and_says_what_is_missing(script, tau
   assert '| SVAMP | GPT-3 (175B) |  |  | 10.0 |' in out
   assert '| SVAMP | Toolformer (disabled) | +' in out and '| +23.1 |' in out
   assert '| SVAMP | Calculator | 33.3 | 97.9 (all three) |' in out
-  assert '- mawps: data/mawps has no ' in out
+  assert '- mawps: there is no folder data/mawps (with *.json, or .gz): fetch' in out
+  assert '- SVAMP: 3 questions of data/svamp/SVAMP.json (split: all)' in out
   assert pathlib.Path('runs/paper/table4_math/table4_math.md').read_text() == out
   assert '\\toprule' in pathlib.Path('runs/paper/table4_math/paper.tex').read_text()
   # What is done is not done again.
@@ -73,7 +74,9 @@ def test_a_table_has_ours_beside_the_papers_and_says_what_is_missing(script, tau
 def test_k_of_decoding(script, taught):
   code, out, err = script('table9_decoding_k', '--checkpoint', taught, *QUICK)
   assert code == 0, err
-  assert '## WebQS' in out and '## T-REx' in out and 'data/lama has no Squad' in out
+  assert '## WebQS' in out and '## T-REx' in out
+  assert 'there is no folder data/lama (with Squad' in out
+  assert '1 questions of data/webquestions/test.json (split: test)' in out
   for k in (0, 1, 3, 10):
     assert f'\n| {k} | ' in out
     assert pathlib.Path(f'runs/paper/table9_decoding_k/k{k}/report.md').is_file()
@@ -83,6 +86,7 @@ def test_scaling(script, taught):
   code, out, err = script('figure4_scaling', '--sizes', f'1={taught}', *QUICK)
   assert code == 0, err
   assert '| Math | ours | 1 | 66.7 | ' in out and '| Math | paper | 6700 | 26.6 | 11.2 |' in out
+  assert '- svamp: 3 questions of data/svamp/SVAMP.json (split: all)' in out
   assert pathlib.Path('runs/paper/figure4_scaling/figure4.png').stat().st_size > 1000
 
 
@@ -185,4 +189,4 @@ def test_all_of_them_in_one_report(script, taught, annotated):
   for title in (*(f'Table {i}' for i in range(2, 11)), 'Figure 4'):
     assert f'\n## {title}' in plan
   assert '| SVAMP | Toolformer (disabled), Toolformer | 3 |' in plan
-  assert '--sizes was not given' in plan and 'data/templama has no' in plan
+  assert '--sizes was not given' in plan and 'there is no folder data/templama' in plan

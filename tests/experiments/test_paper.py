@@ -55,5 +55,5 @@ def test_every_figure_belongs_to_a_task_of_ours():
     (1.0, 5.0, 11.7, 'the same direction'), (-5.0, -1.0, 11.7, 'the opposite direction'),
     (-1.0, 5.0, 11.7, 'undecided'), (-5.0, -1.0, -2.0, 'the same direction')])
 def test_a_finding_needs_an_interval_without_zero(low, high, theirs, says):
-  ours = Difference('lama', 'squad', 'disabled', 'toolformer', (low + high) / 2, low, high)
+  ours = Difference('lama', 'squad', 'disabled', 'toolformer', (low + high) / 2, low, high, 300)
   assert finding(ours, theirs).startswith(says)

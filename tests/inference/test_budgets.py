@@ -8,9 +8,8 @@ import pytest
 
 from toolformer_jax.errors import UserError
 from toolformer_jax.inference import branch_sampling, shared_prefix
-from toolformer_jax.inference.engine import EngineConfig
+from toolformer_jax.inference.config import EngineConfig, GenerationConfig
 from toolformer_jax.inference.generation import generate
-from toolformer_jax.inference.request import GenerationConfig
 from toolformer_jax.inference.scoring import ScoreRequest, score
 from toolformer_jax.runtime.compile_counter import CompileCounter
 from toolformer_jax.runtime.oom import explain_out_of_memory

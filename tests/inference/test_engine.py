@@ -10,16 +10,15 @@ import numpy as np
 import pytest
 
 from toolformer_jax.errors import UserError
+from toolformer_jax.inference.config import EngineConfig, GenerationConfig
 from toolformer_jax.inference.engine import (
-    CallFinished,
-    CallStarted,
-    Engine,
-    EngineConfig,
-    NewText,
-    RequestFinished,
+  CallFinished,
+  CallStarted,
+  Engine,
+  NewText,
+  RequestFinished,
 )
 from toolformer_jax.inference.generation import generate
-from toolformer_jax.inference.request import GenerationConfig
 from toolformer_jax.tools.base import ToolError
 from toolformer_jax.tools.executor import Executor, ExecutorConfig
 from toolformer_jax.tools.function import tool

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from toolformer_jax.calls import DEFAULT_SYNTAX, Call
 from toolformer_jax.errors import UserError
+from toolformer_jax.inference.config import GenerationConfig
 from toolformer_jax.inference.request import (
   DecodingContext,
   GeneratedText,
-  GenerationConfig,
   GenerationRequest,
   ToolCall,
 )

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from toolformer_jax import sharding
-from toolformer_jax.inference.engine import EngineConfig
+from toolformer_jax.inference.config import EngineConfig, GenerationConfig
 from toolformer_jax.inference.generation import generate
-from toolformer_jax.inference.request import GenerationConfig
 from toolformer_jax.inference.token_sampling import sample
 from toolformer_jax.tools.executor import Executor
 from toolformer_jax.tools.function import tool

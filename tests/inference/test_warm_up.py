@@ -5,9 +5,9 @@ import random
 import jax
 import pytest
 
-from toolformer_jax.inference.engine import Engine, EngineConfig, RequestFinished
+from toolformer_jax.inference.config import EngineConfig, GenerationConfig
+from toolformer_jax.inference.engine import Engine, RequestFinished
 from toolformer_jax.inference.generation import generate
-from toolformer_jax.inference.request import GenerationConfig
 from toolformer_jax.runtime.compile_counter import CompileCounter
 from toolformer_jax.tools.executor import Executor, ExecutorConfig
 from toolformer_jax.tools.function import tool

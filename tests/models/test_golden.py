@@ -10,8 +10,8 @@ import pytest
 
 from toolformer_jax.checkpoints.pretrained import load_pretrained
 from toolformer_jax.data.corpus import read_corpus
+from toolformer_jax.inference.config import GenerationConfig
 from toolformer_jax.inference.generation import generate
-from toolformer_jax.inference.request import GenerationConfig
 from toolformer_jax.inference.scoring import ScoreRequest, score
 from toolformer_jax.sharding import make_mesh
 

@@ -14,8 +14,8 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from toolformer_jax.checkpoints.huggingface import save_directory
 from toolformer_jax.checkpoints.pretrained import load_pretrained
+from toolformer_jax.inference.config import GenerationConfig
 from toolformer_jax.inference.generation import generate
-from toolformer_jax.inference.request import GenerationConfig
 from toolformer_jax.inference.scoring import ScoreRequest, score
 from toolformer_jax.sharding import make_mesh
 

@@ -10,9 +10,8 @@ import openai
 import pytest
 
 from toolformer_jax.calls import DEFAULT_SYNTAX
-from toolformer_jax.inference.engine import EngineConfig
+from toolformer_jax.inference.config import EngineConfig, GenerationConfig
 from toolformer_jax.inference.generation import generate
-from toolformer_jax.inference.request import GenerationConfig
 from toolformer_jax.serving.config import ServingConfig
 from toolformer_jax.serving.server import Server, bind, make_app_state, open_executor
 from toolformer_jax.tools.executor import Executor, ExecutorConfig

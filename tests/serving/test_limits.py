@@ -11,7 +11,7 @@ import openai
 import pytest
 
 from toolformer_jax.errors import UserError
-from toolformer_jax.inference.request import GenerationConfig
+from toolformer_jax.inference.config import GenerationConfig
 from toolformer_jax.serving.config import ServingConfig
 from toolformer_jax.serving.guard import read_keys
 

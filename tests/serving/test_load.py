@@ -16,8 +16,8 @@ import jax
 import numpy as np
 import pytest
 
-from toolformer_jax.inference.engine import Engine, EngineConfig, RequestFinished
-from toolformer_jax.inference.request import GenerationConfig
+from toolformer_jax.inference.config import EngineConfig, GenerationConfig
+from toolformer_jax.inference.engine import Engine, RequestFinished
 from toolformer_jax.runtime.compile_counter import CompileCounter
 from toolformer_jax.serving.config import ServingConfig
 from toolformer_jax.tools.base import Context, ToolError

@@ -90,3 +90,29 @@ def test_a_module_without_the_task_is_named():
   pytest.importorskip('seqio')
   with pytest.raises(UserError, match='cannot read seqio:json:no_such_task'):
     list(read_texts('seqio:json:no_such_task'))
+
+
+_LABELS = """
+import seqio
+import tensorflow as tf
+
+def examples(split, shuffle_files, seed=None):
+  return tf.data.Dataset.from_tensor_slices({'inputs': ['good', 'bad'], 'targets': [1, 0]})
+
+features = {'inputs': seqio.Feature(seqio.PassThroughVocabulary(9), add_eos=False, rank=0,
+                                    dtype=tf.string),
+            'targets': seqio.Feature(seqio.PassThroughVocabulary(9), add_eos=False, rank=0,
+                                     dtype=tf.int32)}
+seqio.TaskRegistry.add('planted_labels', seqio.FunctionDataSource(examples, splits=['train']),
+                       preprocessors=[], output_features=features)
+"""
+
+
+def test_labels_that_are_numbers_are_explained(tmp_path, monkeypatch):
+  pytest.importorskip('seqio')
+  (tmp_path / 'planted_labels.py').write_text(_LABELS)
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setattr(sys, 'path', [*sys.path, str(tmp_path)])
+  with pytest.raises(UserError, match=r'`targets` of example 0 is .*1.*, which is neither text nor '
+                                      'the ids of its tokens; add a preprocessor'):
+    list(read_texts('seqio:planted_labels:planted_labels'))

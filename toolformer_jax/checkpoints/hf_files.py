@@ -13,6 +13,7 @@ import ml_dtypes  # noqa: F401 - registers bfloat16 with numpy
 import numpy as np
 import safetensors
 from etils import epath
+from safetensors.numpy import save_file
 
 from toolformer_jax.checkpoints.tensors import Header, Tensors
 from toolformer_jax.errors import UserError
@@ -39,6 +40,14 @@ def open_weights(path: epath.Path) -> Tensors:
   if (path / SAFETENSORS).is_file() or (path / SAFETENSORS_INDEX).is_file():
     return SafetensorsFiles(path)
   return TorchFiles(path)
+
+
+def save_tensors(tensors: dict[str, np.ndarray], file: epath.Path) -> None:
+  """Writes a safetensors file on disk, which others may read as far as the umask lets them."""
+  file.touch()
+  mode = os.stat(file).st_mode
+  save_file(tensors, file, {'format': 'pt'})
+  os.chmod(file, mode)  # the library makes it readable to its owner alone
 
 
 def _files(path: epath.Path, single: str, index: str) -> list[epath.Path]:

@@ -7,7 +7,6 @@ import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 from safetensors import SafetensorError
-from safetensors.numpy import save_file
 
 from toolformer_jax.checkpoints.families.registry import family_of, read_config, write_config
 from toolformer_jax.checkpoints.families.weights import group_by_tensor
@@ -16,17 +15,20 @@ from toolformer_jax.checkpoints.hf_files import (
   SAFETENSORS_INDEX,
   has_weights,
   open_weights,
+  save_tensors,
 )
+from toolformer_jax.checkpoints.model_card import model_card
 from toolformer_jax.checkpoints.tensors import build_model, leaf
 from toolformer_jax.errors import UserError
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.language_model import LanguageModel
-from toolformer_jax.runtime.paths import local_folder
+from toolformer_jax.runtime.paths import local_folder, write_text
 from toolformer_jax.runtime.run_dir import read_json, write_json
 from toolformer_jax.tokenizer import Tokenizer
 
 _CONFIG = 'config.json'
 _TOKENIZER_CONFIG, _CHAT_TEMPLATE = 'tokenizer_config.json', 'chat_template.jinja'
+_GENERATION_CONFIG = 'generation_config.json'
 _FILE_BYTES = 4 * 2**30
 
 
@@ -124,19 +126,23 @@ def load_chat_template(path: epath.Path) -> str:
 def save_directory(path: epath.Path, model: LanguageModel) -> None:
   """Writes `model` as a Hugging Face directory for transformers, with adapters merged.
 
+  Besides weights, configuration and tokenizer it has generation_config.json and a model card.
+
   Raises:
     UserError: the directory cannot be written.
   """
   config = model.config.replace(lora_rank=0)
   eos_id = model.tokenizer.eos_id
   others = sorted(model.tokenizer.end_ids - {eos_id})
-  ids = {'bos_token_id': model.tokenizer.bos_id,
+  ids = {'bos_token_id': model.tokenizer.start_id,
          'eos_token_id': [eos_id, *others] if others else eos_id}
   try:
     # The configuration is written last: a directory that has it is complete.
     with local_folder(path, last=_CONFIG) as folder:
       _save_tensors(folder, _exported(model, config))
-      model.tokenizer.export(folder)
+      model.tokenizer.export(folder, config.max_positions)
+      write_json(folder / _GENERATION_CONFIG, ids | {'pad_token_id': eos_id, 'do_sample': False})
+      write_text(folder / 'README.md', model_card(model))
       write_json(folder / _CONFIG, write_config(config) | ids)
   except (OSError, SafetensorError) as error:  # A full disk can raise either.
     raise UserError(f'cannot write {path}: {error}') from error
@@ -180,7 +186,7 @@ def _save_tensors(path: epath.Path, tensors: Iterator[tuple[str, np.ndarray]]) -
     files[-1][name] = np.ascontiguousarray(tensor)
     size += tensor.nbytes
   if len(files) == 1:
-    save_file(files[0], path / SAFETENSORS, {'format': 'pt'})
+    save_tensors(files[0], path / SAFETENSORS)
     return
   _write_part(path, len(files), files[-1], where)
   write_json(path / SAFETENSORS_INDEX, {'metadata': {}, 'weight_map': where})
@@ -190,6 +196,6 @@ def _write_part(path: epath.Path, number: int, tensors: dict[str, np.ndarray],
                 where: dict[str, str]) -> None:
   """Writes one of several files, and frees its tensors."""
   name = f'model-{number:05}.safetensors'
-  save_file(tensors, path / name, {'format': 'pt'})
+  save_tensors(tensors, path / name)
   where |= dict.fromkeys(tensors, name)
   tensors.clear()

@@ -6,10 +6,10 @@ from typing import NamedTuple
 import numpy as np
 from etils import epath
 from safetensors import SafetensorError
-from safetensors.numpy import save_file
 
 from toolformer_jax.checkpoints.families.registry import family_of
 from toolformer_jax.checkpoints.families.weights import Weight, group_by_tensor
+from toolformer_jax.checkpoints.hf_files import save_tensors
 from toolformer_jax.checkpoints.tensors import leaf
 from toolformer_jax.errors import UserError
 from toolformer_jax.models.language_model import LanguageModel
@@ -46,7 +46,7 @@ def save_adapter(path: epath.Path, model: LanguageModel, base: str) -> None:
     tensors[f'{name}.lora_B.weight'] = np.ascontiguousarray(adapter.up)
   try:
     with local_folder(path, last='adapter_config.json') as folder:
-      save_file(tensors, folder / 'adapter_model.safetensors', {'format': 'pt'})
+      save_tensors(tensors, folder / 'adapter_model.safetensors')
       write_json(folder / 'adapter_config.json', _config(model, adapters, base))
   except (OSError, SafetensorError) as error:  # A full disk can raise either.
     raise UserError(f'cannot write {path}: {error}') from error

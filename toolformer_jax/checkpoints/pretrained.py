@@ -6,16 +6,17 @@ from jax.sharding import Mesh
 
 from toolformer_jax.checkpoints import huggingface
 from toolformer_jax.checkpoints.gguf import GgufFile, load_gguf
+from toolformer_jax.checkpoints.names import check_checkpoint, known_models
 from toolformer_jax.checkpoints.orbax import (
   load_orbax_config,
   load_orbax_model,
   load_orbax_tokenizer,
 )
-from toolformer_jax.data.catalogue import CATALOGUE, fetch
+from toolformer_jax.data.catalogue import fetch
 from toolformer_jax.data.content_hash import gguf_parts
 from toolformer_jax.data.hub_models import download_model
 from toolformer_jax.data.local_copy import local_copy
-from toolformer_jax.errors import UserError, unknown
+from toolformer_jax.errors import UserError
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.runtime.paths import as_path, glob, is_remote
@@ -72,11 +73,6 @@ def pretrained_tokenizer(name: str) -> Tokenizer:
   return load_orbax_tokenizer(path)
 
 
-def known_models() -> list[str]:
-  """Returns the short names of the models that `toolformer fetch` can download."""
-  return [asset.name for asset in CATALOGUE.values() if asset.kind == 'model']
-
-
 def _local(name: str, weights: bool = True) -> epath.Path:
   """Returns the GGUF file or the directory of the model `name`, and downloads it if necessary."""
   if name in known_models():
@@ -86,15 +82,9 @@ def _local(name: str, weights: bool = True) -> epath.Path:
   path = as_path(name)
   if is_remote(path):
     path = _from_bucket(path, weights)
-  if path.is_dir() or (path.is_file() and path.suffix == '.gguf'):
-    return path
-  if path.suffix == '.gguf':
-    raise UserError(f'there is no file {name}')
-  if path.exists():
-    raise UserError(f'{name} is not a checkpoint: neither a .gguf file nor a directory')
-  if len(path.parts) > 1:
-    raise UserError(f'there is no checkpoint {name}')
-  raise unknown('model', name, known_models())
+    name = str(path)
+  check_checkpoint(name)
+  return path
 
 
 def _from_bucket(path: epath.Path, weights: bool) -> epath.Path:

@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> None:
   for name in ('limit', 'chip', 'price_per_chip_hour'):
     if getattr(args, name) is not None:
       raise UserError(f'--{name} is of an estimate: --dry_run is missing')
-  from toolformer_jax import api
+  from toolformer_jax.annotation.prompts import prompt_for
   from toolformer_jax.annotation.run_reader import RunReader
   from toolformer_jax.annotation.stage_keys import DOCUMENTS
   from toolformer_jax.data.corpus import corpus_hash, read_corpus
@@ -76,17 +76,20 @@ def run(args: argparse.Namespace) -> None:
   # A saved configuration may bind this seed by itself; the option wins over it.
   seed = [] if args.seed is None else ['AnnotationConfig.seed = %SEED']
   config = options.configuration(args, *seed)
+  names = config.toolbox.canonical_names(args.tools)
+  for name in names:
+    prompt_for(name, config.tool_config(name).prompt)  # an error before anything slow
   read = functools.partial(read_corpus, args.corpus, config.corpus)
   if not RunReader(pathlib.Path(args.output_dir)).is_complete(DOCUMENTS):
     # A broken line must be found before the folder is created: a corrected corpus is another one,
     # which the folder would refuse.
     collections.deque(itertools.islice(read(), _checked(args.corpus)), maxlen=0)
-  names = config.toolbox.canonical_names(args.tools)
   for name in names:
     if name.lower() in config.shared:
       own = config.tool_config(name)
       log.info('%s has no ToolConfig of its own; it has tau_s = %g, k = %d, m = %d, tau_f = %g',
                name, own.tau_s, own.k, own.m, own.tau_f)
+  from toolformer_jax import api
   with options.call_store(args) as store:
     result = api.annotate(
         args.checkpoint, read, tools=names, output_dir=args.output_dir,

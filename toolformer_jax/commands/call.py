@@ -10,13 +10,12 @@ Examples:
 
 import argparse
 
-from toolformer_jax.calls import DEFAULT_SYNTAX
 from toolformer_jax.commands import options
 from toolformer_jax.errors import UserError
 from toolformer_jax.runtime.standard_output import print_result
 from toolformer_jax.tools.base import Context
-from toolformer_jax.tools.executor import Executor, ExecutorConfig, Request
-from toolformer_jax.tools.registry import Toolbox, build_tools
+from toolformer_jax.tools.executor import Executor, Request
+from toolformer_jax.tools.registry import build_tools
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,13 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
   """Runs the command."""
-  # Loading a configuration imports JAX, which takes longer than most calls.
-  configured = args.gin_file or args.bindings
-  config = options.configuration(args) if configured else None
-  tool, = build_tools([args.tool], config.toolbox if config else Toolbox())
-  executor_config = config.executor if config else ExecutorConfig()
-  syntax = config.syntax if config else DEFAULT_SYNTAX
-  with Executor([tool], executor_config, syntax=syntax) as executor:
+  config = options.configuration(args)
+  tool, = build_tools([args.tool], config.toolbox)
+  with Executor([tool], config.executor, syntax=config.syntax) as executor:
     request = Request(tool.name, args.argument, Context(date=args.date))
     outcome, = executor.run([request])
   if outcome.result is None:

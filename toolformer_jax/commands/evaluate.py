@@ -15,7 +15,10 @@ Examples:
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from toolformer_jax.checkpoints.names import check_checkpoint
 from toolformer_jax.commands import options
+from toolformer_jax.evaluation.arms import read_arms
+from toolformer_jax.evaluation.tasks import check_has_data, find_tasks
 from toolformer_jax.runtime.paths import as_path
 from toolformer_jax.runtime.standard_output import print_result
 
@@ -57,14 +60,17 @@ def add_evaluation_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
   """Runs the command."""
-  from toolformer_jax import api
-  from toolformer_jax.evaluation.arms import read_arms
   shard = options.shard(args)
   config = options.configuration(args)
+  arms = read_arms(args.arms, args.checkpoint)
+  for arm in arms:
+    check_checkpoint(arm.checkpoint)
+  check_has_data(find_tasks(args.tasks), args.data_dir or 'data')
+  from toolformer_jax import api
   with options.call_store(args) as store:
     result = api.evaluate(
-        args.tasks, arms=read_arms(args.arms, args.checkpoint), output_dir=args.output_dir,
-        call_store=store, shard=shard, extra_files={'config.gin': config.text},
+        args.tasks, arms=arms, output_dir=args.output_dir, call_store=store, shard=shard,
+        extra_files={'config.gin': config.text},
         **evaluation_arguments(args, config))
   if result.complete:
     print_result(result.report, end='')

@@ -1,6 +1,7 @@
 """Writes a model as a Hugging Face directory, which transformers loads with the same logits.
 
-OUTPUT_DIR gets config.json, model.safetensors and tokenizer.json. Adapters of a fine-tuned model
+OUTPUT_DIR gets weights, configurations, a tokenizer that begins texts with the start token as ours
+does, and a model card. Adapters of a fine-tuned model
 are merged into its weights; with --adapter only the adapters are written, in PEFT's format.
 
 Examples:
@@ -11,6 +12,7 @@ Examples:
 import argparse
 
 from toolformer_jax.commands import options
+from toolformer_jax.runtime.output_dir import check_is_new
 from toolformer_jax.runtime.paths import as_path
 from toolformer_jax.runtime.standard_output import print_result
 
@@ -28,9 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
   """Runs the command."""
-  from toolformer_jax import api
   config = options.configuration(args)
-  api.check_is_new(args.output_dir)
+  check_is_new(args.output_dir)
+  from toolformer_jax import api
   model = api.load_model(args.checkpoint, config=config.model)
   path = api.export(model, output_dir=args.output_dir, adapter_of=args.adapter)
   print_result(path)

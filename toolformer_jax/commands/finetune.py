@@ -47,18 +47,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
   """Runs the command."""
-  from toolformer_jax import api
   config = options.configuration(args)
+  from toolformer_jax import api
   texts = api.as_texts(args.data)
   dev = api.as_texts(args.dev) if args.dev else None
   if not texts:
     raise UserError(f'{", ".join(args.data)} holds no text with a call, so there is nothing to '
                     'train on; lower tau_f, or annotate more texts')
   devices, is_first = _devices(args.distributed)
-  model = api.load_model(args.checkpoint, config=config.model, devices=devices)
   result = api.finetune(
-      model, texts, dev=dev, output_dir=args.output_dir, config=config.finetune,
-      mixture=config.mixture, without_calls=args.without_calls, syntax=config.syntax,
+      args.checkpoint, texts, dev=dev, output_dir=args.output_dir, config=config.finetune,
+      mixture=config.mixture, model_config=config.model, devices=devices,
+      without_calls=args.without_calls, syntax=config.syntax,
       extra_files={'config.gin': config.text})
   if is_first or not result.finished:
     print_result(result.summary())

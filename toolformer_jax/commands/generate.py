@@ -46,11 +46,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
   """Runs the command."""
-  from toolformer_jax import api
-  from toolformer_jax.tools.registry import build_tools
   disabled = ['GenerationConfig.disable_tools = True'] if args.disable_tools else []
   config = options.configuration(args, *disabled)
   texts = _texts(args)
+  from toolformer_jax import api
+  from toolformer_jax.tools.registry import build_tools
   with options.call_store(args) as store:
     tools = build_tools(args.tools, config.toolbox, store)
     model = api.load_model(args.checkpoint, config=config.model).for_inference()

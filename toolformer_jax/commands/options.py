@@ -7,9 +7,13 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from toolformer_jax.checkpoints.names import check_checkpoint
+from toolformer_jax.data.corpus import check_corpus
 from toolformer_jax.data.dates import parse_iso_date
 from toolformer_jax.errors import UserError
+from toolformer_jax.evaluation.tasks import find_tasks
 from toolformer_jax.runtime.cluster import join_cluster
+from toolformer_jax.runtime.output_dir import check_output_dir
 from toolformer_jax.runtime.paths import as_path
 from toolformer_jax.runtime.run_dir import Shard
 from toolformer_jax.tools.call_store import CallStore
@@ -51,8 +55,6 @@ def configuration(args: argparse.Namespace, *own: str, first: Sequence[str] = ()
   Raises:
     UserError: the configuration is wrong, or an option that is required is missing.
   """
-  if not args.gin_file and not args.bindings:
-    _check_required(args)  # at once: the import below takes a second, as it imports JAX
   from toolformer_jax.config.loading import load
   from toolformer_jax.config.registry import RUN_MACROS
   given = [f'{name} = {_plain(value)!r}' for name in RUN_MACROS
@@ -62,6 +64,7 @@ def configuration(args: argparse.Namespace, *own: str, first: Sequence[str] = ()
     if hasattr(args, name.lower()):
       setattr(args, name.lower(), as_path(value) if name == 'OUTPUT_DIR' else value)
   _check_required(args)
+  _check_values(args, config)
   return config
 
 
@@ -77,6 +80,27 @@ def _check_required(args: argparse.Namespace) -> None:
     raise UserError('the following arguments are required: '
                     f'{", ".join(f"--{name}" for name in missing)}; a gin file can bind them as '
                     f'{", ".join(name.upper() for name in missing)}')
+
+
+def _check_values(args: argparse.Namespace, config: 'RunConfig') -> None:
+  """Checks what options name, before JAX, a model or TensorFlow is loaded.
+
+  Raises:
+    UserError: a file, a folder, a task or a tool is not there, or cannot be written to.
+  """
+  checks = {'checkpoint': check_checkpoint, 'corpus': check_corpus, 'data': _check_sources,
+            'dev': _check_sources, 'output_dir': check_output_dir, 'tasks': find_tasks,
+            'tools': config.toolbox.canonical_names}
+  for name, check in checks.items():
+    if value := getattr(args, name, None):
+      check(value)
+
+
+def _check_sources(sources: Sequence[str]) -> None:
+  """Checks that data for training are there: folders of runs, files, or corpora by name."""
+  for source in sources:
+    if not as_path(source).is_dir():
+      check_corpus(source)
 
 
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:

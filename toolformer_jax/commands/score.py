@@ -13,6 +13,7 @@ import json
 from toolformer_jax.commands import options
 from toolformer_jax.data.input_texts import read_texts
 from toolformer_jax.errors import UserError
+from toolformer_jax.runtime.output_dir import check_output_file
 from toolformer_jax.runtime.paths import as_absolute_path, as_path, atomic_writer, reason
 
 
@@ -28,13 +29,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
   """Runs the command."""
-  from toolformer_jax import api
   config = options.configuration(args)
+  check_output_file(args.output)
   if as_absolute_path(args.output) == as_absolute_path(args.input):
     raise UserError('--output and --input are the same file; choose another --output')
-  texts = list(read_texts(args.input))
+  texts = list(read_texts(args.input, with_dates=False))
   if not texts:
     raise UserError(f'{args.input} has no text')
+  from toolformer_jax import api
   model = api.load_model(args.checkpoint, config=config.model).for_inference()
   try:
     with atomic_writer(args.output) as file:

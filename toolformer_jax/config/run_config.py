@@ -10,8 +10,7 @@ from toolformer_jax.checkpoints.loading import ModelConfig
 from toolformer_jax.data.corpus import CorpusConfig
 from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.experiments.config import ExperimentConfig, GridConfig
-from toolformer_jax.inference.engine import EngineConfig
-from toolformer_jax.inference.request import GenerationConfig
+from toolformer_jax.inference.config import EngineConfig, GenerationConfig
 from toolformer_jax.serving.config import ServingConfig
 from toolformer_jax.tools.executor import ExecutorConfig
 from toolformer_jax.tools.registry import Toolbox

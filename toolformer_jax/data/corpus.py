@@ -83,6 +83,18 @@ def read_corpus(corpus: epath.PathLike, config: CorpusConfig = CorpusConfig()
                     f'each paragraph of a dump {config.min_words} words')
 
 
+def check_corpus(corpus: str) -> None:
+  """Checks that a corpus is there, by its name alone: nothing is read or downloaded.
+
+  Raises:
+    UserError: there is no such file, or the package or module that reads it is not installed.
+  """
+  if corpus.startswith(hub_datasets.PREFIXES):
+    hub_datasets.check_installed(corpus)
+  elif corpus not in corpus_names() and '://' not in corpus:
+    _locate(corpus)
+
+
 def corpus_hash(corpus: str, config: CorpusConfig = CorpusConfig()) -> str:
   """Returns a hash of what the documents depend on: the corpus, and how it is read.
 

@@ -1,6 +1,7 @@
 """Rows of datasets by name: TensorFlow Datasets, Hugging Face datasets, and tasks of seqio."""
 
 import importlib
+import importlib.util
 import os
 import pathlib
 import re
@@ -39,6 +40,21 @@ def read_rows(corpus: str) -> Iterator[dict[str, Any]]:
   except Exception as error:  # the packages raise all kinds, for names as for the network
     reason = ' '.join(str(error).split())[:300]
     raise UserError(f'cannot read {corpus}: {type(error).__name__}: {reason}') from error
+
+
+def check_installed(corpus: str) -> None:
+  """Raises UserError if the package that reads a dataset, or the module of a task, is missing."""
+  kind, name, _ = _parts(corpus)
+  package, extra = {'tfds': ('tensorflow_datasets', 'data'), 'hf': ('datasets', 'hf'),
+                    'seqio': ('seqio', 'data')}[kind]
+  if importlib.util.find_spec(package) is None:
+    raise UserError(f'reading {corpus} needs the package {package}: '
+                    f'pip install "toolformer_jax[{extra}]"')
+  module = name.rpartition(':')[0].split('.')[0] if kind == 'seqio' else ''
+  _add_working_directory()
+  if module and importlib.util.find_spec(module) is None:
+    raise UserError(f'{corpus}: there is no Python module {module}, neither in the working '
+                    'directory nor installed')
 
 
 def local_folder(corpus: str) -> tuple[pathlib.Path, str] | None:
@@ -89,8 +105,7 @@ def _seqio_rows(name: str, split: str) -> Iterator[dict[str, Any]]:
   _import_tensorflow()
   module, _, task = name.rpartition(':')
   if module:
-    if os.getcwd() not in sys.path:
-      sys.path.append(os.getcwd())
+    _add_working_directory()
     importlib.import_module(module)
   split, count = _counted(split)
   found = seqio.get_mixture_or_task(task)
@@ -98,6 +113,12 @@ def _seqio_rows(name: str, split: str) -> Iterator[dict[str, Any]]:
                            num_epochs=1 if count is None else None)
   for row in (rows if count is None else rows.take(count)).as_numpy_iterator():
     yield _decoded(row)
+
+
+def _add_working_directory() -> None:
+  """Lets modules of the working directory be imported."""
+  if os.getcwd() not in sys.path:
+    sys.path.append(os.getcwd())
 
 
 def _counted(split: str) -> tuple[str, int | None]:

@@ -21,8 +21,12 @@ class InputText:
   where: str
 
 
-def read_texts(path: epath.Path) -> Iterator[InputText]:
+def read_texts(path: epath.Path, *, with_dates: bool = True) -> Iterator[InputText]:
   """Yields the texts of JSON Lines (.jsonl, or compressed .jsonl.gz, .jsonl.zst).
+
+  Args:
+    path: the file.
+    with_dates: read the field `date`; without, it may be anything, and the date is None.
 
   Raises:
     UserError: the file cannot be read, or a line of it has no text or an invalid date.
@@ -30,7 +34,7 @@ def read_texts(path: epath.Path) -> Iterator[InputText]:
   for number, fields in read_objects(path):
     if not isinstance(fields.get('text'), str):
       raise UserError(f'{path}:{number}: the field `text`, a string, is missing')
-    value = fields.get('date')
+    value = fields.get('date') if with_dates else None
     date = leading_iso_date(value)
     if value is not None and date is None:
       raise UserError(f'{path}:{number}: the field `date` must begin with YYYY-MM-DD, not '

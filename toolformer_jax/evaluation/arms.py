@@ -3,9 +3,12 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from toolformer_jax.errors import UserError, unknown
-from toolformer_jax.models.language_model import LanguageModel
+
+if TYPE_CHECKING:  # options are read before JAX is loaded
+  from toolformer_jax.models.language_model import LanguageModel
 
 TITLES = {'base': 'base', 'cc': '+ CC', 'disabled': 'Toolformer (disabled)',
           'toolformer': 'Toolformer'}
@@ -39,8 +42,8 @@ class Arm:
     return self.name == 'disabled'
 
 
-def as_arms(arms: Mapping[str, str | os.PathLike[str] | LanguageModel] | Sequence[Arm]
-            ) -> tuple[list[Arm], dict[str, LanguageModel]]:
+def as_arms(arms: 'Mapping[str, str | os.PathLike[str] | LanguageModel] | Sequence[Arm]'
+            ) -> 'tuple[list[Arm], dict[str, LanguageModel]]':
   """Returns arms that are given as models by name, and the models that need not be loaded.
 
   Returns:
@@ -51,7 +54,7 @@ def as_arms(arms: Mapping[str, str | os.PathLike[str] | LanguageModel] | Sequenc
   found, in_memory = [], {}
   for name, model in arms.items():
     checkpoint = str(model)
-    if isinstance(model, LanguageModel):
+    if not isinstance(model, str | os.PathLike):
       checkpoint = f'{model.source or "a model in memory"} ({name})'
       in_memory[checkpoint] = model
     found.append(Arm(name, checkpoint))

@@ -22,6 +22,8 @@ class EvaluationConfig:
       decimals.
     numeric_only: leave out word problems whose answer is not one number. Of the others, a
       prediction is compared with the first number; an answer without any is never matched.
+    gsm8k_split: 'test' for test.jsonl of GSM8K; 'dev' for the tenth of train.jsonl that is never
+      annotated.
     lama_statements: 'template' (of the relation, for T-REx and Google-RE) or 'evidence' (sentences
       of the corpus).
     calendar_date: date that the calendar returns where a benchmark has none.
@@ -47,6 +49,7 @@ class EvaluationConfig:
   aliases: bool = True
   number_tolerance: float = 0.005
   numeric_only: bool = True
+  gsm8k_split: Literal['test', 'dev'] = 'test'
   lama_statements: Literal['template', 'evidence'] = 'template'
   calendar_date: str = '2023-02-09'
   templama_day: str = '07-01'

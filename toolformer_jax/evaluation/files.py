@@ -6,8 +6,8 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from etils import epath
@@ -21,17 +21,21 @@ class MissingDataError(UserError):
   """The files of a benchmark are missing: the benchmark is skipped."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class TaskFolder:
   """The folder of the files of one benchmark.
 
   Attributes:
     path: the folder.
     how_to_get: tells somebody who lacks the files where to get them.
+    split: the part of the benchmark that a reader reads; it may set another one.
+    found: the files that a reader has asked for, in this order, and were there.
   """
 
   path: epath.Path
   how_to_get: str
+  split: str = ''
+  found: list[epath.Path] = field(default_factory=list)
 
   def files(self, *patterns: str) -> list[epath.Path]:
     """Returns the files that match the first of `patterns` that any matches, sorted.
@@ -39,24 +43,34 @@ class TaskFolder:
     Raises:
       MissingDataError: there are none.
     """
+    paths = self._matching(patterns)
+    self.found += paths
+    return paths
+
+  def file(self, *patterns: str) -> epath.Path:
+    """Returns the first file that matches, see `files`."""
+    path = self._matching(patterns)[0]
+    self.found.append(path)
+    return path
+
+  def _matching(self, patterns: Sequence[str]) -> list[epath.Path]:
     for pattern in patterns:
-      paths = {path for suffix in ('', '.gz') for path in self._matching(pattern + suffix)}
+      paths = {path for suffix in ('', '.gz') for path in self._glob(pattern + suffix)}
       # A compressed copy of a file is not read as well.
       paths = {path for path in paths if path.suffix != '.gz' or path.with_suffix('') not in paths}
       if paths:
         return sorted(paths)
-    raise MissingDataError(f'{self.path} has no {patterns[0]} (or .gz): {self.how_to_get}')
+    wanted = ' nor '.join(patterns)
+    where = (f'{self.path} has no {wanted} (or .gz)' if self.path.is_dir()
+             else f'there is no folder {self.path} (with {patterns[0]}, or .gz)')
+    raise MissingDataError(f'{where}: {self.how_to_get}')
 
-  def _matching(self, pattern: str) -> list[epath.Path]:
+  def _glob(self, pattern: str) -> list[epath.Path]:
     """Returns the files `name`, `folder/name` or, in any folder, `**/name`."""
     folder, _, name = pattern.rpartition('/')
     if folder != '**':
       return glob(self.path / folder, name)
     return [path for path in files_under(self.path) if fnmatch.fnmatchcase(path.name, name)]
-
-  def file(self, *patterns: str) -> epath.Path:
-    """Returns the first file that matches, see `files`."""
-    return self.files(*patterns)[0]
 
 
 def read_text(path: epath.Path) -> str:

@@ -11,10 +11,8 @@ from toolformer_jax.evaluation.arms import Arm
 from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.evaluation.predict import generation_config
 from toolformer_jax.evaluation.task import PerplexityTask, QuestionTask, Task
-from toolformer_jax.evaluation.tasks import TFDS
-from toolformer_jax.inference.engine import EngineConfig
-from toolformer_jax.inference.request import GenerationConfig
-from toolformer_jax.runtime.paths import as_path
+from toolformer_jax.evaluation.tasks import check_data_dir
+from toolformer_jax.inference.config import EngineConfig, GenerationConfig
 
 # Fields of GenerationConfig that task and arm decide, and what decides them.
 _FIXED_FIELDS = {'max_tokens': 'EvaluationConfig.number_tokens or tokens_per_word',
@@ -64,9 +62,7 @@ class EvaluationPlan:
         raise UserError(f'{option}: {repeated[0]} occurs twice')
     if self.limit is not None and (type(self.limit) is not int or self.limit < 1):
       raise UserError(f'--limit must be at least 1, not {self.limit!r}')
-    if not (self.data_dir.startswith(TFDS) or as_path(self.data_dir).is_dir()
-            or not any(task.how_to_get for task in self.tasks)):
-      raise UserError(f'--data_dir: there is no folder {self.data_dir}')
+    check_data_dir(self.tasks, self.data_dir)
     for name, instead in _FIXED_FIELDS.items():
       if getattr(self.generation, name) != getattr(GenerationConfig(), name):
         raise UserError(f'GenerationConfig.{name} has no effect on an evaluation; use {instead}')

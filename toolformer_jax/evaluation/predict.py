@@ -15,9 +15,9 @@ from toolformer_jax.errors import UserError
 from toolformer_jax.evaluation.arms import Arm
 from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.evaluation.task import Question, QuestionTask, Text
-from toolformer_jax.inference.engine import EngineConfig
+from toolformer_jax.inference.config import EngineConfig, GenerationConfig
 from toolformer_jax.inference.generation import generate
-from toolformer_jax.inference.request import GeneratedText, GenerationConfig
+from toolformer_jax.inference.request import GeneratedText
 from toolformer_jax.inference.scoring import ScoreRequest, score
 from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.tools.base import Context

@@ -26,6 +26,7 @@ class EvaluationResult:
     scores: a score for each arm and task, and for each group of a task.
     differences: Toolformer minus each other arm, on the same questions.
     breakdowns: of word problems, by task: how many predictions of Toolformer had which outcome.
+    sources: number, files and split of the examples of each task, by its name.
     notes: remarks on single predictions that a reader of the scores has to know.
     skipped: why tasks were not evaluated, by name.
     failed: why an arm on a task, or the reading of a task, failed: by `task/arm` or `task`.
@@ -36,6 +37,7 @@ class EvaluationResult:
   scores: list[Score] = field(default_factory=list)
   differences: list[Difference] = field(default_factory=list)
   breakdowns: dict[str, dict[str, int]] = field(default_factory=dict)
+  sources: dict[str, str] = field(default_factory=dict)
   notes: list[str] = field(default_factory=list)
   skipped: dict[str, str] = field(default_factory=dict)
   failed: dict[str, str] = field(default_factory=dict)

@@ -31,7 +31,7 @@ from toolformer_jax.evaluation.prediction_cache import PredictionCache, Record, 
 from toolformer_jax.evaluation.result import EvaluationResult
 from toolformer_jax.evaluation.scores import score_predictions
 from toolformer_jax.evaluation.task import Example, PerplexityTask, QuestionTask, Task
-from toolformer_jax.evaluation.tasks import load_examples
+from toolformer_jax.evaluation.tasks import load_task
 from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.runtime.paths import glob, make_directory, write_text
 from toolformer_jax.runtime.progress import Progress
@@ -146,7 +146,9 @@ class _Runner:
     examples, plan = {}, self.plan
     for task in plan.tasks:
       try:
-        examples[task.name] = load_examples(task, plan.data_dir, plan.config, plan.limit)
+        data = load_task(task, plan.data_dir, plan.config, plan.limit)
+        examples[task.name] = data.examples
+        self.result.sources[task.name] = data.source()
       except MissingDataError as error:
         self.result.skipped[task.name] = str(error)
       except UserError as error:

@@ -16,6 +16,7 @@ from toolformer_jax.evaluation.predict import Prediction
 from toolformer_jax.evaluation.task import PerplexityTask, QuestionTask, Task
 
 ACCURACY, PERPLEXITY = 'accuracy', 'perplexity'
+_FEW = 30  # examples: fewer that are all alike tell nothing of others
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,11 @@ class Score:
   when_called: float | None = None
   when_not_called: float | None = None
 
+  @property
+  def is_degenerate(self) -> bool:
+    """Whether the examples are too few for an interval."""
+    return is_degenerate(self.low, self.high, self.count)
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -60,6 +66,7 @@ class Difference:
     task, group: what was evaluated; group is '' for the whole task.
     first, second: the arms.
     value, low, high: second minus first in percentage points, and the bounds of the 95% interval.
+    count: number of questions.
   """
 
   task: str
@@ -69,6 +76,17 @@ class Difference:
   value: float
   low: float
   high: float
+  count: int
+
+  @property
+  def is_degenerate(self) -> bool:
+    """Whether the questions are too few for an interval."""
+    return is_degenerate(self.low, self.high, self.count)
+
+
+def is_degenerate(low: float, high: float, count: int) -> bool:
+  """Returns whether an interval is a point because all of a few examples are alike."""
+  return low == high and count < _FEW
 
 
 def score_predictions(task: QuestionTask, predictions: Sequence[Prediction],
@@ -166,7 +184,7 @@ def _difference(task: str, group: str, arm: str, pairs: Sequence[tuple[dict, dic
   low, high = confidence_intervals.bootstrap_accuracy_difference(
       first, second, samples=config.bootstrap_samples, seed=config.seed)
   return Difference(task, group, arm, 'toolformer', 100 * (sum(second) - sum(first)) / len(pairs),
-                    100 * low, 100 * high)
+                    100 * low, 100 * high, len(pairs))
 
 
 # The outcomes of word problems with a calculator.

@@ -1,7 +1,7 @@
 """Tables of an evaluation in Markdown and LaTeX: a row for each task, a column for each arm."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from toolformer_jax.evaluation.arms import TITLES
 from toolformer_jax.evaluation.departures import evaluation_departures
@@ -32,6 +32,7 @@ def report(plan: EvaluationPlan, result: EvaluationResult) -> str:
     parts += ['## Word problems: outcomes of Toolformer\'s predictions',
               markdown_table(breakdown_rows(plan, result))]
   parts += _not_evaluated_section(result)
+  parts += ['## Data', '\n'.join(source_lines(plan.tasks, result.sources))]
   lines = [*result.notes, *_settings_lines(plan)]
   parts += [departures_section(evaluation_departures(plan)),
             '## Settings', '\n'.join(f'- {line}' for line in lines)]
@@ -63,8 +64,10 @@ def format_score(score: Score | Difference) -> str:
   """Returns a score with its interval."""
   digits = 2 if getattr(score, 'metric', None) == PERPLEXITY else 1
   sign = '+' if isinstance(score, Difference) else ''
-  return (f'{score.value:{sign}.{digits}f} [{score.low:{sign}.{digits}f}, '
-          f'{score.high:{sign}.{digits}f}]')
+  value = f'{score.value:{sign}.{digits}f}'
+  if score.is_degenerate:
+    return f'{value} [too few {"texts" if digits == 2 else "questions"}]'
+  return f'{value} [{score.low:{sign}.{digits}f}, {score.high:{sign}.{digits}f}]'
 
 
 def _difference_rows(plan: EvaluationPlan, result: EvaluationResult) -> Rows:
@@ -106,6 +109,11 @@ def breakdown_rows(plan: EvaluationPlan, result: EvaluationResult) -> Rows:
       rows.append([task.title, *(f'{100 * count / sum(counts.values()):.1f}'
                                  for count in counts.values())])
   return rows
+
+
+def source_lines(tasks: Sequence[Task], sources: Mapping[str, str]) -> list[str]:
+  """Returns for each task that was evaluated how many questions of which files it has."""
+  return [f'- {task.title}: {sources[task.name]}' for task in tasks if task.name in sources]
 
 
 def _not_evaluated_section(result: EvaluationResult) -> list[str]:

@@ -46,6 +46,7 @@ class Text:
 
 Example = Question | Text
 _Example = TypeVar('_Example', Question, Text)
+_SHOWN_FILES = 4  # of those that a task is read from
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Task:
     how_to_get: tells somebody who lacks its files where to get them; '' if it needs none.
     groups: (name, title) of each part that has a score of its own.
     remark: what a reader of its score has to know.
+    split: the part of the benchmark that is read, for the report.
     folder: of its files in `--data_dir`, if it is not called as the task.
   """
 
@@ -68,6 +70,7 @@ class Task:
   how_to_get: str
   groups: tuple[tuple[str, str], ...] = field(default=(), kw_only=True)
   remark: str = field(default='', kw_only=True)
+  split: str = field(default='all', kw_only=True)
   folder: str = field(default='', kw_only=True)
 
   def title_of(self, group: str) -> str:
@@ -93,6 +96,31 @@ class QuestionTask(Task):
 @dataclass(frozen=True)
 class PerplexityTask(Task):
   """A benchmark of texts whose perplexity is measured."""
+
+
+@dataclass(frozen=True)
+class TaskData:
+  """The examples of a task, and where they come from.
+
+  Attributes:
+    examples: its questions or texts.
+    files: the names of the files or data sets that they were read from; empty if they are made.
+    split: the part of the benchmark that was read.
+  """
+
+  examples: list[Question] | list[Text]
+  files: tuple[str, ...]
+  split: str
+
+  def source(self) -> str:
+    """Returns number, files and split, for a report."""
+    kind = 'texts' if isinstance(self.examples[0], Text) else 'questions'
+    if not self.files:
+      return f'{len(self.examples):,} {kind}, made by this program'
+    shown = ', '.join(self.files[:_SHOWN_FILES])
+    more = len(self.files) - _SHOWN_FILES
+    return (f'{len(self.examples):,} {kind} of {shown}'
+            + (f' and {more} more files' if more > 0 else '') + f' (split: {self.split})')
 
 
 def interleave(groups: Iterable[Iterable[_Example]]) -> Iterator[_Example]:

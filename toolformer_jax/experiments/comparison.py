@@ -4,7 +4,13 @@ from toolformer_jax.evaluation.arms import TITLES
 from toolformer_jax.evaluation.plan import EvaluationPlan
 from toolformer_jax.evaluation.result import EvaluationResult
 from toolformer_jax.evaluation.scores import Difference
-from toolformer_jax.evaluation.tables import Rows, breakdown_rows, format_score, scored_groups
+from toolformer_jax.evaluation.tables import (
+  Rows,
+  breakdown_rows,
+  format_score,
+  scored_groups,
+  source_lines,
+)
 from toolformer_jax.evaluation.task import Task
 from toolformer_jax.experiments import paper
 from toolformer_jax.runtime.markdown import markdown_table
@@ -19,6 +25,8 @@ def report(title: str, plan: EvaluationPlan, results: EvaluationResult) -> str:
     parts += ['## Tool use', markdown_table(used)]
   if results.breakdowns:
     parts += ["## Toolformer's answers by outcome", markdown_table(breakdown_rows(plan, results))]
+  if data := source_lines(plan.tasks, results.sources):
+    parts += ['## Data', '\n'.join(data)]
   if gone := {**results.skipped, **results.failed}:
     parts += ['## Not evaluated', '\n'.join(f'- {name}: {why}' for name, why in gone.items())]
   note = 'Figures in brackets: 95%.'
@@ -82,6 +90,8 @@ def finding_rows(plan: EvaluationPlan, results: EvaluationResult) -> Rows:
 
 def finding(ours: Difference, theirs: float) -> str:
   """Returns whether our difference has the sign of the paper's, by our confidence interval."""
+  if ours.is_degenerate:
+    return 'undecided: too few questions'
   if ours.low <= 0 <= ours.high:
     return 'undecided: ours may be 0'
   return 'the same direction' if (ours.value > 0) == (theirs > 0) else 'the opposite direction'

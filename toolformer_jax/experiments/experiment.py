@@ -12,8 +12,7 @@ from toolformer_jax.evaluation.arms import TITLES
 from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.experiments.config import ExperimentConfig
 from toolformer_jax.experiments.stages import Annotate, Evaluate, Finetune, Stage
-from toolformer_jax.inference.engine import EngineConfig
-from toolformer_jax.inference.request import GenerationConfig
+from toolformer_jax.inference.config import EngineConfig, GenerationConfig
 from toolformer_jax.tools.executor import ExecutorConfig
 from toolformer_jax.tools.registry import Toolbox
 from toolformer_jax.training.config import FinetuneConfig, MixtureConfig

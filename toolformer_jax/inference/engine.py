@@ -25,11 +25,11 @@ from toolformer_jax.calls import DEFAULT_SYNTAX, Call, CallSyntax
 from toolformer_jax.errors import UserError, unknown
 from toolformer_jax.inference import prefill
 from toolformer_jax.inference.batching import busy_first, count_bucket, row_values
+from toolformer_jax.inference.config import EngineConfig, GenerationConfig
 from toolformer_jax.inference.decoding import STEPS, DecodeRows, SpecialTokens, decode_steps
 from toolformer_jax.inference.request import (
   DecodingContext,
   GeneratedText,
-  GenerationConfig,
   GenerationRequest,
   ToolCall,
 )
@@ -37,7 +37,6 @@ from toolformer_jax.inference.warm_up import warm_up
 from toolformer_jax.models.kv_cache import KVCache, new_cache, take_rows
 from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.runtime.oom import explain_out_of_memory
-from toolformer_jax.runtime.validation import check
 
 if TYPE_CHECKING:  # tools that read with a language model import this package
   from toolformer_jax.tools.base import Context
@@ -49,27 +48,6 @@ _MAX_SHORT_RESULT = 16  # tokens of a result that decoding steps may read
 _FAST_TOOL_S = 0.002  # a result within this time costs its row no decoding step
 _OUT_OF_MEMORY = 'lower EngineConfig.slots or GenerationConfig.max_tokens, or shorten the prompts'
 _IDLE_WAIT_S = 0.1  # maximum duration of a step in which all rows wait for tools
-
-
-@dataclass(frozen=True)
-class EngineConfig:
-  """The size of the engine's batch.
-
-  Attributes:
-    slots: maximum number of requests that decode at the same time. Results depend on it only by
-      rounding.
-    max_model_len: maximum number of tokens of a text with its prompt; 0 for the positions of the
-      model.
-    few_shapes: use few sizes of batches and caches, so that a server can compile the programs of
-      all of them before it starts (`warm_up`).
-  """
-
-  slots: int = 32
-  max_model_len: int = 0
-  few_shapes: bool = False
-
-  def __post_init__(self):
-    check(self, slots=(1, 10_000), max_model_len=(0, 10**9))
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ import numpy as np
 
 from toolformer_jax.calls import DEFAULT_SYNTAX, CallSyntax
 from toolformer_jax.errors import UserError
-from toolformer_jax.inference.engine import Engine, EngineConfig, NewText, RequestFinished
-from toolformer_jax.inference.request import GeneratedText, GenerationConfig
+from toolformer_jax.inference.config import EngineConfig, GenerationConfig
+from toolformer_jax.inference.engine import Engine, NewText, RequestFinished
+from toolformer_jax.inference.request import GeneratedText
 from toolformer_jax.models.language_model import LanguageModel
 
 if TYPE_CHECKING:
@@ -71,3 +72,22 @@ def generate(
         if on_finished:
           on_finished(event.request_id, event.output)
   return [outputs[i] for i in range(len(prompts))]
+
+
+def encode_prompt(model: LanguageModel, name: str, text: str, config: GenerationConfig
+                  ) -> list[int]:
+  """Returns the token ids of a prompt.
+
+  Raises:
+    UserError: it is blank, or too long for the model; errors call it `name`.
+  """
+  if not isinstance(text, str):
+    raise UserError(f'{name} is of type {type(text).__name__}; it must be a string')
+  if not text.strip():
+    raise UserError(f'{name} is blank')
+  ids, positions = model.tokenizer.encode(text), model.config.max_positions
+  size = len(ids) + (model.tokenizer.start_id is not None)
+  if size + config.max_tokens > positions:
+    raise UserError(f'{name} has {size} tokens, too many for {config.max_tokens} more in the '
+                    f'{positions} positions of the model; shorten it')
+  return ids

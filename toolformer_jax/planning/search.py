@@ -58,7 +58,8 @@ def plan(
 def _named_decoder(model: str | os.PathLike[str]) -> tuple[str, DecoderConfig]:
   """Returns the name of a model and its decoder, without fetching weights where that can be."""
   # Imported here: most plans read no checkpoint, and the readers take long to import.
-  from toolformer_jax.checkpoints.pretrained import known_models, pretrained_config
+  from toolformer_jax.checkpoints.names import known_models
+  from toolformer_jax.checkpoints.pretrained import pretrained_config
   name = str(model)
   preset = {checkpoint: preset for preset, checkpoint in CHECKPOINTS.items()}.get(name, name)
   if preset in PRESETS and isinstance(model, str):  # a path is no name

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from toolformer_jax.errors import UserError
+from toolformer_jax.inference.config import GenerationConfig
 from toolformer_jax.inference.engine import Engine, Event, NewText, RequestFinished
-from toolformer_jax.inference.request import GenerationConfig
 from toolformer_jax.serving.errors import ApiError
 from toolformer_jax.serving.metrics import Metrics
 from toolformer_jax.tools.base import Context

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from starlette.types import Receive
 
+from toolformer_jax.inference.config import GenerationConfig
 from toolformer_jax.inference.engine import (
   CallFinished,
   CallStarted,
@@ -14,7 +15,7 @@ from toolformer_jax.inference.engine import (
   NewText,
   RequestFinished,
 )
-from toolformer_jax.inference.request import GeneratedText, GenerationConfig, ToolCall
+from toolformer_jax.inference.request import GeneratedText, ToolCall
 from toolformer_jax.serving.engine_thread import EngineThread, Failed, Job
 from toolformer_jax.serving.errors import ApiError
 from toolformer_jax.tools.base import Context

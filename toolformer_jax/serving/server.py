@@ -15,8 +15,8 @@ import uvicorn
 
 from toolformer_jax.calls import DEFAULT_SYNTAX, CallSyntax
 from toolformer_jax.errors import UserError
-from toolformer_jax.inference.engine import Engine, EngineConfig
-from toolformer_jax.inference.request import GenerationConfig
+from toolformer_jax.inference.config import EngineConfig, GenerationConfig
+from toolformer_jax.inference.engine import Engine
 from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.serving.app import AppState, make_app
 from toolformer_jax.serving.chat_template import ChatTemplate

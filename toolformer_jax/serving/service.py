@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from toolformer_jax.calls import CallSyntax
 from toolformer_jax.data.dates import parse_iso_date
-from toolformer_jax.inference.request import GenerationConfig
+from toolformer_jax.inference.config import GenerationConfig
 from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.serving.config import ServingConfig
 from toolformer_jax.serving.errors import ApiError

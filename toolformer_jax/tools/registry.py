@@ -222,8 +222,8 @@ def build_tools(tools: Sequence[AnyTool], toolbox: Toolbox, call_store: CallStor
 
 def completer(model: 'LanguageModel', max_tokens: int) -> Complete:
   """Returns a function that continues prompts greedily up to the end of the line."""
+  from toolformer_jax.inference.config import GenerationConfig
   from toolformer_jax.inference.generation import generate
-  from toolformer_jax.inference.request import GenerationConfig
   config = GenerationConfig(max_tokens=max_tokens, disable_tools=True, stop=('\n',))
   turn = threading.Lock()
   # Python would crash if it ended while a thread computes, so the end waits for it.

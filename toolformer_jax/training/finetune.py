@@ -12,6 +12,7 @@ from etils import epath
 from toolformer_jax.calls import DEFAULT_SYNTAX, CallSyntax
 from toolformer_jax.checkpoints.orbax import MODEL, STEPS, is_model, save_model
 from toolformer_jax.errors import UserError
+from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.runtime.paths import write_text
 from toolformer_jax.runtime.run_dir import LockedFolder, Shard, software_versions
@@ -58,10 +59,8 @@ def finetune(
     syntax: how calls are spelled.
 
   Raises:
-    UserError: there is no text, or see `finetune_examples`.
+    UserError: see `mixture.check_epoch` and `finetune_examples`.
   """
-  if not texts:
-    raise UserError('there is no text to train on; lower tau_f, or annotate more texts')
   if dev is None:
     texts, dev = hold_out(texts, mixture)
   epoch = build_epoch(texts, mixture)
@@ -157,14 +156,19 @@ def _pack(model: LanguageModel, examples: Sequence[Example],
 
 def _segments(model: LanguageModel, examples: Sequence[Example], config: FinetuneConfig
               ) -> list[Segment]:
-  if config.row_tokens > model.config.max_positions:
-    raise UserError(f'row_tokens is {config.row_tokens}, but the model has only '
-                    f'{model.config.max_positions} positions')
+  check_row_tokens(config, model.config)
   segments = segments_of(examples, model.tokenizer, config.row_tokens, config.end_of_text)
   if not any(any(segment.loss_weights) for segment in segments):
     raise UserError(f'there is nothing to train on: none of the {len(examples)} examples has a '
                     'token whose loss weight is not 0')
   return segments
+
+
+def check_row_tokens(config: FinetuneConfig, model: DecoderConfig) -> None:
+  """Raises UserError if a row has more tokens than the model has positions."""
+  if config.row_tokens > model.max_positions:
+    raise UserError(f'FinetuneConfig.row_tokens is {config.row_tokens}, but the model has only '
+                    f'{model.max_positions} positions')
 
 
 def _configuration(config: FinetuneConfig, examples: Sequence[Example], dev: Sequence[Example]

@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 
 from toolformer_jax.data.content_hash import stable_hash
 from toolformer_jax.data.records import AnnotatedDocument
-from toolformer_jax.errors import unknown
+from toolformer_jax.errors import UserError, unknown
 from toolformer_jax.training.config import MixtureConfig
 from toolformer_jax.training.sources import Text
 
@@ -21,6 +21,20 @@ def hold_out(texts: Sequence[Text], config: MixtureConfig) -> tuple[list[Text], 
           [text for i, text in enumerate(texts) if i in held_out])
 
 
+def check_epoch(texts: Sequence[Text], config: MixtureConfig) -> None:
+  """Checks that an epoch of `texts` can be built.
+
+  Raises:
+    UserError: there is no text, or a rate names a tool that no text calls.
+  """
+  if not texts:
+    raise UserError('there is no text to train on; lower tau_f, or annotate more texts')
+  groups = _by_tool(texts)
+  for name in config.rates:
+    if name not in groups:
+      raise unknown('tool in MixtureConfig.rates', name, groups)
+
+
 def build_epoch(texts: Sequence[Text], config: MixtureConfig) -> list[Text]:
   """Returns the texts of one epoch: each tool's texts, capped and then repeated by its rate.
 
@@ -28,14 +42,11 @@ def build_epoch(texts: Sequence[Text], config: MixtureConfig) -> list[Text]:
   counts as one of the tool that has the fewest texts.
 
   Raises:
-    UserError: a rate names a tool that no text calls.
+    UserError: see `check_epoch`.
   """
-  groups = _by_tool(texts)
-  for name in config.rates:
-    if name not in groups:
-      raise unknown('tool in MixtureConfig.rates', name, groups)
+  check_epoch(texts, config)
   repeats = Counter()
-  for tool, members in groups.items():
+  for tool, members in _by_tool(texts).items():
     capped = _shuffled(members, texts, f'{config.seed} {tool}')[:config.cap]
     whole, fraction = divmod(config.rates.get(tool, 1.0), 1)
     once_more = set(capped[:round(fraction * len(capped))])

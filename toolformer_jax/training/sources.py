@@ -4,7 +4,9 @@ import os
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 from etils import epath
 
 from toolformer_jax.annotation.result import AnnotationResult
@@ -108,4 +110,15 @@ def _read_task(source: str) -> Iterator[TaskRow]:
   for number, row in enumerate(hub_datasets.read_rows(source)):
     if 'targets' not in row:
       raise UserError(f'{source}: its examples have no feature `targets`, only {", ".join(row)}')
-    yield TaskRow(f'{source}-{number}', row.get('inputs', ''), row['targets'])
+    features = {name: row.get(name, '') for name in ('inputs', 'targets')}
+    for name, value in features.items():
+      if not _is_text_or_ids(value):
+        raise UserError(f'{source}: `{name}` of example {number} is {value!r:.60}, which is '
+                        'neither text nor the ids of its tokens; add a preprocessor to the task '
+                        'that writes it as text')
+    yield TaskRow(f'{source}-{number}', **features)
+
+
+def _is_text_or_ids(value: Any) -> bool:
+  """Returns whether a feature can be learned: numbers such as labels are no ids of tokens."""
+  return isinstance(value, str) or (np.ndim(value) == 1 and np.asarray(value).dtype.kind in 'iu')

@@ -1,7 +1,7 @@
 """All benchmarks by name, and the loader of their examples."""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from etils import epath
@@ -12,7 +12,7 @@ from toolformer_jax.errors import UserError, unknown
 from toolformer_jax.evaluation.answer_matching import FirstNumber, first_number
 from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.evaluation.files import TaskFolder
-from toolformer_jax.evaluation.task import Example, Question, Task, Text
+from toolformer_jax.evaluation.task import Example, Question, Task, TaskData, Text
 from toolformer_jax.evaluation.tasks import (
     dateset,
     lama,
@@ -48,9 +48,43 @@ def find_tasks(names: Iterable[str]) -> list[Task]:
   return [TASKS[name] for name in wanted]
 
 
+def check_data_dir(tasks: Sequence[Task], data_dir: str) -> None:
+  """Raises UserError if `tasks` need the folder `data_dir`, and it is not there."""
+  folders = _folders(tasks, data_dir)
+  if folders and not as_path(data_dir).is_dir():
+    raise UserError(f'--data_dir: there is no folder {data_dir}, which should hold '
+                    f'{", ".join(map(str, folders))}')
+
+
+def check_has_data(tasks: Sequence[Task], data_dir: str) -> None:
+  """Checks that at least one of `tasks` has its folder in `data_dir`. No file is read.
+
+  Raises:
+    UserError: none of them can be evaluated.
+  """
+  check_data_dir(tasks, data_dir)
+  folders = _folders(tasks, data_dir)
+  if len(folders) == len(tasks) and not any(folder.is_dir() for folder in folders):
+    raise UserError(f'nothing can be evaluated: looked for {", ".join(map(str, folders))}; '
+                    f'{tasks[0].title}: {tasks[0].how_to_get}')
+
+
+def _folders(tasks: Sequence[Task], data_dir: str) -> list[epath.Path]:
+  """Returns the folders of the tasks that read files."""
+  if data_dir.startswith(TFDS):
+    return []
+  return [as_path(data_dir) / (task.folder or task.name) for task in tasks if task.how_to_get]
+
+
 def load_examples(task: Task, data_dir: epath.PathLike, config: EvaluationConfig,
                   limit: int | None = None) -> list[Question] | list[Text]:
-  """Returns the first `limit` examples of a task, by default all.
+  """Returns the examples of `load_task`, which has the same arguments."""
+  return load_task(task, data_dir, config, limit).examples
+
+
+def load_task(task: Task, data_dir: epath.PathLike, config: EvaluationConfig,
+              limit: int | None = None) -> TaskData:
+  """Returns the first `limit` examples of a task, by default all, and where they come from.
 
   Args:
     task: the task.
@@ -67,16 +101,18 @@ def load_examples(task: Task, data_dir: epath.PathLike, config: EvaluationConfig
   source = str(data_dir) if from_tfds else str(as_path(data_dir) / (task.folder or task.name))
   try:
     if from_tfds:
-      from toolformer_jax.evaluation.tasks.tfds_sets import read_tfds  # loads TensorFlow
-      examples = read_tfds(task, source.removeprefix(TFDS))
+      from toolformer_jax.evaluation.tasks.tfds_sets import TfdsFolder, read_tfds
+      folder = TfdsFolder(source.removeprefix(TFDS))
+      examples = read_tfds(task, folder, config)
     else:
-      examples = task.read(TaskFolder(as_path(source), task.how_to_get), config)
+      folder = TaskFolder(as_path(source), task.how_to_get, task.split)
+      examples = task.read(folder, config)
     examples = list(itertools.islice(examples, limit))
   except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
     raise UserError(f'{source}: not in the official format of {task.title} '
                     f'({type(error).__name__}: {error})') from error
   _check(task, examples, config, source)
-  return examples
+  return TaskData(examples, tuple(dict.fromkeys(map(str, folder.found))), folder.split)
 
 
 def _check(task: Task, examples: list[Question] | list[Text], config: EvaluationConfig,

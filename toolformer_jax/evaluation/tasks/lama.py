@@ -130,4 +130,4 @@ LAMA = QuestionTask(
 TEMPLAMA = QuestionTask(
     'templama', 'TempLAMA', read_templama,
     'fetch https://storage.googleapis.com/gresearch/templama/test.json', FirstWords(5),
-    prompt=PROMPT + '...')
+    prompt=PROMPT + '...', split='test')

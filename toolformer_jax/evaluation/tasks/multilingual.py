@@ -81,11 +81,11 @@ MLQA = QuestionTask(
     'fetch MLQA_V1.zip as github.com/facebookresearch/MLQA says, and put '
     'test-context-en-question-*.json there', _MATCHER,
     groups=tuple((language, f'MLQA {language.title()}') for language in LANGUAGES),
-    prompt=prompt('...', '...'))
+    prompt=prompt('...', '...'), split='test')
 MLQA_ALL_EN = QuestionTask(
     'mlqa_all_en', 'MLQA (all English)', read_mlqa_all_en, MLQA.how_to_get, _MATCHER,
     groups=tuple((language, f'MLQA {language.title()} (all English)') for language in LANGUAGES),
-    prompt=prompt('...', '...'), folder='mlqa',
+    prompt=prompt('...', '...'), split='test', folder='mlqa',
     remark='Question and paragraph are English: the upper bound of MLQA.')
 XQUAD = QuestionTask(
     'xquad', 'XQuAD', read_xquad, 'fetch xquad.*.json of github.com/google-deepmind/xquad',

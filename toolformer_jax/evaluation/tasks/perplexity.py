@@ -14,6 +14,7 @@ _TITLE = re.compile(r'^ = [^=\n].*? = ?$', re.MULTILINE)
 def read_wikitext2(folder: TaskFolder, config: EvaluationConfig) -> Iterator[Text]:
   """Yields the articles of WikiText-2 (Merity et al. 2017): of its test or validation file."""
   path = folder.file('wiki.test.*', 'test.txt', 'wiki.valid.*', 'valid.txt')
+  folder.split = 'test' if 'test' in path.name else 'validation'
   text = read_text(path)
   starts = [match.start() for match in _TITLE.finditer(text)]
   if not starts:

@@ -59,12 +59,12 @@ _MATCHER, _WITHOUT = FirstWords(20), frozenset({'QA'})  # the paper's QA tool wa
 WEBQUESTIONS = QuestionTask(
     'webquestions', 'WebQS', read_webquestions,
     'fetch main/test.json of github.com/brmson/dataset-factoid-webquestions, or '
-    'webquestions.examples.test.json of SEMPRE', _MATCHER, _WITHOUT, prompt=_PROMPT)
+    'webquestions.examples.test.json of SEMPRE', _MATCHER, _WITHOUT, prompt=_PROMPT, split='test')
 NQ_OPEN = QuestionTask(
     'nq_open', 'NQ', read_nq_open,
     'fetch nq_open/NQ-open.dev.jsonl of github.com/google-research-datasets/natural-questions',
-    _MATCHER, _WITHOUT, prompt=_PROMPT)
+    _MATCHER, _WITHOUT, prompt=_PROMPT, split='dev')
 TRIVIAQA = QuestionTask(
     'triviaqa', 'TriviaQA', read_triviaqa,
     'fetch unfiltered-web-dev.json of triviaqa-unfiltered.tar.gz from '
-    'nlp.cs.washington.edu/triviaqa', _MATCHER, _WITHOUT, prompt=_PROMPT)
+    'nlp.cs.washington.edu/triviaqa', _MATCHER, _WITHOUT, prompt=_PROMPT, split='dev')

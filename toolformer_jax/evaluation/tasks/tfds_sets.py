@@ -5,9 +5,12 @@ Questions, ids and answers equal those of the official files.
 
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
+from toolformer_jax.data.gsm8k import is_dev
 from toolformer_jax.errors import UserError
+from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.evaluation.files import MissingDataError
 from toolformer_jax.evaluation.task import Question, Task, interleave
 from toolformer_jax.evaluation.tasks import multilingual, questions, word_problems
@@ -15,18 +18,34 @@ from toolformer_jax.evaluation.tasks import multilingual, questions, word_proble
 Load = Callable[[str, str], Iterator[dict[str, Any]]]  # from name and split to rows
 
 
-def read_tfds(task: Task, directory: str) -> Iterator[Question]:
+@dataclass
+class TfdsFolder:
+  """The folder of prepared data sets, and what has been read from it.
+
+  Attributes:
+    path: '' for the default of tfds.
+    split: of the last data set that was read.
+    found: names of the data sets.
+  """
+
+  path: str
+  split: str = ''
+  found: list[str] = field(default_factory=list)
+
+
+def read_tfds(task: Task, folder: TfdsFolder, config: EvaluationConfig) -> Iterator[Question]:
   """Returns the questions of a task.
 
   Args:
     task: the task.
-    directory: folder of the prepared data sets; '' for the default of tfds.
+    folder: where they are; notes what is read.
+    config: which part of GSM8K is read.
 
   Raises:
     MissingDataError: tfds does not have it.
     UserError: it cannot be loaded, or tfds is not installed.
   """
-  if task.name not in _READERS:
+  if task.name not in (*_READERS, 'gsm8k'):
     raise MissingDataError(f'tfds has no {task.title}: {task.how_to_get}')
   try:
     import tensorflow as tf
@@ -36,11 +55,15 @@ def read_tfds(task: Task, directory: str) -> Iterator[Question]:
   tf.config.set_visible_devices([], 'GPU')  # TensorFlow would take all of its memory
   logging.getLogger('tensorflow_datasets').setLevel(logging.WARNING)
   def load(name: str, split: str) -> Iterator[dict[str, Any]]:
+    folder.found.append(f'tfds:{name}')
+    folder.split = split
     try:
-      yield from tfds.as_numpy(tfds.load(name, split=split, data_dir=directory or None))
+      yield from tfds.as_numpy(tfds.load(name, split=split, data_dir=folder.path or None))
     except Exception as error:  # of the network, of the disk
       reason = ' '.join(str(error).split())[:300]
       raise UserError(f'tfds cannot load {name}: {type(error).__name__}: {reason}') from error
+  if task.name == 'gsm8k':
+    return _gsm8k(load, config.gsm8k_split)
   return _READERS[task.name](load)
 
 
@@ -65,10 +88,13 @@ def _triviaqa(load: Load) -> Iterator[Question]:
                    _texts(answers))
 
 
-def _gsm8k(load: Load) -> Iterator[Question]:
-  for i, row in enumerate(load('gsm8k', 'test')):
-    answer = row['answer'].decode().rpartition('####')[2].strip()
-    yield Question(f'test-{i:05}', word_problems.prompt(row['question'].decode()), (answer,))
+def _gsm8k(load: Load, wanted: str) -> Iterator[Question]:
+  split = 'test' if wanted == 'test' else 'train'
+  for i, row in enumerate(load('gsm8k', split)):
+    question = row['question'].decode()
+    if wanted == 'test' or is_dev(question):
+      answer = row['answer'].decode().rpartition('####')[2].strip()
+      yield Question(f'{split}-{i:05}', word_problems.prompt(question), (answer,))
 
 
 def _xquad(load: Load) -> Iterator[Question]:
@@ -84,5 +110,4 @@ def _xquad(load: Load) -> Iterator[Question]:
 
 
 _READERS: dict[str, Callable[[Load], Iterator[Question]]] = {
-    'nq_open': _nq_open, 'webquestions': _webquestions, 'triviaqa': _triviaqa, 'gsm8k': _gsm8k,
-    'xquad': _xquad}
+    'nq_open': _nq_open, 'webquestions': _webquestions, 'triviaqa': _triviaqa, 'xquad': _xquad}

@@ -10,7 +10,13 @@ from toolformer_jax.data.gsm8k import is_dev, read_gsm8k
 from toolformer_jax.errors import UserError
 from toolformer_jax.evaluation.answer_matching import FirstNumber, first_number
 from toolformer_jax.evaluation.config import EvaluationConfig
-from toolformer_jax.evaluation.files import TaskFolder, read_csv, read_json, read_text
+from toolformer_jax.evaluation.files import (
+  MissingDataError,
+  TaskFolder,
+  read_csv,
+  read_json,
+  read_text,
+)
 from toolformer_jax.evaluation.task import Question, QuestionTask
 
 _UNIT = re.compile(r'\.?\s*(?:\([^();]*\))?')  # ` (apples)`, as ASDiv writes it
@@ -75,15 +81,26 @@ def _mawps_csv(path: epath.Path) -> Iterator[tuple[str, str]]:
 
 
 def read_gsm8k_questions(folder: TaskFolder, config: EvaluationConfig) -> Iterator[Question]:
-  """Yields the test problems of GSM8K; without its test file, the dev part of the training file.
+  """Yields the test problems of GSM8K, or the dev part of train.jsonl if the settings ask for it.
 
   That is the tenth of the questions whose sha256 is divisible by 10, which is never annotated.
   """
-  path = folder.file('test.jsonl', 'train.jsonl')
-  for i, problem in enumerate(read_gsm8k(path)):
-    if path.name.startswith('test') or is_dev(problem.question):
-      yield Question(f'{path.name.partition(".")[0]}-{i:05}', prompt(problem.question),
-                     (_gsm8k_answer(problem.answer),))
+  wanted = config.gsm8k_split
+  folder.split = 'test' if wanted == 'test' else 'the tenth of train that is never annotated'
+  name = 'test' if wanted == 'test' else 'train'
+  for i, problem in enumerate(read_gsm8k(_gsm8k_file(folder, name))):
+    if wanted == 'test' or is_dev(problem.question):
+      yield Question(f'{name}-{i:05}', prompt(problem.question), (_gsm8k_answer(problem.answer),))
+
+
+def _gsm8k_file(folder: TaskFolder, name: str) -> epath.Path:
+  try:
+    return folder.file(f'{name}.jsonl')
+  except MissingDataError as error:
+    if name == 'test' and list(folder.path.glob('train.jsonl*')):
+      raise MissingDataError(f'{error}; train.jsonl is there: '
+                             "EvaluationConfig.gsm8k_split = 'dev' asks its dev part") from error
+    raise
 
 
 def _gsm8k_answer(solution: str) -> str:
@@ -111,7 +128,7 @@ MAWPS = QuestionTask(
     _MATCHER, prompt=_PROMPT)
 GSM8K = QuestionTask(
     'gsm8k', 'GSM8K', read_gsm8k_questions,
-    'fetch test.jsonl or train.jsonl of github.com/openai/grade-school-math', _MATCHER,
+    'fetch test.jsonl of github.com/openai/grade-school-math', _MATCHER,
     prompt=_PROMPT,
     remark='A model that was tuned on gsm_symbolic or similar problems, as the quickstart does, '
            'has seen templates of GSM8K test questions: its score is meaningless.')

@@ -1,0 +1,73 @@
+"""The README.md of an exported model: what it is, how it was trained, and how to use it."""
+
+import json
+from typing import Any
+
+from etils import epath
+
+import toolformer_jax
+from toolformer_jax.models.language_model import LanguageModel
+from toolformer_jax.runtime.markdown import markdown_table
+from toolformer_jax.runtime.paths import as_path
+
+_HEADER = """---
+library_name: transformers
+pipeline_tag: text-generation
+tags:
+- toolformer
+- tool-use
+---
+"""
+_USE = """## How to use it
+
+    from transformers import pipeline
+    generate = pipeline('text-generation', model='FOLDER_OR_NAME')
+    print(generate('Ann has 24 rows of 15 roses. That makes', max_new_tokens=32)[0])
+
+The tokenizer begins every text with {start}, as in training. The model writes API calls such as
+` [Calculator(24 * 15) ->` into its texts. transformers does not execute them, so that the model
+makes up their results. With `toolformer_jax` the tools are called while the text is written:
+
+    toolformer generate --checkpoint FOLDER --tools calculator,calendar --prompt 'Today is'
+"""
+_CITATION = """## Citation
+
+    @inproceedings{schick2023toolformer,
+      title     = {Toolformer: Language Models Can Teach Themselves to Use Tools},
+      author    = {Timo Schick and Jane Dwivedi-Yu and Roberto Dess{\\`i} and Roberta Raileanu and
+                   Maria Lomeli and Luke Zettlemoyer and Nicola Cancedda and Thomas Scialom},
+      booktitle = {Advances in Neural Information Processing Systems},
+      year      = {2023}
+    }
+"""
+
+
+def model_card(model: LanguageModel) -> str:
+  """Returns the model card of `model` in Markdown.
+
+  How the model was trained is read from the fine-tuning run that it was loaded from.
+  """
+  config = model.config
+  about = (f'# Toolformer, {config.layers} layers of {config.embed_dim}\n\n'
+           'A language model that calls tools (Toolformer, Schick et al. 2023), exported by '
+           f'toolformer_jax {toolformer_jax.__version__}. It has {config.max_positions:,} '
+           f'positions and {config.vocab_size:,} tokens; its weights are float32.')
+  start = model.tokenizer.start_id
+  named = 'no start token' if start is None else f'`{model.tokenizer.token_of(start)}`'
+  return '\n\n'.join(part.strip() for part in (
+      _HEADER, about, _training(as_path(model.source)), _USE.format(start=named),
+      _CITATION)) + '\n'
+
+
+def _training(run: epath.Path) -> str:
+  """Returns how the model of a fine-tuning run was trained."""
+  try:
+    report = (run / 'report.md').read_text('utf-8')
+    settings = json.loads((run / 'run.json').read_text('utf-8'))['configuration']['finetune']
+  except (OSError, ValueError, KeyError, TypeError):
+    return ('## How it was trained\n\nThe checkpoint that was exported is not the output of '
+            '`toolformer finetune`, so that this is not known here.')
+  rows: list[list[Any]] = [['setting', 'value'], *map(list, settings.items())]
+  body = report.removeprefix('# Fine-tuning').strip().replace('\n## ', '\n### ')
+  return (f'## How it was trained\n\n{body}\n\n### Settings\n\n'
+          f'{markdown_table([[str(cell) for cell in row] for row in rows])}')
