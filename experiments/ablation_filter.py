@@ -10,6 +10,7 @@ before them; here they do not.
 """
 
 import argparse
+import functools
 import pathlib
 import sys
 import time
@@ -18,15 +19,14 @@ from collections.abc import Callable, Sequence
 import table2_api_calls
 from reproduce import main
 
-from toolformer_jax.annotation.config import THRESHOLDS
+from toolformer_jax.annotation.config import THRESHOLDS, CallPlacement
 from toolformer_jax.annotation.execute import looks_ahead
-from toolformer_jax.annotation.filter import WEIGHTS, score_calls, weighted_loss
+from toolformer_jax.annotation.filter import score_calls
 from toolformer_jax.annotation.run_reader import RunReader
 from toolformer_jax.calls import CallSyntax
 from toolformer_jax.checkpoints.loading import load_model
 from toolformer_jax.commands import options
-from toolformer_jax.data.records import Document, ExecutedCall, ScoredCall
-from toolformer_jax.inference.scoring import ScoreRequest, score
+from toolformer_jax.data.records import Document, ScoredCall
 from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.runtime.markdown import markdown_table
 
@@ -66,11 +66,11 @@ def compared(model: LanguageModel, calls: Sequence[ScoredCall], documents: dict[
              syntax: CallSyntax) -> str:
   """Returns a table with a row for each threshold."""
   some = [documents[name] for name in {call.document_id for call in calls}]
-  def before_the_text() -> list[float]:
-    return [call.gain for call in score_calls(calls, some, model=model, syntax=syntax)[0]]
-  def in_place() -> list[float]:
-    return gains_in_place(model, calls, documents, syntax)
-  (before, before_s), (place, place_s) = timed(before_the_text), timed(in_place)
+  def gains(placement: CallPlacement) -> list[float]:
+    return [call.gain for call in score_calls(calls, some, model=model, syntax=syntax,
+                                              placement=placement)[0]]
+  (before, before_s), (place, place_s) = (
+      timed(functools.partial(gains, placement)) for placement in ('prefix', 'in_place'))
   ahead = [looks_ahead(call, documents[call.document_id], model.tokenizer, numbers=True)
            for call in calls]
   rows = [['gain at least', 'kept: before the text', 'in place', 'by both', 'agreement',
@@ -91,24 +91,6 @@ def timed(work: Callable[[], list[float]]) -> tuple[list[float], float]:
   work()
   start = time.monotonic()
   return work(), time.monotonic() - start
-
-
-def gains_in_place(model: LanguageModel, calls: Sequence[ExecutedCall],
-                   documents: dict[str, Document], syntax: CallSyntax) -> list[float]:
-  """Returns the gains of calls that stand where they belong: between x_{i-1} and x_i."""
-  encode = model.tokenizer.encode
-  requests = []
-  for call in calls:
-    text, at = tuple(encode(documents[call.document_id].text)), call.position
-    opening = encode(syntax.opening(call.call()))
-    following = text[at:at + len(WEIGHTS)]
-    for inserted in ((), (*opening, *encode(syntax.closing(''))),
-                     (*opening, *encode(syntax.closing(call.result)))):
-      begin = at + len(inserted)
-      requests.append(ScoreRequest((), (*text[:at], *inserted, *following),
-                                   tuple(range(begin, begin + len(following)))))
-  losses = [weighted_loss(logprobs) for logprobs in score(model, requests)]
-  return [min(losses[i], losses[i + 1]) - losses[i + 2] for i in range(0, len(losses), 3)]
 
 
 if __name__ == '__main__':

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from toolformer_jax.annotation.filter import WEIGHTS, score_calls, weighted_loss
-from toolformer_jax.calls import DEFAULT_SYNTAX
+from toolformer_jax.calls import DEFAULT_SYNTAX, Call, insert_calls
 from toolformer_jax.data.records import Document, ExecutedCall
 from toolformer_jax.inference.scoring import ScoreRequest, score
 
@@ -49,6 +49,30 @@ def test_losses_are_those_of_the_whole_text_after_a_prefix(make_model):
       from_position = everything[len(prefix) + made.position:]
       assert loss == pytest.approx(weighted_loss(from_position), abs=1e-4)
     assert made.gain == min(made.loss_no_call, made.loss_call) - made.loss_result
+
+
+def test_losses_in_place_are_those_of_the_text_with_the_call_in_it(make_model):
+  model = make_model(max_positions=512)
+  ids = model.tokenizer.encode(TEXT)
+  scored, _ = score_calls([call(20), call(len(ids) - 2)], [Document('d', TEXT)], model=model,
+                          syntax=DEFAULT_SYNTAX, placement='in_place')
+  for made in scored:
+    for result, loss in ((None, made.loss_no_call), ('', made.loss_call),
+                         (made.result, made.loss_result)):
+      pieces = [] if result is None else [(made.position, Call('Calculator', '48 + 36', result))]
+      tokens = insert_calls(ids, pieces, model.tokenizer.encode, DEFAULT_SYNTAX)
+      logprobs, = score(model, [ScoreRequest((), tuple(tokens), tuple(range(len(tokens))))])
+      after = logprobs[len(tokens) - len(ids) + made.position:]
+      assert loss == pytest.approx(weighted_loss(after), abs=1e-4)
+
+
+def test_in_place_is_before_the_text_where_it_begins(make_model):
+  model, calls = make_model(max_positions=512), [call(0), call(9)]
+  before, place = ([one.gain for one in score_calls(
+      calls, [Document('d', TEXT)], model=model, syntax=DEFAULT_SYNTAX, placement=placement)[0]]
+                   for placement in ('prefix', 'in_place'))
+  assert place[0] == pytest.approx(before[0], abs=1e-4)
+  assert place[1] != pytest.approx(before[1], abs=1e-4)
 
 
 def test_calls_without_a_result_are_not_scored(make_model):

@@ -170,18 +170,6 @@ def test_other_thresholds_keep_what_annotate_would(experiment, tokenizer):
   assert table[1] == ['0.1', '1', '<= 1', '<= 1', '100%'] and ['0.3', '5', '2', '1', '50%'] in table
 
 
-def test_in_place_is_before_the_text_where_it_begins(experiment, make_model):
-  ablation = experiment('ablation_filter')
-  document = Document('a', 'The sum of both is 42, they say.')
-  calls = [ExecutedCall('a', 'Calculator', '40 + 2', position, 0.5, '42') for position in (0, 9)]
-  model = make_model()
-  place = ablation.gains_in_place(model, calls, {'a': document}, DEFAULT_SYNTAX)
-  before = [call.gain for call in ablation.score_calls(calls, [document], model=model,
-                                                       syntax=DEFAULT_SYNTAX)[0]]
-  assert place[0] == pytest.approx(before[0], abs=1e-4)
-  assert place[1] != pytest.approx(before[1], abs=1e-4)
-
-
 def test_all_of_them_in_one_report(script, taught, annotated):
   code, plan, err = script('all', '--checkpoint', taught, '--run', annotated, '--dry_run', *QUICK)
   assert code == 0, err

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 from toolformer_jax.errors import unknown
 from toolformer_jax.runtime.validation import check
 
 STAGES = ('sample', 'execute', 'filter', 'merge')
+CallPlacement = Literal['prefix', 'in_place']
 THRESHOLDS = (0.5, 1.0, 2.0)  # the values of tau_f in the paper's Table 2
 
 
@@ -75,6 +77,8 @@ class AnnotationConfig:
     early_reject: do not compute the loss with an empty result for calls that are rejected without
       it, because the loss with the result is not low enough compared with the loss without a call.
       Saves up to half of the filter's work; the same calls are kept.
+    call_placement: where the filter puts a call when it computes losses: 'prefix', before the
+      text, as in the paper (footnote 3), or 'in_place', at its position, as in the texts of C*.
     preselect: annotate only texts that pass the paper's heuristic for the tool (appendix A.1).
     scoring_tokens: largest number of tokens in a batch of texts that are scored.
     sampling_rows: largest number of calls that are sampled together. Results depend on these two
@@ -94,6 +98,7 @@ class AnnotationConfig:
   force_name: bool = False
   look_ahead_guard: bool = False
   early_reject: bool = False
+  call_placement: CallPlacement = 'prefix'
   preselect: bool = True
   scoring_tokens: int = 1024
   sampling_rows: int = 128

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from toolformer_jax.annotation.config import CallPlacement
 from toolformer_jax.calls import Call, CallSyntax
 from toolformer_jax.data.records import Document, ExecutedCall, ScoredCall, from_json, to_json
 from toolformer_jax.errors import UserError
@@ -32,13 +33,13 @@ def weighted_loss(logprobs: np.ndarray) -> float:
 def score_calls(
     executed: Sequence[ExecutedCall], documents: Sequence[Document], *,
     model: LanguageModel, syntax: CallSyntax, min_gain: float = -math.inf,
-    scoring_tokens: int = 1024,
+    placement: CallPlacement = 'prefix', scoring_tokens: int = 1024,
 ) -> tuple[list[ScoredCall], Counter]:
   """Returns the calls that have a result, with their three losses, and counts.
 
-  Each loss is that of the tokens from the call's position on, given the text before and a prefix
-  that is put before the *whole* text (footnote 3): nothing, the call with an empty result, or the
-  call with its result.
+  Each loss is that of the tokens from the call's position on, given the text before and nothing,
+  the call with an empty result, or the call with its result. The paper puts the call before the
+  *whole* text (footnote 3).
 
   Args:
     executed: calls in `documents`; those without a result are dropped.
@@ -47,6 +48,7 @@ def score_calls(
     syntax: how calls are written.
     min_gain: the loss with an empty result is not computed (None) if the gain is known to be below
       this from the other two.
+    placement: 'prefix' puts the call before the text, 'in_place' at its position.
     scoring_tokens: largest number of tokens in a batch.
 
   Raises:
@@ -55,7 +57,8 @@ def score_calls(
   texts = {document.id: tuple(model.tokenizer.encode(document.text)) for document in documents}
   calls = [call for call in executed if call.failure is None]
   prefixes = [call_prefixes(call.call(), model.tokenizer.encode, syntax) for call in calls]
-  requests = [_request(texts[call.document_id], call.position, prefix)
+  request = _PLACED[placement]
+  requests = [request(texts[call.document_id], call.position, prefix)
               for call, (nothing, _, result) in zip(calls, prefixes, strict=True)
               for prefix in (nothing, result)]
   counts = Counter(scored=len(calls))
@@ -66,7 +69,7 @@ def score_calls(
                     'ModelConfig.dtype has too small a range for them')
   loss_no_call, loss_result = losses[::2], losses[1::2]
   needed = [i for i in range(len(calls)) if loss_no_call[i] - loss_result[i] >= min_gain]
-  requests = [_request(texts[calls[i].document_id], calls[i].position, prefixes[i][1])
+  requests = [request(texts[calls[i].document_id], calls[i].position, prefixes[i][1])
               for i in needed]
   logprobs = score(model, requests, scoring_tokens=scoring_tokens, counts=counts)
   loss_call = dict(zip(needed, map(weighted_loss, logprobs), strict=True))
@@ -77,9 +80,17 @@ def score_calls(
   return scored, counts
 
 
-def _request(text: tuple[int, ...], position: int, prefix: tuple[int, ...]) -> ScoreRequest:
+def _before_text(text: tuple[int, ...], position: int, call: tuple[int, ...]) -> ScoreRequest:
   targets = tuple(range(position, min(position + len(WEIGHTS), len(text))))
-  return ScoreRequest(prefix, text, targets)
+  return ScoreRequest(call, text, targets)
+
+
+def _in_place(text: tuple[int, ...], position: int, call: tuple[int, ...]) -> ScoreRequest:
+  tokens = (*text[:position], *call, *text[position:position + len(WEIGHTS)])
+  return ScoreRequest((), tokens, tuple(range(position + len(call), len(tokens))))
+
+
+_PLACED = {'prefix': _before_text, 'in_place': _in_place}
 
 
 def call_prefixes(call: Call, encode: Callable[[str], list[int]], syntax: CallSyntax
