@@ -7,7 +7,6 @@ import sys
 import jax
 import pytest
 
-from toolformer_jax.calls import DEFAULT_SYNTAX
 from toolformer_jax.data.records import Document, ExecutedCall, ScoredCall
 from toolformer_jax.evaluation.result import EvaluationResult
 from toolformer_jax.evaluation.scores import ACCURACY, Score
