@@ -11,11 +11,10 @@ of them is trained on. Texts without calls are left out.
 
 import argparse
 import pathlib
+import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
-
-from bootstrapping import operation
 
 from toolformer_jax import cli
 from toolformer_jax.data.records import AnnotatedDocument, write_records
@@ -23,6 +22,7 @@ from toolformer_jax.training.config import MixtureConfig
 from toolformer_jax.training.mixture import hold_out
 from toolformer_jax.training.sources import read_texts
 
+_OPERATOR = re.compile(r'(?<=[\d)]) *([-+*/])')
 DEV_TEXTS = 1000  # as in the paper; of fewer than 10,000 texts, a tenth
 
 
@@ -60,6 +60,12 @@ def repeats_of(texts: Sequence[AnnotatedDocument], max_repeats: int) -> dict[str
 def operation_of(text: AnnotatedDocument) -> str:
   """Returns the operation of a text's first call."""
   return operation(text.calls[0].argument)
+
+
+def operation(argument: str) -> str:
+  """Returns the one operator of an expression, `several`, or `other` where there is none."""
+  operators = set(_OPERATOR.findall(argument))
+  return 'several' if len(operators) > 1 else next(iter(operators), 'other')
 
 
 if __name__ == '__main__':

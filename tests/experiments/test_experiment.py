@@ -129,6 +129,16 @@ def test_a_failed_cell_stops_no_other(run, folder):
   assert '| model | short | Toolformer | 1 |' in report
 
 
+def test_the_second_round_is_annotated_by_the_model_of_the_first(run):
+  code, out, err = run(*EXPERIMENT, '--gin.ExperimentConfig.rounds=2', '--arms', 'toolformer',
+                       '--output_dir', 'runs')
+  assert code == 0, err
+  stages = pathlib.Path('runs/stages')
+  checkpoints = {json.loads(path.read_text())['configuration']['checkpoint']
+                 for path in stages.glob('annotate-*/run.json')}
+  assert len(checkpoints) == 2 and len(list(stages.glob('finetune-*'))) == 2
+
+
 def test_single_cells_make_the_same_report(run):
   grid = ("--gin.GridConfig.ablations=('short.gin',)", '--arms', 'base,toolformer')
   for cell, missing in ((1, 1), (0, 0)):

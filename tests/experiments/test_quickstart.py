@@ -1,10 +1,6 @@
 """What the experiments decide by themselves: which texts they take."""
 
 import pathlib
-import re
-import subprocess
-import sys
-import time
 from collections import Counter
 
 import pytest
@@ -82,7 +78,7 @@ def test_dev_questions_and_equations_are_in_no_answer_corpus(experiment, data_di
   ('48 / 2', '/'), ('5 - -3', '-'), ('-5 * 3', '*'), ('2 * 3 + 4', 'several'), ('(2 + 3) + 4', '+'),
   ('72', 'other'), ('', 'other')])
 def test_calls_are_counted_by_their_operation(experiment, argument, operation):
-  assert experiment('bootstrapping').operation(argument) == operation
+  assert experiment('balanced_calls').operation(argument) == operation
 
 
 def test_rare_operations_are_repeated_and_no_text_is_lost(experiment):
@@ -94,71 +90,3 @@ def test_rare_operations_are_repeated_and_no_text_is_lost(experiment):
   often = Counter(text.document.id for text in taken)
   assert all(often[f'{n} * 2'] == 1 for n in range(9))
   assert all(often[f'{n} + 2'] == 3 for n in range(3)) and often['8 / 2'] == 4
-
-
-@pytest.mark.parametrize(('change', 'stage'), [
-  ('', 0), ('AnnotationConfig.seed=1', 0), ('calculator/ToolConfig.k=2', 0),
-  ('FinetuneConfig.mask_results=True', 1), ('MixtureConfig.cap=3', 1),
-  ('GenerationConfig.max_calls=3', 2), ('EvaluationConfig.aliases=False', 2)])
-def test_a_change_is_made_where_it_matters(experiment, change, stage):
-  assert experiment('ablation_settings').first_stage(change) == stage
-
-
-OPTIONS = ['--gin_file', 'answers.gin', '--tools', 'calculator', '--checkpoint', 'smollm2-135m',
-           '--tasks', 'svamp', '--data_dir', '.', '--dry_run']
-
-
-@pytest.mark.parametrize(('name', 'more', 'message'), [
-  ('bootstrapping', ['--texts', '2'], 'has 2 texts: too few for 3 rounds of 2'),
-  ('bootstrapping', ['--tasks', 'swamp'], "unknown task 'swamp'"),
-  ('bootstrapping', ['--data_dir', 'none'], 'there is no folder none'),
-  ('ablation_settings', ['--change', 'calculator/ToolConfig.tau=1'], 'tau'),
-])
-def test_what_can_not_be_done_is_said_before_any_work(
-    experiment, monkeypatch, capsys, tmp_path, name, more, message):
-  monkeypatch.chdir(tmp_path)
-  (tmp_path / 'corpus.jsonl').write_text('{"text": "One."}\n{"text": "Two."}\n')
-  monkeypatch.setattr(sys, 'argv', [name, '--corpus', 'corpus.jsonl', *OPTIONS, *more])
-  script = experiment(name)
-  assert experiment('reproduce').main(name, script.TITLE, script.run, script.add) == 2
-  assert message in capsys.readouterr().err
-
-
-def test_what_an_experiment_started_ends_with_it(tmp_path):
-  (tmp_path / 'corpus.jsonl').write_text('{"text": "One."}\n')
-  with open(tmp_path / 'err', 'w') as err:
-    script = subprocess.Popen(
-        [sys.executable, EXPERIMENTS / 'bootstrapping.py', '--corpus', 'corpus.jsonl',
-         *OPTIONS[:-1], '--rounds', '1'], cwd=tmp_path, stderr=err)
-  children = pathlib.Path(f'/proc/{script.pid}/task/{script.pid}/children')
-  while not (child := children.read_text().strip()):
-    assert script.poll() is None
-    time.sleep(0.05)
-  script.terminate()
-  assert script.wait(timeout=60) == 130 and not is_running(child)
-  assert 'the same command continues' in (tmp_path / 'err').read_text()
-
-
-def is_running(process):
-  try:
-    stat = pathlib.Path(f'/proc/{process}/stat').read_text()
-  except FileNotFoundError:
-    return False
-  return stat.rpartition(') ')[2][0] != 'Z'  # killed, but nobody has asked how it ended
-
-
-@pytest.mark.long
-def test_two_rounds_of_bootstrapping_with_the_real_model(tmp_path, data_dir, smollm2_path):
-  corpus = tmp_path / 'answers.jsonl'
-  scripts = [['answer_corpus', '--data', data_dir / 'gsm8k' / 'train.jsonl.gz', '--output', corpus,
-              '--max_words', '30'],
-             ['bootstrapping', '--gin_file', 'answers.gin', '--corpus', corpus, '--tools',
-              'calculator', '--checkpoint', smollm2_path, '--tasks', 'svamp', '--data_dir',
-              data_dir, '--rounds', '2', '--texts', '6', '--limit', '4', '--output_dir', tmp_path,
-              '--gin.calculator/ToolConfig.tau_f=-10.0', '--gin.calculator/ToolConfig.m=2']]
-  for name, *options in scripts:
-    done = subprocess.run([sys.executable, EXPERIMENTS / f'{name}.py', *options], text=True,
-                          cwd=EXPERIMENTS.parent, capture_output=True)
-    assert done.returncode == 0, done.stderr
-  rows = [line.split(' | ') for line in done.stdout.splitlines() if re.match(r'\| \d', line)]
-  assert [row[1] for row in rows] == ['6', '6'] and all(int(row[3]) > 0 for row in rows)

@@ -49,6 +49,7 @@ class StageRunner:
 
     Raises:
       UserError: a stage failed.
+      KeyboardInterrupt: a training was asked to stop; its state is saved.
     """
     for one in stage.in_order():
       if not self.is_done(one):
@@ -95,7 +96,7 @@ def _finetune(runner: StageRunner, stage: Finetune, folder: epath.Path) -> dict[
       model, texts, output_dir=folder, config=stage.config, mixture=stage.mixture,
       without_calls=stage.without_calls, syntax=stage.syntax)
   if not result.finished:
-    raise UserError('stopped; the same command continues from the state that was saved')
+    raise KeyboardInterrupt  # a signal asked for it, and asks the whole grid to stop
   return {'texts': result.texts, 'parameters': num_parameters(model.config)}
 
 
