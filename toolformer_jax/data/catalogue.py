@@ -3,6 +3,7 @@
 import os
 import pathlib
 import shutil
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,7 +35,8 @@ class Asset:
 
   Attributes:
     name: its name on the command line.
-    kind: 'model' (of language), 'translator' or 'corpus'.
+    kind: 'model' (of language), 'translator', 'corpus' (of documents; pages to search as well), or
+      'pages' (to search).
     source: where it comes from.
     file_name: its name in the cache; '' for a model in the hub's cache.
     sha256: of the file in the cache; '' if it is a folder, whose files the hub checks.
@@ -43,7 +45,7 @@ class Asset:
   """
 
   name: str
-  kind: Literal['model', 'translator', 'corpus']
+  kind: Literal['model', 'translator', 'corpus', 'pages']
   source: Source | HubModel
   file_name: str
   sha256: str
@@ -103,7 +105,7 @@ CATALOGUE = {asset.name: asset for asset in (
   ),
   Asset(
     name='kilt',
-    kind='corpus',
+    kind='pages',
     source=HttpFile('http://dl.fbaipublicfiles.com/KILT/kilt_knowledgesource.json', 37_319),
     file_name='kilt_knowledgesource.json',
     # As the package `datasets` has it.
@@ -166,17 +168,17 @@ def fetch(name: str, cache: pathlib.Path | None = None, accept_terms: bool = Fal
   return path
 
 
-def corpus_names() -> list[str]:
-  """Returns the names of the corpora that can be fetched."""
-  return [name for name, asset in CATALOGUE.items() if asset.kind == 'corpus']
+def corpus_names(kinds: Collection[str] = ('corpus',)) -> list[str]:
+  """Returns the names of the corpora that can be fetched, or of the assets of other `kinds`."""
+  return [name for name, asset in CATALOGUE.items() if asset.kind in kinds]
 
 
-def find_corpus(corpus: str) -> epath.Path | None:
-  """Returns the file `corpus`, or else the fetched corpus of this name; None without either."""
+def find_corpus(corpus: str, kinds: Collection[str] = ('corpus',)) -> epath.Path | None:
+  """Returns the file `corpus`, or else the fetched asset of this name; None without either."""
   path = as_path(corpus)
   if is_file(path):
     return path
-  return as_path(fetch(corpus)) if corpus in corpus_names() else None
+  return as_path(fetch(corpus)) if corpus in corpus_names(kinds) else None
 
 
 def _obtain(asset: Asset, path: pathlib.Path) -> None:

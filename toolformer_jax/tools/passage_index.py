@@ -26,6 +26,7 @@ from toolformer_jax.tools.posting_lists import PostingLists
 from toolformer_jax.tools.search_words import WORD, fold, stems, word_hashes
 
 _VERSION = 3  # of the plain text that pages are turned into, and of the files of an index
+_SEARCHED = ('corpus', 'pages')  # the kinds of assets
 _SETTINGS, _PARTS = 'settings.json', 'parts'
 
 
@@ -202,11 +203,11 @@ def search_corpus_sha256(config: SearchConfig) -> str:
 
 
 def _locate(corpus: str) -> pathlib.Path:
-  if path := find_corpus(corpus):
+  if path := find_corpus(corpus, _SEARCHED):
     return path
   if pathlib.Path(corpus).name != corpus:
     raise UserError(f'there is no file {corpus} to search in')
-  raise unknown('file or corpus to search in', corpus, corpus_names())
+  raise unknown('file or corpus to search in', corpus, corpus_names(_SEARCHED))
 
 
 def _key(corpus: pathlib.Path, settings: SearchConfig) -> str:
