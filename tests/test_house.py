@@ -155,7 +155,8 @@ def loaded() -> set[str]:
   return set(json.loads(done.stdout.splitlines()[-1]))
 
 
-@pytest.mark.parametrize('name', ['tensorflow', 'seqio', 'torch', 'transformers', 'gin'])
+@pytest.mark.parametrize('name', ['tensorflow', 'tensorflow_datasets', 'seqio', 'torch',
+                                  'transformers', 'gin'])
 def test_the_core_does_not_load(loaded, name):
   assert 'jax' in loaded and name not in loaded
 

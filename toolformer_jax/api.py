@@ -52,6 +52,7 @@ from toolformer_jax.training.finetune import finetune as finetune_on_texts
 from toolformer_jax.training.mixture import check_epoch
 from toolformer_jax.training.result import FinetuneResult
 from toolformer_jax.training.sources import Source, Text, as_texts
+from toolformer_jax.training.stream import TextStream, check_stream_settings, training_data
 
 if TYPE_CHECKING:
   import jax
@@ -207,7 +208,8 @@ def generate(
 
 
 def finetune(
-    model: AnyModel, data: AnnotationResult | Source | Iterable[Source | Text | Document], *,
+    model: AnyModel,
+    data: AnnotationResult | TextStream | Source | Iterable[Source | Text | Document], *,
     output_dir: epath.PathLike | None = None,
     dev: AnnotationResult | Source | Iterable[Source | Text | Document] | None = None,
     config: FinetuneConfig = FinetuneConfig(), mixture: MixtureConfig = MixtureConfig(),
@@ -220,7 +222,8 @@ def finetune(
   Args:
     model: the model to begin with. The memory of the weights that are trained is reused, so that
       they can not be used afterwards.
-    data: the result of `annotate`; texts; or names of sources, see `toolformer finetune --help`.
+    data: the result of `annotate`; texts; or names of sources, see `toolformer finetune --help`. A
+      task of seqio alone, `seqio:MODULE:NAME`, is read while the model is trained.
     output_dir: folder of the run and of the trained model. A run that was interrupted continues
       there. None for a temporary folder, so that an interrupted run is lost.
     dev: texts by which the best checkpoint is chosen; by default `mixture.dev_texts` are held out.
@@ -237,8 +240,11 @@ def finetune(
     UserError: there is no text to train on, the folder holds a run with another configuration, or
       the loss explodes.
   """
-  texts = as_texts(data)
-  check_epoch(texts, mixture)
+  texts = training_data(data)
+  if isinstance(texts, TextStream):
+    check_stream_settings(config, mixture, without_calls)
+  else:
+    check_epoch(texts, mixture)
   if not isinstance(model, LanguageModel):
     check_row_tokens(config, pretrained_config(str(model)))
     model = load_model(model, config=model_config, devices=devices)

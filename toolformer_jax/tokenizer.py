@@ -237,6 +237,12 @@ class Tokenizer:
     return {token.content: i for i, token in self._hf.get_added_tokens_decoder().items()
             if token.special}
 
+  @functools.cached_property
+  def token_ids_sha256(self) -> str:
+    """A hash of the ids of all tokens: equal for tokenizers whose ids have the same meaning."""
+    ids = self._hf.get_vocab(with_added_tokens=True)
+    return hashlib.sha256(json.dumps(ids, sort_keys=True).encode()).hexdigest()
+
   @property
   def highest_id(self) -> int:
     """The highest id in encoded texts, including start and end tokens."""

@@ -11,14 +11,11 @@ import seqio  # noqa: E402
 import tensorflow as tf  # noqa: E402
 import tensorflow_datasets as tfds  # noqa: E402
 
+from toolformer_jax.data.seqio_vocabulary import SHIFT, ShiftedVocabulary  # noqa: E402
 from toolformer_jax.evaluation.config import EvaluationConfig  # noqa: E402
 from toolformer_jax.evaluation.files import MissingDataError  # noqa: E402
 from toolformer_jax.evaluation.tasks import TASKS, load_examples  # noqa: E402
-from toolformer_jax.evaluation.tasks.seqio_tasks import (  # noqa: E402
-  SHIFT,
-  ShiftedVocabulary,
-  register,
-)
+from toolformer_jax.evaluation.tasks.seqio_tasks import register  # noqa: E402
 
 SETTINGS = EvaluationConfig()
 PROBLEMS = [{'ID': f'c{i}', 'Body': f'Bo has {i}!', 'Question': 'Sum?', 'Answer': float(i)}

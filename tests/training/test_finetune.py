@@ -45,12 +45,12 @@ def _losses(folder):
 def _stop_after(monkeypatch, steps):
   """Makes the next run die once it has drawn the batches of `steps` steps."""
   def dying(*arguments):
-    for done, batch in enumerate(batch_indices(*arguments)):
+    for done, batch in enumerate(batch_picks(*arguments)):
       if done == steps:
         raise KeyboardInterrupt
       yield batch
-  batch_indices = trainer.batch_indices
-  monkeypatch.setattr(trainer, 'batch_indices', dying)
+  batch_picks = trainer.batch_picks
+  monkeypatch.setattr(trainer, 'batch_picks', dying)
 
 
 def _equal(one, other):

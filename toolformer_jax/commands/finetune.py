@@ -29,7 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   options.add_required(
       parser, 'data', nargs='+', metavar='D',
       help='training data: an output folder of annotate, a file of texts with calls (.jsonl), a '
-           'corpus (see annotate --help), or seqio:MODULE:NAME[@SPLIT]; several are mixed')
+           'corpus (see annotate --help), or seqio:MODULE:NAME[@SPLIT]; several are mixed in '
+           'memory, and seqio alone is a stream')
   parser.add_argument('--dev', nargs='+', default=[], metavar='D',
                       help='data to choose the best checkpoint by; by default '
                            'MixtureConfig.dev_texts of the training texts are held out')
@@ -49,9 +50,9 @@ def run(args: argparse.Namespace) -> None:
   """Runs the command."""
   config = options.configuration(args)
   from toolformer_jax import api
-  texts = api.as_texts(args.data)
+  texts = api.training_data(args.data)
   dev = api.as_texts(args.dev) if args.dev else None
-  if not texts:
+  if not isinstance(texts, api.TextStream) and not texts:
     raise UserError(f'{", ".join(args.data)} holds no text with a call, so there is nothing to '
                     'train on; lower tau_f, or annotate more texts')
   devices, is_first = _devices(args.distributed)

@@ -1,15 +1,18 @@
 """Rows of datasets by name: TensorFlow Datasets, Hugging Face datasets, and tasks of seqio."""
 
-import importlib
+import contextlib
 import importlib.util
 import os
 import pathlib
 import re
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from toolformer_jax.errors import UserError
+
+if TYPE_CHECKING:
+  from toolformer_jax.data.seqio_reader import TaskReader
 
 SEQIO = 'seqio:'
 PREFIXES = ('tfds:', 'hf:', SEQIO)
@@ -31,10 +34,42 @@ def read_rows(corpus: str) -> Iterator[dict[str, Any]]:
   """
   kind, name, split = _parts(corpus)
   read = {'tfds': _tensorflow_rows, 'hf': _hugging_face_rows, 'seqio': _seqio_rows}[kind]
-  try:
+  with _explained(corpus):
     yield from read(name, split)
+
+
+def open_task(corpus: str) -> 'TaskReader':
+  """Returns the task or mixture `seqio:MODULE:TASK[@SPLIT]`.
+
+  Raises:
+    UserError: seqio is not installed, or there is no such task.
+  """
+  with _explained(corpus):
+    from toolformer_jax.data.seqio_reader import TaskReader
+    _, name, split = _parts(corpus)
+    _add_working_directory()
+    return TaskReader(name, *_counted(split))
+
+
+def task_examples(corpus: str, task: 'TaskReader', seed: int, start: int
+                  ) -> Iterator[dict[str, Any]]:
+  """Yields the examples of `open_task(corpus)` without end; see `TaskReader.stream`.
+
+  Raises:
+    UserError: they cannot be read.
+  """
+  with _explained(corpus):
+    yield from task.stream(seed, start)
+
+
+@contextlib.contextmanager
+def _explained(corpus: str) -> Iterator[None]:
+  try:
+    yield
+  except UserError:
+    raise
   except ImportError as error:
-    extra = 'hf' if kind == 'hf' else 'data'
+    extra = 'hf' if corpus.startswith('hf:') else 'data'
     raise UserError(f'reading {corpus} needs a package ({error}): '
                     f'pip install "toolformer_jax[{extra}]"') from error
   except Exception as error:  # the packages raise all kinds, for names as for the network
@@ -74,7 +109,24 @@ def _tensorflow_rows(name: str, split: str) -> Iterator[dict[str, Any]]:
   import tensorflow_datasets
   _import_tensorflow()
   for row in tensorflow_datasets.as_numpy(tensorflow_datasets.load(name, split=split)):
-    yield _decoded(row)
+    decoded = _decoded(row)
+    yield _without_markers(decoded) if name.startswith('wiki40b') else decoded
+
+
+def _without_markers(row: dict[str, Any]) -> dict[str, Any]:
+  """Returns an article of Wiki-40B with its title as a field, and its paragraphs as lines.
+
+  Its text is marked up with lines such as _START_SECTION_; the titles of sections are left out.
+  """
+  title, paragraphs, marker = None, [], ''
+  for line in row['text'].split('\n'):
+    if line.startswith('_START_'):
+      marker = line
+    elif marker == '_START_ARTICLE_':
+      title = line
+    elif marker == '_START_PARAGRAPH_':
+      paragraphs += line.split('_NEWLINE_')
+  return {**row, 'title': title, 'text': '\n'.join(paragraphs)}
 
 
 def _import_tensorflow() -> None:
@@ -100,19 +152,9 @@ def _hugging_face_rows(name: str, split: str) -> Iterator[dict[str, Any]]:
 
 
 def _seqio_rows(name: str, split: str) -> Iterator[dict[str, Any]]:
-  """Yields a task's examples, not packed: seqio's packing would take token id 0 for padding."""
-  import seqio
-  _import_tensorflow()
-  module, _, task = name.rpartition(':')
-  if module:
-    _add_working_directory()
-    importlib.import_module(module)
-  split, count = _counted(split)
-  found = seqio.get_mixture_or_task(task)
-  rows = found.get_dataset(sequence_length=None, split=split, shuffle=False,
-                           num_epochs=1 if count is None else None)
-  for row in (rows if count is None else rows.take(count)).as_numpy_iterator():
-    yield _decoded(row)
+  from toolformer_jax.data.seqio_reader import TaskReader
+  _add_working_directory()
+  yield from TaskReader(name, *_counted(split)).rows()
 
 
 def _add_working_directory() -> None:

@@ -26,6 +26,8 @@ class FinetuneConfig:
     loss_tokens: number of tokens whose logits a device holds at a time. Fewer need less memory.
     remat: recompute whole blocks in the backward pass, instead of only the operations that cost
       next to nothing: a third more computation for much less memory.
+    stream_buffer: examples of a stream of seqio that are in memory at a time; they are learned in a
+      random order.
     seed: of the order of the rows, of dropout and of the initial adapters.
 
     lora_rank, lora_alpha: rank and scale of the low-rank adapters that are trained; with rank 0 all
@@ -66,6 +68,7 @@ class FinetuneConfig:
   num_microbatches: int = 1
   loss_tokens: int = 1024
   remat: bool = False
+  stream_buffer: int = 10_000
   seed: int = 0
 
   lora_rank: int = 0
@@ -95,6 +98,7 @@ class FinetuneConfig:
     check(self, steps=(1, 10**9), epochs=(0.0, 1e6), batch_size=(1, 10**6),
           row_tokens=(2, 10**6),
           batch_rows=(0, 10**6), num_microbatches=(1, 10**6), loss_tokens=(1, 10**9),
+          stream_buffer=(1, 10**9),
           seed=(0, 2**32 - 1), lora_rank=(0, 10**4), lora_alpha=(0.0, 1e6),
           dropout=(0.0, 0.99), z_loss=(0.0, 1.0),
           learning_rate=(0.0, 10.0), warmup_fraction=(0.0, 1.0), final_rate=(0.0, 1.0),

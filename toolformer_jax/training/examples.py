@@ -52,11 +52,17 @@ def task_example(row: TaskRow, tokenizer: Tokenizer) -> Example:
   """Returns the inputs and targets of a seqio example; only the targets count in the loss.
 
   Raises:
-    UserError: an id is outside the model's vocabulary.
+    UserError: ids are of another tokenizer, or outside the model's vocabulary.
   """
+  if row.tokenizer and row.tokenizer.token_ids_sha256 != tokenizer.token_ids_sha256:
+    raise UserError(f'{row.id}: the vocabulary of its task has the tokens of another model; make '
+                    'it with the tokenizer of the model that is trained')
   inputs, targets = (tokenizer.encode(piece) if isinstance(piece, str) else [int(i) for i in piece]
                      for piece in (row.inputs, row.targets))
   if unknown := [i for i in (*inputs, *targets) if not 0 <= i < tokenizer.vocab_size]:
     raise UserError(f'{row.id}: the model has no token {unknown[0]}; was the task tokenized for '
                     'another model?')
-  return Example(inputs + targets, [0.0] * len(inputs) + [1.0] * len(targets))
+  weights = [float(weight) for weight in row.loss_weights] or [1.0] * len(targets)
+  if len(weights) != len(targets):
+    raise UserError(f'{row.id}: {len(targets)} targets, but {len(weights)} loss weights')
+  return Example(inputs + targets, [0.0] * len(inputs) + weights)

@@ -21,7 +21,7 @@ from toolformer_jax.training.checkpointing import StepCheckpoints
 from toolformer_jax.training.config import FinetuneConfig, MixtureConfig
 from toolformer_jax.training.departures import finetuning_departures
 from toolformer_jax.training.examples import make_examples
-from toolformer_jax.training.input_pipeline import with_row_multiple
+from toolformer_jax.training.input_pipeline import Epochs, with_row_multiple
 from toolformer_jax.training.metrics import read_metrics
 from toolformer_jax.training.mixture import build_epoch, hold_out
 from toolformer_jax.training.packing import (
@@ -34,15 +34,22 @@ from toolformer_jax.training.packing import (
 )
 from toolformer_jax.training.result import FinetuneResult
 from toolformer_jax.training.sources import Text
+from toolformer_jax.training.stream import (
+  ExampleStream,
+  StreamedBlocks,
+  TextStream,
+  check_stream_settings,
+)
 from toolformer_jax.training.train_loop import mean_loss
 from toolformer_jax.training.trainer import train
 
 # Settings that do not change the result: a run may be continued with other values.
 _NOT_RESULTS = ('keep', 'max_loss_rise', 'wandb_project')
+STREAM = 'stream.json'  # in the folder of a run
 
 
 def finetune(
-    model: LanguageModel, texts: Sequence[Text], *, config: FinetuneConfig,
+    model: LanguageModel, texts: Sequence[Text] | TextStream, *, config: FinetuneConfig,
     output_dir: epath.Path, depends_on: dict[str, Any], mixture: MixtureConfig = MixtureConfig(),
     dev: Sequence[Text] | None = None, without_calls: bool = False,
     syntax: CallSyntax = DEFAULT_SYNTAX, extra_files: Mapping[str, str] | None = None,
@@ -51,7 +58,8 @@ def finetune(
 
   Args:
     model, config, output_dir, depends_on, extra_files: see `finetune_examples`.
-    texts: the training data.
+    texts: the training data. Those of a stream are read while the model is trained; none of them
+      are held out.
     mixture: which texts an epoch holds, and how many are held out if there is no `dev`.
     dev: the texts that the best checkpoint is chosen by.
     without_calls: train on the texts without their calls: the paper's baseline "+ CC". Calls are
@@ -59,19 +67,24 @@ def finetune(
     syntax: how calls are spelled.
 
   Raises:
-    UserError: see `mixture.check_epoch` and `finetune_examples`.
+    UserError: see `mixture.check_epoch`, `check_stream_settings` and `finetune_examples`.
   """
-  if dev is None:
-    texts, dev = hold_out(texts, mixture)
-  epoch = build_epoch(texts, mixture)
   def examples(chosen: Sequence[Text]) -> list[Example]:
     return make_examples(chosen, model.tokenizer, syntax, mask_results=config.mask_results,
                          without_calls=without_calls)
+  if isinstance(texts, TextStream):
+    check_stream_settings(config, mixture, without_calls)
+    epoch, data = None, ExampleStream(texts, model.tokenizer, config)
+  else:
+    if dev is None:
+      texts, dev = hold_out(texts, mixture)
+    epoch = build_epoch(texts, mixture)
+    data = examples(epoch)
   trained = finetune_examples(
-      model=model, examples=examples(epoch), dev_examples=examples(dev), config=config,
+      model=model, examples=data, dev_examples=examples(dev or ()), config=config,
       output_dir=output_dir, depends_on=depends_on, extra_files=extra_files)
   metrics = read_metrics(output_dir / 'metrics.jsonl')
-  result = FinetuneResult(trained, metrics, output_dir, len(epoch),
+  result = FinetuneResult(trained, metrics, output_dir, None if epoch is None else len(epoch),
                           finetuning_departures(config, mixture, model.config))
   if jax.process_index() == 0:
     write_text(output_dir / 'report.md', result.report)
@@ -79,7 +92,7 @@ def finetune(
 
 
 def finetune_examples(
-    *, model: LanguageModel, examples: Sequence[Example], config: FinetuneConfig,
+    *, model: LanguageModel, examples: Sequence[Example] | ExampleStream, config: FinetuneConfig,
     output_dir: epath.Path, depends_on: dict[str, Any], dev_examples: Sequence[Example] = (),
     extra_files: Mapping[str, str] | None = None,
 ) -> LanguageModel | None:
@@ -110,7 +123,9 @@ def finetune_examples(
       another run, or the loss explodes or is not a number.
   """
   model = add_adapters(model, config)
-  data, config = _training_data(model, examples, config)
+  data = None
+  if not isinstance(examples, ExampleStream):
+    data, config = _in_memory(model, examples, config)
   dev = _pack(model, dev_examples, config) if dev_examples else None
   if config.patience and dev is None:
     raise UserError('FinetuneConfig.patience needs texts to compare checkpoints by: give --dev, or '
@@ -120,6 +135,7 @@ def finetune_examples(
   process = Shard(jax.process_index(), jax.process_count())
   with LockedFolder(output_dir, configuration, software_versions(), process) as folder:
     folder.write_texts(extra_files or {})
+    data = data or _streamed(model, examples, config, output_dir)
     with StepCheckpoints(output_dir / STEPS, config.keep) as checkpoints:
       trained, has_run = train(model, data, dev, config, checkpoints, output_dir)
     if trained and (has_run or not is_model(output_dir / MODEL)):
@@ -135,18 +151,31 @@ def evaluate_loss(model: LanguageModel, examples: Sequence[Example],
   return mean_loss(model, rows, max(1, rows_at_once), config.loss_tokens)
 
 
-def _training_data(model: LanguageModel, examples: Sequence[Example], config: FinetuneConfig
-                   ) -> tuple[PackedRows | Sequences, FinetuneConfig]:
-  """Returns what batches are drawn from, and the configuration with the number of steps.
+def _in_memory(model: LanguageModel, examples: Sequence[Example], config: FinetuneConfig
+               ) -> tuple[Epochs, FinetuneConfig]:
+  """Returns what batches are drawn from, and the configuration with the number of steps."""
+  items = _items(model, examples, config)
+  config = config.with_steps(len(items))
+  if not config.batch_rows:
+    items = with_row_multiple(items, config, model.mesh)
+  return Epochs(items), config
 
-  In packed mode batches are drawn from rows, or else from sequences.
-  """
-  if config.batch_rows:
-    rows = _pack(model, examples, config)
-    return rows, config.with_steps(len(rows))
-  sequences = Sequences(_segments(model, examples, config), config.row_tokens)
-  config = config.with_steps(len(sequences))
-  return with_row_multiple(sequences, config, model.mesh), config
+
+def _streamed(model: LanguageModel, stream: ExampleStream, config: FinetuneConfig,
+              output_dir: epath.Path) -> StreamedBlocks:
+  """Returns what batches are drawn from, block after block."""
+  blocks = StreamedBlocks(stream.read, config.stream_buffer,
+                          lambda chosen: _items(model, chosen, config), output_dir / STREAM)
+  if not config.batch_rows:
+    blocks.set_row_multiple(config, model.mesh)
+  return blocks
+
+
+def _items(model: LanguageModel, examples: Sequence[Example], config: FinetuneConfig
+           ) -> PackedRows | Sequences:
+  """Returns what a batch is drawn from: in packed mode rows, or else sequences."""
+  return (_pack(model, examples, config) if config.batch_rows
+          else Sequences(_segments(model, examples, config), config.row_tokens))
 
 
 def _pack(model: LanguageModel, examples: Sequence[Example],
@@ -171,15 +200,18 @@ def check_row_tokens(config: FinetuneConfig, model: DecoderConfig) -> None:
                     f'{model.max_positions} positions')
 
 
-def _configuration(config: FinetuneConfig, examples: Sequence[Example], dev: Sequence[Example]
-                   ) -> dict[str, Any]:
+def _configuration(config: FinetuneConfig, examples: Sequence[Example] | ExampleStream,
+                   dev: Sequence[Example]) -> dict[str, Any]:
   """Returns what the result of a run depends on, as JSON."""
   # Without dev texts, the result does not depend on when states are saved.
-  ignored = _NOT_RESULTS if dev else (*_NOT_RESULTS, 'save_every', 'patience')
+  ignored = {*_NOT_RESULTS, 'stream_buffer'}  # a stream describes its own
+  if not dev:
+    ignored |= {'save_every', 'patience'}
   settings = {name: value for name, value in dataclasses.asdict(config).items()
               if name not in ignored}
-  hashes = {'examples_sha256': _sha256(examples)} | ({'dev_sha256': _sha256(dev)} if dev else {})
-  return {'finetune': settings, **hashes}
+  data = ({'stream': examples.describe()} if isinstance(examples, ExampleStream)
+          else {'examples_sha256': _sha256(examples)})
+  return {'finetune': settings, **data, **({'dev_sha256': _sha256(dev)} if dev else {})}
 
 
 def _sha256(examples: Sequence[Example]) -> str:

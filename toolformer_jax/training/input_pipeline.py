@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 from collections.abc import Iterator
+from typing import Protocol
 
 import jax
 import numpy as np
@@ -15,22 +16,73 @@ from toolformer_jax.training.packing import PackedRows, Sequences
 
 _MEASURED_STEPS = 1000
 
+# The items of a batch: numbers of blocks, with the indices of items in each.
+Picks = list[tuple[int, np.ndarray]]
+
+
+class Blocks(Protocol):
+  """The items of a run, rows or sequences, in blocks: each is drawn in a random order.
+
+  Attributes:
+    row_multiple: the number of rows of a batch of sequences is a multiple of this.
+    epoch_items: number of items of an epoch; None for a stream.
+  """
+
+  row_multiple: int
+  epoch_items: int | None
+
+  def size(self, block: int) -> int:
+    """Returns the number of items of a block."""
+    ...
+
+  def rows(self, picks: Picks) -> PackedRows:
+    """Returns the rows of a batch."""
+    ...
+
+
+class Epochs:
+  """Items that are in memory: every block has all of them, and is an epoch."""
+
+  def __init__(self, data: PackedRows | Sequences):
+    self._data = data
+    self.row_multiple = getattr(data, 'row_multiple', 1)
+    self.epoch_items = len(data)
+
+  def size(self, block: int) -> int:
+    """Returns the number of items."""
+    return len(self._data)
+
+  def rows(self, picks: Picks) -> PackedRows:
+    """Returns the rows of a batch."""
+    return self._data.take(np.concatenate([indices for _, indices in picks]))
+
+
+def batch_picks(blocks: Blocks, batch_items: int, seed: int, start_step: int) -> Iterator[Picks]:
+  """Yields the items of each batch from `start_step` on, `batch_items` in total.
+
+  Each block has its items in a new random order, and a batch may span several blocks. The batch of
+  a step depends only on (seed, step), so that a resumed run sees the same batches.
+  """
+  block, first = 0, 0  # of the block, counted over all blocks
+  orders: dict[int, np.ndarray] = {}
+  for step in itertools.count(start_step):
+    place, end, picks = step * batch_items, (step + 1) * batch_items, []
+    while place < end:
+      while place >= first + blocks.size(block):
+        first, block = first + blocks.size(block), block + 1
+      if block not in orders:
+        orders = {block: np.random.default_rng((seed, block)).permutation(blocks.size(block))}
+      last = min(end, first + blocks.size(block))
+      picks.append((block, orders[block][place - first:last - first]))
+      place = last
+    yield picks
+
 
 def batch_indices(item_count: int, batch_items: int, seed: int, start_step: int
                   ) -> Iterator[np.ndarray]:
-  """Yields the indices of each batch's rows or sequences, [batch_items], from `start_step` on.
-
-  Each epoch has all items in a new random order, and a batch may span two epochs. The batch of a
-  step depends only on (seed, step), so that a resumed run sees the same batches.
-  """
-  def permutation(epoch: int) -> np.ndarray:
-    return np.random.default_rng((seed, epoch)).permutation(item_count)
-  epochs: dict[int, np.ndarray] = {}
-  for step in itertools.count(start_step):
-    places = np.arange(step * batch_items, (step + 1) * batch_items)
-    epochs = {epoch: permutation(epoch) if epoch not in epochs else epochs[epoch]
-              for epoch in np.unique(places // item_count).tolist()}
-    yield np.array([epochs[place // item_count][place % item_count] for place in places.tolist()])
+  """Yields the indices of each batch's items, [batch_items], where all items are in memory."""
+  for picks in batch_picks(Epochs(range(item_count)), batch_items, seed, start_step):
+    yield np.concatenate([indices for _, indices in picks])
 
 
 def with_row_multiple(data: Sequences, config: FinetuneConfig, mesh: Mesh) -> Sequences:
@@ -39,12 +91,22 @@ def with_row_multiple(data: Sequences, config: FinetuneConfig, mesh: Mesh) -> Se
   It is that of the largest batch of the first thousand steps. A later one with more has twice as
   many. All microbatches and all devices have the same number of rows.
   """
+  multiple = row_multiple(largest_batch(data, config), config, mesh)
+  return dataclasses.replace(data, row_multiple=multiple)
+
+
+def largest_batch(data: Sequences, config: FinetuneConfig) -> int:
+  """Returns the most rows that a batch of the first thousand steps needs."""
   lengths = [len(segment.inputs) for segment in data.segments]
   batches = batch_indices(len(data), config.batch_items, config.seed, 0)
-  most = max(len(first_fit([lengths[i] for i in batch], data.row_tokens))
+  return max(len(first_fit([lengths[i] for i in batch], data.row_tokens))
              for batch in itertools.islice(batches, min(config.steps, _MEASURED_STEPS)))
+
+
+def row_multiple(largest: int, config: FinetuneConfig, mesh: Mesh) -> int:
+  """Returns `largest`, rounded up so that microbatches and devices have equally many rows."""
   unit = config.num_microbatches * sharding.batch_shards(mesh)
-  return dataclasses.replace(data, row_multiple=-(-most // unit) * unit)
+  return -(-largest // unit) * unit
 
 
 def put_batch(rows: PackedRows, indices: np.ndarray, mesh: Mesh) -> PackedRows:

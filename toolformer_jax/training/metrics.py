@@ -141,7 +141,7 @@ def read_metrics(file: epath.Path) -> tuple[dict[str, Any], ...]:
     raise UserError(f'{file} cannot be read ({error}); {remedy}') from error
   for number, line in enumerate(lines, 1):
     if not isinstance(line, dict) or not all(
-        isinstance(line.get(name), int | float) for name in ('step', 'loss', 'epoch', 'tokens')):
+        isinstance(line.get(name), int | float) for name in ('step', 'loss', 'tokens')):
       raise UserError(f'{file}:{number} is not the metrics of a step; {remedy}')
   return tuple(lines)
 

@@ -16,7 +16,7 @@ _MAX_DEV_FRACTION = 0.1
 def hold_out(texts: Sequence[Text], config: MixtureConfig) -> tuple[list[Text], list[Text]]:
   """Splits `texts` into training and dev texts; at most a tenth of them become dev texts."""
   count = min(config.dev_texts, int(_MAX_DEV_FRACTION * len(texts)))
-  held_out = set(_shuffled(range(len(texts)), texts, f'dev {config.seed}')[:count])
+  held_out = set(_shuffled(range(len(texts)), [*map(_id, texts)], f'dev {config.seed}')[:count])
   return ([text for i, text in enumerate(texts) if i not in held_out],
           [text for i, text in enumerate(texts) if i in held_out])
 
@@ -29,7 +29,10 @@ def check_epoch(texts: Sequence[Text], config: MixtureConfig) -> None:
   """
   if not texts:
     raise UserError('there is no text to train on; lower tau_f, or annotate more texts')
-  groups = _by_tool(texts)
+  _check_rates(config, _by_tool([*map(_tools, texts)]))
+
+
+def _check_rates(config: MixtureConfig, groups: Collection[str]) -> None:
   for name in config.rates:
     if name not in groups:
       raise unknown('tool in MixtureConfig.rates', name, groups)
@@ -46,17 +49,33 @@ def build_epoch(texts: Sequence[Text], config: MixtureConfig) -> list[Text]:
   """
   check_epoch(texts, config)
   repeats = Counter()
-  for tool, members in _by_tool(texts).items():
-    capped = _shuffled(members, texts, f'{config.seed} {tool}')[:config.cap]
+  for tool, capped in epoch_by_tool([(_id(text), _tools(text)) for text in texts], config).items():
     whole, fraction = divmod(config.rates.get(tool, 1.0), 1)
     once_more = set(capped[:round(fraction * len(capped))])
     repeats.update({i: int(whole) + (i in once_more) for i in capped})
   return [text for i, text in enumerate(texts) for _ in range(repeats[i])]
 
 
-def _by_tool(texts: Sequence[Text]) -> dict[str, list[int]]:
+def epoch_by_tool(texts: Sequence[tuple[str, set[str]]], config: MixtureConfig
+                  ) -> dict[str, list[int]]:
+  """Returns the indices of the texts of each tool that an epoch has, in a random order.
+
+  Args:
+    texts: the id of each text, and the tools that it calls.
+    config: the caps.
+
+  Raises:
+    UserError: a rate names a tool that no text calls.
+  """
+  groups = _by_tool([tools for _, tools in texts])
+  _check_rates(config, groups)
+  ids = [text_id for text_id, _ in texts]
+  return {tool: _shuffled(members, ids, f'{config.seed} {tool}')[:config.cap]
+          for tool, members in groups.items()}
+
+
+def _by_tool(tools: Sequence[set[str]]) -> dict[str, list[int]]:
   """Returns the indices of the texts of each tool."""
-  tools = [_tools(text) for text in texts]
   counts = Counter(tool for called in tools for tool in called)
   groups = defaultdict(list)
   for i, called in enumerate(tools):
@@ -69,10 +88,10 @@ def _tools(text: Text) -> set[str]:
   return {call.tool for call in calls} or {NO_TOOL}
 
 
-def _shuffled(members: Collection[int], texts: Sequence[Text], salt: str) -> list[int]:
+def _id(text: Text) -> str:
+  return text.document.id if isinstance(text, AnnotatedDocument) else text.id
+
+
+def _shuffled(members: Collection[int], ids: Sequence[str], salt: str) -> list[int]:
   """Returns `members` in a random order that depends only on `salt` and the texts' ids."""
-  def key(i: int) -> tuple[bytes, int]:
-    text = texts[i]
-    name = text.document.id if isinstance(text, AnnotatedDocument) else text.id
-    return stable_hash(salt, name), i
-  return sorted(members, key=key)
+  return sorted(members, key=lambda i: (stable_hash(salt, ids[i]), i))

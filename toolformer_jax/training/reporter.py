@@ -24,7 +24,7 @@ class Reporter:
   Attributes:
     config, checkpoints, progress: of the run.
     log: where metrics are written; None in all processes but the first.
-    item_count: rows or sequences of an epoch.
+    epoch_items: rows or sequences of an epoch; None for a stream.
     utilization: from tokens per second to model FLOPs utilization; None if the peak is unknown.
     pending: number and metrics of the step that has not been reported yet.
   """
@@ -33,7 +33,7 @@ class Reporter:
   checkpoints: StepCheckpoints
   progress: Progress
   log: MetricsLog | None
-  item_count: int
+  epoch_items: int | None
   utilization: Callable[[float], float | None]
   pending: tuple[int, Metrics] | None = None
   _step_start: float = dataclasses.field(default_factory=time.monotonic)
@@ -64,8 +64,10 @@ class Reporter:
     values = {
         'loss': loss, 'grad_norm': grad_norm,
         'learning_rate': float(learning_rate(step - 1, self.config)),
-        'epoch': round(step * self.config.batch_items / self.item_count, 4), 'tokens': int(tokens),
-        'step_s': round(seconds, 4), 'tokens_per_s': round(tokens / seconds, 1)}
+        **({'epoch': round(step * self.config.batch_items / self.epoch_items, 4)}
+           if self.epoch_items else {}),
+        'tokens': int(tokens), 'step_s': round(seconds, 4),
+        'tokens_per_s': round(tokens / seconds, 1)}
     if (mfu := self.utilization(tokens / seconds)) is not None:
       values['mfu'] = round(mfu, 4)
     measured = dev_loss() if dev_loss else None

@@ -17,14 +17,14 @@ class FinetuneResult:
     model: the trained model; None if the run was asked to stop before its end.
     metrics: of every step: loss, gradient norm, learning rate, seconds, and so on.
     output_dir: the folder of the run; None if it had none.
-    texts: number of texts of an epoch.
+    texts: number of texts of an epoch; None for a stream.
     departures: settings that differ from what the paper states.
   """
 
   model: LanguageModel | None
   metrics: tuple[dict[str, Any], ...]
   output_dir: epath.Path | None
-  texts: int
+  texts: int | None
   departures: tuple[Departure, ...] = ()
 
   @property
@@ -41,8 +41,10 @@ class FinetuneResult:
     if not self.metrics:
       return 'No step was done.'
     last, tokens = self.metrics[-1], sum(step['tokens'] for step in self.metrics)
+    read = ('a stream of texts' if self.texts is None
+            else f'{last["epoch"]:.1f} epochs of {self.texts:,} texts')
     sentences = [f'{"Trained" if self.finished else "Stopped after"} {last["step"]:,} steps: '
-                 f'{last["epoch"]:.1f} epochs of {self.texts:,} texts, {tokens:,} tokens.',
+                 f'{read}, {tokens:,} tokens.',
                  f'The training loss went from {self.metrics[0]["loss"]:.3f} to {last["loss"]:.3f} '
                  'nats per token.']
     measured = [step for step in self.metrics if 'dev_loss' in step]

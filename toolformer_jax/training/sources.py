@@ -2,7 +2,7 @@
 
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,10 @@ from toolformer_jax.data.jsonl import read_objects
 from toolformer_jax.data.records import AnnotatedDocument, Document, from_json
 from toolformer_jax.errors import UserError
 from toolformer_jax.runtime.paths import as_path, is_file
+from toolformer_jax.tokenizer import Tokenizer
+
+# The feature of a seqio task that weights its targets: 1 + the weight of each, as 0 is padding.
+LOSS_WEIGHTS = 'loss_weights'
 
 
 @dataclass(frozen=True)
@@ -28,11 +32,15 @@ class TaskRow:
     id: identifies the example.
     inputs: the context; it has no loss.
     targets: what the model learns to predict.
+    tokenizer: the tokenizer that ids are of, if it is known.
+    loss_weights: the weight of the loss of each target; () for 1.
   """
 
   id: str
   inputs: str | Sequence[int]
   targets: str | Sequence[int]
+  tokenizer: Tokenizer | None = None
+  loss_weights: Sequence[float] = ()
 
 
 Text = AnnotatedDocument | TaskRow
@@ -75,7 +83,7 @@ def read_texts(source: str) -> Iterator[Text]:
   if source.startswith(hub_datasets.SEQIO):
     yield from _read_task(source)
   elif (path := as_path(source)).is_dir():
-    yield from _read_run(RunReader(pathlib.Path(path)))
+    yield from finished_run(pathlib.Path(path)).annotated()
   elif _has_calls(path):
     yield from _read_annotated(path)
   else:
@@ -83,11 +91,17 @@ def read_texts(source: str) -> Iterator[Text]:
       yield AnnotatedDocument(document, ())
 
 
-def _read_run(run: RunReader) -> Iterator[AnnotatedDocument]:
+def finished_run(path: pathlib.Path) -> RunReader:
+  """Returns the reader of the output folder of a finished annotation run.
+
+  Raises:
+    UserError: it is something else.
+  """
+  run = RunReader(path)
   if not run.is_complete(MERGED):
     raise UserError(f'{run.path} is not the output folder of a finished annotation run; start '
                     '`toolformer annotate` again to finish it')
-  yield from run.annotated()
+  return run
 
 
 def _has_calls(file: epath.Path) -> bool:
@@ -107,16 +121,29 @@ def _read_annotated(file: epath.Path) -> Iterator[AnnotatedDocument]:
 
 
 def _read_task(source: str) -> Iterator[TaskRow]:
+  task = hub_datasets.open_task(source)
+  task.check_ids()
   for number, row in enumerate(hub_datasets.read_rows(source)):
-    if 'targets' not in row:
-      raise UserError(f'{source}: its examples have no feature `targets`, only {", ".join(row)}')
-    features = {name: row.get(name, '') for name in ('inputs', 'targets')}
-    for name, value in features.items():
-      if not _is_text_or_ids(value):
-        raise UserError(f'{source}: `{name}` of example {number} is {value!r:.60}, which is '
-                        'neither text nor the ids of its tokens; add a preprocessor to the task '
-                        'that writes it as text')
-    yield TaskRow(f'{source}-{number}', **features)
+    yield task_row(source, number, row, task.tokenizer)
+
+
+def task_row(source: str, number: int, fields: Mapping[str, Any],
+             tokenizer: Tokenizer | None = None) -> TaskRow:
+  """Returns example `number` of a seqio task; `tokenizer` is the one that its ids are of.
+
+  Raises:
+    UserError: it has no targets, or something is neither text nor ids.
+  """
+  if 'targets' not in fields:
+    raise UserError(f'{source}: its examples have no feature `targets`, only {", ".join(fields)}')
+  features = {name: fields.get(name, '') for name in ('inputs', 'targets')}
+  for name, value in features.items():
+    if not _is_text_or_ids(value):
+      raise UserError(f'{source}: `{name}` of example {number} is {value!r:.60}, which is '
+                      'neither text nor the ids of its tokens; add a preprocessor to the task '
+                      'that writes it as text')
+  weights = [float(weight) - 1 for weight in fields.get(LOSS_WEIGHTS, ())]
+  return TaskRow(f'{source}-{number}', **features, tokenizer=tokenizer, loss_weights=weights)
 
 
 def _is_text_or_ids(value: Any) -> bool:

@@ -15,10 +15,10 @@ from toolformer_jax.runtime.oom import explain_out_of_memory
 from toolformer_jax.runtime.progress import Progress
 from toolformer_jax.training.checkpointing import StepCheckpoints
 from toolformer_jax.training.config import FinetuneConfig
-from toolformer_jax.training.input_pipeline import batch_indices, put_batch
+from toolformer_jax.training.input_pipeline import Blocks, Picks, batch_picks, put_batch
 from toolformer_jax.training.metrics import MetricsLog, open_metric_writers
 from toolformer_jax.training.optimizer import make_optimizer
-from toolformer_jax.training.packing import PackedRows, Sequences
+from toolformer_jax.training.packing import PackedRows
 from toolformer_jax.training.preemption import StopSignal
 from toolformer_jax.training.reporter import Reporter
 from toolformer_jax.training.train_loop import mean_loss, train_loop
@@ -30,14 +30,14 @@ from toolformer_jax.training.train_step import (
 )
 
 
-def train(model: LanguageModel, data: PackedRows | Sequences, dev: PackedRows | None,
-          config: FinetuneConfig, checkpoints: StepCheckpoints, output_dir: epath.Path,
+def train(model: LanguageModel, data: Blocks, dev: PackedRows | None, config: FinetuneConfig,
+          checkpoints: StepCheckpoints, output_dir: epath.Path,
           ) -> tuple[LanguageModel | None, bool]:
   """Trains `model`, or continues from the newest of `checkpoints`.
 
   Args:
     model: the initial model, with the adapters of `config`; what is trained of it is donated.
-    data: what batches are drawn from: rows in packed mode, or else sequences.
+    data: what batches are drawn from.
     dev: the rows that the best checkpoint is chosen by; None for the last checkpoint.
     config: how the model is trained.
     checkpoints: the states of the run.
@@ -67,18 +67,18 @@ def train(model: LanguageModel, data: PackedRows | Sequences, dev: PackedRows | 
   def dev_loss(state: TrainState) -> float:
     return mean_loss(with_params(state), dev, batch_rows // config.num_microbatches,
                      config.loss_tokens)
-  def put(indices: np.ndarray) -> PackedRows:
-    rows = data.take(indices)
+  def put(picks: Picks) -> PackedRows:
+    rows = data.rows(picks)
     return put_batch(rows, np.arange(len(rows)), model.mesh)
   train_step = make_train_step(decoder, collection, optimizer, abstract, config)
-  indices = batch_indices(len(data), config.batch_items, config.seed, start_step)
+  picks = batch_picks(data, config.batch_items, config.seed, start_step)
   with (
-      _reporter(model, len(data), config, checkpoints, output_dir, start_step) as reporter,
+      _reporter(model, data.epoch_items, config, checkpoints, output_dir, start_step) as reporter,
       StopSignal() as stop, jax.set_mesh(model.mesh),
       explain_out_of_memory('lower FinetuneConfig.loss_tokens or row_tokens, or raise '
                             'num_microbatches')):
     state, finished = train_loop(
-        state, start_step, map(put, indices),
+        state, start_step, map(put, picks),
         train_step=functools.partial(train_step, frozen), dev_loss=dev_loss if dev else None,
         config=config, checkpoints=checkpoints, reporter=reporter, stop=stop)
   if not finished:
@@ -90,7 +90,7 @@ def train(model: LanguageModel, data: PackedRows | Sequences, dev: PackedRows | 
 
 
 @contextlib.contextmanager
-def _reporter(model: LanguageModel, item_count: int, config: FinetuneConfig,
+def _reporter(model: LanguageModel, epoch_items: int | None, config: FinetuneConfig,
               checkpoints: StepCheckpoints, output_dir: epath.Path, start_step: int
               ) -> Iterator[Reporter]:
   """Opens the reporter of a run; of several processes only the first writes metrics."""
@@ -103,5 +103,5 @@ def _reporter(model: LanguageModel, item_count: int, config: FinetuneConfig,
       log = stack.enter_context(MetricsLog(output_dir / 'metrics.jsonl', start_step, writers))
     progress = stack.enter_context(Progress('fine-tuning', config.steps, 'steps', start_step))
     yield Reporter(
-        config, checkpoints, progress, log, item_count,
+        config, checkpoints, progress, log, epoch_items,
         lambda tokens_per_s: flops.utilization(tokens_per_s * flops_per_token, devices))

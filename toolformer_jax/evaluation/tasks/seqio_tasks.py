@@ -14,78 +14,17 @@ import seqio
 import tensorflow as tf
 from etils import epath
 
+from toolformer_jax.data.seqio_vocabulary import ShiftedVocabulary
 from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.evaluation.scores import perplexity
 from toolformer_jax.evaluation.task import PerplexityTask, Task
 from toolformer_jax.evaluation.tasks import load_examples
 from toolformer_jax.tokenizer import Tokenizer
 
-tf.config.set_visible_devices([], 'GPU')  # TensorFlow would take all of its memory
-
-_SIGNATURE = {name: tf.TensorSpec([], tf.string) for name in ('id', 'inputs', 'targets')} | {
-    'answers': tf.TensorSpec([None], tf.string)}
-
-SHIFT = 1
-
-
-class ShiftedVocabulary(seqio.Vocabulary):
-  """A tokenizer of this package as a vocabulary of seqio, with `SHIFT` added to all token ids.
-
-  To seqio id 0 is padding, whatever the tokenizer means by it: packing would lose the token.
-  """
-
-  def __init__(self, tokenizer: Tokenizer):
-    """Wraps `tokenizer`."""
-    super().__init__()
-    self.tokenizer = tokenizer
-
-  @property
-  def bos_id(self) -> int | None:
-    """The shifted id of the start token."""
-    start = self.tokenizer.start_id
-    return None if start is None else start + SHIFT
-
-  @property
-  def eos_id(self) -> int | None:
-    """The shifted id of the token that ends a text."""
-    ends = sorted(self.tokenizer.end_ids)
-    return ends[0] + SHIFT if ends else None
-
-  @property
-  def unk_id(self) -> int | None:
-    """None: byte-level tokenizers encode every text."""
-    return None
-
-  @property
-  def _base_vocab_size(self) -> int:
-    return self.tokenizer.vocab_size + SHIFT
-
-  def _encode(self, s: str) -> Sequence[int]:
-    return [token + SHIFT for token in self.tokenizer.encode(s)]
-
-  def _decode(self, ids: Iterable[int]) -> str:
-    return self.tokenizer.decode([int(i) - SHIFT for i in ids if i >= SHIFT])
-
-  def _encode_tf(self, s: tf.Tensor) -> tf.Tensor:
-    def encode(text: bytes) -> tf.Tensor:
-      return tf.constant(self._encode(text.numpy().decode('utf-8')), tf.int32)
-    ids = tf.py_function(encode, [s], tf.int32)
-    ids.set_shape([None])
-    return ids
-
-  def _decode_tf(self, ids: tf.Tensor) -> tf.Tensor:
-    def decode(row: tf.Tensor) -> str:
-      return self._decode(row.numpy().tolist())
-    if ids.shape.rank == 1:
-      return tf.py_function(decode, [ids], tf.string)
-    return tf.map_fn(lambda row: tf.py_function(decode, [row], tf.string), ids,
-                     fn_output_signature=tf.string)
-
-  def __eq__(self, other: object) -> bool:
-    return isinstance(other, ShiftedVocabulary) and self.tokenizer is other.tokenizer
-
-  def __hash__(self) -> int:
-    return id(self.tokenizer)
+_SIGNATURE = {
+  **dict.fromkeys(('id', 'inputs', 'targets', 'date'), tf.TensorSpec([], tf.string)),
+  'answers': tf.TensorSpec([None], tf.string),
+}
 
 
 def register(tasks: Iterable[Task], data_dir: epath.PathLike, config: EvaluationConfig,
@@ -105,7 +44,8 @@ def register(tasks: Iterable[Task], data_dir: epath.PathLike, config: Evaluation
     metric = _Perplexity(vocabulary) if is_perplexity else _Accuracy(task, config)
     seqio.TaskRegistry.add(
         names[-1], source=seqio.FunctionDataSource(_Source(task, data_dir, config), ['test']),
-        preprocessors=[seqio.preprocessors.tokenize], output_features=features,
+        preprocessors=[seqio.preprocessors.tokenize, seqio.CacheDatasetPlaceholder()],
+        output_features=features,
         postprocess_fn=_text if is_perplexity else _answers_or_text, metric_fns=[metric])
   return names
 
@@ -123,11 +63,12 @@ class _Source:
   def _examples(self) -> Iterator[dict[str, Any]]:
     for example in load_examples(self._task, self._data_dir, self._config):
       if isinstance(self._task, PerplexityTask):
-        yield {'id': example.id, 'inputs': '', 'targets': example.text, 'answers': []}
+        yield {'id': example.id, 'inputs': '', 'targets': example.text, 'date': '',
+               'answers': []}
       else:
         # A continuation begins with a space.
         yield {'id': example.id, 'inputs': example.prompt, 'targets': f' {example.answers[0]}',
-               'answers': list(example.answers)}
+               'date': example.date or '', 'answers': list(example.answers)}
 
 
 def _answers_or_text(text: str, example: Mapping[str, Any], is_target: bool) -> Any:
