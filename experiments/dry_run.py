@@ -11,11 +11,11 @@ What is done is not done again. The tools QA and MT answer by SmolLM2-135M.
 
 import argparse
 import pathlib
+import subprocess
 import sys
 from collections.abc import Sequence
 
 from dry_run_inputs import save_random_checkpoint, write_corpus, write_pages, write_questions
-from stages import run_process, toolformer
 
 from toolformer_jax import cli
 from toolformer_jax.data.corpus import read_corpus
@@ -96,6 +96,28 @@ def annotate_and_finetune(args: argparse.Namespace, folder: pathlib.Path) -> Non
   for arm, (options, bindings) in arms.items():
     toolformer(args, [*TRAINING, *bindings], 'finetune', f'--data={folder / "calls"}',
                f'--dev={folder / "data" / DEV}', base, f'--output_dir={folder / arm}', *options)
+
+
+def toolformer(args: argparse.Namespace, bindings: Sequence[str], *command: str) -> None:
+  """Runs a command with the gin files and bindings of `args`, and more bindings.
+
+  Raises:
+    UserError: the command fails.
+  """
+  run_process(f'toolformer {command[0]}', [
+      sys.executable, '-m', 'toolformer_jax', *command,
+      *(f'--gin_file={file}' for file in args.gin_file),
+      *(f'--gin.{binding}' for binding in (*args.bindings, *bindings))])
+
+
+def run_process(name: str, command: Sequence[str]) -> None:
+  """Runs a process.
+
+  Raises:
+    UserError: its exit code is not 0; the error calls it `name`.
+  """
+  if subprocess.run(command, stdout=sys.stderr, check=False).returncode:
+    raise UserError(f'{name} failed, see above; the same command continues from here')
 
 
 def report_options(args: argparse.Namespace, folder: pathlib.Path) -> list[str]:
