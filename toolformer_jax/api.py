@@ -6,7 +6,6 @@ fields, and writes files only to an `output_dir`.
 
 import contextlib
 import dataclasses
-import pathlib
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -116,8 +115,8 @@ def annotate(
     depends_on['checkpoint'] = model_fingerprint(model)
   annotation = AnnotationPipeline(model, plans, config, executor_config, syntax, call_store)
   return run_annotation(
-      annotation, lambda: as_documents(read_documents()), output_dir=_on_disk(output_dir),
-      depends_on=depends_on, stages=stages, shard=shard, start_from=_on_disk(start_from),
+      annotation, lambda: as_documents(read_documents()), output_dir=_as_path(output_dir),
+      depends_on=depends_on, stages=stages, shard=shard, start_from=_as_path(start_from),
       extra_files=extra_files)
 
 
@@ -381,10 +380,6 @@ def _tool_objects(tools: AnyTool | Sequence[AnyTool] | None) -> dict[str, Tool]:
 def _as_list(values: Any) -> list[Any]:
   """Returns a list of `values`; of one string or one object, a list with it alone."""
   return [values] if isinstance(values, str) or not isinstance(values, Iterable) else list(values)
-
-
-def _on_disk(path: epath.PathLike | None) -> pathlib.Path | None:
-  return None if path is None else pathlib.Path(as_absolute_path(path))
 
 
 def _as_path(path: epath.PathLike | None) -> epath.Path | None:

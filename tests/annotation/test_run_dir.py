@@ -12,19 +12,22 @@ from toolformer_jax.annotation.stage_keys import DOCUMENTS
 from toolformer_jax.annotation.stage_records import StageRecords
 from toolformer_jax.data.records import Candidate, Document, SelectedText
 from toolformer_jax.errors import UserError
+from toolformer_jax.runtime.paths import as_path
+from toolformer_jax.runtime.run_dir import Shard
 
 TOOLS = {'Calculator': {'tau_f': 0.5, 'k': 5}}
 
 
-@pytest.fixture
-def path(tmp_path):
-  with RunFolder(tmp_path / 'run', {'tools': TOOLS}, {}) as folder:
+@pytest.fixture(params=['disk', 'bucket'])
+def path(request, tmp_path):
+  place = request.getfixturevalue('bucket') if request.param == 'bucket' else tmp_path
+  with RunFolder(as_path(place) / 'run', {'tools': TOOLS}, {}) as folder:
     for chunk in (100000, 3, 99999):
       folder.write(DOCUMENTS, chunk, [Document(str(chunk), 'x')], Counter(documents=chunk))
     folder.log_time(DOCUMENTS, 3, 1.5)
     folder.log_time(DOCUMENTS, 3, 2.5)  # made again: the later time counts
     folder.log_time(DOCUMENTS, 99999, 1.0)
-  return tmp_path / 'run'
+  return as_path(place) / 'run'
 
 
 def test_chunks_are_read_in_the_order_of_their_numbers(path):
@@ -35,6 +38,25 @@ def test_chunks_are_read_in_the_order_of_their_numbers(path):
   assert reader.counts(DOCUMENTS) == {'documents': 3 + 99999 + 100000}
   assert reader.counts(DOCUMENTS, [3]) == {'documents': 3}
   assert reader.seconds() == {DOCUMENTS: 3.5}
+
+
+def test_several_processes_write_their_own_times(path):
+  for index in range(2):
+    with RunFolder(path, {'tools': TOOLS}, {}, Shard(index, 2)) as folder:
+      folder.log_time(DOCUMENTS, index, 4.0)
+  assert RunReader(path).seconds() == {DOCUMENTS: 3.5 + 8.0}
+
+
+def test_a_stage_is_complete_with_its_chunks_wherever_it_is_taken_from(path, tmp_path):
+  with RunFolder(as_path(tmp_path / 'other'), {'tools': TOOLS}, {}) as other:
+    other.write(DOCUMENTS, 0, [Document('0', 'x')], Counter())
+    other.complete(DOCUMENTS)
+  target = path.with_name('new')
+  with RunFolder(target, {'tools': TOOLS}, {}) as folder:
+    folder.take_from(as_path(tmp_path / 'other'))
+  reader = RunReader(target)
+  assert reader.is_complete(DOCUMENTS) and reader.all_chunks(DOCUMENTS) == [0]
+  assert reader.read(DOCUMENTS, 0, Document) == [Document('0', 'x')]
 
 
 def test_unfinished_files_are_no_chunks(path):
@@ -119,8 +141,9 @@ def test_a_complete_stage_has_all_chunks(path):
 
 
 def test_a_cut_line_of_the_log_is_passed_over(path):
-  with open(path / 'times.log', 'a', encoding='utf-8') as file:
-    file.write('{"folder": "documents", "chu\n5\n{"folder": "documents"}\n')
+  log = path / 'times.log'
+  cut = b'{"folder": "documents", "chu\n5\n{"folder": "documents"}\n'
+  log.write_bytes(log.read_bytes() + cut)
   assert RunReader(path).seconds() == {DOCUMENTS: 3.5}
 
 

@@ -1,10 +1,11 @@
 """Runs an annotation in a folder of its own."""
 
 import contextlib
-import pathlib
 import tempfile
 import weakref
 from collections.abc import Callable, Iterable, Mapping
+
+from etils import epath
 
 from toolformer_jax.annotation.config import STAGES
 from toolformer_jax.annotation.departures import annotation_departures
@@ -19,9 +20,9 @@ from toolformer_jax.runtime.run_dir import Shard, software_versions
 
 def annotate(
     annotation: AnnotationPipeline, corpus: Callable[[], Iterable[Document]], *,
-    output_dir: pathlib.Path | None, depends_on: Mapping[str, str],
+    output_dir: epath.Path | None, depends_on: Mapping[str, str],
     stages: Iterable[str] = STAGES, shard: Shard = Shard(),
-    extra_files: Mapping[str, str] | None = None, start_from: pathlib.Path | None = None,
+    extra_files: Mapping[str, str] | None = None, start_from: epath.Path | None = None,
 ) -> AnnotationResult:
   """Runs `annotation`, or continues an earlier run, and writes the report when it is complete.
 
@@ -40,7 +41,7 @@ def annotate(
       or broken, or the stage before one of `stages` is not complete.
   """
   with contextlib.ExitStack() as stack:
-    path = output_dir or pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(
+    path = output_dir or epath.Path(stack.enter_context(tempfile.TemporaryDirectory(
         prefix='toolformer-', ignore_cleanup_errors=True)))
     result = AnnotationResult(RunReader(path), annotation.plans, annotation.config.max_text_tokens,
                               annotation.syntax, output_dir, annotation_departures(

@@ -2,22 +2,23 @@
 
 import hashlib
 import json
-import pathlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from etils import epath
+
 from toolformer_jax.errors import UserError
 from toolformer_jax.runtime.run_dir import read_json, write_json
 
 
-def write_checked_json(file: pathlib.Path, value: Mapping[str, Any]) -> None:
+def write_checked_json(file: epath.Path, value: Mapping[str, Any]) -> None:
   """Writes a JSON object with a checksum of its content."""
   write_json(file, {**value, 'checksum': _checksum(value)})
 
 
-def read_checked_json(file: pathlib.Path) -> dict[str, Any]:
+def read_checked_json(file: epath.Path) -> dict[str, Any]:
   """Returns the object in a file of `write_checked_json`.
 
   Raises:
@@ -52,13 +53,13 @@ class ChunkInfo:
   sha256: str
   counts: Counter[str]
 
-  def write(self, file: pathlib.Path) -> None:
+  def write(self, file: epath.Path) -> None:
     """Writes the counts file."""
     write_checked_json(file, {'records': self.records, 'sha256': self.sha256,
                               'counts': dict(sorted(self.counts.items()))})
 
   @classmethod
-  def read(cls, file: pathlib.Path) -> 'ChunkInfo':
+  def read(cls, file: epath.Path) -> 'ChunkInfo':
     """Reads a counts file.
 
     Raises:
@@ -70,7 +71,7 @@ class ChunkInfo:
     except (KeyError, TypeError, ValueError) as error:
       raise UserError(f'{file} is not a counts file') from error
 
-  def check(self, file: pathlib.Path, data: bytes) -> None:
+  def check(self, file: epath.Path, data: bytes) -> None:
     """Checks that `data` is what was written to `file`.
 
     Raises:

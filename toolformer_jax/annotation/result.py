@@ -1,10 +1,11 @@
 """The result of an annotation, read from its folder when it is used."""
 
 import functools
-import pathlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from etils import epath
 
 from toolformer_jax.annotation import report as markdown
 from toolformer_jax.annotation.run_reader import RunReader
@@ -43,7 +44,7 @@ class AnnotationResult:
   plans: tuple[ToolPlan, ...]
   max_text_tokens: int
   syntax: CallSyntax
-  output_dir: pathlib.Path | None
+  output_dir: epath.Path | None
   departures: tuple[Departure, ...] = ()
 
   @property

@@ -11,7 +11,8 @@
     <stage>/KEY/00000.counts.json        counts from the computation of a chunk, and its checksum
     <stage>/KEY/.COMPLETED               the stage has all of its chunks: their number
     report.md                            counts of each stage, and the calls with the largest gains
-    times.log                            seconds for each chunk
+    times.log                            seconds for each chunk; of several processes
+                                         times-0-of-8.log and so on
 
 KEY is a hash of all that the stage depends on, see `stage_keys`. If a setting of the tools or of
 sampling changes, the stages that depend on it get new folders, and the others are used as they are.
@@ -25,13 +26,15 @@ counts file must then be removed too, and the records alone are checked.
 """
 
 import contextlib
+import functools
 import json
 import logging
 import os
-import pathlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
+
+from etils import epath
 
 from toolformer_jax.annotation.checked_files import ChunkInfo, sha256
 from toolformer_jax.annotation.run_reader import RunReader
@@ -39,7 +42,14 @@ from toolformer_jax.annotation.run_settings import RunSettings
 from toolformer_jax.annotation.stage_keys import stage_name
 from toolformer_jax.data.records import Record, record_line
 from toolformer_jax.errors import UserError
-from toolformer_jax.runtime.paths import atomic_writer
+from toolformer_jax.runtime.line_log import LineLog
+from toolformer_jax.runtime.paths import (
+  atomic_writer,
+  make_directory,
+  reason,
+  storage_errors,
+  write_text,
+)
 from toolformer_jax.runtime.run_dir import LockedFolder
 
 log = logging.getLogger(__name__)
@@ -72,7 +82,7 @@ class RunFolder(LockedFolder, RunReader):
     return (f'reused: {", ".join(reused) or "nothing"}; computed: '
             f'{", ".join(missing) or "nothing"}')
 
-  def take_from(self, source: pathlib.Path) -> None:
+  def take_from(self, source: epath.Path) -> None:
     """Takes the chunks of another run's stages that depend on the same, as links where possible.
 
     Raises:
@@ -109,20 +119,18 @@ class RunFolder(LockedFolder, RunReader):
     """
     file = self.chunk_file(stage, chunk)
     with _explained(file):
-      file.parent.mkdir(parents=True, exist_ok=True)
+      make_directory(file.parent)
       lines = [record_line(record) for record in records]
       text = ''.join(lines)
       ChunkInfo(len(lines), sha256(text.encode()), counts).write(self.counts_file(stage, chunk))
-      with atomic_writer(file) as opened:
-        opened.write(text)
+      write_text(file, text)
 
   def complete(self, stage: str) -> None:
     """Marks a stage as complete: it has the chunks that it has now."""
     marker = self.folder(stage) / '.COMPLETED'
     with _explained(marker):
-      marker.parent.mkdir(parents=True, exist_ok=True)
-      with atomic_writer(marker) as file:
-        file.write(f'{len(self.chunks(stage))}\n')
+      make_directory(marker.parent)
+      write_text(marker, f'{len(self.chunks(stage))}\n')
 
   def complete_if_whole(self, tool: str, stage: str) -> None:
     """Marks a stage of a tool as complete if no shard has a chunk of it left to compute."""
@@ -131,11 +139,18 @@ class RunFolder(LockedFolder, RunReader):
       self.complete(name)
 
   def log_time(self, stage: str, chunk: int, seconds: float) -> None:
-    """Appends the seconds that a chunk took to times.log."""
+    """Appends the seconds that a chunk took to the file of times of this process."""
     line = json.dumps({'folder': self.settings.folders[stage], 'chunk': chunk,
                        'seconds': round(seconds, 3)})
-    with open(self.path / 'times.log', 'a', encoding='utf-8') as file:
-      file.write(line + '\n')
+    self._times.append(line)
+
+  @functools.cached_property
+  def _times(self) -> LineLog:
+    """The file of times; in a bucket, processes cannot append to the same one."""
+    of_shard = f'-{self.shard.index}-of-{self.shard.count}' if self.shard.count > 1 else ''
+    log = LineLog(self.path / f'times{of_shard}.log')
+    self.closing.callback(log.close)
+    return log
 
 
 class ChunkWriter:
@@ -165,7 +180,7 @@ class ChunkWriter:
     self.counts.clear()
 
 
-def _check_versions(path: pathlib.Path, old: RunSettings, new: RunSettings) -> None:
+def _check_versions(path: epath.Path, old: RunSettings, new: RunSettings) -> None:
   """Checks that the tools of a run have the versions that they had.
 
   Raises:
@@ -178,26 +193,25 @@ def _check_versions(path: pathlib.Path, old: RunSettings, new: RunSettings) -> N
                       'now); choose another --output_dir, and take its samples with --from')
 
 
-def _link_files(source: pathlib.Path, target: pathlib.Path) -> None:
+def _link_files(source: epath.Path, target: epath.Path) -> None:
   """Links the files of one folder of a stage into another one, or copies them."""
   # The marker comes last: a stage that has it has all of its chunks.
   names = sorted((file.name for file in source.iterdir() if not file.name.endswith('.tmp')),
                  key=lambda name: (name == '.COMPLETED', name.endswith('.jsonl'), name))
-  target.mkdir(parents=True, exist_ok=True)
+  make_directory(target)
   for name in names:
     if not (target / name).exists():
       try:
         os.link(source / name, target / name)
-      except OSError:  # on another file system, or on one without links
-        copy = target / f'{name}.tmp'
-        copy.write_bytes((source / name).read_bytes())
-        copy.replace(target / name)
+      except OSError:  # in a bucket, on another file system, or on one without links
+        with atomic_writer(target / name, 'wb') as copy:
+          copy.write((source / name).read_bytes())
 
 
 @contextlib.contextmanager
-def _explained(file: pathlib.Path) -> Iterator[None]:
+def _explained(file: epath.Path) -> Iterator[None]:
   try:
     yield
-  except OSError as error:
-    raise UserError(f'cannot write {file}: {error.strerror}; the same command continues from here '
+  except (OSError, *storage_errors()) as error:
+    raise UserError(f'cannot write {file}: {reason(error)}; the same command continues from here '
                     'when it can be written') from error

@@ -4,11 +4,12 @@ import functools
 import itertools
 import json
 import math
-import pathlib
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
+
+from etils import epath
 
 from toolformer_jax.annotation.checked_files import ChunkInfo
 from toolformer_jax.annotation.run_settings import RunSettings
@@ -25,6 +26,7 @@ from toolformer_jax.data.records import (
   parse_records,
 )
 from toolformer_jax.errors import UserError
+from toolformer_jax.runtime.paths import file_stamps, glob, reason
 from toolformer_jax.tokenizer import Tokenizer
 
 # The records of the stages of a tool that have calls.
@@ -42,7 +44,7 @@ class RunReader:
     path: the folder.
   """
 
-  def __init__(self, path: pathlib.Path):
+  def __init__(self, path: epath.Path):
     self.path = path
 
   @functools.cached_property
@@ -54,7 +56,7 @@ class RunReader:
     """
     return RunSettings.read(self.path)
 
-  def folder(self, stage: str) -> pathlib.Path:
+  def folder(self, stage: str) -> epath.Path:
     """Returns the folder of a stage."""
     folders = self.settings.folders if self.settings else {}
     return self.path / folders.get(stage, stage)
@@ -117,7 +119,7 @@ class RunReader:
         info.check(file, data)
       return list(parse_records(data, kind, file))
     except OSError as error:
-      raise self.broken(stage, f'cannot read {file}: {error.strerror}') from error
+      raise self.broken(stage, f'cannot read {file}: {reason(error)}') from error
     except UserError as error:
       raise self.broken(stage, error) from error
 
@@ -195,7 +197,7 @@ class RunReader:
         if text.document_id in by_text:
           yield text.index, by_text[text.document_id]
 
-  def _check_positions(self, file: pathlib.Path, calls: Iterable[Candidate],
+  def _check_positions(self, file: epath.Path, calls: Iterable[Candidate],
                        texts: Mapping[str, str]) -> None:
     """Checks that the calls in a file that somebody else made are before tokens of their texts."""
     tokenizer = self.tokenizer()
@@ -232,11 +234,10 @@ class RunReader:
     """
     file = self.path / 'times.log'
     try:
-      lines = file.read_bytes().decode('utf-8', 'replace').splitlines()
-    except FileNotFoundError:
-      return {}
+      lines = [line for log in glob(self.path, 'times*.log')
+               for line in log.read_bytes().decode('utf-8', 'replace').splitlines()]
     except OSError as error:
-      raise UserError(f'cannot read {file}: {error.strerror}; it may be removed') from error
+      raise UserError(f'cannot read {file}: {reason(error)}; it may be removed') from error
     chunks = dict(filter(None, map(_parse_time, lines)))
     total = defaultdict(float)
     for (folder, _), seconds in chunks.items():
@@ -245,19 +246,19 @@ class RunReader:
     return {stage: total[folder] for stage, folder in folders.items() if folder in total}
 
   def chunk_times(self, stage: str) -> dict[int, int]:
-    """Returns when each finished chunk of a stage was written, in ns, by the chunk's number.
+    """Returns when each finished chunk of a stage was written, by the chunk's number.
+
+    In which unit depends on the storage; a chunk that is written again has another number.
 
     Raises:
       UserError: the folder of the stage cannot be read.
     """
     folder = self.folder(stage)
     try:
-      return {int(file.name.removesuffix('.jsonl')): file.stat().st_mtime_ns
-              for file in folder.iterdir() if _CHUNK.fullmatch(file.name)}
-    except FileNotFoundError:  # the stage has not begun
-      return {}
+      return {int(name.removesuffix('.jsonl')): stamp
+              for name, stamp in file_stamps(folder).items() if _CHUNK.fullmatch(name)}
     except OSError as error:
-      raise UserError(f'cannot read {folder}: {error.strerror}') from error
+      raise UserError(f'cannot read {folder}: {reason(error)}') from error
 
   def chunks(self, stage: str) -> list[int]:
     """Returns the numbers of the finished chunks of a stage, in ascending order."""
@@ -284,7 +285,7 @@ class RunReader:
     """
     marker = self.folder(stage) / '.COMPLETED'
     try:
-      return int(marker.read_text('utf-8')) if marker.exists() else None
+      return int(marker.read_bytes()) if marker.exists() else None
     except (OSError, ValueError) as error:
       raise UserError(f'{marker} has no number of chunks; remove it, and the same annotate command '
                       'writes it again') from error
@@ -301,11 +302,11 @@ class RunReader:
     """
     return self._completed_size(stage) is not None
 
-  def chunk_file(self, stage: str, chunk: int) -> pathlib.Path:
+  def chunk_file(self, stage: str, chunk: int) -> epath.Path:
     """Returns the path of a chunk, finished or not."""
     return self.folder(stage) / f'{chunk:05}.jsonl'
 
-  def counts_file(self, stage: str, chunk: int) -> pathlib.Path:
+  def counts_file(self, stage: str, chunk: int) -> epath.Path:
     """Returns the path of the file with the counts and the checksum of a chunk."""
     return self.chunk_file(stage, chunk).with_suffix('.counts.json')
 

@@ -1,10 +1,11 @@
 """The run.json of an annotation run: its settings, those that may change apart, and its folders."""
 
 import json
-import pathlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from etils import epath
 
 from toolformer_jax.annotation.stage_keys import (
   join_configuration,
@@ -39,7 +40,7 @@ class RunSettings:
     return cls(fixed, current, stage_folders(join_configuration(fixed, current)), versions)
 
   @classmethod
-  def read(cls, path: pathlib.Path) -> 'RunSettings | None':
+  def read(cls, path: epath.Path) -> 'RunSettings | None':
     """Returns the settings of the run in the folder `path`; None if it has no run.json.
 
     Raises:
@@ -61,7 +62,7 @@ class RunSettings:
                       'changed, or made by another version; choose another folder')
     return settings
 
-  def write(self, path: pathlib.Path) -> None:
+  def write(self, path: epath.Path) -> None:
     """Writes run.json to the folder `path`."""
     write_json(path / 'run.json', {'configuration': self.fixed, 'current': self.current,
                                    'folders': self.folders, 'versions': self.versions})

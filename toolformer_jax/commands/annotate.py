@@ -17,7 +17,6 @@ import collections
 import functools
 import itertools
 import logging
-import pathlib
 
 from toolformer_jax.annotation.config import STAGES
 from toolformer_jax.commands import options
@@ -80,7 +79,7 @@ def run(args: argparse.Namespace) -> None:
   for name in names:
     prompt_for(name, config.tool_config(name).prompt)  # an error before anything slow
   read = functools.partial(read_corpus, args.corpus, config.corpus)
-  if not RunReader(pathlib.Path(args.output_dir)).is_complete(DOCUMENTS):
+  if not RunReader(args.output_dir).is_complete(DOCUMENTS):
     # A broken line must be found before the folder is created: a corrected corpus is another one,
     # which the folder would refuse.
     collections.deque(itertools.islice(read(), _checked(args.corpus)), maxlen=0)

@@ -112,6 +112,23 @@ def files_under(folder: epath.Path) -> list[epath.Path]:
   return sorted(epath.Path(_GCS + found) for found in file_system.find(name))
 
 
+def file_stamps(folder: epath.Path) -> dict[str, int]:
+  """Returns for each file of a folder, by its name, a number that changes when it is written again.
+
+  {} if there is no folder.
+  """
+  try:
+    if not is_remote(folder):
+      with os.scandir(folder) as entries:
+        return {entry.name: entry.stat().st_mtime_ns for entry in entries if entry.is_file()}
+    import fsspec
+    file_system, name = fsspec.url_to_fs(os.fspath(folder))
+    return {one['name'].rpartition('/')[2]: int(one['generation'])
+            for one in file_system.ls(name, detail=True) if one['type'] == 'file'}
+  except FileNotFoundError:
+    return {}
+
+
 def make_directory(path: epath.Path) -> None:
   """Makes a folder, if it is on disk: in a bucket there are only files."""
   if not is_remote(path):

@@ -42,6 +42,7 @@ class LockedFolder:
   Attributes:
     path: the folder.
     shard: the part of the work that this process does.
+    closing: what is called before the folder is given to others.
   """
 
   def __init__(self, path: epath.Path, configuration: dict[str, Any], versions: dict[str, str],
@@ -60,7 +61,7 @@ class LockedFolder:
         written to.
     """
     self.path, self.shard = path, shard
-    self._locks = contextlib.ExitStack()
+    self._locks, self.closing = contextlib.ExitStack(), contextlib.ExitStack()
     try:
       make_directory(path)
       with self.exclusively():
@@ -145,7 +146,8 @@ class LockedFolder:
 
   def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                traceback: TracebackType | None) -> None:
-    self._locks.close()
+    with self._locks:
+      self.closing.close()
 
 
 def write_json(file: epath.Path, value: Any) -> None:

@@ -1,7 +1,6 @@
 """Reads the texts to train on: annotation runs, files of texts with calls, corpora, seqio tasks."""
 
 import os
-import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -83,7 +82,7 @@ def read_texts(source: str) -> Iterator[Text]:
   if source.startswith(hub_datasets.SEQIO):
     yield from _read_task(source)
   elif (path := as_path(source)).is_dir():
-    yield from finished_run(pathlib.Path(path)).annotated()
+    yield from finished_run(path).annotated()
   elif _has_calls(path):
     yield from _read_annotated(path)
   else:
@@ -91,13 +90,13 @@ def read_texts(source: str) -> Iterator[Text]:
       yield AnnotatedDocument(document, ())
 
 
-def finished_run(path: pathlib.Path) -> RunReader:
+def finished_run(path: epath.PathLike) -> RunReader:
   """Returns the reader of the output folder of a finished annotation run.
 
   Raises:
     UserError: it is something else.
   """
-  run = RunReader(path)
+  run = RunReader(as_path(path))
   if not run.is_complete(MERGED):
     raise UserError(f'{run.path} is not the output folder of a finished annotation run; start '
                     '`toolformer annotate` again to finish it')

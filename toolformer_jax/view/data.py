@@ -7,15 +7,17 @@ import bisect
 import functools
 import itertools
 import math
-import pathlib
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+
+from etils import epath
 
 from toolformer_jax.annotation.run_reader import CALL_RECORDS, RunReader
 from toolformer_jax.annotation.stage_keys import DOCUMENTS, MERGED, stage_name
 from toolformer_jax.data.records import Candidate, Document, ExecutedCall, ScoredCall
 from toolformer_jax.errors import UserError
+from toolformer_jax.runtime.paths import as_absolute_path
 from toolformer_jax.tokenizer import Tokenizer
 
 KEPT, REJECTED, UNKNOWN, FAILED, PENDING = STATES = (
@@ -149,7 +151,7 @@ class Run:
 class LiveRun:
   """Reads a run's folder repeatedly; a chunk is read again only if its file has changed."""
 
-  def __init__(self, path: pathlib.Path):
+  def __init__(self, path: epath.Path):
     """Opens the folder `path`.
 
     Raises:
@@ -197,7 +199,7 @@ class LiveRun:
         if call.document_id in calls:  # else the text is missing: the run may still be reading
           calls[call.document_id].append(call)
     texts = tuple(Text(document, _ordered(calls[document.id])) for document in documents)
-    return Run(folder.path.resolve().name,
+    return Run(as_absolute_path(folder.path).name,
                tuple(_gains(tool, limits, texts) for tool, limits in tools.items()),
                tuple(Stage(name, len(times[name]), complete[name]) for name in complete),
                texts, self._tokenizer)
