@@ -273,3 +273,23 @@ def test_keys_depend_on_all_that_comes_before():
   assert seeded == models | {'calculator/select'}
   assert changed(tools={'QA': tool}) == {stage for stage in every
                                          if stage.startswith('calculator')} | {MERGED}
+
+
+@pytest.mark.parametrize(('chunk', 'shards'), [(4, 1), (100, 1), (2, 2), (2, 3)])
+def test_records_depend_neither_on_chunks_nor_on_processes(model, tmp_path, chunk, shards):
+  """Every second text is selected by the heuristic; a chunk is of selected texts."""
+  texts = [text for pair in zip(TEXTS, ['No number.'] * len(TEXTS), strict=True) for text in pair]
+  def run(path, chunk, shards):
+    config = dataclasses.replace(CONFIG, preselect=True, chunk_documents=chunk)
+    for index in range(shards):
+      result = tf_jax.annotate(
+          model, texts, tools=[tf_jax.tool(lambda argument: '<x>', name='Calculator')],
+          tool_configs={'calculator': CALCULATOR_CONFIG}, output_dir=path, config=config,
+          shard=Shard(index, shards))
+    return result
+  whole, divided = run(tmp_path / 'whole', 2, 1), run(tmp_path / 'divided', chunk, shards)
+  assert stages(tmp_path / 'divided') == stages(tmp_path / 'whole')
+  assert divided.report == whole.report  # with the share of needed tokens in batches
+  summary = whole.tool_summaries['Calculator']
+  assert (summary.texts, summary.preselected) == (2 * len(TEXTS), len(TEXTS))
+  assert all(0 < share <= 1 for share in summary.batch_fill.values()) and summary.batch_fill
