@@ -148,7 +148,8 @@ def test_call_prints_the_result_alone(run, argv, result):
 def test_search_finds_in_the_corpus_of_its_settings(run, workplace):
   (workplace / 'pages.jsonl').write_text('{"title": "Togo", "text": "Its capital is Lomé."}\n')
   argv = ['call', 'wikisearch', 'capital', "--gin.SearchConfig.corpus='pages.jsonl'"]
-  assert run(*argv) == (0, 'Togo > Its capital is Lomé.\n', '')
+  building = 'building the search index of pages.jsonl ...\n'
+  assert run(*argv) == (0, 'Togo > Its capital is Lomé.\n', building)
 
 
 @pytest.fixture
@@ -566,10 +567,10 @@ def test_annotate_leaves_no_folder_behind_if_its_corpus_is_broken(
 
 
 @pytest.mark.parametrize('argv, message', [
-  (['--stage', 'filter'], 'run/calculator/execute to be complete'),
+  (['--stage', 'filter'], 'stage filter of Calculator needs'),
   (['--checkpoint', 'nothing.gguf'], 'there is no file nothing.gguf'),
   (['--tools', 'calculator,wikisaerch'], "unknown tool 'wikisaerch': did you mean wikisearch"),
-  (['--output_dir', 'corpus.jsonl'], 'corpus.jsonl: File exists'),
+  (['--output_dir', 'corpus.jsonl'], 'corpus.jsonl is a file'),
   (['--seed', 'x'], "argument --seed: invalid int value: 'x'"),
 ])
 def test_annotate_refuses_bad_input(fails, corpus, checkpoint, argv, message):
