@@ -5,6 +5,7 @@ each of the prompts (330 for 322 in that of WikiSearch), and a fifth fewer in th
 for 539), where SmolLM2's splits the digits.
 """
 
+import json
 import pathlib
 
 import pytest
@@ -16,6 +17,7 @@ from toolformer_jax.checkpoints.gguf import GgufFile
 from toolformer_jax.config.loading import load
 from toolformer_jax.data.records import Document
 from toolformer_jax.models.presets import CHECKPOINTS, PRESETS
+from toolformer_jax.tokenizer import Tokenizer
 
 CONFIGS = pathlib.Path(__file__).parents[2] / 'configs'
 SIZES = sorted(path.stem for path in (CONFIGS / 'models').glob('*.gin'))
@@ -51,15 +53,17 @@ def test_the_gin_file_of_a_size_binds_what_fits_its_positions(size, smollm2_toke
 
 
 @pytest.fixture(scope='module', params=SHAPES.values())
-def size_and_model(request, make_model, smollm2_tokenizer):
+def size_and_model(request, make_model, smollm2_tokenizer, tmp_path_factory):
   """A small random model with the tokens and positions of a size, and SmolLM2's tokenizer."""
-  size = PRESETS[request.param]
-  learned = size.positions == 'learned'
-  model = make_model(
-      layers=1, vocab_size=max(size.vocab_size, smollm2_tokenizer.vocab_size),
-      max_positions=size.max_positions, positions=size.positions, rotary_dim=0 if learned else 8)
+  size, folder = PRESETS[request.param], tmp_path_factory.mktemp('tokenizer')
+  learned, rows = size.positions == 'learned', max(size.vocab_size, smollm2_tokenizer.vocab_size)
+  smollm2_tokenizer.save(folder)
+  ids = json.loads((folder / 'tokenizer_ids.json').read_text())
+  (folder / 'tokenizer_ids.json').write_text(json.dumps({**ids, 'vocab_size': rows}))
+  model = make_model(layers=1, vocab_size=rows, max_positions=size.max_positions,
+                     positions=size.positions, rotary_dim=0 if learned else 8)
   return request.param, type(model).from_variables(
-      model.config, model.variables, smollm2_tokenizer, model.mesh)
+      model.config, model.variables, Tokenizer.load(folder), model.mesh)
 
 
 @pytest.mark.parametrize('prompt', PROMPTS.values(), ids=PROMPTS)
