@@ -124,7 +124,7 @@ def _view(folder: pathlib.Path) -> Target:
 
   from toolformer_jax.annotation.run_dir import RunFolder
   from toolformer_jax.annotation.run_reader import CALL_RECORDS, DOCUMENTS, stage_name
-  from toolformer_jax.data.records import Document, ScoredCall, from_json, to_json
+  from toolformer_jax.data.records import Document, ScoredCall, SelectedText, from_json, to_json
   from toolformer_jax.view.data import LiveRun
   from toolformer_jax.view.server import make_server
   call = ScoredCall('a', 'Calculator', '1 + 2', 3, 0.25, '3', None, loss_no_call=3.0,
@@ -133,6 +133,7 @@ def _view(folder: pathlib.Path) -> Target:
   with RunFolder(folder / 'run', {'tools': tools}, {}) as opened:
     tiny_tokenizer().save(folder / 'run')
     opened.write(DOCUMENTS, 0, [Document('a', 'It is 1 + 2.')], Counter())
+    opened.write(stage_name('Calculator', 'select'), 0, [SelectedText('a', 0)], Counter())
     for stage, kind in CALL_RECORDS.items():
       opened.write(stage_name('Calculator', stage), 0, [from_json(kind, to_json(call))], Counter())
   server = make_server(LiveRun(folder / 'run'), 0)

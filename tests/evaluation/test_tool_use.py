@@ -44,7 +44,7 @@ def test_rates_of_calls_are_given_for_each_language(name):
            'de': [[('WikiSearch', 'y')]] + [[]] * 3}
   records = [record(f'{language}-{i}', language, False, *made)
              for language, all_made in calls.items() for i, made in enumerate(all_made)]
-  scores = aggregate_scores(task, ARM, records, EvaluationConfig())
+  scores = aggregate_scores(task, ARM.name, records, EvaluationConfig())
   rows = tool_use_rows(plan_of(task), EvaluationResult(scores=scores))
   title = task.title
   assert [row for row in rows if row[0] != title] == [
@@ -63,7 +63,7 @@ def test_table_9_counts_every_call_that_is_made(experiment):
   correct = [True, False, True, True, True, True, True, False, False, False]
   records = [record(i, '', right, *calls)
              for i, (right, calls) in enumerate(zip(correct, made, strict=True))]
-  score, = aggregate_scores(table9.tasks()[0], ARM, records, EvaluationConfig())
+  score, = aggregate_scores(table9.tasks()[0], ARM.name, records, EvaluationConfig())
   k, overall, _, with_call, _, without, _, share, _ = table9.row(
       10, score, paper.DECODING_K['lama'][10])
   assert (k, with_call, without, share) == ('10', '75.0', '50.0', '40.0')
@@ -75,7 +75,7 @@ def test_table_9_counts_every_call_that_is_made(experiment):
 
 def test_table_9_has_no_accuracy_where_no_question_has_a_call(experiment):
   table9 = experiment('table9_decoding_k')
-  score, = aggregate_scores(table9.tasks()[1], Arm('disabled', 'model'),
+  score, = aggregate_scores(table9.tasks()[1], 'disabled',
                             [record(i, '', True) for i in range(4)], EvaluationConfig())
   row = table9.row(0, score, paper.DECODING_K['webquestions'][0])
   assert (row[3], row[5], row[7]) == ('-', '100.0', '0.0')

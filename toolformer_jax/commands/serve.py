@@ -37,12 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
   """Runs the command."""
-  config = options.configuration(args)
   try:
     from toolformer_jax.serving import server
     from toolformer_jax.serving.guard import read_keys
   except ImportError as error:
     raise UserError(f'serve needs {error.name}: pip install \'toolformer_jax[serve]\'') from error
+  config = options.configuration(args)
   keys = read_keys(args.api_key_file) if args.api_key_file else []
   bound = server.bind(args.host, args.port)
   from toolformer_jax import api

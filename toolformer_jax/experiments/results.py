@@ -29,6 +29,7 @@ class CellResult:
     records: the scored predictions of each task and arm, as JSON objects.
     parameters: of its model; None if it was not trained.
     skipped: why tasks were not evaluated, by name.
+    sources: number, files and split of the examples of each task, by its name.
     failure: why the cell has no records; '' if it has.
   """
 
@@ -36,6 +37,7 @@ class CellResult:
   records: Mapping[tuple[str, str], Records] = dataclasses.field(default_factory=dict)
   parameters: int | None = None
   skipped: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  sources: Mapping[str, str] = dataclasses.field(default_factory=dict)
   failure: str = ''
 
 
@@ -45,19 +47,23 @@ def read_result(cell: Cell, runner: StageRunner) -> CellResult:
   Raises:
     UserError: a file is missing or broken.
   """
-  records, skipped, parameters = {}, {}, None
+  records, skipped, sources, parameters = {}, {}, {}, None
   for stage in cell.experiment.evaluations():
     folder = runner.folder(stage)
-    records |= {(task, stage.arm): found for task, found in _records(stage, folder)}
+    summary = read_json(folder / 'summary.json')
+    records |= {(task, stage.arm): found
+                for task, found in _records(stage, folder, summary['matchers'])}
+    sources |= summary['sources']
     skipped |= runner.record(stage)['skipped']
     if isinstance(stage.model, Finetune):
       parameters = runner.record(stage.model)['parameters']
-  return CellResult(cell, records, parameters, skipped)
+  return CellResult(cell, records, parameters, skipped, sources)
 
 
-def _records(stage: Evaluate, folder: epath.Path) -> Iterable[tuple[str, Records]]:
-  """Yields the tasks of an evaluation with their scored predictions."""
-  for task in read_json(folder / 'summary.json')['matchers']:
+def _records(stage: Evaluate, folder: epath.Path, tasks: Iterable[str]
+             ) -> Iterable[tuple[str, Records]]:
+  """Yields those of `tasks` that an evaluation has, with their scored predictions."""
+  for task in tasks:
     file = folder / 'predictions' / f'{task}.{stage.arm}.jsonl'
     if file.exists():
       yield task, [fields for _, fields in read_objects(file)]
@@ -76,7 +82,7 @@ def cell_report(result: CellResult, runner: StageRunner) -> str:
       config=experiment.evaluation, generation_config=experiment.generation,
       engine_config=experiment.engine, model_config=experiment.model,
       executor_config=experiment.executor, toolbox=experiment.toolbox, syntax=experiment.syntax)
-  found = EvaluationResult(skipped=dict(result.skipped))
+  found = EvaluationResult(skipped=dict(result.skipped), sources=dict(result.sources))
   for task in plan.tasks:
     by_arm = {one.arm: result.records[task.name, one.arm] for one in last
               if (task.name, one.arm) in result.records}
