@@ -25,7 +25,9 @@ from toolformer_jax.runtime.paths import as_path, files_under, upload
 from toolformer_jax.tokenizer import Tokenizer
 from toolformer_jax.view.data import LiveRun
 
-SCRIPT = 'import sys; from toolformer_jax.cli import main; sys.exit(main())'
+# With as many devices as conftest.py sets up: sums of gradients are then rounded alike.
+SCRIPT = ('import sys, jax; jax.config.update("jax_num_cpu_devices", 8); '
+          'from toolformer_jax.cli import main; sys.exit(main())')
 TEXTS = [f'The {i}th cat of {name} sat on {i * 7} mats.'
          for i, name in enumerate(('Ann', 'Bo', 'Cy', 'Di', 'Ed', 'Flo'), 1)]
 QUESTIONS = [{'ID': f'q{i}', 'Body': f'Xi has {i} cats.', 'Question': 'How many?', 'Answer': i}
@@ -136,6 +138,7 @@ def results(root, folder):
           and 'variables' not in name.parts}
 
 
+@pytest.mark.long
 def test_killed_runs_in_a_bucket_end_like_runs_on_a_disk(places, capfd):
   disk, bucket = places
   for _, argv in commands(disk):

@@ -73,7 +73,8 @@ def test_a_folder_has_what_transformers_and_people_look_for(make_model, tmp_path
     out = tf_jax.export(tmp_path / 'run', output_dir=tmp_path / 'out')
   finally:
     os.umask(before)
-  assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in out.iterdir()} == dict.fromkeys(
+  modes = {path.name: stat.S_IMODE(os.stat(path).st_mode) for path in out.iterdir()}
+  assert modes == dict.fromkeys(
       ('README.md', 'config.json', 'generation_config.json', 'model.safetensors',
        'special_tokens_map.json', 'tokenizer.json', 'tokenizer_config.json'), 0o644)
   generation = transformers.GenerationConfig.from_pretrained(out)
