@@ -137,6 +137,18 @@ def make_model(tokenizer):
   return make
 
 
+@pytest.fixture(scope='session')
+def make_eager_model(make_model):
+  """As `make_model`, of models that are eager to end calls: now and then they write whole ones."""
+  def make(**changes):
+    model = make_model(tied_head=False, head_bias=True, **changes)
+    ids = np.array([model.tokenizer.encode(mark)[0] for mark in ')]'])
+    head = model.variables['params']['head']
+    head['bias'] = head['bias'].at[ids].set(15.0)
+    return model
+  return make
+
+
 def _random(boxed):
   """Returns variables of the given shapes, norms near one."""
   rng = np.random.default_rng(1)

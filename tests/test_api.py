@@ -27,13 +27,8 @@ FUNCTIONS = ('annotate', 'evaluate', 'export', 'finetune', 'generate', 'load_mod
 
 
 @pytest.fixture(scope='module')
-def model(make_model):
-  """A random model that is eager to end calls: now and then it writes whole ones."""
-  model = make_model(max_positions=8192, tied_head=False, head_bias=True)
-  ids = np.array([model.tokenizer.encode(mark)[0] for mark in ')]'])
-  head = model.variables['params']['head']
-  head['bias'] = head['bias'].at[ids].set(15.0)
-  return model
+def model(make_eager_model):
+  return make_eager_model(max_positions=8192)
 
 
 @pytest.fixture(scope='module')

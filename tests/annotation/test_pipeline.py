@@ -8,7 +8,6 @@ import resource
 import signal
 import threading
 
-import numpy as np
 import pytest
 
 from toolformer_jax.annotation.config import AnnotationConfig, ToolConfig
@@ -63,16 +62,12 @@ class Waiting(Echo):
 
 
 @pytest.fixture
-def annotation(make_model):
+def annotation(make_eager_model):
   settings = AnnotationConfig(force_name=True, max_text_tokens=60, max_call_tokens=6,
                               window_documents=2, chunk_documents=2, temperature=3.0,
                               preselect=False)
   plan = ToolPlan(Echo(), ToolConfig(tau_s=0.0, k=3, m=4, tau_f=-1.0), CALCULATOR)
-  model = make_model(max_positions=8192, tied_head=False, head_bias=True)
-  # A random model that is eager to end calls writes whole ones now and then.
-  ids = np.array([model.tokenizer.encode(mark)[0] for mark in ')]'])
-  head = model.variables['params']['head']
-  head['bias'] = head['bias'].at[ids].set(15.0)
+  model = make_eager_model(max_positions=8192)
   return AnnotationPipeline(model, (plan,), settings, ExecutorConfig(time_limit_s=600.0))
 
 

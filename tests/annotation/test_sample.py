@@ -16,13 +16,8 @@ DOCUMENTS = [Document('a', 'There are 48 and 36, so 84.'), Document('b', 'Ten of
 
 
 @pytest.fixture(scope='module')
-def model(make_model):
-  """A random model that is eager to end calls."""
-  model = make_model(max_positions=1024, tied_head=False, head_bias=True)
-  head = model.variables['params']['head']
-  ids = np.array([model.tokenizer.encode(mark)[0] for mark in ')]'])
-  head['bias'] = head['bias'].at[ids].set(15.0)
-  return model
+def model(make_eager_model):
+  return make_eager_model(max_positions=1024)
 
 
 def sampler(model, **tool):

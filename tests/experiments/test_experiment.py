@@ -4,7 +4,6 @@ import json
 import pathlib
 
 import jax
-import numpy as np
 import pytest
 
 from toolformer_jax import cli
@@ -39,20 +38,11 @@ ExperimentConfig.title = 'A test'
 '''
 
 
-def _eager(make_model):
-  """Returns a random model that is eager to end calls: now and then it writes whole ones."""
-  model = make_model(max_positions=2048, tied_head=False, head_bias=True)
-  ids = np.array([model.tokenizer.encode(mark)[0] for mark in ')]'])
-  head = model.variables['params']['head']
-  head['bias'] = head['bias'].at[ids].set(15.0)
-  return model
-
-
 @pytest.fixture
-def folder(tmp_path, monkeypatch, make_model):
+def folder(tmp_path, monkeypatch, make_eager_model):
   monkeypatch.chdir(tmp_path)
   monkeypatch.setenv('TOOLFORMER_CACHE', str(tmp_path / 'cache'))
-  save_model(tmp_path / 'checkpoint', _eager(make_model))
+  save_model(tmp_path / 'checkpoint', make_eager_model(max_positions=2048))
   texts = [f'There are {i} and {i + 7} ducks. In all {2 * i + 7}.' for i in range(4)]
   files = {
       'corpus.jsonl': ''.join(json.dumps({'text': text}) + '\n' for text in texts),

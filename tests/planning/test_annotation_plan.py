@@ -1,6 +1,5 @@
 """The estimate of an annotation has the counts of the run, or bounds of them."""
 
-import numpy as np
 import pytest
 
 from toolformer_jax import api, cli
@@ -37,13 +36,8 @@ class Echo:
 
 
 @pytest.fixture(scope='module')
-def model(make_model):
-  """A random model that is eager to end calls."""
-  model = make_model(max_positions=1024, tied_head=False, head_bias=True)
-  head = model.variables['params']['head']
-  ids = np.array([model.tokenizer.encode(mark)[0] for mark in ')]'])
-  head['bias'] = head['bias'].at[ids].set(15.0)
-  return model
+def model(make_eager_model):
+  return make_eager_model(max_positions=1024)
 
 
 @pytest.fixture
