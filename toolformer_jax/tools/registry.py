@@ -87,19 +87,6 @@ class Toolbox:
     """Returns the names of all tools in calls, by their names in lower case."""
     return {name.lower(): name for name in (*PAPER_TOOLS, *self.custom.names())}
 
-  def __post_init__(self):
-    paper, taken = {name.lower(): name for name in PAPER_TOOLS}, set()
-    for name in self.custom.names():
-      if not (name.isascii() and name.isidentifier()):
-        raise UserError(f'CustomToolsConfig: {name!r} cannot be the name of a tool; use letters, '
-                        'digits and underscores')
-      if paper.get(name.lower(), name) != name:
-        raise UserError(f'CustomToolsConfig: {name!r} is spelled {paper[name.lower()]!r} if it '
-                        'takes the place of that tool')
-      if name.lower() in taken:
-        raise UserError(f'CustomToolsConfig: another tool is already called {name!r}')
-      taken.add(name.lower())
-
   def canonical_names(self, names: Iterable[str]) -> list[str]:
     """Returns the names in calls of the tools `names` (in any case), without duplicates.
 
