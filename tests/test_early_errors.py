@@ -1,5 +1,6 @@
 """A wrong option is an error at once: before JAX, a model or TensorFlow is loaded."""
 
+import importlib.util
 import json
 import resource
 import subprocess
@@ -20,6 +21,8 @@ GENERATE = ['generate', '--checkpoint', 'model', '--tools', 'calculator', '--pro
 EXPORT = ['export', '--checkpoint', 'model', '--output_dir', 'o']
 SERVE = ['serve', '--checkpoint', 'model', '--port', '0']
 NO_FOLDER = 'there is no folder nowhere'
+NO_MODULE = ('there is no Python module no_module' if importlib.util.find_spec('seqio') else
+             'needs the package seqio')
 CASES = [
     # Settings and gin files.
     (EVALUATE, ['--gin.EvaluationConfig.number_tokens=0'], 'number_tokens must be between'),
@@ -38,7 +41,7 @@ CASES = [
     (ANNOTATE, ['--corpus', 'nothing.jsonl'], 'there is no file nothing.jsonl'),
     (FINETUNE, ['--data', 'nothing.jsonl'], 'there is no file nothing.jsonl'),
     (FINETUNE, ['--dev', 'nothing.jsonl'], 'there is no file nothing.jsonl'),
-    (FINETUNE, ['--data', 'seqio:no_module:task'], 'there is no Python module no_module'),
+    (FINETUNE, ['--data', 'seqio:no_module:task'], NO_MODULE),
     (ANNOTATE, ['--corpus', 'broken.jsonl'], 'broken.jsonl:1: not JSON'),
     (SCORE, ['--input', 'broken.jsonl'], 'broken.jsonl:1: not JSON'),
     (GENERATE[:-2], ['--input', 'nothing.jsonl'], 'cannot read nothing.jsonl'),

@@ -10,6 +10,7 @@ Examples:
 """
 
 import argparse
+import importlib.util
 import pathlib
 import sys
 
@@ -37,12 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
   """Runs the command."""
-  try:
-    from toolformer_jax.serving import server
-    from toolformer_jax.serving.guard import read_keys
-  except ImportError as error:
-    raise UserError(f'serve needs {error.name}: pip install \'toolformer_jax[serve]\'') from error
+  _check_packages()
   config = options.configuration(args)
+  from toolformer_jax.serving import server
+  from toolformer_jax.serving.guard import read_keys
   keys = read_keys(args.api_key_file) if args.api_key_file else []
   bound = server.bind(args.host, args.port)
   from toolformer_jax import api
@@ -62,6 +61,13 @@ def run(args: argparse.Namespace) -> None:
                          drain_s=args.drain_s).run()
   if code:
     sys.exit(code)
+
+
+def _check_packages() -> None:
+  """Raises UserError if a package of the extra `serve` is missing; loads none of them."""
+  for name in ('prometheus_client', 'pydantic', 'starlette', 'uvicorn'):
+    if importlib.util.find_spec(name) is None:
+      raise UserError(f"serve needs {name}: pip install 'toolformer_jax[serve]'")
 
 
 def _seconds(text: str) -> float:
