@@ -7,8 +7,10 @@ INSTALLED = .venv/.installed
 INSTALLED_PARITY = .venv/.installed-parity
 INSTALLED_AOT = .venv/.installed-aot
 INSTALLED_DOCS = .venv/.installed-docs
+INSTALLED_NOTEBOOKS = .venv/.installed-notebooks
 
-.PHONY: .venv aot apertium quickstart test test-long parity benchmarks docs lint clean
+.PHONY: .venv aot apertium quickstart test test-long parity benchmarks docs notebooks \
+  lint clean
 
 .venv: $(INSTALLED)
 
@@ -29,6 +31,10 @@ $(INSTALLED_AOT): $(INSTALLED)
 
 $(INSTALLED_DOCS): $(INSTALLED)
 	$(INSTALL) -e '.[docs]'
+	touch $@
+
+$(INSTALLED_NOTEBOOKS): $(INSTALLED)
+	$(INSTALL) -e '.[notebooks]'
 	touch $@
 
 # Rules of the translator Apertium, from Debian packages; as root or with sudo.
@@ -102,6 +108,15 @@ runs/benchmark/.EXECUTED: | $(INSTALLED)
 # The site, into build/site; a warning is an error. Needs no network.
 docs: $(INSTALLED_DOCS)
 	NO_MKDOCS_2_WARNING=1 JAX_PLATFORMS=cpu .venv/bin/python -m mkdocs build
+
+# Executes copies of the notebooks on the CPU, in build/notebooks. The site then shows their outputs.
+notebooks: $(INSTALLED_NOTEBOOKS)
+	.venv/bin/python -m pytest tests/test_notebooks.py
+	rm -rf build/notebooks
+	mkdir -p build/notebooks
+	cp colab/*.ipynb build/notebooks
+	PATH="$(CURDIR)/.venv/bin:$$PATH" JAX_PLATFORMS=cpu .venv/bin/python -m pytest \
+	  --nbmake --nbmake-timeout 900 --overwrite --durations 0 build/notebooks/*.ipynb
 
 lint: $(INSTALLED)
 	.venv/bin/ruff check .

