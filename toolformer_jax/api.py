@@ -66,7 +66,8 @@ def annotate(
     prompts: Mapping[str, Prompt] | None = None, model_config: ModelConfig = ModelConfig(),
     executor_config: ExecutorConfig = ExecutorConfig(), toolbox: Toolbox = Toolbox(),
     syntax: CallSyntax = DEFAULT_SYNTAX, call_store: CallStore | None = None,
-    stages: str | Sequence[str] = STAGES, shard: Shard = Shard(), start_from: Source | None = None,
+    stages: str | Sequence[str] = STAGES, shard: Shard = Shard(),
+    start_from: Source | Sequence[Source] = (),
     depends_on: Mapping[str, str] | None = None, extra_files: Mapping[str, str] | None = None,
 ) -> AnnotationResult:
   """Finds the calls that help a model to predict texts: sample, execute, filter (paper, section 2).
@@ -90,7 +91,7 @@ def annotate(
     call_store: records the results of tools, or replays them.
     stages: some of 'sample', 'execute', 'filter' and 'merge'; all earlier stages must be complete.
     shard: the part of the work that this process does.
-    start_from: another run; its stages that depend on the same are used.
+    start_from: other runs; their stages that depend on the same are used.
     depends_on: hashes, by name, of anything else that the results depend on; 'checkpoint' and
       'corpus' are added if absent. If `documents` is a function, 'corpus' must be given.
     extra_files: texts that are written to `output_dir` before the work, by file name.
@@ -116,8 +117,8 @@ def annotate(
   annotation = AnnotationPipeline(model, plans, config, executor_config, syntax, call_store)
   return run_annotation(
       annotation, lambda: as_documents(read_documents()), output_dir=_as_path(output_dir),
-      depends_on=depends_on, stages=stages, shard=shard, start_from=_as_path(start_from),
-      extra_files=extra_files)
+      depends_on=depends_on, stages=stages, shard=shard,
+      start_from=[as_absolute_path(run) for run in _as_list(start_from)], extra_files=extra_files)
 
 
 def score(model: AnyModel, texts: str | Sequence[str], *, scoring_tokens: int = 1024,

@@ -7,6 +7,7 @@ import jax
 import pytest
 
 from toolformer_jax import cli
+from toolformer_jax.annotation.sample import CallSampler
 from toolformer_jax.checkpoints.orbax import save_model
 from toolformer_jax.experiments import runner
 
@@ -106,6 +107,23 @@ def test_cells_share_equal_stages_and_a_second_run_does_nothing(run, monkeypatch
   assert pathlib.Path('runs/figures/ablations.png').stat().st_size > 1000
   monkeypatch.setattr(runner, '_RUN', {})
   assert run(*EXPERIMENT, *SEEDS, '--output_dir', 'runs')[:2] == (0, report)
+
+
+def test_an_ablation_of_a_threshold_takes_the_samples_of_the_base_cell(run, folder, monkeypatch):
+  (folder / 'strict.gin').write_text('calculator/ToolConfig.tau_f = 0.0\n')
+  sampled = []
+  sample = CallSampler.__call__
+  monkeypatch.setattr(CallSampler, '__call__', lambda self, documents: (
+      sampled.append([one.id for one in documents]), sample(self, documents))[1])
+  code, _, err = run(*EXPERIMENT, "--gin.GridConfig.ablations=('strict.gin',)",
+                     '--output_dir', 'runs')
+  assert code in (0, 2), err  # no call may be left to learn from
+  runs = sorted(pathlib.Path('runs/stages').glob('annotate-*'))
+  assert len(runs) == 2 and len(sampled) == 1
+  first, second = (
+      {path.name: path.read_bytes() for path in one.glob('calculator/sample/*/*.jsonl')}
+      for one in runs)
+  assert first == second != {}
 
 
 def test_a_failed_cell_stops_no_other(run, folder):

@@ -22,7 +22,7 @@ def annotate(
     annotation: AnnotationPipeline, corpus: Callable[[], Iterable[Document]], *,
     output_dir: epath.Path | None, depends_on: Mapping[str, str],
     stages: Iterable[str] = STAGES, shard: Shard = Shard(),
-    extra_files: Mapping[str, str] | None = None, start_from: epath.Path | None = None,
+    extra_files: Mapping[str, str] | None = None, start_from: Iterable[epath.Path] = (),
 ) -> AnnotationResult:
   """Runs `annotation`, or continues an earlier run, and writes the report when it is complete.
 
@@ -34,7 +34,7 @@ def annotate(
     stages: some of STAGES.
     shard: the part of the work that this process does.
     extra_files: texts that are written to the folder before the work, by file name.
-    start_from: folder of another run, whose stages are used if they depend on the same.
+    start_from: folders of other runs, whose stages are used if they depend on the same.
 
   Raises:
     UserError: the folder holds a run with another configuration or is in use, the corpus is empty
@@ -50,8 +50,8 @@ def annotate(
     with RunFolder(path, {**annotation.configuration(), **depends_on}, software_versions(),
                    shard) as folder:
       folder.write_texts(extra_files or {})
-      if start_from:
-        folder.take_from(start_from)
+      for run in start_from:
+        folder.take_from(run)
       with CompileCounter():
         annotation.run(corpus, folder, stages)
       if result.complete:

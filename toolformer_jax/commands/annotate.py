@@ -40,9 +40,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--stage', choices=(*STAGES, 'all'), default='all',
                       help='run only this stage; all earlier stages must be complete (default: '
                            'all)')
-  parser.add_argument('--from', dest='start_from', type=as_path, metavar='D',
-                      help='the output folder of another run: its stages that depend on the same '
-                           'settings are not computed again')
+  parser.add_argument('--from', dest='start_from', action='append', default=[], type=as_path,
+                      metavar='D', help='the output folder of another run: its stages that depend '
+                                        'on the same settings are not computed again; may be '
+                                        'repeated')
   parser.add_argument('--seed', type=int, metavar='N', help='seed of all random choices')
   options.add_call_store(parser)
   options.add_shards(parser, 'Several processes can share the work in one folder; the last one to '

@@ -40,6 +40,12 @@ class StageRunner:
     """Tells whether the result of a stage exists."""
     return (self.folder(stage) / _RECORD).exists()
 
+  def others(self, stage: Stage) -> list[epath.Path]:
+    """Returns the folders of all other stages of its kind that are done, in a fixed order."""
+    folders = sorted(path for path in (self._root / 'stages').iterdir()
+                     if path.name.startswith(f'{stage.kind}-') and path != self.folder(stage))
+    return [path for path in folders if (path / _RECORD).exists()]
+
   def record(self, stage: Stage) -> dict[str, Any]:
     """Returns what is known of a stage that is done: its seconds, parameters, texts."""
     return read_json(self.folder(stage) / _RECORD)
@@ -77,11 +83,12 @@ class StageRunner:
 
 
 def _annotate(runner: StageRunner, stage: Annotate, folder: epath.Path) -> dict[str, Any]:
+  # Other thresholds, for instance, need no other samples.
   result = api.annotate(
       runner.checkpoint(stage.model), lambda: read_corpus(stage.corpus, stage.corpus_config),
       tools=stage.tools, output_dir=folder, config=stage.config, tool_configs=stage.tool_configs,
       model_config=stage.model_config, executor_config=stage.executor_config,
-      toolbox=stage.toolbox, syntax=stage.syntax,
+      toolbox=stage.toolbox, syntax=stage.syntax, start_from=runner.others(stage),
       depends_on={'corpus': corpus_hash(stage.corpus, stage.corpus_config)})
   return {'texts': len(result.annotated)}
 

@@ -21,6 +21,7 @@ SCORES, BOUNDS = 'scores.f32', 'bounds.f32'
 FILES = {WORDS: '<u8', STARTS: '<i8', PASSAGES: '<u4', SCORES: '<f4', BOUNDS: '<f4'}
 # Float32 sums of the same scores in another order differ by less than this part of the highest.
 _ROUNDING = 1e-5
+_NUM_SCORED = 256  # passages of a list whose scores are completed before the next list is read
 
 
 class _List(NamedTuple):
@@ -80,29 +81,40 @@ def _candidates(lists: Sequence[_List], count: int, num_passages: int) -> np.nda
 
   This is MaxScore (Turtle and Flood 1995), a list at a time: short lists, whose scores are high,
   come first. As soon as the remaining lists together cannot lift a passage that was not seen above
-  the `count` best ones, they are looked up only for those that can still be among the best.
+  the `count` best ones, they are looked up only for those that can still be among the best. How
+  good the best ones are is known early: the most promising passages are scored in full.
   """
   lists = sorted(lists, key=lambda one: len(one.passages))
   rests = np.cumsum([0, *(one.bound for one in reversed(lists))])[::-1] * (1 + _ROUNDING)
   slack = _ROUNDING * rests[0]
-  partial, seen, threshold = np.zeros(num_passages, np.float32), [], 0.0
-  for one, rest in zip(lists, rests[1:], strict=True):
+  partial, num_seen, threshold = np.zeros(num_passages, np.float32), 0, 0.0
+  while num_seen < len(lists) and rests[num_seen] + slack >= threshold:
+    one = lists[num_seen]
+    num_seen += 1
     scores = partial[one.passages] + one.times * one.scores
     partial[one.passages] = scores
-    seen.append(one.passages)
-    threshold = max(threshold, _kth_best(scores, count))
-    if rest + slack < threshold:
-      break
-  cutoff = threshold - rests[len(seen)] - slack
-  found = np.unique(np.concatenate(
-      [np.empty(0, np.uint32), *(some[partial[some] >= cutoff] for some in seen)]))
+    threshold = max(threshold, _lower_bound(one.passages, scores, lists[num_seen:], count))
+  cutoff = threshold - rests[num_seen] - slack
+  found = np.flatnonzero(partial >= max(cutoff, np.finfo(np.float32).tiny)).astype(np.uint32)
   scores = partial[found]
-  for one, rest in zip(lists[len(seen):], rests[len(seen) + 1:], strict=True):
+  for one, rest in zip(lists[num_seen:], rests[num_seen + 1:], strict=True):
     scores += one.times * _scores_of(one, found)
     threshold = max(threshold, _kth_best(scores, count))
     is_near = scores >= threshold - rest - slack
     found, scores = found[is_near], scores[is_near]
   return found
+
+
+def _lower_bound(passages: np.ndarray, scores: np.ndarray, rest: Sequence[_List], count: int
+                 ) -> float:
+  """Returns a score that `count` passages have at least: those of the best few, in full."""
+  most = max(_NUM_SCORED, count)
+  if len(scores) > most:
+    best = np.argpartition(scores, -most)[-most:]
+    passages, scores = passages[best], scores[best]
+  for one in rest:
+    scores = scores + one.times * _scores_of(one, passages)
+  return _kth_best(scores, count)
 
 
 def _kth_best(scores: np.ndarray, count: int) -> float:
