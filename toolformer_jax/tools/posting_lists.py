@@ -87,17 +87,19 @@ def _candidates(lists: Sequence[_List], count: int, num_passages: int) -> np.nda
   lists = sorted(lists, key=lambda one: len(one.passages))
   rests = np.cumsum([0, *(one.bound for one in reversed(lists))])[::-1] * (1 + _ROUNDING)
   slack = _ROUNDING * rests[0]
-  partial, num_seen, threshold = np.zeros(num_passages, np.float32), 0, 0.0
-  while num_seen < len(lists) and rests[num_seen] + slack >= threshold:
-    one = lists[num_seen]
-    num_seen += 1
+  partial, seen, threshold = np.zeros(num_passages, np.float32), [], 0.0
+  while len(seen) < len(lists) and rests[len(seen)] + slack >= threshold:
+    one = lists[len(seen)]
     scores = partial[one.passages] + one.times * one.scores
     partial[one.passages] = scores
-    threshold = max(threshold, _lower_bound(one.passages, scores, lists[num_seen:], count))
-  cutoff = threshold - rests[num_seen] - slack
-  found = np.flatnonzero(partial >= max(cutoff, np.finfo(np.float32).tiny)).astype(np.uint32)
+    seen.append((one.passages, scores))
+    threshold = max(threshold, _lower_bound(one.passages, scores, lists[len(seen):], count))
+  cutoff = threshold - rests[len(seen)] - slack
+  # A passage is taken from the last list that holds it, which has its sum.
+  found = np.sort(np.concatenate([np.empty(0, np.uint32), *(
+      passages[(scores >= cutoff) & (scores == partial[passages])] for passages, scores in seen)]))
   scores = partial[found]
-  for one, rest in zip(lists[num_seen:], rests[num_seen + 1:], strict=True):
+  for one, rest in zip(lists[len(seen):], rests[len(seen) + 1:], strict=True):
     scores += one.times * _scores_of(one, found)
     threshold = max(threshold, _kth_best(scores, count))
     is_near = scores >= threshold - rest - slack
