@@ -67,9 +67,8 @@ def annotate(
     executor_config: ExecutorConfig = ExecutorConfig(), toolbox: Toolbox = Toolbox(),
     syntax: CallSyntax = DEFAULT_SYNTAX, call_store: CallStore | None = None,
     stages: str | Sequence[str] = STAGES, shard: Shard = Shard(),
-    start_from: Source | Sequence[Source] = (),
-    depends_on: Mapping[str, str] | None = None, extra_files: Mapping[str, str] | None = None,
-) -> AnnotationResult:
+    start_from: Source | Sequence[Source] = (), depends_on: Mapping[str, str] | None = None,
+    extra_files: Mapping[str, str] | None = None) -> AnnotationResult:
   """Finds the calls that help a model to predict texts: sample, execute, filter (paper, section 2).
 
   Args:

@@ -5,7 +5,7 @@ import pytest
 
 from toolformer_jax.annotation.filter import WEIGHTS, score_calls, weighted_loss
 from toolformer_jax.calls import DEFAULT_SYNTAX, Call, insert_calls
-from toolformer_jax.data.records import Document, ExecutedCall
+from toolformer_jax.data.records import Document, ExecutedCall, ScoredCall, from_json, to_json
 from toolformer_jax.inference.scoring import ScoreRequest, score
 
 TEXT = 'There are 48 and 36, which makes 84 in all.'
@@ -73,6 +73,24 @@ def test_in_place_is_before_the_text_where_it_begins(make_model):
                    for placement in ('prefix', 'in_place'))
   assert place[0] == pytest.approx(before[0], abs=1e-4)
   assert place[1] != pytest.approx(before[1], abs=1e-4)
+
+
+@pytest.mark.parametrize('baseline', ['min', 'no_call', 'no_result'])
+def test_gains_are_measured_from_the_loss_that_is_chosen(make_model, baseline):
+  model = make_model(max_positions=512)
+  calls = [call(i, result=result) for i in range(2, 40, 2) for result in ('84', '9')]
+  def scored(**bound):
+    return score_calls(calls, [Document('d', TEXT)], model=model, syntax=DEFAULT_SYNTAX,
+                       baseline=baseline, **bound)[0]
+  every = scored()
+  for one in every:
+    without = {'no_call': one.loss_no_call, 'no_result': one.loss_call,
+               'min': min(one.loss_no_call, one.loss_call)}
+    assert one.gain == without[baseline] - one.loss_result
+    assert from_json(ScoredCall, to_json(one)) == one
+  reaching = [one.gain >= 0 for one in every]
+  assert any(reaching) and not all(reaching)
+  assert [one.loss_call is not None and one.gain >= 0 for one in scored(min_gain=0.0)] == reaching
 
 
 def test_calls_without_a_result_are_not_scored(make_model):

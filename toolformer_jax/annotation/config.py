@@ -9,6 +9,7 @@ from toolformer_jax.runtime.validation import check
 
 STAGES = ('sample', 'execute', 'filter', 'merge')
 CallPlacement = Literal['prefix', 'in_place']
+BaselineLoss = Literal['min', 'no_call', 'no_result']
 THRESHOLDS = (0.5, 1.0, 2.0)  # the values of tau_f in the paper's Table 2
 
 
@@ -79,6 +80,8 @@ class AnnotationConfig:
       Saves up to half of the filter's work; the same calls are kept.
     call_placement: where the filter puts a call when it computes losses: 'prefix', before the
       text, as in the paper (footnote 3), or 'in_place', at its position, as in the texts of C*.
+    baseline_loss: which loss the result has to lower: that without a call ('no_call'), that with
+      an empty result ('no_result'), or the smaller of both ('min'), as in the paper (section 2).
     preselect: annotate only texts that pass the paper's heuristic for the tool (appendix A.1).
     scoring_tokens: largest number of tokens in a batch of texts that are scored.
     sampling_rows: largest number of calls that are sampled together. Results depend on these two
@@ -99,6 +102,7 @@ class AnnotationConfig:
   look_ahead_guard: bool = False
   early_reject: bool = False
   call_placement: CallPlacement = 'prefix'
+  baseline_loss: BaselineLoss = 'min'
   preselect: bool = True
   scoring_tokens: int = 1024
   sampling_rows: int = 128

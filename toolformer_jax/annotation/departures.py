@@ -23,6 +23,7 @@ STATED = {
   'AnnotationConfig.force_name': Stated(False, 'section 2'),
   'AnnotationConfig.look_ahead_guard': Stated(False, 'appendix A.1: for MT alone'),
   'AnnotationConfig.call_placement': Stated('prefix', 'section 2, footnote 3'),
+  'AnnotationConfig.baseline_loss': Stated('min', 'section 2'),
   'CallSyntax.start': Stated(' [', 'section 2, footnote 1'),
   'CallSyntax.end': Stated(']', 'section 2, footnote 1')}
 _SECTIONS = {'tau_s': 'appendix A', 'k': 'appendix A', 'm': 'appendix A', 'tau_f': 'appendix A',

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from toolformer_jax.annotation.config import CallPlacement
+from toolformer_jax.annotation.config import BaselineLoss, CallPlacement
 from toolformer_jax.calls import Call, CallSyntax
 from toolformer_jax.data.records import Document, ExecutedCall, ScoredCall, from_json, to_json
 from toolformer_jax.errors import UserError
@@ -33,7 +33,8 @@ def weighted_loss(logprobs: np.ndarray) -> float:
 def score_calls(
     executed: Sequence[ExecutedCall], documents: Sequence[Document], *,
     model: LanguageModel, syntax: CallSyntax, min_gain: float = -math.inf,
-    placement: CallPlacement = 'prefix', scoring_tokens: int = 1024,
+    placement: CallPlacement = 'prefix', baseline: BaselineLoss = 'min',
+    scoring_tokens: int = 1024,
 ) -> tuple[list[ScoredCall], Counter]:
   """Returns the calls that have a result, with their three losses, and counts.
 
@@ -49,6 +50,8 @@ def score_calls(
     min_gain: the loss with an empty result is not computed (None) if the gain is known to be below
       this from the other two.
     placement: 'prefix' puts the call before the text, 'in_place' at its position.
+    baseline: which loss the gain is measured from: 'min' of that without a call and that with an
+      empty result, as in the paper, or one of them.
     scoring_tokens: largest number of tokens in a batch.
 
   Raises:
@@ -68,14 +71,16 @@ def score_calls(
     raise UserError('the model gives a loss that is not a number; its weights are broken, or '
                     'ModelConfig.dtype has too small a range for them')
   loss_no_call, loss_result = losses[::2], losses[1::2]
-  needed = [i for i in range(len(calls)) if loss_no_call[i] - loss_result[i] >= min_gain]
+  needed = [i for i in range(len(calls))
+            if baseline == 'no_result' or loss_no_call[i] - loss_result[i] >= min_gain]
   requests = [request(texts[calls[i].document_id], calls[i].position, prefixes[i][1])
               for i in needed]
   logprobs = score(model, requests, scoring_tokens=scoring_tokens, counts=counts)
   loss_call = dict(zip(needed, map(weighted_loss, logprobs), strict=True))
   scored = [
       from_json(ScoredCall, {**to_json(call), 'loss_no_call': loss_no_call[i],
-                             'loss_call': loss_call.get(i), 'loss_result': loss_result[i]})
+                             'loss_call': loss_call.get(i), 'loss_result': loss_result[i],
+                             'baseline': baseline})
       for i, call in enumerate(calls)]
   return scored, counts
 

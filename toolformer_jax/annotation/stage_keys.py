@@ -7,7 +7,8 @@ change of a setting therefore leaves alone the chunks of all stages before those
     T/select    <- documents, seed and preselection if the tool T has a heuristic
     T/sample    <- T/select, checkpoint, dtype, prompt, tau_s, k, m, temperature, ...
     T/execute   <- T/sample, version of T, limits of calls, look_ahead_guard
-    T/filter    <- T/execute, call_placement, and with early_reject the gain that need not be known
+    T/filter    <- T/execute, call_placement, baseline_loss, and with early_reject the gain that
+                   need not be known
     merged      <- T/filter, tau_f and max_texts of all tools, seed
 """
 
@@ -94,7 +95,7 @@ def _tool_keys(configuration: Mapping[str, Any], documents: str, tool: str,
                  of(settings, 'look_ahead_guard'))
   least = min_gain(plan.get('tau_f', 0.0), settings.get('early_reject', False))
   return {'select': select, 'sample': sample, 'execute': execute,
-          'filter': _key(execute, least, of(settings, 'call_placement'))}
+          'filter': _key(execute, least, of(settings, 'call_placement', 'baseline_loss'))}
 
 
 def _key(*depends_on: Any) -> str:

@@ -60,7 +60,8 @@ def filter_stage(plan: ToolPlan, *, run: RunReader, model: LanguageModel,
       ids = {document.id for document in window}
       return score_calls([call for call in executed if call.document_id in ids], window,
                          model=model, syntax=syntax, min_gain=least,
-                         placement=config.call_placement, scoring_tokens=config.scoring_tokens)
+                         placement=config.call_placement, baseline=config.baseline_loss,
+                         scoring_tokens=config.scoring_tokens)
     return functools.partial(_by_window, score, documents, config)
   return start
 

@@ -88,17 +88,27 @@ class ScoredCall(ExecutedCall):
   """An executed call with the three losses of the filter (paper, section 2).
 
   Without `loss_call`, which was then not needed, the gain is only known to be at most `gain`.
+
+  Attributes:
+    loss_no_call: of the text alone.
+    loss_call: with the call and an empty result.
+    loss_result: with the call and its result.
+    baseline: which loss the result has to lower: 'min' of the first two, 'no_call' or 'no_result'.
   """
 
   loss_no_call: float = 0.0
   loss_call: float | None = None
   loss_result: float = 0.0
+  baseline: str = 'min'
 
   @property
   def gain(self) -> float:
     """How much the result lowers the weighted loss of the text after the call, in nats."""
-    without = [loss for loss in (self.loss_no_call, self.loss_call) if loss is not None]
-    return min(without) - self.loss_result
+    if self.loss_call is None or self.baseline == 'no_call':
+      return self.loss_no_call - self.loss_result
+    if self.baseline == 'no_result':
+      return self.loss_call - self.loss_result
+    return min(self.loss_no_call, self.loss_call) - self.loss_result
 
 
 @dataclass(frozen=True)
