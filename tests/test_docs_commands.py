@@ -56,8 +56,8 @@ def workplace(tmp_path, monkeypatch, experiment, smollm2_path):
   for name in ('texts.jsonl', 'my.jsonl'):
     (tmp_path / name).write_text(''.join(documents))
   (tmp_path / 'my_tools.py').write_text('def upper(text):\n  return text.upper()\n')
-  return {'annotate': [*script.ANNOTATION, 'AnnotationConfig.temperature=1.0'], 'finetune': script.TRAINING,
-          'generate': script.ASKING, 'serve': script.ASKING}
+  return {'annotate': [*script.ANNOTATION, 'AnnotationConfig.temperature=1.0'],
+          'finetune': script.TRAINING, 'generate': script.ASKING, 'serve': script.ASKING}
 
 
 def arguments(command, bindings):
