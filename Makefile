@@ -116,7 +116,7 @@ notebooks: $(INSTALLED_NOTEBOOKS)
 	mkdir -p build/notebooks
 	cp colab/*.ipynb build/notebooks
 	PATH="$(CURDIR)/.venv/bin:$$PATH" JAX_PLATFORMS=cpu .venv/bin/python -m pytest \
-	  --nbmake --nbmake-timeout 900 --overwrite --durations 0 build/notebooks/*.ipynb
+	  $(TWO) --nbmake --nbmake-timeout 900 --overwrite build/notebooks/*.ipynb
 
 lint: $(INSTALLED)
 	.venv/bin/ruff check .

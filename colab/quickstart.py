@@ -25,6 +25,7 @@
 # %%
 import glob
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
@@ -36,6 +37,7 @@ def set_up():
   """Installs toolformer_jax, unless it is there already; returns 'tpu', 'gpu' or 'cpu'."""
   has_tpu = glob.glob('/dev/accel*') or glob.glob('/dev/vfio/[0-9]*')
   device = 'tpu' if has_tpu else 'gpu' if shutil.which('nvidia-smi') else 'cpu'
+  device = os.environ.get('JAX_PLATFORMS', device)
   if importlib.util.find_spec('toolformer_jax') is None:
     extras = 'mcp,plots' if device == 'cpu' else f'mcp,plots,{device}'
     package = f'toolformer_jax[{extras}]=={RELEASE}'
@@ -43,7 +45,8 @@ def set_up():
   return device
 
 
-print('This machine has a', set_up().upper())
+DEVICE = set_up()
+DEVICE
 
 # %% [markdown]
 # A CPU gets small settings, and this is the only line that chooses them.
@@ -51,12 +54,11 @@ print('This machine has a', set_up().upper())
 # %%
 import random
 
-import jax
 import matplotlib.pyplot as plt
 
 import toolformer_jax as tf_jax
 
-SMALL = jax.default_backend() == 'cpu'
+SMALL = DEVICE == 'cpu'
 
 # %% [markdown]
 # ## 1. A model
@@ -204,3 +206,5 @@ assert sum(call.argument.replace(' ', '') in ('276+148', '931-402', '44*27', '45
 # - `tf_jax.export(tuned.model, output_dir='my_toolformer')` writes a folder that transformers reads.
 # - [How it works](https://github.com/toolformer-jax/toolformer_jax/blob/main/docs/how_it_works.md) explains
 #   each step.
+# - [Why a call is kept](https://colab.research.google.com/github/toolformer-jax/toolformer_jax/blob/main/colab/why_a_call_is_kept.ipynb)
+#   looks at the losses token by token.
