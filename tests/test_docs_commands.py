@@ -56,7 +56,9 @@ def workplace(tmp_path, monkeypatch, experiment, smollm2_path):
   for name in ('texts.jsonl', 'my.jsonl'):
     (tmp_path / name).write_text(''.join(documents))
   (tmp_path / 'my_tools.py').write_text('def upper(text):\n  return text.upper()\n')
-  return {'annotate': [*script.ANNOTATION, 'AnnotationConfig.temperature=1.0'],
+  samples = [f'{tool}/ToolConfig.m=40' for tool in ('calculator', 'calendar')]  # few are whole
+  return {'annotate': [*script.ANNOTATION, *samples, 'AnnotationConfig.temperature=1.0',
+                       'AnnotationConfig.look_ahead_guard=False'],
           'finetune': script.TRAINING, 'generate': script.ASKING, 'serve': script.ASKING}
 
 

@@ -56,6 +56,7 @@ def run(args: argparse.Namespace) -> None:
         syntax=config.syntax)
     only_local = args.host in server.LOOPBACK
     host = f'[{args.host}]' if ':' in args.host else args.host
+    bound.listen()  # who reads the address may connect at once, and waits for the server
     print_result(f'http://{host}:{bound.getsockname()[1]}/')
     code = server.Server(app_state, bound, keys=keys, only_local=only_local,
                          drain_s=args.drain_s).run()
