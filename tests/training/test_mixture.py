@@ -70,6 +70,12 @@ def test_a_rate_without_texts_is_refused():
     build_epoch(_texts(1, 0, 1), MixtureConfig(rates={'Calculater': 2.0}))
 
 
+def test_a_rate_of_a_tool_is_accepted_if_all_its_texts_count_as_of_another():
+  texts = [_text(0, 'Calendar', 'QA'), _text(1, 'Calendar', 'QA'), _text(2, 'Calendar')]
+  assert _counts(build_epoch(texts[:2], MixtureConfig(rates={'QA': 0.0}))) == {'d0': 1, 'd1': 1}
+  assert _counts(build_epoch(texts, MixtureConfig(rates={'QA': 0.0}))) == {'d2': 1}
+
+
 @pytest.mark.parametrize('rate', [-1.0, '2', True])
 def test_rates_are_numbers(rate):
   with pytest.raises(UserError, match='MixtureConfig.rates'):

@@ -29,13 +29,14 @@ def check_epoch(texts: Sequence[Text], config: MixtureConfig) -> None:
   """
   if not texts:
     raise UserError('there is no text to train on; lower tau_f, or annotate more texts')
-  _check_rates(config, _by_tool([*map(_tools, texts)]))
+  _check_rates(config, [*map(_tools, texts)])
 
 
-def _check_rates(config: MixtureConfig, groups: Collection[str]) -> None:
+def _check_rates(config: MixtureConfig, tools: Sequence[set[str]]) -> None:
+  known = sorted(set().union(*tools))
   for name in config.rates:
-    if name not in groups:
-      raise unknown('tool in MixtureConfig.rates', name, groups)
+    if name not in known:
+      raise unknown('tool in MixtureConfig.rates', name, known)
 
 
 def build_epoch(texts: Sequence[Text], config: MixtureConfig) -> list[Text]:
@@ -67,8 +68,9 @@ def epoch_by_tool(texts: Sequence[tuple[str, set[str]]], config: MixtureConfig
   Raises:
     UserError: a rate names a tool that no text calls.
   """
-  groups = _by_tool([tools for _, tools in texts])
-  _check_rates(config, groups)
+  tools = [called for _, called in texts]
+  _check_rates(config, tools)
+  groups = _by_tool(tools)
   ids = [text_id for text_id, _ in texts]
   return {tool: _shuffled(members, ids, f'{config.seed} {tool}')[:config.cap]
           for tool, members in groups.items()}
