@@ -37,7 +37,8 @@ def set_up():
   """Installs toolformer_jax, unless it is there already; returns 'tpu', 'gpu' or 'cpu'."""
   has_tpu = glob.glob('/dev/accel*') or glob.glob('/dev/vfio/[0-9]*')
   device = 'tpu' if has_tpu else 'gpu' if shutil.which('nvidia-smi') else 'cpu'
-  device = os.environ.get('JAX_PLATFORMS', device)
+  if os.environ.get('JAX_PLATFORMS') == 'cpu':  # the user wants no accelerator
+    device = 'cpu'
   if importlib.util.find_spec('toolformer_jax') is None:
     extras = 'mcp,plots' if device == 'cpu' else f'mcp,plots,{device}'
     package = f'toolformer_jax[{extras}]=={RELEASE}'
@@ -207,4 +208,6 @@ assert sum(call.argument.replace(' ', '') in ('276+148', '931-402', '44*27', '45
 # - [How it works](https://github.com/toolformer-jax/toolformer_jax/blob/main/docs/how_it_works.md) explains
 #   each step.
 # - [Why a call is kept](https://colab.research.google.com/github/toolformer-jax/toolformer_jax/blob/main/colab/why_a_call_is_kept.ipynb)
-#   looks at the losses token by token.
+#   looks at the losses token by token;
+#   [your own tool](https://colab.research.google.com/github/toolformer-jax/toolformer_jax/blob/main/colab/your_own_tool.ipynb)
+#   takes the place of the calculator.

@@ -35,7 +35,8 @@ def set_up():
   """Installs toolformer_jax, unless it is there already; returns 'tpu', 'gpu' or 'cpu'."""
   has_tpu = glob.glob('/dev/accel*') or glob.glob('/dev/vfio/[0-9]*')
   device = 'tpu' if has_tpu else 'gpu' if shutil.which('nvidia-smi') else 'cpu'
-  device = os.environ.get('JAX_PLATFORMS', device)
+  if os.environ.get('JAX_PLATFORMS') == 'cpu':  # the user wants no accelerator
+    device = 'cpu'
   if importlib.util.find_spec('toolformer_jax') is None:
     extras = 'mcp,plots' if device == 'cpu' else f'mcp,plots,{device}'
     package = f'toolformer_jax[{extras}]=={RELEASE}'
