@@ -19,6 +19,7 @@ from toolformer_jax.data.wikitext_blocks import HOLE, TooMuchMarkup, split_block
   ('had, {{as of|2010|5|lc=y}}, and {{HMS|Ajax|22}}', 'had, as of May 2010, and HMS Ajax (22)'),
   ('{{As_of|2010}} it is {{Template:nowrap|5 t}}', 'As of 2010 it is 5 t'),
   ('the {{sclass|Ohio|submarine}} {{ship|MV|Wool}}', 'the Ohio-class submarine MV Wool'),
+  ('by {{ship|MV|}} then', ''),
   ('{{convert|6|ft|8|in|m}} or {{convert|6|ft|m|2}}', '6 ft 8 in or 6 ft'),
   ('{{cvt|10|to(-)|20|km|mi}} and {{convert|3|x|4|x|5|m|ft}}', '10–20 km and 3 × 4 × 5 m'),
   ('a {{convert|40|acre|ha|adj=on}} lot', 'a 40-acre lot'),

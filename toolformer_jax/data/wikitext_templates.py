@@ -170,7 +170,8 @@ def _ship(prefix: str, arguments: Sequence[str]) -> str | None:
 
 
 def _any_ship(arguments: Sequence[str], named: dict[str, str]) -> str | None:
-  return _ship(arguments[0], arguments[1:]).strip() if len(arguments) > 1 else None
+  shown = _ship(arguments[0], arguments[1:]) if len(arguments) > 1 else None
+  return shown and shown.strip()
 
 
 def _ship_class(arguments: Sequence[str], named: dict[str, str]) -> str | None:
