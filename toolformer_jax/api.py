@@ -107,7 +107,7 @@ def annotate(
   else:
     listed = list(as_documents(documents))  # an iterator could be read only once
     depends_on.setdefault('corpus', documents_fingerprint(listed))
-    def read_documents():
+    def read_documents() -> list[Document]:
       return listed
   plans = tool_plans(build_tools(_as_list(tools), toolbox, call_store), tool_configs, prompts)
   model = as_model(model, model_config).for_inference()

@@ -8,8 +8,11 @@ tokenized separately: scoring, training and decoding then see the same sequence 
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from toolformer_jax.runtime.validation import check
+
+Item = TypeVar('Item')
 
 MAX_ARGUMENT_CHARS = 1000
 _NAME = re.compile(r'[A-Za-z_]\w*')
@@ -48,7 +51,7 @@ class CallSyntax:
   arrow: str = ' ->'
   end: str = ']'
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     check(self)
     if not all(mark.strip() for mark in (self.start, self.arrow, self.end)):
       raise ValueError(f'{self!r}: start, arrow and end must not be blank')
@@ -197,19 +200,21 @@ def unquote(argument: str) -> str:
 
 
 def insert_calls(
-    token_ids: Sequence[int],
+    token_ids: Sequence[Item],
     calls: Iterable[tuple[int, Call]],
-    encode: Callable[[str], list[int]],
+    encode: Callable[[str], list[Item]],
     syntax: CallSyntax = DEFAULT_SYNTAX,
-) -> list[int]:
+) -> list[Item]:
   """Returns `token_ids` with each (position, executed call) inserted before token_ids[position].
 
-  The ids of the text do not change. Calls at the same position keep their order.
+  The ids of the text do not change. Other values of tokens are inserted likewise if `encode`
+  returns such. Calls at the same position keep their order.
 
   Raises:
     ValueError: a position is outside the text.
   """
-  pieces, at = [], 0
+  pieces: list[Item] = []
+  at = 0
   for position, call in sorted(calls, key=lambda pair: pair[0]):
     if not 0 <= position <= len(token_ids):
       raise ValueError(f'position {position} is outside a text of {len(token_ids)} tokens')

@@ -136,7 +136,7 @@ def state_shardings(abstract: Any, mesh: Mesh) -> Any:
       the optimizer state that is derived from them. Arrays without logical axes are replicated.
     mesh: that the state is sharded over.
   """
-  def sharding(leaf):
+  def sharding(leaf: Any) -> NamedSharding:
     names = leaf.names if _is_boxed(leaf) else ()
     shape = leaf.value.shape if names else ()
     return named_sharding(mesh, shape, names)

@@ -71,7 +71,7 @@ class Tokenizer:
     self.vocab_size = max(hf.get_vocab_size(with_added_tokens=True), vocab_size)
     end_of_text = hf.token_to_id(_END_OF_TEXT)
     self.start_id = end_of_text if bos_id is None else bos_id
-    self.end_ids = frozenset({eos_id, end_of_text, *end_ids} - {None})
+    self.end_ids = frozenset(i for i in (eos_id, end_of_text, *end_ids) if i is not None)
     self.chat_template = ''
 
   @classmethod
@@ -99,11 +99,10 @@ class Tokenizer:
     if nfc:
       hf.normalizer = tokenizers.normalizers.NFC()
     pre = tokenizers.pre_tokenizers
-    pieces = [pre.Digits(individual_digits=True)] if split_digits else []
-    if pattern:
-      pieces.append(pre.Split(tokenizers.Regex(pattern), 'isolated'))
+    digits = [pre.Digits(individual_digits=True)] if split_digits else []
+    split = [pre.Split(tokenizers.Regex(pattern), 'isolated')] if pattern else []
     hf.pre_tokenizer = pre.Sequence(
-        [*pieces, pre.ByteLevel(add_prefix_space=False, use_regex=not pattern)])
+        [*digits, *split, pre.ByteLevel(add_prefix_space=False, use_regex=not pattern)])
     hf.decoder = tokenizers.decoders.ByteLevel()
     _add_tokens(hf, special, added)
     return cls(hf, bos_id=bos_id, eos_id=eos_id, vocab_size=vocab_size)
@@ -262,7 +261,7 @@ class Tokenizer:
                       f'{len(ids)} tokens')
     return ids[0]
 
-  def decode(self, ids: list[int] | np.ndarray) -> str:
+  def decode(self, ids: Sequence[int] | np.ndarray) -> str:
     """Returns the text of `ids`. Invalid UTF-8 is decoded as replacement characters."""
     return b''.join(self.token_bytes[i] for i in ids).decode('utf-8', errors='replace')
 

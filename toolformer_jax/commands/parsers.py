@@ -42,7 +42,7 @@ def command_parser(name: str) -> Parser:
   if name not in COMMANDS:
     raise unknown('command', name, COMMANDS)
   command = importlib.import_module(f'toolformer_jax.commands.{name}')
-  description, _, examples = command.__doc__.partition(_EXAMPLES)
+  description, _, examples = (command.__doc__ or '').partition(_EXAMPLES)
   parser = Parser(prog=f'toolformer {name}', description=description, allow_abbrev=False,
                   epilog=f'examples:\n{examples.rstrip()}' if examples else None,
                   formatter_class=argparse.RawDescriptionHelpFormatter)

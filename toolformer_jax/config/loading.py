@@ -167,7 +167,7 @@ def _find(file: str) -> str:
 
 def shipped_files() -> dict[str, str]:
   """Returns the paths of the package's gin files by name, such as 'models/gptj_6b.gin'."""
-  found = {}
+  found: dict[str, str] = {}
   for prefix, root in (('', _SHIPPED), ('experiments/', _EXPERIMENTS)):
     folder = pathlib.Path(str(root))
     found |= {prefix + path.relative_to(folder).as_posix(): str(path)
@@ -179,7 +179,7 @@ def shipped_files() -> dict[str, str]:
 def _silent_root_logger() -> Iterator[None]:
   """Mutes the root logger: gin reports an error for each place where an include is not."""
   root, handler = logging.getLogger(), logging.NullHandler()
-  def refuse(record):
+  def refuse(record: logging.LogRecord) -> bool:
     return False
   root.addFilter(refuse)
   root.addHandler(handler)  # without any, logging would install one that stays

@@ -17,8 +17,12 @@ from toolformer_jax.errors import UserError
 class Source(Protocol):
   """Where the file of an asset comes from."""
 
-  megabytes: int
   resumes: ClassVar[bool] = False  # from what an earlier run left in `scratch`
+
+  @property
+  def megabytes(self) -> int:
+    """Its size."""
+    ...
 
   @property
   def address(self) -> str:

@@ -161,7 +161,7 @@ def fetch(name: str, cache: pathlib.Path | None = None, accept_terms: bool = Fal
     cache.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(cache / f'{name}.lock'):
       if not _is_intact(path, asset):  # another process may have fetched it meanwhile
-        _obtain(asset, path)
+        _obtain(asset, asset.source, path)
   except OSError as error:
     raise UserError(f'cannot write the cache {cache}: {error}; set TOOLFORMER_CACHE to a '
                     'directory with space that you may write') from error
@@ -181,24 +181,24 @@ def find_corpus(corpus: str, kinds: Collection[str] = ('corpus',)) -> epath.Path
   return as_path(fetch(corpus)) if corpus in corpus_names(kinds) else None
 
 
-def _obtain(asset: Asset, path: pathlib.Path) -> None:
+def _obtain(asset: Asset, source: Source, path: pathlib.Path) -> None:
   """Writes the file of `asset` to `path`, whole and checked. The caller holds the asset's lock."""
-  announce(f'{asset.source.announcement()}, licence {asset.licence} ...')
+  announce(f'{source.announcement()}, licence {asset.licence} ...')
   folder = path.with_name(f'{asset.name}.part')
-  if not asset.source.resumes:
+  if not source.resumes:
     shutil.rmtree(folder, ignore_errors=True)  # of a killed run: we hold the lock
   scratch, temporary = folder / 'scratch', folder / asset.file_name
   scratch.mkdir(parents=True, exist_ok=True)
   try:
-    asset.source.obtain(temporary, scratch)
+    source.obtain(temporary, scratch)
     found = file_sha256(temporary) if asset.sha256 else ''
     if found != asset.sha256:
       shutil.rmtree(folder)
       raise UserError(f'{asset.name}: the file fetched has sha256 {found}, not {asset.sha256}; '
-                      f'look at its source, {asset.source.address}, and try again')
+                      f'look at its source, {source.address}, and try again')
     os.replace(temporary, path)
   except BaseException:
-    if not asset.source.resumes:
+    if not source.resumes:
       shutil.rmtree(folder, ignore_errors=True)
     raise
   shutil.rmtree(folder)

@@ -5,9 +5,9 @@ import contextlib
 import gzip
 import lzma
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import ModuleType
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from etils import epath
 
@@ -26,7 +26,8 @@ def open_binary(path: epath.Path) -> Iterator[BinaryIO]:
     UserError: a package is missing.
     read_errors(path): the file cannot be read; reading raises them as well.
   """
-  openers = {'.gz': gzip.open, '.bz2': bz2.open, '.xz': lzma.open, '.zst': _open_zstandard}
+  openers: dict[str, Callable[[BinaryIO], Any]] = {
+      '.gz': gzip.open, '.bz2': bz2.open, '.xz': lzma.open, '.zst': _open_zstandard}
   with path.open('rb') as file:
     if path.suffix not in openers:
       yield file
@@ -37,7 +38,8 @@ def open_binary(path: epath.Path) -> Iterator[BinaryIO]:
 
 def read_errors(path: epath.Path) -> tuple[type[Exception], ...]:
   """Returns what reading a file raises if it cannot be read or is damaged."""
-  errors = (OSError, EOFError, zlib.error, lzma.LZMAError, *storage_errors())
+  errors: tuple[type[Exception], ...] = (
+      OSError, EOFError, zlib.error, lzma.LZMAError, *storage_errors())
   if path.suffix != '.zst':
     return errors
   return (*errors, _zstandard().ZstdError)

@@ -42,7 +42,7 @@ class CorpusConfig:
   repeated_ids: Literal['refuse', 'number', 'drop'] = 'refuse'
   skip_without_text: bool = False
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     check(self, min_words=(1, 100_000))
 
 
@@ -102,12 +102,13 @@ def corpus_hash(corpus: str, config: CorpusConfig = CorpusConfig()) -> str:
     UserError: there is no such corpus, or it cannot be read.
   """
   content = content_fingerprint(corpus)
-  return content if config == CorpusConfig() else stable_hash(content, config).hex()
+  return content if config == CorpusConfig() else stable_hash(content, str(config)).hex()
 
 
 def _with_unique_ids(documents: Iterable[Document], config: CorpusConfig, name: str
                      ) -> Iterator[Document]:
-  counts, num_repeated = Counter(), 0
+  counts: Counter[str] = Counter()
+  num_repeated = 0
   for document in documents:
     document_id = document.id
     if document_id in counts:

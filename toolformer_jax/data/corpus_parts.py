@@ -37,7 +37,8 @@ def divide_corpus(read: Callable[[], Iterable[Document]], folder: pathlib.Path, 
   """
   held_out = _smallest_keys(read(), dev + test, seed)
   part_of = {key: DEV if i < dev else TEST for i, key in enumerate(held_out)}
-  counts, written = Counter(), set()
+  counts: Counter[str] = Counter()
+  written = set()
   (folder / TEST).parent.mkdir(parents=True, exist_ok=True)
   with contextlib.ExitStack() as stack:
     files = {part: stack.enter_context(atomic_writer(folder / part))

@@ -16,7 +16,7 @@ def download_model(name: str, weights: bool = True) -> pathlib.Path:
   """
   import huggingface_hub
   repository, _, revision = name.removeprefix('hf://').partition('@')
-  def download(*files):
+  def download(*files: str) -> pathlib.Path:
     return pathlib.Path(huggingface_hub.snapshot_download(
         repository, revision=revision or None,
         allow_patterns=['*.json', '*.jinja', 'merges.txt', *files]))

@@ -9,7 +9,7 @@ from toolformer_jax.data.catalogue import CATALOGUE
 
 def catalogue_table() -> str:
   """Returns a table with the name, kind, size, licence, check and address of everything."""
-  rows = [
+  rows: list[tuple[str, ...]] = [
     (asset.name, asset.kind, _size(asset.source.megabytes), asset.licence or 'not stated',
      'by the hub' if isinstance(asset.source, HubModel) or not asset.sha256 else 'sha256',
      asset.source.address)

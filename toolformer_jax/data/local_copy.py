@@ -38,7 +38,7 @@ def local_copy(files: Sequence[epath.Path]) -> epath.Path:
     with filelock.FileLock(folder.with_name(f'{key}.lock')):
       if not folder.is_dir():
         _copy(file_system, stated, folder)
-  except (OSError, *storage_errors()) as error:
+  except (OSError,) + storage_errors() as error:
     raise UserError(f'cannot copy {files[0].parent} to the cache {cache_directory()}: '
                     f'{reason(error)}') from error
   return folder

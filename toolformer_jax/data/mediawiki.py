@@ -60,7 +60,7 @@ def read_articles(path: pathlib.Path) -> Iterator[Article]:
   try:
     with open_binary(path) as file:
       yield from _articles(file)
-  except (*read_errors(path), ElementTree.ParseError) as error:
+  except read_errors(path) + (ElementTree.ParseError,) as error:
     raise UserError(f'cannot read {path} as a MediaWiki dump (.xml.bz2): {error}') from error
 
 

@@ -42,7 +42,8 @@ def find_numbers(text: str) -> Iterator[Number]:
 
 def number_at(text: str, start: int) -> Number | None:
   """Returns the number that begins at text[start:], after whitespace at most; None without one."""
-  match = _NUMBER.match(text, _BEFORE_NUMBER.match(text, start).end())
+  space = _BEFORE_NUMBER.match(text, start)
+  match = space and _NUMBER.match(text, space.end())
   return _number(match) if match and len(match[2]) <= _MAX_CHARS else None
 
 

@@ -55,7 +55,8 @@ def split_sentences(text: str) -> list[str]:
 
 def _sections(text: str) -> Iterator[tuple[str, str]]:
   """Yields (heading, body) for the lead, whose heading is '', and every section of `text`."""
-  heading, lines = '', []
+  heading = ''
+  lines: list[str] = []
   for line in text.splitlines():
     match = _HEADING.fullmatch(line.strip())
     if match:

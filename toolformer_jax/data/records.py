@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 from etils import epath
 
@@ -148,8 +148,9 @@ def from_json(kind: type[Record], fields: dict[str, Any]) -> Record:
     raise TypeError('not a JSON object')
   if kind is AnnotatedDocument:
     scored = tuple(from_json(ScoredCall, call) for call in fields.get('calls', ()))
-    return AnnotatedDocument(from_json(Document, fields), scored)
-  known = {field.name: field.type for field in dataclasses.fields(kind)}
+    parts: dict[str, Any] = {'document': from_json(Document, fields), 'calls': scored}
+    return kind(**parts)
+  known = _TYPES[kind]
   fields = {_RENAMED.get(name, name): value for name, value in fields.items()}
   chosen = {name: value for name, value in fields.items() if name in known}
   for name, value in chosen.items():
@@ -166,6 +167,8 @@ def from_json(kind: type[Record], fields: dict[str, Any]) -> Record:
   return kind(**chosen)
 
 
+_TYPES: dict[type, dict[str, Any]] = {
+    kind: get_type_hints(kind) for kind in Record.__constraints__}
 _NUMBERS = (float, float | None)
 
 

@@ -56,7 +56,7 @@ class ShiftedVocabulary(seqio.Vocabulary):
     return self.tokenizer.decode([int(i) - SHIFT for i in ids if i >= SHIFT])
 
   def _encode_tf(self, s: tf.Tensor) -> tf.Tensor:
-    def encode(text: bytes) -> tf.Tensor:
+    def encode(text: tf.Tensor) -> tf.Tensor:
       return tf.constant(self._encode(text.numpy().decode('utf-8')), tf.int32)
     ids = tf.py_function(encode, [s], tf.int32)
     ids.set_shape([None])

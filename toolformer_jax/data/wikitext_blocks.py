@@ -56,7 +56,8 @@ def split_blocks(wikitext: str) -> list[str]:
     matcher.read(token)
   edits = [(one.start, one.end, '\n\n' if one.kind == 'p' else HOLE) for one in matcher.finish()]
   edits += [(end, end + 1, _SPLIT) for end in matcher.line_ends()]
-  parts, at = [], 0
+  parts: list[str] = []
+  at = 0
   for start, end, replacement in sorted(edits):
     parts += wikitext[at:start], replacement
     at = end
@@ -67,9 +68,9 @@ def split_blocks(wikitext: str) -> list[str]:
 class _Matcher:
   """Matches brackets and tags with their ends; time is linear in the number of tokens."""
 
-  def __init__(self):
+  def __init__(self) -> None:
     self._stack: list[_Bracket] = []
-    self._open = Counter()
+    self._open: Counter[str] = Counter()
     self._unclosed: list[_Bracket] = []
     self._pairs: list[tuple[int, int]] = []
     self._newlines: list[int] = []

@@ -20,7 +20,7 @@ class CompileCounter:
     seconds: total time of compiling and loading.
   """
 
-  def __init__(self):
+  def __init__(self) -> None:
     self.programs = self.cached = 0
     self.seconds = 0.0
 
@@ -35,10 +35,10 @@ class CompileCounter:
     log.info('%d programs in %.0f s: %d compiled, %d loaded from the compilation cache.',
              self.programs, self.seconds, self.programs - self.cached, self.cached)
 
-  def _on_duration(self, event: str, seconds: float, **details: str | int) -> None:
+  def _on_duration(self, event: str, duration_secs: float, **details: str | int) -> None:
     if event == _COMPILED:
       self.programs += 1
-      self.seconds += seconds
+      self.seconds += duration_secs
 
   def _on_event(self, event: str, **details: str | int) -> None:
     self.cached += event == _CACHED

@@ -167,7 +167,8 @@ class _Lease:
         if not self._write(self._generation):
           log.error('another process has taken %s, whose lease this one did not renew for %.0f s; '
                     'stopping', self._path.parent, LEASE_S)
-          signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+          if main := threading.main_thread().ident:
+            signal.pthread_kill(main, signal.SIGINT)
           return
       except (GoogleAPIError, OSError) as error:  # the next attempt may succeed
         log.warning('the lease of %s could not be renewed: %s', self._path.parent, error)

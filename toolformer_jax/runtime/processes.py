@@ -14,7 +14,7 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
@@ -57,11 +57,11 @@ def map_in_order(function: Callable[[_Item], _Result], items: Iterable[_Item], *
     return
   with contextlib.ExitStack() as stack:
     pool = stack.enter_context(ThreadPoolExecutor(processes))
-    idle = queue.SimpleQueue()
+    idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
     for _ in range(processes):
       idle.put(stack.enter_context(contextlib.closing(_Worker(function))))
     stack.callback(pool.shutdown, wait=False, cancel_futures=True)
-    waiting = deque()
+    waiting: deque[Future[list[Any]]] = deque()
     for some in chunks:
       waiting.append(pool.submit(_compute, idle, some))
       if len(waiting) > processes + 1:
@@ -70,7 +70,7 @@ def map_in_order(function: Callable[[_Item], _Result], items: Iterable[_Item], *
       yield from waiting.popleft().result()
 
 
-def _compute(idle: queue.SimpleQueue, items: Sequence[Any]) -> list[Any]:
+def _compute(idle: queue.SimpleQueue['_Worker'], items: Sequence[Any]) -> list[Any]:
   worker = idle.get()
   try:
     return worker.compute(items)

@@ -25,7 +25,7 @@ class Shard:
   index: int = 0
   count: int = 1
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if not 0 <= self.index < self.count:
       raise UserError(f'there is no shard {self.index} of {self.count}; shards are numbered from 0')
 
@@ -175,7 +175,7 @@ def _flat(value: Any, name: str = '') -> dict[str, Any]:
   """Returns nested JSON objects as one level of dotted names."""
   if not isinstance(value, dict):
     return {name: value}
-  flat = {}
+  flat: dict[str, Any] = {}
   for key, inner in value.items():
     flat |= _flat(inner, f'{name}.{key}' if name else key)
   return flat
