@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import os
 import pathlib
 import re
 import selectors
@@ -11,6 +12,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Sequence
+from typing import IO
 
 from toolformer_jax.errors import UserError
 from toolformer_jax.tools.base import ToolError
@@ -129,27 +131,29 @@ class _Pipeline:
     self._processes = []
 
   def _start(self) -> None:
-    source = subprocess.PIPE
+    source: IO[bytes] | None = None
     for command in self._commands:
-      process = subprocess.Popen(command, stdin=source, stdout=subprocess.PIPE,
+      process = subprocess.Popen(command, stdin=source or subprocess.PIPE, stdout=subprocess.PIPE,
                                  stderr=subprocess.DEVNULL)
-      if self._processes:
+      if source:
         source.close()  # The process has its own copy.
       self._processes.append(process)
       source = process.stdout
 
   def _ask(self, line: str) -> str:
     """Writes `line` and returns the output up to the next NUL."""
-    self._processes[0].stdin.write(line.encode('utf-8') + b'\0')
-    self._processes[0].stdin.flush()
+    source, output = self._processes[0].stdin, self._processes[-1].stdout
+    if source is None or output is None:
+      raise BrokenPipeError('its processes have no pipes')
+    source.write(line.encode('utf-8') + b'\0')
+    source.flush()
     deadline, answer = time.monotonic() + self._time_limit_s, b''
-    output = self._processes[-1].stdout
     with selectors.DefaultSelector() as selector:
       selector.register(output, selectors.EVENT_READ)
       while not answer.endswith(b'\0'):
         if not selector.select(max(deadline - time.monotonic(), 0)):
           raise TimeoutError(f'no translation within {self._time_limit_s} seconds')
-        piece = output.read1(_PIECE)
+        piece = os.read(output.fileno(), _PIECE)
         if not piece:
           raise BrokenPipeError('its processes have ended')
         answer += piece
@@ -160,7 +164,7 @@ def _commands(mode: str) -> list[list[str]]:
   """Returns the commands of a mode file, to be run without a shell."""
   # $1 is the option for unknown words, here without marks; $2 is for debugging.
   words = [{'$1': '-n', '$2': ''}.get(word, word) for word in shlex.split(mode, comments=True)]
-  commands = [[]]
+  commands: list[list[str]] = [[]]
   for word in filter(None, words):
     if word == '|':
       commands.append([])

@@ -34,31 +34,39 @@ class Context:
 class Tool(Protocol):
   """A tool.
 
-  Attributes:
-    name: the name in calls.
-    version: a string that changes whenever results may change.
-
   A slow tool may also have an attribute `time_limit_s`, in seconds, which takes precedence over
   `ExecutorConfig.time_limit_s`.
   """
 
-  name: str
-  version: str
+  @property
+  def name(self) -> str:
+    """The name in calls."""
+    ...
+
+  @property
+  def version(self) -> str:
+    """A string that changes whenever results may change."""
+    ...
 
   def __call__(self, argument: str, context: Context) -> str:
     """Returns the result for `argument`. Raises ToolError if there is none."""
+    ...
 
 
 @runtime_checkable
 class BatchTool(Tool, Protocol):
   """A tool that can answer up to `batch` calls at once."""
 
-  batch: int
+  @property
+  def batch(self) -> int:
+    """How many calls it can answer at once."""
+    ...
 
   def call_many(
       self, arguments: Sequence[str], contexts: Sequence[Context]
   ) -> Sequence[str | Exception]:
     """Returns for each argument its result, or the exception that `__call__` would raise."""
+    ...
 
 
 def call_one(tool: BatchTool, argument: str, context: Context) -> str:

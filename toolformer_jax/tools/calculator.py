@@ -30,7 +30,7 @@ _TOKEN = re.compile(
 _SYNONYMS = str.maketrans({
   **dict.fromkeys('×✕✖⨯·⋅∙•∗xX', '*'), **dict.fromkeys('÷∕⁄', '/'), **dict.fromkeys('−–‐‑‒', '-'),
   # The full-width forms of ASCII. Others, such as ² or ½, do not mean their digits.
-  **{code + 0xfee0: chr(code) for code in range(0x21, 0x7f)},
+  **{chr(code + 0xfee0): chr(code) for code in range(0x21, 0x7f)},
 })
 _HEXADECIMAL = re.compile(r'(?<![0-9.])0[xX][0-9]')
 _CLOSING = {'(': ')', '[': ']', '{': '}'}

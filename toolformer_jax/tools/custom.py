@@ -69,7 +69,7 @@ class CustomToolsConfig:
   functions: Mapping[str, str] = field(default_factory=dict)
   mcp: Mapping[str, Any] = field(default_factory=dict)
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     _check_strings('functions', self.functions)
     if not isinstance(self.mcp, Mapping):  # it may hold a secret, so that it is not shown
       raise UserError("CustomToolsConfig.mcp must be a mapping such as {'name': 'python a.py'}")
@@ -173,6 +173,8 @@ def _module_of(module: str) -> ModuleType:
   name = f'{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}'
   if name not in sys.modules:
     spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+      raise ImportError(f'{file} cannot be loaded')
     loaded = sys.modules[name] = importlib.util.module_from_spec(spec)
     try:
       spec.loader.exec_module(loaded)

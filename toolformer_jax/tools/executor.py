@@ -47,7 +47,7 @@ class ExecutorConfig:
   max_result_chars: int = 600
   workers: int = 8
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     check(self, time_limit_s=(0.001, 3600.0), max_result_chars=(1, 100_000), workers=(1, 1000))
 
 
@@ -131,7 +131,7 @@ class Executor:
     self._lock = threading.Lock()
     self._waiting: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
     self.counts = {name: ToolCounts() for name in self._tools}
-    self._hung = Counter()
+    self._hung: Counter[str] = Counter()
     for _ in range(config.workers):
       _start_thread(self._work)
 
@@ -205,10 +205,11 @@ class Executor:
 
   def _cancel_one(self) -> None:
     try:
-      for future in self._waiting.get_nowait().futures:
-        future.cancel()
+      job = self._waiting.get_nowait()
     except queue.Empty:
-      pass  # A worker has taken it.
+      return  # A worker has taken it.
+    for future in job.futures if job else ():
+      future.cancel()
 
   def _work(self) -> None:
     """Runs jobs until the executor is closed, or until a job of this thread is abandoned."""
@@ -257,7 +258,8 @@ class Executor:
     if not self._store:
       return []
     found = [self._store.find(tool, request.argument, request.context) for request in job.requests]
-    return found if all(found) else []
+    answers = [answer for answer in found if answer]
+    return answers if len(answers) == len(found) else []
 
   def _call(self, tool: Tool, requests: Sequence[Request]) -> list[Answer]:
     if self._hung[tool.name] >= _MAX_HUNG:
@@ -316,7 +318,7 @@ class Executor:
   def _outcome(self, name: str, answer: Answer, seconds: float) -> Outcome:
     reason, result = answer.reason, None
     if not reason:
-      result = self._syntax.clean_result(answer.result, self._config.max_result_chars)
+      result = self._syntax.clean_result(answer.result or '', self._config.max_result_chars)
       reason = None if result else 'empty result'
     return Outcome(result or None, reason and f'{name}: {reason}', seconds)
 

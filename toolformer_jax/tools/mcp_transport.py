@@ -65,13 +65,14 @@ class StdioTransport:
         start_new_session=True, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE)
     watchdog = await _start_watchdog(process.pid)
-    to_client, received = anyio.create_memory_object_stream(0)
-    sent, from_client = anyio.create_memory_object_stream(0)
+    to_client, received = anyio.create_memory_object_stream[SessionMessage](0)
+    sent, from_client = anyio.create_memory_object_stream[SessionMessage](0)
+    stdin, stdout, stderr = _pipes(process)
     try:
       async with to_client, received, sent, from_client, anyio.create_task_group() as group:
-        group.start_soon(self._read, process.stdout, to_client)
-        group.start_soon(self._write, process.stdin, from_client)
-        group.start_soon(self._read_stderr, process.stderr)
+        group.start_soon(self._read, stdout, to_client)
+        group.start_soon(self._write, stdin, from_client)
+        group.start_soon(self._read_stderr, stderr)
         yield received, sent
         group.cancel_scope.cancel()
     finally:
@@ -121,7 +122,8 @@ class StdioTransport:
 
   async def _end(self, process: asyncio.subprocess.Process) -> None:
     """Waits for the process to exit, then kills what is left of its process group."""
-    process.stdin.close()
+    stdin, stdout, stderr = _pipes(process)
+    stdin.close()
     if not self.fault:
       await _exit_of(process)
     for signal_number in (signal.SIGTERM, signal.SIGKILL):
@@ -131,8 +133,8 @@ class StdioTransport:
       await _exit_of(process)
     # asyncio closes a pipe after it has been read to its end.
     with anyio.move_on_after(GRACE_S):
-      await self._read_stderr(process.stderr)
-      while await process.stdout.read(_CHUNK_BYTES):
+      await self._read_stderr(stderr)
+      while await stdout.read(_CHUNK_BYTES):
         pass
 
 
@@ -192,7 +194,8 @@ class _BoundedStream(httpx2.AsyncByteStream):
 
 async def _bound_body(response: httpx2.Response) -> None:
   response.headers.pop('Content-Encoding', None)  # It was not accepted, so it is not decoded.
-  response.stream = _BoundedStream(response.stream)
+  if isinstance(response.stream, httpx2.AsyncByteStream):
+    response.stream = _BoundedStream(response.stream)
 
 
 def transport_factory(address: str, values: Mapping[str, str], where: str
@@ -227,12 +230,21 @@ async def _start_watchdog(group: int) -> asyncio.subprocess.Process:
       stderr=asyncio.subprocess.DEVNULL, start_new_session=True)
 
 
+def _pipes(process: asyncio.subprocess.Process
+           ) -> tuple[asyncio.StreamWriter, asyncio.StreamReader, asyncio.StreamReader]:
+  """Returns stdin, stdout and stderr of a process that was started with pipes."""
+  if process.stdin is None or process.stdout is None or process.stderr is None:
+    raise ValueError(f'process {process.pid} was started without pipes')
+  return process.stdin, process.stdout, process.stderr
+
+
 async def _stop_watchdog(process: asyncio.subprocess.Process) -> None:
   """Ends the watchdog of a group that is gone."""
-  with contextlib.suppress(ConnectionError):
-    process.stdin.write(b'\n')
-    await process.stdin.drain()
-  process.stdin.close()
+  if stdin := process.stdin:
+    with contextlib.suppress(ConnectionError):
+      stdin.write(b'\n')
+      await stdin.drain()
+    stdin.close()
   await _exit_of(process)
 
 

@@ -4,7 +4,7 @@ There are three backends: Apertium (rules), NLLB (as in the paper), and a langua
 """
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from toolformer_jax import calls
 from toolformer_jax.tools.base import Context, ToolError, call_one
@@ -17,8 +17,10 @@ class Translator(Protocol):
 
   def translate(self, text: str, language: str) -> str:
     """Returns `text` in English. Raises ToolError if `language` (ISO 639) is not supported."""
+    ...
 
 
+@runtime_checkable
 class BatchTranslator(Protocol):
   """A backend that translates several texts at once."""
 
@@ -28,6 +30,7 @@ class BatchTranslator(Protocol):
       self, texts: Sequence[str], languages: Sequence[str]
   ) -> Sequence[str | ToolError]:
     """Returns for each text its translation or a ToolError."""
+    ...
 
 
 class MachineTranslation:
@@ -68,7 +71,8 @@ class MachineTranslation:
     texts = [calls.unquote(argument) for argument in arguments]
     outcomes: list[str | Exception] = [self._language(text) for text in texts]
     known = [i for i, outcome in enumerate(outcomes) if isinstance(outcome, str)]
-    translated = self._translate([texts[i] for i in known], [outcomes[i] for i in known])
+    languages = [outcome for outcome in outcomes if isinstance(outcome, str)]
+    translated = self._translate([texts[i] for i in known], languages)
     for i, outcome in zip(known, translated, strict=True):
       outcomes[i] = outcome
     return outcomes
@@ -84,12 +88,13 @@ class MachineTranslation:
 
   def _translate(self, texts: Sequence[str], languages: Sequence[str]
                  ) -> list[str | Exception]:
-    if hasattr(self._translator, 'translate_many'):
-      return self._translator.translate_many(texts, languages) if texts else []
-    return [self._translate_one(*pair) for pair in zip(texts, languages, strict=True)]
+    if isinstance(self._translator, BatchTranslator):
+      return list(self._translator.translate_many(texts, languages)) if texts else []
+    return [_translate_one(self._translator, *pair) for pair in zip(texts, languages, strict=True)]
 
-  def _translate_one(self, text: str, language: str) -> str | Exception:
-    try:
-      return self._translator.translate(text, language)
-    except (ToolError, OSError) as error:
-      return error
+
+def _translate_one(translator: Translator, text: str, language: str) -> str | Exception:
+  try:
+    return translator.translate(text, language)
+  except (ToolError, OSError) as error:
+    return error

@@ -6,7 +6,7 @@ import os
 import pathlib
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import filelock
@@ -111,7 +111,7 @@ class PassageIndex:
       count *= 4  # passages of the excluded page took the places
 
 
-class _StoredPassages(Sequence[Passage]):
+class _StoredPassages:
   """Passages in a file, each read when it is asked for."""
 
   def __init__(self, directory: pathlib.Path):
@@ -147,7 +147,7 @@ class SearchConfig:
   passage_words: int = 100
   snippet_words: int = 40
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     check(self, passage_words=(1, 100_000), snippet_words=(1, 100_000))
 
 

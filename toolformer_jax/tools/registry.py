@@ -50,7 +50,7 @@ class QaConfig:
   passages: int = 1
   max_tokens: int = 16
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     check(self, passages=(0, 100), max_tokens=(1, 1000))
 
 
@@ -70,7 +70,7 @@ class MtConfig:
   checkpoint: str = 'smollm2-135m'
   least_confidence: float = 0.3
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     check(self, least_confidence=(0.0, 1.0))
 
 
@@ -149,7 +149,7 @@ class Toolbox:
   def _build(self, name: str) -> Tool:
     if name in self.custom.names():
       return self.custom.build(name)
-    builders = {
+    builders: dict[str, Callable[[], Tool]] = {
         'Calculator': Calculator, 'Calendar': Calendar, 'MT': self._translation,
         'QA': self._question_answering, 'WikiSearch': self._search}
     return builders[name]()
@@ -194,16 +194,17 @@ def build_tools(tools: Sequence[AnyTool], toolbox: Toolbox, call_store: CallStor
   Raises:
     UserError: a name is unknown, or a tool cannot be built.
   """
-  tools = [tool_object(one) for one in tools]
+  given = [tool_object(one) for one in tools]
   if call_store and call_store.replay:
-    names = [name for one in tools for name in (
+    names = [name for one in given for name in (
         toolbox.canonical_names([one]) if isinstance(one, str) else [one.name])]
     return [call_store.replayed_tool(name) for name in dict.fromkeys(names)]
-  built = []
-  for one in tools:
+  built: list[Tool] = []
+  for one in given:
     built += toolbox.build([one]) if isinstance(one, str) else [one]
-  for one in built if call_store else ():
-    call_store.add_tool(one)
+  if call_store:
+    for one in built:
+      call_store.add_tool(one)
   return list({one.name: one for one in built}.values())
 
 
