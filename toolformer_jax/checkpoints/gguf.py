@@ -161,7 +161,8 @@ class GgufFile:
       UserError: a field is missing, wrong or not supported.
     """
     kind = _MODEL_TYPES[self.architecture]
-    fields = {'model_type': kind, 'tie_word_embeddings': 'lm_head.weight' not in self._tensors}
+    fields: dict[str, Any] = {
+        'model_type': kind, 'tie_word_embeddings': 'lm_head.weight' not in self._tensors}
     known = _GPT2_FIELDS if kind == 'gpt2' else _LLAMA_FIELDS
     start = f'{self.architecture}.'
     for name in self._fields:
@@ -207,7 +208,7 @@ class GgufFile:
     Raises:
       UserError: it is broken or not supported.
     """
-    def field(name, default=None):
+    def field(name: str, default: Any = None) -> Any:
       return self._field(f'tokenizer.ggml.{name}', default)
     tokenizer = read_tokenizer(field, self.where, self._vocab_size())
     tokenizer.chat_template = self._field('tokenizer.chat_template', '')

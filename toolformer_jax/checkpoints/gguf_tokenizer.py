@@ -1,6 +1,6 @@
 """Builds the tokenizer that the metadata of a GGUF file describe."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from toolformer_jax.errors import UserError
@@ -11,11 +11,12 @@ _LLAMA3 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
            r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
 # Pre-tokenization of byte-level tokenizers, by the names of llama.cpp, several of which mean the
 # same.
-_GPT2 = {'split_digits': False}
-_SMOLLM = {'split_digits': True}
-_LLAMA_BPE = {'split_digits': False, 'pattern': _LLAMA3, 'ignore_merges': True}
-_SMAUG = {'split_digits': False, 'pattern': _LLAMA3}
-_QWEN2 = {'split_digits': False, 'pattern': _LLAMA3.replace('{1,3}', ''), 'nfc': True}
+_GPT2: dict[str, Any] = {'split_digits': False}
+_SMOLLM: dict[str, Any] = {'split_digits': True}
+_LLAMA_BPE: dict[str, Any] = {'split_digits': False, 'pattern': _LLAMA3, 'ignore_merges': True}
+_SMAUG: dict[str, Any] = {'split_digits': False, 'pattern': _LLAMA3}
+_QWEN2: dict[str, Any] = {
+    'split_digits': False, 'pattern': _LLAMA3.replace('{1,3}', ''), 'nfc': True}
 _PRE_TOKENIZERS = {
     'gpt-2': _GPT2, 'phi-2': _GPT2, 'jina-es': _GPT2, 'jina-de': _GPT2, 'jina-v2-es': _GPT2,
     'jina-v2-de': _GPT2, 'gigachat': _GPT2, 'mellum': _GPT2,
@@ -42,7 +43,7 @@ def read_tokenizer(field: Callable[..., Any], where: str, vocab_size: int) -> To
   ids = {'bos_id': field('bos_token_id', -1), 'eos_id': field('eos_token_id', -1)}
   ids = {name: None if i == -1 else i for name, i in ids.items()} | {'vocab_size': vocab_size}
   tokens = field('tokens')
-  def of_type(wanted, values=tokens):
+  def of_type(wanted: int, values: Sequence[Any] = tokens) -> list[Any]:
     types = field('token_type')
     return [value for value, found in zip(values, types, strict=True) if found == wanted]
   try:

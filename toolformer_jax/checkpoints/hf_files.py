@@ -6,8 +6,8 @@ file.
 
 import os
 import pathlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
 
 import ml_dtypes  # noqa: F401 - registers bfloat16 with numpy
 import numpy as np
@@ -18,6 +18,9 @@ from safetensors.numpy import save_file
 from toolformer_jax.checkpoints.tensors import Header, Tensors
 from toolformer_jax.errors import UserError
 from toolformer_jax.runtime.run_dir import read_json
+
+if TYPE_CHECKING:
+  import torch
 
 SAFETENSORS, SAFETENSORS_INDEX = 'model.safetensors', 'model.safetensors.index.json'
 _BIN, _BIN_INDEX = 'pytorch_model.bin', 'pytorch_model.bin.index.json'
@@ -70,7 +73,7 @@ def _files(path: epath.Path, single: str, index: str) -> list[epath.Path]:
   return [path / name for name in names]
 
 
-def _named_as_today(names: Sequence[str]) -> dict[str, str]:
+def _named_as_today(names: Collection[str]) -> dict[str, str]:
   """Returns the names in the file by current names: old files of GPT-2 lack the prefix."""
   # The names of Llama have another prefix.
   lacks = not any(name.startswith((_PREFIX, 'model.')) for name in names)
@@ -83,7 +86,8 @@ class SafetensorsFiles:
 
   def __init__(self, path: epath.Path):
     """Opens the files of the directory `path`, which are memory-mapped."""
-    self.where, self._in = str(path), {}
+    self.where = str(path)
+    self._in: dict[str, safetensors.safe_open] = {}
     for file in _files(path, SAFETENSORS, SAFETENSORS_INDEX):
       try:
         opened = safetensors.safe_open(file, framework='numpy')
@@ -108,7 +112,8 @@ class TorchFiles:
 
   def __init__(self, path: epath.Path):
     """Opens the files of the directory `path`, memory-mapped if their format allows."""
-    self.where, self._tensors = str(path), {}
+    self.where = str(path)
+    self._tensors: dict[str, torch.Tensor] = {}
     for file in _files(path, _BIN, _BIN_INDEX):
       self._tensors |= _load_tensors(file)
     self._names = _named_as_today(self._tensors)

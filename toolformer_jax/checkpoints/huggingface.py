@@ -80,7 +80,8 @@ def load_tokenizer(path: epath.Path, fields: dict[str, Any]) -> Tokenizer:
   ids = {'bos_id': fields.get('bos_token_id'), 'eos_id': ends[0],
          'vocab_size': fields['vocab_size']}
   if (path / 'tokenizer.json').is_file():
-    return Tokenizer.from_file(path / 'tokenizer.json', end_ids=ends[1:], **ids)
+    further = [i for i in ends[1:] if i is not None]
+    return Tokenizer.from_file(path / 'tokenizer.json', end_ids=further, **ids)
   if not all((path / name).is_file() for name in ('vocab.json', 'merges.txt')):
     raise UserError(f'{path} has no tokenizer: neither tokenizer.json nor GPT-2\'s vocab.json and '
                     'merges.txt')
@@ -100,7 +101,7 @@ def _load_gpt2_tokenizer(path: epath.Path, ids: dict[str, Any]) -> Tokenizer:
   merges = [tuple(line.split()) for line in lines if line and not line.startswith('#version')]
   special = [token for token in ('<|endoftext|>',) if token in vocab]
   try:
-    return Tokenizer.byte_level_bpe(sorted(vocab, key=vocab.get), merges, special,
+    return Tokenizer.byte_level_bpe(sorted(vocab, key=vocab.__getitem__), merges, special,
                                     split_digits=False, **ids)
   except Exception as error:  # `tokenizers` raises plain exceptions
     raise UserError(f'{path}: vocab.json and merges.txt are not a tokenizer: {error}') from error
@@ -176,7 +177,8 @@ def _merged(model: LanguageModel, path: tuple[str, ...], parameter: np.ndarray,
 
 def _save_tensors(path: epath.Path, tensors: Iterator[tuple[str, np.ndarray]]) -> None:
   """Writes `tensors` to one file, or to several files and an index."""
-  files, size = [{}], 0
+  files: list[dict[str, np.ndarray]] = [{}]
+  size = 0
   where: dict[str, str] = {}
   for name, tensor in tensors:
     if size and size + tensor.nbytes > _FILE_BYTES:

@@ -33,7 +33,7 @@ class ModelConfig:
   fsdp: int = -1
   tensor: int = 1
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     check(self, data=(-1, 10**6), fsdp=(-1, 10**6), tensor=(-1, 10**6))
     if 0 in (self.data, self.fsdp, self.tensor):
       raise UserError('ModelConfig: no axis of the mesh can have size 0')

@@ -35,15 +35,17 @@ class Header(NamedTuple):
 
 
 class Tensors(Protocol):
-  """The tensors of a checkpoint, with the names and shapes of transformers.
+  """The tensors of a checkpoint, with the names and shapes of transformers."""
 
-  Attributes:
-    where: the file or directory, for errors.
-    headers: headers of all tensors, by name.
-  """
+  @property
+  def where(self) -> str:
+    """The file or directory, for errors."""
+    ...
 
-  where: str
-  headers: Mapping[str, Header]
+  @property
+  def headers(self) -> Mapping[str, Header]:
+    """Headers of all tensors, by name."""
+    ...
 
   def read(self, name: str) -> np.ndarray:
     """Returns the tensor called `name`, in a dtype of numpy."""

@@ -50,8 +50,10 @@ def attend(
   max_BTN = functools.reduce(jnp.maximum, [partial.max_BTN for partial in partials])
   scales = [jnp.exp(partial.max_BTN - max_BTN) for partial in partials]
   pairs = list(zip(scales, partials, strict=True))
-  sum_BTN = sum(scale_BTN * partial.sum_BTN for scale_BTN, partial in pairs)
-  out_BTNH = sum(scale_BTN[..., None] * partial.out_BTNH for scale_BTN, partial in pairs)
+  sum_BTN = functools.reduce(
+      jnp.add, [scale_BTN * partial.sum_BTN for scale_BTN, partial in pairs])
+  out_BTNH = functools.reduce(
+      jnp.add, [scale_BTN[..., None] * partial.out_BTNH for scale_BTN, partial in pairs])
   return (out_BTNH / sum_BTN[..., None]).astype(q_BTNH.dtype)
 
 

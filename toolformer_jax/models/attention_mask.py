@@ -38,7 +38,7 @@ class AttentionInputs(NamedTuple):
 def absolute_positions(B: int, T: int, cache: KVCache | None, prefixes: Sequence[Prefix]
                        ) -> jax.Array:
   """Returns how many tokens of prefixes, cache and row precede each new token, [B, T]."""
-  start_B = sum((prefix.limit_B for prefix in prefixes), jnp.zeros(B, jnp.int32))
+  start_B = sum((prefix.limits_B for prefix in prefixes), jnp.zeros(B, jnp.int32))
   start_B = start_B if cache is None else start_B + cache.length_B
   return start_B[:, None] + jnp.arange(T)
 
@@ -76,7 +76,7 @@ def attention_inputs(
 def _prefix_masks(prefixes: Sequence[Prefix], B: int, T: int) -> list[jax.Array]:
   """Returns for each prefix which of its slots each token attends to, [B, T, S]."""
   return [
-      jnp.broadcast_to((jnp.arange(prefix.slots) < prefix.limit_B[:, None])[:, None],
+      jnp.broadcast_to((jnp.arange(prefix.slots) < prefix.limits_B[:, None])[:, None],
                        (B, T, prefix.slots))
       for prefix in prefixes]
 
@@ -96,7 +96,7 @@ def _own_mask(cache: KVCache | None, segment_ids_BT: jax.Array | None, B: int, T
 def _window_masks(masks: Sequence[jax.Array], absolute_BT: jax.Array, prefixes: Sequence[Prefix],
                   window: int) -> Iterator[jax.Array]:
   """Yields for each of `masks` which of its slots the sliding window contains, [B, T, S]."""
-  starts = itertools.accumulate((prefix.limit_B for prefix in prefixes), initial=jnp.zeros(1, int))
+  starts = itertools.accumulate((prefix.limits_B for prefix in prefixes), initial=jnp.zeros(1, int))
   for mask_BTS, start_B in zip(masks, starts, strict=False):
     absolute_BS = start_B[:, None] + jnp.arange(mask_BTS.shape[2])
     yield absolute_BT[..., None] - absolute_BS[:, None] < window

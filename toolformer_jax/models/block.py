@@ -52,7 +52,7 @@ class Attention(nn.Module):
     if c.qk_norm:
       q_BTNH = Norm(c, name='query_norm')(q_BTNH)
       k_BTKH = Norm(c, name='key_norm')(k_BTKH)
-    if c.rotary_dim:
+    if c.rotary_dim and inputs.rotary_angles:
       q_BTNH = apply_rotary(q_BTNH, inputs.rotary_angles, c)
       k_BTKH = apply_rotary(k_BTKH, inputs.rotary_angles, c)
     if c.attention_scale:  # attention itself scales by the size of a head
@@ -75,7 +75,7 @@ class Attention(nn.Module):
   def _attend_kernel(self, q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array,
                      is_global: jax.Array, inputs: AttentionInputs) -> jax.Array:
     window = self.config.sliding_window
-    def attend_within(window):
+    def attend_within(window: int) -> jax.Array:
       return attend_packed(q_BTNH, k_BTKH, v_BTKH, inputs.segment_ids_BT, self.kernel, window)
     # A kernel is compiled for its window; a row that is no longer than the window needs none.
     if 0 < window < q_BTNH.shape[1]:

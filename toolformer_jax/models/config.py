@@ -111,7 +111,7 @@ class DecoderConfig:
   lora_alpha: float = 16.0
   dtype: Dtype = 'float32'
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     object.__setattr__(self, 'rotary_divisors', tuple(map(float, self.rotary_divisors)))
     check(self, lora_rank=(0, 2**31))
     for field in dataclasses.fields(self):

@@ -84,8 +84,7 @@ class Decoder(nn.Module):
     absolute_BT = absolute_positions(B, T, cache, prefixes)
     positions_BT = absolute_BT if positions_BT is None else positions_BT
     embedding_VD = self.param(
-        'embedding', nn.with_logical_partitioning(nn.initializers.normal(0.02), ('vocab', 'embed')),
-        (c.vocab_size, c.embed_dim), jnp.float32)
+        'embedding', _normal_init('vocab', 'embed'), (c.vocab_size, c.embed_dim), jnp.float32)
     x_BTD = Dropout(self.dropout, name='dropout')(
         self._embed(embedding_VD, tokens_BT, positions_BT))
     use_kernel = cache is None and not prefixes and supports_length(self.kernel, T)
@@ -105,8 +104,8 @@ class Decoder(nn.Module):
     c = self.config
     x_BTD = jnp.take(shard_rows_only(embedding_VD), tokens_BT, axis=0).astype(c.dtype)
     if c.positions == 'learned':
-      init = nn.with_logical_partitioning(nn.initializers.normal(0.02), (None, 'embed'))
-      table = self.param('position_embedding', init, (c.max_positions, c.embed_dim), jnp.float32)
+      table = self.param('position_embedding', _normal_init(None, 'embed'),
+                         (c.max_positions, c.embed_dim), jnp.float32)
       # Positions of padding may exceed the table: a NaN would reach other tokens as 0 * NaN.
       x_BTD += jnp.take(table, positions_BT, axis=0, mode='clip').astype(x_BTD.dtype)
     if c.scaled_embedding:
@@ -179,6 +178,19 @@ def lm_head_params(config: DecoderConfig, params: dict[str, Any]) -> Any:
   return params['embedding' if config.tied_head else 'head']
 
 
+def apply_with_cache(decoder: Decoder, variables: Any, tokens_BT: jax.Array, *, cache: KVCache,
+                     **options: Any) -> tuple[jax.Array, KVCache]:
+  """Returns what `decoder`, called with `options`, computes of new tokens; and the cache with them.
+  """
+  outputs: Any = decoder.apply(variables, tokens_BT, cache=cache, **options)
+  return outputs
+
+
+def _normal_init(*axes: str | None) -> nn.initializers.Initializer:
+  """Returns the initializer of an embedding. Flax takes the array out of the box with the axes."""
+  return nn.with_logical_partitioning(nn.initializers.normal(0.02), axes)
+
+
 def apply_lm_head(config: DecoderConfig, head_params: Any, x_BTD: jax.Array) -> jax.Array:
   """Returns the logits [B, T, V] of hidden states.
 
@@ -189,5 +201,5 @@ def apply_lm_head(config: DecoderConfig, head_params: Any, x_BTD: jax.Array) -> 
   """
   if config.tied_head:
     return _apply_tied_head(config, head_params, x_BTD)
-  logits_BTV = _untied_head(config, parent=None).apply({'params': head_params}, x_BTD)
+  logits_BTV: Any = _untied_head(config, parent=None).apply({'params': head_params}, x_BTD)
   return constrain(logits_BTV, 'batch', None, 'vocab')

@@ -75,9 +75,8 @@ def utilization(flops_per_s: float, devices: Sequence[jax.Device]) -> float | No
     the share; None if the peak of a device is not known, which is the case for CPUs.
   """
   chips = [chip_of(device) for device in devices]
-  if not all(chips):
-    return None
-  return flops_per_s / math.fsum(chip.flops_per_s for chip in chips)
+  peaks = [chip.flops_per_s for chip in chips if chip]
+  return flops_per_s / math.fsum(peaks) if len(peaks) == len(chips) else None
 
 
 def _attention_flops(config: DecoderConfig, tokens: int, cached: int) -> int:

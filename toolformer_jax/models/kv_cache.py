@@ -60,6 +60,13 @@ class KVCache:
     return 'per_layer' if isinstance(self.keys, tuple) else 'stacked'
 
   @property
+  def stacked(self) -> tuple[jax.Array, jax.Array]:
+    """Keys and values of a stacked cache. Raises TypeError if it has the other layout."""
+    if isinstance(self.keys, tuple) or isinstance(self.values, tuple):
+      raise TypeError('the layers of this cache are not stacked')
+    return self.keys, self.values
+
+  @property
   def slots(self) -> int:
     """Number of slots of each row."""
     return jax.tree.leaves(self.values)[0].shape[-2]
@@ -98,8 +105,9 @@ class KVCache:
     rows_B1, slots_BT = jnp.arange(B)[:, None], self.length_B[:, None] + jnp.arange(T)
     # Written in place in the carried array: scanning over layers' slices copies the cache, which
     # takes twice its memory.
-    k_LBKHS = self.keys.at[layer, rows_B1, :, :, slots_BT].set(k_BTKH, mode='drop')
-    v_LBKSH = self.values.at[layer, rows_B1, :, slots_BT].set(v_BTKH, mode='drop')
+    keys, values = self.stacked
+    k_LBKHS = keys.at[layer, rows_B1, :, :, slots_BT].set(k_BTKH, mode='drop')
+    v_LBKSH = values.at[layer, rows_B1, :, slots_BT].set(v_BTKH, mode='drop')
     of_layer = tuple(jax.lax.dynamic_index_in_dim(x, layer, 0, False) for x in (k_LBKHS, v_LBKSH))
     return of_layer, KVCache(k_LBKHS, v_LBKSH, self.length_B)
 
@@ -133,9 +141,10 @@ class KVCache:
 
   def row(self, row: jax.Array, begin: jax.Array) -> 'KVCache':
     """Returns a copy of one row of a stacked cache, rolled so that slot `begin` comes first."""
+    keys, values = self.stacked
     k_L1KHS, v_L1KSH, length_1 = (
         jax.lax.dynamic_slice_in_dim(x, row, 1, axis)
-        for x, axis in ((self.keys, 1), (self.values, 1), (self.length_B, 0)))
+        for x, axis in ((keys, 1), (values, 1), (self.length_B, 0)))
     return KVCache(jnp.roll(k_L1KHS, -begin, 4), jnp.roll(v_L1KSH, -begin, 3), length_1)
 
   def write(self, row: jax.Array, other: 'KVCache') -> 'KVCache':
@@ -186,7 +195,14 @@ class Prefix:
   @classmethod
   def of(cls, cache: KVCache, limit_B: jax.Array) -> 'Prefix':
     """Returns the rows of a stacked cache as a prefix."""
-    return cls(cache.keys, cache.values, limit_B)
+    return cls(*cache.stacked, limit_B)
+
+  @property
+  def limits_B(self) -> jax.Array:
+    """`limit_B` outside layers. Raises ValueError inside one."""
+    if self.limit_B is None:
+      raise ValueError('inside a layer the masks contain the limits')
+    return self.limit_B
 
   @property
   def slots(self) -> int:

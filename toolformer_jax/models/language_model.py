@@ -92,7 +92,7 @@ class LanguageModel:
     is no multiple of 64 bytes are copied, and they are small.
     """
     device = self.mesh.devices.flat[0]
-    def view_of_layer(x, layer):
+    def view_of_layer(x: jax.Array, layer: int) -> jax.Array:
       return jax.device_put(np.asarray(x)[layer], device, may_alias=True)
     variables = {}
     for name, tree in self.variables.items():
@@ -110,7 +110,7 @@ class LanguageModel:
 
 def cast_for_inference(variables: dict[str, Any], config: DecoderConfig) -> dict[str, Any]:
   """Returns `variables` in the dtype of the computation, but norms in float32."""
-  def cast(path, x):
+  def cast(path: tuple[Any, ...], x: jax.Array) -> jax.Array:
     is_norm = any(str(key.key).endswith('norm') for key in path)
     return x if is_norm else x.astype(config.dtype)
   return jax.tree_util.tree_map_with_path(cast, variables)

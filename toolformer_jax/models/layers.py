@@ -1,6 +1,7 @@
 """Parts of a block: matrix products with adapters, and norms."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -78,7 +79,7 @@ class Einsum(nn.Module):
     shape, axes = [self.shape[i] for i in dims], [self.axes[i] for i in dims]
     shape.insert(rank_dim, self.config.lora_rank)
     axes.insert(rank_dim, None)
-    def make():
+    def make() -> Any:
       return _partitioned(init, axes)(self.make_rng('params'), shape, jnp.float32)
     return nn.unbox(self.variable('lora', name, make).value)
 

@@ -37,7 +37,8 @@ def _llama3_unscaled(c: DecoderConfig, frequency: jax.Array) -> jax.Array:
 
 def _yarn_unscaled(c: DecoderConfig) -> jax.Array:
   """Returns for each pair the share of the original frequency (YaRN, Peng et al. 2023, eq. 23)."""
-  def pair_with(rotations):  # in the pretraining length; a fraction lies between two pairs
+  # In the pretraining length; a fraction lies between two pairs.
+  def pair_with(rotations: float) -> float:
     wavelength = c.rotary_original_positions / (rotations * 2 * math.pi)
     return c.rotary_dim * math.log(wavelength) / (2 * math.log(c.rotary_base))
   first = max(math.floor(pair_with(c.rotary_beta_fast)), 0)

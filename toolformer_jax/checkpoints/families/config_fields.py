@@ -153,7 +153,7 @@ class ConfigFields:
     factor = given.get('factor')
     if not all(map(_is_number, (*scales, factor))) or not factor:
       raise self.error('factor, mscale and mscale_all_dim of YaRN must be positive numbers')
-    def log_scale(multiplier):
+    def log_scale(multiplier: float) -> float:
       return 0.1 * multiplier * math.log(max(factor, 1.0)) + 1
     attention_factor = log_scale(scales[0]) / log_scale(scales[1]) if all(scales) else log_scale(1)
     return {'attention_factor': attention_factor, 'beta_fast': 32.0, 'beta_slow': 1.0, **given}

@@ -101,13 +101,13 @@ def gated_weights(c: DecoderConfig) -> list[Weight]:
   """Returns the weights of a decoder with gated MLPs."""
   D, N, K, H, F = c.embed_dim, c.heads, c.kv_heads, c.head_dim, c.mlp_dim
   block = 'model.layers.{}'
-  def project(ours, theirs, heads):
+  def project(ours: str, theirs: str, heads: int) -> list[Weight]:
     return linear(f'{BLOCKS}/attention/{ours}', f'{block}.self_attn.{theirs}_proj', [D],
                   [heads, H], c.qkv_bias)
-  def mlp(ours, inputs, outputs):
+  def mlp(ours: str, inputs: int, outputs: int) -> list[Weight]:
     return linear(f'{BLOCKS}/mlp/{ours}', f'{block}.mlp.{ours}_proj', [inputs], [outputs],
                   c.mlp_bias)
-  def block_norm(ours, theirs, size):
+  def block_norm(ours: str, theirs: str, size: int) -> list[Weight]:
     return norm(f'{BLOCKS}/{ours}', f'{block}.{theirs}', size, bias=False)
   norms = block_norm('attention_norm', 'input_layernorm', D)
   if c.sandwich_norm:
