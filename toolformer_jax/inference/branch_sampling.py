@@ -19,7 +19,7 @@ import numpy as np
 from toolformer_jax.inference.batching import busy_first, count_bucket, count_tokens, row_values
 from toolformer_jax.inference.shared_prefix import PrefilledDocuments
 from toolformer_jax.inference.token_sampling import sample
-from toolformer_jax.models.decoder import Decoder
+from toolformer_jax.models.decoder import Decoder, apply_with_cache
 from toolformer_jax.models.kv_cache import KVCache, Prefix, new_cache, take_rows
 from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.runtime.oom import explain_out_of_memory
@@ -103,8 +103,8 @@ class BranchRows(NamedTuple):
   is_first_B: jax.Array
   num_tokens_B: jax.Array
   seeds_BW: jax.Array
-  temperature_B: jax.Array
-  top_p_B: jax.Array
+  temperature_B: jax.Array | np.ndarray
+  top_p_B: jax.Array | np.ndarray
 
 
 @dataclass
@@ -180,11 +180,14 @@ class _BranchSampler:
     slots = -(-(len(self.config.opening) + self.config.max_tokens) // 16) * 16
     with jax.set_mesh(self.model.mesh):
       cache = new_cache(self.model.config, len(self.groups) * self.group_rows, slots)
-      loaded, documents = None, None
+      loaded: list[int] = []
+      documents: KVCache | None = None
       while self._fill():
         cache = self._shrink(cache)
-        if loaded != (loaded := [group.document for group in self.groups]):
-          documents = None  # freed before others are copied: they take as much memory as the cache
+        wanted = [group.document for group in self.groups]
+        if documents is None or loaded != wanted:
+          # Freed before others are copied: they take as much memory as the cache.
+          loaded, documents = wanted, None
           documents = take_rows(self.prefilled.documents, np.array(loaded, np.int32))
         count_tokens(counts, sum(row.node is not None for row in self._rows), len(self._rows))
         sampled_BW, cache = self._decode(documents, cache)
@@ -234,21 +237,23 @@ class _BranchSampler:
 
   def _branch_rows(self) -> BranchRows:
     """Returns the inputs of the next step."""
-    rows = [row if row.node else None for row in self._rows]
+    nodes = [row.node for row in self._rows]
     opening, config = len(self.config.opening), self.config
-    def of(value, dtype=np.int32):
-      return row_values(self.model, rows, value, dtype)
-    def seeds(row):
-      used = [self.branches[i].seed for i in row.node.branches] if row else []
+    def of(value: Callable[[_Node], Any], dtype: Any = np.int32) -> jax.Array:
+      return row_values(self.model, nodes, value, dtype)
+    def seeds(node: _Node | None) -> list[int]:
+      used = [self.branches[i].seed for i in node.branches] if node else []
       return used + [0] * (self.max_branches - len(used))
+    last_tokens = [row.node.tokens[row.num_computed_tokens] if row.node else 0
+                   for row in self._rows]
     return BranchRows(
-        visible_B=of(lambda row: row.node.visible),
-        last_token_B=of(lambda row: row.node.tokens[row.num_computed_tokens]),
-        is_first_B=of(lambda row: len(row.node.tokens) == opening, bool),
-        num_tokens_B=of(lambda row: len(row.node.tokens)),
-        seeds_BW=self.model.put_batch(np.array(list(map(seeds, rows)), np.uint32)),
-        temperature_B=np.full(len(rows), config.temperature, np.float32),
-        top_p_B=np.full(len(rows), config.top_p, np.float32))
+        visible_B=of(lambda node: node.visible),
+        last_token_B=self.model.put_batch(np.array(last_tokens, np.int32)),
+        is_first_B=of(lambda node: len(node.tokens) == opening, bool),
+        num_tokens_B=of(lambda node: len(node.tokens)),
+        seeds_BW=self.model.put_batch(np.array(list(map(seeds, nodes)), np.uint32)),
+        temperature_B=np.full(len(nodes), config.temperature, np.float32),
+        top_p_B=np.full(len(nodes), config.top_p, np.float32))
 
   def _split(self, sampled_BW: np.ndarray, cache: KVCache) -> KVCache:
     """Appends the sampled tokens: ends branches, and gives those that differ rows of their own."""
@@ -258,8 +263,9 @@ class _BranchSampler:
         continue
       row.num_computed_tokens += 1
       if row.num_computed_tokens == len(row.node.tokens):  # else the next token is known
-        row.node, *others = self._successors(row.node, sampled_BW[i].tolist()) or [None]
-        new += [(i, row.num_computed_tokens, node) for node in others]
+        following = self._successors(row.node, sampled_BW[i].tolist())
+        row.node = following[0] if following else None
+        new += [(i, row.num_computed_tokens, node) for node in following[1:]]
     return self._copy(new, cache)
 
   def _successors(self, node: _Node, sampled: list[int]) -> list[_Node]:
@@ -341,8 +347,8 @@ def sample_step(
   B = rows.visible_B.shape[0]
   prefixes = [Prefix.of(prompt, jnp.broadcast_to(prompt.length_B, (B,))),
               Prefix.of(documents, rows.visible_B)]
-  logits_B1V, cache = decoder.apply(
-      variables, rows.last_token_B[:, None], cache=cache, prefixes=prefixes)
+  logits_B1V, cache = apply_with_cache(
+      decoder, variables, rows.last_token_B[:, None], cache=cache, prefixes=prefixes)
   logits_BV = logits_B1V[:, 0].astype(jnp.float32)
   logits_BV = jnp.where(rows.is_first_B[:, None] & ~first_allowed_V, -jnp.inf, logits_BV)
   tokens_BW = sample(logits_BV, rows.seeds_BW, rows.num_tokens_B, rows.temperature_B, rows.top_p_B)

@@ -39,7 +39,7 @@ class GenerationConfig:
   max_call_tokens: int = 48
   disable_tools: bool = False
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     check(self, max_tokens=(1, 100_000), min_tokens=(0, 100_000), max_words=(0, 100_000),
           temperature=(0.0, 10.0), top_p=(1e-6, 1.0), seed=(0, 2**32 - 1),
           top_k_api=(1, 1_000_000), max_calls=(0, 1000), max_call_tokens=(1, 1000))
@@ -67,5 +67,5 @@ class EngineConfig:
   max_model_len: int = 0
   few_shapes: bool = False
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     check(self, slots=(1, 10_000), max_model_len=(0, 10**9))

@@ -5,12 +5,17 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from toolformer_jax.inference.token_sampling import sample
-from toolformer_jax.models.decoder import Decoder
+from toolformer_jax.models.decoder import Decoder, apply_with_cache
 from toolformer_jax.models.kv_cache import KVCache
 
 STEPS = 4  # tokens decoded per call of the program
+
+# The cache; and of each row the last token, whether a call may start, the number of tokens, and how
+# many more there must be before the end.
+_Carry = tuple[KVCache, jax.Array, jax.Array, jax.Array, jax.Array]
 
 
 class DecodeRows(NamedTuple):
@@ -49,8 +54,8 @@ class SpecialTokens(NamedTuple):
     end_ids_E: end a text; int32.
   """
 
-  api_id: jax.Array
-  end_ids_E: jax.Array
+  api_id: jax.Array | np.int32
+  end_ids_E: jax.Array | np.ndarray
 
 
 @functools.partial(jax.jit, static_argnames='decoder', donate_argnames='cache')
@@ -67,11 +72,12 @@ def decode_steps(
       per row.
     special: ids with a meaning.
   """
-  def step(carry, xs):
+  def step(carry: _Carry, xs: tuple[jax.Array, jax.Array]) -> tuple[_Carry, jax.Array]:
+    """Returns the state after one more token of every row is read, and the token after it, [B]."""
     cache, last_B, may_call_B, num_tokens_B, min_tokens_left_B = carry
     n, pending_B = xs
     decodes_B = n >= rows.num_pending_B
-    logits_B1V, cache = decoder.apply(variables, last_B[:, None], cache=cache)
+    logits_B1V, cache = apply_with_cache(decoder, variables, last_B[:, None], cache=cache)
     logits_BV = logits_B1V[:, 0].astype(jnp.float32)
     starts_call_B = may_call_B & decodes_B & _api_is_likely(logits_BV, rows, special)
     plain_BV = _plain_logits(logits_BV, rows, special, min_tokens_left_B)

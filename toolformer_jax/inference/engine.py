@@ -13,10 +13,10 @@ a row has decoded after the arrow of a call are dropped by setting the row's len
 """
 
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent import futures
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -205,14 +205,14 @@ class Engine:
     if not self.has_unfinished_requests():
       return events
     with jax.set_mesh(self._model.mesh), explain_out_of_memory(_OUT_OF_MEMORY):
-      self._resize()
+      cache = self._resize()
       self._admit()
       self._finish_calls(events)
-      self._cache = prefill.prefill(self._model, self._cache, self._take_pending(),
+      self._cache = prefill.prefill(self._model, cache, self._take_pending(),
                                     few_shapes=self._config.few_shapes)
       active = [i for i, row in enumerate(self._rows) if row and not row.outcome]
       if active:
-        self._decode(active, events)
+        self._decode(active, self._cache, events)
       else:
         outcomes = [row.outcome for row in self._rows if row and row.outcome]
         futures.wait(outcomes, _IDLE_WAIT_S, return_when=futures.FIRST_COMPLETED)
@@ -220,11 +220,14 @@ class Engine:
       self._cache = None  # an idle engine holds no memory
     return events
 
-  def _resize(self) -> None:
-    """Grows the batch to what the requests need, or shrinks it by a factor of 4."""
+  def _resize(self) -> KVCache:
+    """Grows the batch to what the requests need, or shrinks it by a factor of 4.
+
+    Returns:
+      the cache of the batch.
+    """
     if self._cache is None:
-      self._new_batch()
-      return
+      return self._new_batch()
     busy = [row is not None for row in self._rows]
     size = len(self._rows)
     wanted = self._batch_rows(sum(busy) + len(self._waiting))
@@ -238,12 +241,13 @@ class Engine:
       self._cache = take_rows(self._cache, np.array(rows, np.int32))
       kept = [self._rows[i] for i in rows[:len(self._rows)]]
       self._rows = kept + [None] * (len(rows) - len(kept))
+    return self._cache
 
-  def _new_batch(self) -> None:
-    """Makes a cache for the waiting requests."""
+  def _new_batch(self) -> KVCache:
+    """Returns a cache for the waiting requests."""
     self._rows = [None] * self._batch_rows(len(self._waiting))
     longest = max(len(row.request.prompt) + row.request.params.max_tokens for row in self._waiting)
-    self._cache = self._new_cache(len(self._rows), longest)
+    return self._new_cache(len(self._rows), longest)
 
   def _new_cache(self, rows: int, tokens: int) -> KVCache:
     slots = _NEW_CACHE_SLOTS if self._config.few_shapes else count_bucket(tokens)
@@ -273,7 +277,7 @@ class Engine:
   def _finish_calls(self, events: list[Event]) -> None:
     """Inserts the results of tools that have returned."""
     for row in self._rows:
-      if row and row.outcome and row.outcome.done():
+      if row and row.call and row.outcome and row.outcome.done():
         result, failure = _result(row.outcome)
         row.request.finish_call(row.call, result, failure)
         call = Call(row.call.name, row.call.argument, result)
@@ -296,11 +300,11 @@ class Engine:
         request.mark_computed(len(tokens))
     return chunks
 
-  def _decode(self, active: list[int], events: list[Event]) -> None:
+  def _decode(self, active: list[int], cache: KVCache, events: list[Event]) -> None:
     requests = [row.request if row else None for row in self._rows]
     longest = max(request.num_computed_tokens for request in requests if request)
     # A text ends at its last position: what its row decodes after that needs no slot.
-    cache = prefill.with_room(self._cache, min(longest + STEPS, self._context.max_model_len))
+    cache = prefill.with_room(cache, min(longest + STEPS, self._context.max_model_len))
     lengths_B = row_values(self._model, requests, lambda request: request.num_computed_tokens)
     model = self._decoding_model
     tokens_BN, self._cache = decode_steps(
@@ -308,15 +312,17 @@ class Engine:
         self._special)
     tokens_BN = np.asarray(tokens_BN).tolist()
     for i in active:
-      self._append_tokens(i, tokens_BN[i], events)
-    called = [self._rows[i].outcome for i in active if self._rows[i] and self._rows[i].outcome]
+      if row := self._rows[i]:
+        self._append_tokens(row, tokens_BN[i], events)
+        self._rows[i] = None if row.request.finished else row
+    called = [row.outcome for i in active if (row := self._rows[i]) and row.outcome]
     futures.wait(called, timeout=_FAST_TOOL_S)
 
   def _decode_rows(self, requests: list[GenerationRequest | None]) -> DecodeRows:
     """Returns the inputs of the next decoding steps."""
-    def of(value, dtype=np.int32):
+    def of(value: Callable[[GenerationRequest], Any], dtype: Any = np.int32) -> jax.Array:
       return row_values(self._model, requests, value, dtype)
-    def pending(request):
+    def pending(request: GenerationRequest | None) -> list[int]:
       tokens = request.pending_tokens[:STEPS + 1] if request else []
       return tokens + [0] * (STEPS + 1 - len(tokens))
     return DecodeRows(
@@ -331,19 +337,17 @@ class Engine:
         temperature_B=of(lambda r: r.params.temperature, np.float32),
         top_p_B=of(lambda r: r.params.top_p, np.float32))
 
-  def _append_tokens(self, i: int, decoded: list[int], events: list[Event]) -> None:
-    """Appends decoded tokens to a row's request; starts its tool, or frees the row."""
-    row = self._rows[i]
+  def _append_tokens(self, row: _Row, decoded: list[int], events: list[Event]) -> None:
+    """Appends decoded tokens to a row's request, and starts its tool."""
     request, known = row.request, min(row.request.num_pending, len(decoded))
     request.mark_computed(known)
     row.call = request.append_tokens(decoded[known:])
     _add_new_text(request, events)
-    if row.call:
+    if row.call and self._executor:
       row.outcome = self._executor.submit_call(row.call.name, row.call.argument,
                                                row.context)
       events.append(CallStarted(request.request_id, row.call))
     if request.finished:
-      self._rows[i] = None
       events.append(RequestFinished(request.request_id, request.output()))
 
 

@@ -54,12 +54,11 @@ def generate(
   engine = Engine(model, engine_config, executor, tool_names=tool_names, syntax=syntax)
   if seeds is None:
     seeds = [(config.seed + i) % 2**32 for i in range(len(prompts))]
-  contexts = [None] * len(prompts) if contexts is None else contexts
-  for name, values in (('seeds', seeds), ('contexts', contexts)):
-    if len(values) != len(prompts):
-      raise UserError(f'generate needs as many {name} as prompts: {len(prompts)}, not '
-                      f'{len(values)}')
-  for prompt, seed, context in zip(prompts, seeds, contexts, strict=True):
+  told: Sequence[Context | None] = [None] * len(prompts) if contexts is None else contexts
+  for name, given in (('seeds', len(seeds)), ('contexts', len(told))):
+    if given != len(prompts):
+      raise UserError(f'generate needs as many {name} as prompts: {len(prompts)}, not {given}')
+  for prompt, seed, context in zip(prompts, seeds, told, strict=True):
     seed = seed.item() if isinstance(seed, np.integer) else seed
     engine.add_request(prompt, dataclasses.replace(config, seed=seed), context)
   outputs = {}

@@ -20,7 +20,7 @@ from toolformer_jax.inference.batching import (
   length_bucket,
   pack_sequences,
 )
-from toolformer_jax.models.decoder import Decoder
+from toolformer_jax.models.decoder import Decoder, apply_with_cache
 from toolformer_jax.models.kv_cache import KVCache
 from toolformer_jax.models.language_model import LanguageModel
 
@@ -106,7 +106,7 @@ def _prefill_packed(model: LanguageModel, cache: KVCache, prompts: list[Chunk], 
     places_R3 = np.zeros((cache.length_B.size, 3), np.int32)
     places_R3[:len(placements)] = [(prompts[place.sequence].row, place.row, place.start)
                                    for place in placements]
-    packed = PackedTokens(*map(model.put_batch, packed))
+    packed = jax.tree.map(model.put_batch, packed)
     cache = _write_packed(model.decoder, model.variables, cache, packed, places_R3, len(placements))
   return cache
 
@@ -137,11 +137,12 @@ def _write_packed(
     places_R3: row of the cache, row of `packed` and start in it, of each prompt; int32.
     count: number of prompts; the rest of `places_R3` is padding.
   """
-  _, packed_cache = decoder.apply(
-      variables, packed.tokens_BT, positions_BT=packed.positions_BT,
+  rows, slots = packed.tokens_BT.shape
+  _, packed_cache = apply_with_cache(
+      decoder, variables, packed.tokens_BT, positions_BT=packed.positions_BT,
       segment_ids_BT=packed.segment_ids_BT,
-      cache=KVCache.empty(decoder.config, *packed.tokens_BT.shape), return_hidden=True)
-  def write(i, cache):
+      cache=KVCache.empty(decoder.config, rows, slots), return_hidden=True)
+  def write(i: jax.Array, cache: KVCache) -> KVCache:
     row, packed_row, start = places_R3[i]
     return cache.write(row, packed_cache.row(packed_row, start))
   return jax.lax.fori_loop(0, count, write, cache)
@@ -174,5 +175,6 @@ def _append_to_rows(
     tokens_RT: ids to append to each; int32.
   """
   rows = cache.take(rows_R).with_length(lengths_R)
-  _, rows = decoder.apply(variables, tokens_RT, cache=rows.to_layout('stacked'), return_hidden=True)
+  _, rows = apply_with_cache(
+      decoder, variables, tokens_RT, cache=rows.to_layout('stacked'), return_hidden=True)
   return cache.put(rows_R, rows.to_layout(cache.layout))

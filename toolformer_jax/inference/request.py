@@ -170,6 +170,8 @@ class GenerationRequest:
     # Encoded again in its two pieces, as in training, so that the ids are the same.
     encode, syntax = self._context.tokenizer.encode, self._context.syntax
     spelled = [*encode(syntax.opening(finished)), *encode(syntax.closing(result))]
+    if self._call_start is None:
+      raise ValueError('no call is open')
     if not self._has_room(self._call_start + len(spelled)):
       self._remove_call(ToolCall(call, 'the model has no positions left for the result'))
       return
@@ -207,6 +209,8 @@ class GenerationRequest:
 
   def output(self) -> GeneratedText:
     """Returns the finished continuation."""
+    if self.finish_reason is None:
+      raise ValueError('the text is not finished')
     return GeneratedText(self.tokens, self._text(self.tokens), self._calls, self.finish_reason)
 
   def _text(self, tokens: list[int]) -> str:

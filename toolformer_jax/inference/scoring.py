@@ -77,11 +77,12 @@ def score(model: LanguageModel, requests: Sequence[ScoreRequest], *,
   Raises:
     UserError: there is not enough memory.
   """
-  groups: dict[tuple, set[int]] = {}
+  groups: dict[tuple[tuple[int, ...], tuple[int, ...]], set[int]] = {}
   for request in requests:
     groups.setdefault((request.prefix_ids, request.token_ids), set()).update(
         request.target_positions)
-  sequences = [_sequence(model, *key, sorted(targets)) for key, targets in groups.items()]
+  sequences = [_sequence(model, prefix, text, sorted(targets))
+               for (prefix, text), targets in groups.items()]
   with explain_out_of_memory('lower scoring_tokens, or shorten the texts'):
     logprobs = _score_sequences(model, sequences, scoring_tokens, counts)
   known = {key: dict(zip(sorted(targets), values, strict=True))
@@ -106,7 +107,8 @@ def _score_sequences(model: LanguageModel, sequences: Sequence[_Sequence], scori
   device at the same time: they would share its memory.
   """
   scores = [np.full(len(sequence.logits_at), np.nan, np.float32) for sequence in sequences]
-  logprobs_BM, targets = None, []
+  logprobs_BM: jax.Array | None = None
+  targets: list[_Target] = []
   for rows, row_tokens in _batches(sequences, scoring_tokens, sharding.batch_shards(model.mesh)):
     batch, next_targets = _score_batch(sequences, rows, row_tokens)
     count_tokens(counts, sum(len(sequences[i].token_ids) for row in rows for i in row),
@@ -162,7 +164,7 @@ class _Target(NamedTuple):
   """A scored token: its sequence, its index among the sequence's targets, and its place, [B, M]."""
 
   sequence: int
-  index: int
+  target: int
   row: int
   column: int
 
@@ -190,9 +192,9 @@ def _score_batch(sequences: Sequence[_Sequence], rows: Sequence[Sequence[int]], 
 def _store(logprobs_BM: jax.Array | None, targets: Sequence[_Target], scores: list[np.ndarray]
            ) -> None:
   """Waits for the log-probabilities of a batch and writes them to `scores`."""
-  logprobs_BM = np.asarray(logprobs_BM)
+  values_BM = np.asarray(logprobs_BM)
   for sequence, index, row, column in targets:
-    scores[sequence][index] = logprobs_BM[row, column]
+    scores[sequence][index] = values_BM[row, column]
 
 
 @functools.partial(jax.jit, static_argnames='decoder')

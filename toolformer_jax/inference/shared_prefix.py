@@ -12,7 +12,7 @@ import numpy as np
 
 from toolformer_jax import sharding
 from toolformer_jax.inference.batching import count_bucket, count_tokens, length_bucket
-from toolformer_jax.models.decoder import Decoder
+from toolformer_jax.models.decoder import Decoder, apply_with_cache
 from toolformer_jax.models.kv_cache import KVCache, Prefix, new_cache
 from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.models.ops import target_logits
@@ -100,10 +100,9 @@ def _padded(documents: Sequence[Sequence[int]], watched: Sequence[range]
 @functools.partial(jax.jit, static_argnames='decoder')
 def _prefill_prompt(decoder: Decoder, variables: dict[str, Any], tokens_1T: jax.Array) -> KVCache:
   """Returns a cache of one row with the keys and values of `tokens_1T`."""
-  cache = KVCache.empty(decoder.config, *tokens_1T.shape)
-  _, cache = decoder.apply(variables, tokens_1T, cache=cache,
-                           logits_at_BM=jnp.zeros((1, 1), jnp.int32))
-  return cache
+  cache = KVCache.empty(decoder.config, 1, tokens_1T.shape[1])
+  return apply_with_cache(decoder, variables, tokens_1T, cache=cache,
+                          logits_at_BM=jnp.zeros((1, 1), jnp.int32))[1]
 
 
 @functools.partial(jax.jit, static_argnames='decoder', donate_argnames='cache')
@@ -124,8 +123,8 @@ def prefill_rows(
   """
   P, T = tokens_PT.shape
   limit_P = jnp.broadcast_to(prompt.length_B, (P,))
-  logits_PMV, rows = decoder.apply(
-      variables, tokens_PT, cache=KVCache.empty(decoder.config, P, T),
+  logits_PMV, rows = apply_with_cache(
+      decoder, variables, tokens_PT, cache=KVCache.empty(decoder.config, P, T),
       prefixes=[Prefix.of(prompt, limit_P)], logits_at_BM=at_PM)
   logits_PMV = logits_PMV.astype(jnp.float32)
   token_PM = jnp.full_like(at_PM, token_id)

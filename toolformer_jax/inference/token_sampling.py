@@ -2,13 +2,14 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 _BLOCK = 256
 
 
 def sample(
-    logits_BV: jax.Array, seeds_BW: jax.Array, count_B: jax.Array, temperature_B: jax.Array,
-    top_p_B: jax.Array,
+    logits_BV: jax.Array, seeds_BW: jax.Array, count_B: jax.Array,
+    temperature_B: jax.Array | np.ndarray, top_p_B: jax.Array | np.ndarray,
 ) -> jax.Array:
   """Samples W ids from the distribution of each row, [B, W] int32.
 
@@ -21,16 +22,16 @@ def sample(
     top_p_B: float32; sample from the likeliest ids whose probabilities add up to this, with all
       that are as likely as the last of them (nucleus sampling, Holtzman et al. 2020); 1 for all.
   """
-  def sampled():
+  def likeliest() -> jax.Array:
+    return jnp.broadcast_to(_argmax(logits_BV)[:, None], seeds_BW.shape)
+  def sampled() -> jax.Array:
     temperature_B1 = jnp.where(temperature_B > 0, temperature_B, 1)[:, None]
     weights_BV = jnp.exp((logits_BV - logits_BV.max(-1, keepdims=True)) / temperature_B1)
-    def with_nucleus():
+    def with_nucleus() -> jax.Array:
       return jnp.where(top_p_B[:, None] < 1, nucleus(weights_BV, top_p_B), weights_BV)
     weights_BV = jax.lax.cond((top_p_B < 1).any(), with_nucleus, lambda: weights_BV)
     sampled_BW = _invert(weights_BV, _uniform(seeds_BW, count_B))
     return jnp.where(temperature_B[:, None] > 0, sampled_BW, likeliest())
-  def likeliest():
-    return jnp.broadcast_to(_argmax(logits_BV)[:, None], seeds_BW.shape)
   # A batch that is all greedy skips the work of sampling.
   return jax.lax.cond((temperature_B > 0).any(), sampled, likeliest)
 
@@ -42,7 +43,7 @@ def _argmax(logits_BV: jax.Array) -> jax.Array:
   return jnp.where(logits_BV == max_B1, jnp.arange(V, dtype=jnp.int32), V - 1).min(-1)
 
 
-def nucleus(weights_BV: jax.Array, top_p_B: jax.Array) -> jax.Array:
+def nucleus(weights_BV: jax.Array, top_p_B: jax.Array | np.ndarray) -> jax.Array:
   """Returns the weights with 0 in place of those outside the nucleus, [B, V] float32.
 
   The smallest weight inside is found by bisection over the bits of positive floats, which have the
@@ -53,10 +54,10 @@ def nucleus(weights_BV: jax.Array, top_p_B: jax.Array) -> jax.Array:
     top_p_B: probability of the nucleus, float32.
   """
   wanted_B = top_p_B * weights_BV.sum(-1)
-  def at_least(bits_B):
+  def at_least(bits_B: jax.Array) -> jax.Array:
     least_B1 = jax.lax.bitcast_convert_type(bits_B, jnp.float32)[:, None]
     return jnp.where(weights_BV >= least_B1, weights_BV, 0)
-  def halve(_, bounds):
+  def halve(_: int, bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
     low_B, high_B = bounds
     middle_B = low_B + (high_B - low_B) // 2
     enough_B = at_least(middle_B).sum(-1) >= wanted_B
@@ -69,7 +70,7 @@ def nucleus(weights_BV: jax.Array, top_p_B: jax.Array) -> jax.Array:
 
 def _uniform(seeds_BW: jax.Array, count_B: jax.Array) -> jax.Array:
   """Returns a number in [0, 1) for each sample, [B, W]; noise for every id would be slower."""
-  def one(seed, count):
+  def one(seed: jax.Array, count: jax.Array) -> jax.Array:
     return jax.random.uniform(jax.random.fold_in(jax.random.key(seed), count))
   return jax.vmap(jax.vmap(one, in_axes=(0, None)))(seeds_BW, count_B)
 

@@ -58,7 +58,7 @@ def _score(decoder: Decoder, variables: dict[str, Any], tokens_1T: jax.Array
   """Returns log p of the token after each [T], and the likeliest tokens: log p and ids [T, K]."""
   x_1TD, _ = decoder.apply(variables, tokens_1T, return_hidden=True)
   head = lm_head_params(decoder.config, variables['params'])
-  def block(xs):
+  def block(xs: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
     x_MD, next_M = xs
     logits_MV = apply_lm_head(decoder.config, head, x_MD[None])[0].astype(jnp.float32)
     logprobs_MV = jax.nn.log_softmax(logits_MV)

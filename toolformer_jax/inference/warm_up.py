@@ -6,13 +6,14 @@ Only an engine with `few_shapes` has so few sizes that all of them can be compil
 import itertools
 import logging
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
 from toolformer_jax.inference import prefill
 from toolformer_jax.inference.decoding import STEPS, DecodeRows, SpecialTokens, decode_steps
-from toolformer_jax.models.kv_cache import KVCache, new_cache, take_rows
+from toolformer_jax.models.kv_cache import KVCache, Layout, new_cache, take_rows
 from toolformer_jax.models.language_model import LanguageModel
 
 log = logging.getLogger(__name__)
@@ -47,8 +48,8 @@ def warm_up(model: LanguageModel, decoding_model: LanguageModel, special: Specia
 def _caches(model: LanguageModel, row_sizes: Sequence[int], slot_sizes: Sequence[int], rows: int,
             slots: int) -> Iterator[KVCache]:
   """Yields a cache of `rows` and `slots` in every way that the engine can come to it."""
-  layout = 'stacked' if model.decoder.scan_layers else 'per_layer'
-  def new(rows, slots):
+  layout: Layout = 'stacked' if model.decoder.scan_layers else 'per_layer'
+  def new(rows: int, slots: int) -> KVCache:
     return prefill.with_room(new_cache(model.config, rows, slot_sizes[0], layout), slots)
   yield new(rows, slots)
   for fewer in slot_sizes:
@@ -73,7 +74,7 @@ def _chunks(rows: int, slots: int) -> Iterator[list[prefill.Chunk]]:
 def _decode(model: LanguageModel, cache: KVCache, special: SpecialTokens) -> KVCache:
   """Runs the decoding program once, on rows without work."""
   B = cache.length_B.size
-  def zeros(dtype, *shape):
+  def zeros(dtype: Any, *shape: int) -> jax.Array:
     return model.put_batch(np.zeros((B, *shape), dtype))
   rows = DecodeRows(
       pending_BA=zeros(np.int32, STEPS + 1), num_pending_B=zeros(np.int32),
