@@ -65,7 +65,7 @@ class StepCheckpoints:
 
   def best_step(self) -> int | None:
     """Returns the step of the lowest dev loss; None if none was measured."""
-    return min(self._dev_losses, key=self._dev_losses.get, default=None)
+    return min(self._dev_losses, key=self._dev_losses.__getitem__, default=None)
 
   def restore_best(self, abstract: TrainState) -> TrainState:
     """Returns the state of the lowest dev loss, with the shardings of `abstract`.

@@ -94,7 +94,7 @@ class FinetuneConfig:
   max_loss_rise: float = 3.0
   wandb_project: str = ''
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     check(self, steps=(1, 10**9), epochs=(0.0, 1e6), batch_size=(1, 10**6),
           row_tokens=(2, 10**6),
           batch_rows=(0, 10**6), num_microbatches=(1, 10**6), loss_tokens=(1, 10**9),
@@ -143,7 +143,7 @@ class MixtureConfig:
   dev_texts: int = 1000
   seed: int = 0
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     check(self, cap=(1, 10**9), dev_texts=(0, 10**9), seed=(0, 2**32 - 1))
     for name, rate in self.rates.items():
       if type(rate) not in (int, float) or not 0 <= rate <= 1000:

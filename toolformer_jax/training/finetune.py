@@ -1,8 +1,9 @@
 """Fine-tunes a model on texts with calls (paper, section 4) and writes the result."""
 
 import dataclasses
+import functools
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,7 +22,7 @@ from toolformer_jax.training.checkpointing import StepCheckpoints
 from toolformer_jax.training.config import FinetuneConfig, MixtureConfig
 from toolformer_jax.training.departures import finetuning_departures
 from toolformer_jax.training.examples import make_examples
-from toolformer_jax.training.input_pipeline import Epochs, with_row_multiple
+from toolformer_jax.training.input_pipeline import Blocks, Epochs, with_row_multiple
 from toolformer_jax.training.metrics import read_metrics
 from toolformer_jax.training.mixture import build_epoch, hold_out
 from toolformer_jax.training.packing import (
@@ -123,9 +124,12 @@ def finetune_examples(
       another run, or the loss explodes or is not a number.
   """
   model = add_adapters(model, config)
-  data = None
-  if not isinstance(examples, ExampleStream):
-    data, config = _in_memory(model, examples, config)
+  open_data: Callable[[], Blocks]
+  if isinstance(examples, ExampleStream):
+    open_data = functools.partial(_streamed, model, examples, config, output_dir)
+  else:
+    items, config = _in_memory(model, examples, config)
+    open_data = functools.partial(Epochs, items)
   dev = _pack(model, dev_examples, config) if dev_examples else None
   if config.patience and dev is None:
     raise UserError('FinetuneConfig.patience needs texts to compare checkpoints by: give --dev, or '
@@ -135,9 +139,8 @@ def finetune_examples(
   process = Shard(jax.process_index(), jax.process_count())
   with LockedFolder(output_dir, configuration, software_versions(), process) as folder:
     folder.write_texts(extra_files or {})
-    data = data or _streamed(model, examples, config, output_dir)
     with StepCheckpoints(output_dir / STEPS, config.keep) as checkpoints:
-      trained, has_run = train(model, data, dev, config, checkpoints, output_dir)
+      trained, has_run = train(model, open_data(), dev, config, checkpoints, output_dir)
     if trained and (has_run or not is_model(output_dir / MODEL)):
       save_model(output_dir / MODEL, trained)
   return trained
@@ -152,13 +155,13 @@ def evaluate_loss(model: LanguageModel, examples: Sequence[Example],
 
 
 def _in_memory(model: LanguageModel, examples: Sequence[Example], config: FinetuneConfig
-               ) -> tuple[Epochs, FinetuneConfig]:
+               ) -> tuple[PackedRows | Sequences, FinetuneConfig]:
   """Returns what batches are drawn from, and the configuration with the number of steps."""
   items = _items(model, examples, config)
   config = config.with_steps(len(items))
-  if not config.batch_rows:
+  if isinstance(items, Sequences):
     items = with_row_multiple(items, config, model.mesh)
-  return Epochs(items), config
+  return items, config
 
 
 def _streamed(model: LanguageModel, stream: ExampleStream, config: FinetuneConfig,
@@ -217,6 +220,7 @@ def _configuration(config: FinetuneConfig, examples: Sequence[Example] | Example
 def _sha256(examples: Sequence[Example]) -> str:
   found = hashlib.sha256()
   for example in examples:
-    for values, dtype in zip(example, (np.int32, np.float32), strict=True):
-      found.update(len(values).to_bytes(8, 'little') + np.array(values, dtype).tobytes())
+    for values in (np.array(example.token_ids, np.int32),
+                   np.array(example.loss_weights, np.float32)):
+      found.update(len(values).to_bytes(8, 'little') + values.tobytes())
   return found.hexdigest()

@@ -20,19 +20,25 @@ _MEASURED_STEPS = 1000
 Picks = list[tuple[int, np.ndarray]]
 
 
-class Blocks(Protocol):
-  """The items of a run, rows or sequences, in blocks: each is drawn in a random order.
-
-  Attributes:
-    row_multiple: the number of rows of a batch of sequences is a multiple of this.
-    epoch_items: number of items of an epoch; None for a stream.
-  """
-
-  row_multiple: int
-  epoch_items: int | None
+class Sizes(Protocol):
+  """Numbers of items, in blocks."""
 
   def size(self, block: int) -> int:
     """Returns the number of items of a block."""
+    ...
+
+
+class Blocks(Sizes, Protocol):
+  """The items of a run, rows or sequences, in blocks: each is drawn in a random order."""
+
+  @property
+  def row_multiple(self) -> int:
+    """The number of rows of a batch of sequences is a multiple of this."""
+    ...
+
+  @property
+  def epoch_items(self) -> int | None:
+    """Number of items of an epoch; None for a stream."""
     ...
 
   def rows(self, picks: Picks) -> PackedRows:
@@ -57,7 +63,17 @@ class Epochs:
     return self._data.take(np.concatenate([indices for _, indices in picks]))
 
 
-def batch_picks(blocks: Blocks, batch_items: int, seed: int, start_step: int) -> Iterator[Picks]:
+@dataclasses.dataclass(frozen=True)
+class _EqualBlocks:
+  """Blocks of equally many items."""
+
+  items: int
+
+  def size(self, block: int) -> int:
+    return self.items
+
+
+def batch_picks(blocks: Sizes, batch_items: int, seed: int, start_step: int) -> Iterator[Picks]:
   """Yields the items of each batch from `start_step` on, `batch_items` in total.
 
   Each block has its items in a new random order, and a batch may span several blocks. The batch of
@@ -81,7 +97,7 @@ def batch_picks(blocks: Blocks, batch_items: int, seed: int, start_step: int) ->
 def batch_indices(item_count: int, batch_items: int, seed: int, start_step: int
                   ) -> Iterator[np.ndarray]:
   """Yields the indices of each batch's items, [batch_items], where all items are in memory."""
-  for picks in batch_picks(Epochs(range(item_count)), batch_items, seed, start_step):
+  for picks in batch_picks(_EqualBlocks(item_count), batch_items, seed, start_step):
     yield np.concatenate([indices for _, indices in picks])
 
 
@@ -117,6 +133,7 @@ def put_batch(rows: PackedRows, indices: np.ndarray, mesh: Mesh) -> PackedRows:
   def put(array: np.ndarray) -> jax.Array:
     shape = (len(indices), *array.shape[1:])
     batch_sharding = sharding.batch_sharding(mesh, shape)
-    return jax.make_array_from_callback(
-        shape, batch_sharding, lambda index: array[indices[index[0]]])
+    def own_rows(index: tuple[slice, ...] | None) -> np.ndarray:
+      return array[indices[index[0] if index else slice(None)]]
+    return jax.make_array_from_callback(shape, batch_sharding, own_rows)
   return jax.tree.map(put, rows)

@@ -49,7 +49,7 @@ def build_epoch(texts: Sequence[Text], config: MixtureConfig) -> list[Text]:
     UserError: see `check_epoch`.
   """
   check_epoch(texts, config)
-  repeats = Counter()
+  repeats: Counter[int] = Counter()
   for tool, capped in epoch_by_tool([(_id(text), _tools(text)) for text in texts], config).items():
     whole, fraction = divmod(config.rates.get(tool, 1.0), 1)
     once_more = set(capped[:round(fraction * len(capped))])

@@ -55,8 +55,9 @@ class PackedRows:
   @classmethod
   def empty(cls, rows: int, row_tokens: int) -> 'PackedRows':
     """Returns rows that hold only padding."""
-    ids = [np.zeros((rows, row_tokens), np.int32) for _ in range(4)]
-    return cls(*ids, np.zeros((rows, row_tokens), np.float32))
+    def zeros(dtype: np.typing.DTypeLike = np.int32) -> np.ndarray:
+      return np.zeros((rows, row_tokens), dtype)
+    return cls(zeros(), zeros(), zeros(), zeros(), zeros(np.float32))
 
   def __len__(self) -> int:
     return len(self.input_tokens_RT)

@@ -2,8 +2,9 @@
 
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import Self
+from typing import Any, Self
 
 import jax
 from jax.experimental import multihost_utils
@@ -15,10 +16,10 @@ class StopSignal:
   For several processes that train together, JAX has a handler of its own.
   """
 
-  def __init__(self):
+  def __init__(self) -> None:
     """Starts with no signal received."""
     self._received = False
-    self._previous_handler = None
+    self._previous_handler: Callable[[int, FrameType | None], Any] | int | None = None
 
   def reached(self, step: int) -> bool:
     """Returns whether to stop after `step`: the same for all processes. Call it at every step."""

@@ -54,9 +54,9 @@ def as_texts(data: AnnotationResult | Source | Iterable[Source | Text | Document
   """
   if isinstance(data, AnnotationResult):
     return list(data.annotated)
-  alone = isinstance(data, Source) or not isinstance(data, Iterable)
-  texts = []
-  for number, item in enumerate([data] if alone else data):
+  items = [data] if isinstance(data, Source) or not isinstance(data, Iterable) else data
+  texts: list[Text] = []
+  for number, item in enumerate(items):
     if isinstance(item, Source):
       texts += read_texts(str(item))
     elif isinstance(item, Document | Text):

@@ -149,8 +149,8 @@ class StreamedBlocks:
 
   def set_row_multiple(self, config: FinetuneConfig, mesh: Mesh) -> None:
     """Makes almost every batch of sequences have the same number of rows, by the first block."""
-    if not self._largest_batch:
-      self._largest_batch = largest_batch(self.block(0), config)
+    if not self._largest_batch and isinstance(block := self.block(0), Sequences):
+      self._largest_batch = largest_batch(block, config)
       self._write_log()
     self.row_multiple = row_multiple(self._largest_batch, config, mesh)
 
@@ -184,11 +184,13 @@ class StreamedBlocks:
   def rows(self, picks: Picks) -> PackedRows:
     """Returns the rows of a batch."""
     parts = [(self.block(number), indices) for number, indices in picks]
-    if isinstance(parts[0][0], PackedRows):
+    first, _ = parts[0]
+    if isinstance(first, PackedRows):
       return jax.tree.map(lambda *arrays: np.concatenate(arrays),
                           *(block.take(indices) for block, indices in parts))
-    segments = [block.segments[i] for block, indices in parts for i in indices]
-    batch = dataclasses.replace(parts[0][0], segments=segments, row_multiple=self.row_multiple)
+    segments = [block.segments[i] for block, indices in parts if isinstance(block, Sequences)
+                for i in indices]
+    batch = dataclasses.replace(first, segments=segments, row_multiple=self.row_multiple)
     return batch.take(range(len(segments)))
 
 

@@ -1,7 +1,7 @@
 """The training step: loss, gradients, optimizer update; and the state that a step replaces."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +34,19 @@ class TrainState(NamedTuple):
   step: jax.Array
 
 
+class TrainStep(Protocol):
+  """A jitted training step; the state that it is given is donated."""
+
+  def __call__(self, frozen: FrozenVariables, state: TrainState, batch: PackedRows
+               ) -> tuple[TrainState, Metrics]:
+    """Returns the state after an update, and the metrics of the state before it."""
+    ...
+
+  def trace(self, *arguments: Any) -> jax.stages.Traced:
+    """Returns the traced step, for arguments that may be shapes."""
+    ...
+
+
 def abstract_train_state(decoder: Decoder, collection: str,
                          optimizer: optax.GradientTransformation, mesh: jax.sharding.Mesh,
                          ) -> TrainState:
@@ -44,7 +57,7 @@ def abstract_train_state(decoder: Decoder, collection: str,
   """
   params = abstract_variables(decoder)[collection]
   boxed = TrainState(params, jax.eval_shape(optimizer.init, params),
-                     jax.ShapeDtypeStruct((), np.int32))
+                     jax.eval_shape(lambda: jnp.int32(0)))
   return sharding.abstract_with_sharding(boxed, mesh)
 
 
@@ -59,7 +72,7 @@ def init_train_state(abstract: TrainState, params: Any,
 def make_train_step(
     decoder: Decoder, collection: str, optimizer: optax.GradientTransformation,
     abstract: TrainState, config: FinetuneConfig = _PAPER,
-) -> Callable[[FrozenVariables, TrainState, PackedRows], tuple[TrainState, Metrics]]:
+) -> TrainStep:
   """Returns the jitted step (frozen variables, state, batch) -> (state, metrics).
 
   The given state is donated: its arrays cannot be used afterwards. Metrics are float32 or int32
@@ -72,6 +85,7 @@ def make_train_step(
   shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
   def train_step(frozen: FrozenVariables, state: TrainState, batch: PackedRows
                  ) -> tuple[TrainState, Metrics]:
+    """Returns the state after an update with `batch`, and the metrics of the state before it."""
     # The sum is 0 for a batch that holds nothing but masked results.
     weight_sum = jnp.maximum(batch.loss_weights_RT.sum(), 1e-6)
     def loss_fn(params: Any, rows: PackedRows, dropout_key: jax.Array
@@ -99,7 +113,8 @@ def _accumulate_grads(
   """Returns the sums of the gradients and of the loss over the microbatches of `batch`."""
   if num_microbatches == 1:
     return grad_fn(params, batch, key)
-  def add(totals: tuple[Any, jax.Array], inputs: tuple[PackedRows, jax.Array]):
+  def add(totals: tuple[Any, jax.Array], inputs: tuple[PackedRows, jax.Array]
+          ) -> tuple[tuple[Any, jax.Array], None]:
     microbatch, number = inputs
     grads_and_loss = grad_fn(params, microbatch, jax.random.fold_in(key, number))
     return jax.tree.map(jnp.add, totals, grads_and_loss), None

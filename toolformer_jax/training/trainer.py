@@ -64,7 +64,7 @@ def train(model: LanguageModel, data: Blocks, dev: PackedRows | None, config: Fi
     # The source is cleared: these are no longer the weights of the checkpoint that it names.
     return dataclasses.replace(model, variables={**frozen, collection: state.params}, source='')
   batch_rows = config.batch_rows or data.row_multiple
-  def dev_loss(state: TrainState) -> float:
+  def dev_loss(dev: PackedRows, state: TrainState) -> float:
     return mean_loss(with_params(state), dev, batch_rows // config.num_microbatches,
                      config.loss_tokens)
   def put(picks: Picks) -> PackedRows:
@@ -79,7 +79,8 @@ def train(model: LanguageModel, data: Blocks, dev: PackedRows | None, config: Fi
                             'num_microbatches')):
     state, finished = train_loop(
         state, start_step, map(put, picks),
-        train_step=functools.partial(train_step, frozen), dev_loss=dev_loss if dev else None,
+        train_step=functools.partial(train_step, frozen),
+        dev_loss=functools.partial(dev_loss, dev) if dev else None,
         config=config, checkpoints=checkpoints, reporter=reporter, stop=stop)
   if not finished:
     return None, True
