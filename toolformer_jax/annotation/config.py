@@ -48,7 +48,7 @@ class ToolConfig:
   max_texts: int = 25_000
   prompt: str = ''
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     check(self, tau_s=(0.0, 1.0), k=(1, 1000), m=(1, 1000), max_texts=(1, 10**9))
 
 
@@ -109,7 +109,7 @@ class AnnotationConfig:
   window_documents: int = 32
   chunk_documents: int = 1024
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     check(self, max_text_tokens=(8, 100_000), temperature=(0.0, 10.0), top_p=(1e-6, 1.0),
           max_call_tokens=(1, 1000), chunk_documents=(1, 1_000_000),
           window_documents=(1, 1_000_000),

@@ -45,7 +45,7 @@ def start_calls(
   allowed = [is_allowed(candidate) for candidate in candidates]
   started = iter(executor.submit_all(
       [_request(candidate, by_id) for candidate in itertools.compress(candidates, allowed)]))
-  def finish():
+  def finish() -> tuple[list[ExecutedCall], Counter[str]]:
     executed = [_executed(candidate, next(started).result() if runs else None)
                 for candidate, runs in zip(candidates, allowed, strict=True)]
     failures = Counter(f'failed: {call.failure}' for call in executed if call.failure)

@@ -102,5 +102,5 @@ def call_prefixes(call: Call, encode: Callable[[str], list[int]], syntax: CallSy
                   ) -> list[tuple[int, ...]]:
   """Returns the token ids of the three prefixes: nothing, e(c, empty result) and e(c, result)."""
   opening = encode(syntax.opening(call))
-  empty, result = (encode(syntax.closing(text)) for text in ('', call.result))
+  empty, result = (encode(syntax.closing(text or '')) for text in ('', call.result))
   return [(), (*opening, *empty), (*opening, *result)]

@@ -20,7 +20,7 @@ import logging
 import operator
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,10 +31,16 @@ from toolformer_jax.annotation.preselect import with_heuristic
 from toolformer_jax.annotation.run_dir import ChunkWriter, RunFolder
 from toolformer_jax.annotation.sample import check_fits, texts_by_tau_s
 from toolformer_jax.annotation.stage_keys import DOCUMENTS, MERGED, stage_name
-from toolformer_jax.annotation.stages import StartChunk, execute_stage, filter_stage, sample_stage
+from toolformer_jax.annotation.stages import (
+  FinishChunk,
+  StartChunk,
+  execute_stage,
+  filter_stage,
+  sample_stage,
+)
 from toolformer_jax.annotation.tool_plan import ToolPlan
 from toolformer_jax.calls import DEFAULT_SYNTAX, CallSyntax
-from toolformer_jax.data.records import Document, SelectedText
+from toolformer_jax.data.records import Document, ScoredCall, SelectedText
 from toolformer_jax.errors import UserError
 from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.runtime.progress import Progress
@@ -70,7 +76,7 @@ class AnnotationPipeline:
   syntax: CallSyntax = DEFAULT_SYNTAX
   call_store: CallStore | None = None
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     for plan in self.plans:
       check_fits(self.model, plan.prompt, self.config, self.syntax)
 
@@ -112,26 +118,31 @@ class AnnotationPipeline:
   def _write_texts(self, corpus: Callable[[], Iterable[Document]], folder: RunFolder) -> None:
     """Writes the texts, and for each tool which of them are selected, unless the folder has them.
     """
+    texts: ChunkWriter[Document] | None = None
+    if not folder.is_complete(DOCUMENTS):
+      texts = ChunkWriter(folder, DOCUMENTS, self.config.chunk_size)
     selecting = {plan.tool.name: stage_name(plan.tool.name, 'select') for plan in self.plans}
-    writers = {name: ChunkWriter(folder, name, self.config.chunk_size)
-               for name in (DOCUMENTS, *selecting.values()) if not folder.is_complete(name)}
-    if not writers:
+    selected: dict[str, ChunkWriter[SelectedText]] = {
+        tool: ChunkWriter(folder, name, self.config.chunk_size)
+        for tool, name in selecting.items() if not folder.is_complete(name)}
+    if not texts and not selected:
       return
-    tools = [tool for tool, name in selecting.items() if name in writers]
-    heuristics = with_heuristic(tools) if self.config.preselect else []
-    counts = writers[DOCUMENTS].counts if DOCUMENTS in writers else Counter()
+    heuristics = with_heuristic(list(selected)) if self.config.preselect else []
+    counts: Counter[str] = texts.counts if texts else Counter()
     documents = split_and_filter(
         corpus(), counts, tokenizer=self.model.tokenizer, syntax=self.syntax,
         max_tokens=self.config.max_text_tokens, heuristics=heuristics, seed=self.config.seed)
     for index, (document, selected_for) in enumerate(documents):
-      if DOCUMENTS in writers:
-        writers[DOCUMENTS].add(document)
-      for tool in tools:
+      if texts:
+        texts.add(document)
+      for tool, writer in selected.items():
         if tool not in heuristics or tool in selected_for:
-          writers[selecting[tool]].add(SelectedText(document.id, index))
-    if DOCUMENTS in writers and not counts and not folder.chunks(DOCUMENTS):
-      raise UserError('there is no document to annotate')
-    for writer in writers.values():
+          writer.add(SelectedText(document.id, index))
+    if texts:
+      if not counts and not folder.chunks(DOCUMENTS):
+        raise UserError('there is no document to annotate')
+      texts.complete()
+    for writer in selected.values():
       writer.complete()
 
   def _run_tool(self, folder: RunFolder, plan: ToolPlan, stages: Sequence[str]) -> None:
@@ -153,7 +164,7 @@ class AnnotationPipeline:
       deque(chunks, maxlen=0)
 
   def _run_stage(self, folder: RunFolder, plan: ToolPlan, stage: str,
-                 chunks: Iterable[int]) -> Iterator[int]:
+                 chunks: Iterable[int]) -> Generator[int, None, None]:
     """Yields the numbers of `chunks`, each when the folder has the records of this stage for it."""
     tool, name = plan.tool.name, stage_name(plan.tool.name, stage)
     if folder.is_complete(name):
@@ -163,8 +174,8 @@ class AnnotationPipeline:
     with contextlib.ExitStack() as stack:
       progress = stack.enter_context(_progress(folder, tool, stage, pending))
       start_chunk = self._prepare(folder, plan, stage, stack) if pending else None
-      def start(chunk):
-        if chunk not in pending:
+      def start(chunk: int) -> tuple[int, int, FinishChunk | None]:
+        if start_chunk is None or chunk not in pending:
           return chunk, 0, None
         documents = folder.selected(tool, chunk)
         return chunk, len(documents), start_chunk(chunk, documents)
@@ -212,10 +223,11 @@ class AnnotationPipeline:
                         key=operator.itemgetter(0))
     following, end = next(calls, None), 0  # the calls in the next text that has some
     for chunk in folder.all_chunks(DOCUMENTS):
-      documents, scored = folder.read(DOCUMENTS, chunk, Document), []
+      documents = folder.read(DOCUMENTS, chunk, Document)
+      scored: list[ScoredCall] = []
       end += len(documents)
       while following and following[0] < end:
-        scored += following[1]
+        scored += [call for call in following[1] if isinstance(call, ScoredCall)]
         following = next(calls, None)
       folder.write(MERGED, chunk, *merge(documents, scored, tau_f, excluded))
     folder.complete(MERGED)

@@ -80,7 +80,7 @@ def read_prompt(tool: str, path: epath.Path) -> Prompt:
   try:
     text = re.sub(r'\n(?=Input:)', '\n\n', path.read_bytes().decode().strip())
     paragraphs = re.split(r'\n\s*\n', text)
-  except (OSError, UnicodeDecodeError, *storage_errors()) as error:
+  except (OSError, UnicodeDecodeError) + storage_errors() as error:
     raise UserError(f'cannot read the prompt {path}: {error}') from error
   instruction, *demonstrations = _joined(' '.join(paragraph.split()) for paragraph in paragraphs)
   if not demonstrations:

@@ -37,8 +37,9 @@ def corpus_line(run: RunReader, max_text_tokens: int) -> str:
 
 def tool_table(summaries: Iterable[ToolSummary]) -> str:
   """Returns a table with the numbers of texts and calls of each tool after each stage."""
-  lines = [['tool', 'texts', 'preselected', 'positions', 'samples', 'candidates', 'executed',
-            'scored', 'tau_f', 'kept', *(f'texts >= {t}' for t in THRESHOLDS)]]
+  lines: list[list[object]] = [[
+      'tool', 'texts', 'preselected', 'positions', 'samples', 'candidates', 'executed',
+      'scored', 'tau_f', 'kept', *(f'texts >= {t}' for t in THRESHOLDS)]]
   for summary in summaries:
     tau_f = summary.plan.config.tau_f
     lines.append([summary.name, summary.texts, summary.preselected, summary.positions,

@@ -31,8 +31,8 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Generic
 
 from etils import epath
 
@@ -64,7 +64,7 @@ class RunFolder(LockedFolder, RunReader):
     if old is None:
       new.write(self.path)
       return
-    super()._check(new.fixed, versions)
+    super()._check(dict(new.fixed), versions)
     _check_versions(self.path, old, new)
     if old.current != new.current:
       if self.has_other_writers():
@@ -74,9 +74,15 @@ class RunFolder(LockedFolder, RunReader):
       (self.path / 'report.md').unlink(missing_ok=True)  # it is of the earlier settings
       log.info('%s has other settings than before; %s', self.path, self.reuse())
 
+  @property
+  def _stage_folders(self) -> Mapping[str, str]:
+    if self.settings is None:
+      raise UserError(f'{self.path} has lost its run.json while it was in use')
+    return self.settings.folders
+
   def reuse(self) -> str:
     """Returns in words which stages have chunks with the current settings, and which have none."""
-    folders = self.settings.folders
+    folders = self._stage_folders
     reused = [stage for stage in folders if self.chunks(stage) or self.is_complete(stage)]
     missing = [stage for stage in folders if stage not in reused]
     return (f'reused: {", ".join(reused) or "nothing"}; computed: '
@@ -92,7 +98,7 @@ class RunFolder(LockedFolder, RunReader):
     if theirs.settings is None:
       raise UserError(f'{source} is not the output folder of an annotation run: it has no run.json')
     with self.exclusively():
-      for stage, folder in self.settings.folders.items():
+      for stage, folder in self._stage_folders.items():
         if (source / folder).exists() and not self.is_complete(stage):
           with _explained(self.path / folder):
             _link_files(source / folder, self.path / folder)
@@ -140,7 +146,7 @@ class RunFolder(LockedFolder, RunReader):
 
   def log_time(self, stage: str, chunk: int, seconds: float) -> None:
     """Appends the seconds that a chunk took to the file of times of this process."""
-    line = json.dumps({'folder': self.settings.folders[stage], 'chunk': chunk,
+    line = json.dumps({'folder': self._stage_folders[stage], 'chunk': chunk,
                        'seconds': round(seconds, 3)})
     self._times.append(line)
 
@@ -153,14 +159,15 @@ class RunFolder(LockedFolder, RunReader):
     return log
 
 
-class ChunkWriter:
+class ChunkWriter(Generic[Record]):
   """Writes records, which come one after the other, as the chunks of a stage."""
 
   def __init__(self, folder: RunFolder, stage: str, chunk_size: int):
     """Writes chunks of `chunk_size` records to `stage` of `folder`."""
     self._folder, self._stage, self._size = folder, stage, chunk_size
     self._records: list[Record] = []
-    self._chunk, self.counts = 0, Counter()
+    self._chunk = 0
+    self.counts: Counter[str] = Counter()
 
   def add(self, record: Record) -> None:
     """Adds a record; writes a chunk if it is full, with what `counts` has by then."""
@@ -212,6 +219,6 @@ def _link_files(source: epath.Path, target: epath.Path) -> None:
 def _explained(file: epath.Path) -> Iterator[None]:
   try:
     yield
-  except (OSError, *storage_errors()) as error:
+  except (OSError,) + storage_errors() as error:
     raise UserError(f'cannot write {file}: {reason(error)}; the same command continues from here '
                     'when it can be written') from error

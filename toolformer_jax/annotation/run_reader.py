@@ -216,7 +216,7 @@ class RunReader:
     Raises:
       UserError: a file with counts is missing or broken.
     """
-    total = Counter()
+    total: Counter[str] = Counter()
     for chunk in self.all_chunks(stage) if chunks is None else chunks:
       try:
         total.update(ChunkInfo.read(self.counts_file(stage, chunk)).counts)
@@ -239,7 +239,7 @@ class RunReader:
     except OSError as error:
       raise UserError(f'cannot read {file}: {reason(error)}; it may be removed') from error
     chunks = dict(filter(None, map(_parse_time, lines)))
-    total = defaultdict(float)
+    total: defaultdict[str, float] = defaultdict(float)
     for (folder, _), seconds in chunks.items():
       total[folder] += seconds
     folders = self.settings.folders if self.settings else {}

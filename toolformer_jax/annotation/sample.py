@@ -95,7 +95,7 @@ class CallSampler:
     tokens = [[*ids, *self._between, *ids] for ids in texts]
     starts = [len(ids) + len(self._between) for ids in texts]
     watched = [range(start, start + len(ids)) for start, ids in zip(starts, texts, strict=True)]
-    counts = Counter()
+    counts: Counter[str] = Counter()
     prefilled = prefill_documents(
         self._model, self._shared, tokens, self._start_id, watched, counts)
     places = []

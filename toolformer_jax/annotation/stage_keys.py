@@ -84,7 +84,7 @@ def _tool_keys(configuration: Mapping[str, Any], documents: str, tool: str,
                plan: Mapping[str, Any]) -> dict[str, str]:
   """Returns the key of each stage of a tool."""
   settings = configuration.get('settings', {})
-  def of(values, *names):
+  def of(values: Mapping[str, Any], *names: str) -> dict[str, Any]:
     return {name: values.get(name) for name in names}
   of_heuristic = of(settings, 'preselect', 'seed') if with_heuristic([tool]) else {}
   select = _key(documents, tool, of_heuristic)

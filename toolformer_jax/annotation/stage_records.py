@@ -24,7 +24,8 @@ class StageRecords(Sequence[Record], Generic[Record]):
     Raises:
       UserError: the stage is complete, but one of its files is missing.
     """
-    self._run, self._stage, self._kind = run, stage, kind
+    self._run, self._stage = run, stage
+    self._kind: type[Record] = kind
     self._numbers = run.all_chunks(stage)
     self._last_read: tuple[int, list[Record]] = (-1, [])
 

@@ -20,7 +20,7 @@ from toolformer_jax.annotation.sample import CallSampler
 from toolformer_jax.annotation.stage_keys import min_gain
 from toolformer_jax.annotation.tool_plan import ToolPlan
 from toolformer_jax.calls import CallSyntax
-from toolformer_jax.data.records import Candidate, Document
+from toolformer_jax.data.records import Candidate, Document, ExecutedCall
 from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.tokenizer import Tokenizer
 from toolformer_jax.tools.executor import Executor
@@ -58,7 +58,8 @@ def filter_stage(plan: ToolPlan, *, run: RunReader, model: LanguageModel,
     executed = run.read_calls(plan.tool.name, 'execute', chunk)
     def score(window: Sequence[Document]) -> tuple[Sequence[Candidate], Counter]:
       ids = {document.id for document in window}
-      return score_calls([call for call in executed if call.document_id in ids], window,
+      return score_calls([call for call in executed if isinstance(call, ExecutedCall)
+                          and call.document_id in ids], window,
                          model=model, syntax=syntax, min_gain=least,
                          placement=config.call_placement, baseline=config.baseline_loss,
                          scoring_tokens=config.scoring_tokens)
@@ -70,7 +71,8 @@ def _by_window(work: Callable[[Sequence[Document]], tuple[Sequence[Candidate], C
                documents: Sequence[Document], config: AnnotationConfig
                ) -> tuple[list[Candidate], Counter]:
   """Returns the records and the counts of all windows of a chunk."""
-  records, counts = [], Counter()
+  records: list[Candidate] = []
+  counts: Counter[str] = Counter()
   for window in _windows(documents, config.window_documents):
     of_window, window_counts = work(window)
     records += of_window

@@ -79,10 +79,10 @@ def token_losses(model: LanguageModel, text: str, *, call: str = '', position: i
   weights = [0.0] * len(ids)
   for i, weight in enumerate(WEIGHTS[:len(ids) - position].tolist()):
     weights[position + i] = weight
-  losses = [tuple(None if value != value else -value for value in some.tolist())
-            for some in logprobs]
-  return TokenLosses(tuple(model.tokenizer.decode([token]) for token in ids), position, *losses,
-                     tuple(weights), float(gain))
+  no_call = tuple(None if value != value else -value for value in logprobs[0].tolist())
+  no_result, with_result = (tuple((-some).tolist()) for some in logprobs[1:])
+  return TokenLosses(tuple(model.tokenizer.decode([token]) for token in ids), position, no_call,
+                     no_result, with_result, tuple(weights), float(gain))
 
 
 def _cut_call(text: str, syntax: CallSyntax) -> tuple[str, Call, str]:

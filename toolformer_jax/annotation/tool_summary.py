@@ -83,7 +83,8 @@ def _tool_summary(run: RunReader, plan: ToolPlan, texts: int) -> ToolSummary:
                                  for stage in ('sample', 'execute', 'filter'))
   kept, texts_kept = ({t: 0 for t in sorted({*THRESHOLDS, tau_f})} for _ in range(2))
   scored, max_gain = 0, -math.inf
-  best_kept, best_rejected = [], []
+  best_kept: list[ScoredCall] = []
+  best_rejected: list[ScoredCall] = []
   for calls in run.calls(tool, 'filter').chunks():
     scored += len(calls)
     max_gain = max([max_gain, *(call.gain for call in calls if call.loss_call is not None)])
@@ -118,7 +119,8 @@ def _best_of_texts(calls: Sequence[ScoredCall], tau_f: float
   for call in calls:
     place = call.document_id, call.position
     best[place] = min(best.get(place, call), call, key=_rank)
-  kept, rejected = {}, {}
+  kept: dict[str, ScoredCall] = {}
+  rejected: dict[str, ScoredCall] = {}
   for call in sorted(best.values(), key=_rank):
     (kept if call.gain >= tau_f else rejected).setdefault(call.document_id, call)
   return list(kept.values()), list(rejected.values())
@@ -131,7 +133,7 @@ def _rank(call: ScoredCall) -> tuple[bool, float]:
 
 def _failures(tool: str, counts: Counter[str]) -> Counter[str]:
   """Returns the number of calls without a result by reason, without the details after a colon."""
-  reasons = Counter()
+  reasons: Counter[str] = Counter()
   for name, count in counts.items():
     if name.startswith('failed: '):
       reason = name.removeprefix('failed: ').removeprefix(f'{tool}: ')
