@@ -27,7 +27,7 @@ class Arm:
   name: str
   checkpoint: str
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if self.name not in TITLES:
       raise unknown('arm', self.name, TITLES)
 
@@ -75,9 +75,9 @@ def read_arms(text: str | None, checkpoint: str | None) -> list[Arm]:
       raise unknown('arm', name, TITLES)
     if name in arms:
       raise UserError(f'--arms: {name} occurs twice')
-    if not (own_checkpoint or checkpoint):
+    if not (chosen := own_checkpoint or checkpoint):
       raise UserError(f'--arms: {name} has no checkpoint; write {name}=C, or give --checkpoint C')
-    arms[name] = Arm(name, own_checkpoint or checkpoint)
+    arms[name] = Arm(name, chosen)
   if not arms:
     raise UserError(f'--arms names no arm; choose from {", ".join(TITLES)}')
   return list(arms.values())

@@ -63,7 +63,7 @@ class EvaluationConfig:
   bootstrap_samples: int = 1000
   seed: int = 0
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     check(self, number_tolerance=(0.0, 1.0), number_tokens=(1, 10_000),
           tokens_per_word=(1, 100), window_tokens=(2, 10**6), stride_tokens=(1, 10**6),
           bootstrap_samples=(1, 10**6), seed=(0, 2**31),

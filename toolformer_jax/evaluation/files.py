@@ -82,7 +82,7 @@ def read_text(path: epath.Path) -> str:
   try:
     data = path.read_bytes()
     return (gzip.decompress(data) if path.suffix == '.gz' else data).decode('utf-8-sig')
-  except (OSError, EOFError, zlib.error, UnicodeDecodeError, *storage_errors()) as error:
+  except (OSError, EOFError, zlib.error, UnicodeDecodeError) + storage_errors() as error:
     raise UserError(f'cannot read {path}: {error}') from error
 
 

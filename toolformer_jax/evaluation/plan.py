@@ -53,7 +53,7 @@ class EvaluationPlan:
   limits: Mapping[str, Any]
   versions: Mapping[str, str]
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     for option, values in (('--tasks', self.tasks), ('--arms', self.arms)):
       names = [value.name for value in values]
       if not names:
@@ -75,7 +75,8 @@ class EvaluationPlan:
 
   def depends_on(self, task: Task, arm: Arm) -> dict[str, Any]:
     """Returns what the predictions of an arm on a task depend on, as JSON (law 4)."""
-    model = {'checkpoint': self.checkpoint_hashes[arm.checkpoint], 'dtype': self.dtype}
+    model: dict[str, Any] = {
+        'checkpoint': self.checkpoint_hashes[arm.checkpoint], 'dtype': self.dtype}
     if not self.config.start_token:
       model['start_token'] = False
     if isinstance(task, PerplexityTask):

@@ -123,9 +123,9 @@ def predict(
       executor=executor, tool_names=tool_names, contexts=[contexts[i] for i in fitting],
       syntax=syntax, seeds=[_sampling_seed(config.seed, questions[i]) for i in fitting])
   by_index = dict(zip(fitting, generated, strict=True))
-  return [_prediction(question, context.date, by_index.get(i), len(prompt), syntax, tool_names)
-          for i, (question, context, prompt)
-          in enumerate(zip(questions, contexts, prompts, strict=True))]
+  return [_prediction(question, question.date or calendar_date, by_index.get(i), len(prompt),
+                      syntax, tool_names)
+          for i, (question, prompt) in enumerate(zip(questions, prompts, strict=True))]
 
 
 def _sampling_seed(seed: int, question: Question) -> int:

@@ -30,7 +30,14 @@ from toolformer_jax.evaluation.predict import (
 from toolformer_jax.evaluation.prediction_cache import PredictionCache, Record, write_lines
 from toolformer_jax.evaluation.result import EvaluationResult
 from toolformer_jax.evaluation.scores import score_predictions
-from toolformer_jax.evaluation.task import Example, PerplexityTask, QuestionTask, Task
+from toolformer_jax.evaluation.task import (
+  Example,
+  PerplexityTask,
+  Question,
+  QuestionTask,
+  Task,
+  Text,
+)
 from toolformer_jax.evaluation.tasks import load_task
 from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.runtime.paths import glob, make_directory, write_text
@@ -143,7 +150,8 @@ class _Runner:
 
   def _load_examples(self) -> dict[str, Sequence[Example]]:
     """Returns the examples of each task whose data are there, by the task's name."""
-    examples, plan = {}, self.plan
+    examples: dict[str, Sequence[Example]] = {}
+    plan = self.plan
     for task in plan.tasks:
       try:
         data = load_task(task, plan.data_dir, plan.config, plan.limit)
@@ -194,13 +202,15 @@ class _Runner:
           cache.add(self._records(task, arm, chunk))
           progress.advance(len(chunk))
 
-  def _records(self, task: Task, arm: Arm, chunk: Sequence[Example]) -> list[Record]:
+  def _records(self, task: Task, arm: Arm, chunk: Sequence[Example]) -> Sequence[Record]:
     plan, model = self.plan, self._model(arm.checkpoint)
     if isinstance(task, PerplexityTask):
-      return text_logprobs(model, chunk, plan.config)
+      texts = [one for one in chunk if isinstance(one, Text)]
+      return text_logprobs(model, texts, plan.config)
     tool_names = plan.tools_of(task, arm)
+    questions = [one for one in chunk if isinstance(one, Question)]
     return predict(
-        model, chunk, config=generation_config(task, arm, plan.generation, plan.config),
+        model, questions, config=generation_config(task, arm, plan.generation, plan.config),
         engine_config=plan.engine, syntax=plan.syntax, calendar_date=plan.config.calendar_date,
         executor=self._executor() if tool_names else None, tool_names=tool_names)
 
@@ -223,9 +233,10 @@ class _Runner:
     for example in examples:
       record = records.get(example.id)
       if isinstance(record, Prediction):
-        is_same = record.is_of(example, self.plan.config.calendar_date)
+        is_same = isinstance(example, Question) and record.is_of(
+            example, self.plan.config.calendar_date)
       else:
-        is_same = record is None or record.is_of(example)
+        is_same = record is None or isinstance(example, Text) and record.is_of(example)
       if not is_same:
         raise UserError(f'{example.id} is not the one in the output folder: the data have '
                         'changed; choose another --output_dir, or the old data')
@@ -243,8 +254,11 @@ class _Runner:
 
   def _score_arm(self, task: Task, arm: Arm, records: list[Record]) -> list[dict[str, Any]]:
     """Returns the scored records of one arm, and writes them."""
-    scored = (score_predictions(task, records, self.plan.config) if isinstance(task, QuestionTask)
-              else list(map(dataclasses.asdict, records)))
+    if isinstance(task, QuestionTask):
+      predictions = [record for record in records if isinstance(record, Prediction)]
+      scored = score_predictions(task, predictions, self.plan.config)
+    else:
+      scored = list(map(dataclasses.asdict, records))
     if too_long := sum(record.get('failure') is not None for record in scored):
       self.result.notes.append(f'{task.title}, {arm.name}: {too_long} of {len(scored)} prompts are '
                                'too long for the model and count as wrong.')

@@ -120,8 +120,12 @@ def _accuracy(task: str, group: str, arm: str, records: Sequence[dict[str, Any]]
               config: EvaluationConfig) -> Score:
   count, num_correct = len(records), sum(record['correct'] for record in records)
   low, high = confidence_intervals.wilson(num_correct, count)
-  tool_counts, num_failed = Counter(), 0
-  with_call, without_call, when_called, when_not_called = [], [], [], []
+  tool_counts: Counter[str] = Counter()
+  num_failed = 0
+  with_call: list[bool] = []
+  without_call: list[bool] = []
+  when_called: list[bool] = []
+  when_not_called: list[bool] = []
   for record in records:
     tools = {call['tool'] for call in record['calls'] if call['result'] is not None}
     tool_counts.update(tools)

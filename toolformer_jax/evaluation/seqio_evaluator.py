@@ -46,7 +46,7 @@ class QuestionFeatureConverter(seqio.FeatureConverter):
     'date': seqio.FeatureConverter.FeatureSpec(dtype=tf.string, rank=0),
   }
 
-  def __init__(self):
+  def __init__(self) -> None:
     super().__init__(pack=False)
 
   def get_model_feature_lengths(self, task_feature_lengths: Mapping[str, int]) -> dict[str, int]:

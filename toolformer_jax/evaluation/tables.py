@@ -8,7 +8,7 @@ from toolformer_jax.evaluation.departures import evaluation_departures
 from toolformer_jax.evaluation.plan import EvaluationPlan
 from toolformer_jax.evaluation.result import EvaluationResult
 from toolformer_jax.evaluation.scores import OUTCOMES, PERPLEXITY, Difference, Score
-from toolformer_jax.evaluation.task import PerplexityTask, Task
+from toolformer_jax.evaluation.task import PerplexityTask, QuestionTask, Task
 from toolformer_jax.runtime.departures import departures_section
 from toolformer_jax.runtime.markdown import markdown_table
 
@@ -92,6 +92,8 @@ def _tool_use_rows(plan: EvaluationPlan, scores: Sequence[Score]) -> Rows:
     return '-' if value is None else f'{value:.1f}'
   rows = [['', *plan.tool_names, 'none', 'no result', 'correct with a call', 'correct without']]
   for task, group in scored_groups(plan, by_key.values()):
+    if not isinstance(task, QuestionTask):
+      continue  # a perplexity has no calls
     score = by_key[task.name, group]
     tools = ['not allowed' if tool in task.without_tools else percent(score.tool_use.get(tool, 0.0))
              for tool in plan.tool_names]

@@ -50,7 +50,7 @@ _SHOWN_FILES = 4  # of those that a task is read from
 
 
 @dataclass(frozen=True)
-class Task:
+class _Task:
   """What all benchmarks have.
 
   Attributes:
@@ -79,7 +79,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class QuestionTask(Task):
+class QuestionTask(_Task):
   """A benchmark of questions with answers.
 
   Attributes:
@@ -94,8 +94,11 @@ class QuestionTask(Task):
 
 
 @dataclass(frozen=True)
-class PerplexityTask(Task):
+class PerplexityTask(_Task):
   """A benchmark of texts whose perplexity is measured."""
+
+
+Task = QuestionTask | PerplexityTask
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,7 @@ class TaskData:
     split: the part of the benchmark that was read.
   """
 
-  examples: list[Question] | list[Text]
+  examples: list[Example]
   files: tuple[str, ...]
   split: str
 

@@ -12,7 +12,7 @@ from toolformer_jax.errors import UserError, unknown
 from toolformer_jax.evaluation.answer_matching import FirstNumber, first_number
 from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.evaluation.files import TaskFolder
-from toolformer_jax.evaluation.task import Example, Question, Task, TaskData, Text
+from toolformer_jax.evaluation.task import Example, QuestionTask, Task, TaskData, Text
 from toolformer_jax.evaluation.tasks import (
     dateset,
     lama,
@@ -77,7 +77,7 @@ def _folders(tasks: Sequence[Task], data_dir: str) -> list[epath.Path]:
 
 
 def load_examples(task: Task, data_dir: epath.PathLike, config: EvaluationConfig,
-                  limit: int | None = None) -> list[Question] | list[Text]:
+                  limit: int | None = None) -> list[Example]:
   """Returns the examples of `load_task`, which has the same arguments."""
   return load_task(task, data_dir, config, limit).examples
 
@@ -103,11 +103,11 @@ def load_task(task: Task, data_dir: epath.PathLike, config: EvaluationConfig,
     if from_tfds:
       from toolformer_jax.evaluation.tasks.tfds_sets import TfdsFolder, read_tfds
       folder = TfdsFolder(source.removeprefix(TFDS))
-      examples = read_tfds(task, folder, config)
+      read: Iterable[Example] = read_tfds(task, folder, config)
     else:
       folder = TaskFolder(as_path(source), task.how_to_get, task.split)
-      examples = task.read(folder, config)
-    examples = list(itertools.islice(examples, limit))
+      read = task.read(folder, config)
+    examples = list(itertools.islice(read, limit))
   except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
     raise UserError(f'{source}: not in the official format of {task.title} '
                     f'({type(error).__name__}: {error})') from error
@@ -115,7 +115,7 @@ def load_task(task: Task, data_dir: epath.PathLike, config: EvaluationConfig,
   return TaskData(examples, tuple(dict.fromkeys(map(str, folder.found))), folder.split)
 
 
-def _check(task: Task, examples: list[Question] | list[Text], config: EvaluationConfig,
+def _check(task: Task, examples: list[Example], config: EvaluationConfig,
            source: str) -> None:
   """Raises UserError if there is no example, one cannot be scored, or two have the same id."""
   if not examples:
@@ -146,8 +146,8 @@ def _check_example(task: Task, example: Example, config: EvaluationConfig) -> No
   for answer in example.answers:
     if not _is_text(answer):
       raise ValueError(f'an answer that is no text: {answer!r}')
-  if (isinstance(task.matcher, FirstNumber) and config.numeric_only
-      and not first_number(example.answers[0])):
+  if (isinstance(task, QuestionTask) and isinstance(task.matcher, FirstNumber)
+      and config.numeric_only and not first_number(example.answers[0])):
     raise ValueError(f'an answer without a number: {example.answers[0]!r}')
   if example.date is not None and parse_iso_date(example.date) is None:
     raise ValueError(f'a date that is none: {example.date!r}')

@@ -46,7 +46,8 @@ def _mlqa_files(folder: TaskFolder) -> dict[str, epath.Path]:
   """Returns the files with English paragraphs, by the language of the questions."""
   pattern = 'test-context-en-question-*.json'
   paths = folder.files(pattern, f'test/{pattern}', f'**/{pattern}')
-  return {re.search(r'question-(\w+)\.json', path.name)[1]: path for path in paths}
+  return {match[1]: path for path in paths
+          if (match := re.search(r'question-(\w+)\.json', path.name))}
 
 
 def read_xquad(folder: TaskFolder, config: EvaluationConfig) -> Iterator[Question]:

@@ -17,7 +17,7 @@ from etils import epath
 from toolformer_jax.data.seqio_vocabulary import ShiftedVocabulary
 from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.evaluation.scores import perplexity
-from toolformer_jax.evaluation.task import PerplexityTask, Task
+from toolformer_jax.evaluation.task import PerplexityTask, QuestionTask, Task, Text
 from toolformer_jax.evaluation.tasks import load_examples
 from toolformer_jax.tokenizer import Tokenizer
 
@@ -39,9 +39,10 @@ def register(tasks: Iterable[Task], data_dir: epath.PathLike, config: Evaluation
     names.append(f'toolformer_{task.name}')
     vocabulary = ShiftedVocabulary(tokenizer)
     feature = seqio.Feature(vocabulary, add_eos=False)
-    is_perplexity = isinstance(task, PerplexityTask)
-    features = {'targets': feature} if is_perplexity else {'inputs': feature, 'targets': feature}
-    metric = _Perplexity(vocabulary) if is_perplexity else _Accuracy(task, config)
+    if is_perplexity := isinstance(task, PerplexityTask):
+      features, metric = {'targets': feature}, _Perplexity(vocabulary)
+    else:
+      features, metric = {'inputs': feature, 'targets': feature}, _Accuracy(task, config)
     seqio.TaskRegistry.add(
         names[-1], source=seqio.FunctionDataSource(_Source(task, data_dir, config), ['test']),
         preprocessors=[seqio.preprocessors.tokenize, seqio.CacheDatasetPlaceholder()],
@@ -62,7 +63,7 @@ class _Source:
 
   def _examples(self) -> Iterator[dict[str, Any]]:
     for example in load_examples(self._task, self._data_dir, self._config):
-      if isinstance(self._task, PerplexityTask):
+      if isinstance(example, Text):
         yield {'id': example.id, 'inputs': '', 'targets': example.text, 'date': '',
                'answers': []}
       else:
@@ -82,7 +83,7 @@ def _text(text: str, example: Mapping[str, Any], is_target: bool) -> str:
 class _Accuracy:
   """Percentage of correct predictions, by the matcher of a task."""
 
-  def __init__(self, task: Task, config: EvaluationConfig):
+  def __init__(self, task: QuestionTask, config: EvaluationConfig):
     self._task, self._config = task, config
     self.__name__ = 'accuracy'
 

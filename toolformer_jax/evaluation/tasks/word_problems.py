@@ -2,7 +2,7 @@
 
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from etils import epath
 
@@ -34,12 +34,19 @@ def read_asdiv(folder: TaskFolder, config: EvaluationConfig) -> Iterator[Questio
   try:
     root = ElementTree.fromstring(read_text(path))
     for problem in root.iter('Problem'):
-      body, question, answer = (problem.find(name).text.strip()
+      body, question, answer = (_text_of(problem, name)
                                 for name in ('Body', 'Question', 'Answer'))
       if _is_number(answer) or not config.numeric_only:
         yield Question(problem.attrib['ID'], prompt(f'{body} {question}'), (answer,))
   except (ElementTree.ParseError, AttributeError, KeyError) as error:
     raise UserError(f'{path}: not in the format of ASDiv ({error})') from error
+
+
+def _text_of(problem: ElementTree.Element, name: str) -> str:
+  """Returns the text of a part of a problem. Raises KeyError if it has none."""
+  if not (text := problem.findtext(name)):
+    raise KeyError(name)
+  return text.strip()
 
 
 def _is_number(answer: str) -> bool:
@@ -59,7 +66,7 @@ def read_mawps(folder: TaskFolder, config: EvaluationConfig) -> list[Question]:
   """Returns the problems of MAWPS (Koncel-Kedziorski et al. 2016): JSON, or folds in CSV."""
   # The dev parts of all folds make up the whole set.
   paths = folder.files('*.json', '**/dev.csv', '**/*.csv')
-  problems = {}
+  problems: dict[str, str] = {}
   for path in paths:
     for text, answer in _mawps_json(path) if '.json' in path.suffixes else _mawps_csv(path):
       problems.setdefault(prompt(text), answer)
@@ -76,8 +83,11 @@ def _mawps_csv(path: epath.Path) -> Iterator[tuple[str, str]]:
   """Yields problems in whose text `number0` stands for the first of the numbers."""
   for row in read_csv(path):
     numbers = [re.sub(r'\.0+$', '', number) for number in row['Numbers'].split()]  # 8 for 8.0
-    yield _PLACEHOLDER.sub(lambda match, numbers=numbers: numbers[int(match[1])],
-                           row['Question']), row['Answer']
+    yield _filled(row['Question'], numbers), row['Answer']
+
+
+def _filled(text: str, numbers: Sequence[str]) -> str:
+  return _PLACEHOLDER.sub(lambda match: numbers[int(match[1])], text)
 
 
 def read_gsm8k_questions(folder: TaskFolder, config: EvaluationConfig) -> Iterator[Question]:
