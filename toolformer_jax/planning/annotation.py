@@ -100,7 +100,7 @@ def plan_annotation(
   Raises:
     UserError: there is no document, or two have the same id.
   """
-  counts = Counter()
+  counts: Counter[str] = Counter()
   heuristics = with_heuristic(tools) if config.preselect else []
   lengths: dict[str, list[tuple[int, int]]] = {name: [] for name in tools}
   for document, selected_for in split_and_filter(

@@ -61,6 +61,9 @@ def compile_program(lowered: jax.stages.Lowered) -> Compiled | TooLarge:
       return TooLarge(seconds, _first_sentences(match[1]))
     raise UserError(f'the compiler refuses this program: {_first_sentences(str(error))}') from error
   seconds, text, sizes = time.monotonic() - start, compiled.as_text(), compiled.memory_analysis()
+  if text is None or sizes is None:
+    raise UserError('this compiler does not say what memory a program needs; install the libtpu of '
+                    'setup.py')
   return Compiled(
       seconds, sizes.argument_size_in_bytes,
       sizes.output_size_in_bytes - sizes.alias_size_in_bytes,

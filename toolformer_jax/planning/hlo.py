@@ -60,7 +60,7 @@ def collectives(text: str) -> Collectives:
   """Returns the collectives of the program `text`, as `compiled.as_text()` gives it."""
   computations, entry = _parse(text)
   found: dict[object, tuple[str, int, int]] = {}
-  unknown = set()
+  unknown: set[str] = set()
   for path, name, times in _runs(computations, entry, unknown):
     for instruction in computations[name].values():
       kind = _kind(instruction, name)
@@ -68,10 +68,11 @@ def collectives(text: str) -> Collectives:
         continue
       # A collective that overlaps with computation is a chain of instructions: count it once.
       channel = _CHANNEL.search(instruction.attributes)
-      chained = channel and 'chain_id=' in instruction.attributes
-      key = (kind, channel[1]) if chained else (path, name, instruction.name)
+      chained = 'chain_id=' in instruction.attributes
+      key = (kind, channel[1]) if channel and chained else (path, name, instruction.name)
       found[key] = kind, times, times * _bytes(instruction, computations[name])
-  counts, sizes = Counter(), Counter()
+  counts: Counter[str] = Counter()
+  sizes: Counter[str] = Counter()
   for kind, times, size in found.values():
     counts[kind] += times
     sizes[kind] += size
@@ -80,7 +81,8 @@ def collectives(text: str) -> Collectives:
 
 def _parse(text: str) -> tuple[dict[str, _Computation], str]:
   """Returns the computations by name, and the name of the one that is run."""
-  computations, entry, current = {}, '', None
+  computations: dict[str, _Computation] = {}
+  entry, current = '', None
   for line in text.splitlines():
     if match := _COMPUTATION.match(line):
       current = computations.setdefault(match[2], {})
@@ -119,7 +121,7 @@ def _closing(text: str, start: int) -> int:
 def _runs(computations: dict[str, _Computation], entry: str, unknown: set[str]
           ) -> Iterator[tuple[tuple[str, ...], str, int]]:
   """Yields (path of calls, name, number of runs) for each call of each computation."""
-  waiting = [((), entry, 1)]
+  waiting: list[tuple[tuple[str, ...], str, int]] = [((), entry, 1)]
   while waiting:
     path, name, times = waiting.pop()
     yield path, name, times
@@ -146,7 +148,10 @@ def _called(instruction: _Instruction) -> list[str]:
 
 
 def _attribute(instruction: _Instruction, name: str) -> str:
-  return re.search(rf'\b{name}=%?([\w.\-]+)', instruction.attributes)[1]
+  match = re.search(rf'\b{name}=%?([\w.\-]+)', instruction.attributes)
+  if match is None:
+    raise ValueError(f'{instruction.name} has no attribute {name}')
+  return match[1]
 
 
 def _trips(computations: dict[str, _Computation], outer: str, loop: _Instruction) -> int | None:
@@ -157,11 +162,10 @@ def _trips(computations: dict[str, _Computation], outer: str, loop: _Instruction
   test = next(instruction for instruction in condition.values() if instruction.root)
   if test.opcode != 'compare' or 'direction=LT' not in test.attributes:
     return None
-  counter, limit = (condition.get(name) for name in test.operands)
-  limit = limit and _constant(condition, limit.name)
+  counter, limit = condition.get(test.operands[0]), _constant(condition, test.operands[1])
   if counter is None or limit is None or counter.opcode != 'get-tuple-element':
     return None
-  index = int(re.search(r'index=(\d+)', counter.attributes)[1])
+  index = int(_attribute(counter, 'index'))
   first = _constant(computations[outer], _element(computations[outer], loop.operands[0], index))
   body = computations[_attribute(loop, 'body')]
   root = next(instruction.name for instruction in body.values() if instruction.root)

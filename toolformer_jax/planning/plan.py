@@ -104,7 +104,7 @@ class Plan:
         'fits': self.fits, 'reason': self.reason, 'usable': where.usable_memory,
         'arguments': self.arguments, 'compile_s': round(self.compile_s, 1),
         'useful_flops': self.useful_flops}
-    if self.fits:
+    if self.fit is not None:
       sent = self.fit.collectives
       record |= {
           'temporaries': self.fit.temporaries, 'headroom': self.fit.headroom,

@@ -101,7 +101,7 @@ def _train(decoder: Decoder, mesh: Mesh, batch: int, length: int,
   state = abstract_train_state(decoder, collection, optimizer, mesh)
   variables = sharding.abstract_with_sharding(abstract_variables(decoder), mesh)
   frozen = {name: value for name, value in variables.items() if name != collection}
-  rows = jax.tree.map(lambda x: _input(mesh, x.shape, x.dtype), PackedRows.empty(batch, length))
+  rows = _inputs(mesh, PackedRows.empty(batch, length))
   useful = batch * flops.training_flops(config, length)
   again = batch * flops.forward_flops(config, length) if finetune.remat else 0
   step = make_train_step(decoder, collection, optimizer, state, finetune)
@@ -112,9 +112,11 @@ def _train(decoder: Decoder, mesh: Mesh, batch: int, length: int,
 
 def _score(decoder: Decoder, mesh: Mesh, batch: int, length: int) -> Program:
   variables = _frozen(decoder, mesh)
-  ids = _input(mesh, (batch, length))
   useful = batch * flops.forward_flops(decoder.config, length, logits=length)
-  scored = ScoreBatch(PackedTokens(ids, ids, ids), ids, ids)
+  def zeros() -> ScoreBatch:
+    ids = jnp.zeros((batch, length), jnp.int32)
+    return ScoreBatch(PackedTokens(ids, ids, ids), ids, ids)
+  scored = _inputs(mesh, jax.eval_shape(zeros))
   return Program(functools.partial(target_logprobs.trace, decoder), (variables, scored),
                  batch * length, useful, useful * _copies(mesh, batch), argument_bytes(variables))
 
@@ -134,14 +136,16 @@ def _prefill(decoder: Decoder, mesh: Mesh, batch: int, length: int) -> Program:
 def _decode(decoder: Decoder, mesh: Mesh, batch: int, length: int) -> Program:
   config, variables = decoder.config, _frozen(decoder, mesh)
   cache = _cache(config, mesh, batch, length)
-  column = functools.partial(_input, mesh, (batch,))
+  column = functools.partial(jnp.zeros, (batch,))
   # The last tokens that the cache has room for: they read all of it.
   useful = batch * flops.forward_flops(config, STEPS, length - STEPS, logits=STEPS)
-  rows = DecodeRows(
-      pending_BA=_input(mesh, (batch, STEPS + 1)), num_pending_B=column(), may_call_B=column(bool),
-      forbid_call_B=column(bool), top_k_api_B=column(), min_tokens_left_B=column(),
-      num_tokens_B=column(), seed_B=column(np.uint32), temperature_B=column(np.float32),
-      top_p_B=column(np.float32))
+  def zeros() -> DecodeRows:
+    return DecodeRows(
+        pending_BA=jnp.zeros((batch, STEPS + 1), jnp.int32), num_pending_B=column(jnp.int32),
+        may_call_B=column(bool), forbid_call_B=column(bool), top_k_api_B=column(jnp.int32),
+        min_tokens_left_B=column(jnp.int32), num_tokens_B=column(jnp.int32),
+        seed_B=column(jnp.uint32), temperature_B=column(jnp.float32), top_p_B=column(jnp.float32))
+  rows = _inputs(mesh, jax.eval_shape(zeros))
   special = SpecialTokens(api_id=np.int32(0), end_ids_E=np.zeros(1, np.int32))
   return Program(functools.partial(decode_steps.trace, decoder),
                  (variables, cache, rows, special), batch * STEPS, useful,
@@ -167,11 +171,16 @@ def _cache(config: DecoderConfig, mesh: Mesh, rows: int, slots: int) -> KVCache:
   names = {'keys': (None, 'batch', 'kv_heads', None, None),
            'values': (None, 'batch', 'kv_heads', None, None), 'length_B': ('batch',)}
   shapes = jax.eval_shape(functools.partial(KVCache.empty, config, rows, slots))
-  def placed(name):
+  def placed(name: str) -> Any:
     x = getattr(shapes, name)
     where = sharding.named_sharding(mesh, x.shape, names[name])
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
   return KVCache(**{name: placed(name) for name in names})
+
+
+def _inputs(mesh: Mesh, arrays: Any) -> Any:
+  """Returns shapes, dtypes and shardings of the arrays of a batch, or of their shapes."""
+  return jax.tree.map(lambda x: _input(mesh, x.shape, x.dtype), arrays)
 
 
 def _input(mesh: Mesh, shape: tuple[int, ...], dtype: Any = jnp.int32) -> jax.ShapeDtypeStruct:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from toolformer_jax.planning.plan import Plan
+from toolformer_jax.planning.plan import Fit, Plan
 from toolformer_jax.planning.slices import GIB
 from toolformer_jax.runtime.progress import duration
 
@@ -24,15 +24,16 @@ def report(plan: Plan) -> str:
           ('model', f'{asked.model}, {asked.config.dtype}'),
           ('chips', f'{asked.slice.chips} of {asked.slice.kind} ({asked.slice.shape}); {mesh}'),
           ('fits', 'yes' if plan.fits else f'no: {plan.reason}'),
-          *(_inside(plan) if plan.fits else [('arguments', _gib(plan.arguments) + ' a chip')]),
+          *(_inside(plan, plan.fit) if plan.fit
+            else [('arguments', _gib(plan.arguments) + ' a chip')]),
           ('compiled in', duration(plan.compile_s))]
   width = max(len(name) for name, _ in rows)
   return '\n'.join([*(f'{name:{width}}  {value}'.rstrip() for name, value in rows), '', DISCLAIMER])
 
 
-def _inside(plan: Plan) -> Iterable[tuple[str, str]]:
+def _inside(plan: Plan, fit: Fit) -> Iterable[tuple[str, str]]:
   """Yields the rows of a program that fits."""
-  fit, sent, bound = plan.fit, plan.fit.collectives, plan.fit.bound
+  sent, bound = fit.collectives, fit.bound
   usable = plan.request.slice.usable_memory
   yield 'memory', (f'{_gib(plan.arguments)} arguments + {_gib(fit.temporaries)} temporaries '
                    f'of {_gib(usable)} a chip')

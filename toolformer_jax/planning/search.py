@@ -78,8 +78,8 @@ def search_mesh(request: Request, planner: Planner) -> Plan:
   """
   while True:
     plans = [_logged(planner(request.replace(mesh=mesh))) for mesh in meshes(request)]
-    if fitting := [plan for plan in plans if plan.fits]:
-      best = max(fitting, key=lambda plan: (plan.fit.bound.tokens_per_s, plan.fit.headroom))
+    if fitting := [(plan.fit, plan) for plan in plans if plan.fit is not None]:
+      _, best = max(fitting, key=lambda pair: (pair[0].bound.tokens_per_s, pair[0].headroom))
       return largest_batch(best, planner)
     if request.batch == 1:
       return plans[0]
@@ -108,7 +108,7 @@ def largest_batch(plan: Plan, planner: Planner) -> Plan:
   """
   request = plan.request
   step = math.prod(request.mesh[:2])
-  def at(parts):
+  def at(parts: int) -> Plan:
     return _logged(planner(request.replace(batch=parts * step)))
   parts = max(1, request.batch // step)
   if plan.fits:
@@ -138,7 +138,7 @@ def _factors(chips: int) -> Iterator[tuple[int, int, int]]:
 def _logged(plan: Plan) -> Plan:
   """Logs the outcome of one compilation."""
   asked = plan.request
-  result = (f'fits, at most {plan.fit.bound.tokens_per_s:,.0f} tokens a second' if plan.fits
+  result = (f'fits, at most {plan.fit.bound.tokens_per_s:,.0f} tokens a second' if plan.fit
             else 'does not fit')
   log.info('batch %d on mesh %d,%d,%d: %s', asked.batch, *asked.mesh, result)
   return plan

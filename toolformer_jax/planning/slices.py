@@ -41,7 +41,7 @@ class Slice:
     Raises:
       UserError: there is no slice of this name.
     """
-    known = {}
+    known: dict[str, Slice] = {}
     for kind, shapes in _SHAPES.items():
       for shape in shapes:
         one = cls(kind, shape)
