@@ -19,7 +19,7 @@ class ExperimentConfig:
   title: str = 'Experiment'
   rounds: int = 1
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     check(self, rounds=(1, 100))
 
 
@@ -44,7 +44,7 @@ class GridConfig:
   seeded: tuple[str, ...] = ('FinetuneConfig.seed',)
   product: bool = False
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     check(self)
     for name in ('sizes', 'ablations', 'seeds', 'seeded'):
       values, kind = getattr(self, name), int if name == 'seeds' else str

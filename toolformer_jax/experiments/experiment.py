@@ -56,7 +56,7 @@ class Experiment:
   toolbox: Toolbox = Toolbox()
   syntax: CallSyntax = DEFAULT_SYNTAX
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     for arm in self.arms:
       if arm not in TITLES:
         raise unknown('arm', arm, TITLES)
@@ -80,16 +80,18 @@ class Experiment:
 
   def _finetuned(self, without_calls: bool) -> Finetune:
     """Returns the training of the last round."""
-    annotated, model = (), self.checkpoint
-    for number in range(self.config.rounds if self.corpus else 1):
-      if self.corpus:
-        annotated = (self._annotated(model),)
-      is_last = number == self.config.rounds - 1 or not self.corpus
-      model = Finetune(
-          checkpoint=self.checkpoint, data=(*annotated, *self.data), config=self.finetune,
-          mixture=self.mixture, without_calls=without_calls and is_last, model_config=self.model,
-          syntax=self.syntax)
-    return model
+    model: str | Finetune = self.checkpoint
+    for _ in range(self.config.rounds - 1 if self.corpus else 0):
+      model = self._round(model, without_calls=False)
+    return self._round(model, without_calls)
+
+  def _round(self, model: str | Finetune, without_calls: bool) -> Finetune:
+    """Returns the training on what `model` annotates."""
+    annotated = (self._annotated(model),) if self.corpus else ()
+    return Finetune(
+        checkpoint=self.checkpoint, data=(*annotated, *self.data), config=self.finetune,
+        mixture=self.mixture, without_calls=without_calls, model_config=self.model,
+        syntax=self.syntax)
 
   def _annotated(self, model: str | Finetune) -> Annotate:
     return Annotate(

@@ -58,13 +58,15 @@ class GridResult:
   def score(self, group: Group, task: str, arm: str) -> SeededScore | None:
     """Returns the mean of a group's seeds; None if there are none."""
     records = self.records(group, task, arm)
-    return records and seeded_score(records, **self._bootstrap)
+    return None if records is None else seeded_score(records, **self._bootstrap)
 
   def difference(self, first: tuple[Group, str], second: tuple[Group, str], task: str
                  ) -> SeededScore | None:
     """Returns how much better a group with an arm is than another; None without records."""
-    pair = [self.records(group, task, arm) for group, arm in (first, second)]
-    return seeded_difference(*pair, **self._bootstrap) if all(pair) else None
+    before, after = (self.records(group, task, arm) for group, arm in (first, second))
+    if before is None or after is None:
+      return None
+    return seeded_difference(before, after, **self._bootstrap)
 
   @functools.cached_property
   def report(self) -> str:

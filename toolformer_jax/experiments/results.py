@@ -47,7 +47,10 @@ def read_result(cell: Cell, runner: StageRunner) -> CellResult:
   Raises:
     UserError: a file is missing or broken.
   """
-  records, skipped, sources, parameters = {}, {}, {}, None
+  records: dict[tuple[str, str], Records] = {}
+  skipped: dict[str, str] = {}
+  sources: dict[str, str] = {}
+  parameters = None
   for stage in cell.experiment.evaluations():
     folder = runner.folder(stage)
     summary = read_json(folder / 'summary.json')

@@ -9,6 +9,7 @@ the commands do. Processes that need the same stage wait for each other.
 
 import logging
 import time
+from collections.abc import Callable
 from typing import Any
 
 from etils import epath
@@ -119,4 +120,5 @@ def _evaluate(runner: StageRunner, stage: Evaluate, folder: epath.Path) -> dict[
   return {'skipped': result.skipped}
 
 
-_RUN = {Annotate: _annotate, Finetune: _finetune, Evaluate: _evaluate}
+_RUN: dict[type[Stage], Callable[[StageRunner, Any, epath.Path], dict[str, Any]]] = {
+    Annotate: _annotate, Finetune: _finetune, Evaluate: _evaluate}

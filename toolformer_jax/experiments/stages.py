@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from toolformer_jax.annotation.config import AnnotationConfig, ToolConfig
 from toolformer_jax.calls import CallSyntax
@@ -42,7 +42,7 @@ class Stage:
       yield from (one for one in (value if isinstance(value, tuple) else (value,))
                   if isinstance(one, Stage))
 
-  def in_order(self) -> list[Self]:
+  def in_order(self) -> list['Stage']:
     """Returns all stages that have to be run, each after its inputs, this one last."""
     ordered = {stage: None for one in self.inputs() for stage in one.in_order()}
     return [*ordered, self]

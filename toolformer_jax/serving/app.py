@@ -97,12 +97,8 @@ async def _answer(state: AppState, request: Request, kind: type[GenerationFields
   state.service.check_model(fields.model)
   answer = await run_in_threadpool(prepare, fields)
   context = state.service.context(fields)
-  generation = None
-  if answer.prompts:
-    generation = Generation(state.thread, answer.prompts, context,
-                            state.service.tools(answer.fields.allowed_tools))
-  elif state.thread.state != 'ready':
-    raise state.thread.refusal()
+  tools = state.service.tools(answer.fields.allowed_tools) if answer.prompts else ()
+  generation = Generation(state.thread, answer.prompts, context, tools)
   if fields.stream:
     return _Stream(state, answer, generation)
   with _closing(state, answer, generation):
@@ -112,27 +108,25 @@ async def _answer(state: AppState, request: Request, kind: type[GenerationFields
 class _Stream(EventStream):
   """The streamed response to a request for texts."""
 
-  def __init__(self, state: AppState, answer: Answer, generation: Generation | None):
+  def __init__(self, state: AppState, answer: Answer, generation: Generation):
     super().__init__(answer.stream(generation))
     self._closing = _closing(state, answer, generation)
 
-  async def __call__(self, *arguments) -> None:
+  async def __call__(self, *arguments: Any) -> None:
     with self._closing:
       await super().__call__(*arguments)
 
 
 @contextlib.contextmanager
-def _closing(state: AppState, answer: Answer, generation: Generation | None
-             ) -> Iterator[None]:
+def _closing(state: AppState, answer: Answer, generation: Generation) -> Iterator[None]:
   """Frees what a request holds when its response has ended, however it has, and logs it."""
   begin = time.perf_counter()
   try:
     yield
   finally:
-    if generation:
-      generation.close()
+    generation.close()
     state.request_log.write(answer.id, answer.choices, time.perf_counter() - begin,
-                            aborted=generation is not None)
+                            aborted=bool(answer.prompts))
 
 
 def _health(state: AppState) -> Response:
@@ -148,11 +142,15 @@ def _model(state: AppState) -> dict[str, Any]:
 
 
 async def _api_error(request: Request, error: Exception) -> Response:
+  if not isinstance(error, ApiError):
+    raise error
   return error.response()
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
   """Answers a request for a path that does not exist, or with a method that it does not take."""
+  if not isinstance(error, HTTPException):
+    raise error
   message = f'{request.method} {request.url.path}: {error.detail}'
   code = 'method_not_allowed' if error.status_code == 405 else 'not_found'
   return ApiError(error.status_code, message, code=code).response()

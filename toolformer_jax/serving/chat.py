@@ -52,7 +52,7 @@ class Chat:
       message = {'role': 'assistant', 'content': choice.text, 'refusal': None,
                  'toolformer_calls': tool_calls(choice.calls)}
       choices.append({'index': number, 'message': message, 'logprobs': await self._logprobs(choice),
-                   'finish_reason': choice.output.finish_reason})
+                   'finish_reason': choice.output and choice.output.finish_reason})
     return {**self._head('chat.completion'), 'choices': choices,
             'usage': usage(self.choices, len(self.choices))}
 
@@ -124,7 +124,7 @@ def _delta(text: str, calls: Sequence[Any]) -> dict[str, Any]:
 def _logprobs(service: Service, tokens: Sequence[TokenLogprobs], top: int) -> dict[str, Any]:
   """Returns the field `logprobs` of a choice."""
   tokenizer = service.model.tokenizer
-  def entry(token, logprob):
+  def entry(token: int, logprob: float | None) -> dict[str, Any]:
     return {'token': tokenizer.decode([token]), 'logprob': logprob,
             'bytes': list(tokenizer.token_bytes[token])}
   return {'content': [{**entry(token.token, token.logprob),

@@ -59,7 +59,7 @@ class ChatTemplate:
       ApiError: the template refuses the messages.
     """
     hidden = [{**message, 'content': self._hide(message['content'])} for message in messages]
-    names = {i: name for name, i in self._tokenizer.special_tokens.items()}
+    names: dict[int | None, str] = {i: name for name, i in self._tokenizer.special_tokens.items()}
     try:
       text = self._template.render(
           messages=hidden, add_generation_prompt=True, tools=None,

@@ -37,33 +37,31 @@ class Completion:
     """What is to be generated: nothing where the request only wants its prompts back."""
     return [] if self.fields.max_tokens == 0 else [choice.prompt for choice in self.choices]
 
-  async def response(self, generation: Generation | None) -> dict[str, Any]:
+  async def response(self, generation: Generation) -> dict[str, Any]:
     """Returns the response to a request that is not streamed."""
-    if generation:
-      async for number, event in generation.events():
-        self.choices[number].apply(event)
+    async for number, event in generation.events():
+      self.choices[number].apply(event)
     choices = [await self._finished(number) for number in range(len(self.choices))]
     return {**self._head(), 'choices': choices, 'usage': self._usage()}
 
-  async def stream(self, generation: Generation | None) -> AsyncIterator[str]:
+  async def stream(self, generation: Generation) -> AsyncIterator[str]:
     """Yields the events of a streamed response.
 
     With logprobs a choice comes in one piece, at its end: its tokens are scored together.
     """
-    at_end = self.fields.logprobs is not None or generation is None
+    at_end = self.fields.logprobs is not None or not self.prompts
     if self.fields.echo and not at_end:
       for number, choice in enumerate(self.choices):
         yield self._chunk(number, text=self._prompt_text(choice))
-    if generation:
-      async for number, event in generation.events():
-        delta = self.choices[number].apply(event)
-        if delta and delta.output:
-          yield self._chunk(**await self._finished(number)) if at_end else self._chunk(
-              number, finish_reason=delta.output.finish_reason)
-        elif delta and not at_end:
-          calls = {'toolformer_calls': tool_calls(delta.calls)} if delta.calls else {}
-          yield self._chunk(number, text=delta.text, **calls)
-    else:
+    async for number, event in generation.events():
+      delta = self.choices[number].apply(event)
+      if delta and delta.output:
+        yield self._chunk(**await self._finished(number)) if at_end else self._chunk(
+            number, finish_reason=delta.output.finish_reason)
+      elif delta and not at_end:
+        calls = {'toolformer_calls': tool_calls(delta.calls)} if delta.calls else {}
+        yield self._chunk(number, text=delta.text, **calls)
+    if not self.prompts:
       for number in range(len(self.choices)):
         yield self._chunk(**await self._finished(number))
     if self.fields.stream_options and self.fields.stream_options.include_usage:
@@ -128,10 +126,10 @@ def _prompts(prompt: str | list) -> list[str | list[int]]:
 def _prompt(service: Service, fields: CompletionRequest, text: str | list[int]) -> Prompt:
   """Returns one prompt, checked. Ids are taken as they are, without a start token before them."""
   tokenizer, is_text = service.model.tokenizer, isinstance(text, str)
-  if not is_text and any(not 0 <= i < tokenizer.vocab_size for i in text):
+  ids = tokenizer.encode(text) if isinstance(text, str) else text
+  if not is_text and any(not 0 <= i < tokenizer.vocab_size for i in ids):
     raise ApiError(400, f'prompt: ids of tokens are 0 to {tokenizer.vocab_size - 1}',
                    param='prompt', code='invalid_value')
-  ids = tokenizer.encode(text) if is_text else text
   start = is_text and tokenizer.start_id is not None
   if not ids and not start:
     raise ApiError(400, 'prompt: there is no token to continue from', param='prompt',

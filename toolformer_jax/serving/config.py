@@ -37,7 +37,7 @@ class ServingConfig:
   redact_names: tuple[str, ...] = ()
   redact_tools: bool = False
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     check(self, max_waiting=(0, 10**6), max_body_bytes=(1, 2**30), max_tokens=(1, 10**6),
           max_n=(1, 10_000), max_stop=(0, 1000), max_stop_chars=(1, 100_000))
     for kind in self.redact:

@@ -195,7 +195,7 @@ class EngineThread:
         if job in self._queue:
           self._queue.remove(job)
           self._metrics.observe_end(job.arrived, 'abort')
-        elif self._running.get(job.request_id) is job:
+        elif job.request_id is not None and self._running.get(job.request_id) is job:
           engine.abort(job.request_id)
           del self._running[job.request_id]
           self._metrics.observe_end(job.arrived, 'abort')

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -41,7 +42,8 @@ class Generation:
     Raises:
       ApiError: the server takes no request now.
     """
-    loop, self._events = asyncio.get_running_loop(), asyncio.Queue()
+    loop = asyncio.get_running_loop()
+    self._events: asyncio.Queue[tuple[int, Event | Failed]] = asyncio.Queue()
     def put(number: int, event: Event | Failed) -> None:
       with contextlib.suppress(RuntimeError):  # the loop has ended before the engine
         loop.call_soon_threadsafe(self._events.put_nowait, (number, event))
@@ -49,7 +51,7 @@ class Generation:
     self._left = set(range(len(prompts)))
     self._jobs = [
         Job(prompt.ids, prompt.params, context, tool_names, prompt.add_start_token,
-            lambda event, number=number: put(number, event))
+            functools.partial(put, number))
         for number, prompt in enumerate(prompts)]
     thread.submit(self._jobs)
 
@@ -97,7 +99,8 @@ class Choice:
   def __init__(self, prompt: Prompt, tools_in_text: bool):
     """Creates an empty choice."""
     self.prompt, self.tools_in_text = prompt, tools_in_text
-    self.text, self.calls = '', []
+    self.text = ''
+    self.calls: list[ToolCall] = []
     self.output: GeneratedText | None = None
     self._held: list[ToolCall] = []  # calls whose piece of the text is still to come
 

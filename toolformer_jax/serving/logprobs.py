@@ -38,7 +38,8 @@ class Scorer:
     calls that the text does not contain.
     """
     tokenizer, prompt = self._model.tokenizer, choice.prompt
-    start = [tokenizer.start_id] * (prompt.add_start_token and tokenizer.start_id is not None)
+    starts = prompt.add_start_token and tokenizer.start_id is not None
+    start = [tokenizer.start_id] if starts and tokenizer.start_id is not None else []
     made = choice.output.token_ids if choice.output else []
     tokens = await self.score([*start, *prompt.ids, *made])
     before = len(start) + len(prompt.ids)
@@ -66,7 +67,8 @@ def text_offsets(tokenizer: Tokenizer, ids: Sequence[int]) -> list[int]:
 def _without_calls(tokens: Sequence[TokenLogprobs], calls: Sequence[ToolCall], tokenizer: Tokenizer,
                   syntax: CallSyntax) -> list[TokenLogprobs]:
   """Returns the tokens of a text without those of its calls, given in their order."""
-  ids, kept, at = [token.token for token in tokens], [], 0
+  ids, at = [token.token for token in tokens], 0
+  kept: list[TokenLogprobs] = []
   for made in calls:
     if made.call.result is None:
       continue

@@ -1,7 +1,8 @@
 """Prometheus metrics, under vLLM's names so that existing dashboards work, plus tool calls."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily
@@ -24,7 +25,8 @@ class Metrics:
   def __init__(self, model_name: str, executor: Executor | None):
     """Creates the metrics, all zero; tool calls are counted by `executor`."""
     self.registry = CollectorRegistry()
-    def make(kind, name, documentation, labels=(), **options):
+    def make(kind: Callable[..., Any], name: str, documentation: str,
+             labels: Sequence[str] = (), **options: Any) -> Any:
       made = kind(f'vllm:{name}', documentation, ['model_name', *labels],
                   registry=self.registry, **options)
       return made if labels else made.labels(model_name)

@@ -57,8 +57,8 @@ class _RedactedBatch(_Redacted):
 
   def __init__(self, tool: BatchTool, redact: Redact):
     super().__init__(tool, redact)
-    self.batch = tool.batch
+    self._batch_tool, self.batch = tool, tool.batch
 
   def call_many(self, arguments: Sequence[str], contexts: Sequence[Context]
                 ) -> Sequence[str | Exception]:
-    return self._tool.call_many([self._redact(argument) for argument in arguments], contexts)
+    return self._batch_tool.call_many([self._redact(argument) for argument in arguments], contexts)

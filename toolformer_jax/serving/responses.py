@@ -98,7 +98,8 @@ class ModelResponse:
     yield self._item_event('output_text.delta', content_index=0, delta=text, logprobs=[])
 
   def _begin_message(self) -> Iterator[str]:
-    item = {'id': f'msg_{uuid.uuid4().hex}', 'type': 'message', 'role': 'assistant',
+    item: dict[str, Any] = {
+            'id': f'msg_{uuid.uuid4().hex}', 'type': 'message', 'role': 'assistant',
             'status': 'in_progress', 'content': []}
     self.items.append(item)
     yield self._event('output_item.added', output_index=len(self.items) - 1, item=item)

@@ -57,13 +57,17 @@ class ShownCall:
       return KEPT if self.is_best and self.gain >= tau_f else REJECTED
     if self.bound is not None:
       return UNKNOWN if self.bound >= tau_f else REJECTED
-    return FAILED if getattr(self.record, 'failure', None) is not None else PENDING
+    return PENDING if self._failure is None else FAILED
+
+  @property
+  def _failure(self) -> str | None:
+    return self.record.failure if isinstance(self.record, ExecutedCall) else None
 
   def verdict(self, tau_f: float) -> str:
     """Returns the state of the call in words, with the reason where it is known."""
     state = self.state(tau_f)
     if state == FAILED:
-      return f'no result: {self.record.failure}'
+      return f'no result: {self._failure}'
     if state == PENDING and not isinstance(self.record, ExecutedCall):
       return 'not executed yet'
     if state == REJECTED and self.gain is not None and self.gain >= tau_f:
@@ -232,7 +236,8 @@ def cut_at_calls(
   utf8 = text.encode('utf-8', 'replace')
   ids = tokenizer.encode(utf8.decode())
   ends = [0, *itertools.accumulate(len(tokenizer.token_bytes[i]) for i in ids)]
-  pieces, at = [], 0
+  pieces: list[str | ShownCall] = []
+  at = 0
   for call in calls:
     position = call.record.position
     if position >= len(ends):
@@ -260,7 +265,8 @@ def _thresholds(folder: RunReader) -> dict[str, tuple[float, float]]:
 
 def _latest(stages: Sequence[list[Candidate]]) -> list[Candidate]:
   """Returns each call once, as recorded by the last of `stages` that has it."""
-  found, seen = [], set()
+  found: list[Candidate] = []
+  seen: set[tuple[str, int, str]] = set()
   for calls in reversed(stages):
     found += [call for call in calls if _identity(call) not in seen]
     seen.update(map(_identity, calls))

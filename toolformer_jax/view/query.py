@@ -74,16 +74,16 @@ def parse(query: str, tools: Sequence[ToolGains]) -> Query:
   if len(fields) < len(pairs):
     raise UserError('a field occurs twice in the address')
   names = {tool.name: tool.name for tool in tools}
-  chosen = dict(
-      tool=_take(fields, 'tool', lambda text: _one_of('tool', text, names)),
-      state=_take(fields, 'state', lambda text: _one_of('state', text, STATES)),
-      min_gain=_take(fields, 'min_gain', _number), page=_take(fields, 'page', _page) or 1)
+  chosen = _take(fields, 'tool', lambda text: _one_of('tool', text, names))
+  state = _take(fields, 'state', lambda text: _one_of('state', text, STATES))
+  min_gain, page = _take(fields, 'min_gain', _number), _take(fields, 'page', _page) or 1
   own = {tool.name: _take(fields, _TAU_F + tool.name, _number) for tool in tools}
   if fields:
     known = ['tool', 'state', 'min_gain', 'page', *(_TAU_F + name for name in names)]
     raise unknown('field', next(iter(fields)), known)
-  return Query({tool.name: tool.tau_f if own[tool.name] is None else own[tool.name]
-                for tool in tools}, **chosen)
+  tau_f = {tool.name: tool.tau_f for tool in tools}
+  tau_f |= {name: value for name, value in own.items() if value is not None}
+  return Query(tau_f, chosen, state, min_gain, page)
 
 
 def select(run: Run, query: Query) -> list[Selection]:

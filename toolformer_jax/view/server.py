@@ -2,9 +2,9 @@
 
 import contextlib
 import functools
-import os
 import re
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 from toolformer_jax.errors import UserError
 from toolformer_jax.view.data import LiveRun
@@ -33,7 +33,7 @@ def make_server(live_run: LiveRun, port: int) -> ThreadingHTTPServer:
   try:
     return ThreadingHTTPServer((ADDRESS, port), functools.partial(_Handler, live_run))
   except OSError as error:
-    raise UserError(f'cannot serve on port {port} ({os.strerror(error.errno)}); '
+    raise UserError(f'cannot serve on port {port} ({error.strerror or error}); '
                     'choose another --port') from error
 
 
@@ -73,7 +73,7 @@ class _Handler(BaseHTTPRequestHandler):
 
   server_version, sys_version = 'toolformer', ''
 
-  def __init__(self, live_run: LiveRun, *args):
+  def __init__(self, live_run: LiveRun, *args: Any):
     self._live_run = live_run
     super().__init__(*args)
 
@@ -97,5 +97,5 @@ class _Handler(BaseHTTPRequestHandler):
     with contextlib.suppress(ConnectionError):  # the browser closed the connection
       super().handle()
 
-  def log_message(self, *args) -> None:
+  def log_message(self, *args: Any) -> None:
     """Logs nothing: one user needs no access log."""
