@@ -22,7 +22,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from toolformer_jax.annotation.config import STAGES, AnnotationConfig
 from toolformer_jax.annotation.documents import split_and_filter
@@ -227,7 +227,7 @@ class AnnotationPipeline:
       scored: list[ScoredCall] = []
       end += len(documents)
       while following and following[0] < end:
-        scored += [call for call in following[1] if isinstance(call, ScoredCall)]
+        scored += cast(list[ScoredCall], following[1])
         following = next(calls, None)
       folder.write(MERGED, chunk, *merge(documents, scored, tau_f, excluded))
     folder.complete(MERGED)

@@ -11,6 +11,7 @@ of chunks.
 import functools
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from typing import cast
 
 from toolformer_jax.annotation.config import AnnotationConfig
 from toolformer_jax.annotation.execute import start_calls
@@ -55,11 +56,10 @@ def filter_stage(plan: ToolPlan, *, run: RunReader, model: LanguageModel,
   """Prepares computing the losses of the executed calls of `run`."""
   least = min_gain(plan.config.tau_f, config.early_reject)
   def start(chunk: int, documents: Sequence[Document]) -> FinishChunk:
-    executed = run.read_calls(plan.tool.name, 'execute', chunk)
+    executed = cast(list[ExecutedCall], run.read_calls(plan.tool.name, 'execute', chunk))
     def score(window: Sequence[Document]) -> tuple[Sequence[Candidate], Counter]:
       ids = {document.id for document in window}
-      return score_calls([call for call in executed if isinstance(call, ExecutedCall)
-                          and call.document_id in ids], window,
+      return score_calls([call for call in executed if call.document_id in ids], window,
                          model=model, syntax=syntax, min_gain=least,
                          placement=config.call_placement, baseline=config.baseline_loss,
                          scoring_tokens=config.scoring_tokens)

@@ -11,7 +11,7 @@ import logging
 import tempfile
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from etils import epath
 
@@ -205,13 +205,12 @@ class _Runner:
   def _records(self, task: Task, arm: Arm, chunk: Sequence[Example]) -> Sequence[Record]:
     plan, model = self.plan, self._model(arm.checkpoint)
     if isinstance(task, PerplexityTask):
-      texts = [one for one in chunk if isinstance(one, Text)]
-      return text_logprobs(model, texts, plan.config)
+      return text_logprobs(model, cast(Sequence[Text], chunk), plan.config)
     tool_names = plan.tools_of(task, arm)
-    questions = [one for one in chunk if isinstance(one, Question)]
     return predict(
-        model, questions, config=generation_config(task, arm, plan.generation, plan.config),
-        engine_config=plan.engine, syntax=plan.syntax, calendar_date=plan.config.calendar_date,
+        model, cast(Sequence[Question], chunk), engine_config=plan.engine,
+        config=generation_config(task, arm, plan.generation, plan.config),
+        syntax=plan.syntax, calendar_date=plan.config.calendar_date,
         executor=self._executor() if tool_names else None, tool_names=tool_names)
 
   def _cache(self, task: Task, arm: Arm) -> PredictionCache:
@@ -255,8 +254,7 @@ class _Runner:
   def _score_arm(self, task: Task, arm: Arm, records: list[Record]) -> list[dict[str, Any]]:
     """Returns the scored records of one arm, and writes them."""
     if isinstance(task, QuestionTask):
-      predictions = [record for record in records if isinstance(record, Prediction)]
-      scored = score_predictions(task, predictions, self.plan.config)
+      scored = score_predictions(task, cast(list[Prediction], records), self.plan.config)
     else:
       scored = list(map(dataclasses.asdict, records))
     if too_long := sum(record.get('failure') is not None for record in scored):
