@@ -96,6 +96,6 @@ def test_the_commands_run_in_the_order_of_the_pages(workplace, tmp_path):
   assert {'annotate', 'call', 'doctor', 'export', 'fetch', 'finetune', 'generate', 'score',
           'serve', 'view'} <= {argv[0] for argv in ran}
   for written in ('scores.jsonl', 'runs/annotated/report.md', 'runs/tuned/model/config.json',
-                  'runs/exported/model.safetensors', 'runs/adapter/adapter_config.json',
+                  'runs/merged/model.safetensors', 'runs/adapter/adapter_config.json',
                   'runs/first/report.md', 'runs/again/report.md'):
     assert (tmp_path / written).is_file(), written
