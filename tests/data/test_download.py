@@ -215,7 +215,8 @@ def test_links_are_not_followed(tmp_path):
   assert not (tmp_path / 'out' / 'link').is_symlink()
 
 
-@pytest.mark.parametrize('content', [b'', b'<html>', zipped(['a'])[:-30], tarred(['a'])[:-30]])
+@pytest.mark.parametrize('content', [b'', b'<html>', zipped(['a'])[:-30], tarred(['a'])[:-30]],
+                         ids=['nothing', 'a page', 'zip', 'tar'])
 def test_damaged_archives_are_refused(content, tmp_path):
   (tmp_path / 'a').write_bytes(content)
   with pytest.raises(UserError, match='a is not the archive expected'):
