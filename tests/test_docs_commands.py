@@ -43,6 +43,11 @@ def test_every_command_is_run_or_says_what_it_needs(page):
   assert page in RUN or not unknown
 
 
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.stem)
+def test_commands_are_in_blocks_of_code(page):
+  assert not re.search(r'^toolformer [a-z]+ -', page.read_text('utf-8'), re.MULTILINE)
+
+
 @pytest.fixture
 def workplace(tmp_path, monkeypatch, experiment, smollm2_path):
   """A working directory with the files that the pages speak of, and a small model."""
@@ -77,14 +82,17 @@ def run(argv):
   """Runs a command to its end; a server until its page has answered."""
   process = subprocess.Popen([sys.executable, '-m', 'toolformer_jax', *argv],
                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-  if argv[0] in SERVERS:
-    address = process.stdout.readline().strip()
-    assert address.startswith('http'), (argv, process.stderr.read())
-    with urllib.request.urlopen(address, timeout=120) as page:
-      assert page.status == 200
-    process.send_signal(signal.SIGINT)
-  out, err = process.communicate(timeout=900)
-  assert process.returncode == 0, (argv, out, err)
+  try:
+    if argv[0] in SERVERS:
+      address = process.stdout.readline().strip()
+      assert address.startswith('http'), (argv, address)
+      with urllib.request.urlopen(address, timeout=120) as page:
+        assert page.status == 200
+      process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=900)
+    assert process.returncode == 0, (argv, out, err)
+  finally:
+    process.kill()
 
 
 @pytest.mark.long

@@ -67,8 +67,9 @@ def annotate(
     executor_config: ExecutorConfig = ExecutorConfig(), toolbox: Toolbox = Toolbox(),
     syntax: CallSyntax = DEFAULT_SYNTAX, call_store: CallStore | None = None,
     stages: str | Sequence[str] = STAGES, shard: Shard = Shard(),
-    start_from: Source | Sequence[Source] = (), depends_on: Mapping[str, str] | None = None,
-    extra_files: Mapping[str, str] | None = None) -> AnnotationResult:
+    start_from: Source | Sequence[Source] | None = None,
+    depends_on: Mapping[str, str] | None = None, extra_files: Mapping[str, str] | None = None,
+) -> AnnotationResult:
   """Finds the calls that help a model to predict texts: sample, execute, filter (paper, section 2).
 
   Args:
@@ -80,8 +81,7 @@ def annotate(
     output_dir: folder of the run, see `annotation.run_dir`. A run that was interrupted continues
       there. None for a temporary folder, which is removed together with the result.
     config: settings that all tools share.
-    tool_configs: thresholds by the tool's name, in upper or lower case. Tools that are not in it
-      have the paper's thresholds.
+    tool_configs: thresholds by the tool's name, in any case; by default the paper's.
     prompts: few-shot prompts by the tool's name, in any case; by default those of this package.
     model_config: how the model is loaded if it is given by name.
     executor_config: limits of tool calls.
@@ -117,7 +117,7 @@ def annotate(
   return run_annotation(
       annotation, lambda: as_documents(read_documents()), output_dir=_as_path(output_dir),
       depends_on=depends_on, stages=stages, shard=shard,
-      start_from=[as_absolute_path(run) for run in _as_list(start_from)], extra_files=extra_files)
+      start_from=map(as_absolute_path, _as_list(start_from or ())), extra_files=extra_files)
 
 
 def score(model: AnyModel, texts: str | Sequence[str], *, scoring_tokens: int = 1024,

@@ -65,6 +65,5 @@ def test_batches_are_full_and_records_equal_whatever_the_size_of_a_chunk(
     least, most = SELECTED.get(tool, (1.0, 1.0))
     assert least <= summary.preselected / summary.texts <= most, tool
     assert set(summary.batch_fill) == {'sample', 'filter'}
-    print(tool, summary.preselected, summary.texts, summary.scored, summary.batch_fill)
     for stage, share in summary.batch_fill.items():
       assert share >= 0.8, (tool, stage, share)

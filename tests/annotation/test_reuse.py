@@ -261,6 +261,10 @@ def test_keys_depend_on_all_that_comes_before():
   models = {stage for stage in every if stage != 'documents' and not stage.endswith('select')}
   assert changed(corpus='e') == changed(other='x') == changed(syntax={}) == every
   assert changed(checkpoint='e') == changed(dtype='bfloat16') == models
+  settings = configuration['settings']
+  assert changed(settings={**settings, 'baseline_loss': 'min'}) == set()  # as without the setting
+  assert changed(settings={**settings, 'baseline_loss': 'no_call'}) == {
+      'calculator/filter', 'qa/filter', 'merged'}
   assert changed(limits={}) == models - {'calculator/sample', 'qa/sample'}
   # The heuristic of the calculator has a seed; QA has none.
   seeded = changed(settings={**configuration['settings'], 'seed': 1})

@@ -93,9 +93,12 @@ def _tool_keys(configuration: Mapping[str, Any], documents: str, tool: str,
       of(settings, 'seed', 'temperature', 'top_p', 'max_call_tokens', 'force_name'))
   execute = _key(sample, plan.get('version'), configuration.get('limits'),
                  of(settings, 'look_ahead_guard'))
+  scoring = of(settings, 'call_placement')
+  if settings.get('baseline_loss', 'min') != 'min':  # a setting that earlier runs do not have
+    scoring['baseline_loss'] = settings['baseline_loss']
   least = min_gain(plan.get('tau_f', 0.0), settings.get('early_reject', False))
   return {'select': select, 'sample': sample, 'execute': execute,
-          'filter': _key(execute, least, of(settings, 'call_placement', 'baseline_loss'))}
+          'filter': _key(execute, least, scoring)}
 
 
 def _key(*depends_on: Any) -> str:

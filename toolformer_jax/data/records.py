@@ -83,6 +83,9 @@ class ExecutedCall(Candidate):
     return calls.Call(self.tool, self.argument, self.result)
 
 
+BASELINES = ('min', 'no_call', 'no_result')
+
+
 @dataclass(frozen=True)
 class ScoredCall(ExecutedCall):
   """An executed call with the three losses of the filter (paper, section 2).
@@ -141,8 +144,8 @@ def from_json(kind: type[Record], fields: dict[str, Any]) -> Record:
 
   Raises:
     TypeError: a required field is missing or of another type, or `fields` is not an object.
-    ValueError: a position or index is negative, a probability is not between 0 and 1, or a loss is
-      not a finite number.
+    ValueError: a position or index is negative, a probability is not between 0 and 1, a loss is not
+      a finite number, or a baseline is unknown.
   """
   if not isinstance(fields, dict):
     raise TypeError('not a JSON object')
@@ -162,6 +165,8 @@ def from_json(kind: type[Record], fields: dict[str, Any]) -> Record:
   for name in ('position', 'index'):
     if chosen.get(name, 0) < 0:
       raise ValueError(f'{name} is {chosen[name]}')
+  if chosen.get('baseline', 'min') not in BASELINES:
+    raise ValueError(f'baseline is {chosen["baseline"]!r}')
   if not 0 <= chosen.get('probability', 0) <= 1:
     raise ValueError(f'probability is {chosen["probability"]}')
   return kind(**chosen)

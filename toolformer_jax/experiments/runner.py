@@ -15,6 +15,7 @@ from typing import Any
 from etils import epath
 
 from toolformer_jax import api
+from toolformer_jax.annotation.run_reader import RunReader
 from toolformer_jax.data.corpus import corpus_hash, read_corpus
 from toolformer_jax.errors import UserError
 from toolformer_jax.experiments.stages import Annotate, Evaluate, Finetune, Stage
@@ -41,11 +42,11 @@ class StageRunner:
     """Tells whether the result of a stage exists."""
     return (self.folder(stage) / _RECORD).exists()
 
-  def others(self, stage: Stage) -> list[epath.Path]:
-    """Returns the folders of all other stages of its kind that are done, in a fixed order."""
+  def other_annotations(self, stage: Annotate) -> list[epath.Path]:
+    """Returns the folders of all other annotations that are done and can be read, in order."""
     folders = sorted(path for path in (self._root / 'stages').iterdir()
                      if path.name.startswith(f'{stage.kind}-') and path != self.folder(stage))
-    return [path for path in folders if (path / _RECORD).exists()]
+    return [path for path in folders if (path / _RECORD).exists() and _is_readable(path)]
 
   def record(self, stage: Stage) -> dict[str, Any]:
     """Returns what is known of a stage that is done: its seconds, parameters, texts."""
@@ -83,13 +84,22 @@ class StageRunner:
     return model if isinstance(model, str) else str(self.folder(model))
 
 
+def _is_readable(run: epath.Path) -> bool:
+  """Tells whether an annotation can start from the run in a folder."""
+  try:
+    return RunReader(run).settings is not None
+  except UserError as error:
+    log.warning('%s is not used: %s', run, error)
+    return False
+
+
 def _annotate(runner: StageRunner, stage: Annotate, folder: epath.Path) -> dict[str, Any]:
   # Other thresholds, for instance, need no other samples.
   result = api.annotate(
       runner.checkpoint(stage.model), lambda: read_corpus(stage.corpus, stage.corpus_config),
       tools=stage.tools, output_dir=folder, config=stage.config, tool_configs=stage.tool_configs,
       model_config=stage.model_config, executor_config=stage.executor_config,
-      toolbox=stage.toolbox, syntax=stage.syntax, start_from=runner.others(stage),
+      toolbox=stage.toolbox, syntax=stage.syntax, start_from=runner.other_annotations(stage),
       depends_on={'corpus': corpus_hash(stage.corpus, stage.corpus_config)})
   return {'texts': len(result.annotated)}
 

@@ -343,7 +343,9 @@ class Engine:
     request.mark_computed(known)
     row.call = request.append_tokens(decoded[known:])
     _add_new_text(request, events)
-    if row.call and self._executor:
+    if row.call:
+      if self._executor is None:
+        raise ValueError('a text has called a tool, and the engine has no executor')
       row.outcome = self._executor.submit_call(row.call.name, row.call.argument,
                                                row.context)
       events.append(CallStarted(request.request_id, row.call))

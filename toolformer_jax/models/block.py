@@ -52,7 +52,9 @@ class Attention(nn.Module):
     if c.qk_norm:
       q_BTNH = Norm(c, name='query_norm')(q_BTNH)
       k_BTKH = Norm(c, name='key_norm')(k_BTKH)
-    if c.rotary_dim and inputs.rotary_angles:
+    if c.rotary_dim:
+      if inputs.rotary_angles is None:
+        raise ValueError('a model with rotary embeddings needs their angles')
       q_BTNH = apply_rotary(q_BTNH, inputs.rotary_angles, c)
       k_BTKH = apply_rotary(k_BTKH, inputs.rotary_angles, c)
     if c.attention_scale:  # attention itself scales by the size of a head

@@ -38,8 +38,8 @@ class Scorer:
     calls that the text does not contain.
     """
     tokenizer, prompt = self._model.tokenizer, choice.prompt
-    starts = prompt.add_start_token and tokenizer.start_id is not None
-    start = [tokenizer.start_id] if starts and tokenizer.start_id is not None else []
+    start_id = tokenizer.start_id if prompt.add_start_token else None
+    start = [] if start_id is None else [start_id]
     made = choice.output.token_ids if choice.output else []
     tokens = await self.score([*start, *prompt.ids, *made])
     before = len(start) + len(prompt.ids)

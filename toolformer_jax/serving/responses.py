@@ -99,8 +99,8 @@ class ModelResponse:
 
   def _begin_message(self) -> Iterator[str]:
     item: dict[str, Any] = {
-            'id': f'msg_{uuid.uuid4().hex}', 'type': 'message', 'role': 'assistant',
-            'status': 'in_progress', 'content': []}
+        'id': f'msg_{uuid.uuid4().hex}', 'type': 'message', 'role': 'assistant',
+        'status': 'in_progress', 'content': []}
     self.items.append(item)
     yield self._event('output_item.added', output_index=len(self.items) - 1, item=item)
     item['content'].append({'type': 'output_text', 'text': '', 'annotations': [], 'logprobs': []})

@@ -194,8 +194,9 @@ class _BoundedStream(httpx2.AsyncByteStream):
 
 async def _bound_body(response: httpx2.Response) -> None:
   response.headers.pop('Content-Encoding', None)  # It was not accepted, so it is not decoded.
-  if isinstance(response.stream, httpx2.AsyncByteStream):
-    response.stream = _BoundedStream(response.stream)
+  if not isinstance(response.stream, httpx2.AsyncByteStream):
+    raise httpx2.StreamError('the response is not a stream of bytes')
+  response.stream = _BoundedStream(response.stream)
 
 
 def transport_factory(address: str, values: Mapping[str, str], where: str

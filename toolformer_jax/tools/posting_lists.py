@@ -96,9 +96,11 @@ def _candidates(lists: Sequence[_List], count: int, num_passages: int) -> np.nda
     seen.append((one.passages, scores))
     threshold = max(threshold, _lower_bound(one.passages, scores, lists[len(seen):], count))
   cutoff = threshold - rests[len(seen)] - slack
-  # A passage is taken from the last list that holds it, which has its sum.
+  # A passage is taken from the last list that holds it, which has its sum; from two lists if the
+  # score of the last one is too small to change the sum.
   found = np.sort(np.concatenate([np.empty(0, np.uint32), *(
       passages[(scores >= cutoff) & (scores == partial[passages])] for passages, scores in seen)]))
+  found = found[np.diff(found, prepend=-1) != 0]
   scores = partial[found]
   for one, rest in zip(lists[len(seen):], rests[len(seen) + 1:], strict=True):
     scores += one.times * _scores_of(one, found)

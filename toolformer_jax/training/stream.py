@@ -11,7 +11,7 @@ import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -149,8 +149,8 @@ class StreamedBlocks:
 
   def set_row_multiple(self, config: FinetuneConfig, mesh: Mesh) -> None:
     """Makes almost every batch of sequences have the same number of rows, by the first block."""
-    if not self._largest_batch and isinstance(block := self.block(0), Sequences):
-      self._largest_batch = largest_batch(block, config)
+    if not self._largest_batch:
+      self._largest_batch = largest_batch(cast(Sequences, self.block(0)), config)
       self._write_log()
     self.row_multiple = row_multiple(self._largest_batch, config, mesh)
 
@@ -188,8 +188,7 @@ class StreamedBlocks:
     if isinstance(first, PackedRows):
       return jax.tree.map(lambda *arrays: np.concatenate(arrays),
                           *(block.take(indices) for block, indices in parts))
-    segments = [block.segments[i] for block, indices in parts if isinstance(block, Sequences)
-                for i in indices]
+    segments = [cast(Sequences, block).segments[i] for block, indices in parts for i in indices]
     batch = dataclasses.replace(first, segments=segments, row_multiple=self.row_multiple)
     return batch.take(range(len(segments)))
 
