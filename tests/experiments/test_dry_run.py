@@ -53,7 +53,7 @@ def test_positions_vocabulary_and_heads_are_those_of_gpt2_774m(folder):
 
 @pytest.mark.long
 def test_every_tool_is_called_and_its_calls_are_learned(folder):
-  lines = [json.loads(line) for path in sorted((folder / 'calls' / 'merged').glob('*.jsonl'))
+  lines = [json.loads(line) for path in sorted((folder / 'calls' / 'merged').rglob('*.jsonl'))
            for line in path.read_text().splitlines()]
   assert len(lines) == 20
   assert {call['tool'] for line in lines for call in line['calls']} == {*TOOLS}
