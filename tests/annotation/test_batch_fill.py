@@ -46,9 +46,12 @@ def annotated(model, path, chunk: int) -> AnnotationResult:
 
 
 def records(path) -> dict[str, bytes]:
-  """Returns the records of each stage of each tool, however they are divided into files."""
+  """Returns the records of each stage of each tool, however they are divided into files.
+
+  The names of their folders depend on the size of a chunk.
+  """
   stages = {file.parent for file in path.rglob('*.jsonl')}
-  return {stage.relative_to(path).as_posix(): b''.join(
+  return {stage.parent.relative_to(path).as_posix(): b''.join(
       file.read_bytes() for file in sorted(stage.glob('*.jsonl'))) for stage in stages}
 
 
