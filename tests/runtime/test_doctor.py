@@ -37,7 +37,8 @@ def test_every_feature_is_an_extra_of_the_package():
   setup = ast.parse((pathlib.Path(__file__).parents[2] / 'setup.py').read_text('utf-8'))
   extras, = (node.value.keys for node in ast.walk(setup)
              if isinstance(node, ast.keyword) and node.arg == 'extras_require')
-  unchecked = {'dev', 'docs', 'gpu', 'parity', 'tpu'}  # for work on it, or said beside the devices
+  # For work on the package, or said beside the devices.
+  unchecked = {'dev', 'docs', 'gpu', 'notebooks', 'parity', 'tpu'}
   assert {*doctor.FEATURES} == {key.value for key in extras} - unchecked
 
 
