@@ -17,8 +17,8 @@
 #
 # A language model of 135 million parameters learns to use a calculator, as in
 # [Toolformer](https://arxiv.org/abs/2302.04761) (Schick et al. 2023). Nobody tells it where: it proposes
-# calls itself, and keeps those that help it to predict the text that follows. It takes about ten minutes
-# on a free runtime.
+# calls itself, and keeps those that help it to predict the text that follows. With small
+# settings it takes a few minutes on two CPU cores; it was not run on a TPU or a GPU yet.
 #
 # The first cell installs the package for the TPU, the GPU or the CPU of this machine.
 

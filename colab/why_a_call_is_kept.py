@@ -206,7 +206,7 @@ plt.xlabel('probability of a call here; dotted: tau_s = 0.05')
 plt.ylabel('gain (nats); dashed: tau_f = 0.5');
 
 # %% [markdown]
-# The paper's Table 2 counts the calls that are kept for three values of `tau_f`.
+# The paper's Table 2 counts the texts that keep a call, for three values of `tau_f`. Here calls are counted.
 
 # %%
 for tau_f in (0.5, 1.0, 2.0):

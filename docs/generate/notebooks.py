@@ -52,7 +52,7 @@ def _cell(cell: Mapping[str, Any]) -> str:
   if cell['cell_type'] == 'markdown':
     return '\n'.join(_for_the_site(line) for line in ''.join(cell['source']).split('\n'))
   code = f'```python\n{"".join(cell["source"])}\n```'
-  return '\n\n'.join([code, *map(_output, cell['outputs'])])
+  return '\n\n'.join(filter(None, [code, *map(_output, cell['outputs'])]))
 
 
 def _for_the_site(line: str) -> str:
@@ -63,11 +63,12 @@ def _for_the_site(line: str) -> str:
 
 
 def _output(output: Mapping[str, Any]) -> str:
-  """Returns what a cell has printed or shown."""
+  """Returns what a cell has shown, or printed to standard output; '' for the rest."""
   data = output.get('data', {})
   if 'image/png' in data:
     return f'<img alt="" src="data:image/png;base64,{"".join(data["image/png"]).strip()}">'
   if 'text/markdown' in data:
     return ''.join(data['text/markdown'])
-  text = ''.join(output.get('text') or data.get('text/plain', ''))
-  return f'<pre class="output">{html.escape(_COLOURS.sub("", text.rstrip()))}</pre>'
+  printed = output.get('text', '') if output.get('name') != 'stderr' else ''
+  text = _COLOURS.sub('', ''.join(printed or data.get('text/plain', ''))).strip('\n')
+  return f'<pre class="output">{html.escape(text)}</pre>' if text.strip() else ''
