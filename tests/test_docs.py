@@ -24,13 +24,23 @@ GENERATED = {REPOSITORY / 'docs' / 'reference' / f'{name}.md'
 _NOT_HERE = re.compile(r'runs|config\.gin|run\.json|predictions|my_|server\.py|report\.md|run\.sh')
 
 
-def commands(text):
-  """Yields the arguments of the `toolformer` commands in indented blocks."""
+def command_lines(text):
+  """Yields the `toolformer` commands in indented blocks, a line each, with their comments."""
   for line in text.replace('\\\n', ' ').splitlines():
     if re.match(r' {2,}(?:\.venv/bin/|srun )?toolformer [a-z]', line):
-      words = shlex.split(re.sub(r'\$\w+', '0', line), comments=True)
-      words = words[:words.index('>')] if '>' in words else words
-      yield words[words.index(next(word for word in words if word.endswith('toolformer'))) + 1:]
+      yield line
+
+
+def arguments(line):
+  """Returns the arguments of a command."""
+  words = shlex.split(re.sub(r'\$\w+', '0', line), comments=True)
+  words = words[:words.index('>')] if '>' in words else words
+  return words[words.index(next(word for word in words if word.endswith('toolformer'))) + 1:]
+
+
+def commands(text):
+  """Yields the arguments of the commands."""
+  return map(arguments, command_lines(text))
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda page: page.stem)

@@ -7,7 +7,6 @@ import itertools
 import json
 import pathlib
 import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import urllib.request
 
 import pytest
 
-from .test_docs import PAGES
+from .test_docs import PAGES, arguments, command_lines
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 # Pages whose commands are run; later ones use what the commands of earlier ones have written.
@@ -29,11 +28,9 @@ def commands(page):
   """Yields each command of a page, and what it needs, or None."""
   text = (REPOSITORY / page).read_text('utf-8')
   of_page = re.search(r'^\*\*Needs\*\*:? (.+)', text, re.MULTILINE)
-  for line in text.replace('\\\n', ' ').splitlines():
-    if re.match(r' {4,}(?:\.venv/bin/|srun )?toolformer [a-z]', line):
-      command, _, comment = line.partition('  #')
-      needs = re.search(r'needs (.+)', comment)
-      yield command.strip(), needs[1] if needs else of_page and of_page[1]
+  for line in command_lines(text):
+    needs = re.search(r'  #.*needs (.+)', line) or of_page
+    yield line, needs and needs[1]
 
 
 @pytest.mark.parametrize(
@@ -67,10 +64,9 @@ def workplace(tmp_path, monkeypatch, experiment, smollm2_path):
           'finetune': script.TRAINING, 'generate': script.ASKING, 'serve': script.ASKING}
 
 
-def arguments(command, bindings):
+def small_arguments(command, bindings):
   """Returns the arguments of a command with the small model, and thresholds that it passes."""
-  words = shlex.split(command)
-  words = words[next(i for i, word in enumerate(words) if word.endswith('toolformer')) + 1:]
+  words = arguments(command)
   if words[0] != 'fetch':
     words = ['small' if word == 'smollm2-135m' else word for word in words]
   if words[0] in SERVERS:
@@ -98,7 +94,7 @@ def run(argv):
 @pytest.mark.long
 def test_the_commands_run_in_the_order_of_the_pages(workplace, tmp_path):
   found = itertools.chain.from_iterable(map(commands, RUN))
-  ran = [arguments(command, workplace) for command, needs in found if not needs]
+  ran = [small_arguments(command, workplace) for command, needs in found if not needs]
   for argv in ran:
     run(argv)
   assert {'annotate', 'call', 'doctor', 'export', 'fetch', 'finetune', 'generate', 'score',

@@ -9,6 +9,8 @@ from toolformer_jax.annotation.config import AnnotationConfig, ToolConfig
 from toolformer_jax.annotation.result import AnnotationResult
 from toolformer_jax.data.records import Document
 
+from .test_reuse import stages
+
 WORDS = ('the mill stands near a river and its wheel turns slowly when rain falls on hills where '
          'shepherds bring their flocks in spring before markets open again').split()
 FOREIGN = ('El molino está cerca de un río y la rueda gira despacio cuando llueve en las montañas '
@@ -45,24 +47,14 @@ def annotated(model, path, chunk: int) -> AnnotationResult:
       tool_configs={tool.lower(): settings for tool in TOOLS}, output_dir=path)
 
 
-def records(path) -> dict[str, bytes]:
-  """Returns the records of each stage of each tool, however they are divided into files.
-
-  The names of their folders depend on the size of a chunk.
-  """
-  stages = {file.parent for file in path.rglob('*.jsonl')}
-  return {stage.parent.relative_to(path).as_posix(): b''.join(
-      file.read_bytes() for file in sorted(stage.glob('*.jsonl'))) for stage in stages}
-
-
 @pytest.mark.long
 def test_batches_are_full_and_records_equal_whatever_the_size_of_a_chunk(
     make_eager_model, tmp_path):
   model = make_eager_model(max_positions=8192)
   results = {chunk: annotated(model, tmp_path / str(chunk), chunk) for chunk in (1024, 32)}
-  whole = records(tmp_path / '1024')
+  whole = stages(tmp_path / '1024')
   assert sum(len(lines) for lines in whole.values())
-  assert records(tmp_path / '32') == whole
+  assert stages(tmp_path / '32') == whole
   assert results[32].report == results[1024].report
   for tool, summary in results[1024].tool_summaries.items():
     # Ten tokens of bytes are too short to tell a language: MT's heuristic selects most texts.

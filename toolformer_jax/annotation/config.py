@@ -4,12 +4,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from toolformer_jax.data.records import BaselineLoss
 from toolformer_jax.errors import unknown
 from toolformer_jax.runtime.validation import check
 
 STAGES = ('sample', 'execute', 'filter', 'merge')
 CallPlacement = Literal['prefix', 'in_place']
-BaselineLoss = Literal['min', 'no_call', 'no_result']
 THRESHOLDS = (0.5, 1.0, 2.0)  # the values of tau_f in the paper's Table 2
 
 

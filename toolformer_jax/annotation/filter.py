@@ -6,9 +6,16 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from toolformer_jax.annotation.config import BaselineLoss, CallPlacement
+from toolformer_jax.annotation.config import CallPlacement
 from toolformer_jax.calls import Call, CallSyntax
-from toolformer_jax.data.records import Document, ExecutedCall, ScoredCall, from_json, to_json
+from toolformer_jax.data.records import (
+  BaselineLoss,
+  Document,
+  ExecutedCall,
+  ScoredCall,
+  from_json,
+  to_json,
+)
 from toolformer_jax.errors import UserError
 from toolformer_jax.inference.scoring import ScoreRequest, score
 from toolformer_jax.models.language_model import LanguageModel

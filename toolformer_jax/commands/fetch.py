@@ -2,7 +2,7 @@
 
 Models and corpora go to the cache, $TOOLFORMER_CACHE or ~/.cache/toolformer_jax, or that of the
 Hugging Face hub. Benchmarks go to the folder that `evaluate --data_dir` reads. An interrupted
-download goes on where it stopped.
+download continues where it stopped.
 
 Examples:
   toolformer fetch smollm2-135m

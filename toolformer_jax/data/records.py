@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
 from etils import epath
 
@@ -83,7 +83,8 @@ class ExecutedCall(Candidate):
     return calls.Call(self.tool, self.argument, self.result)
 
 
-BASELINES = ('min', 'no_call', 'no_result')
+# Which loss the gain of a call is measured from, see `ScoredCall`.
+BaselineLoss = Literal['min', 'no_call', 'no_result']
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ def from_json(kind: type[Record], fields: dict[str, Any]) -> Record:
   for name in ('position', 'index'):
     if chosen.get(name, 0) < 0:
       raise ValueError(f'{name} is {chosen[name]}')
-  if chosen.get('baseline', 'min') not in BASELINES:
+  if chosen.get('baseline', 'min') not in get_args(BaselineLoss):
     raise ValueError(f'baseline is {chosen["baseline"]!r}')
   if not 0 <= chosen.get('probability', 0) <= 1:
     raise ValueError(f'probability is {chosen["probability"]}')

@@ -139,7 +139,7 @@ class Engine:
     Args:
       prompt_ids: token ids.
       params: how the text is generated.
-      context: what the tools are told about the text.
+      context: information about the text for the tools.
       tool_names: the tools of the engine that this text may call; None for all.
       add_start_token: whether the start token, if the tokenizer has one, is prepended.
 

@@ -39,7 +39,7 @@ def generate(
     engine_config: how many of them at the same time.
     executor: runs the tools; None for no tools.
     tool_names: the tools of the executor that may be called; None for all.
-    contexts: what the tools are told about each text.
+    contexts: information about each text for the tools.
     syntax: how calls are spelled.
     seeds: a seed for each text, 0 to 2^32 - 1, on which alone its samples depend; by default
       `config.seed` and the numbers after it.
@@ -54,11 +54,11 @@ def generate(
   engine = Engine(model, engine_config, executor, tool_names=tool_names, syntax=syntax)
   if seeds is None:
     seeds = [(config.seed + i) % 2**32 for i in range(len(prompts))]
-  told: Sequence[Context | None] = [None] * len(prompts) if contexts is None else contexts
-  for name, given in (('seeds', len(seeds)), ('contexts', len(told))):
+  tool_contexts: Sequence[Context | None] = [None] * len(prompts) if contexts is None else contexts
+  for name, given in (('seeds', len(seeds)), ('contexts', len(tool_contexts))):
     if given != len(prompts):
       raise UserError(f'generate needs as many {name} as prompts: {len(prompts)}, not {given}')
-  for prompt, seed, context in zip(prompts, seeds, told, strict=True):
+  for prompt, seed, context in zip(prompts, seeds, tool_contexts, strict=True):
     seed = seed.item() if isinstance(seed, np.integer) else seed
     engine.add_request(prompt, dataclasses.replace(config, seed=seed), context)
   outputs = {}
