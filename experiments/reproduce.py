@@ -1,4 +1,4 @@
-"""Functions that the scripts of the paper's tables share.
+"""Functions that the scripts of tables 2, 9, 10, of figure 4 and of all of them share.
 
 Every script takes the options of `toolformer evaluate` except --tasks, and --dry_run. Results that
 exist are not computed again.
@@ -40,13 +40,6 @@ def check_cells(report: str, *results: EvaluationResult) -> None:
   """Raises CellsFailed with this report if an arm on a task has failed."""
   if failed := {name: why for one in results for name, why in one.failed.items()}:
     raise CellsFailed(report, failed)
-
-
-def command(script: str, title: str, tasks: Sequence[str]) -> int:
-  """Runs the script of one of the tables 3 to 8; returns its exit code."""
-  def run(args: argparse.Namespace) -> str:
-    return benchmark_table(args, title, tasks, args.output_dir)
-  return main(script, title, run, evaluate.add_evaluation_options)
 
 
 def main(script: str, title: str, run: Callable[[argparse.Namespace], str],

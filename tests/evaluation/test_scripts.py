@@ -7,6 +7,7 @@ import sys
 import jax
 import pytest
 
+from toolformer_jax import cli
 from toolformer_jax.data.records import Document, ExecutedCall, ScoredCall
 from toolformer_jax.evaluation.result import EvaluationResult
 from toolformer_jax.evaluation.scores import ACCURACY, Score
@@ -31,11 +32,8 @@ def script(tmp_path, monkeypatch, capsys, taught, experiment):
   def script(name, *argv):
     module = experiment(name)
     monkeypatch.setattr(sys, 'argv', [f'{name}.py', *map(str, argv)])
-    if hasattr(module, 'command'):
-      code = module.command(name, module.TITLE, module.TASKS)
-    else:
-      code = module.main(name, module.TITLE, module.run, getattr(module, 'add', None)
-                         or module.evaluate.add_evaluation_options)
+    code = module.main(name, module.TITLE, module.run, getattr(module, 'add', None)
+                       or module.evaluate.add_evaluation_options)
     return code, *capsys.readouterr()
   yield script
   jax.config.update('jax_compilation_cache_dir', None)
@@ -52,8 +50,19 @@ def test_every_script_says_what_it_does(name):
   assert f'python experiments/{name}.py' in text and len(text.splitlines()) <= 140
 
 
-def test_a_table_has_ours_beside_the_papers_and_says_what_is_missing(script, taught):
-  code, out, err = script('table4_math', '--checkpoint', taught, *QUICK)
+@pytest.fixture
+def table4(script, taught, capsys):
+  """Makes table 4 with a checkpoint that is there; returns exit code, standard output, error."""
+  def table4():
+    arms = ','.join(f'{arm}={taught}' for arm in ('disabled', 'toolformer'))
+    code = cli.main(['experiment', '--gin_file', 'experiments/table4_math.gin', '--checkpoint',
+                     str(taught), '--arms', arms, '--output_dir', 'runs/table4', *QUICK])
+    return code, *capsys.readouterr()
+  return table4
+
+
+def test_a_table_has_ours_beside_the_papers_and_says_what_is_missing(table4):
+  code, out, err = table4()
   assert code == 0, err
   assert '| SVAMP | Toolformer | 3 | 66.7 [' in out and '] | 29.4 |' in out
   assert '| ASDiv | Toolformer | - | - | 40.4 |' in out
@@ -62,11 +71,11 @@ def test_a_table_has_ours_beside_the_papers_and_says_what_is_missing(script, tau
   assert '| SVAMP | Calculator | 33.3 | 97.9 (all three) |' in out
   assert '- mawps: there is no folder data/mawps (with *.json, or .gz): fetch' in out
   assert '- SVAMP: 3 questions of data/svamp/SVAMP.json (split: all)' in out
-  assert pathlib.Path('runs/paper/table4_math/table4_math.md').read_text() == out
-  assert '\\toprule' in pathlib.Path('runs/paper/table4_math/paper.tex').read_text()
+  assert pathlib.Path('runs/table4/report.md').read_text() == out
+  assert '\\toprule' in pathlib.Path('runs/table4/table.tex').read_text()
   # What is done is not done again.
   work = [path.stat().st_mtime_ns for path in pathlib.Path('runs').rglob('0*.jsonl')]
-  assert script('table4_math', '--checkpoint', taught, *QUICK)[1] == out
+  assert table4()[1] == out
   assert work == [path.stat().st_mtime_ns for path in pathlib.Path('runs').rglob('0*.jsonl')]
 
 
@@ -90,7 +99,7 @@ def test_scaling(script, taught):
 
 
 def test_a_crash_in_a_cell_is_exit_code_2_and_the_report_has_the_others(
-    script, taught, monkeypatch):
+    script, table4, taught, monkeypatch):
   from toolformer_jax.evaluation import runner
   predict = runner.predict
   def crashing(model, questions, **how):
@@ -98,7 +107,7 @@ def test_a_crash_in_a_cell_is_exit_code_2_and_the_report_has_the_others(
       raise RuntimeError('boom')
     return predict(model, questions, **how)
   monkeypatch.setattr(runner, 'predict', crashing)
-  code, out, err = script('table4_math', '--checkpoint', taught, *QUICK)
+  code, out, err = table4()
   assert code == 2 and 'svamp/disabled' in err
   assert '| SVAMP | Toolformer | 3 | 66.7 [' in out and '- svamp/disabled: ' in out
   code, out, err = script('figure4_scaling', '--sizes', f'1={taught}', *QUICK)

@@ -94,6 +94,17 @@ def test_an_experiment_is_its_stages_by_hand(run):
   assert len(list(pathlib.Path('runs/stages').iterdir())) == 1 + 2 + 4
 
 
+def test_arms_with_a_checkpoint_are_not_trained(run, folder):
+  arms = 'base,disabled=checkpoint,toolformer=checkpoint'
+  code, out, err = run(*EXPERIMENT, '--arms', arms, '--gin.CORPUS=""', '--output_dir', 'runs')
+  assert code == 0, err
+  assert {path.name.split('-')[0] for path in folder.glob('runs/stages/*')} == {'evaluate'}
+  assert '| SVAMP | Toolformer | 5 |' in out and '| 29.4 |' in out
+  code, _, err = run(*EXPERIMENT, '--arms', arms.replace('=checkpoint', '=nowhere'),
+                     '--output_dir', 'other')
+  assert code == 2 and "'nowhere'" in err and not pathlib.Path('other').exists()
+
+
 def test_cells_share_equal_stages_and_a_second_run_does_nothing(run, monkeypatch):
   code, out, err = run(*EXPERIMENT, *SEEDS, '--output_dir', 'runs', '--dry_run')
   assert code == 0, err
@@ -130,7 +141,7 @@ def test_a_failed_cell_stops_no_other(run, folder):
   (folder / 'broken.gin').write_text('calculator/ToolConfig.tau_f = 1000.0\n')
   grid = ("--gin.GridConfig.ablations=('broken.gin', 'short.gin')", '--arms', 'toolformer')
   code, out, err = run(*EXPERIMENT, *grid, '--output_dir', 'runs')
-  assert code == 2 and '1 of 3 cells are missing' in err
+  assert code == 2 and '1 of 3 cells are incomplete' in err
   report = pathlib.Path('runs/report.md').read_text()
   assert '| model | broken | - | 0 | - |' in report
   assert '- model/broken/seed0: no call was kept' in report
@@ -151,7 +162,7 @@ def test_single_cells_make_the_same_report(run):
   grid = ("--gin.GridConfig.ablations=('short.gin',)", '--arms', 'base,toolformer')
   for cell, missing in ((1, 1), (0, 0)):
     code, _, err = run(*EXPERIMENT, *grid, '--output_dir', 'one', '--cell', cell)
-    assert (code, f'{missing} of 2 cells are missing' in err) == (2 if missing else 0, missing == 1)
+    assert (code, f'{missing} of 2 cells are incomplete' in err) == (2 if missing else 0, missing == 1)
   assert run(*EXPERIMENT, *grid, '--output_dir', 'all')[0] == 0
   one, both = (pathlib.Path(name, 'report.md').read_text() for name in ('one', 'all'))
   assert one == both

@@ -9,13 +9,18 @@ Examples:
       --corpus texts.jsonl --data_dir data --output_dir runs/table4
   toolformer experiment --gin_file experiments/grids/figure4.gin --corpus texts.jsonl \\
       --output_dir runs/figure4 --dry_run
+  toolformer experiment --gin_file experiments/table4_math.gin --checkpoint gpt-j-6b \\
+      --arms base,cc=runs/cc,disabled=runs/tuned,toolformer=runs/tuned --data_dir data \\
+      --output_dir runs/table4
 """
 
 import argparse
 from typing import TYPE_CHECKING
 
+from toolformer_jax.checkpoints.names import check_checkpoint
 from toolformer_jax.commands import options
 from toolformer_jax.errors import UserError
+from toolformer_jax.evaluation.arms import TITLES, parse_arms
 from toolformer_jax.runtime.paths import as_path
 from toolformer_jax.runtime.standard_output import print_result
 
@@ -35,7 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   options.add_required(parser, 'tasks', metavar='A,B', type=options.names,
                        help='benchmarks, see evaluate --help')
   parser.add_argument('--arms', metavar='A,B',
-                      help='some of base, cc, disabled, toolformer (default: all)')
+                      help='some of base, cc, disabled, toolformer (default: all); '
+                           'toolformer=C takes a checkpoint that is there instead of training')
   parser.add_argument('--data_dir', metavar='D', help='see evaluate --help (default: data)')
   parser.add_argument('--limit', type=int, metavar='N',
                       help='use only the first N examples of each task')
@@ -79,11 +85,13 @@ def _cells(args: argparse.Namespace) -> list['Cell']:
 
 def _experiment(args: argparse.Namespace, config: 'RunConfig') -> 'Experiment':
   """Returns the experiment that options and configuration describe."""
-  from toolformer_jax.evaluation.arms import TITLES
   from toolformer_jax.experiments.experiment import Experiment
+  arms = parse_arms(args.arms or ','.join(TITLES))
+  for checkpoint in filter(None, arms.values()):
+    check_checkpoint(checkpoint)
   return Experiment(
       checkpoint=args.checkpoint, tasks=tuple(args.tasks), tools=tuple(args.tools),
-      arms=tuple(args.arms.split(',') if args.arms else TITLES), corpus=args.corpus or '',
+      arms=arms, corpus=args.corpus or '',
       data=tuple(args.data), data_dir=args.data_dir or 'data', limit=args.limit,
       config=config.experiment, annotation=config.annotation, corpus_config=config.corpus,
       tool_configs=config.tools, finetune=config.finetune, mixture=config.mixture,

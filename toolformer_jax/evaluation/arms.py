@@ -67,17 +67,28 @@ def read_arms(text: str | None, checkpoint: str | None) -> list[Arm]:
   Raises:
     UserError: a name is unknown or occurs twice, or has no checkpoint.
   """
-  parts = [part.strip() for part in (text or ','.join(DEFAULT_ARMS)).split(',') if part.strip()]
-  arms: dict[str, Arm] = {}
-  for part in parts:
-    name, _, own_checkpoint = (piece.strip() for piece in part.partition('='))
+  arms = []
+  for name, own_checkpoint in parse_arms(text or ','.join(DEFAULT_ARMS)).items():
+    if not (chosen := own_checkpoint or checkpoint):
+      raise UserError(f'--arms: {name} has no checkpoint; write {name}=C, or give --checkpoint C')
+    arms.append(Arm(name, chosen))
+  return arms
+
+
+def parse_arms(text: str) -> dict[str, str]:
+  """Parses `base,toolformer=C2`; returns the checkpoint of each arm, '' of a name alone.
+
+  Raises:
+    UserError: a name is unknown or occurs twice, or there is none.
+  """
+  arms: dict[str, str] = {}
+  for part in (part.strip() for part in text.split(',') if part.strip()):
+    name, _, checkpoint = (piece.strip() for piece in part.partition('='))
     if name not in TITLES:
       raise unknown('arm', name, TITLES)
     if name in arms:
       raise UserError(f'--arms: {name} occurs twice')
-    if not (chosen := own_checkpoint or checkpoint):
-      raise UserError(f'--arms: {name} has no checkpoint; write {name}=C, or give --checkpoint C')
-    arms[name] = Arm(name, chosen)
+    arms[name] = checkpoint
   if not arms:
     raise UserError(f'--arms names no arm; choose from {", ".join(TITLES)}')
-  return list(arms.values())
+  return arms

@@ -25,7 +25,8 @@ class Experiment:
   Attributes:
     checkpoint: the model to begin with.
     tasks: the benchmarks.
-    arms: the models that are compared: some of base, cc, disabled and toolformer.
+    arms: the models that are compared, some of base, cc, disabled and toolformer: by name the
+      checkpoint of one that is there already, or '' for one that the experiment trains.
     corpus: what is annotated; '' to learn from `data` alone.
     data: training data besides the corpus, as for `api.finetune`.
     tools: tools by name, of the annotation and of the evaluation.
@@ -37,7 +38,7 @@ class Experiment:
   checkpoint: str
   tasks: tuple[str, ...]
   tools: tuple[str, ...]
-  arms: tuple[str, ...] = ('base', 'cc', 'disabled', 'toolformer')
+  arms: Mapping[str, str] = field(default_factory=lambda: dict.fromkeys(TITLES, ''))
   corpus: str = ''
   data: tuple[str, ...] = ()
   data_dir: str = 'data'
@@ -60,30 +61,33 @@ class Experiment:
     for arm in self.arms:
       if arm not in TITLES:
         raise unknown('arm', arm, TITLES)
-    if {*self.arms} - {'base'} and not (self.corpus or self.data):
-      raise UserError('there is nothing to learn from: the experiment needs CORPUS or DATA, or no '
-                      'arm but base')
+    trained = [arm for arm, checkpoint in self.arms.items() if arm != 'base' and not checkpoint]
+    if trained and not (self.corpus or self.data):
+      raise UserError('there is nothing to learn from: the experiment needs CORPUS or DATA, or a '
+                      f'checkpoint for each arm that it would train, such as {trained[0]}=C')
 
   def evaluations(self) -> list[Evaluate]:
     """Returns the last stages, one for each arm; they contain all others."""
     return [Evaluate(
-        arm=arm, model=self.checkpoint if arm == 'base' else self._finetuned(arm == 'cc'),
+        arm=arm, model=checkpoint or self._model(arm),
         tasks=self.tasks, data_dir=self.data_dir, limit=self.limit,
         tools=self.tools if arm == 'toolformer' else (), config=self.evaluation,
         generation_config=self.generation, engine_config=self.engine, model_config=self.model,
         executor_config=self.executor, toolbox=self.toolbox, syntax=self.syntax)
-        for arm in self.arms]
+        for arm, checkpoint in self.arms.items()]
 
   def stages(self) -> list[Stage]:
     """Returns all stages, each after those that it reads, and each once."""
     return list(dict.fromkeys(stage for last in self.evaluations() for stage in last.in_order()))
 
-  def _finetuned(self, without_calls: bool) -> Finetune:
-    """Returns the training of the last round."""
+  def _model(self, arm: str) -> str | Finetune:
+    """Returns the model to begin with, or the training of the last round."""
+    if arm == 'base':
+      return self.checkpoint
     model: str | Finetune = self.checkpoint
     for _ in range(self.config.rounds - 1 if self.corpus else 0):
       model = self._round(model, without_calls=False)
-    return self._round(model, without_calls)
+    return self._round(model, without_calls=arm == 'cc')
 
   def _round(self, model: str | Finetune, without_calls: bool) -> Finetune:
     """Returns the training on what `model` annotates."""

@@ -30,11 +30,13 @@ class GridResult:
     title: of the report.
     cells: the results, those that failed included.
     config: number of samples and seed of the bootstrap.
+    cell_report: the report of the only cell; '' if there are several.
   """
 
   title: str
   cells: Sequence[CellResult]
   config: EvaluationConfig
+  cell_report: str = ''
 
   def groups(self) -> list[Group]:
     """Returns the size and the ablation of every group of seeds, in the order of the grid."""
@@ -77,7 +79,7 @@ class GridResult:
     """Raises UserError if a cell failed."""
     failed = [f'{one.cell.factors.folder}: {one.failure}' for one in self.cells if one.failure]
     if failed:
-      raise UserError(f'{len(failed)} of {len(self.cells)} cells are missing: {"; ".join(failed)}')
+      raise UserError(f'{len(failed)} of {len(self.cells)} cells are incomplete: {"; ".join(failed)}')
 
   @property
   def _bootstrap(self) -> Mapping[str, int]:
@@ -97,7 +99,10 @@ def report(result: GridResult) -> str:
   if len(rows := ablation_rows(result)) > 1:
     parts += ['## Ablations', f'The arm Toolformer, minus that of `{UNCHANGED}` of the same size.',
               markdown_table(rows)]
-  return '\n\n'.join([*parts, *_not_evaluated(result)]) + '\n'
+  parts += _not_evaluated(result)
+  if result.cell_report:
+    parts.append(f'#{result.cell_report.rstrip()}'.replace('\n#', '\n##'))  # one level below
+  return '\n\n'.join(parts) + '\n'
 
 
 def score_rows(result: GridResult) -> Rows:

@@ -30,7 +30,8 @@ class CellResult:
     parameters: of its model; None if it was not trained.
     skipped: why tasks were not evaluated, by name.
     sources: number, files and split of the examples of each task, by its name.
-    failure: why the cell has no records; '' if it has.
+    failed: why an arm on a task failed, by `task/arm`.
+    failure: why the cell is not complete; '' if it is.
   """
 
   cell: Cell
@@ -38,11 +39,12 @@ class CellResult:
   parameters: int | None = None
   skipped: Mapping[str, str] = dataclasses.field(default_factory=dict)
   sources: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  failed: Mapping[str, str] = dataclasses.field(default_factory=dict)
   failure: str = ''
 
 
 def read_result(cell: Cell, runner: StageRunner) -> CellResult:
-  """Returns the result of a cell whose stages are done.
+  """Returns the result of a cell; evaluations that have not ended are left out.
 
   Raises:
     UserError: a file is missing or broken.
@@ -50,17 +52,21 @@ def read_result(cell: Cell, runner: StageRunner) -> CellResult:
   records: dict[tuple[str, str], Records] = {}
   skipped: dict[str, str] = {}
   sources: dict[str, str] = {}
+  failed: dict[str, str] = {}
   parameters = None
   for stage in cell.experiment.evaluations():
     folder = runner.folder(stage)
+    if not (folder / 'summary.json').exists():
+      continue
     summary = read_json(folder / 'summary.json')
     records |= {(task, stage.arm): found
                 for task, found in _records(stage, folder, summary['matchers'])}
     sources |= summary['sources']
-    skipped |= runner.record(stage)['skipped']
+    skipped |= summary['skipped']
+    failed |= summary['failed']
     if isinstance(stage.model, Finetune):
       parameters = runner.record(stage.model)['parameters']
-  return CellResult(cell, records, parameters, skipped, sources)
+  return CellResult(cell, records, parameters, skipped, sources, failed)
 
 
 def _records(stage: Evaluate, folder: epath.Path, tasks: Iterable[str]
@@ -85,7 +91,8 @@ def cell_report(result: CellResult, runner: StageRunner) -> str:
       config=experiment.evaluation, generation_config=experiment.generation,
       engine_config=experiment.engine, model_config=experiment.model,
       executor_config=experiment.executor, toolbox=experiment.toolbox, syntax=experiment.syntax)
-  found = EvaluationResult(skipped=dict(result.skipped), sources=dict(result.sources))
+  found = EvaluationResult(skipped=dict(result.skipped), sources=dict(result.sources),
+                           failed=dict(result.failed))
   for task in plan.tasks:
     by_arm = {one.arm: result.records[task.name, one.arm] for one in last
               if (task.name, one.arm) in result.records}

@@ -1,5 +1,6 @@
 """Runs the cells of a grid, and writes its report."""
 
+import dataclasses
 import importlib.util
 import logging
 import traceback
@@ -15,6 +16,7 @@ from toolformer_jax.experiments.grid import Cell
 from toolformer_jax.experiments.grid_report import GridResult
 from toolformer_jax.experiments.results import CellResult, cell_report, read_result
 from toolformer_jax.experiments.runner import StageRunner
+from toolformer_jax.experiments.stages import Stage
 from toolformer_jax.runtime.markdown import markdown_table
 from toolformer_jax.runtime.paths import make_directory, write_text
 
@@ -62,29 +64,47 @@ def run_grid(cells: Sequence[Cell], *, output_dir: epath.Path, only: int | None 
       results.append(read_result(cell, runner))
     else:
       results.append(CellResult(cell, failure='not run yet'))
-  result = GridResult(cells[0].experiment.config.title, results, cells[0].experiment.evaluation)
+  result = GridResult(cells[0].experiment.config.title, results, cells[0].experiment.evaluation,
+                      _report_of_only_cell(results, output_dir))
   _write(result, output_dir)
   return result
 
 
 def _run_cell(cell: Cell, runner: StageRunner, output_dir: epath.Path) -> CellResult:
-  """Runs a cell; whatever goes wrong is its failure, and is written to its folder."""
+  """Runs a cell; whatever goes wrong is its failure, and stops only what depends on it."""
   folder = output_dir / cell.factors.folder
   make_directory(folder)
   write_text(folder / 'config.gin', cell.config_text)
-  try:
-    for stage in cell.experiment.stages():
-      runner.run(stage)
-    result = read_result(cell, runner)
+  failures: dict[Stage, str] = {}
+  for stage in cell.experiment.stages():
+    of_input = next((failures[one] for one in stage.inputs() if one in failures), '')
+    if failure := of_input or _failure(stage, runner, folder):
+      failures[stage] = failure
+  result = dataclasses.replace(read_result(cell, runner),
+                               failure='; '.join(dict.fromkeys(failures.values())))
+  if result.failure:
+    log.warning('%s failed: %s', cell.factors.folder, result.failure)
+  if result.records:
     write_text(folder / 'report.md', cell_report(result, runner))
-    return result
+  return result
+
+
+def _failure(stage: Stage, runner: StageRunner, folder: epath.Path) -> str:
+  """Runs a stage; returns why it failed, or ''. A traceback is written to the cell's folder."""
+  try:
+    runner.run(stage)
   except UserError as error:
-    failure = str(error)
+    return str(error)
   except Exception as error:
     write_text(folder / 'error.txt', traceback.format_exc())
-    failure = f'{type(error).__name__}: {error} (see {folder / "error.txt"})'
-  log.warning('%s failed: %s', cell.factors.folder, failure)
-  return CellResult(cell, failure=failure)
+    return f'{type(error).__name__}: {error} (see {folder / "error.txt"})'
+  return ''
+
+
+def _report_of_only_cell(results: Sequence[CellResult], output_dir: epath.Path) -> str:
+  if len(results) > 1 or not results[0].records:
+    return ''
+  return (output_dir / results[0].cell.factors.folder / 'report.md').read_text('utf-8')
 
 
 def _check_differ(cells: Sequence[Cell]) -> None:

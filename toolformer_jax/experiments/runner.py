@@ -127,7 +127,7 @@ def _evaluate(runner: StageRunner, stage: Evaluate, folder: epath.Path) -> dict[
       toolbox=stage.toolbox, syntax=stage.syntax)
   if result.failed:
     result.raise_failures()
-  return {'skipped': result.skipped}
+  return {}
 
 
 _RUN: dict[type[Stage], Callable[[StageRunner, Any, epath.Path], dict[str, Any]]] = {

@@ -38,11 +38,13 @@ test -d "$out/toolformer/model" -a -d "$out/cc/model"  # else they were asked to
 
 # Word problems: all of them with tools, the first 300 by all arms. Then the other tasks.
 arms="disabled=$out/toolformer,toolformer=$out/toolformer"
-python experiments/table4_math.py --data_dir "$data" --tools calculator \
-    --arms "toolformer=$out/toolformer" --output_dir "$out/math"
-python experiments/table4_math.py --data_dir "$data" --tools calculator --limit 300 \
-    --arms "base=smollm2-135m,cc=$out/cc,$arms" --output_dir "$out/arms"
-for table in table3_lama table5_qa table7_temporal; do
-  python "experiments/$table.py" --data_dir "$data" --tools calculator,calendar,wikisearch,qa \
-      "$search" --limit 100 --arms "$arms" --output_dir "$out/$table"
+table() {
+  toolformer experiment --gin_file "experiments/$1.gin" "${model[@]}" --data_dir "$data" "${@:2}"
+}
+table table4_math --tools calculator --arms "toolformer=$out/toolformer" --output_dir "$out/math"
+table table4_math --tools calculator --limit 300 --arms "base,cc=$out/cc,$arms" \
+    --output_dir "$out/arms"
+for name in table3_lama table5_qa table7_temporal; do
+  table "$name" --tools calculator,calendar,wikisearch,qa "$search" --limit 100 --arms "$arms" \
+      --output_dir "$out/$name"
 done
