@@ -105,6 +105,32 @@ def test_arms_with_a_checkpoint_are_not_trained(run, folder):
   assert code == 2 and "'nowhere'" in err and not pathlib.Path('other').exists()
 
 
+def test_a_tool_that_was_not_trained_is_demonstrated(run, folder):
+  (folder / 'untuned.gin').write_text('ExperimentConfig.rounds = 0\n')
+  (folder / 'shots.txt').write_text('Two and two are [Echo(2 + 2) -> 4] 4.\n')
+  functions = dict.fromkeys(('Calculator', 'Echo'), 'echo_tool:echo')
+  code, _, err = run(
+      *EXPERIMENT, '--output_dir', 'runs', '--arms', 'toolformer',
+      f'--gin.CustomToolsConfig.functions={functions}',
+      "--gin.ExperimentConfig.evaluation_tools=('echo',)", '--gin.GridConfig.seeds=(0, 1)',
+      "--gin.EvaluationConfig.few_shot_prompt='shots.txt'",
+      "--gin.GridConfig.ablations=('untuned.gin',)")
+  assert code == 0, err
+  kinds = [path.name.split('-')[0] for path in folder.glob('runs/stages/*')]
+  assert sorted(kinds) == ['annotate', *['evaluate'] * 3, *['finetune'] * 2]
+  assert not (folder / 'runs/model/untuned/seed1').exists()  # seeds are those of the training
+  predictions = [json.loads(line) for file in folder.glob('runs/stages/evaluate-*/predictions/*')
+                 for line in file.read_text().splitlines()]
+  assert len(predictions) == 15
+  for one in predictions:
+    assert one['prompt'].startswith('Two and two are [Echo(2 + 2) -> 4] 4.\n\nXi has ')
+    assert {call['tool'] for call in one['calls']} <= {'Echo'}
+  assert any(one['calls'] for one in predictions)
+  code, _, err = run(*EXPERIMENT, '--output_dir', 'other', '--arms', 'base',
+                     "--gin.EvaluationConfig.few_shot_prompt='nowhere.txt'")
+  assert code == 2 and 'few_shot_prompt: cannot read nowhere.txt' in err
+
+
 def test_cells_share_equal_stages_and_a_second_run_does_nothing(run, monkeypatch):
   code, out, err = run(*EXPERIMENT, *SEEDS, '--output_dir', 'runs', '--dry_run')
   assert code == 0, err
@@ -162,7 +188,8 @@ def test_single_cells_make_the_same_report(run):
   grid = ("--gin.GridConfig.ablations=('short.gin',)", '--arms', 'base,toolformer')
   for cell, missing in ((1, 1), (0, 0)):
     code, _, err = run(*EXPERIMENT, *grid, '--output_dir', 'one', '--cell', cell)
-    assert (code, f'{missing} of 2 cells are incomplete' in err) == (2 if missing else 0, missing == 1)
+    assert code == (2 if missing else 0)
+    assert ('1 of 2 cells are incomplete' in err) == (missing == 1)
   assert run(*EXPERIMENT, *grid, '--output_dir', 'all')[0] == 0
   one, both = (pathlib.Path(name, 'report.md').read_text() for name in ('one', 'all'))
   assert one == both

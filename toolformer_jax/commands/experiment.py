@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _cells(args: argparse.Namespace) -> list['Cell']:
   """Returns the cells of the grid, each with its own configuration; sets `args.output_dir`."""
-  from toolformer_jax.experiments.grid import Cell, factors_of
+  from toolformer_jax.experiments.grid import Cell, factors_of, without_repeated_seeds
   # A cell's gin file may bind what is required.
   base = argparse.Namespace(**{**vars(args), 'required': ('output_dir',)})
   grid = options.configuration(base).grid
@@ -80,7 +80,7 @@ def _cells(args: argparse.Namespace) -> list['Cell']:
     own = argparse.Namespace(**{**vars(args), 'gin_file': files})
     config = options.configuration(own, *factors.bindings(grid))
     cells.append(Cell(factors, _experiment(own, config), config.text))
-  return cells
+  return without_repeated_seeds(cells)
 
 
 def _experiment(args: argparse.Namespace, config: 'RunConfig') -> 'Experiment':

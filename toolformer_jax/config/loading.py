@@ -11,7 +11,7 @@ import logging
 import pathlib
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import gin
 from etils import epath
@@ -21,10 +21,12 @@ from toolformer_jax.config import checking, trust
 from toolformer_jax.config.registry import RUN_MACROS, SETTINGS, default_bindings
 from toolformer_jax.config.run_config import RunConfig
 from toolformer_jax.errors import UserError, unknown
+from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.runtime.paths import as_path, is_file, is_remote, open_text
 from toolformer_jax.tools.custom import CustomToolsConfig, function_tool
 from toolformer_jax.tools.registry import Toolbox
 
+_Config = TypeVar('_Config', ToolConfig, EvaluationConfig)
 _SHIPPED = importlib.resources.files('toolformer_jax.configs')
 _EXPERIMENTS = importlib.resources.files('toolformer_jax.configs.experiments')
 _TOOL_BINDING = re.compile(
@@ -110,11 +112,12 @@ def _build(bindings: Sequence[str]) -> RunConfig:
   tools = {}
   for tool in toolbox.names():
     with gin.config_scope(tool):
-      tools[tool] = _with_shipped_prompt(_BUILD['ToolConfig']())
+      tools[tool] = _with_shipped_file(_BUILD['ToolConfig'](), 'prompt')
   _BUILD['ToolConfig']()  # so that gin lists bindings for all tools as used
   settings = {
       'annotation': _BUILD['AnnotationConfig'](), 'corpus': _BUILD['CorpusConfig'](),
-      'engine': _BUILD['EngineConfig'](), 'evaluation': _BUILD['EvaluationConfig'](),
+      'engine': _BUILD['EngineConfig'](),
+      'evaluation': _with_shipped_file(_BUILD['EvaluationConfig'](), 'few_shot_prompt'),
       'executor': _BUILD['ExecutorConfig'](), 'experiment': _BUILD['ExperimentConfig'](),
       'finetune': _BUILD['FinetuneConfig'](), 'generation': _BUILD['GenerationConfig'](),
       'grid': _BUILD['GridConfig'](), 'mixture': _BUILD['MixtureConfig'](),
@@ -145,11 +148,12 @@ def _with_functions(macros: Mapping[str, Any], custom: CustomToolsConfig
           dataclasses.replace(custom, functions=functions))
 
 
-def _with_shipped_prompt(config: ToolConfig) -> ToolConfig:
-  """Returns `config` with the path of its prompt, which may be a file of the package."""
-  shipped = _SHIPPED / config.prompt
-  if config.prompt and not is_file(as_path(config.prompt)) and shipped.is_file():
-    return dataclasses.replace(config, prompt=str(shipped))
+def _with_shipped_file(config: _Config, field: str) -> _Config:
+  """Returns `config` with the path of the file that a field names; the package may have it."""
+  name = getattr(config, field)
+  shipped = _SHIPPED / name
+  if name and not is_file(as_path(name)) and shipped.is_file():
+    return dataclasses.replace(config, **{field: str(shipped)})
   return config
 
 

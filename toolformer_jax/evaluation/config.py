@@ -30,6 +30,9 @@ class EvaluationConfig:
     templama_day: month and day of the date that it returns for a question of TempLAMA, in the
       year of the question.
     dateset_seed: seed of the dates and questions of Dateset.
+    few_shot_prompt: text file, in the working directory or in configs/, that comes before every
+      question, with a blank line between them, such as questions whose answers have calls to a
+      tool that the model was not trained with. '' for none, as in the paper.
     start_token: begin prompts and texts with the tokenizer's start token, where it has one (not
       stated in the paper).
     min_tokens: the end of the text is not sampled before a continuation has this many tokens; calls
@@ -54,6 +57,7 @@ class EvaluationConfig:
   calendar_date: str = '2023-02-09'
   templama_day: str = '07-01'
   dateset_seed: int = 0
+  few_shot_prompt: str = ''
   start_token: bool = True
   min_tokens: int = 1
   number_tokens: int = 32

@@ -21,6 +21,7 @@ STATED = {
   'CallSyntax.start': Stated(' [', 'section 2, footnote 1'),
   'CallSyntax.end': Stated(']', 'section 2, footnote 1'),
   'tools': Stated(_ALL_TOOLS, 'section 3'),
+  'EvaluationConfig.few_shot_prompt': Stated('', 'section 4.2: zero-shot'),
   'examples of each task': Stated('all', 'section 4.2'),
   'multilingual questions': Stated('MLQA', 'section 4.2.4')}
 
@@ -31,6 +32,7 @@ def evaluation_departures(plan: EvaluationPlan) -> tuple[Departure, ...]:
               for name, value in dataclasses.asdict(plan.generation).items()}
   settings |= {f'CallSyntax.{name}': value
                for name, value in dataclasses.asdict(plan.syntax).items()}
+  settings['EvaluationConfig.few_shot_prompt'] = plan.config.few_shot_prompt
   settings['examples of each task'] = f'the first {plan.limit}' if plan.limit else 'all'
   for arm in plan.arms:
     if arm.name == 'base':

@@ -14,13 +14,17 @@ class ExperimentConfig:
     title: of its report.
     rounds: how often the corpus is annotated: from the second round on by the model that was tuned
       in the round before (the paper suggests it in section 7). The last round's calls are learned.
+      0: no model is tuned.
+    evaluation_tools: the tools that Toolformer may call in the evaluation, if they are not those of
+      the training.
   """
 
   title: str = 'Experiment'
   rounds: int = 1
+  evaluation_tools: tuple[str, ...] = ()
 
   def __post_init__(self) -> None:
-    check(self, rounds=(1, 100))
+    check(self, rounds=(0, 100))
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ class Experiment:
       checkpoint of one that is there already, or '' for one that the experiment trains.
     corpus: what is annotated; '' to learn from `data` alone.
     data: training data besides the corpus, as for `api.finetune`.
-    tools: tools by name, of the annotation and of the evaluation.
+    tools: tools by name, of the annotation, and of the evaluation if `config` does not say others.
     data_dir, limit: as for `api.evaluate`.
     config: what the experiment does besides its stages' own settings.
     others: the settings of the stages.
@@ -62,16 +62,21 @@ class Experiment:
       if arm not in TITLES:
         raise unknown('arm', arm, TITLES)
     trained = [arm for arm, checkpoint in self.arms.items() if arm != 'base' and not checkpoint]
-    if trained and not (self.corpus or self.data):
+    if trained and self.config.rounds and not (self.corpus or self.data):
       raise UserError('there is nothing to learn from: the experiment needs CORPUS or DATA, or a '
                       f'checkpoint for each arm that it would train, such as {trained[0]}=C')
+
+  @property
+  def evaluation_tools(self) -> tuple[str, ...]:
+    """The tools that Toolformer may call in the evaluation."""
+    return self.config.evaluation_tools or self.tools
 
   def evaluations(self) -> list[Evaluate]:
     """Returns the last stages, one for each arm; they contain all others."""
     return [Evaluate(
         arm=arm, model=checkpoint or self._model(arm),
         tasks=self.tasks, data_dir=self.data_dir, limit=self.limit,
-        tools=self.tools if arm == 'toolformer' else (), config=self.evaluation,
+        tools=self.evaluation_tools if arm == 'toolformer' else (), config=self.evaluation,
         generation_config=self.generation, engine_config=self.engine, model_config=self.model,
         executor_config=self.executor, toolbox=self.toolbox, syntax=self.syntax)
         for arm, checkpoint in self.arms.items()]
@@ -82,7 +87,7 @@ class Experiment:
 
   def _model(self, arm: str) -> str | Finetune:
     """Returns the model to begin with, or the training of the last round."""
-    if arm == 'base':
+    if arm == 'base' or not self.config.rounds:
       return self.checkpoint
     model: str | Finetune = self.checkpoint
     for _ in range(self.config.rounds - 1 if self.corpus else 0):

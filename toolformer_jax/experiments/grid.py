@@ -1,12 +1,13 @@
 """The cells of a grid: which experiments are run."""
 
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from toolformer_jax.errors import UserError
 from toolformer_jax.experiments.config import GridConfig
 from toolformer_jax.experiments.experiment import Experiment
+from toolformer_jax.experiments.stages import Finetune
 
 UNCHANGED = 'base'  # the name of the ablation that changes nothing
 
@@ -75,6 +76,15 @@ def factors_of(grid: GridConfig) -> list[Factors]:
     raise UserError(f'two cells of the grid would have the folder {repeated[0]}: gin files of '
                     f'sizes and of ablations need different names, and none may be {UNCHANGED}.gin')
   return found
+
+
+def without_repeated_seeds(cells: Sequence[Cell]) -> list[Cell]:
+  """Returns the cells; where nothing is trained, those of the first seed of a group alone."""
+  found: dict[object, Cell] = {}
+  for cell in cells:
+    trained = any(isinstance(stage, Finetune) for stage in cell.experiment.stages())
+    found.setdefault(cell.factors if trained else cell.factors.group, cell)
+  return list(found.values())
 
 
 def _groups(grid: GridConfig) -> Iterator[tuple[str, str]]:

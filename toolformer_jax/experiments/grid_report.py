@@ -79,7 +79,8 @@ class GridResult:
     """Raises UserError if a cell failed."""
     failed = [f'{one.cell.factors.folder}: {one.failure}' for one in self.cells if one.failure]
     if failed:
-      raise UserError(f'{len(failed)} of {len(self.cells)} cells are incomplete: {"; ".join(failed)}')
+      raise UserError(
+          f'{len(failed)} of {len(self.cells)} cells are incomplete: {"; ".join(failed)}')
 
   @property
   def _bootstrap(self) -> Mapping[str, int]:

@@ -87,7 +87,7 @@ def cell_report(result: CellResult, runner: StageRunner) -> str:
   last = experiment.evaluations()
   plan = api.evaluation_plan(
       list(experiment.tasks), arms={one.arm: runner.checkpoint(one.model) for one in last},
-      data_dir=experiment.data_dir, tools=list(experiment.tools), limit=experiment.limit,
+      data_dir=experiment.data_dir, tools=list(experiment.evaluation_tools), limit=experiment.limit,
       config=experiment.evaluation, generation_config=experiment.generation,
       engine_config=experiment.engine, model_config=experiment.model,
       executor_config=experiment.executor, toolbox=experiment.toolbox, syntax=experiment.syntax)

@@ -1,5 +1,6 @@
 """All benchmarks by name, and the loader of their examples."""
 
+import dataclasses
 import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -12,7 +13,7 @@ from toolformer_jax.errors import UserError, unknown
 from toolformer_jax.evaluation.answer_matching import FirstNumber, first_number
 from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.evaluation.files import TaskFolder
-from toolformer_jax.evaluation.task import Example, QuestionTask, Task, TaskData, Text
+from toolformer_jax.evaluation.task import Example, Question, QuestionTask, Task, TaskData, Text
 from toolformer_jax.evaluation.tasks import (
     dateset,
     lama,
@@ -21,7 +22,7 @@ from toolformer_jax.evaluation.tasks import (
     questions,
     word_problems,
 )
-from toolformer_jax.runtime.paths import as_path
+from toolformer_jax.runtime.paths import as_path, storage_errors
 
 TASKS = {task.name: task for task in (
     lama.LAMA,
@@ -95,7 +96,7 @@ def load_task(task: Task, data_dir: epath.PathLike, config: EvaluationConfig,
 
   Raises:
     MissingDataError: the files are not there.
-    UserError: they are broken, or hold no example.
+    UserError: they are broken, or hold no example; or the few-shot prompt cannot be read.
   """
   from_tfds = task.how_to_get and str(data_dir).startswith(TFDS)
   source = str(data_dir) if from_tfds else str(as_path(data_dir) / (task.folder or task.name))
@@ -112,7 +113,20 @@ def load_task(task: Task, data_dir: epath.PathLike, config: EvaluationConfig,
     raise UserError(f'{source}: not in the official format of {task.title} '
                     f'({type(error).__name__}: {error})') from error
   _check(task, examples, config, source)
+  if config.few_shot_prompt and isinstance(task, QuestionTask):
+    examples = _after(config.few_shot_prompt, examples)
   return TaskData(examples, tuple(dict.fromkeys(map(str, folder.found))), folder.split)
+
+
+def _after(few_shot_prompt: str, questions: list[Example]) -> list[Example]:
+  """Returns questions whose prompts come after the text in the file `few_shot_prompt`."""
+  try:
+    text = as_path(few_shot_prompt).read_text('utf-8').strip()
+  except (OSError, UnicodeDecodeError) + storage_errors() as error:
+    raise UserError(f'EvaluationConfig.few_shot_prompt: cannot read {few_shot_prompt}: {error}'
+                    ) from error
+  return [dataclasses.replace(one, prompt=f'{text}\n\n{one.prompt}')
+          for one in questions if isinstance(one, Question)]
 
 
 def _check(task: Task, examples: list[Example], config: EvaluationConfig,
