@@ -152,9 +152,10 @@ def _with_shipped_file(config: _Config, field: str) -> _Config:
   """Returns `config` with the path of the file that a field names; the package may have it."""
   name = getattr(config, field)
   shipped = _SHIPPED / name
-  if name and not is_file(as_path(name)) and shipped.is_file():
-    return dataclasses.replace(config, **{field: str(shipped)})
-  return config
+  if not name or is_file(as_path(name)) or not shipped.is_file():
+    return config
+  found: dict[str, Any] = {field: str(shipped)}
+  return dataclasses.replace(config, **found)
 
 
 def _find(file: str) -> str:
