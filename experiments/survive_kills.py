@@ -7,7 +7,7 @@ OPTIONS are those of the command: of `annotate`, for instance, `--checkpoint smo
 calculator`. With --tiny, a small model of random weights is made. One run is not disturbed. Others
 are killed (SIGKILL) at random moments and started again until they end, each in a new folder, until
 all kills are used. All files must be equal byte by byte, and a trained model bit by bit, except for
-times, locks and the states to resume from.
+times, locks and the states to resume from. Of `experiment`, reports and predictions are compared.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
@@ -46,13 +46,14 @@ def main() -> None:
   start = time.monotonic()
   run_to_end([*command, str(args.output_dir / 'undisturbed')])
   seconds = time.monotonic() - start
+  files = files_of_experiment if args.command == 'experiment' else files_of_run
   expected = files(args.output_dir / 'undisturbed')
   kills, run, differing = 0, 0, []
   moments = random.Random(args.seed)
   while kills < args.kills:
     folder = args.output_dir / f'killed-{run}'
     kills += disturb([*command, str(folder)], args.kills - kills, args.within or seconds, moments)
-    differing += compare(folder, expected)
+    differing += compare(folder.name, files(folder), expected)
     run += 1
   print(json.dumps({'command': args.command, 'files': len(expected), 'seconds': round(seconds, 1),
                     'kills': kills, 'runs': run, 'differing': differing}))
@@ -63,9 +64,9 @@ def parse() -> argparse.Namespace:
   """Parses the command line; the options after `--` are those of the command."""
   parser = cli.Parser(description=__doc__,
                       formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument('--command', choices=('annotate', 'evaluate', 'finetune'),
+  parser.add_argument('--command', choices=('annotate', 'evaluate', 'experiment', 'finetune'),
                       default='annotate')
-  parser.add_argument('--corpus', metavar='F', help='of annotate and finetune')
+  parser.add_argument('--corpus', metavar='F', help='of all but evaluate')
   parser.add_argument('--tiny', action='store_true', help='make a model of random weights')
   parser.add_argument('--output_dir', required=True, type=pathlib.Path, metavar='D')
   for name, default in (('texts', 10), ('kills', 20), ('seed', 0)):
@@ -116,7 +117,14 @@ def run_to_end(command: Sequence[str]) -> None:
     raise UserError(f'{" ".join(command)} failed, see above')
 
 
-def files(folder: pathlib.Path) -> dict[str, bytes]:
+def files_of_experiment(folder: pathlib.Path) -> dict[str, bytes]:
+  """Returns the reports, and the predictions of all stages."""
+  return {path.relative_to(folder).as_posix(): path.read_bytes().replace(str(folder).encode(), b'')
+          for pattern in ('**/report.md', 'table.tex', 'stages/*/predictions/*.jsonl')
+          for path in folder.glob(pattern)}
+
+
+def files_of_run(folder: pathlib.Path) -> dict[str, bytes]:
   """Returns what has to be equal: the files of a run, and the weights of a trained model."""
   found = {}
   for path in folder.rglob('*'):
@@ -138,10 +146,10 @@ def without_times(metrics: bytes) -> bytes:
                    for row in rows).encode()
 
 
-def compare(folder: pathlib.Path, expected: dict[str, bytes]) -> list[str]:
+def compare(name_of_run: str, found: Mapping[str, bytes], expected: Mapping[str, bytes]
+            ) -> list[str]:
   """Returns the files of a run that differ from the expected ones."""
-  found = files(folder)
-  return sorted(f'{folder.name}/{name}' for name in found.keys() | expected.keys()
+  return sorted(f'{name_of_run}/{name}' for name in found.keys() | expected.keys()
                 if found.get(name) != expected.get(name))
 
 

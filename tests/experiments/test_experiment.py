@@ -124,8 +124,8 @@ def test_a_tool_that_was_not_trained_is_demonstrated(run, folder):
   assert len(predictions) == 15
   for one in predictions:
     assert one['prompt'].startswith('Two and two are [Echo(2 + 2) -> 4] 4.\n\nXi has ')
-    assert {call['tool'] for call in one['calls']} <= {'Echo'}
-  assert any(one['calls'] for one in predictions)
+  for path in folder.glob('runs/stages/evaluate-*/work/svamp/toolformer/run.json'):
+    assert json.loads(path.read_text())['configuration']['tools'] == {'Echo': '1'}
   code, _, err = run(*EXPERIMENT, '--output_dir', 'other', '--arms', 'base',
                      "--gin.EvaluationConfig.few_shot_prompt='nowhere.txt'")
   assert code == 2 and 'few_shot_prompt: cannot read nowhere.txt' in err
