@@ -21,7 +21,7 @@ from toolformer_jax.annotation.prompts import Prompt
 from toolformer_jax.annotation.result import AnnotationResult
 from toolformer_jax.annotation.tool_plan import tool_plans
 from toolformer_jax.calls import DEFAULT_SYNTAX, CallSyntax
-from toolformer_jax.checkpoints import huggingface, peft
+from toolformer_jax.checkpoints import gguf_writer, huggingface, peft
 from toolformer_jax.checkpoints.any_model import AnyModel, as_model, model_fingerprint
 from toolformer_jax.checkpoints.loading import ModelConfig, load_model
 from toolformer_jax.checkpoints.pretrained import pretrained_config
@@ -346,29 +346,32 @@ def evaluation_plan(
       versions=software_versions())
 
 
-def export(model: AnyModel, *, output_dir: epath.PathLike, adapter_of: str | None = None
-           ) -> epath.Path:
-  """Writes a model as a Hugging Face directory, which transformers loads with the same logits.
+def export(model: AnyModel, *, output_dir: epath.PathLike, adapter_of: str | None = None,
+           format: str = 'safetensors', quantization: str | None = None) -> epath.Path:
+  """Writes a model for transformers, which loads it with the same logits, or for llama.cpp.
 
   Args:
     model: the model; its adapters are merged into the weights.
     output_dir: a folder that is empty or does not exist.
     adapter_of: write only the adapters, in PEFT's format; the path or the name in transformers of
       the model that they were trained on.
+    format: 'safetensors' for a Hugging Face directory, 'gguf' for the file `model.gguf`.
+    quantization: of a GGUF file: 'f16' (the default), 'bf16', 'q8_0', 'q4_0' or 'q4_1'.
 
   Raises:
     UserError: the folder is not empty, or the model cannot be written in this format.
   """
   path = as_path(output_dir)
   check_is_new(path)
+  gguf_writer.check_format(format, quantization, adapter_of)
   model = as_model(model)
   if adapter_of:
     peft.save_adapter(path, model, adapter_of)
+  elif format == 'gguf':
+    gguf_writer.save_gguf(path, model, quantization or 'f16')
   else:
     huggingface.save_directory(path, model)
   return path
-
-
 
 
 def _tool_objects(tools: AnyTool | Sequence[AnyTool] | None) -> dict[str, Tool]:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import tokenizers
@@ -198,6 +199,10 @@ class Tokenizer:
   def token_of(self, i: int | None) -> str | None:
     """Returns the token with an id as the vocabulary spells it; None if there is none."""
     return None if i is None else self._hf.id_to_token(i)
+
+  def content(self) -> dict[str, Any]:
+    """Returns the content of tokenizer.json, as the `tokenizers` library writes it."""
+    return json.loads(self._hf.to_str())
 
   def save(self, directory: epath.Path) -> None:
     """Writes tokenizer.json (the format of Hugging Face) and tokenizer_ids.json."""

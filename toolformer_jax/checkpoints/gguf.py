@@ -13,6 +13,15 @@ from jax.sharding import Mesh
 
 from toolformer_jax.checkpoints.families.family import Family
 from toolformer_jax.checkpoints.families.registry import read_config
+from toolformer_jax.checkpoints.gguf_names import (
+  GPT2_FIELDS,
+  LLAMA_FIELDS,
+  MODEL_TYPES,
+  ROPE_FACTORS,
+  is_interleaved,
+  is_transposed,
+  transformers_names,
+)
 from toolformer_jax.checkpoints.gguf_tokenizer import read_tokenizer
 from toolformer_jax.checkpoints.tensors import Header, build_model
 from toolformer_jax.data.content_hash import gguf_parts
@@ -21,39 +30,8 @@ from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.tokenizer import Tokenizer
 
-# The architectures of llama.cpp that are supported, and their model types in transformers.
-_MODEL_TYPES = {
-    'llama': 'llama', 'qwen2': 'qwen2', 'qwen3': 'qwen3', 'gemma3': 'gemma3_text',
-    'gpt2': 'gpt2'}
-# Metadata of an architecture and the fields of config.json; '' if there is no such field.
-_LLAMA_FIELDS = {
-    'block_count': 'num_hidden_layers', 'embedding_length': 'hidden_size',
-    'feed_forward_length': 'intermediate_size', 'attention.head_count': 'num_attention_heads',
-    'attention.head_count_kv': 'num_key_value_heads', 'attention.key_length': 'head_dim',
-    'attention.layer_norm_rms_epsilon': 'rms_norm_eps', 'context_length': 'max_position_embeddings',
-    'rope.freq_base': 'rope_theta', 'rope.freq_base_swa': 'rope_local_base_freq',
-    'attention.sliding_window': 'sliding_window', 'attention.value_length': '', 'vocab_size': '',
-    'rope.dimension_count': '', 'rope.scaling.type': '', 'rope.scaling.factor': '',
-    'rope.scaling.original_context_length': '', 'rope.scaling.finetuned': ''}
-_GPT2_FIELDS = {
-    'block_count': 'n_layer', 'embedding_length': 'n_embd', 'feed_forward_length': 'n_inner',
-    'attention.head_count': 'n_head', 'attention.layer_norm_epsilon': 'layer_norm_epsilon',
-    'context_length': 'n_positions', 'vocab_size': ''}
-# Names of the tensors in transformers and in GGUF, where those of a layer begin with `blk.`.
-_LLAMA_NAMES = {
-    'model.embed_tokens': 'token_embd', 'model.norm': 'output_norm', 'lm_head': 'output'}
-_LLAMA_BLOCK = {
-    'input_layernorm': 'attn_norm', 'self_attn.q_proj': 'attn_q', 'self_attn.k_proj': 'attn_k',
-    'self_attn.v_proj': 'attn_v', 'self_attn.o_proj': 'attn_output',
-    'self_attn.q_norm': 'attn_q_norm', 'self_attn.k_norm': 'attn_k_norm',
-    'mlp.gate_proj': 'ffn_gate', 'mlp.up_proj': 'ffn_up', 'mlp.down_proj': 'ffn_down'}
-_GPT2_NAMES = {'transformer.wte': 'token_embd', 'transformer.wpe': 'position_embd',
-               'transformer.ln_f': 'output_norm', 'lm_head': 'output'}
-_GPT2_BLOCK = {'ln_1': 'attn_norm', 'attn.c_attn': 'attn_qkv', 'attn.c_proj': 'attn_output',
-               'ln_2': 'ffn_norm', 'mlp.c_fc': 'ffn_up', 'mlp.c_proj': 'ffn_down'}
 _MAX_LAYERS = 10_000  # A damaged file must not make us list more names than fit in memory.
 _GEMMA_27B_LAYERS = 62
-_ROPE_FACTORS = 'rope_freqs.weight'
 
 
 def load_gguf(path: epath.Path, mesh: Mesh, dtype: str = 'float32') -> LanguageModel:
@@ -95,14 +73,15 @@ class GgufFile:
     if self._integer('split.no', 0):
       self._other_parts(path)  # refuses it by name: only the first part has the other fields
     self.architecture = self._field('general.architecture')
-    if not isinstance(self.architecture, str) or self.architecture not in _MODEL_TYPES:
+    if not isinstance(self.architecture, str) or self.architecture not in MODEL_TYPES:
       raise UserError(f'{path} has the architecture {self.architecture!r}; '
-                      f'supported are {", ".join(_MODEL_TYPES)}')
+                      f'supported are {", ".join(MODEL_TYPES)}')
     tensors = [*reader.tensors, *(tensor for part in self._other_parts(path)
                                   for tensor in _open(part).tensors)]
-    names = self._names()
+    layers = min(self._integer(f'{self.architecture}.block_count'), _MAX_LAYERS)
+    names = transformers_names(self.architecture, layers)
     self._tensors = {names.get(tensor.name, tensor.name): tensor for tensor in tensors}
-    factors = self._tensors.pop(_ROPE_FACTORS, None)
+    factors = self._tensors.pop(ROPE_FACTORS, None)
     self._rope_factors = None if factors is None else tuple(map(float, factors.data))
     # Dequantized tensors are float32.
     self.headers = {name: Header(self._shape(name), 'float32') for name in self._tensors}
@@ -131,23 +110,6 @@ class GgufFile:
       raise UserError(f'{self.where} has no field {name}')
     return default
 
-  def _names(self) -> dict[str, str]:
-    """Returns the names in transformers by the names in the file."""
-    plain, block, prefix = _LLAMA_NAMES, _LLAMA_BLOCK, 'model.layers'
-    if self.architecture == 'gpt2':
-      plain, block, prefix = _GPT2_NAMES, _GPT2_BLOCK, 'transformer.h'
-    elif self.architecture == 'gemma3':
-      block = block | {
-          'post_attention_layernorm': 'post_attention_norm', 'pre_feedforward_layernorm':
-          'ffn_norm', 'post_feedforward_layernorm': 'post_ffw_norm'}
-    else:
-      block = block | {'post_attention_layernorm': 'ffn_norm'}
-    layers = range(min(self._integer(f'{self.architecture}.block_count'), _MAX_LAYERS))
-    pairs = [*plain.items(), *((f'{prefix}.{i}.{theirs}', f'blk.{i}.{name}')
-                               for i in layers for theirs, name in block.items())]
-    return {f'{name}.{part}': f'{theirs}.{part}'
-            for theirs, name in pairs for part in ('weight', 'bias')}
-
   def _integer(self, name: str, default: Any = None) -> int:
     value = self._field(name, default)
     if not isinstance(value, int) or value < 0:
@@ -160,10 +122,10 @@ class GgufFile:
     Raises:
       UserError: a field is missing, wrong or not supported.
     """
-    kind = _MODEL_TYPES[self.architecture]
+    kind = MODEL_TYPES[self.architecture]
     fields: dict[str, Any] = {
         'model_type': kind, 'tie_word_embeddings': 'lm_head.weight' not in self._tensors}
-    known = _GPT2_FIELDS if kind == 'gpt2' else _LLAMA_FIELDS
+    known = GPT2_FIELDS if kind == 'gpt2' else LLAMA_FIELDS
     start = f'{self.architecture}.'
     for name in self._fields:
       if name.startswith(start):
@@ -179,13 +141,16 @@ class GgufFile:
       fields |= {'hidden_activation': 'gelu_pytorch_tanh', 'query_pre_attn_scalar': scalar}
     else:
       fields |= {'hidden_act': 'silu'}
+    if kind == 'llama':  # no field says which projections have a bias
+      fields |= {'attention_bias': 'model.layers.0.self_attn.q_proj.bias' in self._tensors,
+                 'mlp_bias': 'model.layers.0.mlp.down_proj.bias' in self._tensors}
     fields['rope_scaling'] = self._rope_scaling(start + 'rope.scaling.')
     family, config = read_config(fields | {'vocab_size': self._vocab_size()}, self.where)
     if self._rope_factors is not None:
       try:
         config = config.replace(rotary_divisors=self._rope_factors)
       except ValueError as error:
-        raise UserError(f'{self.where}: {_ROPE_FACTORS} does not fit the model: {error}') from error
+        raise UserError(f'{self.where}: {ROPE_FACTORS} does not fit the model: {error}') from error
     for name in ('rope.dimension_count', 'attention.value_length'):
       if self._field(start + name, config.head_dim) != config.head_dim:
         raise UserError(f'{self.where}: {start}{name} differs from the size of a head, which is '
@@ -221,14 +186,10 @@ class GgufFile:
         return self.headers[name].shape[0]
     raise UserError(f'{self.where} lacks the tensor token_embd.weight')
 
-  def _transposed(self, name: str) -> bool:
-    """Returns whether transformers has the transpose of a tensor: the matrices of GPT-2."""
-    return self.architecture == 'gpt2' and name.endswith('.weight') and '.c_' in name
-
   def _shape(self, name: str) -> tuple[int, ...]:
     """Returns the shape of a tensor in transformers. In the file, the fastest axis is first."""
     shape = tuple(self._tensors[name].shape.tolist())
-    return shape if self._transposed(name) else shape[::-1]
+    return shape if is_transposed(self.architecture, name) else shape[::-1]
 
   def read(self, name: str) -> np.ndarray:
     """Returns one tensor in float32.
@@ -242,19 +203,16 @@ class GgufFile:
     except NotImplementedError as error:
       raise UserError(f'{self.where}: the tensor {tensor.name} is quantized as '
                       f'{tensor.tensor_type.name}, which is not supported') from error
-    if self._transposed(name):
+    if is_transposed(self.architecture, name):
       return found.T
     if self.architecture == 'gemma3' and name.endswith('norm.weight'):
       return found - 1  # transformers stores the difference from 1.
-    if self.architecture == 'llama' and ('.q_proj.' in name or '.k_proj.' in name):
+    if is_interleaved(self.architecture, name):
       return self._deinterleave(name, found)
     return found
 
   def _deinterleave(self, name: str, tensor: np.ndarray) -> np.ndarray:
-    """Reorders the rows of a Llama head, of which llama.cpp interleaves the rotary pairs.
-
-    In transformers, the two dimensions of a pair are half a head apart.
-    """
+    """Reorders the rows of each head: the two dimensions of a pair are half a head apart."""
     heads = self._integer('llama.attention.head_count')
     if '.k_proj.' in name:
       heads = self._integer('llama.attention.head_count_kv', heads)

@@ -140,7 +140,7 @@ def save_directory(path: epath.Path, model: LanguageModel) -> None:
   try:
     # The configuration is written last: a directory that has it is complete.
     with local_folder(path, last=_CONFIG) as folder:
-      _save_tensors(folder, _exported(model, config))
+      _save_tensors(folder, exported_tensors(model, config))
       model.tokenizer.export(folder, config.max_positions)
       write_json(folder / _GENERATION_CONFIG, ids | {'pad_token_id': eos_id, 'do_sample': False})
       write_text(folder / 'README.md', model_card(model))
@@ -149,8 +149,14 @@ def save_directory(path: epath.Path, model: LanguageModel) -> None:
     raise UserError(f'cannot write {path}: {error}') from error
 
 
-def _exported(model: LanguageModel, config: DecoderConfig) -> Iterator[tuple[str, np.ndarray]]:
-  """Yields names and values of the tensors of a checkpoint."""
+def exported_tensors(model: LanguageModel, config: DecoderConfig
+                     ) -> Iterator[tuple[str, np.ndarray]]:
+  """Yields names and values of the tensors of a checkpoint, in float32, with adapters merged.
+
+  Args:
+    model: the model.
+    config: its configuration without adapters.
+  """
   for table in group_by_tensor(family_of(config).weights(config)):
     stacks = [np.asarray(leaf(model.variables['params'], weight.path)) for weight in table]
     if not table[0].of_block:

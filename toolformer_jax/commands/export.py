@@ -1,11 +1,13 @@
-"""Writes a model as a Hugging Face directory, which transformers loads with the same logits.
+"""Writes a model for transformers, which loads it with the same logits, or for llama.cpp.
 
 OUTPUT_DIR gets weights, configurations, a tokenizer that begins texts with the start token as ours
-does, and a model card. Adapters of a fine-tuned model
-are merged into its weights; with --adapter only the adapters are written, in PEFT's format.
+does, and a model card. With --format gguf it gets the file model.gguf, which llama.cpp and what is
+built on it run. Adapters of a fine-tuned model are merged into its weights; with --adapter only the
+adapters are written, in PEFT's format.
 
 Examples:
   toolformer export --checkpoint runs/tuned --output_dir runs/exported
+  toolformer export --checkpoint runs/tuned --output_dir runs/gguf --format gguf --quantization q8_0
   toolformer export --checkpoint runs/tuned --output_dir runs/adapter --adapter org/base
 """
 
@@ -25,6 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--adapter', metavar='BASE',
                       help='write only the adapters, which can be loaded onto BASE: the path, or '
                            'the name in transformers, of the model that was fine-tuned')
+  parser.add_argument('--format', metavar='F', default='safetensors',
+                      help='safetensors: a folder for transformers (default); gguf: a file for '
+                           'llama.cpp')
+  parser.add_argument('--quantization', metavar='Q',
+                      help='of a GGUF file: f16 (default), bf16, q8_0, q4_0 or q4_1')
   options.add_configuration(parser)
 
 
@@ -34,5 +41,6 @@ def run(args: argparse.Namespace) -> None:
   check_is_new(args.output_dir)
   from toolformer_jax import api
   model = api.load_model(args.checkpoint, config=config.model)
-  path = api.export(model, output_dir=args.output_dir, adapter_of=args.adapter)
+  path = api.export(model, output_dir=args.output_dir, adapter_of=args.adapter,
+                    format=args.format, quantization=args.quantization)
   print_result(path)

@@ -2,7 +2,7 @@
 
 To add one, define a Family in a new file (or beside a similar family) and add it to FAMILIES. If
 its layers need something that the decoder cannot do, add an option to `models/config.py`. To read
-it from GGUF files too, add its names to `checkpoints/gguf.py`.
+it from GGUF files too, add its names to `checkpoints/gguf_names.py`.
 """
 
 from typing import Any
