@@ -27,6 +27,7 @@ from toolformer_jax.inference import prefill
 from toolformer_jax.inference.batching import busy_first, count_bucket, row_values
 from toolformer_jax.inference.config import EngineConfig, GenerationConfig
 from toolformer_jax.inference.decoding import STEPS, DecodeRows, SpecialTokens, decode_steps
+from toolformer_jax.inference.prefix_cache import PrefixCache
 from toolformer_jax.inference.request import (
   DecodingContext,
   GeneratedText,
@@ -103,11 +104,14 @@ class Engine:
   """Generates the texts of requests, which may be added at any time.
 
   An engine must not be used by several threads at once.
+
+  Attributes:
+    prefix_cache: keeps beginnings that prompts share; None for none.
   """
 
   def __init__(self, model: LanguageModel, config: EngineConfig = EngineConfig(),
                executor: 'Executor | None' = None, *, tool_names: Sequence[str] | None = None,
-               syntax: CallSyntax = DEFAULT_SYNTAX):
+               syntax: CallSyntax = DEFAULT_SYNTAX, prefix_cache: PrefixCache | None = None):
     """Creates an engine without requests.
 
     Args:
@@ -116,6 +120,7 @@ class Engine:
       executor: runs the tools; None for no tools.
       tool_names: the tools of the executor that may be called; None for all.
       syntax: how calls are spelled.
+      prefix_cache: keeps beginnings that prompts share; it must belong to the same model.
     """
     self._model, self._config, self._executor = model, config, executor
     self._decoding_model = model.with_unrolled_layers() if model.on_one_cpu else model
@@ -126,6 +131,7 @@ class Engine:
                                         config.max_model_len or model.config.max_positions))
     self._special = SpecialTokens(
         np.int32(self._context.api_id), np.array(sorted(model.tokenizer.end_ids), np.int32))
+    self.prefix_cache = prefix_cache
     self._waiting: deque[_Row] = deque()
     self._rows: list[_Row | None] = []
     self._cache: KVCache | None = None
@@ -189,7 +195,7 @@ class Engine:
     if not self._config.few_shapes:
       raise ValueError('only an engine with few shapes can compile all of them')
     warm_up(self._model, self._decoding_model, self._special, self._few_rows(), _NEW_CACHE_SLOTS,
-            self._context.max_model_len)
+            self._context.max_model_len, with_prefix_cache=self.prefix_cache is not None)
 
   def has_unfinished_requests(self) -> bool:
     """Returns whether `step` has anything to do."""
@@ -206,10 +212,12 @@ class Engine:
       return events
     with jax.set_mesh(self._model.mesh), explain_out_of_memory(_OUT_OF_MEMORY):
       cache = self._resize()
-      self._admit()
+      admitted = self._admit()
+      cache = self._restore_prefixes(cache, admitted)
       self._finish_calls(events)
       self._cache = prefill.prefill(self._model, cache, self._take_pending(),
                                     few_shapes=self._config.few_shapes)
+      self._store_prefixes(admitted)
       active = [i for i, row in enumerate(self._rows) if row and not row.outcome]
       if active:
         self._decode(active, self._cache, events)
@@ -268,11 +276,26 @@ class Engine:
       sizes.append(sizes[-1] // _SHRINK)
     return sizes
 
-  def _admit(self) -> None:
-    """Gives free rows to waiting requests, in their order."""
-    free = [i for i, row in enumerate(self._rows) if row is None]
-    for i in free[:len(self._waiting)]:
+  def _admit(self) -> list[int]:
+    """Gives free rows to waiting requests, in their order; returns these rows."""
+    free = [i for i, row in enumerate(self._rows) if row is None][:len(self._waiting)]
+    for i in free:
       self._rows[i] = self._waiting.popleft()
+    return free
+
+  def _restore_prefixes(self, cache: KVCache, rows: Sequence[int]) -> KVCache:
+    """Copies what the prefix cache has of new prompts into their rows; returns the cache."""
+    for i in rows:
+      if self.prefix_cache and (row := self._rows[i]):
+        cache, num_tokens = self.prefix_cache.restore(cache, i, row.request.prompt)
+        row.request.mark_computed(num_tokens)
+    return cache
+
+  def _store_prefixes(self, rows: Sequence[int]) -> None:
+    """Keeps the beginnings of new prompts, which are prefilled, for later ones."""
+    for i in rows:
+      if self.prefix_cache and self._cache and (row := self._rows[i]):
+        self.prefix_cache.store(self._cache, i, row.request.prompt)
 
   def _finish_calls(self, events: list[Event]) -> None:
     """Inserts the results of tools that have returned."""

@@ -13,6 +13,7 @@ import numpy as np
 
 from toolformer_jax.inference import prefill
 from toolformer_jax.inference.decoding import STEPS, DecodeRows, SpecialTokens, decode_steps
+from toolformer_jax.inference.prefix_cache import read_block, write_block
 from toolformer_jax.models.kv_cache import KVCache, Layout, new_cache, take_rows
 from toolformer_jax.models.language_model import LanguageModel
 
@@ -20,7 +21,8 @@ log = logging.getLogger(__name__)
 
 
 def warm_up(model: LanguageModel, decoding_model: LanguageModel, special: SpecialTokens,
-            row_sizes: Sequence[int], first_slots: int, max_tokens: int) -> None:
+            row_sizes: Sequence[int], first_slots: int, max_tokens: int, *,
+            with_prefix_cache: bool) -> None:
   """Runs every program of every size once.
 
   Args:
@@ -30,6 +32,7 @@ def warm_up(model: LanguageModel, decoding_model: LanguageModel, special: Specia
     row_sizes: of the batch.
     first_slots: of a new cache.
     max_tokens: tokens of the longest text, prompt included.
+    with_prefix_cache: whether blocks of prompts are copied out of the cache and back.
   """
   slot_sizes = [first_slots]
   while slot_sizes[-1] < max_tokens:
@@ -41,6 +44,8 @@ def warm_up(model: LanguageModel, decoding_model: LanguageModel, special: Specia
       for cache in _caches(decoding_model, row_sizes, slot_sizes, rows, slots):
         for chunks in _chunks(rows, slots):
           cache = prefill.prefill(model, cache, chunks, few_shapes=True)
+        if with_prefix_cache:
+          cache = write_block(cache, 0, 0, read_block(cache, 0, 0))
         cache = _decode(decoding_model, cache, special)
       jax.block_until_ready(cache)
 

@@ -13,6 +13,8 @@ from toolformer_jax import sharding
 from toolformer_jax.models.config import DecoderConfig
 
 Layout = Literal['stacked', 'per_layer']
+# Axes of a cache's arrays, counted from the last one: the same in both layouts.
+_ROWS, _SLOTS_OF_KEYS, _SLOTS_OF_VALUES = -4, -1, -2
 
 
 @functools.partial(
@@ -147,14 +149,24 @@ class KVCache:
         for x, axis in ((keys, 1), (values, 1), (self.length_B, 0)))
     return KVCache(jnp.roll(k_L1KHS, -begin, 4), jnp.roll(v_L1KSH, -begin, 3), length_1)
 
-  def write(self, row: jax.Array, other: 'KVCache') -> 'KVCache':
-    """Returns this cache with the slots of `other`, a cache of one row, at the start of a row."""
-    axis = 1 if self.layout == 'stacked' else 0
+  def block(self, row: jax.Array | int, begin: jax.Array | int, slots: int) -> 'KVCache':
+    """Returns a copy of `slots` slots of one row, from slot `begin` on."""
+    def read(x: jax.Array, axis: int) -> jax.Array:
+      x = jax.lax.dynamic_slice_in_dim(x, row, 1, _ROWS)
+      return jax.lax.dynamic_slice_in_dim(x, begin, slots, axis)
+    return KVCache(jax.tree.map(lambda x: read(x, _SLOTS_OF_KEYS), self.keys),
+                   jax.tree.map(lambda x: read(x, _SLOTS_OF_VALUES), self.values),
+                   jnp.full(1, slots, jnp.int32))
+
+  def write(self, row: jax.Array | int, other: 'KVCache', begin: jax.Array | int = 0) -> 'KVCache':
+    """Returns this cache with the slots of `other`, which has one row, in a row from `begin` on."""
     other = other.to_layout(self.layout)
-    def write(x: jax.Array, y: jax.Array) -> jax.Array:
-      return jax.lax.dynamic_update_slice_in_dim(x, y, row, axis)
-    return dataclasses.replace(self, keys=jax.tree.map(write, self.keys, other.keys),
-                               values=jax.tree.map(write, self.values, other.values))
+    def write(x: jax.Array, y: jax.Array, axis: int) -> jax.Array:
+      starts = dict.fromkeys(range(-x.ndim, 0), 0) | {_ROWS: row, axis: begin}
+      return jax.lax.dynamic_update_slice(x, y, tuple(starts.values()))
+    return dataclasses.replace(
+        self, keys=jax.tree.map(lambda x, y: write(x, y, _SLOTS_OF_KEYS), self.keys, other.keys),
+        values=jax.tree.map(lambda x, y: write(x, y, _SLOTS_OF_VALUES), self.values, other.values))
 
 
 @functools.partial(jax.jit, static_argnames=('config', 'rows', 'slots', 'layout'))

@@ -17,6 +17,8 @@ class ServingConfig:
     max_n: texts that one request may ask for, all prompts together.
     max_stop: stop strings of a request.
     max_stop_chars: of a stop string.
+    prefix_cache_gib: memory for the keys and values of beginnings that prompts share, in GiB, so
+      that a prompt reads only what follows; 0 for none.
     tools_in_text: whether the text contains the calls, unless the request says otherwise.
     log_content: log prompts, texts and calls. Otherwise only their sizes are logged.
     redact: what is masked in the log: 'numbers' (of four digits and more), 'addresses' (of mail,
@@ -31,6 +33,7 @@ class ServingConfig:
   max_n: int = 16
   max_stop: int = 8
   max_stop_chars: int = 100
+  prefix_cache_gib: float = 0.5
   tools_in_text: bool = True
   log_content: bool = False
   redact: tuple[str, ...] = ()
@@ -39,7 +42,8 @@ class ServingConfig:
 
   def __post_init__(self) -> None:
     check(self, max_waiting=(0, 10**6), max_body_bytes=(1, 2**30), max_tokens=(1, 10**6),
-          max_n=(1, 10_000), max_stop=(0, 1000), max_stop_chars=(1, 100_000))
+          max_n=(1, 10_000), max_stop=(0, 1000), max_stop_chars=(1, 100_000),
+          prefix_cache_gib=(0.0, 10_000.0))
     for kind in self.redact:
       if kind not in ('numbers', 'addresses'):
         raise UserError("ServingConfig.redact may hold 'numbers' and 'addresses', "

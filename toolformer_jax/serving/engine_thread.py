@@ -185,6 +185,8 @@ class EngineThread:
     for event in events:
       self._hand_out(event, now)
     self._measure()
+    if engine.prefix_cache:
+      self._metrics.observe_prefix_cache(engine.prefix_cache.take_counts())
     return engine
 
   def _admit(self, engine: Engine) -> None:

@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.metrics_core import Metric
 
+from toolformer_jax.inference.prefix_cache import PrefixCounts
 from toolformer_jax.tools.executor import Executor
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
@@ -35,6 +36,10 @@ class Metrics:
     self.prompt_tokens = make(Counter, 'prompt_tokens', 'Tokens of prompts.')
     self.generation_tokens = make(Counter, 'generation_tokens',
                                   'Tokens of finished texts, with calls and results.')
+    self._prefix_queries = make(Counter, 'prefix_cache_queries',
+                                'Tokens of prompts that were looked up in the prefix cache.')
+    self._prefix_hits = make(Counter, 'prefix_cache_hits',
+                             'Tokens of prompts that the prefix cache had.')
     self._success = make(Counter, 'request_success', 'Requests that have ended, by the reason.',
                          ['finished_reason'])
     self._first = make(Histogram, 'time_to_first_token_seconds',
@@ -53,6 +58,11 @@ class Metrics:
       self._first.observe(now - arrived)
     else:
       self._between.observe(now - last)
+
+  def observe_prefix_cache(self, counts: PrefixCounts) -> None:
+    """Counts what prompts were looked up in the prefix cache."""
+    self._prefix_queries.inc(counts.queries)
+    self._prefix_hits.inc(counts.hits)
 
   def observe_end(self, arrived: float, reason: str) -> None:
     """Counts the end of a request: 'stop', 'length', 'abort' or 'error'."""

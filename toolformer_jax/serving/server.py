@@ -17,6 +17,7 @@ from toolformer_jax.calls import DEFAULT_SYNTAX, CallSyntax
 from toolformer_jax.errors import UserError
 from toolformer_jax.inference.config import EngineConfig, GenerationConfig
 from toolformer_jax.inference.engine import Engine
+from toolformer_jax.inference.prefix_cache import PrefixCache
 from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.serving.app import AppState, make_app
 from toolformer_jax.serving.chat_template import ChatTemplate
@@ -98,7 +99,9 @@ def make_app_state(model: LanguageModel, executor: Executor | None, *, name: str
   longest = min(model.config.max_positions, engine_config.max_model_len or _MAX_MODEL_LEN)
   engine_config = dataclasses.replace(engine_config, max_model_len=longest, few_shapes=True)
   def make_engine() -> Engine:
-    return Engine(model, engine_config, executor, syntax=syntax)
+    gib = limits.prefix_cache_gib
+    prefix_cache = PrefixCache(int(gib * 2**30)) if gib else None
+    return Engine(model, engine_config, executor, syntax=syntax, prefix_cache=prefix_cache)
   make_engine()  # reports an unusable model at once
   metrics, scorer = Metrics(name, executor), Scorer(model, longest)
   service = Service(
