@@ -691,7 +691,7 @@ def test_values_may_begin_with_a_minus(capsys, argv, message):
 
 @pytest.mark.parametrize('command', [
   'fetch', 'call', 'score', 'generate', 'annotate', 'view', 'finetune', 'evaluate', 'export',
-  'plan'])
+  'compress', 'plan'])
 def test_every_option_takes_a_value_that_begins_with_a_minus(command):
   parser = cli.Parser(prog=command, allow_abbrev=False)
   importlib.import_module(f'toolformer_jax.commands.{command}').add_arguments(parser)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
   from toolformer_jax.annotation.prompts import Prompt
   from toolformer_jax.api import (
     annotate,
+    compress,
     evaluate,
     export,
     finetune,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     token_losses,
   )
   from toolformer_jax.checkpoints.loading import ModelConfig, load_model
+  from toolformer_jax.compression.config import CompressionConfig
   from toolformer_jax.data.records import Document
   from toolformer_jax.evaluation.config import EvaluationConfig
   from toolformer_jax.inference.config import EngineConfig, GenerationConfig
@@ -39,8 +41,10 @@ if TYPE_CHECKING:
 _MODULES = {
   'annotation.config': ('AnnotationConfig', 'ToolConfig'),
   'annotation.prompts': ('Prompt',),
-  'api': ('annotate', 'evaluate', 'export', 'finetune', 'generate', 'score', 'token_losses'),
+  'api': ('annotate', 'compress', 'evaluate', 'export', 'finetune', 'generate', 'score',
+          'token_losses'),
   'checkpoints.loading': ('ModelConfig', 'load_model'),
+  'compression.config': ('CompressionConfig',),
   'data.records': ('Document',),
   'evaluation.config': ('EvaluationConfig',),
   'inference.config': ('EngineConfig', 'GenerationConfig'),
@@ -56,10 +60,11 @@ _MODULES = {
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [  # noqa: F822 - loaded by __getattr__
-  'AnnotationConfig', 'Context', 'CustomToolsConfig', 'Document', 'Engine', 'EngineConfig',
-  'EvaluationConfig', 'ExecutorConfig', 'FinetuneConfig', 'GenerationConfig', 'MixtureConfig',
-  'ModelConfig', 'Prompt', 'ToolConfig', 'Toolbox', 'annotate', 'evaluate', 'export', 'finetune',
-  'generate', 'load_model', 'plan', 'score', 'token_losses', 'tool',
+  'AnnotationConfig', 'CompressionConfig', 'Context', 'CustomToolsConfig', 'Document', 'Engine',
+  'EngineConfig', 'EvaluationConfig', 'ExecutorConfig', 'FinetuneConfig', 'GenerationConfig',
+  'MixtureConfig', 'ModelConfig', 'Prompt', 'ToolConfig', 'Toolbox', 'annotate', 'compress',
+  'evaluate', 'export', 'finetune', 'generate', 'load_model', 'plan', 'score', 'token_losses',
+  'tool',
 ]
 
 

@@ -25,6 +25,8 @@ from toolformer_jax.checkpoints import gguf_writer, huggingface, peft
 from toolformer_jax.checkpoints.any_model import AnyModel, as_model, model_fingerprint
 from toolformer_jax.checkpoints.loading import ModelConfig, load_model
 from toolformer_jax.checkpoints.pretrained import pretrained_config
+from toolformer_jax.compression.compress import CompressionResult, compress_model
+from toolformer_jax.compression.config import CompressionConfig
 from toolformer_jax.data.records import Document
 from toolformer_jax.errors import UserError
 from toolformer_jax.evaluation import runner
@@ -55,7 +57,6 @@ from toolformer_jax.training.stream import TextStream, check_stream_settings, tr
 
 if TYPE_CHECKING:
   import jax
-
 
 
 def annotate(
@@ -372,6 +373,12 @@ def export(model: AnyModel, *, output_dir: epath.PathLike, adapter_of: str | Non
   else:
     huggingface.save_directory(path, model)
   return path
+
+
+def compress(model: AnyModel, texts: Iterable[str] | None = None, *, output_dir: epath.PathLike,
+             config: CompressionConfig = CompressionConfig()) -> CompressionResult:
+  """Writes a smaller model; arguments and errors are those of `compression.compress_model`."""
+  return compress_model(as_model(model), texts, output_dir=as_path(output_dir), config=config)
 
 
 def _tool_objects(tools: AnyTool | Sequence[AnyTool] | None) -> dict[str, Tool]:

@@ -18,6 +18,7 @@ from toolformer_jax.checkpoints.hf_files import (
   save_tensors,
 )
 from toolformer_jax.checkpoints.model_card import model_card
+from toolformer_jax.checkpoints.packed import QUANTIZATION_CONFIG, PackedTensors
 from toolformer_jax.checkpoints.tensors import build_model, leaf
 from toolformer_jax.errors import UserError
 from toolformer_jax.models.config import DecoderConfig
@@ -49,12 +50,16 @@ def load_directory(path: epath.Path, mesh: Mesh, dtype: str = 'float32') -> Lang
     UserError: a file is missing, broken or not supported.
   """
   fields = read_json(path / _CONFIG)
+  packed = fields.pop(QUANTIZATION_CONFIG, None)
   family, config = read_config(fields, str(path / _CONFIG))
   def tokenizer() -> Tokenizer:
     loaded = load_tokenizer(path, fields)
     loaded.chat_template = load_chat_template(path)
     return loaded
-  return build_model(family, config.replace(dtype=dtype), open_weights(path), tokenizer, mesh)
+  tensors = open_weights(path)
+  if packed:
+    tensors = PackedTensors(tensors, packed)
+  return build_model(family, config.replace(dtype=dtype), tensors, tokenizer, mesh)
 
 
 def load_config(path: epath.Path) -> DecoderConfig:
@@ -63,7 +68,9 @@ def load_config(path: epath.Path) -> DecoderConfig:
   Raises:
     UserError: config.json is broken or not supported.
   """
-  return read_config(read_json(path / _CONFIG), str(path / _CONFIG))[1]
+  fields = read_json(path / _CONFIG)
+  fields.pop(QUANTIZATION_CONFIG, None)
+  return read_config(fields, str(path / _CONFIG))[1]
 
 
 def load_tokenizer(path: epath.Path, fields: dict[str, Any]) -> Tokenizer:
@@ -124,10 +131,18 @@ def load_chat_template(path: epath.Path) -> str:
   return template
 
 
-def save_directory(path: epath.Path, model: LanguageModel) -> None:
+def save_directory(path: epath.Path, model: LanguageModel, *,
+                   tensors: Iterator[tuple[str, np.ndarray]] | None = None,
+                   quantization: dict[str, Any] | None = None) -> None:
   """Writes `model` as a Hugging Face directory for transformers, with adapters merged.
 
   Besides weights, configuration and tokenizer it has generation_config.json and a model card.
+
+  Args:
+    path: the directory.
+    model: the model.
+    tensors: names and values of packed tensors that stand for the weights, see `packed`.
+    quantization: how these are packed.
 
   Raises:
     UserError: the directory cannot be written.
@@ -140,11 +155,12 @@ def save_directory(path: epath.Path, model: LanguageModel) -> None:
   try:
     # The configuration is written last: a directory that has it is complete.
     with local_folder(path, last=_CONFIG) as folder:
-      _save_tensors(folder, exported_tensors(model, config))
+      _save_tensors(folder, tensors or exported_tensors(model, config))
       model.tokenizer.export(folder, config.max_positions)
       write_json(folder / _GENERATION_CONFIG, ids | {'pad_token_id': eos_id, 'do_sample': False})
       write_text(folder / 'README.md', model_card(model))
-      write_json(folder / _CONFIG, write_config(config) | ids)
+      packed = {QUANTIZATION_CONFIG: quantization} if quantization else {}
+      write_json(folder / _CONFIG, write_config(config) | ids | packed)
   except (OSError, SafetensorError) as error:  # A full disk can raise either.
     raise UserError(f'cannot write {path}: {error}') from error
 

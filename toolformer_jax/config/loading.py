@@ -115,8 +115,8 @@ def _build(bindings: Sequence[str]) -> RunConfig:
       tools[tool] = _with_shipped_file(_BUILD['ToolConfig'](), 'prompt')
   _BUILD['ToolConfig']()  # so that gin lists bindings for all tools as used
   settings = {
-      'annotation': _BUILD['AnnotationConfig'](), 'corpus': _BUILD['CorpusConfig'](),
-      'engine': _BUILD['EngineConfig'](),
+      'annotation': _BUILD['AnnotationConfig'](), 'compression': _BUILD['CompressionConfig'](),
+      'corpus': _BUILD['CorpusConfig'](), 'engine': _BUILD['EngineConfig'](),
       'evaluation': _with_shipped_file(_BUILD['EvaluationConfig'](), 'few_shot_prompt'),
       'executor': _BUILD['ExecutorConfig'](), 'experiment': _BUILD['ExperimentConfig'](),
       'finetune': _BUILD['FinetuneConfig'](), 'generation': _BUILD['GenerationConfig'](),

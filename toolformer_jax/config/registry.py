@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from toolformer_jax.annotation.config import AnnotationConfig, ToolConfig
 from toolformer_jax.calls import CallSyntax
 from toolformer_jax.checkpoints.loading import ModelConfig
+from toolformer_jax.compression.config import CompressionConfig
 from toolformer_jax.data.corpus import CorpusConfig
 from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.experiments.config import ExperimentConfig, GridConfig
@@ -20,9 +21,10 @@ from toolformer_jax.training.config import FinetuneConfig, MixtureConfig
 # Bound as `AnnotationConfig.temperature = 0.7`; ToolConfig also for one tool alone, as
 # `calculator/ToolConfig.k = 20`.
 SETTINGS = {settings.__name__: settings for settings in (
-    AnnotationConfig, CallSyntax, CorpusConfig, CustomToolsConfig, EngineConfig, EvaluationConfig,
-    ExecutorConfig, ExperimentConfig, FinetuneConfig, GenerationConfig, GridConfig, MixtureConfig,
-    ModelConfig, MtConfig, QaConfig, SearchConfig, ServingConfig, ToolConfig)}
+    AnnotationConfig, CallSyntax, CompressionConfig, CorpusConfig, CustomToolsConfig,
+    EngineConfig, EvaluationConfig, ExecutorConfig, ExperimentConfig, FinetuneConfig,
+    GenerationConfig, GridConfig, MixtureConfig, ModelConfig, MtConfig, QaConfig, SearchConfig,
+    ServingConfig, ToolConfig)}
 RENAMED = {'OwnTools': 'CustomToolsConfig'}  # by their names in earlier versions
 
 # Options of commands that gin binds as macros: `CHECKPOINT = 'smollm2-135m'` stands for

@@ -7,6 +7,7 @@ from typing import Any
 from toolformer_jax.annotation.config import AnnotationConfig, ToolConfig
 from toolformer_jax.calls import CallSyntax
 from toolformer_jax.checkpoints.loading import ModelConfig
+from toolformer_jax.compression.config import CompressionConfig
 from toolformer_jax.data.corpus import CorpusConfig
 from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.experiments.config import ExperimentConfig, GridConfig
@@ -22,8 +23,8 @@ class RunConfig:
   """All settings of a run.
 
   Attributes:
-    annotation, corpus, engine, evaluation, executor, experiment, finetune, generation, grid,
-      mixture, model, serving, syntax: the settings of each package.
+    annotation, compression, corpus, engine, evaluation, executor, experiment, finetune,
+      generation, grid, mixture, model, serving, syntax: the settings of each package.
     toolbox: how tools are built.
     tools: thresholds and prompt of each tool, by its name in lower case.
     shared: the tools for which nothing is bound by itself: they have the settings of all tools, and
@@ -33,6 +34,7 @@ class RunConfig:
   """
 
   annotation: AnnotationConfig
+  compression: CompressionConfig
   corpus: CorpusConfig
   engine: EngineConfig
   evaluation: EvaluationConfig

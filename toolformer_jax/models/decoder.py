@@ -102,15 +102,11 @@ class Decoder(nn.Module):
   def _embed(self, embedding_VD: jax.Array, tokens_BT: jax.Array, positions_BT: jax.Array
              ) -> jax.Array:
     c = self.config
-    x_BTD = jnp.take(shard_rows_only(embedding_VD), tokens_BT, axis=0).astype(c.dtype)
+    table_PD = None
     if c.positions == 'learned':
-      table = self.param('position_embedding', _normal_init(None, 'embed'),
-                         (c.max_positions, c.embed_dim), jnp.float32)
-      # Positions of padding may exceed the table: a NaN would reach other tokens as 0 * NaN.
-      x_BTD += jnp.take(table, positions_BT, axis=0, mode='clip').astype(x_BTD.dtype)
-    if c.scaled_embedding:
-      x_BTD *= jnp.asarray(c.embed_dim**0.5, x_BTD.dtype)
-    return constrain(x_BTD, 'batch', None, None)
+      table_PD = self.param('position_embedding', _normal_init(None, 'embed'),
+                            (c.max_positions, c.embed_dim), jnp.float32)
+    return embed(c, embedding_VD, table_PD, tokens_BT, positions_BT)
 
   def _blocks(self, kernel: Kernel, x_BTD: jax.Array, cache: KVCache | None,
               prefixes: tuple[Prefix, ...], inputs: AttentionInputs
@@ -159,6 +155,25 @@ class Decoder(nn.Module):
     if self.config.tied_head:
       return _apply_tied_head(self.config, embedding_VD, x_BTD)
     return constrain(_untied_head(self.config, name='head')(x_BTD), 'batch', None, 'vocab')
+
+
+def embed(config: DecoderConfig, embedding_VD: jax.Array, table_PD: jax.Array | None,
+          tokens_BT: jax.Array, positions_BT: jax.Array) -> jax.Array:
+  """Returns what the first block gets, [B, T, D].
+
+  Args:
+    config: of the decoder.
+    embedding_VD: embeddings of the tokens.
+    table_PD: embeddings of the positions, if they are learned.
+    tokens_BT, positions_BT: the tokens, and their positions.
+  """
+  x_BTD = jnp.take(shard_rows_only(embedding_VD), tokens_BT, axis=0).astype(config.dtype)
+  if table_PD is not None:
+    # Positions of padding may exceed the table: a NaN would reach other tokens as 0 * NaN.
+    x_BTD += jnp.take(table_PD, positions_BT, axis=0, mode='clip').astype(x_BTD.dtype)
+  if config.scaled_embedding:
+    x_BTD *= jnp.asarray(config.embed_dim**0.5, x_BTD.dtype)
+  return constrain(x_BTD, 'batch', None, None)
 
 
 def _untied_head(config: DecoderConfig, **module_options: Any) -> Einsum:

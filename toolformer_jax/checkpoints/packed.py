@@ -1,0 +1,118 @@
+"""Weights of 4 or 8 bits in a Hugging Face directory: packed integers, and the scales of groups.
+
+A matrix `NAME`, [outputs, inputs] (in GPT-2 [inputs, outputs]), is stored as two tensors:
+
+    NAME.codes    int8; for 4 bits uint8, two neighbours of the last axis in a byte, each plus 8,
+                  the first one in the lower half
+    NAME.scales   a scale for each group: float32 for 8 bits, float16 for 4; along the axis of the
+                  inputs it has fewer elements than the matrix
+
+A weight is its code times its scale. config.json says so in `quantization_config`. The loader of
+this package computes the weights; other programs get them from `toolformer export`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from toolformer_jax.checkpoints.tensors import Header, Tensors
+from toolformer_jax.errors import UserError
+
+QUANTIZATION_CONFIG = 'quantization_config'
+_METHOD = 'toolformer_jax'
+_CODES, _SCALES = '.codes', '.scales'
+_LOWEST = -8  # of 4 bits
+
+
+def group_scales(groups_XG: np.ndarray, bits: int) -> np.ndarray:
+  """Returns the scale of each group of weights, [X], as it is stored.
+
+  In 4 bits the largest weight becomes the code -8, which no other sign reaches (as in Q4_0 of
+  llama.cpp); in 8 bits it becomes 127 or -127.
+  """
+  largest_X = np.take_along_axis(
+      groups_XG, np.abs(groups_XG).argmax(-1, keepdims=True), -1)[..., 0]
+  if bits == 8:
+    return (np.abs(largest_X) / 127).astype(np.float32)
+  return (largest_X / _LOWEST).astype(np.float16)
+
+
+def to_codes(weights: np.ndarray, scales: np.ndarray, bits: int) -> np.ndarray:
+  """Returns the nearest codes of weights, int8; a group whose scale is zero gets zeros."""
+  lowest, highest = (-127, 127) if bits == 8 else (_LOWEST, 7)
+  scales = scales.astype(np.float32)
+  ratio = np.divide(weights, scales, out=np.zeros_like(weights), where=scales != 0)
+  return np.clip(np.rint(ratio), lowest, highest).astype(np.int8)
+
+
+def quantization_config(bits: int, group_size: int) -> dict[str, Any]:
+  """Returns the field `quantization_config` of config.json."""
+  return {'quant_method': _METHOD, 'bits': bits, 'group_size': group_size}
+
+
+def pack(name: str, codes: np.ndarray, scales: np.ndarray, bits: int) -> dict[str, np.ndarray]:
+  """Returns the tensors that hold a matrix.
+
+  Args:
+    name: of the matrix.
+    codes: int8, a matrix whose last axis is even.
+    scales: a scale for each group, with a smaller axis of inputs.
+    bits: 4 or 8.
+  """
+  if bits == 4:
+    shifted = (codes - _LOWEST).astype(np.uint8)
+    codes = shifted[:, ::2] | shifted[:, 1::2] << 4
+  return {name + _CODES: codes, name + _SCALES: scales}
+
+
+class PackedTensors:
+  """The tensors of a directory, some of which are packed, as matrices in float32."""
+
+  def __init__(self, tensors: Tensors, settings: Any):
+    """Wraps the tensors of a directory.
+
+    Args:
+      tensors: as they are stored.
+      settings: the field `quantization_config` of config.json.
+
+    Raises:
+      UserError: they are of another kind, or some are missing or do not fit.
+    """
+    self.where = tensors.where
+    method = settings.get('quant_method') if isinstance(settings, Mapping) else settings
+    if method != _METHOD:
+      raise UserError(f'{self.where}: quantization_config is of the method {method!r}, which is '
+                      'not supported; use weights that are not quantized, or a GGUF file')
+    self._tensors = tensors
+    self.headers = {name: header for name, header in tensors.headers.items()
+                    if not name.endswith((_CODES, _SCALES))}
+    for name, header in tensors.headers.items():
+      if name.endswith(_CODES):
+        self.headers[name.removesuffix(_CODES)] = self._header(name.removesuffix(_CODES), header)
+
+  def _header(self, name: str, codes: Header) -> Header:
+    """Returns the header of a packed matrix, whose codes and scales must fit."""
+    scales = self._tensors.headers.get(name + _SCALES)
+    if scales is None or len(codes.shape) != 2 or codes.dtype not in ('I8', 'U8'):
+      raise UserError(f'{self.where}: {name} has codes without scales, or of another type')
+    rows, columns = codes.shape
+    shape = (rows, columns * 2 if codes.dtype == 'U8' else columns)
+    if len(scales.shape) != 2 or any(not groups or size % groups for size, groups
+                                     in zip(shape, scales.shape, strict=True)):
+      raise UserError(f'{self.where}: the scales of {name}, {tuple(scales.shape)}, do not fit a '
+                      f'matrix {shape}')
+    return Header(shape, 'float32')
+
+  def read(self, name: str) -> np.ndarray:
+    """Returns the tensor called `name`; a packed one in float32."""
+    if name + _CODES not in self._tensors.headers:
+      return self._tensors.read(name)
+    codes = self._tensors.read(name + _CODES)
+    if codes.dtype == np.uint8:
+      halves = np.stack([codes & 15, codes >> 4], -1).astype(np.int8) + np.int8(_LOWEST)
+      codes = halves.reshape(len(codes), -1)
+    scales = self._tensors.read(name + _SCALES).astype(np.float32)
+    for axis in (0, 1):
+      scales = scales.repeat(codes.shape[axis] // scales.shape[axis], axis)
+    return codes * scales

@@ -1,0 +1,47 @@
+"""Makes a model small: fewer layers, heads, channels and weights, and fewer bits of each weight.
+
+What is removed is said by CompressionConfig; by default nothing is. OUTPUT_DIR gets a Hugging Face
+directory, which all commands take as a checkpoint, and compression.json. If weights have fewer bits
+they are packed integers, which only this package reads; otherwise transformers reads the directory
+too. Some settings choose by what the model does on calibration texts, those of --corpus.
+
+Examples:
+  toolformer compress --checkpoint runs/tuned --corpus texts.jsonl --output_dir runs/small \\
+      --gin.CompressionConfig.layers=28
+  toolformer compress --checkpoint runs/tuned --corpus texts.jsonl --output_dir runs/small \\
+      --gin.CompressionConfig.bits="'int4'"
+"""
+
+import argparse
+
+from toolformer_jax.commands import options
+from toolformer_jax.data.corpus import read_corpus
+from toolformer_jax.errors import UserError
+from toolformer_jax.runtime.output_dir import check_is_new
+from toolformer_jax.runtime.paths import as_path
+from toolformer_jax.runtime.standard_output import print_result
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """Declares the options."""
+  options.add_checkpoint(parser)
+  options.add_required(parser, 'output_dir', type=as_path, metavar='O',
+                       help='the folder that is written; it must be new or empty')
+  parser.add_argument('--corpus', metavar='F',
+                      help='calibration texts, in a format that `annotate` reads')
+  options.add_configuration(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+  """Runs the command."""
+  config = options.configuration(args)
+  check_is_new(args.output_dir)
+  if config.compression.needs_texts and not args.corpus:
+    raise UserError('these settings of CompressionConfig need calibration texts: give --corpus')
+  from toolformer_jax import api
+  texts = None
+  if args.corpus and config.compression.needs_texts:
+    texts = (document.text for document in read_corpus(args.corpus, config.corpus))
+  model = api.load_model(args.checkpoint, config=config.model)
+  result = api.compress(model, texts, output_dir=args.output_dir, config=config.compression)
+  print_result(result.path)
