@@ -25,12 +25,13 @@ import numpy as np
 from toolformer_jax import sharding
 from toolformer_jax.checkpoints.loading import ModelConfig, load_model
 from toolformer_jax.models import flops
+from toolformer_jax.models.adapter_config import LoraConfig
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.decoder import Decoder
 from toolformer_jax.models.language_model import LanguageModel, abstract_variables, make_decoder
 from toolformer_jax.models.presets import preset
 from toolformer_jax.tokenizer import Tokenizer
-from toolformer_jax.training.adapters import init_adapters
+from toolformer_jax.training.adapters import init_adapter
 from toolformer_jax.training.config import FinetuneConfig
 from toolformer_jax.training.examples import annotated_example
 from toolformer_jax.training.input_pipeline import put_batch
@@ -58,6 +59,10 @@ def main() -> None:
   parser.add_argument('--remat', action='store_true', help='recompute activations, both sides')
   parser.add_argument('--dtype', default='float32', choices=('float32', 'bfloat16'))
   harness.main(title, parser, {'ours': ours, 'theirs': theirs})
+
+
+def _adapter(rank: int) -> LoraConfig | None:
+  return LoraConfig(rank=rank) if rank else None
 
 
 def title(args: argparse.Namespace) -> str:
@@ -88,9 +93,9 @@ def work(config: DecoderConfig, sequences: list[list[int]]) -> dict[str, float]:
 
 def ours(args: argparse.Namespace) -> harness.Run:
   """Trains by the project's step."""
-  settings = FinetuneConfig(learning_rate=RATE, warmup_fraction=0.0, lora_rank=args.lora_rank,
-                            loss_tokens=args.loss_tokens)
-  collection = 'lora' if args.lora_rank else 'params'
+  settings = FinetuneConfig(learning_rate=RATE, warmup_fraction=0.0,
+                            adapter=_adapter(args.lora_rank), loss_tokens=args.loss_tokens)
+  collection = 'adapter' if args.lora_rank else 'params'
   model = _with_adapters(_our_model(args), settings)
   optimizer, decoder = make_optimizer(settings), model.decoder.clone(remat=args.remat)
   abstract = abstract_train_state(decoder, collection, optimizer, model.mesh)
@@ -144,12 +149,12 @@ def _our_model(args: argparse.Namespace) -> LanguageModel:
 
 
 def _with_adapters(model: LanguageModel, settings: FinetuneConfig) -> LanguageModel:
-  if not settings.lora_rank:
+  if not settings.adapter:
     return model
-  config = model.config.replace(lora_rank=settings.lora_rank, lora_alpha=settings.lora_alpha)
+  config = model.config.replace(adapter=settings.adapter)
   decoder = Decoder(config, kernel=model.decoder.kernel)
-  where = sharding.state_shardings(abstract_variables(decoder)['lora'], model.mesh)
-  variables = {**model.variables, 'lora': init_adapters(decoder, where, 0)}
+  where = sharding.state_shardings(abstract_variables(decoder)['adapter'], model.mesh)
+  variables = {**model.variables, 'adapter': init_adapter(decoder, where, 0)}
   return LanguageModel(decoder, variables, model.tokenizer, model.mesh)
 
 
@@ -159,7 +164,7 @@ def theirs(args: argparse.Namespace) -> harness.Run:
   training = Training(args.model, args.dtype, args.lora_rank, RATE, args.remat)
   sequences = read(args, training.tokenizer, training.config.vocab_size)
   batches = [sequences[i:i + args.rows] for i in range(0, len(sequences), args.rows)]
-  config = training.config.replace(lora_rank=args.lora_rank)
+  config = training.config.replace(adapter=_adapter(args.lora_rank))
   def run(warm_up: bool) -> dict[str, float]:
     for batch in batches[:1] if warm_up else batches:
       training.step(batch)

@@ -111,7 +111,7 @@ texts = [tf_jax.Document(f'text {n}', f'A cinema has {n} rows of {m} seats. In t
          for n in range(20, 60) for m in (17, 23, 38)]
 CONFIG = tf_jax.FinetuneConfig(
     steps=6 if SMALL else 200, batch_rows=8 if SMALL else 64, row_tokens=40 if SMALL else 512,
-    lora_rank=8, learning_rate=2e-3, save_every=2 if SMALL else 50)
+    adapter=tf_jax.LoraConfig(rank=8), learning_rate=2e-3, save_every=2 if SMALL else 50)
 
 
 def finetune(model):

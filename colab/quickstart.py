@@ -174,8 +174,8 @@ for annotated in found.annotated[:6]:
 tuned = tf_jax.finetune(
     model, found, mixture=tf_jax.MixtureConfig(dev_texts=0),
     config=tf_jax.FinetuneConfig(
-        steps=16 if SMALL else 100, batch_rows=2 if SMALL else 16, row_tokens=128, lora_rank=16,
-        learning_rate=2e-3))
+        steps=16 if SMALL else 100, batch_rows=2 if SMALL else 16, row_tokens=128,
+        adapter=tf_jax.LoraConfig(rank=16), learning_rate=2e-3))
 
 plt.figure(figsize=(5, 2.5))
 plt.plot([step['step'] for step in tuned.metrics], [step['loss'] for step in tuned.metrics])

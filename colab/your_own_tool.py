@@ -136,8 +136,8 @@ Markdown(found.summary)
 tuned = tf_jax.finetune(
     model, found, mixture=tf_jax.MixtureConfig(dev_texts=0),
     config=tf_jax.FinetuneConfig(
-        steps=16 if SMALL else 100, batch_rows=2 if SMALL else 16, row_tokens=128, lora_rank=16,
-        learning_rate=2e-3))
+        steps=16 if SMALL else 100, batch_rows=2 if SMALL else 16, row_tokens=128,
+        adapter=tf_jax.LoraConfig(rank=16), learning_rate=2e-3))
 print(tuned.summary())
 
 # %%

@@ -24,6 +24,7 @@ TEXTS = ['Ann has 24 rows of 15 roses, that is 360 roses.', 'Two and two are fou
          'Ben has 12 boxes of 30 pens, so 360 pens.']
 FUNCTIONS = ('annotate', 'compress', 'evaluate', 'export', 'finetune', 'generate', 'load_model',
              'plan', 'score', 'token_losses')
+LORA = tf_jax.LoraConfig(rank=2)
 
 
 @pytest.fixture(scope='module')
@@ -61,7 +62,7 @@ def test_a_whole_toolformer_in_memory(model, annotated, monkeypatch, tmp_path):
   assert set(annotated.tool_summaries) == {'Calculator', 'Echo'} and '| tool |' in annotated.summary
   assert all(record['gain'] is not None and record['text'] in TEXTS
              for record in annotated.to_records())
-  config = tf_jax.FinetuneConfig(steps=2, batch_rows=1, row_tokens=64, lora_rank=2)
+  config = tf_jax.FinetuneConfig(steps=2, batch_rows=1, row_tokens=64, adapter=LORA)
   tuned = tf_jax.finetune(model, annotated, config=config)
   assert tuned.finished and [record['step'] for record in tuned.to_records()] == [1, 2]
   text = tf_jax.generate(tuned.model, 'Two', tools=['calculator'],
@@ -71,13 +72,14 @@ def test_a_whole_toolformer_in_memory(model, annotated, monkeypatch, tmp_path):
 
 
 def test_a_folder_is_continued_and_has_the_same_result(model, annotated, tmp_path):
-  config = tf_jax.FinetuneConfig(steps=2, batch_rows=1, row_tokens=64, lora_rank=2)
+  config = tf_jax.FinetuneConfig(steps=2, batch_rows=1, row_tokens=64, adapter=LORA)
   first = tf_jax.finetune(model, annotated, config=config, output_dir=tmp_path / 'model')
   again = tf_jax.finetune(model, annotated, config=config, output_dir=tmp_path / 'model')
   assert first.metrics == again.metrics and (tmp_path / 'model' / 'model').is_dir()
   with pytest.raises(UserError, match='made with another configuration'):
     tf_jax.finetune(model, annotated, output_dir=tmp_path / 'model',
-                    config=tf_jax.FinetuneConfig(steps=3, batch_rows=1, row_tokens=64, lora_rank=2))
+                    config=tf_jax.FinetuneConfig(steps=3, batch_rows=1, row_tokens=64,
+                                                 adapter=LORA))
 
 
 def test_a_trained_model_is_another_one_than_its_checkpoint(model, annotated, tmp_path):
@@ -89,7 +91,7 @@ def test_a_trained_model_is_another_one_than_its_checkpoint(model, annotated, tm
         model, TEXTS, tools=['calculator'], output_dir=tmp_path / 'run',
         config=tf_jax.AnnotationConfig(max_text_tokens=60, max_call_tokens=6))
   annotate(base)
-  config = tf_jax.FinetuneConfig(steps=1, batch_rows=1, row_tokens=64, lora_rank=2)
+  config = tf_jax.FinetuneConfig(steps=1, batch_rows=1, row_tokens=64, adapter=LORA)
   tuned = tf_jax.finetune(base, annotated, config=config).model
   with pytest.raises(UserError, match='made with another configuration.*checkpoint'):
     annotate(tuned)
@@ -152,7 +154,7 @@ def test_hashes_of_the_caller_are_added_to_those_of_corpus_and_model(model, anno
   with pytest.raises(UserError, match='made with another configuration: corpus'):
     annotate(model, TEXTS[:1], stages=(), output_dir=tmp_path / 'a',
              depends_on={'prompts': 'mine'})
-  config = tf_jax.FinetuneConfig(steps=1, batch_rows=1, row_tokens=64, lora_rank=2)
+  config = tf_jax.FinetuneConfig(steps=1, batch_rows=1, row_tokens=64, adapter=LORA)
   tf_jax.finetune(model, annotated, config=config, output_dir=tmp_path / 'b',
                   depends_on={'prompts': 'mine'})
   assert configuration('b')['checkpoint'] == made_with['checkpoint']
@@ -188,7 +190,7 @@ def test_a_prompt_leaves_room_for_its_start_token(make_model):
 
 def test_extra_files_of_finetune_stay_those_of_its_configuration(model, annotated, tmp_path):
   def finetune(text, **settings):
-    config = tf_jax.FinetuneConfig(steps=1, batch_rows=1, row_tokens=64, lora_rank=2, **settings)
+    config = tf_jax.FinetuneConfig(steps=1, batch_rows=1, row_tokens=64, adapter=LORA, **settings)
     tf_jax.finetune(model, annotated, config=config, output_dir=tmp_path,
                     extra_files={'config.gin': text})
   finetune('mine')

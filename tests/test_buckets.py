@@ -22,6 +22,7 @@ from toolformer_jax.data.input_texts import read_prompts
 from toolformer_jax.errors import UserError
 from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.evaluation.tasks import TASKS, load_examples
+from toolformer_jax.models.adapter_config import LoraConfig
 from toolformer_jax.runtime.paths import as_path, files_under, glob, upload
 from toolformer_jax.tools.base import Context
 from toolformer_jax.tools.call_store import Answer, CallStore
@@ -128,7 +129,7 @@ def test_a_model_that_was_not_written_to_its_end_is_none(make_model, bucket):
 
 
 def test_an_export_is_the_same(make_model, bucket, tmp_path):
-  model = make_model(lora_rank=2)
+  model = make_model(adapter=LoraConfig(rank=2))
   for folder, adapter_of in (('merged', None), ('adapter', 'base')):
     for root in (str(tmp_path), bucket):
       api.export(model, output_dir=f'{root}/{folder}', adapter_of=adapter_of)

@@ -30,6 +30,13 @@ if TYPE_CHECKING:
   from toolformer_jax.evaluation.config import EvaluationConfig
   from toolformer_jax.inference.config import EngineConfig, GenerationConfig
   from toolformer_jax.inference.engine import Engine
+  from toolformer_jax.models.adapter_config import (
+    AdaLoraConfig,
+    BottleneckConfig,
+    Ia3Config,
+    LoraConfig,
+    PrefixConfig,
+  )
   from toolformer_jax.planning.search import plan
   from toolformer_jax.tools.base import Context
   from toolformer_jax.tools.custom import CustomToolsConfig
@@ -49,6 +56,8 @@ _MODULES = {
   'evaluation.config': ('EvaluationConfig',),
   'inference.config': ('EngineConfig', 'GenerationConfig'),
   'inference.engine': ('Engine',),
+  'models.adapter_config': ('AdaLoraConfig', 'BottleneckConfig', 'Ia3Config', 'LoraConfig',
+                            'PrefixConfig'),
   'planning.search': ('plan',),
   'tools.base': ('Context',),
   'tools.custom': ('CustomToolsConfig',),
@@ -60,11 +69,11 @@ _MODULES = {
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [  # noqa: F822 - loaded by __getattr__
-  'AnnotationConfig', 'CompressionConfig', 'Context', 'CustomToolsConfig', 'Document', 'Engine',
-  'EngineConfig', 'EvaluationConfig', 'ExecutorConfig', 'FinetuneConfig', 'GenerationConfig',
-  'MixtureConfig', 'ModelConfig', 'Prompt', 'ToolConfig', 'Toolbox', 'annotate', 'compress',
-  'evaluate', 'export', 'finetune', 'generate', 'load_model', 'plan', 'score', 'token_losses',
-  'tool',
+  'AdaLoraConfig', 'AnnotationConfig', 'BottleneckConfig', 'CompressionConfig', 'Context',
+  'CustomToolsConfig', 'Document', 'Engine', 'EngineConfig', 'EvaluationConfig', 'ExecutorConfig',
+  'FinetuneConfig', 'GenerationConfig', 'Ia3Config', 'LoraConfig', 'MixtureConfig', 'ModelConfig',
+  'PrefixConfig', 'Prompt', 'ToolConfig', 'Toolbox', 'annotate', 'compress', 'evaluate', 'export',
+  'finetune', 'generate', 'load_model', 'plan', 'score', 'token_losses', 'tool',
 ]
 
 

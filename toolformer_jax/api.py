@@ -21,7 +21,8 @@ from toolformer_jax.annotation.prompts import Prompt
 from toolformer_jax.annotation.result import AnnotationResult
 from toolformer_jax.annotation.tool_plan import tool_plans
 from toolformer_jax.calls import DEFAULT_SYNTAX, CallSyntax
-from toolformer_jax.checkpoints import gguf_writer, huggingface, peft
+from toolformer_jax.checkpoints import gguf_writer, huggingface
+from toolformer_jax.checkpoints.adapters.save import save_adapter
 from toolformer_jax.checkpoints.any_model import AnyModel, as_model, model_fingerprint
 from toolformer_jax.checkpoints.loading import ModelConfig, load_model
 from toolformer_jax.checkpoints.pretrained import pretrained_config
@@ -352,10 +353,10 @@ def export(model: AnyModel, *, output_dir: epath.PathLike, adapter_of: str | Non
   """Writes a model for transformers, which loads it with the same logits, or for llama.cpp.
 
   Args:
-    model: the model; its adapters are merged into the weights.
+    model: the model; its adapter is merged into the weights.
     output_dir: a folder that is empty or does not exist.
-    adapter_of: write only the adapters, in PEFT's format; the path or the name in transformers of
-      the model that they were trained on.
+    adapter_of: write only the adapter, in PEFT's format, a bottleneck in AdapterHub's; the path or
+      the name in transformers of the model that it was trained on.
     format: 'safetensors' for a Hugging Face directory, 'gguf' for the file `model.gguf`.
     quantization: of a GGUF file: 'f16' (the default), 'bf16', 'q8_0', 'q4_0' or 'q4_1'.
 
@@ -367,7 +368,7 @@ def export(model: AnyModel, *, output_dir: epath.PathLike, adapter_of: str | Non
   gguf_writer.check_format(format, quantization, adapter_of)
   model = as_model(model)
   if adapter_of:
-    peft.save_adapter(path, model, adapter_of)
+    save_adapter(path, model, adapter_of)
   elif format == 'gguf':
     gguf_writer.save_gguf(path, model, quantization or 'f16')
   else:

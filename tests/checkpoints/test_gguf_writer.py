@@ -127,7 +127,7 @@ def test_tokenizers_are_read_again(make_model, tmp_path, name):
 
 
 def test_adapters_are_merged(make_model, tmp_path):
-  tuned = make_model(lora_rank=2)
+  tuned = make_model(adapter=tf_jax.LoraConfig(rank=2))
   merged = load_directory(tf_jax.export(tuned, output_dir=tmp_path / 'merged'), mesh())
   jax.tree.map(np.testing.assert_array_equal, read_again(merged, tmp_path / 'a').variables,
                read_again(tuned, tmp_path / 'b').variables)

@@ -14,6 +14,7 @@ from toolformer_jax.checkpoints.huggingface import load_directory, save_director
 from toolformer_jax.checkpoints.pretrained import load_pretrained
 from toolformer_jax.errors import UserError
 from toolformer_jax.inference.scoring import ScoreRequest, score
+from toolformer_jax.models.adapter_config import LoraConfig
 from toolformer_jax.models.language_model import LanguageModel, abstract_variables, make_decoder
 from toolformer_jax.tokenizer import Tokenizer
 
@@ -69,15 +70,15 @@ def test_what_is_written_is_read_again(make_model, tmp_path, kind):
 
 def test_adapters_are_merged(make_model, tmp_path):
   base = make_model()
-  config = base.config.replace(lora_rank=3, lora_alpha=5.0)
-  shapes = sharding.unbox(abstract_variables(make_decoder(base.mesh, config)))['lora']
+  config = base.config.replace(adapter=LoraConfig(rank=3, alpha=5.0))
+  shapes = sharding.unbox(abstract_variables(make_decoder(base.mesh, config)))['adapter']
   rng = np.random.default_rng(0)
   lora = jax.tree.map(lambda x: rng.normal(0, 0.1, x.shape).astype(np.float32), shapes)
   tuned = LanguageModel.from_variables(
-      config, {**base.variables, 'lora': lora}, base.tokenizer, base.mesh)
+      config, {**base.variables, 'adapter': lora}, base.tokenizer, base.mesh)
   save_directory(tmp_path / 'tuned', tuned)
   read = load_directory(tmp_path / 'tuned', mesh())
-  assert 'lora' not in read.variables and read.config == base.config
+  assert 'adapter' not in read.variables and read.config == base.config
   merged, apart, without = (score(model, REQUEST)[0] for model in (read, tuned, base))
   np.testing.assert_allclose(merged, apart, atol=1e-5)
   assert np.abs(merged - without).max() > 1e-2

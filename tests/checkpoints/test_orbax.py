@@ -10,6 +10,13 @@ from toolformer_jax import sharding
 from toolformer_jax.checkpoints.orbax import load_orbax_model, save_model
 from toolformer_jax.checkpoints.pretrained import load_pretrained
 from toolformer_jax.errors import UserError
+from toolformer_jax.models.adapter_config import (
+  AdaLoraConfig,
+  BottleneckConfig,
+  Ia3Config,
+  LoraConfig,
+  PrefixConfig,
+)
 
 TOKENS = np.arange(40).reshape(4, 10)
 
@@ -20,9 +27,12 @@ def _logits(model):
     return np.asarray(apply(model.variables, model.put_batch(TOKENS))[0])
 
 
-@pytest.mark.parametrize('rank', [0, 4])
-def test_a_model_comes_back_the_same(make_model, rank, tmp_path):
-  model = make_model(lora_rank=rank)
+@pytest.mark.parametrize('adapter', [
+  None, LoraConfig(rank=4, target_modules=('out', 'down'), rank_pattern={'out': 2}),
+  AdaLoraConfig(init_rank=3, target_rank=2), Ia3Config(), BottleneckConfig(reduction_factor=8.0),
+  PrefixConfig(num_virtual_tokens=3)])
+def test_a_model_comes_back_the_same(make_model, adapter, tmp_path):
+  model = make_model(adapter=adapter)
   save_model(tmp_path / 'saved', model)
   loaded = load_pretrained(str(tmp_path / 'saved'), mesh=model.mesh)
   assert loaded.config == model.config
@@ -33,7 +43,7 @@ def test_a_model_comes_back_the_same(make_model, rank, tmp_path):
 
 
 def test_a_model_goes_onto_another_mesh(make_model, tmp_path):
-  model = make_model(lora_rank=4)
+  model = make_model(adapter=LoraConfig(rank=4))
   save_model(tmp_path / 'saved', model)
   loaded = load_orbax_model(tmp_path / 'saved', sharding.make_mesh(2, 2, 2))
   kernel = loaded.variables['params']['blocks']['mlp']['up']['kernel']
@@ -109,7 +119,9 @@ def test_a_run_that_has_not_ended_says_so(make_model, tmp_path):
   ('rotary_base', 10**400, 'rotary_base must be a finite number'),
   ('norm', 'group', "norm must be 'layer' or 'rms', not 'group'"),
   ('rotary_divisors', [1, -1, 1, 1], 'rotary_divisors must be positive numbers'),
-  ('vocab_size', -1, 'vocab_size must be positive'), ('lora_rank', -1, 'lora_rank must be between'),
+  ('vocab_size', -1, 'vocab_size must be positive'),
+  ('adapter', {'kind': 'lora', 'rank': 0}, 'LoraConfig.rank must be between'),
+  ('adapter', {'kind': 'lara'}, "unknown kind of adapter 'lara'"),
   ('vocab_size', 10**12, 'cannot be read'), ('unknown', 1, 'unexpected keyword')])
 def test_a_damaged_configuration_is_refused(make_model, tmp_path, field, value, message):
   model = make_model()

@@ -13,6 +13,7 @@ from toolformer_jax.compression.layers import keep_layers, most_influential
 from toolformer_jax.compression.structure import unit_scores
 from toolformer_jax.errors import UserError
 from toolformer_jax.inference.scoring import ScoreRequest, score
+from toolformer_jax.models.adapter_config import LoraConfig
 from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.sharding import make_mesh
 
@@ -137,7 +138,7 @@ def test_the_folder_says_what_was_removed(make_model, tmp_path):
   ({}, dict(layers=3), 'layers is 3, and the model has 2'),
   ({}, dict(mlp_dim=65), 'the model has 2 and 64'),
   (GPT2, dict(kv_heads=1), 'no head of a gpt2 model can be removed'),
-  ({'lora_rank': 2}, {}, 'the model has adapters'),
+  ({'adapter': LoraConfig(rank=2)}, {}, 'the model has adapters'),
   ({'max_positions': 63}, {'layers': 1}, 'more than the 63 positions')])
 def test_what_the_model_lacks_is_refused(make_model, tmp_path, kind, settings, message):
   with pytest.raises(UserError, match=message):

@@ -6,6 +6,7 @@ import logging
 import pathlib
 import subprocess
 import sys
+import types
 import typing
 from collections.abc import Mapping
 
@@ -16,6 +17,7 @@ from toolformer_jax.calls import CallSyntax
 from toolformer_jax.config import loading as configuration
 from toolformer_jax.config.registry import SETTINGS
 from toolformer_jax.errors import UserError
+from toolformer_jax.models.adapter_config import LoraConfig
 from toolformer_jax.models.presets import CHECKPOINTS
 from toolformer_jax.planning.search import TPU_FINETUNE
 from toolformer_jax.tools.registry import Toolbox
@@ -65,7 +67,7 @@ def test_the_defaults_are_the_papers(files):
   assert not paper.annotation.force_name and not paper.annotation.look_ahead_guard
   tuned = paper.finetune
   assert (tuned.steps, tuned.batch_size, tuned.row_tokens, tuned.batch_rows) == (2000, 128, 1024, 0)
-  assert (tuned.learning_rate, tuned.warmup_fraction, tuned.lora_rank) == (1e-5, 0.1, 0)
+  assert (tuned.learning_rate, tuned.warmup_fraction, tuned.adapter) == (1e-5, 0.1, None)
   assert (paper.generation.top_k_api, paper.generation.max_calls) == (10, 1)
 
 
@@ -84,7 +86,8 @@ def test_quickstart_departs_from_the_paper_where_it_says():
     own, theirs = quick.tool_config(tool), paper.tool_config(tool)
     assert own.tau_s < theirs.tau_s and own.tau_f < theirs.tau_f and own.m < theirs.m
   assert quick.generation == paper.generation
-  assert quick.finetune.lora_rank and quick.finetune.steps < paper.finetune.steps
+  assert quick.finetune.adapter == LoraConfig(rank=16)
+  assert quick.finetune.steps < paper.finetune.steps
 
 
 def test_later_files_and_then_bindings_override(tmp_path):
@@ -195,6 +198,9 @@ def test_nothing_stays_from_one_configuration_to_the_next():
   ("CallSyntax.start = ''", 'blank'),
   ("ModelConfig.dtype = 'float16'", "ModelConfig.dtype must be 'float32' or 'bfloat16'"),
   ('ModelConfig.tensor = 0', 'size 0'),
+  ('LoraConfig.rank = 3', 'no effect without FinetuneConfig.adapter = @LoraConfig()'),
+  ("FinetuneConfig.adapter = 'lora'", 'FinetuneConfig.adapter must be LoraConfig or'),
+  ('FinetuneConfig.adapter = @LoraConfig()\nLoraConfig.rank = 0', 'LoraConfig.rank must be'),
 ])
 def test_wrong_bindings_are_errors_of_one_line(binding, message):
   with pytest.raises(UserError) as caught:
@@ -256,7 +262,8 @@ def test_every_field_of_every_settings_class_can_be_bound():
         assert f'\n{kind.__name__}.{field.name} = ' in text
 
 
-WRONG = {int: 'x', float: 'x', bool: 'x', str: 5, Mapping: 5, tuple: 5, typing.Literal: 'x'}
+WRONG = {int: 'x', float: 'x', bool: 'x', str: 5, Mapping: 5, tuple: 5, typing.Literal: 'x',
+         types.UnionType: 'x'}
 
 
 @pytest.mark.parametrize(('settings', 'field'), [

@@ -11,6 +11,13 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from toolformer_jax import sharding
 from toolformer_jax.models import flops
+from toolformer_jax.models.adapter_config import (
+  AdaLoraConfig,
+  BottleneckConfig,
+  Ia3Config,
+  LoraConfig,
+  PrefixConfig,
+)
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.decoder import Decoder
 from toolformer_jax.models.kv_cache import KVCache
@@ -30,6 +37,10 @@ GEMMA = LLAMA.replace(layers=3, qk_norm=True, sandwich_norm=True, norm_offset=Tr
                       scaled_embedding=True, sliding_window=5, global_every=2)
 FAMILIES = pytest.mark.parametrize('config', [LLAMA, GPT2, GPTJ, QWEN, GEMMA],
                                    ids=['llama', 'gpt2', 'gptj', 'qwen', 'gemma'])
+ADAPTERS = (
+    LoraConfig(rank=3, target_modules=('key', 'down'), rank_pattern={'key': 5}),
+    AdaLoraConfig(init_rank=3, target_rank=2), Ia3Config(), BottleneckConfig(placement='houlsby'),
+    BottleneckConfig(placement='pfeiffer', reduction_factor=4), PrefixConfig(num_virtual_tokens=3))
 TOKENS = 12  # too few for attention in quarters: XLA's computes the whole square
 
 
@@ -40,15 +51,17 @@ def test_parameters_are_those_of_the_state(config):
     return sum(leaf.size for leaf in jax.tree.leaves(variables[collection]))
   assert flops.num_parameters(config) == sizes(config, 'params')
   assert flops.num_adapter_parameters(config) == 0
-  adapted = config.replace(lora_rank=3)
-  assert flops.num_parameters(adapted) == flops.num_parameters(config)
-  assert flops.num_adapter_parameters(adapted) == sizes(adapted, 'lora')
+  for adapter in ADAPTERS:
+    adapted = config.replace(adapter=adapter)
+    assert flops.num_parameters(adapted) == flops.num_parameters(config)
+    assert flops.num_adapter_parameters(adapted) == sizes(adapted, 'adapter')
 
 
 @FAMILIES
-@pytest.mark.parametrize('lora_rank', [0, 3])
-def test_forward_is_what_the_program_computes(config, lora_rank):
-  config = config.replace(lora_rank=lora_rank)
+@pytest.mark.parametrize('adapter', [None, LoraConfig(rank=3), BottleneckConfig()],
+                         ids=['none', 'lora', 'bottleneck'])
+def test_forward_is_what_the_program_computes(config, adapter):
+  config = config.replace(adapter=adapter)
   decoder, variables, rows = _program(config)
   counted = _product_flops(lambda v: decoder.apply(v, rows.input_tokens_RT)[0], variables)
   unseen = _unseen(config)
@@ -82,15 +95,16 @@ def test_training_is_what_the_program_computes(config):
 
 
 def test_training_of_adapters_is_what_the_program_computes():
-  config = LLAMA.replace(lora_rank=3)
+  config = LLAMA.replace(adapter=LoraConfig(rank=3))
   decoder, variables, rows = _program(config)
   def loss(lora, params):
-    return next_token_loss(decoder, {'params': params, 'lora': lora}, rows, loss_tokens=8).objective
-  counted = _product_flops(jax.grad(loss), variables['lora'], variables['params'])
+    variables = {'params': params, 'adapter': lora}
+    return next_token_loss(decoder, variables, rows, loss_tokens=8).objective
+  counted = _product_flops(jax.grad(loss), variables['adapter'], variables['params'])
   unseen = 3 * _unseen(config)
   # Nothing below the first block's queries, keys and values is trained.
   heads = config.heads + 2 * config.kv_heads
-  first = 2 * TOKENS * config.embed_dim * (heads * config.head_dim + 3 * config.lora_rank)
+  first = 2 * TOKENS * config.embed_dim * (heads * config.head_dim + 3 * config.adapter.rank)
   assert counted == 2 * (flops.training_flops(config, TOKENS) + unseen - first)
 
 

@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from toolformer_jax.models.adapter_config import LoraConfig
+
 VARIANTS = {
-    'llama': {}, 'adapters': dict(lora_rank=4),
+    'llama': {}, 'adapters': dict(adapter=LoraConfig(rank=4)),
     'gpt2': dict(norm='layer', positions='learned', rotary_dim=0, gated_mlp=False, kv_heads=4,
                  activation='gelu_tanh', qkv_bias=True, out_bias=True, mlp_bias=True),
     'gptj': dict(norm='layer', positions='rotary_interleaved', parallel_block=True, kv_heads=4,

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from toolformer_jax.models.adapter_config import LoraConfig
 from toolformer_jax.models.decoder import BLOCKS, block_name
 from toolformer_jax.models.kv_cache import KVCache
 
@@ -14,7 +15,7 @@ TOLERANCE = dict(atol=1e-5, rtol=1e-5)
 TOKENS = jnp.array(np.random.default_rng(0).integers(0, 250, (3, 9)))
 VARIANTS = {
     'plain': {},
-    'adapters': dict(lora_rank=4),
+    'adapters': dict(adapter=LoraConfig(rank=4)),
     'gpt2': dict(norm='layer', positions='learned', rotary_dim=0, gated_mlp=False, kv_heads=4,
                  activation='gelu_tanh', qkv_bias=True, out_bias=True, mlp_bias=True),
     'gemma3': dict(sandwich_norm=True, norm_offset=True, sliding_window=3, global_every=2,
@@ -53,9 +54,9 @@ def test_logits_are_the_same(model):
 
 
 def test_adapters_take_part(make_model):
-  model = make_model(lora_rank=4).with_unrolled_layers()
+  model = make_model(adapter=LoraConfig(rank=4)).with_unrolled_layers()
   params = {'params': model.variables['params']}
-  without, _ = apply(model.decoder.clone(config=model.config.replace(lora_rank=0)), params, TOKENS)
+  without, _ = apply(model.decoder.clone(config=model.config.replace(adapter=None)), params, TOKENS)
   got, _ = apply(model.decoder, model.variables, TOKENS)
   assert np.abs(got - without).max() > 1e-3
 
@@ -94,7 +95,7 @@ def test_all_layers_are_there_and_differ(model):
 
 def test_weights_are_views(make_model):
   # Of these sizes every layer's weights begin where XLA can use them in place.
-  model = make_model(layers=3, embed_dim=64, mlp_dim=128, lora_rank=16)
+  model = make_model(layers=3, embed_dim=64, mlp_dim=128, adapter=LoraConfig(rank=16))
   variables = model.with_unrolled_layers().variables
   for name, tree in model.variables.items():
     for layer in range(3):

@@ -4,6 +4,7 @@ import jax
 import pytest
 
 from toolformer_jax.models import flops
+from toolformer_jax.models.adapter_config import LoraConfig
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.planning.compilation import Compiled
 from toolformer_jax.planning.hlo import Collectives
@@ -38,7 +39,7 @@ def test_state_of_gpt_j_by_hand(mesh_of, gpt_j):
 
 
 def test_adapters_need_little_state(mesh_of, gpt_j):
-  settings = FinetuneConfig(lora_rank=8)
+  settings = FinetuneConfig(adapter=LoraConfig(rank=8))
   planned = program('train', gpt_j().config, mesh_of(1, 8, 1), 32, 1024, settings)
   frozen, state, _ = planned.arguments
   assert argument_bytes(frozen) == pytest.approx(6_050_882_784 * 4 / 8, rel=1e-3)

@@ -62,7 +62,7 @@ def test_the_departures_of_the_quickstart():
           None if values[0] == values[1] else values)
   assert not found
   trained = by_setting(finetuning_departures(config.finetune, config.mixture, model))
-  for field, paper in (('batch_rows', 0), ('lora_rank', 0), ('steps', 2000)):
+  for field, paper in (('batch_rows', 0), ('adapter', None), ('steps', 2000)):
     assert trained[f'FinetuneConfig.{field}'] == (getattr(config.finetune, field), paper)
 
 

@@ -11,10 +11,11 @@ import pytest
 from toolformer_jax import sharding
 from toolformer_jax.checkpoints.orbax import load_orbax_model
 from toolformer_jax.errors import UserError
+from toolformer_jax.models.adapter_config import LoraConfig
 from toolformer_jax.models.decoder import Decoder
 from toolformer_jax.models.language_model import abstract_variables
 from toolformer_jax.training import trainer
-from toolformer_jax.training.adapters import init_adapters
+from toolformer_jax.training.adapters import init_adapter
 from toolformer_jax.training.config import FinetuneConfig
 from toolformer_jax.training.finetune import evaluate_loss, finetune_examples
 from toolformer_jax.training.optimizer import make_optimizer
@@ -23,7 +24,7 @@ from toolformer_jax.training.train_step import abstract_train_state
 from .plain import plain_example
 
 SETTINGS = FinetuneConfig(steps=6, batch_rows=2, row_tokens=32, learning_rate=1e-2, save_every=2)
-LORA = dataclasses.replace(SETTINGS, lora_rank=4)
+LORA = dataclasses.replace(SETTINGS, adapter=LoraConfig(rank=4))
 TEXTS = [f'the number after {i} is {i + 1}.' for i in range(12)]
 
 
@@ -91,9 +92,9 @@ def test_a_planted_rule_is_learned(make_model, tokenizer, tmp_path):
 
 def test_adapters_change_nothing_at_first(make_model):
   model = make_model()
-  decoder = Decoder(model.config.replace(lora_rank=4))
-  where = sharding.state_shardings(abstract_variables(decoder)['lora'], model.mesh)
-  variables = {**model.variables, 'lora': init_adapters(decoder, where, seed=0)}
+  decoder = Decoder(model.config.replace(adapter=LoraConfig(rank=4)))
+  where = sharding.state_shardings(abstract_variables(decoder)['adapter'], model.mesh)
+  variables = {**model.variables, 'adapter': init_adapter(decoder, where, seed=0)}
   with_adapters = dataclasses.replace(model, decoder=decoder, variables=variables)
   tokens = np.arange(20)[None]
   assert np.array_equal(_logits(with_adapters, tokens), _logits(model, tokens))
@@ -112,7 +113,7 @@ def test_only_adapters_are_trained(make_model, examples, tmp_path):
   base = jax.tree.map(np.array, model.variables['params'])
   tuned = _run(model, examples, LORA, tmp_path)
   assert _equal(tuned.variables['params'], base)
-  grown = jax.tree.map(lambda array: bool(np.abs(array).max()), tuned.variables['lora'])
+  grown = jax.tree.map(lambda array: bool(np.abs(array).max()), tuned.variables['adapter'])
   assert all(jax.tree.leaves(grown))  # half of them began as zeros
 
 
@@ -218,9 +219,9 @@ def test_eight_devices_train_like_one(make_model, examples, tmp_path):
   assert _equal(load_orbax_model(tmp_path / 'eight', one.mesh).variables, eight.variables)
 
 
-@pytest.mark.parametrize('collection', ['params', 'lora'])
+@pytest.mark.parametrize('collection', ['params', 'adapter'])
 def test_moments_are_split_like_what_they_are_moments_of(make_model, collection):
-  model = make_model(sharding.make_mesh(2, 2, 2), lora_rank=4)
+  model = make_model(sharding.make_mesh(2, 2, 2), adapter=LoraConfig(rank=4))
   state = abstract_train_state(model.decoder, collection, make_optimizer(SETTINGS), model.mesh)
   where = [leaf.sharding.spec for leaf in jax.tree.leaves(state.params)]
   assert any(axis for spec in where for axis in spec)

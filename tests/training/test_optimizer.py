@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from toolformer_jax.errors import UserError
+from toolformer_jax.models.adapter_config import LoraConfig
 from toolformer_jax.training.config import FinetuneConfig
 from toolformer_jax.training.optimizer import learning_rate, make_optimizer
 
@@ -57,7 +58,7 @@ def test_only_gradients_longer_than_the_clip_norm_are_clipped(size, moment):
 
 @pytest.mark.parametrize(('name', 'value'), [
   ('steps', 0), ('learning_rate', '1e-5'), ('warmup_fraction', 1.5), ('beta2', 1.0),
-  ('lora_rank', -1), ('mask_results', 1), ('schedule', 'cosinus'), ('first_moment', 'float16'),
+  ('adapter', 'lora'), ('mask_results', 1), ('schedule', 'cosinus'), ('first_moment', 'float16'),
   ('dropout', 1.0), ('batch_size', 0),
 ])
 def test_settings_are_checked(name, value):
@@ -75,7 +76,7 @@ def test_microbatches_must_divide_the_rows_of_the_packed_mode():
   {}, {'norm': 'layer', 'positions': 'learned', 'rotary_dim': 0, 'qkv_bias': True, 'out_bias': True,
        'mlp_bias': True, 'gated_mlp': False}, {'tied_head': False, 'qk_norm': True}])
 def test_weight_decay_spares_norms_and_biases(make_model, family):
-  params = make_model(lora_rank=2, **family).variables
+  params = make_model(adapter=LoraConfig(rank=2), **family).variables
   optimizer = make_optimizer(FinetuneConfig(weight_decay=0.1, warmup_fraction=0.0))
   params = jax.tree.map(jnp.ones_like, params)
   zeros = jax.tree.map(jnp.zeros_like, params)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from toolformer_jax import sharding
+from toolformer_jax.models.adapter_config import LoraConfig
 from toolformer_jax.training.config import FinetuneConfig
 from toolformer_jax.training.optimizer import make_optimizer
 from toolformer_jax.training.packing import pack
@@ -58,8 +59,9 @@ def _first_moment(state):
 def test_parts_of_a_batch_weigh_what_they_have_in_it(make_model, batch, mesh, parts, rank):
   devices = jax.devices()[:np.prod(mesh)]
   def run(settings):
-    model = make_model(sharding.make_mesh(*mesh, devices=devices), lora_rank=rank)
-    return _stepped(model, batch, settings, 'lora' if rank else 'params')
+    adapter = LoraConfig(rank=rank) if rank else None
+    model = make_model(sharding.make_mesh(*mesh, devices=devices), adapter=adapter)
+    return _stepped(model, batch, settings, 'adapter' if rank else 'params')
   state, metrics = run(dataclasses.replace(SETTINGS, num_microbatches=parts))
   expected, wanted = run(SETTINGS)
   assert metrics == pytest.approx(wanted, rel=1e-5)

@@ -34,10 +34,10 @@ def check_fits(model: LanguageModel, prompt: Prompt, config: AnnotationConfig,
   text, call = config.max_text_tokens, config.max_call_tokens
   start = model.tokenizer.start_id is not None
   needed = start + prompt_tokens + 2 * text + len(encode(opening(prompt, config, syntax))) + call
-  if needed > model.config.max_positions:
+  if needed > model.config.max_tokens:
     raise UserError(
         f'the prompt of {prompt.tool}, a text of {text} tokens twice and a call of {call} tokens '
-        f'need {needed} positions, and the model has {model.config.max_positions}; lower '
+        f'need {needed} positions, and the model has {model.config.max_tokens}; lower '
         'AnnotationConfig.max_text_tokens')
 
 

@@ -69,9 +69,9 @@ def token_losses(model: LanguageModel, text: str, *, call: str = '', position: i
                     f'of the tokens of the text that have a loss, not {position}')
   prefixes = call_prefixes(found, model.tokenizer.encode, syntax)
   size = 1 - first + max(map(len, prefixes)) + len(ids)
-  if size > model.config.max_positions:
+  if size > model.config.max_tokens:
     raise UserError(f'the text with its call has {size} tokens, and the model has only '
-                    f'{model.config.max_positions} positions; shorten the text')
+                    f'{model.config.max_tokens} positions; shorten the text')
   requests = [ScoreRequest(prefix, ids, tuple(range(len(ids)))) for prefix in prefixes]
   logprobs = score(model, requests)
   gain = (min(weighted_loss(some[position:]) for some in logprobs[:2])

@@ -24,6 +24,7 @@ from toolformer_jax.checkpoints.gguf_names import (
 from toolformer_jax.checkpoints.gguf_tokenizer import tokenizer_fields
 from toolformer_jax.checkpoints.huggingface import exported_tensors
 from toolformer_jax.errors import UserError, unknown
+from toolformer_jax.models.adapter_merging import check_mergeable
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.models.rotary import rotary_frequencies
@@ -59,7 +60,7 @@ def check_format(format: str, quantization: str | None, adapter_of: str | None =
 
 
 def save_gguf(path: epath.Path, model: LanguageModel, quantization: str = 'f16') -> None:
-  """Writes `model` to the file `model.gguf` of a folder, with adapters merged.
+  """Writes `model` to the file `model.gguf` of a folder, with its adapter merged.
 
   Args:
     path: the folder.
@@ -69,9 +70,12 @@ def save_gguf(path: epath.Path, model: LanguageModel, quantization: str = 'f16')
       become q8_0. Norms, biases and position embeddings stay in float32.
 
   Raises:
-    UserError: llama.cpp has no such model or tokenizer, or the file cannot be written.
+    UserError: llama.cpp has no such model or tokenizer, the adapter cannot be merged, or the file
+      cannot be written.
   """
-  config = model.config.replace(lora_rank=0)
+  if model.config.adapter:
+    check_mergeable(model.config.adapter)
+  config = model.config.replace(adapter=None)
   architecture = _architecture(config)
   fields = _fields(config, architecture, quantization) | {
       'general.name': as_path(model.source).name or 'toolformer',

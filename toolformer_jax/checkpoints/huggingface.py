@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from etils import epath
 from jax.sharding import Mesh
@@ -21,6 +23,8 @@ from toolformer_jax.checkpoints.model_card import model_card
 from toolformer_jax.checkpoints.packed import QUANTIZATION_CONFIG, PackedTensors
 from toolformer_jax.checkpoints.tensors import build_model, leaf
 from toolformer_jax.errors import UserError
+from toolformer_jax.models.adapter_merging import check_mergeable, merge_parameter
+from toolformer_jax.models.adapters import ADAPTER
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.runtime.paths import local_folder, write_text
@@ -134,7 +138,7 @@ def load_chat_template(path: epath.Path) -> str:
 def save_directory(path: epath.Path, model: LanguageModel, *,
                    tensors: Iterator[tuple[str, np.ndarray]] | None = None,
                    quantization: dict[str, Any] | None = None) -> None:
-  """Writes `model` as a Hugging Face directory for transformers, with adapters merged.
+  """Writes `model` as a Hugging Face directory for transformers, with its adapter merged.
 
   Besides weights, configuration and tokenizer it has generation_config.json and a model card.
 
@@ -145,9 +149,11 @@ def save_directory(path: epath.Path, model: LanguageModel, *,
     quantization: how these are packed.
 
   Raises:
-    UserError: the directory cannot be written.
+    UserError: the directory cannot be written, or the adapter cannot be merged.
   """
-  config = model.config.replace(lora_rank=0)
+  if model.config.adapter:
+    check_mergeable(model.config.adapter)
+  config = model.config.replace(adapter=None)
   eos_id = model.tokenizer.eos_id
   others = sorted(model.tokenizer.end_ids - {eos_id})
   ids = {'bos_token_id': model.tokenizer.start_id,
@@ -186,15 +192,13 @@ def exported_tensors(model: LanguageModel, config: DecoderConfig
 
 def _merged(model: LanguageModel, path: tuple[str, ...], parameter: np.ndarray,
             layer: int) -> np.ndarray:
-  """Returns one layer of a parameter in float32, with its adapter merged (Hu et al. 2021)."""
-  adapter = leaf(model.variables.get('lora', {}), path[:-1])
+  """Returns one layer of a parameter in float32, with its adapter merged."""
   parameter = parameter.astype(np.float32, copy=False)
-  if path[-1] != 'kernel' or not adapter:
+  if model.config.adapter is None:
     return parameter
-  rank = model.config.lora_rank
-  a_Ir, b_rO = (np.asarray(adapter[name])[layer].astype(np.float32) for name in 'ab')
-  product_IO = a_Ir.reshape(-1, rank) @ b_rO.reshape(rank, -1)
-  return parameter + model.config.lora_alpha / rank * product_IO.reshape(parameter.shape)
+  weights = jax.tree.map(lambda stack: stack[layer:layer + 1], model.variables[ADAPTER])
+  return np.asarray(merge_parameter(
+      model.config.adapter, path, jnp.asarray(parameter[None]), weights))[0]
 
 
 def _save_tensors(path: epath.Path, tensors: Iterator[tuple[str, np.ndarray]]) -> None:

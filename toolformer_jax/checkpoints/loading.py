@@ -5,6 +5,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from toolformer_jax.checkpoints.names import check_adapter
 from toolformer_jax.data.local_cache import cache_directory
 from toolformer_jax.errors import UserError
 from toolformer_jax.runtime.validation import check
@@ -40,7 +41,8 @@ class ModelConfig:
 
 
 def load_model(checkpoint: str | os.PathLike[str], *, config: ModelConfig = ModelConfig(),
-               devices: 'Sequence[jax.Device] | None' = None) -> 'LanguageModel':
+               devices: 'Sequence[jax.Device] | None' = None,
+               adapter: str | os.PathLike[str] | None = None) -> 'LanguageModel':
   """Loads a model.
 
   Also turns on JAX's persistent compilation cache, so that the next process starts faster.
@@ -50,13 +52,16 @@ def load_model(checkpoint: str | os.PathLike[str], *, config: ModelConfig = Mode
       Face directory, or an output directory of `finetune`.
     config: dtype and mesh.
     devices: devices of the mesh; by default all devices of this process.
+    adapter: a directory of PEFT or AdapterHub with an adapter for the checkpoint.
 
   Raises:
-    UserError: there is no such checkpoint, or the mesh does not fit the devices.
+    UserError: there is no such checkpoint, the mesh does not fit the devices, or the adapter does
+      not fit the checkpoint.
   """
   # Imported here, because modules that need only ModelConfig should not wait for JAX.
   import jax
 
+  from toolformer_jax.checkpoints.adapters.load import load_adapter
   from toolformer_jax.checkpoints.pretrained import load_pretrained
   from toolformer_jax.sharding import make_mesh
 
@@ -66,7 +71,10 @@ def load_model(checkpoint: str | os.PathLike[str], *, config: ModelConfig = Mode
     mesh = make_mesh(config.data, config.fsdp, config.tensor, devices)
   except ValueError as error:
     raise UserError(f'ModelConfig: {error}') from error
+  if adapter is not None:
+    check_adapter(str(adapter))
   model = load_pretrained(str(checkpoint), mesh=mesh, dtype=config.dtype)
   # Python would crash if it ended while a copy to a device is in progress.
   jax.block_until_ready(model.variables)
-  return dataclasses.replace(model, source=str(checkpoint))
+  model = dataclasses.replace(model, source=str(checkpoint))
+  return model if adapter is None else load_adapter(model, str(adapter))

@@ -4,6 +4,24 @@ from toolformer_jax.data.catalogue import CATALOGUE
 from toolformer_jax.errors import UserError, unknown
 from toolformer_jax.runtime.paths import as_path, is_remote
 
+ADAPTER_CONFIG = 'adapter_config.json'  # in a directory of PEFT or AdapterHub
+
+
+def check_adapter(path: str) -> None:
+  """Checks that there is an adapter at `path`, by its files alone.
+
+  Raises:
+    UserError: there is none.
+  """
+  folder = as_path(path)
+  if is_remote(folder):
+    return
+  if not folder.is_dir():
+    raise UserError(f'there is no adapter {path}: no such folder')
+  if not (folder / ADAPTER_CONFIG).is_file():
+    raise UserError(f'{path} is not an adapter: it has no {ADAPTER_CONFIG}. An output folder of '
+                    'finetune has the whole model: give it as --checkpoint')
+
 
 def check_checkpoint(name: str) -> None:
   """Checks that a checkpoint is there, by its name alone: no file is read or downloaded.

@@ -2,11 +2,12 @@
 
     config.json                           version of the format, and the fields of DecoderConfig
     tokenizer.json, tokenizer_ids.json    the tokenizer
-    variables/                            Orbax checkpoint: 'params', and 'lora' if it has adapters
+    variables/                            Orbax checkpoint: 'params', and 'adapter' if it has one
 """
 
 import dataclasses
 import shutil
+from typing import Any
 
 import jax
 from etils import epath
@@ -16,6 +17,13 @@ from orbax.checkpoint import v1 as ocp
 
 from toolformer_jax import sharding
 from toolformer_jax.errors import UserError
+from toolformer_jax.models.adapter_config import (
+  AdapterConfig,
+  LoraConfig,
+  adapter_fields,
+  adapter_from_fields,
+)
+from toolformer_jax.models.adapters import ADAPTER
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.language_model import LanguageModel, abstract_variables, make_decoder
 from toolformer_jax.runtime.paths import as_absolute_path, is_remote, make_directory
@@ -50,7 +58,8 @@ def save_model(directory: epath.Path, model: LanguageModel) -> None:
   ocp.save(folder / 'variables', model.variables)
   if first:
     model.tokenizer.save(folder)
-    write_json(folder / _CONFIG, {'format': _FORMAT, 'decoder': dataclasses.asdict(model.config)})
+    decoder = dataclasses.asdict(model.config) | {'adapter': adapter_fields(model.config.adapter)}
+    write_json(folder / _CONFIG, {'format': _FORMAT, 'decoder': decoder})
     if folder != directory:
       _replace(directory, folder)
   multihost_utils.sync_global_devices(f'{directory} is written')
@@ -89,7 +98,12 @@ def load_orbax_model(directory: epath.Path, mesh: Mesh, dtype: str = 'float32') 
   try:
     abstract = sharding.abstract_with_sharding(abstract_variables(decoder), mesh)
     tokenizer = Tokenizer.load(directory)
-    variables = ocp.load(directory / 'variables', abstract)
+    # In earlier versions the collection of adapters was called 'lora'.
+    is_earlier = 'lora_rank' in read_json(directory / _CONFIG)['decoder']
+    saved_as = {name: 'lora' if is_earlier and name == ADAPTER else name for name in abstract}
+    variables = ocp.load(directory / 'variables',
+                         {saved_as[name]: one for name, one in abstract.items()})
+    variables = {name: variables[saved_as[name]] for name in abstract}
   except UserError:
     raise
   except Exception as error:  # `tokenizers` and Orbax raise many types, depending on the damage
@@ -136,6 +150,16 @@ def _read_config(file: epath.Path) -> DecoderConfig:
     raise UserError(f'{file} has format {fields.get("format")}; this version reads {_FORMAT}')
   try:
     decoder = {_RENAMED.get(name, name): value for name, value in fields['decoder'].items()}
-    return DecoderConfig(**decoder)
+    return DecoderConfig(**decoder | {'adapter': _adapter(decoder)})
   except (UserError, ValueError, KeyError, TypeError, AttributeError) as error:
     raise UserError(f'{file.parent} does not hold a usable model: config.json: {error}') from error
+
+
+def _adapter(decoder: dict[str, Any]) -> AdapterConfig | None:
+  """Returns the adapter of a saved configuration; removes the fields of earlier versions from it.
+  """
+  rank, alpha = decoder.pop('lora_rank', 0), decoder.pop('lora_alpha', 16.0)
+  if rank:
+    return LoraConfig(rank=rank, alpha=alpha)
+  fields = decoder.get('adapter')
+  return adapter_from_fields(fields) if fields else None

@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> None:
   from toolformer_jax import api
   with options.call_store(args) as store:
     result = api.annotate(
-        args.checkpoint, read, tools=names, output_dir=args.output_dir,
+        options.model(args, config), read, tools=names, output_dir=args.output_dir,
         config=config.annotation, tool_configs={name: config.tool_config(name) for name in names},
         model_config=config.model, executor_config=config.executor, toolbox=config.toolbox,
         syntax=config.syntax, call_store=store, shard=shard,

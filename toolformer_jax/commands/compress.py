@@ -24,7 +24,7 @@ from toolformer_jax.runtime.standard_output import print_result
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Declares the options."""
-  options.add_checkpoint(parser)
+  options.add_checkpoint(parser, with_adapter=False)
   options.add_required(parser, 'output_dir', type=as_path, metavar='O',
                        help='the folder that is written; it must be new or empty')
   parser.add_argument('--corpus', metavar='F',

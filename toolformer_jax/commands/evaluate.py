@@ -17,13 +17,16 @@ from typing import TYPE_CHECKING, Any
 
 from toolformer_jax.checkpoints.names import check_checkpoint
 from toolformer_jax.commands import options
-from toolformer_jax.evaluation.arms import read_arms
+from toolformer_jax.evaluation.arms import Arm, read_arms
 from toolformer_jax.evaluation.tasks import check_has_data, find_tasks
 from toolformer_jax.runtime.paths import as_path
 from toolformer_jax.runtime.standard_output import print_result
 
 if TYPE_CHECKING:
+  from collections.abc import Mapping
+
   from toolformer_jax.config.run_config import RunConfig
+  from toolformer_jax.models.language_model import LanguageModel
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                        help='the folder of the report; the same command continues it')
   options.add_shards(parser, 'Several processes can share the questions in one folder; the last '
                              'one to finish reports.')
+  options.add_adapter(parser)
   add_evaluation_options(parser)
 
 
@@ -62,15 +66,17 @@ def run(args: argparse.Namespace) -> None:
   """Runs the command."""
   shard = options.shard(args)
   config = options.configuration(args)
-  arms = read_arms(args.arms, args.checkpoint)
+  adapted = f'{args.checkpoint} with {args.adapter}' if args.adapter else None
+  arms = read_arms(args.arms, args.checkpoint and (adapted or args.checkpoint))
   for arm in arms:
-    check_checkpoint(arm.checkpoint)
+    if arm.checkpoint != adapted:
+      check_checkpoint(arm.checkpoint)
   check_has_data(find_tasks(args.tasks), args.data_dir or 'data')
   from toolformer_jax import api
   with options.call_store(args) as store:
     result = api.evaluate(
-        args.tasks, arms=arms, output_dir=args.output_dir, call_store=store, shard=shard,
-        extra_files={'config.gin': config.text},
+        args.tasks, arms=_models(arms, adapted, args, config), output_dir=args.output_dir,
+        call_store=store, shard=shard, extra_files={'config.gin': config.text},
         **evaluation_arguments(args, config))
   if result.complete:
     print_result(result.report, end='')
@@ -80,6 +86,15 @@ def run(args: argparse.Namespace) -> None:
                'reports')
   if result.failed:
     result.raise_failures()
+
+
+def _models(arms: list[Arm], adapted: str | None, args: argparse.Namespace, config: 'RunConfig'
+            ) -> 'Mapping[str, str | LanguageModel] | list[Arm]':
+  """Returns the arms; those of the checkpoint `adapted` get the model with its adapter."""
+  if adapted not in {arm.checkpoint for arm in arms}:
+    return arms
+  model = options.model(args, config)
+  return {arm.name: model if arm.checkpoint == adapted else arm.checkpoint for arm in arms}
 
 
 def evaluation_arguments(args: argparse.Namespace, config: 'RunConfig') -> dict[str, Any]:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Declares the options."""
-  options.add_checkpoint(parser)
+  options.add_checkpoint(parser, with_adapter=False)
   parser.add_argument('--corpus', metavar='F', help='what is annotated, see annotate --help')
   parser.add_argument('--data', nargs='+', default=[], metavar='D',
                       help='training data besides the corpus, see finetune --help')

@@ -2,13 +2,13 @@
 
 OUTPUT_DIR gets weights, configurations, a tokenizer that begins texts with the start token as ours
 does, and a model card. With --format gguf it gets the file model.gguf, which llama.cpp and what is
-built on it run. Adapters of a fine-tuned model are merged into its weights; with --adapter only the
-adapters are written, in PEFT's format.
+built on it run. The adapter of a model is merged into its weights; with --adapter_of it is written
+alone, in PEFT's format, or a bottleneck in AdapterHub's.
 
 Examples:
   toolformer export --checkpoint runs/tuned --output_dir runs/exported
   toolformer export --checkpoint runs/tuned --output_dir runs/gguf --format gguf --quantization q8_0
-  toolformer export --checkpoint runs/tuned --output_dir runs/adapter --adapter org/base
+  toolformer export --checkpoint runs/tuned --output_dir runs/adapter --adapter_of org/base
 """
 
 import argparse
@@ -24,8 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   options.add_checkpoint(parser)
   options.add_required(parser, 'output_dir', type=as_path, metavar='O',
                        help='the folder that is written; it must be new or empty')
-  parser.add_argument('--adapter', metavar='BASE',
-                      help='write only the adapters, which can be loaded onto BASE: the path, or '
+  parser.add_argument('--adapter_of', metavar='BASE',
+                      help='write only the adapter, which can be loaded onto BASE: the path, or '
                            'the name in transformers, of the model that was fine-tuned')
   parser.add_argument('--format', metavar='F', default='safetensors',
                       help='safetensors: a folder for transformers (default); gguf: a file for '
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> None:
   config = options.configuration(args)
   check_is_new(args.output_dir)
   from toolformer_jax import api
-  model = api.load_model(args.checkpoint, config=config.model)
-  path = api.export(model, output_dir=args.output_dir, adapter_of=args.adapter,
+  model = api.load_model(args.checkpoint, config=config.model, adapter=args.adapter)
+  path = api.export(model, output_dir=args.output_dir, adapter_of=args.adapter_of,
                     format=args.format, quantization=args.quantization)
   print_result(path)

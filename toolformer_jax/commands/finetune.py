@@ -1,6 +1,6 @@
 """Trains a model on the texts with calls that annotate wrote.
 
-OUTPUT_DIR becomes a self-contained checkpoint: weights (with LoRA, the base model's too),
+OUTPUT_DIR becomes a self-contained checkpoint: weights (with an adapter, the base model's too),
 configuration and tokenizer. If the run is interrupted, the same command continues it.
 
 Examples:
@@ -57,8 +57,8 @@ def run(args: argparse.Namespace) -> None:
                     'train on; lower tau_f, or annotate more texts')
   devices, is_first = _devices(args.distributed)
   result = api.finetune(
-      args.checkpoint, texts, dev=dev, output_dir=args.output_dir, config=config.finetune,
-      mixture=config.mixture, model_config=config.model, devices=devices,
+      options.model(args, config, devices), texts, dev=dev, output_dir=args.output_dir,
+      config=config.finetune, mixture=config.mixture, model_config=config.model, devices=devices,
       without_calls=args.without_calls, syntax=config.syntax,
       extra_files={'config.gin': config.text})
   if is_first or not result.finished:

@@ -53,7 +53,8 @@ def run(args: argparse.Namespace) -> None:
   from toolformer_jax.tools.registry import build_tools
   with options.call_store(args) as store:
     tools = build_tools(args.tools, config.toolbox, store)
-    model = api.load_model(args.checkpoint, config=config.model).for_inference()
+    model = api.load_model(
+        args.checkpoint, config=config.model, adapter=args.adapter).for_inference()
     printer = Printer(texts, args.json)
     try:
       api.generate(

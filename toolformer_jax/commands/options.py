@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from toolformer_jax.checkpoints.names import check_checkpoint
+from toolformer_jax.checkpoints.names import check_adapter, check_checkpoint
 from toolformer_jax.data.corpus import check_corpus
 from toolformer_jax.data.dates import parse_iso_date
 from toolformer_jax.errors import UserError
@@ -19,7 +19,10 @@ from toolformer_jax.runtime.run_dir import Shard
 from toolformer_jax.tools.call_store import CallStore
 
 if TYPE_CHECKING:
+  import jax
+
   from toolformer_jax.config.run_config import RunConfig
+  from toolformer_jax.models.language_model import LanguageModel
 
 
 def add_configuration(parser: argparse.ArgumentParser) -> None:
@@ -88,9 +91,9 @@ def _check_values(args: argparse.Namespace, config: 'RunConfig') -> None:
   Raises:
     UserError: a file, a folder, a task or a tool is not there, or cannot be written to.
   """
-  checks = {'checkpoint': check_checkpoint, 'corpus': check_corpus, 'data': _check_sources,
-            'dev': _check_sources, 'output_dir': check_output_dir, 'tasks': find_tasks,
-            'tools': config.toolbox.canonical_names}
+  checks = {'adapter': check_adapter, 'checkpoint': check_checkpoint, 'corpus': check_corpus,
+            'data': _check_sources, 'dev': _check_sources, 'output_dir': check_output_dir,
+            'tasks': find_tasks, 'tools': config.toolbox.canonical_names}
   for name, check in checks.items():
     if value := getattr(args, name, None):
       check(value)
@@ -103,12 +106,30 @@ def _check_sources(sources: Sequence[str]) -> None:
       check_corpus(source)
 
 
-def add_checkpoint(parser: argparse.ArgumentParser) -> None:
-  """Lets a command take a model."""
+def add_checkpoint(parser: argparse.ArgumentParser, with_adapter: bool = True) -> None:
+  """Lets a command take a model, and an adapter for it."""
+  if with_adapter:
+    add_adapter(parser)
   add_required(
       parser, 'checkpoint', metavar='C',
       help='the model: a Hugging Face directory, hf://org/name, a .gguf file, an output folder of '
            'finetune, or a name such as smollm2-135m')
+
+
+def add_adapter(parser: argparse.ArgumentParser) -> None:
+  """Lets a command take an adapter for its model."""
+  parser.add_argument('--adapter', metavar='D',
+                      help='a folder of PEFT or AdapterHub with an adapter for the checkpoint')
+
+
+def model(args: argparse.Namespace, config: 'RunConfig',
+          devices: 'Sequence[jax.Device] | None' = None) -> 'str | LanguageModel':
+  """Returns the name of the model; with `--adapter`, the model itself, with the adapter."""
+  if not args.adapter:
+    return args.checkpoint
+  from toolformer_jax import api
+  return api.load_model(args.checkpoint, config=config.model, devices=devices,
+                        adapter=args.adapter)
 
 
 def add_tools(parser: argparse.ArgumentParser) -> None:

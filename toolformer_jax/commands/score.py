@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
   if not texts:
     raise UserError(f'{args.input} has no text')
   from toolformer_jax import api
-  model = api.load_model(args.checkpoint, config=config.model).for_inference()
+  model = api.load_model(args.checkpoint, config=config.model, adapter=args.adapter).for_inference()
   try:
     with atomic_writer(args.output) as file:
       scores = api.score(model, [text.text for text in texts],

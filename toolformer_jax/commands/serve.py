@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> None:
   from toolformer_jax import api
   from toolformer_jax.tools.registry import build_tools
   tools = build_tools(args.tools, config.toolbox)
-  model = api.load_model(args.checkpoint, config=config.model).for_inference()
+  model = api.load_model(args.checkpoint, config=config.model, adapter=args.adapter).for_inference()
   with server.open_executor(tools, config.executor, config.engine.slots, config.serving,
                             config.syntax) as executor:
     app_state = server.make_app_state(

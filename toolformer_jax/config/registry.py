@@ -11,6 +11,7 @@ from toolformer_jax.data.corpus import CorpusConfig
 from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.experiments.config import ExperimentConfig, GridConfig
 from toolformer_jax.inference.config import EngineConfig, GenerationConfig
+from toolformer_jax.models.adapter_config import ADAPTERS
 from toolformer_jax.serving.config import ServingConfig
 from toolformer_jax.tools.custom import CustomToolsConfig
 from toolformer_jax.tools.executor import ExecutorConfig
@@ -24,14 +25,14 @@ SETTINGS = {settings.__name__: settings for settings in (
     AnnotationConfig, CallSyntax, CompressionConfig, CorpusConfig, CustomToolsConfig,
     EngineConfig, EvaluationConfig, ExecutorConfig, ExperimentConfig, FinetuneConfig,
     GenerationConfig, GridConfig, MixtureConfig, ModelConfig, MtConfig, QaConfig, SearchConfig,
-    ServingConfig, ToolConfig)}
+    ServingConfig, ToolConfig, *ADAPTERS.values())}
 RENAMED = {'OwnTools': 'CustomToolsConfig'}  # by their names in earlier versions
 
 # Options of commands that gin binds as macros: `CHECKPOINT = 'smollm2-135m'` stands for
 # `--checkpoint smollm2-135m`. Lists are lists of strings. A command ignores those that it lacks.
 RUN_MACROS: Mapping[str, type] = {
-    'ARMS': str, 'CHECKPOINT': str, 'CORPUS': str, 'DATA': list, 'DATA_DIR': str, 'DEV': list,
-    'LIMIT': int, 'OUTPUT_DIR': str, 'SEED': int, 'TASKS': list, 'TOOLS': list,
+    'ADAPTER': str, 'ARMS': str, 'CHECKPOINT': str, 'CORPUS': str, 'DATA': list, 'DATA_DIR': str,
+    'DEV': list, 'LIMIT': int, 'OUTPUT_DIR': str, 'SEED': int, 'TASKS': list, 'TOOLS': list,
     'WITHOUT_CALLS': bool}
 
 

@@ -112,10 +112,10 @@ def predict(
   contexts = [Context(question.id, date=question.date or calendar_date) for question in questions]
   prompts = [model.tokenizer.encode(question.prompt) for question in questions]
   # The start token and one more, so that a whole continuation fits without a call.
-  max_prompt_tokens = model.config.max_positions - config.max_tokens - 2
+  max_prompt_tokens = model.config.max_tokens - config.max_tokens - 2
   if max_prompt_tokens < 1:
     raise UserError(f'continuations of {config.max_tokens} tokens leave no room for a prompt in '
-                    f'{model.config.max_positions} positions, all that the model has; lower '
+                    f'{model.config.max_tokens} positions, all that the model has; lower '
                     'EvaluationConfig.number_tokens or tokens_per_word')
   fitting = [i for i, prompt in enumerate(prompts) if len(prompt) <= max_prompt_tokens]
   generated = generate(
@@ -151,7 +151,7 @@ def text_logprobs(model: LanguageModel, texts: Sequence[Text], config: Evaluatio
   Calls play no part: with tools disabled a perplexity is the plain one (paper, footnote 8).
   """
   ids = [tuple(model.tokenizer.encode(text.text)) for text in texts]
-  window = min(config.window_tokens, model.config.max_positions - 1)  # and the start token
+  window = min(config.window_tokens, model.config.max_tokens - 1)  # and the start token
   requests = [rolling_windows(tokens, window, min(config.stride_tokens, window)) for tokens in ids]
   logprobs = iter(score(model, [request for windows in requests for request in windows]))
   records = []

@@ -127,8 +127,8 @@ class Engine:
     names = () if executor is None else executor.tool_names if tool_names is None else tool_names
     self._context = DecodingContext(model.tokenizer, syntax, frozenset(names),
                                     model.tokenizer.single_id(syntax.start),
-                                    min(model.config.max_positions,
-                                        config.max_model_len or model.config.max_positions))
+                                    min(model.config.max_tokens,
+                                        config.max_model_len or model.config.max_tokens))
     self._special = SpecialTokens(
         np.int32(self._context.api_id), np.array(sorted(model.tokenizer.end_ids), np.int32))
     self.prefix_cache = prefix_cache

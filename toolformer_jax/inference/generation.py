@@ -84,7 +84,7 @@ def encode_prompt(model: LanguageModel, name: str, text: str, config: Generation
     raise UserError(f'{name} is of type {type(text).__name__}; it must be a string')
   if not text.strip():
     raise UserError(f'{name} is blank')
-  ids, positions = model.tokenizer.encode(text), model.config.max_positions
+  ids, positions = model.tokenizer.encode(text), model.config.max_tokens
   size = len(ids) + (model.tokenizer.start_id is not None)
   if size + config.max_tokens > positions:
     raise UserError(f'{name} has {size} tokens, too many for {config.max_tokens} more in the '

@@ -225,9 +225,9 @@ def score_texts(model: LanguageModel, texts: Sequence[str], *, scoring_tokens: i
   ids = [model.tokenizer.encode(text) for text in texts]
   names = names or [f'text {i}' for i in range(len(texts))]
   for name, tokens in zip(names, ids, strict=True):
-    if len(tokens) > model.config.max_positions:
+    if len(tokens) > model.config.max_tokens:
       raise UserError(f'{name} has {len(tokens)} tokens, and the model has only '
-                      f'{model.config.max_positions} positions; split it')
+                      f'{model.config.max_tokens} positions; split it')
   logprobs = []
   with Progress('scoring', len(texts), 'texts') as progress:
     for first in range(0, len(texts), _TEXTS_PER_REPORT):

@@ -53,7 +53,7 @@ def attention_inputs(
   Args:
     config: of the decoder.
     positions_BT: positions for the rotary embeddings.
-    absolute_BT: from `absolute_positions`, for the sliding window.
+    absolute_BT: from `absolute_positions`, for the sliding window in the row itself.
     segment_ids_BT, cache, prefixes: arguments of the decoder.
     with_masks: whether masks are needed; kernels make their own.
   """
@@ -63,7 +63,7 @@ def attention_inputs(
     masks = [*_prefix_masks(prefixes, B, T), _own_mask(cache, segment_ids_BT, B, T)]
   angles = rotary_angles(positions_BT, config) if config.rotary_dim else None
   if config.sliding_window:
-    windows = _window_masks(masks, absolute_BT, prefixes, config.sliding_window)
+    windows = _window_masks(masks, absolute_BT, positions_BT, prefixes, config.sliding_window)
     masks = [jnp.stack([mask_BTS & window_BTS, mask_BTS])
              for mask_BTS, window_BTS in zip(masks, windows, strict=True)]
     local = config.replace(
@@ -93,10 +93,14 @@ def _own_mask(cache: KVCache | None, segment_ids_BT: jax.Array | None, B: int, T
   return mask_BTS & (segment_ids_BT[:, :, None] == segment_ids_BT[:, None])
 
 
-def _window_masks(masks: Sequence[jax.Array], absolute_BT: jax.Array, prefixes: Sequence[Prefix],
-                  window: int) -> Iterator[jax.Array]:
-  """Yields for each of `masks` which of its slots the sliding window contains, [B, T, S]."""
+def _window_masks(masks: Sequence[jax.Array], absolute_BT: jax.Array, positions_BT: jax.Array,
+                  prefixes: Sequence[Prefix], window: int) -> Iterator[jax.Array]:
+  """Yields for each of `masks` which of its slots the sliding window contains, [B, T, S].
+
+  The distance to a prefix is that of positions: every segment of a packed row comes after it.
+  """
   starts = itertools.accumulate((prefix.limits_B for prefix in prefixes), initial=jnp.zeros(1, int))
-  for mask_BTS, start_B in zip(masks, starts, strict=False):
+  for i, (mask_BTS, start_B) in enumerate(zip(masks, starts, strict=False)):
     absolute_BS = start_B[:, None] + jnp.arange(mask_BTS.shape[2])
-    yield absolute_BT[..., None] - absolute_BS[:, None] < window
+    where_BT = positions_BT if i < len(prefixes) else absolute_BT
+    yield where_BT[..., None] - absolute_BS[:, None] < window

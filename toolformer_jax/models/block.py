@@ -6,6 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from toolformer_jax.models.adapter_config import BottleneckConfig
+from toolformer_jax.models.adapters import Bottleneck
 from toolformer_jax.models.attention import Kernel, attend, attend_causal, attend_packed
 from toolformer_jax.models.attention_mask import AttentionInputs
 from toolformer_jax.models.config import DecoderConfig
@@ -163,14 +165,31 @@ class Block(nn.Module):
     norm_BTD = Norm(c, name='attention_norm')(x_BTD)
     y_BTD, cache = Attention(c, self.kernel, name='attention')(
         norm_BTD, cache, layer, prefixes, is_global, inputs)
+    if c.sandwich_norm:
+      y_BTD = Norm(c, name='attention_out_norm')(y_BTD)
+    y_BTD = self._after_attention(y_BTD)
     if c.parallel_block:
-      x_BTD = x_BTD + dropout(y_BTD + mlp(norm_BTD))
+      x_BTD = x_BTD + dropout(y_BTD + self._after_mlp(mlp(norm_BTD), x_BTD + y_BTD))
     else:
-      if c.sandwich_norm:
-        y_BTD = Norm(c, name='attention_out_norm')(y_BTD)
       x_BTD = x_BTD + dropout(y_BTD)
       y_BTD = mlp(Norm(c, name='mlp_norm')(x_BTD))
       if c.sandwich_norm:
         y_BTD = Norm(c, name='mlp_out_norm')(y_BTD)
-      x_BTD = x_BTD + dropout(y_BTD)
+      x_BTD = x_BTD + dropout(self._after_mlp(y_BTD, x_BTD))
     return (constrain(x_BTD, 'batch', None, None), cache), None
+
+  def _after_attention(self, y_BTD: jax.Array) -> jax.Array:
+    """Returns the output of attention, with that of a bottleneck adapter after it."""
+    adapter = self.config.adapter
+    if not (isinstance(adapter, BottleneckConfig) and adapter.placement == 'houlsby'):
+      return y_BTD
+    return y_BTD + Bottleneck(self.config, adapter, name='attention_adapter')(y_BTD)
+
+  def _after_mlp(self, y_BTD: jax.Array, x_BTD: jax.Array) -> jax.Array:
+    """Returns the MLP's output, with that of a bottleneck adapter; `x_BTD` is what it is added to.
+    """
+    adapter = self.config.adapter
+    if not isinstance(adapter, BottleneckConfig):
+      return y_BTD
+    bottleneck = Bottleneck(self.config, adapter, name='mlp_adapter')
+    return y_BTD + bottleneck(y_BTD if adapter.placement == 'houlsby' else x_BTD + y_BTD)

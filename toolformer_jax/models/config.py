@@ -5,6 +5,12 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from toolformer_jax.models.adapter_config import (
+  AdapterConfig,
+  PrefixConfig,
+  check_modules,
+  is_target,
+)
 from toolformer_jax.runtime.validation import check
 
 Norm = Literal['layer', 'rms']
@@ -65,8 +71,7 @@ class DecoderConfig:
       (counted from 1) are global and all others local (Gemma 3).
     local_rotary_base: `rotary_base` of local layers, which do not stretch wavelengths.
     tied_head: the embedding table is also the projection to the vocabulary.
-    lora_rank: rank of the low-rank adapters on every projection of a block; 0 for no adapters.
-    lora_alpha: the adapters' output is multiplied by lora_alpha / lora_rank.
+    adapter: kind and settings of the adapter; None for none.
     dtype: dtype of the computation. Norms, softmax and log-softmax are always in float32.
   """
 
@@ -107,13 +112,12 @@ class DecoderConfig:
   global_every: int = 1
   local_rotary_base: float = 10_000.0
   tied_head: bool = True
-  lora_rank: int = 0
-  lora_alpha: float = 16.0
+  adapter: AdapterConfig | None = None
   dtype: Dtype = 'float32'
 
   def __post_init__(self) -> None:
     object.__setattr__(self, 'rotary_divisors', tuple(map(float, self.rotary_divisors)))
-    check(self, lora_rank=(0, 2**31))
+    check(self)
     for field in dataclasses.fields(self):
       if field.type is float:  # JAX refuses large integers
         object.__setattr__(self, field.name, float(getattr(self, field.name)))
@@ -127,6 +131,11 @@ class DecoderConfig:
       raise ValueError(f'sliding_window {self.sliding_window} cannot be used with positions '
                        f'{self.positions!r}')
     self._check_rotary()
+    if self.adapter:
+      check_modules(self.adapter, self.modules)
+    if self.max_tokens < 2:
+      raise ValueError(f'a prefix of {self.max_positions - self.max_tokens} virtual tokens leaves '
+                       f'no room for a text: the model has {self.max_positions} positions')
 
   def _check_rotary(self) -> None:
     for name in ('rotary_base', 'local_rotary_base'):
@@ -152,6 +161,26 @@ class DecoderConfig:
     if (self.positions == 'learned') == bool(self.rotary_dim):
       raise ValueError(f'positions {self.positions!r} cannot be used with rotary_dim '
                        f'{self.rotary_dim}')
+
+  @property
+  def max_tokens(self) -> int:
+    """Length of the longest text: all positions but those of a tuned prefix."""
+    prefix = self.adapter.num_virtual_tokens if isinstance(self.adapter, PrefixConfig) else 0
+    return self.max_positions - prefix
+
+  @property
+  def modules(self) -> dict[str, tuple[int, int]]:
+    """Numbers of inputs and outputs of the matrix products of a block, by the module's name."""
+    queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
+    D, F = self.embed_dim, self.mlp_dim
+    gate = {'gate': (D, F)} if self.gated_mlp else {}
+    return {'query': (D, queries), 'key': (D, keys), 'value': (D, keys), 'out': (queries, D),
+            **gate, 'up': (D, F), 'down': (F, D)}
+
+  @property
+  def adapted_modules(self) -> dict[str, tuple[int, int]]:
+    """Those of `modules` that have weights of the adapter."""
+    return {name: sizes for name, sizes in self.modules.items() if is_target(self.adapter, name)}
 
   def replace(self, **changes: Any) -> 'DecoderConfig':
     """Returns a copy with `changes`."""

@@ -8,6 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from toolformer_jax.models.adapter_config import PrefixConfig
+from toolformer_jax.models.adapters import ADAPTER, tuned_prefix
 from toolformer_jax.models.attention import Kernel, supports_length
 from toolformer_jax.models.attention_mask import (
   AttentionInputs,
@@ -67,6 +69,7 @@ class Decoder(nn.Module):
       tokens_BT: token ids. Padding after a row's last token is computed but never read, provided
         that the caller sets the cache's length back.
       positions_BT: position of each token; by default they continue those of prefixes and cache.
+        Those of a tuned prefix are added.
       segment_ids_BT: tokens attend only to their own segment (packed rows). With a cache this is
         allowed only if it is empty and has as many slots as the rows have tokens.
       cache: earlier tokens of each row, updated in place if donated; in the layout 'per_layer'
@@ -81,6 +84,10 @@ class Decoder(nn.Module):
     """
     c = self.config
     B, T = tokens_BT.shape
+    if isinstance(c.adapter, PrefixConfig):
+      prefixes = [tuned_prefix(self, c, c.adapter, B), *prefixes]
+      positions_BT = None if positions_BT is None else (
+          positions_BT + c.adapter.num_virtual_tokens)
     absolute_BT = absolute_positions(B, T, cache, prefixes)
     positions_BT = absolute_BT if positions_BT is None else positions_BT
     embedding_VD = self.param(
@@ -127,7 +134,7 @@ class Decoder(nn.Module):
                       ) -> tuple[jax.Array, KVCache | None]:
     c = self.config
     stack = nn.scan(
-        block, variable_axes={'params': 0, 'lora': 0},
+        block, variable_axes={'params': 0, ADAPTER: 0},
         split_rngs={'params': True, 'dropout': True}, in_axes=(0, 0, 0, nn.broadcast),
         length=c.layers, metadata_params={nn.PARTITION_NAME: 'layers'})(
             c, kernel, self.dropout, name=BLOCKS)
@@ -179,7 +186,7 @@ def embed(config: DecoderConfig, embedding_VD: jax.Array, table_PD: jax.Array | 
 def _untied_head(config: DecoderConfig, **module_options: Any) -> Einsum:
   """Returns the projection to the vocabulary that has a kernel of its own."""
   return Einsum('btd,dv->btv', (config.embed_dim, config.vocab_size), ('embed', 'vocab'),
-                config.head_bias, config.replace(lora_rank=0), **module_options)
+                config.head_bias, config.replace(adapter=None), **module_options)
 
 
 def _apply_tied_head(config: DecoderConfig, embedding_VD: jax.Array, x_BTD: jax.Array) -> jax.Array:

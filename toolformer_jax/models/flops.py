@@ -12,6 +12,13 @@ from collections.abc import Sequence
 
 import jax
 
+from toolformer_jax.models.adapter_config import (
+  AdaLoraConfig,
+  BottleneckConfig,
+  Ia3Config,
+  LoraConfig,
+  PrefixConfig,
+)
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.runtime.chips import chip_of
 
@@ -32,9 +39,19 @@ def num_parameters(config: DecoderConfig) -> int:
 
 
 def num_adapter_parameters(config: DecoderConfig) -> int:
-  """Returns the number of parameters of the low-rank adapters."""
-  per_layer = sum(inputs + outputs for inputs, outputs in _projections(config))
-  return config.layers * config.lora_rank * per_layer
+  """Returns the number of parameters of the adapter."""
+  adapter, extra = config.adapter, 0
+  match adapter:
+    case AdaLoraConfig():
+      extra = len(config.adapted_modules) * adapter.init_rank
+    case Ia3Config():
+      extra = sum(sizes[name not in adapter.feedforward_modules]
+                  for name, sizes in config.adapted_modules.items())
+    case BottleneckConfig():
+      extra = _bottlenecks(adapter) * (adapter.size(config.embed_dim) + config.embed_dim)
+    case PrefixConfig():
+      extra = 2 * adapter.num_virtual_tokens * config.kv_heads * config.head_dim
+  return config.layers * (_adapter_weights(config) + extra)
 
 
 def forward_flops(config: DecoderConfig, tokens: int, cached: int = 0, logits: int = 0) -> int:
@@ -46,7 +63,7 @@ def forward_flops(config: DecoderConfig, tokens: int, cached: int = 0, logits: i
     cached: number of earlier tokens, whose keys and values are cached.
     logits: number of tokens at which logits are computed.
   """
-  weights = config.layers * _block_weights(config) + num_adapter_parameters(config)
+  weights = config.layers * (_block_weights(config) + _adapter_weights(config))
   return (2 * tokens * weights + _attention_flops(config, tokens, cached)
           + 2 * logits * config.embed_dim * config.vocab_size)
 
@@ -59,8 +76,8 @@ def training_flops(config: DecoderConfig, tokens: int) -> int:
   as one sequence, although its texts do not attend to each other.
   """
   weights = config.layers * _block_weights(config) + config.embed_dim * config.vocab_size
-  passes = 2 if config.lora_rank else 3
-  return (2 * tokens * (passes * weights + 3 * num_adapter_parameters(config))
+  passes = 2 if config.adapter else 3
+  return (2 * tokens * (passes * weights + 3 * config.layers * _adapter_weights(config))
           + 3 * _attention_flops(config, tokens, 0))
 
 
@@ -81,7 +98,7 @@ def utilization(flops_per_s: float, devices: Sequence[jax.Device]) -> float | No
 
 def _attention_flops(config: DecoderConfig, tokens: int, cached: int) -> int:
   """Returns the operations of the attention of `tokens` tokens after `cached` ones."""
-  c = config
+  c, cached = config, cached + config.max_positions - config.max_tokens
   global_layers = c.layers // c.global_every if c.sliding_window else c.layers
   global_pairs = _attended_pairs(cached + tokens) - _attended_pairs(cached)
   local_pairs = (_attended_pairs(cached + tokens, c.sliding_window)
@@ -98,14 +115,22 @@ def _attended_pairs(tokens: int, window: int = 0) -> int:
 
 def _block_weights(config: DecoderConfig) -> int:
   """Returns the number of weights in the matrix products of one block."""
-  return sum(inputs * outputs for inputs, outputs in _projections(config))
+  return sum(inputs * outputs for inputs, outputs in config.modules.values())
 
 
-def _projections(config: DecoderConfig) -> list[tuple[int, int]]:
-  """Returns the sizes (inputs, outputs) of each matrix product of one block."""
-  c = config
-  queries, keys = c.heads * c.head_dim, c.kv_heads * c.head_dim
-  attention = [(c.embed_dim, queries), (c.embed_dim, keys), (c.embed_dim, keys),
-               (queries, c.embed_dim)]
-  up = [(c.embed_dim, c.mlp_dim)] * (2 if c.gated_mlp else 1)
-  return [*attention, *up, (c.mlp_dim, c.embed_dim)]
+def _adapter_weights(config: DecoderConfig) -> int:
+  """Returns the number of weights in the matrix products of one block's adapters."""
+  adapter = config.adapter
+  match adapter:
+    case LoraConfig() | AdaLoraConfig():
+      return sum(adapter.rank_of(name) * (inputs + outputs)
+                 for name, (inputs, outputs) in config.adapted_modules.items())
+    case BottleneckConfig():
+      size = adapter.size(config.embed_dim)
+      return _bottlenecks(adapter) * 2 * size * config.embed_dim
+  return 0
+
+
+def _bottlenecks(adapter: BottleneckConfig) -> int:
+  """Returns the number of bottlenecks in a block."""
+  return 2 if adapter.placement == 'houlsby' else 1

@@ -24,7 +24,7 @@ class LanguageModel:
 
   Attributes:
     decoder: the Flax module.
-    variables: its arrays by collection: 'params', and 'lora' if it has adapters.
+    variables: its arrays by collection: 'params', and 'adapter' if it has an adapter.
     tokenizer: between texts and token ids.
     mesh: the devices that hold the variables.
     source: the checkpoint that the model was loaded from; '' for one that was made in memory.
@@ -99,7 +99,8 @@ class LanguageModel:
       variables[name] = {key: value for key, value in tree.items() if key != BLOCKS}
       for layer in range(self.config.layers):
         view = functools.partial(view_of_layer, layer=layer)
-        variables[name][block_name(layer)] = jax.tree.map(view, tree[BLOCKS])
+        if BLOCKS in tree:
+          variables[name][block_name(layer)] = jax.tree.map(view, tree[BLOCKS])
     decoder = self.decoder.clone(scan_layers=False)
     return dataclasses.replace(self, decoder=decoder, variables=variables)
 

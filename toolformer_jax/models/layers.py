@@ -1,13 +1,19 @@
 """Parts of a block: matrix products with adapters, and norms."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from toolformer_jax.models.adapter_config import (
+  AdaLoraConfig,
+  Ia3Config,
+  LoraConfig,
+  is_target,
+)
+from toolformer_jax.models.adapters import Contraction, adapter_variable, ia3_scale, low_rank
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.ops import MATMUL_OUTPUT, einsum
 
@@ -21,14 +27,14 @@ def _partitioned(init: nn.initializers.Initializer, axes: Sequence[str | None]
 
 
 class Einsum(nn.Module):
-  """An einsum of the input with a kernel, plus an optional bias and low-rank adapter.
+  """An einsum of the input with a kernel, plus an optional bias and adapter.
 
   Attributes:
     equation: such as 'btd,dnh->btnh'; its second operand is the kernel.
     shape: shape of the kernel.
     axes: logical axis of each dimension of the kernel.
     use_bias: whether a bias is added; it has the kernel's dimensions that are not contracted.
-    config: dtype of the computation, and the adapter's rank and alpha.
+    config: dtype of the computation, and the adapter, which finds the module by its `name`.
   """
 
   equation: str
@@ -39,49 +45,29 @@ class Einsum(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
+    c, module = self.config, str(self.name)
+    adapter = c.adapter if is_target(c.adapter, module) else None
+    contraction = Contraction(self.equation, self.shape, self.axes)
     kernel = self.param('kernel', _partitioned(_NORMAL, self.axes), self.shape, jnp.float32)
-    x, kernel = nn.dtypes.promote_dtype(x, kernel, dtype=self.config.dtype)
-    y = einsum(self.equation, self.config.dtype, x, kernel)
-    if self.config.lora_rank:
-      y = y + self._lora(x)
+    x, kernel = nn.dtypes.promote_dtype(x, kernel, dtype=c.dtype)
+    scale = None
+    if isinstance(adapter, Ia3Config):
+      scale = ia3_scale(adapter, module, contraction, self._adapter_variable).astype(x.dtype)
+      if module in adapter.feedforward_modules:
+        x, scale = x * scale, None
+    y = einsum(self.equation, c.dtype, x, kernel)
+    if isinstance(adapter, LoraConfig | AdaLoraConfig):
+      y = y + low_rank(adapter, module, contraction, self._adapter_variable, x, c.dtype)
     y = checkpoint_name(y, MATMUL_OUTPUT)
     if self.use_bias:
-      _, output_dims = self._kernel_dims()
-      axes, shape = [self.axes[i] for i in output_dims], [self.shape[i] for i in output_dims]
+      shape, axes = contraction.sizes(contraction.output_dims)
       bias = self.param('bias', _partitioned(nn.initializers.zeros, axes), shape, jnp.float32)
       y = y + bias.astype(y.dtype)
-    return y
+    return y if scale is None else y * scale
 
-  def _kernel_dims(self) -> tuple[list[int], list[int]]:
-    """Returns the kernel's dimensions that are contracted with the input, and the others."""
-    inputs, kernel = self.equation.split('->')[0].split(',')
-    return ([i for i, letter in enumerate(kernel) if letter in inputs],
-            [i for i, letter in enumerate(kernel) if letter not in inputs])
-
-  def _lora(self, x: jax.Array) -> jax.Array:
-    """Returns x A B * alpha / rank (Hu et al. 2021); zero before training, as B is zero."""
-    rank, (input_dims, output_dims) = self.config.lora_rank, self._kernel_dims()
-    a = self._lora_variable('a', _NORMAL, input_dims, len(input_dims)).astype(x.dtype)
-    b = self._lora_variable('b', nn.initializers.zeros, output_dims, 0).astype(x.dtype)
-    terms, out = self.equation.split('->')
-    inputs, kernel = terms.split(',')
-    contracted = ''.join(kernel[i] for i in input_dims)
-    free = ''.join(kernel[i] for i in output_dims)
-    rows = ''.join(letter for letter in inputs if letter not in contracted)
-    low_rank = checkpoint_name(
-        einsum(f'{inputs},{contracted}r->{rows}r', self.config.dtype, x, a), MATMUL_OUTPUT)
-    y = einsum(f'{rows}r,r{free}->{out}', 'float32', low_rank, b)
-    return (self.config.lora_alpha / rank * y).astype(x.dtype)
-
-  def _lora_variable(self, name: str, init: nn.initializers.Initializer, dims: Sequence[int],
-                     rank_dim: int) -> jax.Array:
-    """Returns a factor of the adapter, with dimensions of the kernel and the rank at `rank_dim`."""
-    shape, axes = [self.shape[i] for i in dims], [self.axes[i] for i in dims]
-    shape.insert(rank_dim, self.config.lora_rank)
-    axes.insert(rank_dim, None)
-    def make() -> Any:
-      return _partitioned(init, axes)(self.make_rng('params'), shape, jnp.float32)
-    return nn.unbox(self.variable('lora', name, make).value)
+  def _adapter_variable(self, name: str, init: nn.initializers.Initializer, shape: Sequence[int],
+                        axes: Sequence[str | None]) -> jax.Array:
+    return adapter_variable(self, name, init, shape, axes)
 
 
 class Norm(nn.Module):

@@ -17,6 +17,7 @@ from toolformer_jax.inference.decoding import STEPS, DecodeRows, SpecialTokens, 
 from toolformer_jax.inference.scoring import ScoreBatch, target_logprobs
 from toolformer_jax.inference.shared_prefix import DOCUMENT_ROWS, prefill_rows
 from toolformer_jax.models import flops
+from toolformer_jax.models.adapters import ADAPTER
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.decoder import Decoder
 from toolformer_jax.models.kv_cache import KVCache
@@ -94,9 +95,9 @@ def argument_bytes(arguments: Any) -> int:
 
 def _train(decoder: Decoder, mesh: Mesh, batch: int, length: int,
            finetune: FinetuneConfig) -> Program:
-  config = decoder.config.replace(lora_rank=finetune.lora_rank, lora_alpha=finetune.lora_alpha)
+  config = decoder.config.replace(adapter=finetune.adapter)
   decoder = decoder.clone(config=config, remat=finetune.remat, dropout=finetune.dropout)
-  collection = 'lora' if config.lora_rank else 'params'
+  collection = ADAPTER if config.adapter else 'params'
   optimizer = make_optimizer(finetune)
   state = abstract_train_state(decoder, collection, optimizer, mesh)
   variables = sharding.abstract_with_sharding(abstract_variables(decoder), mesh)

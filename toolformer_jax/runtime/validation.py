@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+import types
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +17,7 @@ def check(config: Any, **ranges: tuple[float, float]) -> None:
 
   Args:
     config: an instance of a dataclass whose fields are int, float, bool, str, tuple, a mapping, or
-      a Literal of strings.
+      a Literal of strings; or a union of classes.
     **ranges: the lowest and highest allowed value of a field.
 
   Raises:
@@ -38,6 +39,10 @@ def _check_type(name: str, expected: Any, value: Any) -> None:
     choices = typing.get_args(expected)
     if value not in choices:
       raise UserError(f'{name} must be {" or ".join(map(repr, choices))}, not {value!r}')
+  elif origin is types.UnionType:
+    if not isinstance(value, expected):
+      names = ' or '.join(getattr(one, '__name__', str(one)) for one in typing.get_args(expected))
+      raise UserError(f'{name} must be {names.replace("NoneType", "None")}, not {value!r}')
   elif origin is Mapping:
     if not isinstance(value, Mapping):
       raise UserError(f'{name} must be a mapping such as {{}}, not {value!r}')

@@ -96,7 +96,7 @@ def make_app_state(model: LanguageModel, executor: Executor | None, *, name: str
   Raises:
     UserError: the model's chat template is broken, or it has no start token for calls.
   """
-  longest = min(model.config.max_positions, engine_config.max_model_len or _MAX_MODEL_LEN)
+  longest = min(model.config.max_tokens, engine_config.max_model_len or _MAX_MODEL_LEN)
   engine_config = dataclasses.replace(engine_config, max_model_len=longest, few_shapes=True)
   def make_engine() -> Engine:
     gib = limits.prefix_cache_gib

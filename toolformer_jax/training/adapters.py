@@ -1,4 +1,4 @@
-"""Adds low-rank adapters to a model that is about to be trained."""
+"""Adds an adapter to a model that is about to be trained."""
 
 import dataclasses
 from typing import Any
@@ -8,36 +8,39 @@ import jax.numpy as jnp
 
 from toolformer_jax import sharding
 from toolformer_jax.errors import UserError
+from toolformer_jax.models.adapters import ADAPTER
 from toolformer_jax.models.decoder import Decoder
 from toolformer_jax.models.language_model import LanguageModel, abstract_variables
 from toolformer_jax.training.config import FinetuneConfig
 
 
-def add_adapters(model: LanguageModel, config: FinetuneConfig) -> LanguageModel:
-  """Returns the model with the adapters that `config` asks for; adapters it has are kept.
+def add_adapter(model: LanguageModel, config: FinetuneConfig) -> LanguageModel:
+  """Returns the model with the adapter that `config` asks for; one that it has is kept.
 
   Raises:
-    UserError: the model has adapters of another rank or scale.
+    UserError: the model has another adapter, or lacks a module that `config` names.
   """
-  rank, alpha = model.config.lora_rank, model.config.lora_alpha
-  if rank:
-    if (config.lora_rank, config.lora_alpha) != (rank, alpha):
-      raise UserError(f'the model has adapters of rank {rank} and alpha {alpha}; fine-tune it '
-                      'with the same lora_rank and lora_alpha')
+  has, wanted = model.config.adapter, config.adapter
+  if has:
+    if wanted != has:
+      raise UserError(f'the model has the adapter {has}; fine-tune it with the same '
+                      f'FinetuneConfig.adapter, not {wanted}')
     return model
-  if not config.lora_rank:
+  if not wanted:
     return model
-  decoder = model.decoder.clone(config=model.config.replace(
-      lora_rank=config.lora_rank, lora_alpha=config.lora_alpha))
-  shardings = sharding.state_shardings(abstract_variables(decoder)['lora'], model.mesh)
-  adapters = init_adapters(decoder, shardings, config.seed)
+  decoder = model.decoder.clone(config=model.config.replace(adapter=wanted))
+  shardings = sharding.state_shardings(abstract_variables(decoder)[ADAPTER], model.mesh)
+  adapter = init_adapter(decoder, shardings, config.seed)
   return dataclasses.replace(
-      model, decoder=decoder, variables={**model.variables, 'lora': adapters})
+      model, decoder=decoder, variables={**model.variables, ADAPTER: adapter})
 
 
-def init_adapters(decoder: Decoder, shardings: Any, seed: int) -> Any:
-  """Returns new adapters, which do not change the output yet, with the given shardings."""
+def init_adapter(decoder: Decoder, shardings: Any, seed: int) -> Any:
+  """Returns the weights of a new adapter, with the given shardings.
+
+  All but a prefix do not change the output yet.
+  """
   def init() -> Any:
     variables = decoder.init(jax.random.key(seed), jnp.zeros((1, 2), jnp.int32))
-    return sharding.unbox(variables['lora'])
+    return sharding.unbox(variables[ADAPTER])
   return jax.jit(init, out_shardings=shardings)()

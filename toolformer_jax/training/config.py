@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from toolformer_jax.errors import UserError
+from toolformer_jax.models.adapter_config import AdaLoraConfig, AdapterConfig
 from toolformer_jax.runtime.validation import check
 
 
@@ -30,8 +31,8 @@ class FinetuneConfig:
       random order.
     seed: of the order of the rows, of dropout and of the initial adapters.
 
-    lora_rank, lora_alpha: rank and scale of the low-rank adapters that are trained; with rank 0 all
-      parameters are trained, as in the paper.
+    adapter: the adapter that is trained, such as LoraConfig(rank=16), in gin @LoraConfig(); with
+      None all parameters are trained, as in the paper.
     mask_results: no loss on the tokens of ` result]`, which at inference come from a tool and not
       from the model. In the paper all tokens have a loss.
     end_of_text: append the end-of-text token to every text.
@@ -71,8 +72,7 @@ class FinetuneConfig:
   stream_buffer: int = 10_000
   seed: int = 0
 
-  lora_rank: int = 0
-  lora_alpha: float = 16.0
+  adapter: AdapterConfig | None = None
   mask_results: bool = False
   end_of_text: bool = True
   dropout: float = 0.0
@@ -99,12 +99,13 @@ class FinetuneConfig:
           row_tokens=(2, 10**6),
           batch_rows=(0, 10**6), num_microbatches=(1, 10**6), loss_tokens=(1, 10**9),
           stream_buffer=(1, 10**9),
-          seed=(0, 2**32 - 1), lora_rank=(0, 10**4), lora_alpha=(0.0, 1e6),
-          dropout=(0.0, 0.99), z_loss=(0.0, 1.0),
+          seed=(0, 2**32 - 1), dropout=(0.0, 0.99), z_loss=(0.0, 1.0),
           learning_rate=(0.0, 10.0), warmup_fraction=(0.0, 1.0), final_rate=(0.0, 1.0),
           weight_decay=(0.0, 1.0), beta1=(0.0, 0.99999), beta2=(0.0, 0.99999),
           max_grad_norm=(1e-6, 1e6), save_every=(1, 10**9), keep=(1, 10**6), patience=(0, 10**6),
           max_loss_rise=(0.1, 1e6))
+    if isinstance(self.adapter, AdaLoraConfig) and not self.epochs:
+      self.adapter.check_steps(self.steps)
     if self.batch_rows % self.num_microbatches:
       raise UserError(f'FinetuneConfig.num_microbatches is {self.num_microbatches}, which does not '
                       f'divide batch_rows, {self.batch_rows}')

@@ -18,7 +18,7 @@ STATED = {
   'FinetuneConfig.learning_rate': Stated(1e-5, _SIZES),
   'FinetuneConfig.warmup_fraction': Stated(0.1, _SIZES),
   'FinetuneConfig.save_every': Stated(500, _SIZES),
-  'FinetuneConfig.lora_rank': Stated(0, 'section 4.1: all weights'),
+  'FinetuneConfig.adapter': Stated(None, 'section 4.1: all weights'),
   'FinetuneConfig.mask_results': Stated(False, f'{_LOSS}: the loss of all tokens'),
   'FinetuneConfig.z_loss': Stated(0.0, f'{_LOSS}: the standard objective'),
   'MixtureConfig.cap': Stated(25_000, _SIZES),

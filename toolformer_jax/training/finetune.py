@@ -13,11 +13,12 @@ from etils import epath
 from toolformer_jax.calls import DEFAULT_SYNTAX, CallSyntax
 from toolformer_jax.checkpoints.orbax import MODEL, STEPS, is_model, save_model
 from toolformer_jax.errors import UserError
+from toolformer_jax.models.adapter_config import adapter_fields
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.runtime.paths import write_text
 from toolformer_jax.runtime.run_dir import LockedFolder, Shard, software_versions
-from toolformer_jax.training.adapters import add_adapters
+from toolformer_jax.training.adapters import add_adapter
 from toolformer_jax.training.checkpointing import StepCheckpoints
 from toolformer_jax.training.config import FinetuneConfig, MixtureConfig
 from toolformer_jax.training.departures import finetuning_departures
@@ -123,7 +124,7 @@ def finetune_examples(
     UserError: no example has a loss, rows are longer than the model allows, the folder belongs to
       another run, or the loss explodes or is not a number.
   """
-  model = add_adapters(model, config)
+  model = add_adapter(model, config)
   open_data: Callable[[], Blocks]
   if isinstance(examples, ExampleStream):
     open_data = functools.partial(_streamed, model, examples, config, output_dir)
@@ -198,9 +199,9 @@ def _segments(model: LanguageModel, examples: Sequence[Example], config: Finetun
 
 def check_row_tokens(config: FinetuneConfig, model: DecoderConfig) -> None:
   """Raises UserError if a row has more tokens than the model has positions."""
-  if config.row_tokens > model.max_positions:
+  if config.row_tokens > model.max_tokens:
     raise UserError(f'FinetuneConfig.row_tokens is {config.row_tokens}, but the model has only '
-                    f'{model.max_positions} positions')
+                    f'{model.max_tokens} positions')
 
 
 def _configuration(config: FinetuneConfig, examples: Sequence[Example] | ExampleStream,
@@ -212,6 +213,7 @@ def _configuration(config: FinetuneConfig, examples: Sequence[Example] | Example
     ignored |= {'save_every', 'patience'}
   settings = {name: value for name, value in dataclasses.asdict(config).items()
               if name not in ignored}
+  settings['adapter'] = adapter_fields(config.adapter)
   data = ({'stream': examples.describe()} if isinstance(examples, ExampleStream)
           else {'examples_sha256': _sha256(examples)})
   return {'finetune': settings, **data, **({'dev_sha256': _sha256(dev)} if dev else {})}

@@ -9,8 +9,10 @@ import numpy as np
 import optax
 
 from toolformer_jax import sharding
+from toolformer_jax.models.adapter_config import AdaLoraConfig
 from toolformer_jax.models.decoder import Decoder
 from toolformer_jax.models.language_model import abstract_variables
+from toolformer_jax.training.adalora import orthogonality_penalty
 from toolformer_jax.training.config import FinetuneConfig
 from toolformer_jax.training.loss import next_token_loss
 from toolformer_jax.training.packing import PackedRows
@@ -24,7 +26,7 @@ class TrainState(NamedTuple):
   """The arrays that a step replaces.
 
   Attributes:
-    params: the collection of variables that is trained, 'params' or 'lora'; float32.
+    params: the collection of variables that is trained, 'params' or 'adapter'; float32.
     opt_state: the state of the optimizer: AdamW's moments have the shapes of `params`.
     step: number of updates done, int32 scalar.
   """
@@ -48,7 +50,7 @@ class TrainStep(Protocol):
 
 
 def abstract_train_state(decoder: Decoder, collection: str,
-                         optimizer: optax.GradientTransformation, mesh: jax.sharding.Mesh,
+                         optimizer: optax.GradientTransformationExtraArgs, mesh: jax.sharding.Mesh,
                          ) -> TrainState:
   """Returns shape, dtype and sharding of every array of the state, without allocating any.
 
@@ -62,7 +64,7 @@ def abstract_train_state(decoder: Decoder, collection: str,
 
 
 def init_train_state(abstract: TrainState, params: Any,
-                     optimizer: optax.GradientTransformation) -> TrainState:
+                     optimizer: optax.GradientTransformationExtraArgs) -> TrainState:
   """Returns the state before the first step; it holds `params` itself, not a copy."""
   shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
   opt_state = jax.jit(optimizer.init, out_shardings=shardings.opt_state)(params)
@@ -70,7 +72,7 @@ def init_train_state(abstract: TrainState, params: Any,
 
 
 def make_train_step(
-    decoder: Decoder, collection: str, optimizer: optax.GradientTransformation,
+    decoder: Decoder, collection: str, optimizer: optax.GradientTransformationExtraArgs,
     abstract: TrainState, config: FinetuneConfig = _PAPER,
 ) -> TrainStep:
   """Returns the jitted step (frozen variables, state, batch) -> (state, metrics).
@@ -94,16 +96,23 @@ def make_train_step(
       sums = next_token_loss(
           decoder, {**frozen, collection: params}, rows, loss_tokens=config.loss_tokens,
           z_loss=config.z_loss, dropout_key=dropout_key if config.dropout else None)
-      return sums.objective / weight_sum, sums.cross_entropy / weight_sum
+      penalty = _penalty(params, config) / config.num_microbatches
+      return sums.objective / weight_sum + penalty, sums.cross_entropy / weight_sum
     grads, loss = _accumulate_grads(
         jax.grad(loss_fn, has_aux=True), state.params, shardings.params, batch,
         jax.random.fold_in(jax.random.key(config.seed), state.step), config.num_microbatches)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params, grads=grads)
     metrics = {'loss': loss, 'grad_norm': optax.tree.norm(grads),
                'tokens': jnp.count_nonzero(batch.segment_ids_RT)}
     params = optax.apply_updates(state.params, updates)
     return TrainState(params, opt_state, state.step + 1), metrics
   return jax.jit(train_step, donate_argnums=1, out_shardings=(shardings, None))
+
+
+def _penalty(params: Any, config: FinetuneConfig) -> jax.Array | float:
+  """Returns what the objective has besides the loss of the tokens: AdaLoRA's penalty."""
+  weight = config.adapter.orth_reg_weight if isinstance(config.adapter, AdaLoraConfig) else 0.0
+  return weight * orthogonality_penalty(params) if weight else 0.0
 
 
 def _accumulate_grads(

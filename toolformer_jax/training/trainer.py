@@ -10,6 +10,7 @@ import numpy as np
 from etils import epath
 
 from toolformer_jax.models import flops
+from toolformer_jax.models.adapters import ADAPTER
 from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.runtime.oom import explain_out_of_memory
 from toolformer_jax.runtime.progress import Progress
@@ -36,7 +37,7 @@ def train(model: LanguageModel, data: Blocks, dev: PackedRows | None, config: Fi
   """Trains `model`, or continues from the newest of `checkpoints`.
 
   Args:
-    model: the initial model, with the adapters of `config`; what is trained of it is donated.
+    model: the initial model, with the adapter of `config`; what is trained of it is donated.
     data: what batches are drawn from.
     dev: the rows that the best checkpoint is chosen by; None for the last checkpoint.
     config: how the model is trained.
@@ -49,7 +50,7 @@ def train(model: LanguageModel, data: Blocks, dev: PackedRows | None, config: Fi
   Raises:
     UserError: the loss explodes or is not a number, or the device has too little memory.
   """
-  collection = 'lora' if config.lora_rank else 'params'
+  collection = ADAPTER if config.adapter else 'params'
   decoder = model.decoder.clone(remat=config.remat, dropout=config.dropout)
   optimizer = make_optimizer(config)
   abstract = abstract_train_state(decoder, collection, optimizer, model.mesh)
