@@ -31,6 +31,12 @@ from toolformer_jax.data.dates import date_in_url, document_date
   ('https://a.org/2099/01/01/x', None),
   ('https://a.org/1920/10/12/x.jpg', None),
   ('https://a.org/resize/2000/10/12/x', None),
+  ('https://a.org/2018/03/21.html', '2018-03-21'),
+  ('https://a.org/2018/03/21-things-to-do', None),
+  ('https://a.org/2018/03/10-best-cars/', None),
+  ('https://a.org/2018/03/21st-century-art/', None),
+  ('https://a.org/api/2019-05-01/operations', None),
+  ('https://a.org/rest/v2/2019-05-01/x', None),
   ('https://[a.org/2018/03/21', None),
   ('', None),
   (None, None),
@@ -64,13 +70,36 @@ def test_a_crawl_is_later_than_its_pages():
   ({'url': 'https://a.org/2017/01/02/x', 'timestamp': '2019-04-25T12:57:54Z'}, '2017-01-02'),
   ({'url': 'https://a.org/2017/01/02/x', 'published': '2017-01-03'}, '2017-01-03'),
   ({'url': 'https://a.org/2020/01/02/x', 'timestamp': '2019-04-25T12:57:54Z'}, '2019-04-25'),
+  # Dates that no document can have.
+  ({'url': 'https://a.org/2017/01/02/x', 'published': '3018-01-01'}, '2017-01-02'),
+  ({'publish_date': '2019-09-09', 'timestamp': '2019-04-01T00:00:00Z'}, '2019-04-01'),
+  ({'published': '2019-04-02', 'date': '2019-04-01'}, '2019-04-02'),
+  ({'date': '9999-12-31'}, None),
+  ({'date': '2099-01-01'}, None),
+  ({'date': '0001-01-01'}, None),
+  ({'date': '1970-01-01T00:00:00Z'}, None),
+  ({'date': '1895-03-04'}, '1895-03-04'),  # an old newspaper
+  # Values that are no texts.
+  ({'timestamp': datetime.datetime(2019, 4, 25, 12, 57)}, '2019-04-25'),
+  ({'date': datetime.date(2019, 4, 25)}, '2019-04-25'),
+  ({'timestamp': 1521590400}, '2018-03-21'),
+  ({'timestamp': 1521590400000}, '2018-03-21'),
+  ({'created': 1521590400.5}, '2018-03-21'),
+  ({'created': '1521590400'}, '2018-03-21'),
+  ({'date': 20180321}, '2018-03-21'),
+  ({'date': 'Mar 21 10:00:00 PST 2018'}, '2018-03-21'),
+  ({'date': 0}, None),
+  ({'date': float('nan')}, None),
+  ({'date': 1e300}, None),
+  ({'date': True}, None),
   ({}, None),
 ])
 def test_document_date(fields, date):
   assert document_date(fields) == date
 
 
-@hypothesis.given(strategies.dates(datetime.date(1991, 1, 1)), strategies.sampled_from(
+@hypothesis.given(
+    strategies.dates(datetime.date(1991, 1, 1), datetime.date.today()), strategies.sampled_from(
     ['%Y-%m-%d', '%Y/%m/%d', '%d %B %Y', '%B %d, %Y', '%a, %d %b %Y', '%Y%m%d']))
 def test_dates_are_read_as_they_are_written(date, spelling):
   assert document_date({'date': date.strftime(spelling)}) == date.isoformat()

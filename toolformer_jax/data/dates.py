@@ -20,11 +20,14 @@ _SEGMENTS = (
   re.compile(r'(\d{4})(\d\d)(\d\d)(?=[.]|$)'),
 )
 _YEAR = re.compile(r'\d{4}')
-_NUMBER = re.compile(r'\d{1,2}(?!\d)')
+_NUMBER = re.compile(r'\d{1,2}')
+_DAY = re.compile(r'(\d{1,2})(?:\.\w+)?')  # a title that begins with a number is no day
+_EPOCH = re.compile(r'\d{9,13}(?:\.\d+)?')
 _ISO_DATE = re.compile(r'(\d{4})-(\d\d)-(\d\d)(?!\d)')
 _YEAR_FIRST = re.compile(r'\s*(\d{4})(?:([-/.])(\d\d?)\2|(\d\d))(\d\d?)(?!\d)')
 _SIZES = frozenset({'crop', 'cropped', 'fit', 'height', 'resize', 'resized', 'scale', 'size',
                     'thumb', 'thumbnail', 'thumbs', 'width'})
+_VERSIONED = frozenset({'api', 'apis', 'rest'})  # what follows is a version of an interface
 # Fields with the date of publication; then fields with the date of the crawl, or with a date of
 # unknown meaning. Names are in lower case, without punctuation.
 _PUBLISHED = ('datepublished', 'datepublish', 'publisheddate', 'publishdate', 'publicationdate',
@@ -33,6 +36,10 @@ _PUBLISHED = ('datepublished', 'datepublish', 'publisheddate', 'publishdate', 'p
 _CRAWLED = ('date', 'datetime', 'timestamp', 'created', 'createdat', 'createddate', 'datecreated',
             'creationdate', 'warcdate', 'crawldate', 'crawltimestamp', 'datecrawled',
             'datedownload', 'downloaddate', 'fetchtime', 'fetchedat', 'time')
+_CRAWLS = frozenset({'timestamp', 'warcdate', 'crawldate', 'crawltimestamp', 'datecrawled',
+                     'datedownload', 'downloaddate', 'fetchtime', 'fetchedat'})
+# What programs write where they know no date.
+_PLACEHOLDERS = frozenset({'0001-01-01', '1900-01-01', '1970-01-01'})
 _NAMES_OF_URLS = ('url', 'uri', 'sourceurl', 'pageurl', 'canonicalurl', 'documenturl', 'link',
                   'warctargeturi')
 _METADATA = ('meta', 'metadata')
@@ -51,12 +58,13 @@ def document_date(fields: Mapping[str, Any]) -> str | None:
 
   It is the field that tells when the document was published; or else the date in its address
   (the paper's heuristic for the calendar); or else the field that tells when it was crawled. Fields
-  of `metadata` or `meta` count too. A date in the address that is later than the crawl or than
-  today is ignored.
+  of `metadata` or `meta` count too. Dates later than the crawl or than today, and those that stand
+  for none, such as 1970-01-01, are ignored.
   """
-  known = _normalized(fields)
-  crawled = _first_date(known.get(name) for name in _CRAWLED)
-  return (_first_date(known.get(name) for name in _PUBLISHED)
+  known, today = _normalized(fields), datetime.date.today().isoformat()
+  crawl = _first_date((known.get(name) for name in _CRAWLED if name in _CRAWLS), today)
+  crawled = crawl or _first_date((known.get(name) for name in _CRAWLED), today)
+  return (_first_date((known.get(name) for name in _PUBLISHED), crawl or today)
           or date_in_url(document_url(fields), latest=crawled) or crawled)
 
 
@@ -64,7 +72,8 @@ def date_in_url(url: str | None, latest: str | None = None) -> str | None:
   """Returns the date in the path of `url` as YYYY-MM-DD, or None.
 
   It is spelt /2018/3/21, /2018/mar/21, or begins a part of the path: /2018-03-21-title,
-  /2018_03_21.html, /20180321. Queries, other places in titles, and sizes of images are not read.
+  /2018_03_21.html, /20180321. Queries, other places in titles, sizes of images and versions of
+  interfaces (/api/2018-03-21) are not read.
 
   Args:
     url: the address.
@@ -90,12 +99,19 @@ def leading_iso_date(value: Any) -> str | None:
 
 
 def written_date(value: Any) -> str | None:
-  """Returns the date that a text states in any usual spelling as YYYY-MM-DD, or None.
+  """Returns the date that a value states in any usual spelling as YYYY-MM-DD, or None.
 
-  None where year, month or day is missing, or where day and month could be taken for each other.
+  Numbers are seconds or milliseconds since 1970 (Unix time). None where year, month or day is
+  missing, or where day and month could be taken for each other.
   """
+  if isinstance(value, datetime.date):  # a datetime is one
+    return value.isoformat()[:10]
+  if isinstance(value, int | float) and not isinstance(value, bool):
+    value = f'{value:.0f}'
   if not isinstance(value, str) or len(value) > _MAX_CHARS:
     return None
+  if _EPOCH.fullmatch(value.strip()):
+    return _of_epoch(float(value))
   if match := _YEAR_FIRST.match(value):
     return _date(match[1], match[3] or match[4], match[5])
   # What the text does not state comes from the default, and differs.
@@ -117,17 +133,18 @@ def parse_iso_date(text: str) -> datetime.date | None:
 
 def _date_of_segments(segments: list[str], i: int) -> str | None:
   """Returns the date that begins with the i-th part of a path."""
+  before = {part.lower() for part in segments[max(i - 2, 0):i]}
   for pattern in _SEGMENTS:
-    if match := pattern.match(segments[i]):
+    if (match := pattern.match(segments[i])) and not _VERSIONED & before:
       return _date(*match.groups())
-  if len(segments) < i + 3 or _SIZES & {part.lower() for part in segments[max(i - 2, 0):i]}:
+  if len(segments) < i + 3 or _SIZES & before:
     return None
   year, month, day = segments[i:i + 3]
   month = str(_MONTHS.get(month.lower(), month))
   if not _YEAR.fullmatch(year) or not _NUMBER.fullmatch(month):
     return None
-  day = _NUMBER.match(day)
-  return _date(year, month, day[0]) if day else None
+  match = _DAY.fullmatch(day)
+  return _date(year, month, match[1]) if match else None
 
 
 def _normalized(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -141,13 +158,22 @@ def _normalized(fields: Mapping[str, Any]) -> dict[str, Any]:
   return known
 
 
-def _first_date(values: Iterable[Any]) -> str | None:
-  return next(filter(None, map(written_date, values)), None)
+def _first_date(values: Iterable[Any], latest: str) -> str | None:
+  """Returns the first date that is not later than `latest`, and no placeholder."""
+  return next((date for date in map(written_date, values)
+               if date and date <= latest and date not in _PLACEHOLDERS), None)
+
+
+def _of_epoch(seconds: float) -> str | None:
+  """Returns the date of a Unix time in seconds or milliseconds; None before the first web page."""
+  seconds = seconds / 1000 if seconds >= 1e11 else seconds
+  date = datetime.datetime.fromtimestamp(seconds, datetime.UTC).date()
+  return date.isoformat() if date.year >= _FIRST_YEAR else None
 
 
 def _parsed(text: str, default: datetime.datetime, dayfirst: bool) -> str | None:
   try:
-    return parser.parse(text, default=default, dayfirst=dayfirst).date().isoformat()
+    return parser.parse(text, default=default, dayfirst=dayfirst, ignoretz=True).date().isoformat()
   except (ValueError, OverflowError):
     return None
 
