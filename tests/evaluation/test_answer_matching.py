@@ -29,6 +29,14 @@ SETTINGS = EvaluationConfig()
     (' below zero: -4 degrees', '-4'),
     (' 7-3 is what', '7'),
     (' 10 = 4 - -6', '4'),
+    (' 1/2 of it', '1/2'),
+    (' 2 3/4 cups', '2 3/4'),
+    (' 5e3', '5e3'),
+    (' 3:31 hours, or 211 minutes', '211'),  # a time is no number
+    (' 21/3/2018', '21'),
+    (' 1/0, or 7', '7'),
+    (' 5 eggs', '5'),
+    (' 5e', '5'),
     (' nobody knows', None),
     ('', None),
 ])
@@ -47,6 +55,16 @@ def test_the_number_that_is_predicted(prediction, extracted):
     (' -5', '5', False),
     (' 9', '9 (apples)', True),  # as ASDiv writes its answers
     (' none', '0', False),
+    (' 1/2', '0.5', True),
+    (' 1/2', '1', False),
+    (' 3 4/5', '3.8', True),
+    (' -1 1/2', '-1.5', True),
+    (' 0.75', '3/4', True),
+    (' 0', '1e-05', True),
+    (' 10000000000000000', '1e+16', True),
+    (' 1', '1e+16', False),
+    (' 5', '5:30', False),
+    (' 1' + '0' * 5000, '1', False),
     (' 7', 'Ann', False),  # an answer without a number, which `numeric_only` leaves out
 ])
 def test_numbers_are_compared_by_value(prediction, answer, correct):
@@ -139,3 +157,14 @@ def test_calls_are_no_words():
 def test_no_text_breaks_a_matcher(prediction, answer):
   for matcher in (FIVE, NUMBER):
     matcher.match(prediction, [answer], SETTINGS)
+
+
+@pytest.mark.parametrize(('prediction', 'answer', 'correct'), [
+    (' on May 5,2010', '2010', True),
+    (' on May 5,2010', '5', True),
+    (' it is 1,8 m', '8', False),
+    (' ' + '1' * 5000, '1' * 5000, True),
+    (' ' + '1' * 5000, '1' * 4999, False),
+])
+def test_numbers_among_words(prediction, answer, correct):
+  assert FIVE.match(prediction, [answer], SETTINGS).correct == correct

@@ -6,7 +6,7 @@ each detail that the paper leaves open.
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -18,6 +18,11 @@ _PUNCTUATION = re.compile(r'[\W_]+')
 _DIGITS = re.compile(r'(?P<sign>(?<![\w).])[-−–])?(?<!\w)(?P<digits>\.?\d(?:[\d.,]*\d)?)'
                      r'(?:(?:st|nd|rd|th)\b)?', re.IGNORECASE)
 _SEPARATOR = re.compile(r'[.,]')
+_YEAR_AFTER_COMMA = re.compile(r',\d{4}')  # 5,2010 is a day and a year
+# What makes a number and the digits after it one number, or a time.
+_REST = re.compile(
+    r'(?:[eE](?P<exponent>[+-]?\d{1,2})|(?: (?P<numerator>\d{1,6}))?/(?P<denominator>\d{1,6}))'
+    r'(?![\w/]|[.,]\d)|(?P<time>:\d\d(?!\d))')
 
 
 @dataclass(frozen=True)
@@ -119,18 +124,47 @@ def _number_as_word(match: re.Match[str]) -> str:
   value = parse_number(digits)
   if value is not None:
     return f'number{sign}{value.numerator}over{value.denominator}end'
-  if len(_SEPARATOR.findall(digits)) == 1:  # such as 1,8
+  if len(_SEPARATOR.findall(digits)) == 1 and not _YEAR_AFTER_COMMA.search(digits):  # such as 1,8
     return f'number{sign}{_SEPARATOR.sub("separator", digits)}end'
-  return ' '.join(f'number{int(part)}over1end' for part in _SEPARATOR.split(digits) if part)
+  return ' '.join(f'number{part.lstrip("0") or 0}over1end'
+                  for part in _SEPARATOR.split(digits) if part)
 
 
 def predicted_number(text: str) -> Number | None:
   """Returns the first number of `text`; where it has an equation, the first number after `=`."""
-  equals, numbers = text.find('='), list(find_numbers(text))
+  equals, numbers = text.find('='), list(_stated_numbers(text))
   after = [number for number in numbers if 0 <= equals < number.start]
   return next(iter(after or numbers), None)
 
 
 def first_number(text: str) -> Number | None:
   """Returns the first number of `text`."""
-  return next(find_numbers(text), None)
+  return next(_stated_numbers(text), None)
+
+
+def _stated_numbers(text: str) -> Iterator[Number]:
+  """Yields the numbers of `text`; 3/4, 2 3/4 and 5e3 are one number each, 3:31 is none."""
+  end = 0
+  for number in find_numbers(text):
+    if number.start < end:
+      continue  # a part of the one before
+    end = number.end
+    match = _REST.match(text, end)
+    if match and (match['time'] or not int(match['denominator'] or 1)):
+      end = match.end()
+      continue
+    if match:
+      end = match.end()
+      number = number._replace(end=end, digits=text[number.digits_start:end],
+                               value=_whole_value(number.value, match))
+    yield number
+
+
+def _whole_value(value: Fraction, match: re.Match[str]) -> Fraction:
+  """Returns the value of a number with what `_REST` has found after it."""
+  if match['exponent']:
+    return value * Fraction(10) ** int(match['exponent'])
+  if not match['numerator']:
+    return value / int(match['denominator'])
+  part = Fraction(int(match['numerator']), int(match['denominator']))
+  return value - part if value < 0 else value + part

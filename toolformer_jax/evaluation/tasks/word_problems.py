@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from etils import epath
 
 from toolformer_jax.data.gsm8k import is_dev, read_gsm8k
+from toolformer_jax.data.numbers import find_numbers
 from toolformer_jax.errors import UserError
-from toolformer_jax.evaluation.answer_matching import FirstNumber, first_number
+from toolformer_jax.evaluation.answer_matching import FirstNumber
 from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.evaluation.files import (
   MissingDataError,
@@ -50,8 +51,8 @@ def _text_of(problem: ElementTree.Element, name: str) -> str:
 
 
 def _is_number(answer: str) -> bool:
-  """Returns whether an answer is one number, with or without a unit."""
-  number = first_number(answer)
+  """Returns whether an answer is one decimal number, with or without a unit."""
+  number = next(find_numbers(answer), None)
   return bool(number and number.start == 0 and _UNIT.fullmatch(answer, number.end))
 
 
