@@ -100,6 +100,13 @@ class CallSyntax:
       at = span.end if span else at + 1
     return spans
 
+  def has_opening(self, text: str) -> bool:
+    """Tells whether something in `text` reads as the beginning of a call to any tool, ` [Name(`.
+
+    Whether it is a call can depend on calls that are inserted after it.
+    """
+    return re.search(rf'{re.escape(self.start)}{_NAME.pattern}\(', text) is not None
+
   def read_opening(self, text: str, names: Collection[str]) -> Call | None:
     """Returns the call that `text` begins with, up to the arrow; None if there is none."""
     found = self._read_request(text, 0, names)
@@ -156,7 +163,7 @@ class CallSyntax:
     if close is None:
       return None
     argument = text[name.end() + 1:close]
-    if re.search(rf'{re.escape(self.start)}{_NAME.pattern}\(', argument):
+    if self.has_opening(argument):
       return None
     return Call(name[0], argument), close + 1
 

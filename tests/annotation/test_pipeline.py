@@ -7,15 +7,18 @@ import re
 import resource
 import signal
 import threading
+from collections import Counter
 
 import pytest
 
 from toolformer_jax.annotation.config import AnnotationConfig, ToolConfig
+from toolformer_jax.annotation.documents import as_documents, split_and_filter
 from toolformer_jax.annotation.pipeline import AnnotationPipeline
 from toolformer_jax.annotation.prompts import CALCULATOR
 from toolformer_jax.annotation.run_dir import RunFolder
 from toolformer_jax.annotation.stage_keys import MERGED
 from toolformer_jax.annotation.tool_plan import ToolPlan
+from toolformer_jax.calls import DEFAULT_SYNTAX
 from toolformer_jax.data.records import Document, ScoredCall
 from toolformer_jax.errors import UserError
 from toolformer_jax.runtime.run_dir import Shard
@@ -155,10 +158,33 @@ def test_a_stage_alone_needs_only_its_own_shard(annotation, tmp_path):
     run_shard(annotation, tmp_path, 0, 2, stages=('merge',))
 
 
-def test_pieces_may_not_have_the_id_of_another_text(annotation, tmp_path):
-  long = Document('d', 'Many words. ' * 20)
-  with pytest.raises(UserError, match="two texts have the id 'd-1'"):
-    run(annotation, tmp_path, lambda: [long, Document('d-1', 'hi')])
+def test_pieces_get_ids_that_no_other_text_has(annotation, tmp_path):
+  long, short = Document('d', 'Many words. ' * 20), Document('d-1', 'hi')
+  for folder, corpus in (('after', [long, short]), ('before', [short, long])):
+    run(annotation, tmp_path / folder, lambda corpus=corpus: corpus, stages=('sample',))
+  with pytest.raises(UserError, match="two texts have the id 'd'"):
+    run(annotation, tmp_path / 'same', lambda: [Document('d', 'hi'), Document('d', 'ho')])
+
+
+def test_ids_of_pieces_are_unique(tokenizer):
+  long, short = Document('d', 'Many words. ' * 20), Document('d-1', 'hi')
+  for corpus in ([long, short], [short, long], [long, Document('d-1', long.text), short]):
+    pieces = [piece for piece, _ in split_and_filter(
+        corpus, Counter(), tokenizer=tokenizer, syntax=DEFAULT_SYNTAX, max_tokens=64,
+        heuristics=(), seed=0)]
+    assert len({piece.id for piece in pieces}) == len(pieces) > 2
+    assert ' '.join(piece.text for piece in pieces).split() == ' '.join(
+        document.text for document in corpus).split()
+
+
+def test_texts_that_a_call_could_not_be_taken_out_of_are_left_out(tokenizer):
+  # Whether its first bracket is a call depends on what is inserted into it.
+  texts = [' [QA((1)] [Foo(x) y) -> z', 'an open [Calculator(1 and no end', 'a [note] (1)']
+  counts = Counter()
+  left = [piece.text for piece, _ in split_and_filter(
+      as_documents(texts), counts, tokenizer=tokenizer, syntax=DEFAULT_SYNTAX, max_tokens=64,
+      heuristics=(), seed=0)]
+  assert left == texts[2:] and counts['with a call already'] == 2
 
 
 def test_a_cap_holds_over_all_chunks(annotation, tmp_path):

@@ -85,11 +85,19 @@ def test_a_bucket_keeps_its_name(bucket, monkeypatch):
 
 
 def test_other_stores_and_a_missing_package_are_named(monkeypatch):
-  with pytest.raises(UserError, match='s3://b/x: buckets are supported only in Google Cloud'):
-    as_path('s3://b/x')
+  for name in ('s3://b/x', 'https://', 'http://a.org/x', 'file://x', 'az://b/x'):
+    with pytest.raises(UserError, match=f'{name}: neither a path nor in Google Cloud Storage'):
+      as_path(name)
   monkeypatch.setattr(paths.importlib.util, 'find_spec', lambda name: None)
   with pytest.raises(UserError, match=r'gs://unseen/x: .* pip install "toolformer_jax\[gcs\]"'):
     as_path('gs://unseen/x')
+
+
+@pytest.mark.parametrize(('name', 'why'), [
+  ('', 'is empty'), ('a\0b', 'cannot be the name'), ('\ud800', 'cannot be the name')])
+def test_what_cannot_be_a_name_is_refused(name, why):
+  with pytest.raises(UserError, match=why):
+    as_path(name)
 
 
 def test_what_a_bucket_refuses_is_an_error_on_one_line(bucket):

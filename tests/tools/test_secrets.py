@@ -34,7 +34,10 @@ def test_what_cannot_be_expanded_is_an_error(text, message):
 @pytest.mark.parametrize('address, shown', [
   ('https://a:b@example.org:8/mcp?key=c&d', 'https://***@example.org:8/mcp?***'),
   ('https://example.org/mcp', 'https://example.org/mcp'),
-  ('http://[::1', '***'), ('python server.py', 'python server.py')])
+  ('http://[::1', '***'), ('python server.py', 'python server.py'),
+  ('https://example.org/s/9f3a7c41d2e8b605/mcp', 'https://example.org/s/***/mcp'),
+  ('npx x https://a:b@example.org/mcp?key=c', 'npx x https://***@example.org/mcp?***'),
+  ('x --header "Authorization: Bearer abc1" --unit C', 'x --header "Authorization: ***" --unit C')])
 def test_addresses_are_shown_without_what_may_be_secret(address, shown):
   assert shown_address(address) == shown
 
@@ -55,7 +58,24 @@ def test_secrets_are_hidden_as_they_are_and_as_a_url_spells_them():
   (f'python server.py --token={SECRET}', '--token'),
   (f'python server.py --api-key {SECRET}', '--api-key'),
   (f'env WEATHER_KEY={SECRET} python server.py', 'WEATHER_KEY'),
-  ({'server': 'python server.py', 'env': {'WEATHER_KEY': SECRET}}, 'WEATHER_KEY'),
+  (f' https://user:{SECRET}@example.org/mcp', 'password'),
+  (f'https://example.org/mcp?a=1;key={SECRET}', 'key'),
+  (f'https://example.org/mcp;auth={SECRET}', 'auth'),
+  (f'https://example.org/mcp?accesstoken={SECRET}', 'accesstoken'),
+  (f'https://example.org/mcp?jwt={SECRET}', 'jwt'),
+  (f'https://example.org/mcp?pass={SECRET}', 'pass'),
+  (f'https://user:{SECRET}$$@example.org/mcp', 'password'),
+  (f'npx mcp-remote https://user:{SECRET}@example.org/mcp', 'password'),
+  (f'npx mcp-remote https://example.org/mcp --header "Authorization: Bearer {SECRET}"',
+   'Authorization'),
+  (f'postgres-mcp postgresql://user:{SECRET}@db/x', 'password'),
+  (f'python server.py --auth {SECRET}', '--auth'),
+  (f'python server.py --pat {SECRET}', '--pat'),
+  *(({'server': 'python server.py', 'env': {name: SECRET}}, name) for name in (
+      'WEATHER_KEY', 'PGPASSWORD', 'DB_PASS', 'GITHUB_PAT', 'SECRET_KEY_BASE', 'OPENAI_APIKEY',
+      'AWS_SECRET_ACCESS_KEY')),
+  ({'server': 'python server.py', 'env': {'DATABASE_URL': f'postgres://bob:{SECRET}@db/x'}},
+   'password'),
   ({'server': 'https://example.org/mcp', 'headers': {'Authorization': SECRET}}, 'Authorization'),
 ])
 def test_a_secret_in_settings_is_refused_and_not_shown(value, name):
@@ -66,7 +86,10 @@ def test_a_secret_in_settings_is_refused_and_not_shown(value, name):
 
 @pytest.mark.parametrize('value', [
   'https://user:$PASSWORD@example.org/mcp?key=${KEY}', 'python server.py --max_tokens 5',
-  'python server.py --keys-file keys.txt --monkey=5', 'env UNIT=C python server.py --token=$TOKEN'])
+  'python server.py --keys-file keys.txt --monkey=5', 'python server.py --tokenizer gpt2',
+  'python server.py --token-file t --max_tokens=9 --author Ann', 'npx x http://localhost:1/mcp',
+  {'server': 'python server.py', 'env': {'DB': 'postgres://bob:$PW@db/x', 'BYPASSED': '1'}},
+  'env UNIT=C python server.py --token=$TOKEN'])
 def test_settings_without_a_secret_are_not(value):
   CustomToolsConfig(mcp={'weather': value})
 

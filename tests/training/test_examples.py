@@ -72,6 +72,19 @@ def test_a_call_outside_its_text_is_refused(tokenizer):
     annotated_example(_record('short', [(9, '1+1', '2')]), tokenizer)
 
 
+@pytest.mark.parametrize(('tool', 'argument', 'result', 'why'), [
+  ('Calculator', '1 + 1', None, 'has no result'),
+  ('Calculator', '1 + 1', '3] [60', 'cannot be written'),
+  ('Calculator', '24) -> 1] [QA(', '2', 'cannot be written'),
+  ('a b', '1', '2', 'cannot be written'),
+])
+def test_calls_that_cannot_be_written_are_refused(tokenizer, tool, argument, result, why):
+  record = AnnotatedDocument(Document('d', 'two'), (
+      ScoredCall('d', tool, argument, 0, 0.5, result),))
+  with pytest.raises(UserError, match=f'^document d: .*{why}'):
+    annotated_example(record, tokenizer)
+
+
 def test_the_call_of_the_paper(tokenizer):
   record = _record('I have 84.', [(7, '48 + 36', '84')])
   ids = annotated_example(record, tokenizer).token_ids

@@ -34,6 +34,14 @@ def test_texts_with_calls_come_from_a_run_or_a_file(tmp_path):
   assert list(read_texts(str(compressed))) == RECORDS  # with their calls
 
 
+def test_records_with_and_without_calls_may_be_mixed(tmp_path):
+  plain = '{"id": "p", "text": "plain"}\n'
+  write_records(tmp_path / 'c.jsonl', RECORDS)
+  (tmp_path / 'mixed.jsonl').write_text(plain + (tmp_path / 'c.jsonl').read_text())
+  assert list(read_texts(str(tmp_path / 'mixed.jsonl'))) == [
+      AnnotatedDocument(Document('p', 'plain'), ()), *RECORDS]
+
+
 def test_any_corpus_is_plain_text(tmp_path):
   (tmp_path / 'plain.jsonl').write_text('{"text": "one"}\n{"text": "two", "id": "b"}\n')
   texts = list(read_texts(str(tmp_path / 'plain.jsonl')))

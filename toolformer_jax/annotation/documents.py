@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-import re
+import itertools
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 
@@ -16,7 +16,6 @@ from toolformer_jax.runtime.processes import map_in_order
 from toolformer_jax.tokenizer import Tokenizer
 
 _DOCUMENTS_AT_ONCE = 256  # that a process gets: fewer documents are not worth its start
-_NAME = re.compile(r'\w+(?=\()')  # of what may be a call
 
 AnyTexts = str | Document | Iterable[str | Document]
 
@@ -60,8 +59,8 @@ def split_and_filter(
   With each come the names of the tools whose heuristic selects it, or a part of it.
 
   Longer documents are split. Documents are dropped that have something that reads as a call to any
-  tool already, or characters that the tokens of the model do not spell: after annotation, the text
-  could not be restored by removing the calls.
+  tool already, or as the beginning of one, or characters that the tokens of the model do not spell:
+  after annotation, the text could not be restored by removing the calls.
 
   Args:
     documents: the corpus.
@@ -75,7 +74,8 @@ def split_and_filter(
   Raises:
     UserError: two documents have the same id.
   """
-  ids = set()
+  ids: set[str] = set()
+  ids_of_pieces: set[str] = set()
   judge = functools.partial(_pieces, tokenizer=tokenizer, max_tokens=max_tokens,
                             heuristics=heuristics, seed=seed)
   # The tokenizer takes most of the time, and holds Python's lock.
@@ -84,16 +84,24 @@ def split_and_filter(
     counts['split'] += len(pieces) > 1
     for piece, selected_for, is_spelled in pieces:
       if piece.id in ids:
-        raise UserError(f'two texts have the id {piece.id!r}, one of them as a piece of a longer '
-                        'one; ids must differ')
+        if len(pieces) == 1 and piece.id not in ids_of_pieces:
+          raise UserError(f'two texts have the id {piece.id!r}; ids must differ')
+        piece = dataclasses.replace(piece, id=_free_id(piece.id, ids))
       ids.add(piece.id)
-      if syntax.find(piece.text, {*_NAME.findall(piece.text)}):
+      if len(pieces) > 1:
+        ids_of_pieces.add(piece.id)
+      if syntax.has_opening(piece.text):
         counts['with a call already'] += 1
       elif not is_spelled:
         counts['with unknown characters'] += 1
       else:
         counts['documents'] += 1
         yield piece, selected_for
+
+
+def _free_id(taken: str, ids: Collection[str]) -> str:
+  """Returns an id for a piece of a document whose id is that of another text, such as `a-1`."""
+  return next(free for number in itertools.count(2) if (free := f'{taken}-{number}') not in ids)
 
 
 def _pieces(document: Document, *, tokenizer: Tokenizer, max_tokens: int,

@@ -13,6 +13,7 @@ Examples:
 """
 
 import argparse
+import math
 import collections
 import functools
 import itertools
@@ -56,8 +57,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                      help=f'of the first N documents (default: {_DRY_RUN_DOCUMENTS}; 0: all)')
   group.add_argument('--chip', metavar='C', choices=[chip.name for chip in CHIPS],
                      help=f'one of {", ".join(chip.name for chip in CHIPS)} (default: v5e)')
-  group.add_argument('--price_per_chip_hour', type=float, metavar='P', help='in dollars')
+  group.add_argument('--price_per_chip_hour', type=_price, metavar='P', help='in dollars')
   options.add_configuration(parser)
+
+
+def _price(text: str) -> float:
+  """Reads a price, which is not below 0."""
+  try:
+    price = float(text)
+  except ValueError:
+    price = math.nan
+  if not 0 <= price < math.inf:
+    raise UserError(f'--price_per_chip_hour: {text!r} is not a price')
+  return price
 
 
 def run(args: argparse.Namespace) -> None:

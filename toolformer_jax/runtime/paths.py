@@ -11,6 +11,7 @@ import importlib.util
 import io
 import logging
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from etils import epath
 from toolformer_jax.errors import UserError
 
 _GCS = 'gs://'
-_OTHERS = ('s3://', 'az://')  # that epath knows, and this package was never tried with
+_ADDRESS = re.compile(r'[A-Za-z][\w+.-]*://')
 
 if importlib.util.find_spec('gcsfs'):
   # Otherwise epath loads TensorFlow for buckets, wherever it is installed.
@@ -34,17 +35,30 @@ def as_path(path: epath.PathLike) -> epath.Path:
   """Returns `path` as an object that reads and writes files on disk as well as in buckets.
 
   Raises:
-    UserError: it is in a bucket, and the package for that is not installed.
+    UserError: it is empty, or an address of another kind; or it is in a bucket, and the package for
+      that is not installed.
   """
   name = os.fspath(path)
-  if name.startswith(_OTHERS):
-    raise UserError(f'{name}: buckets are supported only in Google Cloud Storage, gs://')
+  if not name:
+    raise UserError('the name of a file or folder is empty; write . for the working directory')
+  if '\0' in name or not _is_unicode(name):
+    raise UserError(f'{name!r} cannot be the name of a file or folder')
+  if _ADDRESS.match(name) and not name.startswith(_GCS):
+    raise UserError(f'{name}: neither a path nor in Google Cloud Storage (gs://); copy it to a '
+                    'file or folder first')
   if name.startswith(_GCS):
     if not importlib.util.find_spec('gcsfs'):
       raise UserError(f'{name}: access to buckets needs a package: '
                       'pip install "toolformer_jax[gcs]"')
     _prepare_gcs()
   return epath.Path(name)
+
+
+def _is_unicode(name: str) -> bool:
+  try:
+    return bool(os.fsencode(name))
+  except UnicodeEncodeError:
+    return False
 
 
 def as_absolute_path(path: epath.PathLike) -> epath.Path:

@@ -7,18 +7,25 @@ message that leaves the tool.
 
 import os
 import re
+import shlex
 import string
 import urllib.parse
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from toolformer_jax.errors import UserError
 
 _HIDDEN = '***'
 _MIN_CHARS = 4  # shorter ones, such as a unit or a mode, are no secrets and would hide words
 _SECRET_NAME = re.compile(
-    r'(?i)(?:^|[-_.])(?:api-?key|key|token|secret|password|passwd|pwd|sig|signature|credentials?|'
-    r'authorization|cookie)$|(?-i:[a-z](?:Key|Token|Secret|Password))$')
-_URL = re.compile(r'https?://', re.IGNORECASE)
+    r'(?i)(?!.*(?:file|path|dir|limit)$)'
+    r'(?:.*(?:api[-_]?key|token|secret|password|passwd|passphrase|credentials?|authorization|jwt)'
+    r'(?![a-z])|(?:.*[-_.])?(?:key|pass|pat|pwd|auth|authentication|sig|signature|session|cookie)$'
+    r'|(?-i:.*[a-z](?:Key|Pass))$)')
+_URL = re.compile(r'\s*https?://', re.IGNORECASE)
+_ANY_URL = re.compile(r'\w+://[^\s"\']+')  # of a command, or of a variable such as DATABASE_URL
+_HEADER = re.compile(r'([A-Za-z][\w-]*):\s*([^/\s].*)')
+# A part of a path that nobody would type, as in https://example.org/s/9f3a7c41d2e8b605/mcp.
+_RANDOM = re.compile(r'(?=[^/]*\d)(?=[^/]*[A-Za-z])[\w-]{16,}')
 
 
 def is_url(address: str) -> bool:
@@ -59,12 +66,11 @@ def check_no_secret(address: str, values: Mapping[str, str], where: str) -> None
     where: the setting, for the error.
 
   Raises:
-    UserError: a password in the URL, or the value of something that is called `key`, `token` or the
+    UserError: a password in a URL, or the value of something that is called `key`, `token` or the
       like, is not an environment variable.
   """
-  named = [*values.items(), *(_url_values(address) if is_url(address) else _words(address))]
-  for name, value in named:
-    if value and '$' not in value and _SECRET_NAME.search(name):
+  for name, value in _secrets(address, values):
+    if value and not string.Template(value).get_identifiers():
       raise UserError(f'{where} states the value of {name}, and settings are saved in config.gin, '
                       f'which others may read; write ${_variable(name)}, and set this environment '
                       'variable')
@@ -72,16 +78,24 @@ def check_no_secret(address: str, values: Mapping[str, str], where: str) -> None
 
 def shown_address(address: str) -> str:
   """Returns the address of a server without what may be secret in it."""
-  if not is_url(address):
-    return address
+  if is_url(address):
+    return _shown_url(address.strip())
+  shown = _ANY_URL.sub(lambda url: _shown_url(url[0]), address)
+  for _, value in _secrets(address, {}):
+    shown = shown.replace(value, _HIDDEN) if len(value) >= _MIN_CHARS else shown
+  return shown
+
+
+def _shown_url(url: str) -> str:
   try:
-    parts = urllib.parse.urlsplit(address)
+    parts = urllib.parse.urlsplit(url)
   except ValueError:
     return _HIDDEN
   host = parts.netloc.rpartition('@')[2]
   user = f'{_HIDDEN}@' if '@' in parts.netloc else ''
+  path = _RANDOM.sub(_HIDDEN, parts.path.partition(';')[0])
   query = f'?{_HIDDEN}' if parts.query else ''
-  return f'{parts.scheme}://{user}{host}{parts.path}{query}'
+  return f'{parts.scheme}://{user}{host}{path}{query}'
 
 
 def redactor(address: str, values: Mapping[str, str], named: Iterable[str]
@@ -93,31 +107,52 @@ def redactor(address: str, values: Mapping[str, str], named: Iterable[str]
     values: its environment variables or headers, in the same way.
     named: the values of the variables that the settings named.
   """
-  secrets = {*named, *(value for name, value in values.items() if _SECRET_NAME.search(name))}
+  secrets = {*named, *(value for _, value in _secrets(address, values))}
   if is_url(address):
     secrets |= {value for _, value in _url_values(address)}
-  else:
-    secrets |= {value for name, value in _words(address) if _SECRET_NAME.search(name)}
   secrets |= {urllib.parse.quote(secret, safe='') for secret in secrets}
   longest_first = sorted((one for one in secrets if len(one) >= _MIN_CHARS), key=len, reverse=True)
   pattern = re.compile('|'.join(map(re.escape, longest_first)))
   return (lambda text: pattern.sub(_HIDDEN, text)) if longest_first else str
 
 
+def _secrets(address: str, values: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+  """Yields what is secret by its name, and the users and passwords of URLs."""
+  texts = [*values.values()]
+  named = [*values.items()]
+  if is_url(address):
+    texts.append(address)
+  else:
+    named += _words(address)
+    texts += _split(address)
+  named += [pair for text in texts for url in _ANY_URL.findall(text) for pair in _url_values(url)]
+  yield from ((name, value) for name, value in named if _SECRET_NAME.match(name))
+
+
 def _url_values(url: str) -> list[tuple[str, str]]:
-  """Returns user, password and the fields of the query of a URL."""
+  """Returns user or password of a URL, and its fields, which `&` and `;` separate."""
   try:
-    parts = urllib.parse.urlsplit(url)
+    parts = urllib.parse.urlsplit(url.strip())
     user = [('token', parts.username)] if parts.password is None else [('password', parts.password)]
-    return [(name, value or '') for name, value in user] + urllib.parse.parse_qsl(parts.query)
+    fields = '&'.join([parts.query, parts.fragment, parts.path.partition(';')[2]])
+    return ([(name, value or '') for name, value in user]
+            + urllib.parse.parse_qsl(fields.replace(';', '&')))
   except ValueError:  # not a valid URL, which the client says
     return []
 
 
+def _split(command: str) -> list[str]:
+  try:
+    return shlex.split(command)
+  except ValueError:  # a quote that is not closed, which the client says
+    return command.split()
+
+
 def _words(command: str) -> Sequence[tuple[str, str]]:
-  """Returns `NAME=VALUE` and `--name VALUE` of a command line."""
-  words = command.split()
+  """Returns `NAME=VALUE`, `Name: value` and `--name VALUE` of a command line."""
+  words = _split(command)
   pairs = [word.partition('=')[::2] for word in words if '=' in word]
+  pairs += [match.groups() for match in map(_HEADER.fullmatch, words) if match]
   return pairs + [(word, value) for word, value in zip(words, words[1:], strict=False)
                   if word.startswith('-') and '=' not in word and not value.startswith('-')]
 

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from toolformer_jax import calls
-from toolformer_jax.data.records import AnnotatedDocument
+from toolformer_jax.data.records import AnnotatedDocument, ScoredCall
 from toolformer_jax.errors import UserError
 from toolformer_jax.tokenizer import Tokenizer
 from toolformer_jax.training.packing import Example
@@ -32,8 +32,10 @@ def annotated_example(record: AnnotatedDocument, tokenizer: Tokenizer,
   loss, as in the paper; with `mask_results` the tokens of ` result]` do not.
 
   Raises:
-    UserError: a call's position is outside the text.
+    UserError: a call's position is outside the text, or a call cannot be written.
   """
+  for call in record.calls:
+    _check_call(record.document.id, call, syntax)
   inserted = [(call.position, call.call()) for call in record.calls]
   masked = {syntax.closing(call.result or '') for _, call in inserted} if mask_results else set()
   ids = tokenizer.encode(record.document.text)
@@ -46,6 +48,17 @@ def annotated_example(record: AnnotatedDocument, tokenizer: Tokenizer,
   except ValueError as error:
     raise UserError(f'document {record.document.id}: {error}; was it annotated with the tokenizer '
                     'of another model?') from error
+
+
+def _check_call(document_id: str, call: ScoredCall, syntax: calls.CallSyntax) -> None:
+  """Raises UserError if a call has no result, or would not be read as it is written."""
+  if call.result is None:
+    raise UserError(f'document {document_id}: the call of {call.tool} with the argument '
+                    f'{call.argument!r:.80} has no result')
+  try:
+    syntax.linearise(call.call())
+  except ValueError as error:
+    raise UserError(f'document {document_id}: {error}') from error
 
 
 def task_example(row: TaskRow, tokenizer: Tokenizer) -> Example:

@@ -104,17 +104,15 @@ def finished_run(path: epath.PathLike) -> RunReader:
 
 
 def _has_calls(file: epath.Path) -> bool:
-  """Returns whether the first record of a JSON Lines file is an annotated text."""
-  if not is_file(file) or '.jsonl' not in file.suffixes:
-    return False
-  _, fields = next(read_objects(file), (0, {}))
-  return 'calls' in fields
+  """Returns whether a record of a JSON Lines file is an annotated text."""
+  return (is_file(file) and '.jsonl' in file.suffixes
+          and any('calls' in fields for _, fields in read_objects(file)))
 
 
 def _read_annotated(file: epath.Path) -> Iterator[AnnotatedDocument]:
   for number, fields in read_objects(file):
     try:
-      yield from_json(AnnotatedDocument, fields)
+      yield from_json(AnnotatedDocument, {'calls': [], **fields})
     except (TypeError, ValueError) as error:
       raise UserError(f'{file}:{number}: not an AnnotatedDocument record ({error})') from error
 
