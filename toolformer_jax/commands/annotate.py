@@ -13,18 +13,17 @@ Examples:
 """
 
 import argparse
-import math
 import collections
 import functools
 import itertools
 import logging
+import math
 
 from toolformer_jax.annotation.config import STAGES
 from toolformer_jax.commands import options
 from toolformer_jax.data import hub_datasets
 from toolformer_jax.errors import UserError
 from toolformer_jax.runtime.chips import CHIPS
-from toolformer_jax.runtime.paths import as_path
 from toolformer_jax.runtime.standard_output import print_result
 
 log = logging.getLogger(__name__)
@@ -36,12 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   options.add_corpus(parser)
   options.add_checkpoint(parser)
   options.add_tools(parser)
-  options.add_required(parser, 'output_dir', type=as_path, metavar='D',
+  options.add_required(parser, 'output_dir', type=options.path, metavar='D',
                        help='the folder of the run; the same command continues it')
   parser.add_argument('--stage', choices=(*STAGES, 'all'), default='all',
                       help='run only this stage; all earlier stages must be complete (default: '
                            'all)')
-  parser.add_argument('--from', dest='start_from', action='append', default=[], type=as_path,
+  parser.add_argument('--from', dest='start_from', action='append', default=[], type=options.path,
                       metavar='D', help='the output folder of another run: its stages that depend '
                                         'on the same settings are not computed again; may be '
                                         'repeated')

@@ -19,7 +19,6 @@ from toolformer_jax.checkpoints.names import check_checkpoint
 from toolformer_jax.commands import options
 from toolformer_jax.evaluation.arms import Arm, read_arms
 from toolformer_jax.evaluation.tasks import check_has_data, find_tasks
-from toolformer_jax.runtime.paths import as_path
 from toolformer_jax.runtime.standard_output import print_result
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
       parser, 'tasks', metavar='A,B', type=options.names,
       help='benchmarks, separated by commas: lama, asdiv, svamp, mawps, gsm8k, webquestions, '
            'nq_open, triviaqa, mlqa, mlqa_all_en, xquad, templama, dateset, wikitext2, corpus')
-  options.add_required(parser, 'output_dir', type=as_path, metavar='O',
+  options.add_required(parser, 'output_dir', type=options.path, metavar='O',
                        help='the folder of the report; the same command continues it')
   options.add_shards(parser, 'Several processes can share the questions in one folder; the last '
                              'one to finish reports.')

@@ -21,7 +21,6 @@ from toolformer_jax.checkpoints.names import check_checkpoint
 from toolformer_jax.commands import options
 from toolformer_jax.errors import UserError
 from toolformer_jax.evaluation.arms import TITLES, parse_arms
-from toolformer_jax.runtime.paths import as_path
 from toolformer_jax.runtime.standard_output import print_result
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--data_dir', metavar='D', help='see evaluate --help (default: data)')
   parser.add_argument('--limit', type=int, metavar='N',
                       help='use only the first N examples of each task')
-  options.add_required(parser, 'output_dir', type=as_path, metavar='O',
+  options.add_required(parser, 'output_dir', type=options.path, metavar='O',
                        help='the folder of the report and of all runs')
   parser.add_argument('--dry_run', action='store_true',
                       help='only print the cells, and which stages they share')

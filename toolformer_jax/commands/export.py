@@ -15,14 +15,13 @@ import argparse
 
 from toolformer_jax.commands import options
 from toolformer_jax.runtime.output_dir import check_is_new
-from toolformer_jax.runtime.paths import as_path
 from toolformer_jax.runtime.standard_output import print_result
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Declares the options."""
   options.add_checkpoint(parser)
-  options.add_required(parser, 'output_dir', type=as_path, metavar='O',
+  options.add_required(parser, 'output_dir', type=options.path, metavar='O',
                        help='the folder that is written; it must be new or empty')
   parser.add_argument('--adapter_of', metavar='BASE',
                       help='write only the adapter, which can be loaded onto BASE: the path, or '

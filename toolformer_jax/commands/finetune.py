@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from toolformer_jax.commands import options
 from toolformer_jax.errors import UserError
 from toolformer_jax.runtime.cluster import join_cluster
-from toolformer_jax.runtime.paths import as_path
 from toolformer_jax.runtime.standard_output import print_result
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                       help='data to choose the best checkpoint by; by default '
                            'MixtureConfig.dev_texts of the training texts are held out')
   options.add_checkpoint(parser)
-  options.add_required(parser, 'output_dir', type=as_path, metavar='O',
+  options.add_required(parser, 'output_dir', type=options.path, metavar='O',
                        help='the folder of the run, which becomes a checkpoint')
   parser.add_argument('--without_calls', action='store_true',
                       help='train on the same texts without their calls: the baseline "+ CC" of '

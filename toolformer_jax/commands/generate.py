@@ -19,7 +19,6 @@ from toolformer_jax.commands import options
 from toolformer_jax.data.input_texts import InputText, read_prompts
 from toolformer_jax.data.jsonl import is_unicode
 from toolformer_jax.errors import UserError
-from toolformer_jax.runtime.paths import as_path
 from toolformer_jax.runtime.standard_output import print_result
 from toolformer_jax.tools.base import Context
 
@@ -33,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   options.add_tools(parser)
   given = parser.add_mutually_exclusive_group(required=True)
   given.add_argument('--prompt', metavar='T', help='the text to continue')
-  given.add_argument('--input', type=as_path, metavar='F',
+  given.add_argument('--input', type=options.path, metavar='F',
                      help='file of texts to continue: JSON Lines of {id, text} (.jsonl, .jsonl.gz, '
                           '.jsonl.zst); in any other file, each line is a text')
   parser.add_argument('--disable_tools', action='store_true',

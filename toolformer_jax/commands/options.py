@@ -20,6 +20,7 @@ from toolformer_jax.tools.call_store import CallStore
 
 if TYPE_CHECKING:
   import jax
+  from etils import epath
 
   from toolformer_jax.config.run_config import RunConfig
   from toolformer_jax.models.language_model import LanguageModel
@@ -157,10 +158,10 @@ def names(text: str) -> list[str]:
 def add_call_store(parser: argparse.ArgumentParser) -> None:
   """Lets a command record the results of tools, or replay those of an earlier run."""
   group = parser.add_mutually_exclusive_group()
-  group.add_argument('--record', type=as_path, metavar='F',
+  group.add_argument('--record', type=path, metavar='F',
                      help='record the results of tools in the file F; calls that are in it are not '
                           'made again')
-  group.add_argument('--replay', type=as_path, metavar='F',
+  group.add_argument('--replay', type=path, metavar='F',
                      help='take all results from F; no tool is needed')
 
 
@@ -209,6 +210,13 @@ def _date(text: str) -> str:
   if parse_iso_date(text) is None:
     raise UserError(f'--date: {text!r} is not a date of the form 2023-01-30')
   return text
+
+
+def path(text: str) -> 'epath.Path':
+  """Returns the path that an argument names; a name is needed, . for the working directory."""
+  if not text:
+    raise UserError('the name of a file or folder is empty; write . for the working directory')
+  return as_path(text)
 
 
 def port(text: str) -> int:

@@ -14,15 +14,15 @@ from toolformer_jax.commands import options
 from toolformer_jax.data.input_texts import read_texts
 from toolformer_jax.errors import UserError
 from toolformer_jax.runtime.output_dir import check_output_file
-from toolformer_jax.runtime.paths import as_absolute_path, as_path, atomic_writer, reason
+from toolformer_jax.runtime.paths import as_absolute_path, atomic_writer, reason
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Declares the options."""
   options.add_checkpoint(parser)
-  parser.add_argument('--input', required=True, type=as_path, metavar='F',
+  parser.add_argument('--input', required=True, type=options.path, metavar='F',
                       help='JSON Lines of {id, text}, plain, .gz or .zst')
-  parser.add_argument('--output', required=True, type=as_path, metavar='F',
+  parser.add_argument('--output', required=True, type=options.path, metavar='F',
                       help='JSON Lines of {id, token_ids, logprobs}')
   options.add_configuration(parser)
 

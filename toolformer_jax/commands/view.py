@@ -12,13 +12,12 @@ import argparse
 import contextlib
 
 from toolformer_jax.commands import options
-from toolformer_jax.runtime.paths import as_path
 from toolformer_jax.runtime.standard_output import print_result
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Declares the options."""
-  parser.add_argument('directory', metavar='DIR', type=as_path,
+  parser.add_argument('directory', metavar='DIR', type=options.path,
                       help='the output folder of annotate')
   parser.add_argument('--port', type=options.port, default=8765, metavar='N',
                       help='port of the server; 0 for any free port (default: %(default)s)')

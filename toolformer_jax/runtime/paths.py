@@ -22,6 +22,7 @@ from etils import epath
 from toolformer_jax.errors import UserError
 
 _GCS = 'gs://'
+_HUB = 'hf://'  # names of models and data sets, of which there is no file
 _ADDRESS = re.compile(r'[A-Za-z][\w+.-]*://')
 
 if importlib.util.find_spec('gcsfs'):
@@ -35,15 +36,13 @@ def as_path(path: epath.PathLike) -> epath.Path:
   """Returns `path` as an object that reads and writes files on disk as well as in buckets.
 
   Raises:
-    UserError: it is empty, or an address of another kind; or it is in a bucket, and the package for
-      that is not installed.
+    UserError: it cannot be a name, or is an address of another kind; or it is in a bucket, and the
+      package for that is not installed.
   """
   name = os.fspath(path)
-  if not name:
-    raise UserError('the name of a file or folder is empty; write . for the working directory')
   if '\0' in name or not _is_unicode(name):
     raise UserError(f'{name!r} cannot be the name of a file or folder')
-  if _ADDRESS.match(name) and not name.startswith(_GCS):
+  if _ADDRESS.match(name) and not name.startswith((_GCS, _HUB)):
     raise UserError(f'{name}: neither a path nor in Google Cloud Storage (gs://); copy it to a '
                     'file or folder first')
   if name.startswith(_GCS):
@@ -56,7 +55,8 @@ def as_path(path: epath.PathLike) -> epath.Path:
 
 def _is_unicode(name: str) -> bool:
   try:
-    return bool(os.fsencode(name))
+    os.fsencode(name)
+    return True
   except UnicodeEncodeError:
     return False
 
