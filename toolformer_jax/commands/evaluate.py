@@ -33,7 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   options.add_required(
       parser, 'tasks', metavar='A,B', type=options.names,
       help='benchmarks, separated by commas: lama, asdiv, svamp, mawps, gsm8k, webquestions, '
-           'nq_open, triviaqa, mlqa, mlqa_all_en, xquad, templama, dateset, wikitext2, corpus')
+           'nq_open, triviaqa, mlqa, mlqa_all_en, xquad, templama, dateset, wikitext2, corpus, '
+           'banking77, clinc150, sib200')
   options.add_required(parser, 'output_dir', type=options.path, metavar='O',
                        help='the folder of the report; the same command continues it')
   options.add_shards(parser, 'Several processes can share the questions in one folder; the last '

@@ -6,6 +6,8 @@ configuration and tokenizer. If the run is interrupted, the same command continu
 Examples:
   toolformer finetune --data runs/annotated --checkpoint smollm2-135m \\
       --gin_file quickstart.gin --output_dir runs/tuned
+  toolformer finetune --task banking77 --data_dir data --checkpoint smollm2-135m \\
+      --gin_file quickstart.gin --output_dir runs/intents
 """
 
 import argparse
@@ -14,22 +16,32 @@ from typing import TYPE_CHECKING
 
 from toolformer_jax.commands import options
 from toolformer_jax.errors import UserError
+from toolformer_jax.evaluation.files import TaskFolder
+from toolformer_jax.evaluation.task import ClassificationTask
+from toolformer_jax.evaluation.tasks import find_tasks
 from toolformer_jax.runtime.cluster import join_cluster
 from toolformer_jax.runtime.standard_output import print_result
 
 if TYPE_CHECKING:
-  from collections.abc import Sequence
+  from collections.abc import Iterator, Sequence
 
   import jax
+
+  from toolformer_jax.training.sources import TaskRow
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Declares the options."""
-  options.add_required(
-      parser, 'data', nargs='+', metavar='D',
+  parser.add_argument(
+      '--data', nargs='+', default=[], metavar='D',
       help='training data: an output folder of annotate, a file of texts with calls (.jsonl), a '
            'corpus (see annotate --help), or seqio:MODULE:NAME[@SPLIT]; several are mixed in '
            'memory, and seqio alone is a stream')
+  parser.add_argument('--task', metavar='T',
+                      help='train on a task of classification, mixed with --data if there is any: '
+                           'banking77, clinc150, sib200')
+  parser.add_argument('--data_dir', metavar='D',
+                      help='of --task: D/<task>/ holds the official files (default: data)')
   parser.add_argument('--dev', nargs='+', default=[], metavar='D',
                       help='data to choose the best checkpoint by; by default '
                            'MixtureConfig.dev_texts of the training texts are held out')
@@ -48,8 +60,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
   """Runs the command."""
   config = options.configuration(args)
+  if not args.data and not args.task:
+    raise UserError('there is nothing to train on: give --data, or --task')
+  task = _classification_task(args.task) if args.task else None
   from toolformer_jax import api
-  texts = api.training_data(args.data)
+  texts = api.training_data([*args.data, *_rows(task, args.data_dir or 'data')])
   dev = api.as_texts(args.dev) if args.dev else None
   if not isinstance(texts, api.TextStream) and not texts:
     raise UserError(f'{", ".join(args.data)} holds no text with a call, so there is nothing to '
@@ -62,6 +77,23 @@ def run(args: argparse.Namespace) -> None:
       extra_files={'config.gin': config.text})
   if is_first or not result.finished:
     print_result(result.summary())
+
+
+def _classification_task(name: str) -> ClassificationTask:
+  task, = find_tasks([name])
+  if not isinstance(task, ClassificationTask):
+    raise UserError(f'--task {name}: only tasks of classification can be trained on')
+  return task
+
+
+def _rows(task: ClassificationTask | None, data_dir: str) -> 'Iterator[TaskRow]':
+  """Yields the training split of a task, as the model is asked in the evaluation."""
+  from toolformer_jax.evaluation.label_scoring import target_text
+  from toolformer_jax.training.sources import TaskRow
+  if task:
+    folder = TaskFolder(as_path(data_dir) / task.name, task.how_to_get)
+    for one in task.read_split(folder, 'train'):
+      yield TaskRow(one.id, one.prompt, target_text(one.answers[0]))
 
 
 def _devices(distributed: bool) -> tuple['Sequence[jax.Device] | None', bool]:

@@ -63,6 +63,25 @@ class FirstWords:
 
 
 @dataclass(frozen=True)
+class FirstLine:
+  """The first line of the prediction must be the answer, as that of a label is."""
+
+  max_words: int = 0  # generation does not count words
+
+  def __str__(self) -> str:
+    return 'first line'
+
+  def max_tokens(self, config: EvaluationConfig) -> int:
+    """Returns the number of tokens after which generation stops."""
+    return config.number_tokens
+
+  def match(self, prediction: str, answers: Sequence[str], config: EvaluationConfig) -> Match:
+    """Compares `prediction`, which holds no calls, with the `answers`."""
+    extracted = prediction.strip().partition('\n')[0].strip()
+    return Match(extracted in answers, extracted)
+
+
+@dataclass(frozen=True)
 class FirstNumber:
   """The answer must be the first number, or the first after `=` in an equation (footnote 7)."""
 

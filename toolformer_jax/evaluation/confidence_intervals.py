@@ -28,7 +28,7 @@ def bootstrap_accuracy_difference(first: Sequence[bool], second: Sequence[bool],
   # An example contributes -1, 0 or 1: resampling examples is drawing how many are of each kind.
   shares = np.array([(changes == change).mean() for change in (-1, 0, 1)])
   counts_S3 = np.random.default_rng(seed).multinomial(len(changes), shares, size=samples)
-  return _quantiles((counts_S3[:, 2] - counts_S3[:, 0]) / len(changes))
+  return quantiles((counts_S3[:, 2] - counts_S3[:, 0]) / len(changes))
 
 
 def bootstrap_perplexity(logprobs: Sequence[float], num_tokens: Sequence[int], *, samples: int,
@@ -43,9 +43,10 @@ def bootstrap_perplexity(logprobs: Sequence[float], num_tokens: Sequence[int], *
   random, count = np.random.default_rng(seed), len(num_tokens)
   weights_SN = random.multinomial(count, np.full(count, 1 / count), size=samples)
   mean_S = (weights_SN @ np.asarray(logprobs)) / np.maximum(weights_SN @ np.asarray(num_tokens), 1)
-  return _quantiles(np.exp(-mean_S))
+  return quantiles(np.exp(-mean_S))
 
 
-def _quantiles(values: np.ndarray) -> tuple[float, float]:
+def quantiles(values: np.ndarray) -> tuple[float, float]:
+  """Returns the bounds of the middle 95% of bootstrapped values."""
   low, high = np.quantile(values, _QUANTILES)
   return float(low), float(high)

@@ -33,6 +33,8 @@ class EvaluationConfig:
     few_shot_prompt: text file, in the working directory or in configs/, that comes before every
       question, with a blank line between them, such as questions whose answers have calls to a
       tool that the model was not trained with. '' for none, as in the paper.
+    calibrate_labels: subtract from the log-probability of each label that after a text which says
+      nothing (Zhao et al. 2021), in tasks of classification.
     start_token: begin prompts and texts with the tokenizer's start token, where it has one (not
       stated in the paper).
     min_tokens: the end of the text is not sampled before a continuation has this many tokens; calls
@@ -58,6 +60,7 @@ class EvaluationConfig:
   templama_day: str = '07-01'
   dateset_seed: int = 0
   few_shot_prompt: str = ''
+  calibrate_labels: bool = False
   start_token: bool = True
   min_tokens: int = 1
   number_tokens: int = 32

@@ -107,6 +107,19 @@ def read_lines(path: epath.Path) -> Iterator[dict[str, Any]]:
   return (fields for _, fields in read_objects(path))
 
 
+def read_tsv(path: epath.Path) -> list[dict[str, str]]:
+  """Returns the rows of a file of values between tabs, with a header; quotes mean nothing.
+
+  Raises:
+    UserError: a row has another number of values than the header.
+  """
+  header, *rows = [line.split('\t') for line in read_text(path).splitlines()] or [[]]
+  for number, row in enumerate(rows, 2):
+    if len(row) != len(header):
+      raise UserError(f'{path}:{number}: {len(row)} values, but the header has {len(header)}')
+  return [dict(zip(header, row, strict=True)) for row in rows]
+
+
 def read_csv(path: epath.Path) -> list[dict[str, str]]:
   """Returns the rows of a CSV file with a header.
 

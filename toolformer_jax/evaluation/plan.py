@@ -9,8 +9,9 @@ from toolformer_jax.calls import CallSyntax
 from toolformer_jax.errors import UserError
 from toolformer_jax.evaluation.arms import Arm
 from toolformer_jax.evaluation.config import EvaluationConfig
+from toolformer_jax.evaluation.label_metrics import check_can_classify
 from toolformer_jax.evaluation.predict import generation_config
-from toolformer_jax.evaluation.task import PerplexityTask, QuestionTask, Task
+from toolformer_jax.evaluation.task import ClassificationTask, PerplexityTask, QuestionTask, Task
 from toolformer_jax.evaluation.tasks import check_data_dir
 from toolformer_jax.inference.config import EngineConfig, GenerationConfig
 
@@ -63,13 +64,14 @@ class EvaluationPlan:
     if self.limit is not None and (type(self.limit) is not int or self.limit < 1):
       raise UserError(f'--limit must be at least 1, not {self.limit!r}')
     check_data_dir(self.tasks, self.data_dir)
+    check_can_classify(self.tasks)
     for name, instead in _FIXED_FIELDS.items():
       if getattr(self.generation, name) != getattr(GenerationConfig(), name):
         raise UserError(f'GenerationConfig.{name} has no effect on an evaluation; use {instead}')
 
   def tools_of(self, task: Task, arm: Arm) -> list[str]:
     """Returns the names of the tools that `arm` may call in `task`."""
-    if not arm.calls or not isinstance(task, QuestionTask):
+    if not arm.calls or not isinstance(task, QuestionTask) or isinstance(task, ClassificationTask):
       return []
     return [name for name in self.tool_names if name not in task.without_tools]
 
@@ -82,6 +84,8 @@ class EvaluationPlan:
     if isinstance(task, PerplexityTask):
       return {**model, 'window_tokens': self.config.window_tokens,
               'stride_tokens': self.config.stride_tokens}
+    if isinstance(task, ClassificationTask):
+      return {**model, 'calibrate_labels': self.config.calibrate_labels}
     generation = dataclasses.asdict(generation_config(task, arm, self.generation, self.config))
     if not arm.calls:
       return {**model, 'generation': generation}

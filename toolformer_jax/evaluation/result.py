@@ -8,6 +8,7 @@ from typing import Any
 from toolformer_jax.errors import UserError
 from toolformer_jax.evaluation.answer_matching import FirstNumber
 from toolformer_jax.evaluation.config import EvaluationConfig
+from toolformer_jax.evaluation.label_metrics import LabelMetrics, label_metrics
 from toolformer_jax.evaluation.scores import (
   Difference,
   Score,
@@ -15,7 +16,7 @@ from toolformer_jax.evaluation.scores import (
   error_breakdown,
   paired_differences,
 )
-from toolformer_jax.evaluation.task import Task
+from toolformer_jax.evaluation.task import ClassificationTask, Task
 
 
 @dataclass
@@ -26,6 +27,7 @@ class EvaluationResult:
     scores: a score for each arm and task, and for each group of a task.
     differences: Toolformer minus each other arm, on the same questions.
     breakdowns: of word problems, by task: how many predictions of Toolformer had which outcome.
+    label_metrics: of tasks of classification, by task and arm.
     sources: number, files and split of the examples of each task, by its name.
     notes: remarks on single predictions that a reader of the scores has to know.
     skipped: why tasks were not evaluated, by name.
@@ -37,6 +39,7 @@ class EvaluationResult:
   scores: list[Score] = field(default_factory=list)
   differences: list[Difference] = field(default_factory=list)
   breakdowns: dict[str, dict[str, int]] = field(default_factory=dict)
+  label_metrics: dict[str, dict[str, LabelMetrics]] = field(default_factory=dict)
   sources: dict[str, str] = field(default_factory=dict)
   notes: list[str] = field(default_factory=list)
   skipped: dict[str, str] = field(default_factory=dict)
@@ -50,6 +53,10 @@ class EvaluationResult:
     for arm, records in by_arm.items():
       self.predictions[f'{task.name}.{arm}'] = records
       self.scores += aggregate_scores(task, arm, records, config)
+    if isinstance(task, ClassificationTask):
+      self.label_metrics[task.name] = {
+          arm: label_metrics(records, samples=config.bootstrap_samples, seed=config.seed)
+          for arm, records in by_arm.items()}
     self.differences += paired_differences(task, by_arm, config)
     if 'toolformer' in by_arm and isinstance(getattr(task, 'matcher', None), FirstNumber):
       self.breakdowns[task.name] = error_breakdown(by_arm['toolformer'], config)

@@ -19,6 +19,7 @@ from toolformer_jax.errors import UserError
 from toolformer_jax.evaluation import tables
 from toolformer_jax.evaluation.arms import Arm
 from toolformer_jax.evaluation.files import MissingDataError
+from toolformer_jax.evaluation.label_scoring import predict_labels
 from toolformer_jax.evaluation.plan import EvaluationPlan
 from toolformer_jax.evaluation.predict import (
   Prediction,
@@ -31,6 +32,7 @@ from toolformer_jax.evaluation.prediction_cache import PredictionCache, Record, 
 from toolformer_jax.evaluation.result import EvaluationResult
 from toolformer_jax.evaluation.scores import score_predictions
 from toolformer_jax.evaluation.task import (
+  ClassificationTask,
   Example,
   PerplexityTask,
   Question,
@@ -206,6 +208,10 @@ class _Runner:
     plan, model = self.plan, self._model(arm.checkpoint)
     if isinstance(task, PerplexityTask):
       return text_logprobs(model, cast(Sequence[Text], chunk), plan.config)
+    if isinstance(task, ClassificationTask):
+      return predict_labels(
+          model, cast(Sequence[Question], chunk), calendar_date=plan.config.calendar_date,
+          content_free_prompt=task.content_free_prompt if plan.config.calibrate_labels else '')
     tool_names = plan.tools_of(task, arm)
     return predict(
         model, cast(Sequence[Question], chunk), engine_config=plan.engine,

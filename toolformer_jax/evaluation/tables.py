@@ -8,7 +8,7 @@ from toolformer_jax.evaluation.departures import evaluation_departures
 from toolformer_jax.evaluation.plan import EvaluationPlan
 from toolformer_jax.evaluation.result import EvaluationResult
 from toolformer_jax.evaluation.scores import OUTCOMES, PERPLEXITY, Difference, Score
-from toolformer_jax.evaluation.task import PerplexityTask, QuestionTask, Task
+from toolformer_jax.evaluation.task import ClassificationTask, PerplexityTask, QuestionTask, Task
 from toolformer_jax.runtime.departures import departures_section
 from toolformer_jax.runtime.markdown import markdown_table
 
@@ -31,6 +31,10 @@ def report(plan: EvaluationPlan, result: EvaluationResult) -> str:
   if result.breakdowns:
     parts += ['## Word problems: outcomes of Toolformer\'s predictions',
               markdown_table(breakdown_rows(plan, result))]
+  if result.label_metrics:
+    parts += ['## Classification', 'Means over the labels (macro), in percent; the 95% interval of '
+              'F1 by bootstrap over texts. The label that is mistaken most often, and for which.',
+              markdown_table(_label_rows(plan, result))]
   parts += _not_evaluated_section(result)
   parts += ['## Data', '\n'.join(source_lines(plan.tasks, result.sources))]
   lines = [*result.notes, *_settings_lines(plan)]
@@ -113,6 +117,18 @@ def breakdown_rows(plan: EvaluationPlan, result: EvaluationResult) -> Rows:
   return rows
 
 
+def _label_rows(plan: EvaluationPlan, result: EvaluationResult) -> Rows:
+  """Returns the metrics of each task of classification and arm."""
+  rows = [['', 'model', 'precision', 'recall', 'F1', 'most frequent mistake']]
+  for task in plan.tasks:
+    for arm, found in result.label_metrics.get(task.name, {}).items():
+      mistake = found.confusions[0] if found.confusions else None
+      rows.append([task.title, TITLES[arm], f'{found.precision:.1f}', f'{found.recall:.1f}',
+                   f'{found.f1:.1f} [{found.low:.1f}, {found.high:.1f}]',
+                   f'{mistake.label} as {mistake.predicted}: {mistake.count}' if mistake else '-'])
+  return rows
+
+
 def source_lines(tasks: Sequence[Task], sources: Mapping[str, str]) -> list[str]:
   """Returns for each task that was evaluated how many questions of which files it has."""
   return [f'- {task.title}: {sources[task.name]}' for task in tasks if task.name in sources]
@@ -144,6 +160,8 @@ def _how_scored(task: Task) -> str:
   """Returns matcher, forbidden tools and prompt of a task."""
   if isinstance(task, PerplexityTask):
     return 'perplexity.'
+  if isinstance(task, ClassificationTask):
+    return f'the likeliest label. Prompt: `{task.prompt}`.'
   without = f'; without {", ".join(sorted(task.without_tools))}' if task.without_tools else ''
   prompt = f' Prompt: `{task.prompt}`.' if task.prompt else ''
   return f'compares the {task.matcher}{without}.{prompt}'

@@ -20,6 +20,7 @@ class Question:
     answers: the accepted answers; the first one is the main answer, the others are its aliases.
     group: the part of the benchmark that has a score of its own; '' without parts.
     date: ISO date that the calendar returns; None for that of `EvaluationConfig`.
+    labels: where the answer is a label, all from which it is chosen.
   """
 
   id: str
@@ -27,6 +28,7 @@ class Question:
   answers: tuple[str, ...]
   group: str = ''
   date: str | None = None
+  labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,19 @@ class QuestionTask(_Task):
   matcher: AnswerMatcher
   without_tools: frozenset[str] = frozenset()
   prompt: str = ''
+
+
+@dataclass(frozen=True)
+class ClassificationTask(QuestionTask):
+  """A benchmark of texts that have a label; the likeliest label is the prediction.
+
+  Attributes:
+    read_split: yields questions of a split by its name, for instance 'train'.
+    content_free_prompt: the prompt of a text that says nothing.
+  """
+
+  read_split: Callable[[TaskFolder, str], Iterator[Question]] = field(kw_only=True)
+  content_free_prompt: str = field(kw_only=True)
 
 
 @dataclass(frozen=True)

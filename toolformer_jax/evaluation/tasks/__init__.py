@@ -15,6 +15,7 @@ from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.evaluation.files import TaskFolder
 from toolformer_jax.evaluation.task import Example, Question, QuestionTask, Task, TaskData, Text
 from toolformer_jax.evaluation.tasks import (
+    classification,
     dateset,
     lama,
     multilingual,
@@ -30,7 +31,8 @@ TASKS = {task.name: task for task in (
     questions.WEBQUESTIONS, questions.NQ_OPEN, questions.TRIVIAQA,
     multilingual.MLQA, multilingual.MLQA_ALL_EN, multilingual.XQUAD,
     lama.TEMPLAMA, dateset.DATESET,
-    perplexity.WIKITEXT2, perplexity.CORPUS)}
+    perplexity.WIKITEXT2, perplexity.CORPUS,
+    classification.BANKING77, classification.CLINC150, classification.SIB200)}
 TFDS = 'tfds:'  # prefix of a data_dir of TensorFlow Datasets
 
 

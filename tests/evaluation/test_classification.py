@@ -1,0 +1,149 @@
+"""Classification: the likeliest label by the model's own probabilities, and its metrics."""
+
+import json
+import math
+
+import jax
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score
+
+from toolformer_jax import cli
+from toolformer_jax.checkpoints.orbax import save_model
+from toolformer_jax.evaluation.config import EvaluationConfig
+from toolformer_jax.evaluation.files import MissingDataError
+from toolformer_jax.evaluation.label_metrics import Confusion, label_metrics
+from toolformer_jax.evaluation.label_scoring import predict_labels, target_text
+from toolformer_jax.evaluation.task import Question
+from toolformer_jax.evaluation.tasks import TASKS, load_examples
+
+LABELS = ('card', 'card lost', 'top up')
+QUESTIONS = [Question(str(number), f'{text}\nIntent:', (LABELS[0],), labels=LABELS)
+             for number, text in enumerate(('Where is it?', 'I lost my card', 'Money!'))]
+
+
+@pytest.fixture(scope='module')
+def model(make_model):
+  return make_model(max_positions=512)
+
+
+def label_logprob(model, prompt, label):
+  """Returns log p(label | prompt), of a sequence that nothing is computed beside."""
+  tokenizer = model.tokenizer
+  start = [] if tokenizer.start_id is None else [tokenizer.start_id]
+  prompt, target = [*start, *tokenizer.encode(prompt)], tokenizer.encode(target_text(label))
+  ids = np.array([[*prompt, *target]], np.int32)
+  logits_1TV, _ = model.decoder.apply(model.variables, ids)
+  logprobs_TV = np.asarray(jax.nn.log_softmax(logits_1TV[0]))
+  return sum(float(logprobs_TV[len(prompt) - 1 + i, token]) for i, token in enumerate(target))
+
+
+def test_the_label_is_the_likeliest(model):
+  found = predict_labels(model, QUESTIONS)
+  for question, prediction in zip(QUESTIONS, found, strict=True):
+    logprobs = {label: label_logprob(model, question.prompt, label) for label in LABELS}
+    assert prediction.prediction == max(logprobs, key=logprobs.get)
+    assert prediction.text == f' {prediction.prediction}\n'
+
+
+def test_a_label_does_not_depend_on_the_other_questions(model):
+  assert predict_labels(model, QUESTIONS) == [
+      predict_labels(model, [question])[0] for question in QUESTIONS]
+
+
+def test_calibration_subtracts_what_a_label_has_anyhow(model):
+  empty = 'N/A\nIntent:'
+  for question, prediction in zip(QUESTIONS, predict_labels(
+      model, QUESTIONS, content_free_prompt=empty), strict=True):
+    gains = {label: label_logprob(model, question.prompt, label)
+             - label_logprob(model, empty, label) for label in LABELS}
+    assert prediction.prediction == max(gains, key=gains.get)
+
+
+def test_a_prompt_that_is_too_long_is_a_failure_alone(model):
+  long = Question('long', 'x' * 2000, ('card',), labels=LABELS)
+  first, second = predict_labels(model, [long, QUESTIONS[0]])
+  assert 'too many' in first.failure and first.prediction == ''
+  assert second == predict_labels(model, QUESTIONS[:1])[0]
+
+
+def test_metrics_are_those_of_scikit_learn_and_mistakes_are_counted():
+  rng = np.random.default_rng(0)
+  true = [LABELS[i] for i in rng.integers(0, 3, 200)]
+  predicted = [one if rng.random() < 0.7 else LABELS[rng.integers(0, 3)] for one in true]
+  predicted[0] = ''  # a prompt that was too long
+  records = [{'answers': (a,), 'extracted': b} for a, b in zip(true, predicted, strict=True)]
+  found = label_metrics(records, samples=200, seed=0)
+  assert found.f1 == pytest.approx(100 * f1_score(true, predicted, labels=LABELS, average='macro'))
+  assert found.low < found.f1 < found.high < 100
+  assert sum(one.count for one in found.confusions) == sum(
+      a != b for a, b in zip(true, predicted, strict=True))
+  assert found.confusions[0].count >= found.confusions[-1].count
+  perfect = label_metrics([{'answers': ('a',), 'extracted': 'a'}] * 5, samples=10, seed=0)
+  assert (perfect.f1, perfect.confusions) == (100.0, ())
+  one = label_metrics([{'answers': ('a',), 'extracted': 'b'}], samples=10, seed=0)
+  assert one.confusions == (Confusion('a', 'b', 1),) and one.f1 == 0
+
+
+@pytest.mark.parametrize(('name', 'counts', 'labels'), [
+  ('banking77', {'': 3080}, 77), ('clinc150', {'': 5500}, 151),
+  ('sib200', dict.fromkeys(('en', 'zh', 'de', 'es', 'hi'), 204), 7),
+])
+def test_the_real_data(data_dir, name, counts, labels):
+  try:
+    questions = load_examples(TASKS[name], data_dir, EvaluationConfig())
+  except MissingDataError as error:
+    pytest.skip(str(error))
+  groups = [question.group for question in questions]
+  assert {group: groups.count(group) for group in {*groups}} == counts
+  assert len(questions[0].labels) == labels
+  for question in questions:
+    assert question.answers[0] in question.labels and '_' not in question.answers[0]
+    assert question.prompt.count('\n') == 1 and question.prompt.endswith(('Intent:', 'Topic:'))
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch, make_model):
+  """A small model, and a set of two intents in the format of Banking77."""
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setenv('TOOLFORMER_CACHE', str(tmp_path / 'cache'))
+  save_model(tmp_path / 'model', make_model(embed_dim=64, mlp_dim=128, max_positions=256))
+  (tmp_path / 'data/banking77').mkdir(parents=True)
+  for split, count in (('train', 24), ('test', 6)):
+    rows = [f'{"lost my card" if n % 2 else "top up now"} {n},{"card_lost" if n % 2 else "top_up"}'
+            for n in range(count)]
+    (tmp_path / f'data/banking77/{split}.csv').write_text('\n'.join(['text,category', *rows]))
+  yield tmp_path
+  jax.config.update('jax_compilation_cache_dir', None)
+
+
+def test_a_model_learns_a_task_and_is_asked_the_same(folder, capsys):
+  data = ['--data_dir', 'data']
+  assert cli.main(['finetune', '--task', 'banking77', *data, '--checkpoint', 'model',
+                   '--output_dir', 'tuned', '--gin.FinetuneConfig.steps=40',
+                   '--gin.FinetuneConfig.batch_size=8', '--gin.FinetuneConfig.row_tokens=128',
+                   '--gin.FinetuneConfig.learning_rate=0.01',
+                   '--gin.FinetuneConfig.save_every=40']) == 0
+  assert cli.main(['evaluate', '--tasks', 'banking77', *data, '--arms',
+                   'base=model,toolformer=tuned', '--output_dir', 'scores']) == 0
+  report = (folder / 'scores/report.md').read_text()
+  assert '| Banking77 | Toolformer | 100.0 | 100.0 | 100.0 [100.0, 100.0] | - |' in report
+  assert 'Banking77: the likeliest label. Prompt: `... / Intent:`' in report
+  summary = json.loads((folder / 'scores/summary.json').read_text())
+  assert summary['label_metrics']['banking77']['toolformer']['f1'] == 100.0
+  assert math.isfinite(summary['label_metrics']['banking77']['base']['f1'])
+  lines = (folder / 'scores/predictions/banking77.toolformer.jsonl').read_text().splitlines()
+  assert [json.loads(line)['prediction'] for line in lines] == ['top up', 'card lost'] * 3
+
+
+@pytest.mark.parametrize(('argv', 'message'), [
+  (['--task', 'svamp'], '--task svamp: only tasks of classification can be trained on'),
+  (['--task', 'bankin77'], "unknown task 'bankin77'"),
+  ([], 'there is nothing to train on: give --data, or --task'),
+  (['--task', 'clinc150', '--data_dir', 'data'], 'there is no folder data/clinc150'),
+])
+def test_what_cannot_be_trained_on_is_said_at_once(folder, capsys, argv, message):
+  assert cli.main(['finetune', *argv, '--checkpoint', 'model', '--output_dir', 'out']) == 2
+  err = capsys.readouterr().err
+  assert message in err and len(err.splitlines()) == 1
+  assert not (folder / 'out').exists()

@@ -1,0 +1,69 @@
+"""Chooses the likeliest of several labels: classification without generating text.
+
+A label's score is the log-probability of ` label` and the end of its line after the prompt, as
+fine-tuning learns it: labels of any length can be compared, also those that begin alike. With a
+content-free prompt the score is the difference to that of the label after this prompt, which makes
+up for labels that a model finds likely whatever the text is (Zhao et al. 2021).
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from toolformer_jax.evaluation.predict import Prediction
+from toolformer_jax.evaluation.task import Question
+from toolformer_jax.inference.scoring import ScoreRequest, score
+from toolformer_jax.models.language_model import LanguageModel
+
+
+def target_text(label: str) -> str:
+  """Returns what follows a prompt: the label and the end of its line."""
+  return f' {label}\n'
+
+
+def predict_labels(model: LanguageModel, questions: Sequence[Question], *,
+                   content_free_prompt: str = '', calendar_date: str = '') -> list[Prediction]:
+  """Returns the likeliest label of each question; a prompt that is too long is a failure.
+
+  Args:
+    model: the model.
+    questions: with the labels to choose from. All have the same labels.
+    content_free_prompt: the prompt of a text that says nothing; '' for no calibration.
+    calendar_date: recorded with the predictions.
+
+  Raises:
+    UserError: there is not enough memory.
+  """
+  labels = questions[0].labels
+  label_ids = [model.tokenizer.encode(target_text(label)) for label in labels]
+  room = model.config.max_positions - 1 - max(map(len, label_ids))
+  prompts = [model.tokenizer.encode(question.prompt) for question in questions]
+  fitting = [i for i, prompt in enumerate(prompts) if len(prompt) <= room]
+  base = np.zeros(len(labels))
+  if content_free_prompt:
+    base, = _label_logprobs(model, [model.tokenizer.encode(content_free_prompt)], label_ids)
+  scores = dict(zip(fitting, _label_logprobs(model, [prompts[i] for i in fitting], label_ids),
+                    strict=True))
+  return [_prediction(question, calendar_date, scores.get(i), base, len(prompts[i]))
+          for i, question in enumerate(questions)]
+
+
+def _label_logprobs(model: LanguageModel, prompts: Sequence[Sequence[int]],
+                    label_ids: Sequence[Sequence[int]]) -> Iterator[np.ndarray]:
+  """Yields log p(label | prompt) of every label, [labels], for each prompt."""
+  requests = [ScoreRequest(tuple(prompt), tuple(label), tuple(range(len(label))))
+              for prompt in prompts for label in label_ids]
+  logprobs = iter(score(model, requests))
+  for _ in prompts:
+    yield np.array([math.fsum(next(logprobs).tolist()) for _ in label_ids])
+
+
+def _prediction(question: Question, date: str, scores: np.ndarray | None, base: np.ndarray,
+                prompt_tokens: int) -> Prediction:
+  record = Prediction(question.id, question.group, question.prompt, question.answers, date=date)
+  if scores is None:
+    return dataclasses.replace(record, failure=f'the prompt has {prompt_tokens} tokens, too many')
+  label = question.labels[int(np.argmax(scores - base))]
+  return dataclasses.replace(record, text=target_text(label), prediction=label)
