@@ -64,8 +64,9 @@ def label_metrics(records: Sequence[Mapping[str, Any]], *, samples: int, seed: i
   predicted = [record['extracted'] for record in records]
   labels = sorted({*true, *filter(None, predicted)})
   def macro_f1(weights: np.ndarray) -> float:
+    # A label that is not among the resampled texts is not in the mean.
     return f1_score(true, predicted, labels=labels, average='macro', sample_weight=weights,
-                    zero_division=0.0)
+                    zero_division=np.nan)
   precision, recall, f1, _ = precision_recall_fscore_support(
       true, predicted, labels=labels, average='macro', zero_division=0.0)
   rng, count = np.random.default_rng(seed), len(records)
