@@ -44,6 +44,7 @@ if TYPE_CHECKING:
   from toolformer_jax.tools.function import tool
   from toolformer_jax.tools.registry import Toolbox
   from toolformer_jax.training.config import FinetuneConfig, MixtureConfig
+  from toolformer_jax.training.sources import TaskRow
 
 _MODULES = {
   'annotation.config': ('AnnotationConfig', 'ToolConfig'),
@@ -65,6 +66,7 @@ _MODULES = {
   'tools.function': ('tool',),
   'tools.registry': ('Toolbox',),
   'training.config': ('FinetuneConfig', 'MixtureConfig'),
+  'training.sources': ('TaskRow',),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -72,8 +74,8 @@ __all__ = [  # noqa: F822 - loaded by __getattr__
   'AdaLoraConfig', 'AnnotationConfig', 'BottleneckConfig', 'CompressionConfig', 'Context',
   'CustomToolsConfig', 'Document', 'Engine', 'EngineConfig', 'EvaluationConfig', 'ExecutorConfig',
   'FinetuneConfig', 'GenerationConfig', 'Ia3Config', 'LoraConfig', 'MixtureConfig', 'ModelConfig',
-  'PrefixConfig', 'Prompt', 'ToolConfig', 'Toolbox', 'annotate', 'compress', 'evaluate', 'export',
-  'finetune', 'generate', 'load_model', 'plan', 'score', 'token_losses', 'tool',
+  'PrefixConfig', 'Prompt', 'TaskRow', 'ToolConfig', 'Toolbox', 'annotate', 'compress', 'evaluate',
+  'export', 'finetune', 'generate', 'load_model', 'plan', 'score', 'token_losses', 'tool',
 ]
 
 

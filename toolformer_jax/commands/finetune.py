@@ -14,6 +14,7 @@ import argparse
 import logging
 from typing import TYPE_CHECKING
 
+import toolformer_jax as tf_jax
 from toolformer_jax.commands import options
 from toolformer_jax.errors import UserError
 from toolformer_jax.evaluation.files import TaskFolder
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
   from collections.abc import Iterator, Sequence
 
   import jax
-
-  from toolformer_jax.training.sources import TaskRow
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -86,14 +85,13 @@ def _classification_task(name: str) -> ClassificationTask:
   return task
 
 
-def _rows(task: ClassificationTask | None, data_dir: str) -> 'Iterator[TaskRow]':
+def _rows(task: ClassificationTask | None, data_dir: str) -> 'Iterator[tf_jax.TaskRow]':
   """Yields the training split of a task, as the model is asked in the evaluation."""
   from toolformer_jax.evaluation.label_scoring import target_text
-  from toolformer_jax.training.sources import TaskRow
   if task:
     folder = TaskFolder(as_path(data_dir) / task.name, task.how_to_get)
     for one in task.read_split(folder, 'train'):
-      yield TaskRow(one.id, one.prompt, target_text(one.answers[0]))
+      yield tf_jax.TaskRow(one.id, one.prompt, target_text(one.answers[0]))
 
 
 def _devices(distributed: bool) -> tuple['Sequence[jax.Device] | None', bool]:
