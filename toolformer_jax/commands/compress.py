@@ -18,14 +18,13 @@ from toolformer_jax.commands import options
 from toolformer_jax.data.corpus import read_corpus
 from toolformer_jax.errors import UserError
 from toolformer_jax.runtime.output_dir import check_is_new
-from toolformer_jax.runtime.paths import as_path
 from toolformer_jax.runtime.standard_output import print_result
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Declares the options."""
   options.add_checkpoint(parser, with_adapter=False)
-  options.add_required(parser, 'output_dir', type=as_path, metavar='O',
+  options.add_required(parser, 'output_dir', type=options.path, metavar='O',
                        help='the folder that is written; it must be new or empty')
   parser.add_argument('--corpus', metavar='F',
                       help='calibration texts, in a format that `annotate` reads')

@@ -21,6 +21,7 @@ from toolformer_jax.evaluation.files import TaskFolder
 from toolformer_jax.evaluation.task import ClassificationTask
 from toolformer_jax.evaluation.tasks import find_tasks
 from toolformer_jax.runtime.cluster import join_cluster
+from toolformer_jax.runtime.paths import as_path
 from toolformer_jax.runtime.standard_output import print_result
 
 if TYPE_CHECKING:
