@@ -105,7 +105,7 @@ class FirstNumber:
                  prediction[number.start:number.end])
 
 
-AnswerMatcher = FirstWords | FirstNumber
+AnswerMatcher = FirstWords | FirstLine | FirstNumber
 
 
 def _accepted(answers: Sequence[str], config: EvaluationConfig) -> Sequence[str]:

@@ -47,7 +47,7 @@ class Text:
 
 
 Example = Question | Text
-_Example = TypeVar('_Example', Question, Text)
+_Example = TypeVar('_Example')
 _SHOWN_FILES = 4  # of those that a task is read from
 
 

@@ -152,7 +152,7 @@ def _words(command: str) -> Sequence[tuple[str, str]]:
   """Returns `NAME=VALUE`, `Name: value` and `--name VALUE` of a command line."""
   words = _split(command)
   pairs = [word.partition('=')[::2] for word in words if '=' in word]
-  pairs += [match.groups() for match in map(_HEADER.fullmatch, words) if match]
+  pairs += [(match[1], match[2]) for match in map(_HEADER.fullmatch, words) if match]
   return pairs + [(word, value) for word, value in zip(words, words[1:], strict=False)
                   if word.startswith('-') and '=' not in word and not value.startswith('-')]
 
