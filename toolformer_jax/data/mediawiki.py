@@ -10,15 +10,16 @@ from etils import epath
 
 from toolformer_jax.data.compression import open_binary, read_errors, uncompressed_name
 from toolformer_jax.data.passages import Page
-from toolformer_jax.data.wikitext import FILE_NAMESPACES, plain_text
+from toolformer_jax.data.wikitext import plain_text
 from toolformer_jax.data.wikitext_blocks import TooMuchMarkup
+from toolformer_jax.data.wikitext_links import FILE_NAMESPACES
 from toolformer_jax.errors import UserError
 
 log = logging.getLogger(__name__)
 
 _JSON = frozenset({'.json', '.jsonl', '.ndjson'})
 _ARTICLES = '0'  # the namespace
-_FILES = frozenset({'-2', '6', '14'})  # media, files and categories
+_FILES = frozenset({'6', '14'})  # files and categories
 
 
 class Article(NamedTuple):

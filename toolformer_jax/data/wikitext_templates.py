@@ -7,6 +7,9 @@ is not known here becomes None: what it would show cannot be told.
 import re
 from collections.abc import Callable, Sequence
 
+from toolformer_jax.data.wikitext_holes import ASIDE
+from toolformer_jax.data.wikitext_measures import about, convert, money
+
 _TEXTS = {
   '!': '|', '%': '%', "'": "'", "'s": "'s", '=': '=', '–': '–', '—': '—', '•': ' • ', '·': ' · ',
   '...': '...', '€': '€', '£': '£', 'apostrophe': "'", 'ayin': 'ʿ', 'br': ' ', 'break': ' ',
@@ -30,22 +33,15 @@ _ARGUMENTS = {
   'cquote': 0, 'em': 0, 'flag': 0, 'flagcountry': 0, 'flagu': 0, 'font color': -1, 'gloss': 0,
   'i': 0, 'ic': 0, 'ill': 0, 'ill-wd': 0, 'illm': 0, 'interlanguage link': 0,
   'interlanguage link multi': 0, 'italic correction': 0, 'italics': 0, 'kbd': 0, 'keypress': 0,
-  'lang': -1, 'langx': -1, 'large': 0, 'larger': 0, 'link-interwiki': 0, 'lc': 0, 'midsize': 0,
+  'lang': 1, 'langx': 1, 'large': 0, 'larger': 0, 'link-interwiki': 0, 'lc': 0, 'midsize': 0,
   'mono': 0, 'mvar': 0, 'nihongo': 0, 'nobold': 0, 'nobr': 0, 'noitalic': 0, 'not a typo': 0,
   'notatypo': 0, 'nowrap': 0, 'nowrap begin': 0, 'polytonic': 0, 'proper name': 0, 'resize': -1,
-  'rtl-lang': -1, 'quote': 0, 'samp': 0, 'sc': 0, 'script': -1, 'sic': 0, 'small': 0,
+  'rtl-lang': 1, 'quote': 0, 'samp': 0, 'sc': 0, 'script': 1, 'sic': 0, 'small': 0,
   'smallcaps': 0, 'smaller': 0, 'strong': 0, 'sub': 0, 'tooltip': 0, 'transl': -1,
   'transliteration': -1, 'tt': 0, 'typo': 0, 'underline': 0, 'unicode': 0, 'unichar': 1, 'url': -1,
-  'vanchor': 0, 'verse translation': 0, 'visible anchor': 0, 'vr': 0, 'wikt-lang': -1,
+  'vanchor': 0, 'verse translation': 0, 'visible anchor': 0, 'vr': 0, 'wikt-lang': 1,
 }
 
-_PREFIXES = {  # before their first argument
-  'aud': 'A$', 'brl': 'R$', 'c.': 'c. ', 'ca': 'c. ', 'ca.': 'c. ', 'cad': 'C$', 'circa': 'c. ',
-  'cny': 'CN¥', 'eur': '€', 'fl': 'fl. ', 'fl.': 'fl. ', 'floruit': 'fl. ', 'gbp': '£',
-  'hkd': 'HK$', 'inr': '₹', 'indian rupee': '₹', 'indian rupees': '₹', 'jpy': 'JP¥', 'krw': '₩',
-  'nzd': 'NZ$', 'php': '₱', 'r.': 'r. ', 'reign': 'r. ', 'rupee': '₹', 'inrconvert': '₹',
-  'us$': 'US$', 'usd': 'US$', '¥': '¥', '$': '$', 'a$': 'A$',
-}
 _SHIPS = frozenset({
   'ara', 'gts', 'hdms', 'hmas', 'hmcs', 'hmnzs', 'hms', 'hmt', 'hnlms', 'hnoms', 'hswms', 'ins',
   'jds', 'js', 'mf', 'ms', 'msc', 'mv', 'my', 'ns', 'orp', 'ps', 'rfa', 'rms', 'rrs', 'rv', 'sms',
@@ -53,49 +49,52 @@ _SHIPS = frozenset({
 })
 
 _NOTHING = frozenset({
-  '#tag:ref', '-', 'according to whom', 'anchor', 'anchors', 'attribution needed', 'audio',
+  '#tag:ref', '-', 'according to whom', 'anchor', 'anchors', 'attribution needed',
   'better source', 'better source needed', 'bsn', 'by whom', 'by whom?', 'cbignore',
   'citation needed', 'citation-needed', 'clarify', 'clarification needed', 'clarifyme', 'clear',
   'clear left', 'clear right', 'clearleft', 'clearright', 'clr', 'cn', 'contradict-inline',
-  'contradictory inline', 'coord', 'cref', 'cref2', 'date missing', 'decrease', 'dead link',
-  'deadlink', 'disambiguation needed', 'disputed inline', 'disputed-inline', 'dn', 'dubious',
-  'efn', 'efn-la', 'efn-lr', 'efn-ua', 'efn-ur', 'elucidate', 'example needed', 'examples',
-  'expand acronym', 'fact', 'failed verification', 'featured article', 'flagdeco', 'flagicon',
-  'flagicon image', 'full', 'full citation needed', 'fv', 'good article', 'gutenberg', 'harvcol',
-  'harvcolnb', 'harvnb', 'harvtxt', 'how', 'how often', 'how?', 'icd9', 'icd10', 'inconsistent',
-  'increase', 'inline', 'ipa', 'ipa audio link', 'ipa link', 'ipablink', 'ipalink', 'isbn',
-  'jargon inline', 'jargon-inline', 'link note', 'listen', 'lopsided', 'music note',
-  'need quotation', 'needs update', 'nonspecific', 'note', 'note label', 'notelist', 'notetag',
-  'ntsh', 'or', 'original research inline', 'original synthesis', 'page needed', 'page number',
-  'page number needed', 'pages needed', 'peacock inline', 'peacock term', 'pn', 'pov statement',
-  'pov-inline', 'pov-statement', 'pp', 'primary source inline', 'primary source-inline',
-  'pronunciation', 'quantify', 'r', 'ref', 'ref label', 'refn', 'request quotation', 'respell',
-  'rp', 'self-published inline', 'self-published source', 'sfn', 'sfnm', 'sfnp',
-  'short description', 'shortcut', 'specify', 'spoken wikipedia', 'synthesis inline',
-  'synthesis-inline', 'third-party inline', 'third-party-inline', 'time needed', 'timeframe',
-  'toc', 'toclimit', 'undue inline', 'undue-inline', 'unreliable source', 'unreliable source?',
-  'update after', 'update inline', 'update-inline', 'use american english', 'use british english',
+  'contradictory inline', 'cref', 'cref2', 'date missing', 'dead link', 'deadlink',
+  'disambiguation needed', 'disputed inline', 'disputed-inline', 'dn', 'dubious', 'efn', 'efn-la',
+  'efn-lr', 'efn-ua', 'efn-ur', 'elucidate', 'example needed', 'examples', 'expand acronym',
+  'fact', 'failed verification', 'featured article', 'flagdeco', 'flagicon', 'flagicon image',
+  'full', 'full citation needed', 'fv', 'good article', 'how', 'how often', 'how?',
+  'inconsistent', 'inline', 'jargon inline', 'jargon-inline', 'link note', 'listen', 'lopsided',
+  'music note', 'need quotation', 'needs update', 'nonspecific', 'note', 'note label', 'notelist',
+  'notetag', 'ntsh', 'or', 'original research inline', 'original synthesis', 'page needed',
+  'page number', 'page number needed', 'pages needed', 'peacock inline', 'peacock term', 'pn',
+  'pov statement', 'pov-inline', 'pov-statement', 'pp', 'primary source inline',
+  'primary source-inline', 'quantify', 'r', 'ref', 'ref label', 'refn', 'request quotation', 'rp',
+  'self-published inline', 'self-published source', 'sfn', 'sfnm', 'sfnp', 'short description',
+  'shortcut', 'specify', 'spoken wikipedia', 'synthesis inline', 'synthesis-inline',
+  'third-party inline', 'third-party-inline', 'time needed', 'timeframe', 'toc', 'toclimit',
+  'undue inline', 'undue-inline', 'unreliable source', 'unreliable source?', 'update after',
+  'update inline', 'update-inline', 'use american english', 'use british english',
   'use dmy dates', 'use mdy dates', 'vague', 'verification needed', 'verify credibility',
-  'verify source', 'webarchive', 'weasel inline', 'weasel-inline', 'what', 'when', 'when?',
-  'where', 'where?', 'which', 'which?', 'who', 'who?', 'whom', 'whom?', 'why', 'why?',
-  'year needed', 'zh', 'zh-tw', 'citation', 'disambiguation', 'unbalanced opinion', 'define',
-  'definition needed', 'over-explained',
+  'verify source', 'weasel inline', 'weasel-inline', 'what', 'when', 'when?', 'where', 'where?',
+  'which', 'which?', 'who', 'who?', 'whom', 'whom?', 'why', 'why?', 'year needed',
+  'disambiguation', 'unbalanced opinion', 'define', 'definition needed', 'over-explained',
+  'lowercase', 'lowercase title', 'displaytitle', 'italic title',
 })
-_NOTHING_PREFIXES = ('cite ', 'ipac-', 'ipa-', 'pp-', 'infobox', 'use ', 'defaultsort:', 'harv')
+# These show a remark: it is left out where it stands in parentheses or outside of a sentence.
+_ASIDES = frozenset({
+  'citation', 'coor', 'coor d', 'coor dm', 'coor dms', 'coord', 'decrease', 'doi', 'down', 'gain',
+  'geo coord', 'gutenberg', 'harvard citation no brackets', 'harvcol', 'harvcolnb', 'harvnb',
+  'icd10', 'icd9', 'increase', 'ipa', 'ipa all', 'ipa audio link', 'ipa link', 'ipablink', 'ipac',
+  'ipalink', 'isbn', 'isbnt', 'loss', 'no change', 'nochange', 'oclc', 'pinyin', 'profit',
+  'pron-en', 'pronounced', 'pronunciation', 'pronunciation needed', 'respell', 'respelling',
+  'steady', 'up', 'webarchive', 'zh', 'zh-cn', 'zh-hans', 'zh-hant', 'zh-tw',
+})
+_NOTHING_PREFIXES = ('pp-', 'infobox', 'use ', 'defaultsort:', 'displaytitle:')
+_ASIDE_PREFIXES = ('cite ', 'ipac-', 'ipa-', 'harv')
+_LISTEN = frozenset({'listen', 'help', 'help·info', 'info', 'play', 'pronounced', 'pronunciation'})
 
-_RANGES = {
-  'to': ' to ', '-': '–', '–': '–', 'to(-)': '–', 'and': ' and ', 'and(-)': ' and ', '&': ' and ',
-  'or': ' or ', 'or(-)': ' or ', 'x': ' × ', '×': ' × ', 'by': ' by ', 'xx': ' × ', '+/-': ' ± ',
-  '±': ' ± ', 'to about': ' to about ', 'upto': ' up to ',
-}
-_UNITS = {
-  'C': '°C', 'F': '°F', 'km2': 'km²', 'm2': 'm²', 'cm2': 'cm²', 'sqmi': 'sq mi', 'sqft': 'sq ft',
-  'sqkm': 'km²', 'sqm': 'm²', 'm3': 'm³', 'km3': 'km³', 'cm3': 'cm³', 'cuft': 'cu ft',
-  'mph': 'mph', 'kph': 'km/h', 'acre': 'acres', 'foot': 'ft', 'feet': 'ft', 'inch': 'in',
-  'inches': 'in', 'mile': 'miles', 'pound': 'pounds', 'metre': 'metres', 'USgal': 'US gal',
-  'impgal': 'imp gal', 'LT': 'long tons', 'ST': 'short tons', 't': 'tonnes', 'nmi': 'nmi',
-}
-_NUMBER = re.compile(r'[-+−]?[\d,]*\.?\d+(?:/\d+)?')
+# What is written above the line without being a power: the ends of ordinal numbers, titles and
+# abbreviations in languages of Europe, and trade marks.
+_RAISED = frozenset('''
+  bis cia der do e em er ere ers es è ème ère eme gr gue hon lle lles le la
+  me mes mgr mme mo mos mr mrs ms nd nda nde nds ndes no nos o os ra re rd rds res ro rs sen sm
+  sr sra st ste sts ta te ter th ths tm to ve ® ™ ª º ° * † ‡
+  '''.split()) | {''}
 
 
 def template_text(name: str, arguments: Sequence[str], named: dict[str, str]) -> str | None:
@@ -112,17 +111,23 @@ def template_text(name: str, arguments: Sequence[str], named: dict[str, str]) ->
   if name in _NOTHING or name.startswith(_NOTHING_PREFIXES):
     return ''
   if name.startswith('lang-'):
-    name = 'lang'
+    return arguments[0] if arguments else named.get('text')
   if name in _ARGUMENTS:
-    return arguments[_ARGUMENTS[name]] if arguments else None
-  if name in _PREFIXES:
-    return _PREFIXES[name] + ' – '.join(arguments) if arguments else None
+    return _argument(arguments, _ARGUMENTS[name], named)
   if name in _SHIPS:
     return _ship(name.upper(), arguments)
   if name in _FUNCTIONS:
     return _FUNCTIONS[name](arguments, named)
+  if (shown := about(name, arguments) or money(name, arguments, named)) is not None:
+    return shown
+  if name in _ASIDES or name.startswith(_ASIDE_PREFIXES):
+    return ASIDE
   function, colon, argument = name.partition(':')
   return _grouped(argument) if colon and function == 'formatnum' else None
+
+
+def _argument(arguments: Sequence[str], place: int, named: dict[str, str]) -> str | None:
+  return arguments[place] if -len(arguments) <= place < len(arguments) else named.get('text')
 
 
 def _as_of(arguments: Sequence[str], named: dict[str, str]) -> str | None:
@@ -142,24 +147,6 @@ def _date(parts: Sequence[str]) -> str:
 
 _MONTHS = ('January', 'February', 'March', 'April', 'May', 'June', 'July', 'August', 'September',
            'October', 'November', 'December')
-
-
-def _convert(arguments: Sequence[str], named: dict[str, str]) -> str | None:
-  """Returns a measure in the unit that its source states, without the conversion."""
-  rest, text = list(arguments), ''
-  while len(rest) >= 2 and rest[1] in _RANGES:
-    text += rest[0] + _RANGES[rest[1]]
-    rest = rest[2:]
-  if len(rest) < 2:
-    return None
-  space = '-' if named.get('adj') == 'on' else ' '
-  text += f'{rest[0]}{space}{_UNITS.get(rest[1], rest[1]) if space == " " else rest[1]}'
-  rest = rest[2:]
-  # A measure of two units, such as 6 ft 8 in. A number at the end is a number of digits.
-  while len(rest) >= 2 and _NUMBER.fullmatch(rest[0]) and not _NUMBER.fullmatch(rest[1]):
-    text += f' {rest[0]} {_UNITS.get(rest[1], rest[1])}'
-    rest = rest[2:]
-  return text
 
 
 def _ship(prefix: str, arguments: Sequence[str]) -> str | None:
@@ -188,9 +175,58 @@ def _grouped(number: str) -> str | None:
   return f'{match[1]}{int(match[2]):,}{match[3] or ""}' if match else None
 
 
+def without_variants(wikitext: str) -> str:
+  """Returns wikitext with one spelling where it gives several, such as `-{zh-cn:a;zh-tw:b}-`.
+
+  The first spelling of the order in which they are listed here is taken, or the first one given.
+  See https://www.mediawiki.org/wiki/Writing_systems/Syntax.
+  """
+  return _VARIANTS.sub(_variant, wikitext)
+
+
+def _variant(markup: re.Match[str]) -> str:
+  if markup['flags'] and set(markup['flags']) & set('HTD-'):
+    return ''  # a rule for the rest of the page, or its title
+  if '=>' in markup['text']:
+    return markup[0]
+  spellings = {one['code']: one['text'] for one in _SPELLING.finditer(markup['text'])}
+  if not spellings:
+    return markup['text']
+  code = next((code for code in _PREFERRED if code in spellings), next(iter(spellings)))
+  return spellings[code]
+
+
+_VARIANTS = re.compile(r'-\{(?:(?P<flags>[A-Z;+-]*|[a-z;-]+)\|)?(?P<text>[^{}]*)\}-')
+_CODE = r'(?:zh|sr|kk|ku|iu|uz|tg|gan|shi|crh|tly|ban)(?:-[a-z]+)*'
+_SPELLING = re.compile(
+    rf'(?:^|;)\s*(?P<code>{_CODE})\s*:\s*(?P<text>.*?)\s*(?=;\s*{_CODE}\s*:|;?\s*$)', re.DOTALL)
+_PREFERRED = ('zh-hans', 'zh-cn', 'zh', 'sr-ec', 'sr-cyrl')
+
+
+def superscript_text(text: str) -> str | None:
+  """Returns raised letters as they are, as in 20th and Na+; None for a power, which is no text."""
+  plain = re.sub(r"'{2,}|\s", '', text)
+  is_read = plain.lower() in _RAISED or re.fullmatch(r'\d?[+−–-]|\[.*\]', plain)
+  return text if is_read else None
+
+
 def _superscript(arguments: Sequence[str], named: dict[str, str]) -> str | None:
-  """Returns letters as they are, as in 20th; a power is no text."""
-  return arguments[0] if arguments and arguments[0].isalpha() else None
+  return superscript_text(arguments[0]) if arguments else None
+
+
+def _audio(arguments: Sequence[str], named: dict[str, str]) -> str:
+  """Returns the word that a recording is linked from, unless it says no more than "listen"."""
+  label = arguments[1] if len(arguments) > 1 else ''
+  return '' if label.lower() in _LISTEN else label
+
+
+def _harvard(arguments: Sequence[str], named: dict[str, str]) -> str | None:
+  """Returns a citation as part of a sentence, such as Smith & Jones (2000)."""
+  *names, year = filter(None, arguments) if any(arguments) else ['']
+  if not names or len(names) > 4:
+    return None
+  authors = f'{", ".join(names[:-1])} & {names[-1]}' if 1 < len(names) < 4 else names[0]
+  return f'{authors if len(names) < 4 else f"{authors} et al."} ({year})'
 
 
 def _joined(separator: str) -> Callable[[Sequence[str], dict[str, str]], str | None]:
@@ -198,7 +234,9 @@ def _joined(separator: str) -> Callable[[Sequence[str], dict[str, str]], str | N
 
 
 _FUNCTIONS = {
-  'as of': _as_of, 'asof': _as_of, 'convert': _convert, 'cvt': _convert, 'formatnum': _number,
+  'as of': _as_of, 'asof': _as_of, 'audio': _audio, 'convert': convert, 'cvt': convert,
+  'formatnum': _number, 'harvard citation text': _harvard, 'harvcoltxt': _harvard,
+  'harvtxt': _harvard,
   'linktext': _joined(' '), 'nts': _number, 'number table sorting': _number,
   'sclass': _ship_class, 'sclass-': _ship_class, 'sclass2': _ship_class,
   'sclass2-': _ship_class, 'ship': _any_ship, 'sortname': _joined(' '), 'sup': _superscript,
