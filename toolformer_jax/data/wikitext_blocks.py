@@ -14,7 +14,7 @@ _SPLIT = '\ue00f'
 _MAX_DEPTH = 40  # the parser's limit
 # Long articles have 3,000 brackets, tags and lines, long lists 8,000.
 _MAX_TOKENS = 15_000
-# Arguments of templates, attributes, addresses, entities and tags. Each takes up to 50 microseconds.
+# Arguments, attributes, addresses, entities and tags: each takes up to 50 microseconds.
 _PARTS = re.compile(r'[|=&<]|//')
 _MAX_PARTS = 12_000
 _MAX_BLOCK_CHARS = 20_000  # longer ones are tables and boxes
