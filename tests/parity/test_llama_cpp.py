@@ -1,8 +1,8 @@
 """What we write as GGUF is what llama.cpp runs: the same greedy texts, from texts, as ours.
 
 llama.cpp rounds what it multiplies with weights. To float16 for those in f16: that is done here
-too, so that our model prefers the same token at every step. To 8 bits for those in q8_0: its noise
-decides where two tokens are about equally likely.
+too, so that our model prefers the same token at every step. For those in q8_0 it computes with 8
+bits, in a way that is not copied here: most of its tokens are our likeliest, not all.
 Needs the package xllamacpp, which is not installed with the others: llama.cpp in a wheel.
 """
 
