@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -134,3 +135,91 @@ def test_a_piece_that_is_a_token_needs_no_merges():
 def test_what_is_no_text_is_refused(tokenizer, text):
   with pytest.raises(UserError, match='not a text of Unicode characters'):
     tokenizer.encode(text)
+
+
+NFC = tokenizers.normalizers.NFC()
+PRE = tokenizers.pre_tokenizers
+
+
+def _with_parts(pieces, **parts):
+  """Returns the tokenizer.json of `pieces` with other parts; functions change those that it has."""
+  content = pieces.content()
+  for name, part in parts.items():
+    content[name] = part(content[name]) if callable(part) else json.loads(part.__getstate__())
+  return json.dumps(content)
+
+
+def _from(content, tmp_path):
+  file = tmp_path / 'tokenizer.json'
+  file.write_text(content, 'utf-8')
+  return Tokenizer.from_file(file, bos_id=None, eos_id=None)
+
+
+@pytest.mark.parametrize(('parts', 'message'), [
+  ({'normalizer': tokenizers.normalizers.Lowercase()}, 'the normalizer Lowercase changes texts'),
+  ({'normalizer': tokenizers.normalizers.NFKC()}, 'the normalizer NFKC'),
+  ({'normalizer': tokenizers.normalizers.NFD()}, 'the normalizer NFD'),
+  ({'normalizer': tokenizers.normalizers.Strip()}, 'the normalizer Strip'),
+  ({'normalizer': tokenizers.normalizers.Sequence([
+      NFC, tokenizers.normalizers.StripAccents()])}, 'the normalizer StripAccents'),
+  ({'normalizer': tokenizers.normalizers.Replace('1', '2')}, 'the normalizer Replace'),
+  ({'normalizer': tokenizers.normalizers.BertNormalizer()}, 'the normalizer BertNormalizer'),
+  ({'pre_tokenizer': PRE.Sequence([PRE.WhitespaceSplit(), PRE.ByteLevel(False)])},
+   'the pre-tokenizer WhitespaceSplit removes characters'),
+  ({'pre_tokenizer': PRE.Sequence([PRE.Split('-', 'removed'), PRE.ByteLevel(False)])},
+   'the pre-tokenizer Split'),
+  ({'pre_tokenizer': PRE.Sequence([PRE.Punctuation('removed'), PRE.ByteLevel(False)])},
+   'the pre-tokenizer Punctuation'),
+  ({'added_tokens': lambda tokens: [tokens[0] | {'special': False, 'lstrip': True}]},
+   r"the added token '<\|endoftext\|>' \(\d+\) removes spaces"),
+  ({'added_tokens': lambda tokens: [tokens[0] | {'special': False, 'rstrip': True}]},
+   r"the added token '<\|endoftext\|>' \(\d+\) removes spaces"),
+  ({'model': lambda model: model | {'end_of_word_suffix': '</w>'}}, 'prefix or suffix'),
+])
+@pytest.mark.parametrize('saved', [True, False])
+def test_a_tokenizer_that_would_change_a_text_is_refused_by_its_part(
+    tokenizer, tmp_path, parts, message, saved):
+  tokenizer.save(tmp_path)
+  content = _with_parts(tokenizer, **parts)
+  (tmp_path / 'tokenizer.json').write_text(content, 'utf-8')
+  with pytest.raises(UserError, match=message) as failure:
+    if saved:
+      Tokenizer.load(tmp_path)
+    else:
+      _from(content, tmp_path)
+  assert 'tokenizer.json' in str(failure.value) and '\n' not in str(failure.value)
+
+
+@pytest.mark.parametrize('parts', [
+  {'normalizer': NFC},
+  {'pre_tokenizer': PRE.Sequence([PRE.Split('-', 'isolated'), PRE.ByteLevel(False)])},
+  {'pre_tokenizer': PRE.Sequence([
+      PRE.Punctuation('contiguous'), PRE.Digits(True), PRE.ByteLevel(False)])},
+  {'added_tokens': lambda tokens: [tokens[0] | {'rstrip': True, 'lstrip': True}]},
+])
+@pytest.mark.parametrize('text', [
+  ' Hello  World \n\t', '- 1-2--<|endoftext|> ', 'ﬁ ½ ß İ ＡＢ', 'naïve 東京 🎉',
+  '\r\n\x00\u00a0.'])
+def test_a_tokenizer_that_splits_texts_alone_spells_them(tokenizer, tmp_path, parts, text):
+  assert _from(_with_parts(tokenizer, **parts), tmp_path).spells(text)
+
+
+def test_a_text_that_is_not_in_nfc_is_told_from_its_ids(tokenizer, tmp_path):
+  made = _from(_with_parts(tokenizer, normalizer=NFC), tmp_path)
+  assert made.spells('é') and not made.spells('e\u0301')
+
+
+@pytest.mark.parametrize('bytes_lost', [0, 1])
+@pytest.mark.parametrize('falls_back', [True, False])
+def test_a_unigram_tokenizer_needs_all_bytes(tmp_path, falls_back, bytes_lost):
+  made = tokenizers.Tokenizer(tokenizers.models.Unigram(
+      [('<unk>', 0.0), ('▁', -1.0), ('a', -1.0), ('b', -1.0),
+       *((f'<0x{byte:02X}>', -9.0) for byte in range(256 - bytes_lost))],
+      unk_id=0, byte_fallback=falls_back))
+  made.normalizer = tokenizers.normalizers.Replace(' ', '▁')
+  made.decoder = tokenizers.decoders.ByteFallback()
+  if falls_back and not bytes_lost:
+    assert _from(made.to_str(), tmp_path).spells('a b é 東')
+    return
+  with pytest.raises(UserError, match='has no tokens of bytes'):
+    _from(made.to_str(), tmp_path)

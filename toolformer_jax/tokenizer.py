@@ -22,6 +22,7 @@ from toolformer_jax.errors import UserError
 from toolformer_jax.runtime.paths import write_text
 from toolformer_jax.runtime.run_dir import write_json
 from toolformer_jax.runtime.standard_output import silence_native_stderr
+from toolformer_jax.tokenizer_steps import check_keeps_text, steps
 
 _END_OF_TEXT = '<|endoftext|>'
 
@@ -145,6 +146,7 @@ class Tokenizer:
       ids = json.loads((directory / 'tokenizer_ids.json').read_bytes())
       hf = HfTokenizer.from_str((directory / 'tokenizer.json').read_bytes().decode())
       _check_ids(hf, directory)
+      check_keeps_text(hf, str(directory / 'tokenizer.json'))
       made = cls(hf, bos_id=ids['bos_id'], eos_id=ids['eos_id'],
                  vocab_size=ids.get('vocab_size', 0), end_ids=ids.get('end_ids', ()))
       made.chat_template = ids.get('chat_template', '')
@@ -161,9 +163,7 @@ class Tokenizer:
     with _as_user_errors(file):
       hf = HfTokenizer.from_file(str(file))
       _check_ids(hf, file)
-      if not _decoders(hf) & {'ByteLevel', 'ByteFallback'}:
-        raise UserError(f'{file} has no tokens of bytes; only byte-level tokenizers and those with '
-                        'byte fallback are supported')
+      check_keeps_text(hf, str(file))
       made = cls(hf, bos_id=bos_id, eos_id=eos_id, vocab_size=vocab_size, end_ids=end_ids)
       lossless = made.spells('a b')
     if not lossless:
@@ -295,7 +295,8 @@ class Tokenizer:
   @functools.cached_property
   def token_bytes(self) -> list[bytes]:
     """The bytes of each id. The tokens of a text concatenate to its UTF-8 encoding."""
-    to_bytes = _byte_level if 'ByteLevel' in _decoders(self._hf) else _sentencepiece
+    byte_level = any(step['type'] == 'ByteLevel' for step in steps(self._hf.decoder))
+    to_bytes = _byte_level if byte_level else _sentencepiece
     return [to_bytes(self._hf.id_to_token(i) or '') for i in range(self.vocab_size)]
 
   @functools.cached_property
@@ -328,12 +329,6 @@ def _check_ids(hf: HfTokenizer, path: epath.Path) -> None:
     raise UserError(f'the tokenizer in {path} has the id {highest}; no vocabulary is that large')
 
 
-def _decoders(hf: HfTokenizer) -> set[str]:
-  """Returns the types of the decoder's steps."""
-  decoder = json.loads(hf.decoder.__getstate__()) if hf.decoder else {}
-  return {step['type'] for step in decoder.get('decoders', [decoder]) if 'type' in step}
-
-
 @contextlib.contextmanager
 def _as_user_errors(path: epath.Path) -> Iterator[None]:
   """Turns errors of the `tokenizers` library into a UserError of one line."""
@@ -344,4 +339,5 @@ def _as_user_errors(path: epath.Path) -> Iterator[None]:
     raise
   # The library raises plain Exceptions. A Rust panic is a BaseException of no public class.
   except BaseException as error:
-    raise UserError(f'no usable tokenizer in {path}: {error}') from error
+    reason = ' '.join(str(error).split())
+    raise UserError(f'no usable tokenizer in {path}: {reason}') from error

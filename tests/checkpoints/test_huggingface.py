@@ -11,6 +11,7 @@ from safetensors.numpy import load_file, save_file
 from toolformer_jax import sharding
 from toolformer_jax.checkpoints.families.registry import family_of, read_config, write_config
 from toolformer_jax.checkpoints.huggingface import load_directory, save_directory
+from toolformer_jax.checkpoints.orbax import save_model
 from toolformer_jax.checkpoints.pretrained import load_pretrained
 from toolformer_jax.errors import UserError
 from toolformer_jax.inference.scoring import ScoreRequest, score
@@ -55,6 +56,14 @@ def change_tensors(path, how):
   save_file(tensors, path / 'model.safetensors')
 
 
+def split_tokenizer(path):
+  parts = json.loads((path / 'tokenizer.json').read_text())['model']
+  (path / 'vocab.json').write_text(json.dumps(parts['vocab']))
+  lines = [' '.join(merge) for merge in parts['merges']]
+  (path / 'merges.txt').write_text('\n'.join(['#version: 0.2', *lines, '']))
+  (path / 'tokenizer.json').unlink()
+
+
 @pytest.mark.parametrize('kind', KINDS)
 def test_what_is_written_is_read_again(make_model, tmp_path, kind):
   model = make_model(**KINDS[kind])
@@ -93,6 +102,11 @@ def test_adapters_are_merged(make_model, tmp_path):
   ({'rope_scaling': {'rope_type': 'llama3', 'factor': 4.0}}, "of the type 'llama3' with"),
   ({'rope_parameters': {'rope_type': 'default', 'rope_theta': 1e4, 'partial_rotary_factor': 0.5}},
    'with rope_theta, partial_rotary_factor are not supported'),
+  ({'partial_rotary_factor': 0.5}, 'partial_rotary_factor is 0.5, which is not supported'),
+  ({'is_causal': False}, 'the field is_causal is not supported'),
+  ({'num_local_experts': 8}, 'the field num_local_experts is not supported'),
+  ({'rope_scaling': {'rope_type': 'yarn', 'factor': 4.0, 'original_max_position_embeddings': 16.0}},
+   'config.json: original_max_position_embeddings must be an integer, not 16.0'),
   ({'num_attention_heads': 5}, 'not a valid configuration: heads 5 must be a multiple'),
   ({'vocab_size': 'many'}, "vocab_size must be an integer from 0 to 2147483647, not 'many'"),
   ({'vocab_size': 10**30}, 'vocab_size must be an integer from 0'),
@@ -265,11 +279,29 @@ def test_a_head_that_is_not_tied_although_the_configuration_says_so_is_refused(s
 
 @pytest.mark.parametrize('fields', [
   {'use_mrope': False}, {'quantization_config': None}, {'n_special': 0, 'output_past': True},
-  {'unsloth_fixed': True, 'unsloth_version': '2025.3.19'}, {'pruned_heads': {}, 'num_labels': 2}])
+  {'unsloth_fixed': True, 'unsloth_version': '2025.3.19'}, {'pruned_heads': {}, 'num_labels': 2},
+  {'attn_implementation': 'sdpa'}, {'_attn_implementation_internal': 'eager'},
+  {'use_flash_attention_2': True}, {'layerdrop': 0.0}, {'activation_dropout': 0.1},
+  {'attention_probs_dropout_prob': 0.1}, {'mask_token_id': 5}, {'hidden_act': 'swish'},
+  {'partial_rotary_factor': 1.0}, {'num_local_experts': 0}, {'sliding_window': 0},
+  {'is_causal': True}, {'rope_scaling': {'rope_type': 'default', 'finetuned': True}},
+  {'rope_parameters': {'rope_type': 'default', 'rope_theta': 1e4, 'partial_rotary_factor': 1.0}}])
 def test_fields_that_do_not_change_the_logits_are_passed_over(make_model, fields):
   config = make_model().config
   written = write_config(config)
   assert read_config({**written, **fields}, 'c')[1] == config
+
+
+@pytest.mark.parametrize('kind', ['yarn', 'llama3'])
+def test_the_pretraining_length_is_the_longest_one_unless_the_file_says_another(make_model, kind):
+  fields = write_config(make_model(max_positions=77).config)
+  scaling = {'rope_type': kind, 'factor': 4.0}
+  if kind == 'llama3':
+    scaling |= {'low_freq_factor': 1.0, 'high_freq_factor': 4.0}
+  def read(**more):
+    return read_config(fields | {'rope_scaling': scaling | more}, 'c')[1]
+  assert read().rotary_original_positions == 77
+  assert read(original_max_position_embeddings=16).rotary_original_positions == 16
 
 
 def test_old_and_new_spellings_of_a_configuration_mean_the_same(make_model):
@@ -284,11 +316,73 @@ def test_old_and_new_spellings_of_a_configuration_mean_the_same(make_model):
 
 def test_the_gpt2_tokenizer_of_two_files_is_that_of_one(saved):
   single = load_directory(saved, mesh()).tokenizer
-  parts = json.loads((saved / 'tokenizer.json').read_text())['model']
-  (saved / 'vocab.json').write_text(json.dumps(parts['vocab']))
-  lines = [' '.join(merge) for merge in parts['merges']]
-  (saved / 'merges.txt').write_text('\n'.join(['#version: 0.2', *lines, '']))
-  (saved / 'tokenizer.json').unlink()
+  split_tokenizer(saved)
   double = load_directory(saved, mesh()).tokenizer
   text = 'A [b] -> ü\n'
   assert double.encode(text) == single.encode(text) and double.decode(double.encode(text)) == text
+
+
+
+@pytest.mark.parametrize('two_files', [True, False])
+@pytest.mark.parametrize(('ends', 'expected'), [
+  (7, {258, 7}), ([9, 258, 7], {258, 7, 9}), (None, {258}), ([], {258})])
+def test_further_ends_are_those_of_the_generation_config(saved, ends, expected, two_files):
+  """transformers' generate reads them there."""
+  if two_files:
+    split_tokenizer(saved)
+  (saved / 'generation_config.json').write_text(json.dumps({'eos_token_id': ends}))
+  read = load_directory(saved, mesh()).tokenizer
+  assert read.eos_id == 258 and read.end_ids == expected
+
+
+def test_without_an_end_in_the_configuration_that_of_generation_ends_texts(saved):
+  change(saved, eos_token_id=None)
+  (saved / 'generation_config.json').write_text('{"eos_token_id": [7, 9]}')
+  assert load_directory(saved, mesh()).tokenizer.eos_id == 7
+
+
+@pytest.mark.parametrize('content', ['{"eos_token_id": "a"}', '{"eos_token_id": [-1]}', '[]', '{'])
+def test_a_broken_generation_config_is_refused(saved, content):
+  (saved / 'generation_config.json').write_text(content)
+  with pytest.raises(UserError, match='generation_config.json'):
+    load_directory(saved, mesh())
+
+
+@pytest.mark.parametrize(('file', 'content', 'message'), [
+  ('chat_template.jinja', b'\xff\xfe', 'chat_template.jinja is not UTF-8'),
+  ('tokenizer_config.json', b'{"chat_template": ["a"]}', 'chat_template must be a string'),
+  ('tokenizer_config.json', b'{"chat_template": 5}', 'chat_template must be a string'),
+  ('tokenizer_config.json', b'{"chat_template": [{"name": "default"}]}', 'must be a string'),
+])
+def test_a_broken_chat_template_is_one_line_of_error(saved, file, content, message):
+  (saved / file).write_bytes(content)
+  with pytest.raises(UserError, match=message) as failure:
+    load_directory(saved, mesh())
+  assert '\n' not in str(failure.value)
+
+
+def test_of_several_chat_templates_the_default_is_read(saved):
+  (saved / 'tokenizer_config.json').write_text(json.dumps({'chat_template': [
+      {'name': 'tool_use', 'template': 'a'}, {'name': 'default', 'template': 'b'}]}))
+  assert load_directory(saved, mesh()).tokenizer.chat_template == 'b'
+
+
+@pytest.mark.parametrize('number', [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize('name', ['model.norm.weight', 'model.layers.1.mlp.down_proj.weight'])
+def test_weights_that_are_not_finite_are_refused_by_name(saved, name, number):
+  def damage(tensors):
+    tensors[name].flat[3] = number
+  change_tensors(saved, damage)
+  with pytest.raises(UserError, match=f'the tensor {name} has numbers that are not finite'):
+    load_directory(saved, mesh())
+
+
+@pytest.mark.parametrize('number', [np.nan, np.inf])
+def test_a_model_of_ours_that_is_not_finite_is_refused_by_name(make_model, tmp_path, number):
+  model = make_model()
+  params = model.variables['params']
+  params = {**params, 'embedding': params['embedding'].at[1, 1].set(number)}
+  save_model(tmp_path / 'model', LanguageModel(
+      model.decoder, {**model.variables, 'params': params}, model.tokenizer, model.mesh))
+  with pytest.raises(UserError, match='params/embedding.* has numbers that are not finite'):
+    load_pretrained(str(tmp_path / 'model'), mesh=mesh())

@@ -12,8 +12,10 @@ import transformers
 from tokenizers import Tokenizer as HfTokenizer
 from tokenizers import decoders, models, pre_tokenizers
 
+from toolformer_jax.checkpoints.families.registry import read_config
 from toolformer_jax.checkpoints.huggingface import save_directory
 from toolformer_jax.checkpoints.pretrained import load_pretrained
+from toolformer_jax.errors import UserError
 from toolformer_jax.inference.config import GenerationConfig
 from toolformer_jax.inference.generation import generate
 from toolformer_jax.inference.scoring import ScoreRequest, score
@@ -62,6 +64,9 @@ FAMILIES = {
             'rope_type': 'longrope', 'rope_theta': 1e4, 'factor': 1.0, 'attention_factor': 1.0,
             'long_factor': [1.0, 1.5, 4.0, 8.0], 'short_factor': [1.0, 1.5, 4.0, 8.0],
             'original_max_position_embeddings': 64}}),
+    'llama-yarn-length': (transformers.LlamaConfig, _LLAMA | {
+        'num_key_value_heads': 2, 'head_dim': 16, 'rope_parameters': {
+            'rope_type': 'yarn', 'rope_theta': 1e3, 'factor': 4.0}}),
     'mistral': (transformers.MistralConfig, _LLAMA | {
         'num_key_value_heads': 2, 'head_dim': 8, 'sliding_window': 48}),
     'mistral-short-window': (transformers.MistralConfig, _LLAMA | {
@@ -133,6 +138,30 @@ def test_log_probabilities_are_the_same(saved, family, seed):
   for ids, logprobs in zip(texts, found, strict=True):
     expected = their_logprobs(theirs(family, seed), (END, *ids))
     np.testing.assert_allclose(logprobs, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize('kind', [
+  transformers.LlamaConfig, transformers.MistralConfig, transformers.Qwen2Config,
+  transformers.Qwen3Config, transformers.Gemma3TextConfig, transformers.GPT2Config,
+  transformers.GPTJConfig])
+def test_what_a_file_does_not_say_is_what_transformers_assumes(kind):
+  """Fields without which the file is refused are left as they are."""
+  whole = kind().to_dict()
+  # The pattern of layers is read with its kinds, and parameters of rotary embeddings with theta.
+  together = {'layer_types': ['sliding_window_pattern', '_sliding_window_pattern']}
+  complete = read_config(whole, 'c')[1]
+  compared = set()
+  for name in whole.keys() - {'model_type'}:
+    fields = {key: value for key, value in whole.items()
+              if key != name and key not in together.get(name, [])}
+    try:
+      assert read_config(fields, 'c')[1] == complete, name
+      compared.add(name)
+    except UserError as error:
+      assert f'has no field {name}' in str(error)
+  needed = {'layer_norm_epsilon'} if 'n_embd' in whole else {'rms_norm_eps', 'rope_parameters',
+                                                           'num_key_value_heads'}
+  assert compared >= needed
 
 
 @pytest.mark.parametrize('family', FAMILIES)

@@ -15,6 +15,7 @@ from toolformer_jax.checkpoints.families.family import Family
 from toolformer_jax.checkpoints.families.registry import read_config
 from toolformer_jax.checkpoints.gguf_names import (
   GPT2_FIELDS,
+  LLAMA_DEFAULTS,
   LLAMA_FIELDS,
   MODEL_TYPES,
   ROPE_FACTORS,
@@ -81,10 +82,18 @@ class GgufFile:
     layers = min(self._integer(f'{self.architecture}.block_count'), _MAX_LAYERS)
     names = transformers_names(self.architecture, layers)
     self._tensors = {names.get(tensor.name, tensor.name): tensor for tensor in tensors}
-    factors = self._tensors.pop(ROPE_FACTORS, None)
-    self._rope_factors = None if factors is None else tuple(map(float, factors.data))
+    self._rope_factors = self._take_rope_factors()
     # Dequantized tensors are float32.
     self.headers = {name: Header(self._shape(name), 'float32') for name in self._tensors}
+
+  def _take_rope_factors(self) -> tuple[float, ...] | None:
+    """Returns what the frequencies of rotary embeddings are divided by; None if nothing."""
+    if (tensor := self._tensors.pop(ROPE_FACTORS, None)) is None:
+      return None
+    if len(tensor.shape) != 1:
+      raise UserError(f'{self.where}: the tensor {ROPE_FACTORS} must have one dimension, not '
+                      f'{len(tensor.shape)}')
+    return tuple(map(float, tensor.data))
 
   def _other_parts(self, path: epath.Path) -> list[epath.Path]:
     """Returns the other files of a model that is split, of which this must be the first."""
@@ -123,10 +132,14 @@ class GgufFile:
       UserError: a field is missing, wrong or not supported.
     """
     kind = MODEL_TYPES[self.architecture]
-    fields: dict[str, Any] = {
-        'model_type': kind, 'tie_word_embeddings': 'lm_head.weight' not in self._tensors}
     known = GPT2_FIELDS if kind == 'gpt2' else LLAMA_FIELDS
     start = f'{self.architecture}.'
+    epsilon = 'layer_norm_epsilon' if kind == 'gpt2' else 'layer_norm_rms_epsilon'
+    self._field(f'{start}attention.{epsilon}')  # llama.cpp requires it, config.json does not
+    fields: dict[str, Any] = {
+        'model_type': kind, 'tie_word_embeddings': 'lm_head.weight' not in self._tensors}
+    if kind != 'gpt2':
+      fields |= LLAMA_DEFAULTS
     for name in self._fields:
       if name.startswith(start):
         theirs = known.get(name.removeprefix(start), name)
@@ -147,15 +160,23 @@ class GgufFile:
     fields['rope_scaling'] = self._rope_scaling(start + 'rope.scaling.')
     family, config = read_config(fields | {'vocab_size': self._vocab_size()}, self.where)
     if self._rope_factors is not None:
-      try:
-        config = config.replace(rotary_divisors=self._rope_factors)
-      except ValueError as error:
-        raise UserError(f'{self.where}: {ROPE_FACTORS} does not fit the model: {error}') from error
+      config = self._with_rope_factors(config, self._rope_factors)
     for name in ('rope.dimension_count', 'attention.value_length'):
       if self._field(start + name, config.head_dim) != config.head_dim:
         raise UserError(f'{self.where}: {start}{name} differs from the size of a head, which is '
                         'not supported')
     return family, config
+
+  def _with_rope_factors(self, config: DecoderConfig, factors: tuple[float, ...]
+                         ) -> DecoderConfig:
+    """Returns `config` with frequencies divided by `factors`, and by that of linear scaling."""
+    if not config.rotary_original_positions:  # linear
+      factors = tuple(factor * config.rotary_scaling_factor for factor in factors)
+      config = config.replace(rotary_scaling_factor=1.0)
+    try:
+      return config.replace(rotary_divisors=factors)
+    except ValueError as error:
+      raise UserError(f'{self.where}: {ROPE_FACTORS} does not fit the model: {error}') from error
 
   def _rope_scaling(self, start: str) -> dict[str, Any] | None:
     """Returns the field `rope_scaling` of a config.json."""
@@ -163,8 +184,9 @@ class GgufFile:
     scaling = self._field(start + 'type', 'linear')
     if scaling == 'none' or factor == 1:
       return None
-    length = {} if scaling != 'yarn' else {
-        'original_max_position_embeddings': self._field(start + 'original_context_length')}
+    original = start + 'original_context_length'
+    length = {} if scaling != 'yarn' or original not in self._fields else {
+        'original_max_position_embeddings': self._field(original)}
     return {'rope_type': scaling, 'factor': factor, **length}
 
   def tokenizer(self) -> Tokenizer:
@@ -176,7 +198,10 @@ class GgufFile:
     def field(name: str, default: Any = None) -> Any:
       return self._field(f'tokenizer.ggml.{name}', default)
     tokenizer = read_tokenizer(field, self.where, self._vocab_size())
-    tokenizer.chat_template = self._field('tokenizer.chat_template', '')
+    template = self._field('tokenizer.chat_template', '')
+    if not isinstance(template, str):
+      raise UserError(f'{self.where}: the field tokenizer.chat_template must be a string')
+    tokenizer.chat_template = template
     return tokenizer
 
   def _vocab_size(self) -> int:

@@ -14,6 +14,8 @@ LLAMA_FIELDS = {
     'attention.sliding_window': 'sliding_window', 'attention.value_length': '', 'vocab_size': '',
     'rope.dimension_count': '', 'rope.scaling.type': '', 'rope.scaling.factor': '',
     'rope.scaling.original_context_length': '', 'rope.scaling.finetuned': ''}
+# What llama.cpp assumes where a file says nothing, other than the model families of transformers.
+LLAMA_DEFAULTS = {'num_key_value_heads': None, 'head_dim': None, 'rope_theta': 10_000.0}
 GPT2_FIELDS = {
     'block_count': 'n_layer', 'embedding_length': 'n_embd', 'feed_forward_length': 'n_inner',
     'attention.head_count': 'n_head', 'attention.layer_norm_epsilon': 'layer_norm_epsilon',

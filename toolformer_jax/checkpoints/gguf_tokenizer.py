@@ -64,7 +64,7 @@ def read_tokenizer(field: Callable[..., Any], where: str, vocab_size: int) -> To
   except UserError:
     raise
   except Exception as error:  # `tokenizers` raises plain exceptions
-    raise UserError(f'{where} has a broken tokenizer: {error}') from error
+    raise UserError(f'{where} has a broken tokenizer: {" ".join(str(error).split())}') from error
   raise UserError(f'{where}: the tokenizer {model}/{pre} is not supported, or adds a space to '
                   'every text')
 

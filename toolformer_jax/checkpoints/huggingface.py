@@ -83,20 +83,39 @@ def load_tokenizer(path: epath.Path, fields: dict[str, Any]) -> Tokenizer:
   Raises:
     UserError: there is none, or it is not supported.
   """
-  end = fields.get('eos_token_id')
-  ends = end or [None] if isinstance(end, list) else [end]
-  for name, values in (('bos_token_id', [fields.get('bos_token_id')]), ('eos_token_id', ends)):
-    if not all(value is None or (type(value) is int and value >= 0) for value in values):
-      raise UserError(f'{path / _CONFIG}: {name} must be a token id, or null')
-  ids = {'bos_id': fields.get('bos_token_id'), 'eos_id': ends[0],
-         'vocab_size': fields['vocab_size']}
+  start = _token_ids(fields, 'bos_token_id', path / _CONFIG)
+  ends = _end_ids(path, fields)
+  ids = {'bos_id': start[0] if start else None, 'eos_id': ends[0] if ends else None,
+         'vocab_size': fields['vocab_size'], 'end_ids': ends}
   if (path / 'tokenizer.json').is_file():
-    further = [i for i in ends[1:] if i is not None]
-    return Tokenizer.from_file(path / 'tokenizer.json', end_ids=further, **ids)
+    return Tokenizer.from_file(path / 'tokenizer.json', **ids)
   if not all((path / name).is_file() for name in ('vocab.json', 'merges.txt')):
     raise UserError(f'{path} has no tokenizer: neither tokenizer.json nor GPT-2\'s vocab.json and '
                     'merges.txt')
   return _load_gpt2_tokenizer(path, ids)
+
+
+def _end_ids(path: epath.Path, fields: dict[str, Any]) -> list[int]:
+  """Returns the ids at which a generation ends; the first one ends texts.
+
+  Those of generation_config.json, with which transformers generates, come after those of
+  config.json: models that were tuned on conversations often have the end of a turn only there.
+  """
+  ends = _token_ids(fields, 'eos_token_id', path / _CONFIG)
+  file = path / _GENERATION_CONFIG
+  if file.is_file():
+    ends += _token_ids(read_json(file), 'eos_token_id', file)
+  return list(dict.fromkeys(ends))
+
+
+def _token_ids(fields: dict[str, Any], name: str, file: epath.Path) -> list[int]:
+  """Returns a field that is a token id, a list of them, or null."""
+  value = fields.get(name)
+  values = [one for one in (value if isinstance(value, list) else [value]) if one is not None]
+  if not all(type(one) is int and one >= 0 for one in values) or (
+      name == 'bos_token_id' and isinstance(value, list)):
+    raise UserError(f'{file}: {name} must be a token id, or null')
+  return values
 
 
 def _load_gpt2_tokenizer(path: epath.Path, ids: dict[str, Any]) -> Tokenizer:
@@ -111,9 +130,12 @@ def _load_gpt2_tokenizer(path: epath.Path, ids: dict[str, Any]) -> Tokenizer:
     raise UserError(f'cannot read {path / "merges.txt"}: {error}') from error
   merges = [tuple(line.split()) for line in lines if line and not line.startswith('#version')]
   special = [token for token in ('<|endoftext|>',) if token in vocab]
+  ends = ids.pop('end_ids')
   try:
-    return Tokenizer.byte_level_bpe(sorted(vocab, key=vocab.__getitem__), merges, special,
+    made = Tokenizer.byte_level_bpe(sorted(vocab, key=vocab.__getitem__), merges, special,
                                     split_digits=False, **ids)
+    made.end_ids |= set(ends)
+    return made
   except Exception as error:  # `tokenizers` raises plain exceptions
     raise UserError(f'{path}: vocab.json and merges.txt are not a tokenizer: {error}') from error
 
@@ -122,16 +144,22 @@ def load_chat_template(path: epath.Path) -> str:
   """Returns the chat template of a directory; '' if there is none.
 
   Raises:
-    UserError: tokenizer_config.json is broken.
+    UserError: chat_template.jinja or tokenizer_config.json is broken.
   """
   if (path / _CHAT_TEMPLATE).is_file():
-    return (path / _CHAT_TEMPLATE).read_bytes().decode()
+    try:
+      return (path / _CHAT_TEMPLATE).read_bytes().decode()
+    except UnicodeDecodeError as error:
+      raise UserError(f'{path / _CHAT_TEMPLATE} is not UTF-8: {error}') from error
   if not (path / _TOKENIZER_CONFIG).is_file():
     return ''
   template = read_json(path / _TOKENIZER_CONFIG).get('chat_template') or ''
-  if isinstance(template, list):  # several by name
-    named = {one.get('name'): one.get('template', '') for one in template}
-    template = named.get('default', '')
+  if isinstance(template, list) and all(isinstance(one, dict) for one in template):
+    named = [one.get('template') for one in template if one.get('name') == 'default']
+    template = named[-1] if named else ''
+  if not isinstance(template, str):
+    raise UserError(f'{path / _TOKENIZER_CONFIG}: chat_template must be a string, or a list of '
+                    'objects with name and template')
   return template
 
 

@@ -10,6 +10,7 @@ import shutil
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from etils import epath
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
@@ -104,6 +105,7 @@ def load_orbax_model(directory: epath.Path, mesh: Mesh, dtype: str = 'float32') 
     variables = ocp.load(directory / 'variables',
                          {saved_as[name]: one for name, one in abstract.items()})
     variables = {name: variables[saved_as[name]] for name in abstract}
+    _check_finite(variables, directory)
   except UserError:
     raise
   except Exception as error:  # `tokenizers` and Orbax raise many types, depending on the damage
@@ -111,6 +113,16 @@ def load_orbax_model(directory: epath.Path, mesh: Mesh, dtype: str = 'float32') 
     raise UserError(f'the model in {directory} cannot be read ({reason}); save it again'
                     ) from error
   return LanguageModel(decoder, variables, tokenizer, mesh)
+
+
+def _check_finite(variables: dict[str, Any], directory: epath.Path) -> None:
+  """Raises UserError for a variable whose numbers are not all finite."""
+  finite = jax.jit(lambda tree: jax.tree.map(lambda x: jnp.isfinite(x).all(), tree))(variables)
+  for path, is_finite in jax.tree_util.tree_leaves_with_path(finite):
+    if not is_finite:
+      name = jax.tree_util.keystr(path, simple=True, separator='/')
+      raise UserError(f'the model in {directory}: {name} has numbers that are not finite (NaN or '
+                      'infinity); its training diverged, so train it again with a smaller step')
 
 
 def load_orbax_config(directory: epath.Path) -> DecoderConfig:

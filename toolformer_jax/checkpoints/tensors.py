@@ -133,11 +133,21 @@ def _place(tensors: Tensors, weight: Weight, wanted: jax.ShapeDtypeStruct) -> ja
     for index, part in zip(where.values(), parts, strict=True):
       if weight.of_block:
         part[layer] = tensor[index[1:]]  # The axis of layers is never sharded.
+        _check_finite(part[layer], name, tensors.where)
       else:
         part[...] = tensor[index]
+        _check_finite(part, name, tensors.where)
   arrays = [jax.device_put(part, device, may_alias=True)
             for part, device in zip(parts, where, strict=True)]
   return jax.make_array_from_single_device_arrays(shape, wanted.sharding, arrays)
+
+
+def _check_finite(values: np.ndarray, name: str, where: str) -> None:
+  """Raises UserError for a tensor whose numbers are not all finite."""
+  # Both are NaN if any number is; unlike np.isfinite(values), they need no memory.
+  if values.size and not np.isfinite([values.min(), values.max()]).all():
+    raise UserError(f'{where}: the tensor {name} has numbers that are not finite (NaN or '
+                    'infinity); the file is damaged, or the training of the model diverged')
 
 
 def _buffer(shape: Sequence[int]) -> np.ndarray:

@@ -154,6 +154,8 @@ class DecoderConfig:
                        f'{self.rotary_dim}, and there must be half as many')
     if not all(isinstance(x, float) and 0 < x < math.inf for x in self.rotary_divisors):
       raise ValueError('rotary_divisors must be positive numbers')
+    if self.rotary_divisors and (self.rotary_scaling_factor != 1 or self.rotary_beta_fast):
+      raise ValueError('rotary_divisors cannot be used together with another scaling')
     if self.rotary_beta_fast and not (self.rotary_beta_fast > self.rotary_beta_slow > 0
                                       and self.rotary_original_positions):
       raise ValueError('YaRN needs rotary_beta_fast > rotary_beta_slow > 0 and '

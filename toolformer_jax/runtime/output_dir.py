@@ -11,6 +11,8 @@ from etils import epath
 from toolformer_jax.errors import UserError
 from toolformer_jax.runtime.paths import as_path, is_remote
 
+_WEIGHTS = ('.safetensors', '.bin', '.gguf', '.safetensors.index.json')
+
 
 def check_output_dir(path: epath.PathLike) -> None:
   """Raises UserError if `path` is no folder and cannot become one, or must not be written to."""
@@ -24,6 +26,23 @@ def check_output_dir(path: epath.PathLike) -> None:
   if not os.access(existing, os.W_OK):
     raise UserError(f'cannot write to the output folder {path}: no permission to write to '
                     f'{existing}')
+  check_holds_no_checkpoint(path)
+
+
+def check_holds_no_checkpoint(path: epath.Path) -> None:
+  """Raises UserError if a run in the folder `path` would be mixed with a checkpoint.
+
+  No run writes these files there; a tokenizer has a run.json beside it if a run wrote it.
+  """
+  if is_remote(path) or not path.is_dir():
+    return
+  names = sorted(file.name for file in path.iterdir())
+  of_checkpoint = [name for name in names if name == 'config.json' or name.endswith(_WEIGHTS)]
+  if 'run.json' not in names:
+    of_checkpoint += [name for name in names if name == 'tokenizer.json']
+  if of_checkpoint:
+    raise UserError(f'cannot write to the output folder {path}: it holds a checkpoint, with '
+                    f'{of_checkpoint[0]}; choose another output_dir')
 
 
 def check_is_new(path: epath.Path) -> None:

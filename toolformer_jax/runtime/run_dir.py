@@ -15,6 +15,7 @@ from etils import epath
 
 from toolformer_jax.errors import UserError
 from toolformer_jax.runtime import locks
+from toolformer_jax.runtime.output_dir import check_holds_no_checkpoint
 from toolformer_jax.runtime.paths import atomic_writer, glob, make_directory, reason, write_text
 
 
@@ -62,6 +63,7 @@ class LockedFolder:
     """
     self.path, self.shard = path, shard
     self._locks, self.closing = contextlib.ExitStack(), contextlib.ExitStack()
+    check_holds_no_checkpoint(path)
     try:
       make_directory(path)
       with self.exclusively():

@@ -16,30 +16,34 @@ LOCAL_ATTENTION, GLOBAL_ATTENTION = 'sliding_attention', 'full_attention'
 
 # Metadata, and settings of training, storage and generation: they do not change the logits.
 _IRRELEVANT = frozenset('''
-  _flash_attn_2_enabled _name_or_path _attn_implementation_autoset architectures attention_dropout
-  attn_pdrop auto_map bos_token_id chunk_size_feed_forward dtype embd_pdrop eos_token_id
-  gradient_checkpointing id2label initializer_range is_encoder_decoder is_llama_config label2id
-  max_window_layers model_type n_ctx n_special num_labels output_attentions output_hidden_states
-  output_past pad_token_id predict_special_tokens problem_type pruned_heads reorder_and_upcast_attn
-  resid_pdrop return_dict rope_interleaved summary_activation summary_first_dropout
+  _name_or_path architectures auto_map chunk_size_feed_forward dtype gradient_checkpointing id2label
+  initializer_range is_encoder_decoder is_llama_config label2id max_window_layers model_type n_ctx
+  n_special num_labels output_attentions output_hidden_states output_past predict_special_tokens
+  problem_type pruned_heads reorder_and_upcast_attn return_dict rope_interleaved summary_activation
   summary_proj_to_labels summary_type summary_use_proj task_specific_params tokenizer_class
   torch_dtype transformers.js_config transformers_version unsloth_fixed unsloth_version use_cache
 '''.split())
+# The same by their names: dropout, ids of special tokens, and which kernel computes attention.
+_IRRELEVANT_NAMES = re.compile(
+    r'(dropout|layerdrop|pdrop)(_prob|_rate)?$|_token_id$|attn_implementation|flash_att')
 # Names of unknown fields that may change the logits.
 _MAY_CHANGE_LOGITS = re.compile(
-    '(?i)act|alibi|attention|attn|audio|bias|cap|chunk|clip|conv|embed|expert|head|layer|logit|mask|'
-    'moe|multipl|norm|parallel|position|quant|rope|rotary|scal|sink|ssm|vision|window')
+    '(?i)act|alibi|attention|attn|audio|bias|cap|causal|chunk|clip|conv|embed|expert|head|layer|logit|'
+    'mask|moe|multipl|norm|parallel|position|quant|rope|rotary|scal|sink|ssm|vision|window')
+# Counts of which 0 stands for none.
+_COUNTS = re.compile('expert|window')
 _MISSING = object()
 _MAX_INTEGER = 2**31 - 1
+_ORIGINAL_POSITIONS = 'original_max_position_embeddings'
 # The parameters of each type of rotary embeddings, and the fields of DecoderConfig.
 _ROTARY_FIELDS = {
     'default': {}, 'linear': {'factor': 'rotary_scaling_factor'},
     'llama3': {'factor': 'rotary_scaling_factor', 'low_freq_factor': 'rotary_low_freq_factor',
                'high_freq_factor': 'rotary_high_freq_factor',
-               'original_max_position_embeddings': 'rotary_original_positions'},
+               _ORIGINAL_POSITIONS: 'rotary_original_positions'},
     'yarn': {'factor': 'rotary_scaling_factor', 'beta_fast': 'rotary_beta_fast',
              'beta_slow': 'rotary_beta_slow', 'attention_factor': 'rotary_attention_factor',
-             'original_max_position_embeddings': 'rotary_original_positions'}}
+             _ORIGINAL_POSITIONS: 'rotary_original_positions'}}
 
 
 class ConfigFields:
@@ -50,7 +54,9 @@ class ConfigFields:
 
     Fields that are null or false are dropped if no family takes them: they switch nothing on.
     """
-    self._left = {name: value for name, value in fields.items() if name not in _IRRELEVANT}
+    self._left = {name: value for name, value in fields.items()
+                  if name not in _IRRELEVANT and not _IRRELEVANT_NAMES.search(name)}
+    self._max_positions = fields.get('max_position_embeddings')
     self.where = where
 
   def error(self, message: str) -> UserError:
@@ -70,6 +76,10 @@ class ConfigFields:
     if value is not default and (type(value) is not int or not 0 <= value <= _MAX_INTEGER):
       raise self.error(f'{name} must be an integer from 0 to {_MAX_INTEGER}, not {_short(value)}')
     return value
+
+  def optional_integer(self, name: str, absent: int | None = None) -> int | None:
+    """Returns a field that is an integer or null; `absent` if the file does not have it."""
+    return self.integer(name, None) if name in self._left else absent
 
   def number(self, name: str, default: Any = _MISSING) -> Any:
     """Returns a field that is a non-negative finite number, or the default."""
@@ -118,6 +128,7 @@ class ConfigFields:
       the parameters. If the file has different ones for local layers, they are under
       LOCAL_ATTENTION, and those of the others under GLOBAL_ATTENTION.
     """
+    self.expect('partial_rotary_factor', 1.0, None)
     older = {'rope_theta': self.take('rope_theta', base), **self.mapping('rope_scaling')}
     given = self.mapping('rope_parameters')
     if LOCAL_ATTENTION in given or GLOBAL_ATTENTION in given:
@@ -128,7 +139,8 @@ class ConfigFields:
 
   def rotary_settings(self, given: dict[str, Any]) -> dict[str, Any]:
     """Returns the fields of DecoderConfig for parameters of rotary embeddings."""
-    given = dict(given)
+    given = {name: value for name, value in given.items()
+             if name != 'finetuned' and (name != 'partial_rotary_factor' or value != 1)}
     kind = given.pop('rope_type', given.pop('type', 'default'))
     given.pop('type', None)
     if kind == 'longrope':
@@ -136,12 +148,16 @@ class ConfigFields:
     if kind == 'yarn':
       given = self._yarn(given)
     names = {'rope_theta': 'rotary_base', **(_rotary_fields(kind) or {})}
+    if _ORIGINAL_POSITIONS in names and self._max_positions is not None:
+      given.setdefault(_ORIGINAL_POSITIONS, self._max_positions)
     if _rotary_fields(kind) is None or given.keys() != names.keys():
       raise self.error(f'rotary embeddings of the type {_short(kind)} with {", ".join(given)} are '
                        f'not supported, only {", ".join(_ROTARY_FIELDS)} with their own parameters')
     for name, value in given.items():
       if not _is_number(value) or not value:
         raise self.error(f'{name} must be a positive number, not {_short(value)}')
+      if name == _ORIGINAL_POSITIONS and type(value) is not int:
+        raise self.error(f'{name} must be an integer, not {_short(value)}')
     return {names[name]: value for name, value in given.items()}
 
   def _yarn(self, given: dict[str, Any]) -> dict[str, Any]:
@@ -174,13 +190,12 @@ class ConfigFields:
   def check_unused(self) -> None:
     """Rejects fields that were not taken and may change the logits; warns about others.
 
-    Fields that are null or false do not matter.
+    Fields that are null or false do not matter, except that attention must be causal.
 
     Raises:
       UserError: a field that was not taken may change the logits.
     """
-    left = sorted(name for name, value in self._left.items()
-                  if value is not None and value is not False)
+    left = sorted(name for name, value in self._left.items() if not _is_off(name, value))
     if wrong := [name for name in left if _MAY_CHANGE_LOGITS.search(name)]:
       raise self.error(f'the field {wrong[0]} is not supported, and may change what the model '
                        'computes')
@@ -195,7 +210,7 @@ def rope_scaling(config: DecoderConfig) -> dict[str, Any] | None:
     divisors = list(config.rotary_divisors)
     return {'rope_type': 'longrope', 'short_factor': divisors, 'long_factor': divisors,
             'factor': 1.0, 'attention_factor': 1.0,
-            'original_max_position_embeddings': config.max_positions}
+            _ORIGINAL_POSITIONS: config.max_positions}
   if config.rotary_scaling_factor == 1:
     return None
   kind = ('yarn' if config.rotary_beta_fast
@@ -206,6 +221,14 @@ def rope_scaling(config: DecoderConfig) -> dict[str, Any] | None:
 
 def _rotary_fields(kind: Any) -> dict[str, str] | None:
   return _ROTARY_FIELDS.get(kind) if isinstance(kind, str) else None
+
+
+def _is_off(name: str, value: Any) -> bool:
+  """Returns whether a field that nobody takes leaves the model as it is."""
+  if 'causal' in name:
+    return value is None or value is True
+  return value is None or value is False or (
+      type(value) is int and value == 0 and bool(_COUNTS.search(name)))
 
 
 def _is_number(value: Any) -> bool:

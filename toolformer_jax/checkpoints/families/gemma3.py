@@ -22,11 +22,13 @@ def _read(f: ConfigFields) -> DecoderConfig:
   local = f.rotary_settings(local)
   bias = f.flag('attention_bias', False)
   kinds = f.layer_types()
-  every = f.integer('_sliding_window_pattern', f.integer('sliding_window_pattern', 6))
+  every = f.integer('sliding_window_pattern', 6)
+  f.take('_sliding_window_pattern', None)  # transformers writes it, and does not read it
   if kinds:
     every = [*kinds, GLOBAL_ATTENTION].index(GLOBAL_ATTENTION) + 1
   config = read_gated(
-      f, **f.rotary_settings(rotary.pop(GLOBAL_ATTENTION, rotary)), qkv_bias=bias, out_bias=bias,
+      f, default_kv_heads=4, default_head_dim=256,
+      **f.rotary_settings(rotary.pop(GLOBAL_ATTENTION, rotary)), qkv_bias=bias, out_bias=bias,
       qk_norm=True, activation='gelu_tanh', sandwich_norm=True, norm_offset=True,
       scaled_embedding=True, sliding_window=f.integer('sliding_window'), global_every=every,
       local_rotary_base=local.pop('rotary_base'),

@@ -16,13 +16,22 @@ from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.decoder import BLOCKS
 
 
-def read_gated(f: ConfigFields, **settings: Any) -> DecoderConfig:
-  """Returns the configuration of a decoder with gated MLPs; `settings` are its other fields."""
+def read_gated(f: ConfigFields, *, default_kv_heads: int | None = None,
+               default_head_dim: int | None = None, **settings: Any) -> DecoderConfig:
+  """Returns the configuration of a decoder with gated MLPs.
+
+  Args:
+    f: the fields of a config.json.
+    default_kv_heads: key/value heads if the file does not say; None for as many as heads.
+    default_head_dim: size of a head if the file does not say; None for embedding / heads.
+    **settings: the other fields of DecoderConfig.
+  """
   D, N = f.integer('hidden_size'), f.integer('num_attention_heads')
-  H = f.integer('head_dim', None) or D // max(N, 1)
+  H = f.optional_integer('head_dim', default_head_dim) or D // max(N, 1)
   return DecoderConfig(
       vocab_size=f.integer('vocab_size'), layers=f.integer('num_hidden_layers'), embed_dim=D,
-      heads=N, kv_heads=f.integer('num_key_value_heads', None) or N, head_dim=H,
+      heads=N, kv_heads=f.optional_integer('num_key_value_heads', default_kv_heads) or N,
+      head_dim=H,
       mlp_dim=f.integer('intermediate_size'), norm_eps=f.number('rms_norm_eps', 1e-6),
       rotary_dim=H, **settings)
 
@@ -39,7 +48,7 @@ def write_gated(config: DecoderConfig) -> dict[str, Any]:
 
 def _read_like_llama(f: ConfigFields, **settings: Any) -> DecoderConfig:
   """Returns the configuration of a family that differs from Llama by `settings`."""
-  f.expect('hidden_act', 'silu')
+  f.expect('hidden_act', 'silu', 'swish')
   return read_gated(
       f, **f.rotary_settings(f.rotary()), tied_head=f.flag('tie_word_embeddings', False),
       max_positions=f.integer('max_position_embeddings'), **settings)
@@ -53,8 +62,8 @@ def _read_llama(f: ConfigFields) -> DecoderConfig:
 
 def _read_mistral(f: ConfigFields) -> DecoderConfig:
   """Returns the configuration of a Mistral model, whose layers all have the sliding window."""
-  window = f.integer('sliding_window', None)
-  config = _read_like_llama(f)
+  window = f.optional_integer('sliding_window', 4096)
+  config = _read_like_llama(f, default_kv_heads=8)
   if not window or window >= config.max_positions:  # it makes no difference
     return config
   if rope_scaling(config):
@@ -65,13 +74,14 @@ def _read_mistral(f: ConfigFields) -> DecoderConfig:
 
 def _read_qwen2(f: ConfigFields) -> DecoderConfig:
   _refuse_sliding_window(f)
-  return _read_like_llama(f, qkv_bias=True)
+  return _read_like_llama(f, default_kv_heads=32, qkv_bias=True)
 
 
 def _read_qwen3(f: ConfigFields) -> DecoderConfig:
   _refuse_sliding_window(f)
   bias = f.flag('attention_bias', False)
-  return _read_like_llama(f, qkv_bias=bias, out_bias=bias, qk_norm=True)
+  return _read_like_llama(f, default_kv_heads=32, default_head_dim=128, qkv_bias=bias,
+                          out_bias=bias, qk_norm=True)
 
 
 def _refuse_sliding_window(f: ConfigFields) -> None:
