@@ -591,7 +591,7 @@ def test_an_exported_model_scores_and_learns_as_before(run, fails, workplace, co
                                                        data):
   argv = ['export', '--checkpoint', checkpoint, '--output_dir', 'out']
   assert run(*argv) == (0, 'out\n', '')
-  assert 'out exists already' in fails(*argv)
+  assert 'out: it holds a checkpoint' in fails(*argv)
   scores = []
   for name in checkpoint, 'out':
     code, _, err = run('score', '--checkpoint', name, '--input', corpus, '--output', 'scores.jsonl')

@@ -1,7 +1,6 @@
 """The public functions.
 
-Each takes its main argument first and everything else by keyword, returns an object with documented
-fields, and writes files only to an `output_dir`.
+Each takes its main argument first, all else by keyword, and writes files only to an `output_dir`.
 """
 
 import contextlib
@@ -354,7 +353,7 @@ def export(model: AnyModel, *, output_dir: epath.PathLike, adapter_of: str | Non
 
   Args:
     model: the model; its adapter is merged into the weights.
-    output_dir: a folder that is empty or does not exist.
+    output_dir: an empty or a new folder.
     adapter_of: write only the adapter, in PEFT's format, a bottleneck in AdapterHub's; the path or
       the name in transformers of the model that it was trained on.
     format: 'safetensors' for a Hugging Face directory, 'gguf' for the file `model.gguf`.
@@ -378,7 +377,10 @@ def export(model: AnyModel, *, output_dir: epath.PathLike, adapter_of: str | Non
 
 def compress(model: AnyModel, texts: Iterable[str] | None = None, *, output_dir: epath.PathLike,
              config: CompressionConfig = CompressionConfig()) -> CompressionResult:
-  """Writes a smaller model; arguments and errors are those of `compression.compress_model`."""
+  """Writes a smaller model.
+
+  The arguments, the result and the errors are those of `compression.compress_model`.
+  """
   return compress_model(as_model(model), texts, output_dir=as_path(output_dir), config=config)
 
 

@@ -84,7 +84,7 @@ def test_a_command_merges_an_adapter_of_a_folder(make_model, tmp_path):
   save_directory(tmp_path / 'base', base)
   save_adapter(tmp_path / 'adapter', tuned, 'org/base')
   options = ['--checkpoint', str(tmp_path / 'base'), '--adapter', str(tmp_path / 'adapter'),
-             '--output_dir', str(tmp_path / 'merged'), '--gin.ModelConfig.fsdp=1']
+             '--output_dir', str(tmp_path / 'merged')]
   assert main(['export', *options]) == 0
   merged = load_pretrained(str(tmp_path / 'merged'), mesh=base.mesh)
   assert merged.config == base.config
@@ -93,6 +93,7 @@ def test_a_command_merges_an_adapter_of_a_folder(make_model, tmp_path):
 
 
 def test_an_option_that_names_no_adapter_is_refused_at_once(capsys, tmp_path):
-  options = ['--checkpoint', 'smollm2-135m', '--adapter', str(tmp_path), '--prompt', 'a']
+  options = ['--checkpoint', 'smollm2-135m', '--adapter', str(tmp_path), '--prompt', 'a',
+             '--tools', 'calculator']
   assert main(['generate', *options]) == 2
   assert 'is not an adapter: it has no adapter_config.json' in capsys.readouterr().err

@@ -25,6 +25,7 @@ FEATURES: Mapping[str, str] = {
   'plots': 'evaluate: plots',
   'quickstart': 'the corpus word-problems',
   'serve': 'serve',
+  'tasks': 'evaluate: metrics of classification',
   'torch': "checkpoints in PyTorch's .bin files",
 }
 

@@ -1,6 +1,6 @@
 """What each way to make a model smaller costs in perplexity, and what it saves on disk.
 
-    python experiments/compression.py --data_dir D --output_dir O
+    python experiments/compression_report.py --data_dir D --output_dir O
 
 compresses a model in every way of METHODS and computes its perplexity on the first windows of
 WikiText-2 (D/wikitext2). Calibration texts are those of `wikipedia-sample`. The ratio of each
