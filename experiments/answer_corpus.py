@@ -23,21 +23,31 @@ SOURCE = 'GSM8K train, ending with the answer'
 
 def main() -> None:
   """Writes the corpus."""
-  parser = cli.Parser(description=__doc__,
+  args = parse(__doc__ or '')
+  write_records(args.output, answered(args.data, args.max_words))
+
+
+def parse(description: str) -> argparse.Namespace:
+  """Parses the options of a script that writes such texts."""
+  parser = cli.Parser(description=description,
                       formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--data', type=pathlib.Path, required=True, metavar='F')
   parser.add_argument('--max_words', type=int, default=60, metavar='N', help='of a text')
   parser.add_argument('--output', type=pathlib.Path, required=True, metavar='F')
-  args = parser.parse_args()
-  write_records(args.output, answered(args.data, args.max_words))
+  return parser.parse_args()
 
 
 def answered(path: pathlib.Path, max_words: int) -> Iterator[Document]:
   """Yields the problems of a file that can be written in this form."""
+  return (document for _, document in with_problems(path, max_words))
+
+
+def with_problems(path: pathlib.Path, max_words: int) -> Iterator[tuple[Problem, Document]]:
+  """Yields the same texts, each with its problem."""
   for number, problem in enumerate(read_gsm8k(path)):
     text = None if is_dev(problem.question) else with_answer(problem)
     if text and len(text.split()) <= max_words:
-      yield Document(f'gsm8k-{number:05}', text, source=SOURCE)
+      yield problem, Document(f'gsm8k-{number:05}', text, source=SOURCE)
 
 
 def with_answer(problem: Problem) -> str | None:

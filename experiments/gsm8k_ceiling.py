@@ -8,17 +8,16 @@ it, so that a model trained on these texts is no Toolformer. It tells how much o
 the calls that a Toolformer learns from, and how much by the model and the texts.
 """
 
-import argparse
 import pathlib
 import re
 import sys
 from collections.abc import Iterator
 
-from answer_corpus import SOURCE, with_answer
+from answer_corpus import parse, with_problems
 
 from toolformer_jax import cli
 from toolformer_jax.checkpoints.pretrained import pretrained_tokenizer
-from toolformer_jax.data.gsm8k import Problem, is_dev, read_gsm8k
+from toolformer_jax.data.gsm8k import Problem
 from toolformer_jax.data.records import AnnotatedDocument, Document, ScoredCall, write_records
 from toolformer_jax.tokenizer import Tokenizer
 from toolformer_jax.tools.base import Context, ToolError
@@ -32,24 +31,16 @@ _OPERATOR = re.compile(r'(?<=[\d)%]) *([-+*/]) *')
 
 def main() -> None:
   """Writes the texts."""
-  parser = cli.Parser(description=__doc__,
-                      formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument('--data', type=pathlib.Path, required=True, metavar='F')
-  parser.add_argument('--max_words', type=int, default=60, metavar='N', help='of a text')
-  parser.add_argument('--output', type=pathlib.Path, required=True, metavar='F')
-  args = parser.parse_args()
+  args = parse(__doc__ or '')
   write_records(args.output, annotated(args.data, args.max_words, pretrained_tokenizer(MODEL)))
 
 
 def annotated(path: pathlib.Path, max_words: int, tokenizer: Tokenizer
               ) -> Iterator[AnnotatedDocument]:
   """Yields the texts whose last equation the calculator computes to the answer."""
-  for number, problem in enumerate(read_gsm8k(path)):
-    text = None if is_dev(problem.question) else with_answer(problem)
-    if text and len(text.split()) <= max_words:
-      document = Document(f'gsm8k-{number:05}', text, source=SOURCE)
-      if call := last_equation(problem, document, tokenizer):
-        yield AnnotatedDocument(document, (call,))
+  for problem, document in with_problems(path, max_words):
+    if call := last_equation(problem, document, tokenizer):
+      yield AnnotatedDocument(document, (call,))
 
 
 def last_equation(problem: Problem, document: Document, tokenizer: Tokenizer) -> ScoredCall | None:
