@@ -354,8 +354,7 @@ def export(model: AnyModel, *, output_dir: epath.PathLike, adapter_of: str | Non
   Args:
     model: the model; its adapter is merged into the weights.
     output_dir: an empty or a new folder.
-    adapter_of: write only the adapter, in PEFT's format, a bottleneck in AdapterHub's; the path or
-      the name in transformers of the model that it was trained on.
+    adapter_of: write only the adapter, for PEFT or AdapterHub; the name or path of its base model.
     format: 'safetensors' for a Hugging Face directory, 'gguf' for the file `model.gguf`.
     quantization: of a GGUF file: 'f16' (the default), 'bf16', 'q8_0', 'q4_0' or 'q4_1'.
 

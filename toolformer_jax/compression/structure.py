@@ -11,13 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from toolformer_jax.checkpoints.families.registry import family_of
-from toolformer_jax.compression.calibration import walk
+from toolformer_jax.compression.calibration import Params, walk
 from toolformer_jax.compression.config import UnitScores
 from toolformer_jax.errors import UserError
 from toolformer_jax.models.decoder import BLOCKS, Decoder
 from toolformer_jax.models.language_model import LanguageModel
 
-Params = dict[str, Any]
 _FIXED_HEADS = ('gpt2', 'gptj')  # config.json says how large a head is by how many there are
 
 

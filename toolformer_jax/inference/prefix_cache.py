@@ -1,9 +1,9 @@
 """Keys and values of the beginnings that prompts share, kept from one request to the next.
 
-A prompt is cut into blocks of `BLOCK_TOKENS` tokens. The keys and values of a block depend on its
-tokens and on all before them, and so does its name, a hash of both: prompts with the same beginning
-have the same first blocks. A prompt whose first blocks are here copies them into its row and reads
-only what follows. Those that have not been used for the longest time make room for new ones.
+A prompt is cut into blocks of `BLOCK_TOKENS` tokens. A block is named by a hash of its tokens and
+of all tokens before them, because its keys and values depend on these alone. If the first blocks of
+a prompt are in the cache, they are copied into the row of the prompt, and only the rest is
+computed. The least recently used blocks are evicted.
 """
 
 import functools

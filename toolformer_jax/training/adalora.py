@@ -68,6 +68,7 @@ def allocate_ranks(config: AdaLoraConfig, steps: int) -> optax.GradientTransform
     return AdaLoraState(jnp.int32(0), zeros, jax.tree.map(jnp.zeros_like, params), masks)
   def update(updates: Any, state: AdaLoraState, params: Any = None, *, grads: Any,
              **unused: Any) -> tuple[Any, AdaLoraState]:
+    """Returns the updates, in which the E of removed ranks becomes zero, and the next state."""
     del unused
     step = state.step + 1
     moved = optax.apply_updates(params, updates)
