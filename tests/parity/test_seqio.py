@@ -30,8 +30,11 @@ def registered(tmp_path_factory, tokenizer):
   (path / 'corpus').mkdir()
   (path / 'corpus/a.jsonl').write_text('{"text": "One is! one."}\n{"text": "Two."}\n')
   chosen = [TASKS['svamp'], TASKS['corpus']]
-  assert register(chosen, path, SETTINGS, tokenizer) == ['toolformer_svamp', 'toolformer_corpus']
-  return path
+  names = register(chosen, path, SETTINGS, tokenizer)
+  assert names == ['toolformer_svamp', 'toolformer_corpus']
+  yield path
+  for name in names:  # Other tests register their own tasks of these names.
+    seqio.TaskRegistry.remove(name)
 
 
 def test_examples_are_those_of_the_plain_reader(registered, tokenizer):

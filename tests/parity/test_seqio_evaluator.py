@@ -77,7 +77,8 @@ def evaluate(taught, data_dir):
       vocabulary = task.output_features['targets'].vocabulary
       return (metrics.result()[name]['accuracy'],
               [vocabulary.decode(ids) for _, ids in sorted(outputs)])
-  return run
+  yield run
+  seqio.TaskRegistry.remove(name)  # Other tests register their own task of this name.
 
 
 def test_the_numbers_are_those_of_evaluate(evaluate, predictions):
