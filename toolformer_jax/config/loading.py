@@ -80,7 +80,7 @@ def _macros_and_toolbox() -> tuple[Mapping[str, Any], Toolbox]:
   """Returns the run macros, and how tools are built: those that TOOLS names by path as well."""
   macros, custom = _with_functions(_macros(), _BUILD['CustomToolsConfig']())
   return macros, Toolbox(_BUILD['SearchConfig'](), _BUILD['QaConfig'](), _BUILD['MtConfig'](),
-                         custom)
+                         custom, _BUILD['MediaLimits']())
 
 
 def _bound(tool: str, inherit: bool = True) -> Collection[str]:

@@ -11,6 +11,7 @@ from toolformer_jax.data.corpus import CorpusConfig
 from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.experiments.config import ExperimentConfig, GridConfig
 from toolformer_jax.inference.config import EngineConfig, GenerationConfig
+from toolformer_jax.media.limits import MediaLimits
 from toolformer_jax.models.adapter_config import ADAPTERS
 from toolformer_jax.serving.config import ServingConfig
 from toolformer_jax.tools.custom import CustomToolsConfig
@@ -24,8 +25,8 @@ from toolformer_jax.training.config import FinetuneConfig, MixtureConfig
 SETTINGS = {settings.__name__: settings for settings in (
     AnnotationConfig, CallSyntax, CompressionConfig, CorpusConfig, CustomToolsConfig,
     EngineConfig, EvaluationConfig, ExecutorConfig, ExperimentConfig, FinetuneConfig,
-    GenerationConfig, GridConfig, MixtureConfig, ModelConfig, MtConfig, QaConfig, SearchConfig,
-    ServingConfig, ToolConfig, *ADAPTERS.values())}
+    GenerationConfig, GridConfig, MediaLimits, MixtureConfig, ModelConfig, MtConfig, QaConfig,
+    SearchConfig, ServingConfig, ToolConfig, *ADAPTERS.values())}
 RENAMED = {'OwnTools': 'CustomToolsConfig'}  # by their names in earlier versions
 
 # Options of commands that gin binds as macros: `CHECKPOINT = 'smollm2-135m'` stands for

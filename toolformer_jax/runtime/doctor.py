@@ -21,6 +21,7 @@ FEATURES: Mapping[str, str] = {
   'gcs': 'paths of Google Cloud Storage (gs://)',
   'hf': 'corpora of Hugging Face (hf:NAME)',
   'mcp': 'tools of MCP servers',
+  'media': 'pictures, sound and video',
   'nllb': 'mt: the translator of the paper',
   'plots': 'evaluate: plots',
   'quickstart': 'the corpus word-problems',

@@ -1,19 +1,14 @@
 """The interface of a tool: a name, and a function from an argument to a result string."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
+
+from toolformer_jax.errors import ToolError as ToolError  # part of the interface
+from toolformer_jax.media.table import MediaTable
 
 # Continues each prompt up to the end of the line: how a tool uses a language model.
 Complete = Callable[[Sequence[str]], list[str]]
-
-
-class ToolError(Exception):
-  """The tool has no result for this argument. The message says why and is counted in reports.
-
-  All other exceptions are temporary failures, such as a crash or no network. Those calls are made
-  again in a later run.
-  """
 
 
 @dataclass(frozen=True)
@@ -24,11 +19,13 @@ class Context:
     document_id: id of the document.
     title: title of the document's page, which a search must not return.
     date: ISO date (YYYY-MM-DD) of the document, for the calendar.
+    media: the pictures, sounds and videos of the document, by handle.
   """
 
   document_id: str = ''
   title: str | None = None
   date: str | None = None
+  media: MediaTable = field(default_factory=MediaTable)
 
 
 class Tool(Protocol):

@@ -5,7 +5,6 @@ written is lost if a process is killed.
 """
 
 import contextlib
-import dataclasses
 import json
 import sqlite3
 import threading
@@ -146,4 +145,7 @@ class ReplayedTool:
 def _key(tool: Tool, argument: str, context: Context) -> tuple[str, str, str, str]:
   # A lone surrogate, which JSON can represent, cannot be stored.
   argument = argument.encode('utf-8', 'backslashreplace').decode('utf-8')
-  return tool.name, tool.version, argument, json.dumps(dataclasses.asdict(context))
+  fields = {name: getattr(context, name) for name in ('document_id', 'title', 'date')}
+  if context.media:  # stores of earlier versions have no media in their keys
+    fields['media'] = context.media.key()
+  return tool.name, tool.version, argument, json.dumps(fields)

@@ -57,7 +57,7 @@ class Request:
 
   tool: str
   argument: str
-  context: Context = Context()
+  context: Context = field(default_factory=Context)
 
 
 @dataclass(frozen=True)

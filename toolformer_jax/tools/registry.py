@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from toolformer_jax.checkpoints.loading import load_model
 from toolformer_jax.data.content_hash import content_fingerprint, stable_hash
 from toolformer_jax.errors import UserError, unknown
+from toolformer_jax.media.limits import MediaLimits
 from toolformer_jax.runtime.validation import check
 from toolformer_jax.tools.apertium import Apertium
 from toolformer_jax.tools.base import Complete, Tool
@@ -82,6 +83,7 @@ class Toolbox:
   qa: QaConfig = QaConfig()
   mt: MtConfig = MtConfig()
   custom: CustomToolsConfig = CustomToolsConfig()
+  media: MediaLimits = MediaLimits()
 
   def names(self) -> dict[str, str]:
     """Returns the names of all tools in calls, by their names in lower case."""

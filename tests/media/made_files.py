@@ -1,0 +1,44 @@
+"""Small pictures, sounds and videos, made here."""
+
+import io
+import wave
+
+import numpy as np
+import pytest
+
+RATE = 44_100
+
+
+def picture(width=40, height=20, color='red', format='PNG', **options):
+  """Returns the bytes of a picture."""
+  image = pytest.importorskip('PIL.Image')
+  buffer = io.BytesIO()
+  image.new('RGB', (width, height), color).save(buffer, format, **options)
+  return buffer.getvalue()
+
+
+def sound(seconds=1.0, channels=2):
+  """Returns the bytes of a WAV file: a tone of 440 Hz."""
+  times_T = np.arange(int(seconds * RATE)) / RATE
+  samples_T = (16_000 * np.sin(2 * np.pi * 440 * times_T)).astype('<i2')
+  buffer = io.BytesIO()
+  with wave.open(buffer, 'wb') as file:
+    file.setnchannels(channels)
+    file.setsampwidth(2)
+    file.setframerate(RATE)
+    file.writeframes(np.repeat(samples_T, channels).tobytes())
+  return buffer.getvalue()
+
+
+def clip(seconds=3, format='mp4', codec='mpeg4', rate=10):
+  """Returns the bytes of a video whose frames are black and white in turn, a second each."""
+  av = pytest.importorskip('av')
+  buffer = io.BytesIO()
+  with av.open(buffer, 'w', format=format) as container:
+    stream = container.add_stream(codec, rate=rate)
+    stream.width, stream.height, stream.pix_fmt = 64, 48, 'yuv420p'
+    for number in range(seconds * rate):
+      pixels_HWC = np.full((48, 64, 3), 255 * (number // rate % 2), np.uint8)
+      container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels_HWC, format='rgb24')))
+    container.mux(stream.encode(None))
+  return buffer.getvalue()
