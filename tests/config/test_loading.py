@@ -20,6 +20,8 @@ from toolformer_jax.errors import UserError
 from toolformer_jax.models.adapter_config import LoraConfig
 from toolformer_jax.models.presets import CHECKPOINTS
 from toolformer_jax.planning.search import TPU_FINETUNE
+from toolformer_jax.tools.custom import PAPER_TOOLS, TOOLS
+from toolformer_jax.tools.media_tools import MediaToolbox
 from toolformer_jax.tools.registry import Toolbox
 
 CONFIGS = pathlib.Path(str(importlib.resources.files('toolformer_jax.configs')))
@@ -61,7 +63,7 @@ def test_tpu_has_what_plans_take_by_default():
 def test_the_defaults_are_the_papers(files):
   paper = configuration.load(files)
   strict, loose = ToolConfig(0.05, 5, 5, 1.0), ToolConfig(0.0, 20, 10, 0.5)
-  assert paper.tools == {
+  assert {name.lower(): paper.tools[name.lower()] for name in PAPER_TOOLS} == {
     'calculator': loose, 'calendar': strict, 'mt': loose, 'qa': strict, 'wikisearch': strict
   }
   assert not paper.annotation.force_name and not paper.annotation.look_ahead_guard
@@ -107,7 +109,7 @@ def test_settings_of_all_tools_are_for_those_without_their_own(tmp_path):
   loaded = configuration.load([own])
   # The file's settings come before the paper's, which are not bound by anybody.
   assert {tool: config.k for tool, config in loaded.tools.items()} == {
-      'calculator': 7, 'calendar': 7, 'mt': 7, 'qa': 2, 'wikisearch': 7}
+      **dict.fromkeys(map(str.lower, TOOLS), 7), 'qa': 2}
   assert loaded.tool_config('calculator').m == 10  # of which the file says nothing
   assert 'qa' not in loaded.shared and 'calculator' in loaded.shared
   (tmp_path / 'config.gin').write_text(loaded.text, 'utf-8')
@@ -119,7 +121,7 @@ def test_an_option_for_all_tools_is_not_ignored_where_a_file_binds_one(tmp_path)
                                                    'qa/ToolConfig.k=4'])
   assert {config.tau_s for config in loaded.tools.values()} == {0}
   assert {tool: config.k for tool, config in loaded.tools.items()} == {
-      'calculator': 9, 'calendar': 9, 'mt': 9, 'qa': 4, 'wikisearch': 9}
+      **dict.fromkeys(map(str.lower, TOOLS), 9), 'qa': 4}
   assert loaded.tool_config('calculator').tau_f == 0.5
   (tmp_path / 'config.gin').write_text(loaded.text, 'utf-8')
   assert configuration.load([tmp_path / 'config.gin']).tools == loaded.tools
@@ -254,8 +256,10 @@ def test_looking_for_included_files_logs_nothing(tmp_path, monkeypatch):
 def test_every_field_of_every_settings_class_can_be_bound():
   text = configuration.load().text
   config = configuration.load()
-  for kind in map(type, [*vars(config).values(), *vars(config.toolbox).values()]):
-    if dataclasses.is_dataclass(kind) and kind is not Toolbox:
+  toolbox = config.toolbox
+  for kind in map(type, [*vars(config).values(), *vars(toolbox).values(),
+                         *vars(toolbox.media_tools).values()]):
+    if dataclasses.is_dataclass(kind) and kind not in (Toolbox, MediaToolbox):
       for field in dataclasses.fields(kind):
         if field.default is dataclasses.MISSING:
           continue  # gin leaves out what is empty: no tools of one's own

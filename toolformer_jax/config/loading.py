@@ -24,6 +24,7 @@ from toolformer_jax.errors import UserError, unknown
 from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.runtime.paths import as_path, is_file, is_remote, open_text
 from toolformer_jax.tools.custom import CustomToolsConfig, function_tool
+from toolformer_jax.tools.media_tools import MediaToolbox
 from toolformer_jax.tools.registry import Toolbox
 
 _Config = TypeVar('_Config', ToolConfig, EvaluationConfig)
@@ -80,7 +81,12 @@ def _macros_and_toolbox() -> tuple[Mapping[str, Any], Toolbox]:
   """Returns the run macros, and how tools are built: those that TOOLS names by path as well."""
   macros, custom = _with_functions(_macros(), _BUILD['CustomToolsConfig']())
   return macros, Toolbox(_BUILD['SearchConfig'](), _BUILD['QaConfig'](), _BUILD['MtConfig'](),
-                         custom, _BUILD['MediaLimits']())
+                         custom, _BUILD['MediaLimits'](), _media_tools())
+
+
+def _media_tools() -> MediaToolbox:
+  return MediaToolbox(_BUILD['FramesConfig'](), _BUILD['OcrConfig'](), _BUILD['RecognizeConfig'](),
+                      _BUILD['SpeakConfig'](), _BUILD['TranscribeConfig']())
 
 
 def _bound(tool: str, inherit: bool = True) -> Collection[str]:

@@ -16,17 +16,23 @@ from toolformer_jax.models.adapter_config import ADAPTERS
 from toolformer_jax.serving.config import ServingConfig
 from toolformer_jax.tools.custom import CustomToolsConfig
 from toolformer_jax.tools.executor import ExecutorConfig
+from toolformer_jax.tools.frames import FramesConfig
+from toolformer_jax.tools.ocr import OcrConfig
 from toolformer_jax.tools.passage_index import SearchConfig
+from toolformer_jax.tools.recognize import RecognizeConfig
 from toolformer_jax.tools.registry import MtConfig, QaConfig
+from toolformer_jax.tools.speak import SpeakConfig
+from toolformer_jax.tools.transcribe import TranscribeConfig
 from toolformer_jax.training.config import FinetuneConfig, MixtureConfig
 
 # Bound as `AnnotationConfig.temperature = 0.7`; ToolConfig also for one tool alone, as
 # `calculator/ToolConfig.k = 20`.
 SETTINGS = {settings.__name__: settings for settings in (
-    AnnotationConfig, CallSyntax, CompressionConfig, CorpusConfig, CustomToolsConfig,
-    EngineConfig, EvaluationConfig, ExecutorConfig, ExperimentConfig, FinetuneConfig,
-    GenerationConfig, GridConfig, MediaLimits, MixtureConfig, ModelConfig, MtConfig, QaConfig,
-    SearchConfig, ServingConfig, ToolConfig, *ADAPTERS.values())}
+    AnnotationConfig, CallSyntax, CompressionConfig, CorpusConfig, CustomToolsConfig, EngineConfig,
+    EvaluationConfig, ExecutorConfig, ExperimentConfig, FinetuneConfig, FramesConfig,
+    GenerationConfig, GridConfig, MediaLimits, MixtureConfig, ModelConfig, MtConfig, OcrConfig,
+    QaConfig, RecognizeConfig, SearchConfig, ServingConfig, SpeakConfig, ToolConfig,
+    TranscribeConfig, *ADAPTERS.values())}
 RENAMED = {'OwnTools': 'CustomToolsConfig'}  # by their names in earlier versions
 
 # Options of commands that gin binds as macros: `CHECKPOINT = 'smollm2-135m'` stands for

@@ -19,8 +19,10 @@ from toolformer_jax.tools.base import Tool
 from toolformer_jax.tools.function import FunctionTool, tool
 from toolformer_jax.tools.secrets import check_no_secret, shown_address
 
-# The tools of the paper, by their names in calls. The command line accepts any case.
+# The tools of the package, by their names in calls. The command line accepts any case.
 PAPER_TOOLS = ('Calculator', 'Calendar', 'MT', 'QA', 'WikiSearch')
+MEDIA_TOOLS = ('Frames', 'OCR', 'Recognize', 'Speak', 'Transcribe')
+TOOLS = (*PAPER_TOOLS, *MEDIA_TOOLS)
 _NAME = re.compile(r'[A-Za-z_]\w*')
 
 
@@ -53,7 +55,7 @@ _MCP_FIELDS = {one.name: one for one in dataclasses.fields(McpToolConfig)}
 class CustomToolsConfig:
   """The user's own tools, by the name that calls use.
 
-  One that is called as a tool of the paper, such as `QA`, takes its place, with its prompt, its
+  One that is called as a tool of the package, such as `QA`, takes its place, with its prompt, its
   thresholds, and the tasks in which it must not be called.
 
   Attributes:
@@ -83,13 +85,13 @@ class CustomToolsConfig:
       _mcp_tool_config(name, value)
 
   def _check_names(self) -> None:
-    paper, taken = {name.lower(): name for name in PAPER_TOOLS}, set()
+    known, taken = {name.lower(): name for name in TOOLS}, set()
     for name in self.names():
       if not _NAME.fullmatch(name):
         raise UserError(f'CustomToolsConfig: {name!r} cannot be the name of a tool; use letters, '
                         'digits and underscores')
-      if paper.get(name.lower(), name) != name:
-        raise UserError(f'CustomToolsConfig: {name!r} is spelled {paper[name.lower()]!r} if it '
+      if known.get(name.lower(), name) != name:
+        raise UserError(f'CustomToolsConfig: {name!r} is spelled {known[name.lower()]!r} if it '
                         'takes the place of that tool')
       if name.lower() in taken:
         raise UserError(f'CustomToolsConfig: another tool is already called {name!r}')

@@ -17,10 +17,17 @@ from toolformer_jax.tools.base import Complete, Tool
 from toolformer_jax.tools.calculator import Calculator
 from toolformer_jax.tools.calendar import Calendar
 from toolformer_jax.tools.call_store import CallStore
-from toolformer_jax.tools.custom import PAPER_TOOLS, CustomToolsConfig, function_tool
+from toolformer_jax.tools.custom import (
+  MEDIA_TOOLS,
+  PAPER_TOOLS,
+  TOOLS,
+  CustomToolsConfig,
+  function_tool,
+)
 from toolformer_jax.tools.few_shot import FewShotTranslator
 from toolformer_jax.tools.function import as_tool
 from toolformer_jax.tools.language import identify_language
+from toolformer_jax.tools.media_tools import MediaToolbox
 from toolformer_jax.tools.mt import MachineTranslation
 from toolformer_jax.tools.nllb import Nllb
 from toolformer_jax.tools.passage_index import SearchConfig, passage_index, search_corpus_sha256
@@ -84,10 +91,11 @@ class Toolbox:
   mt: MtConfig = MtConfig()
   custom: CustomToolsConfig = CustomToolsConfig()
   media: MediaLimits = MediaLimits()
+  media_tools: MediaToolbox = MediaToolbox()
 
   def names(self) -> dict[str, str]:
     """Returns the names of all tools in calls, by their names in lower case."""
-    return {name.lower(): name for name in (*PAPER_TOOLS, *self.custom.names())}
+    return {name.lower(): name for name in (*TOOLS, *self.custom.names())}
 
   def canonical_names(self, names: Iterable[str]) -> list[str]:
     """Returns the names in calls of the tools `names` (in any case), without duplicates.
@@ -139,7 +147,7 @@ class Toolbox:
     return f'{search_corpus_sha256(self.search)} {self.search}'
 
   def build(self, names: Iterable[str]) -> list[Tool]:
-    """Returns the tools `names` (in any case): those of the paper, and those of the user.
+    """Returns the tools `names` (in any case): those of the package, and those of the user.
 
     The search index is built on first use, by several processes, and stored in the cache.
 
@@ -151,6 +159,8 @@ class Toolbox:
   def _build(self, name: str) -> Tool:
     if name in self.custom.names():
       return self.custom.build(name)
+    if name in MEDIA_TOOLS:
+      return self.media_tools.build(name, self.media)
     builders: dict[str, Callable[[], Tool]] = {
         'Calculator': Calculator, 'Calendar': Calendar, 'MT': self._translation,
         'QA': self._question_answering, 'WikiSearch': self._search}
