@@ -39,7 +39,7 @@ PATTERNS = LoraConfig(
     rank_pattern={'value': 5, 'down': 2}, alpha_pattern={'down': 9.0, 'query': 4.0})
 CASES = {
     'llama-lora': ({}, PATTERNS), 'gpt2-lora': (GPT2, PATTERNS),
-    'gemma3-lora': (GEMMA, LoraConfig(rank=3, alpha=5.0)),
+    'gemma3-lora': (GEMMA, LoraConfig(rank=3, alpha=5.0, dropout=0.1)),
     'gptj-lora': (GPTJ, LoraConfig(rank=3, alpha=5.0)),
     'llama-adalora': ({}, AdaLoraConfig(init_rank=4, target_rank=2)),
     'gpt2-adalora': (GPT2, AdaLoraConfig(init_rank=4, target_rank=2,

@@ -119,3 +119,25 @@ def test_never_all_logits_are_in_memory(make_model):
   logits = 4 * 256 * 8192 * 4  # bytes
   assert temporary(1024) > logits
   assert temporary(128) < temporary(1024) - 0.8 * logits
+
+
+@pytest.mark.parametrize('mesh', [(1, 1, 1), (2, 2, 2)])
+def test_smoothed_targets_are_those_of_torch(make_model, mesh):
+  torch = pytest.importorskip('torch')
+  devices = jax.devices()[:np.prod(mesh)]
+  model = make_model(sharding.make_mesh(*mesh, devices=devices), layers=1, vocab_size=260)
+  rows = _random_rows(4, 24, 260)
+  logits, _ = model.decoder.apply(
+      model.variables, rows.input_tokens_RT, positions_BT=rows.positions_RT,
+      segment_ids_BT=rows.segment_ids_RT)
+  losses = torch.nn.functional.cross_entropy(
+      torch.tensor(np.asarray(logits)).flatten(0, 1),
+      torch.tensor(rows.target_tokens_RT.flatten()).long(), reduction='none', label_smoothing=0.2)
+  expected = float(losses.numpy() @ rows.loss_weights_RT.flatten())
+  with jax.set_mesh(model.mesh):
+    sums = jax.jit(lambda rows: next_token_loss(
+        model.decoder, model.variables, rows, loss_tokens=8, label_smoothing=0.2))(
+            jax.tree.map(model.put_batch, rows))
+  assert float(sums.objective) == pytest.approx(expected, rel=1e-5)
+  # What is reported stays the cross-entropy.
+  assert float(sums.cross_entropy) == pytest.approx(_loss(model, rows)[0], rel=1e-5)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from toolformer_jax import sharding
-from toolformer_jax.models.adapter_config import LoraConfig
+from toolformer_jax.models.adapter_config import AdaLoraConfig, LoraConfig
 from toolformer_jax.training.config import FinetuneConfig
 from toolformer_jax.training.optimizer import make_optimizer
 from toolformer_jax.training.packing import pack
@@ -121,3 +121,19 @@ def test_dropout_depends_on_seed_and_step_alone(make_model, batch):
   plain = _prepared(make_model(), SETTINGS)[0]
   assert loss(3) == loss(3)
   assert len({loss(3), loss(4), loss(3, other_seed), loss(3, plain)}) == 4
+
+
+@pytest.mark.parametrize('adapter', [LoraConfig, AdaLoraConfig], ids=lambda kind: kind.kind)
+def test_dropout_of_an_adapter_drops_its_input_alone(make_model, batch, adapter):
+  settings = dataclasses.replace(SETTINGS, adapter=adapter(dropout=0.5))
+  model = make_model(adapter=settings.adapter)
+  step, frozen, first = _prepared(model, settings, 'adapter')
+  plain, _, _ = _prepared(model, dataclasses.replace(SETTINGS, adapter=adapter()), 'adapter')
+  def loss(step, number, factor):
+    params = jax.tree.map(lambda x: x * factor, first.params)
+    state = jax.tree.map(jnp.copy, first)._replace(params=params, step=jnp.int32(number))
+    return float(step(frozen, state, batch)[1]['loss'])
+  # An adapter of zeros adds nothing, and the model itself has no dropout.
+  assert loss(step, 1, 0) == loss(step, 2, 0) == pytest.approx(loss(plain, 1, 0), abs=1e-6)
+  assert loss(step, 1, 20) == loss(step, 1, 20)
+  assert len({loss(step, 1, 20), loss(step, 2, 20), loss(plain, 1, 20)}) == 3

@@ -23,6 +23,7 @@ class LoraConfig:
     rank: columns of A and rows of B.
     alpha: scale of the product.
     target_modules: names of the modules that get an adapter; empty for all in a block.
+    dropout: rate, for the input of the adapter in training; `lora_dropout` of PEFT.
     rank_pattern, alpha_pattern: ranks and scales of single modules, {'down': 4}. They are stored
       as pairs, so that settings can be hashed.
   """
@@ -31,12 +32,13 @@ class LoraConfig:
   rank: int = 16
   alpha: float = 16.0
   target_modules: tuple[str, ...] = ()
+  dropout: float = 0.0
   rank_pattern: tuple[tuple[str, int], ...] = ()
   alpha_pattern: tuple[tuple[str, float], ...] = ()
 
   def __post_init__(self) -> None:
     _make_tuples(self, 'target_modules', 'rank_pattern', 'alpha_pattern')
-    check(self, rank=(1, _MAX_RANK), alpha=(0.0, 1e6))
+    check(self, rank=(1, _MAX_RANK), alpha=(0.0, 1e6), dropout=(0.0, 0.99))
     _check_pattern('LoraConfig.rank_pattern', self.rank_pattern, int, 1, _MAX_RANK)
     _check_pattern('LoraConfig.alpha_pattern', self.alpha_pattern, float, 0.0, 1e6)
 
@@ -69,6 +71,7 @@ class AdaLoraConfig:
     target_rank: average rank at the end.
     alpha: scale of the product.
     target_modules: names of the modules that get an adapter; empty for all in a block.
+    dropout: rate, for the input of the adapter in training.
     tinit: steps before the first rank is taken away.
     tfinal: steps at the end in which the ranks stay as they are.
     delta_t: steps between two choices of ranks.
@@ -81,6 +84,7 @@ class AdaLoraConfig:
   target_rank: int = 8
   alpha: float = 16.0
   target_modules: tuple[str, ...] = ()
+  dropout: float = 0.0
   tinit: int = 0
   tfinal: int = 0
   delta_t: int = 1
@@ -91,8 +95,8 @@ class AdaLoraConfig:
   def __post_init__(self) -> None:
     _make_tuples(self, 'target_modules')
     check(self, init_rank=(1, _MAX_RANK), target_rank=(1, _MAX_RANK), alpha=(0.0, 1e6),
-          tinit=(0, 10**9), tfinal=(0, 10**9), delta_t=(1, 10**9), beta1=(1e-6, 0.999999),
-          beta2=(1e-6, 0.999999), orth_reg_weight=(0.0, 1e6))
+          dropout=(0.0, 0.99), tinit=(0, 10**9), tfinal=(0, 10**9), delta_t=(1, 10**9),
+          beta1=(1e-6, 0.999999), beta2=(1e-6, 0.999999), orth_reg_weight=(0.0, 1e6))
     if self.target_rank > self.init_rank:
       raise UserError(f'AdaLoraConfig.target_rank is {self.target_rank}, which must not be above '
                       f'init_rank, {self.init_rank}')

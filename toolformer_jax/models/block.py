@@ -12,7 +12,7 @@ from toolformer_jax.models.attention import Kernel, attend, attend_causal, atten
 from toolformer_jax.models.attention_mask import AttentionInputs
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.kv_cache import KVCache, Prefix
-from toolformer_jax.models.layers import Einsum, Norm
+from toolformer_jax.models.layers import Dropout, Einsum, Norm
 from toolformer_jax.models.rotary import apply_rotary
 from toolformer_jax.sharding import constrain
 
@@ -123,16 +123,6 @@ class Mlp(nn.Module):
     x_BTF = Einsum('btd,df->btf', (c.embed_dim, c.mlp_dim), ('embed', 'mlp'), c.mlp_bias, c,
                    name=name)(x_BTD)
     return constrain(x_BTF, 'batch', None, 'mlp')
-
-
-class Dropout(nn.Module):
-  """Dropout that is active only where `apply` gets a key for it: rngs={'dropout': key}."""
-
-  rate: float
-
-  @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    return nn.Dropout(self.rate, deterministic=not self.has_rng('dropout'))(x)
 
 
 class Block(nn.Module):

@@ -16,10 +16,10 @@ from toolformer_jax.models.attention_mask import (
   absolute_positions,
   attention_inputs,
 )
-from toolformer_jax.models.block import Block, Dropout
+from toolformer_jax.models.block import Block
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.kv_cache import KVCache, Prefix
-from toolformer_jax.models.layers import Einsum, Norm
+from toolformer_jax.models.layers import Dropout, Einsum, Norm
 from toolformer_jax.models.ops import MATMUL_OUTPUT, einsum, shard_rows_only
 from toolformer_jax.sharding import constrain
 
@@ -61,6 +61,7 @@ class Decoder(nn.Module):
       cache: KVCache | None = None,
       prefixes: Sequence[Prefix] = (),
       logits_at_BM: jax.Array | None = None,
+      embedding_offsets_BTD: jax.Array | None = None,
       return_hidden: bool = False,
   ) -> tuple[jax.Array, KVCache | None]:
     """Returns the logits of each next token, and the cache with `tokens_BT` appended.
@@ -76,6 +77,7 @@ class Decoder(nn.Module):
         without `scan_layers`.
       prefixes: earlier tokens that rows share; they come before those of the cache.
       logits_at_BM: indices into T at which logits are computed; by default at all.
+      embedding_offsets_BTD: added to the embeddings of the tokens (adversarial training).
       return_hidden: return the normalised hidden states, for `apply_lm_head`, and no logits.
 
     Returns:
@@ -92,8 +94,10 @@ class Decoder(nn.Module):
     positions_BT = absolute_BT if positions_BT is None else positions_BT
     embedding_VD = self.param(
         'embedding', _normal_init('vocab', 'embed'), (c.vocab_size, c.embed_dim), jnp.float32)
-    x_BTD = Dropout(self.dropout, name='dropout')(
-        self._embed(embedding_VD, tokens_BT, positions_BT))
+    x_BTD = self._embed(embedding_VD, tokens_BT, positions_BT)
+    if embedding_offsets_BTD is not None:
+      x_BTD = x_BTD + embedding_offsets_BTD.astype(x_BTD.dtype)
+    x_BTD = Dropout(self.dropout, name='dropout')(x_BTD)
     use_kernel = cache is None and not prefixes and supports_length(self.kernel, T)
     inputs = attention_inputs(
         c, positions_BT, absolute_BT, segment_ids_BT, cache, prefixes, with_masks=not use_kernel)

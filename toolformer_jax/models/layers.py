@@ -1,4 +1,4 @@
-"""Parts of a block: matrix products with adapters, and norms."""
+"""Parts of a block: matrix products with adapters, norms, and dropout."""
 
 from collections.abc import Sequence
 
@@ -24,6 +24,16 @@ def _partitioned(init: nn.initializers.Initializer, axes: Sequence[str | None]
                  ) -> nn.initializers.Initializer:
   """Returns an initializer whose arrays carry the names of their logical axes."""
   return nn.with_logical_partitioning(init, tuple(axes))
+
+
+class Dropout(nn.Module):
+  """Dropout that is active only where `apply` gets a key for it: rngs={'dropout': key}."""
+
+  rate: float
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    return nn.Dropout(self.rate, deterministic=not self.has_rng('dropout'))(x)
 
 
 class Einsum(nn.Module):
@@ -57,6 +67,7 @@ class Einsum(nn.Module):
         x, scale = x * scale, None
     y = einsum(self.equation, c.dtype, x, kernel)
     if isinstance(adapter, LoraConfig | AdaLoraConfig):
+      x = Dropout(adapter.dropout, name='adapter_dropout')(x)
       y = y + low_rank(adapter, module, contraction, self._adapter_variable, x, c.dtype)
     y = checkpoint_name(y, MATMUL_OUTPUT)
     if self.use_bias:

@@ -39,6 +39,11 @@ class FinetuneConfig:
     dropout: rate, for embeddings and for the outputs of attention and MLP (not stated in the
       paper).
     z_loss: coefficient of the squared log-partition function in the objective (0 in the paper).
+    label_smoothing: share of the objective in which all tokens of the vocabulary are the target
+      alike (Szegedy et al. 2016), for small sets that are learned by heart; 0 in the paper.
+    adversarial_epsilon: length of the step by which the embeddings of each text are moved to raise
+      its loss (Miyato et al. 2017); the objective is the mean of the losses of the texts as they
+      are and so moved. Takes two passes in place of one; 0 in the paper.
 
     learning_rate: the peak, reached after the warm-up.
     warmup_fraction: fraction of the steps in which the rate rises linearly.
@@ -77,6 +82,8 @@ class FinetuneConfig:
   end_of_text: bool = True
   dropout: float = 0.0
   z_loss: float = 0.0
+  label_smoothing: float = 0.0
+  adversarial_epsilon: float = 0.0
 
   learning_rate: float = 1e-5
   warmup_fraction: float = 0.1
@@ -100,6 +107,7 @@ class FinetuneConfig:
           batch_rows=(0, 10**6), num_microbatches=(1, 10**6), loss_tokens=(1, 10**9),
           stream_buffer=(1, 10**9),
           seed=(0, 2**32 - 1), dropout=(0.0, 0.99), z_loss=(0.0, 1.0),
+          label_smoothing=(0.0, 0.99), adversarial_epsilon=(0.0, 1e6),
           learning_rate=(0.0, 10.0), warmup_fraction=(0.0, 1.0), final_rate=(0.0, 1.0),
           weight_decay=(0.0, 1.0), beta1=(0.0, 0.99999), beta2=(0.0, 0.99999),
           max_grad_norm=(1e-6, 1e6), save_every=(1, 10**9), keep=(1, 10**6), patience=(0, 10**6),
@@ -109,6 +117,11 @@ class FinetuneConfig:
     if self.batch_rows % self.num_microbatches:
       raise UserError(f'FinetuneConfig.num_microbatches is {self.num_microbatches}, which does not '
                       f'divide batch_rows, {self.batch_rows}')
+
+  @property
+  def has_dropout(self) -> bool:
+    """Whether a step draws random numbers for dropout, in the model or in its adapter."""
+    return self.dropout > 0 or getattr(self.adapter, 'dropout', 0.0) > 0
 
   @property
   def batch_items(self) -> int:

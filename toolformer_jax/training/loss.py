@@ -20,8 +20,9 @@ class LossSums(NamedTuple):
   They are sums and not means, because the mean over several batches is a quotient of sums.
 
   Attributes:
-    objective: what training minimizes: cross-entropy plus z-loss, the weighted square of the
-      log-partition function (PaLM, Chowdhery et al. 2022). The only field with a gradient.
+    objective: what training minimizes: cross-entropy, of smoothed targets if so asked, plus z-loss,
+      the weighted square of the log-partition function (PaLM, Chowdhery et al. 2022). The only
+      field with a gradient.
     cross_entropy: in nats.
     weight_sum: of the loss weights.
   """
@@ -36,7 +37,8 @@ ChunkLoss = Callable[[Any, jax.Array, jax.Array, jax.Array], LossSums]
 
 def next_token_loss(
     decoder: Decoder, variables: dict[str, Any], rows: PackedRows, *,
-    loss_tokens: int = 1024, z_loss: float = 0.0, dropout_key: jax.Array | None = None,
+    loss_tokens: int = 1024, z_loss: float = 0.0, label_smoothing: float = 0.0,
+    dropout_key: jax.Array | None = None, embedding_offsets_RTD: jax.Array | None = None,
 ) -> LossSums:
   """Returns the weighted sums of the loss of `rows`.
 
@@ -48,13 +50,16 @@ def next_token_loss(
     rows: R rows of T tokens.
     loss_tokens: number of tokens whose logits a device holds at a time.
     z_loss: coefficient of the z-loss.
+    label_smoothing: share of the objective in which all tokens are the target alike.
     dropout_key: turns the decoder's dropout on.
+    embedding_offsets_RTD: added to the embeddings.
   """
   hidden_RTD, _ = decoder.apply(
       variables, rows.input_tokens_RT, positions_BT=rows.positions_RT,
-      segment_ids_BT=rows.segment_ids_RT, return_hidden=True,
+      segment_ids_BT=rows.segment_ids_RT, embedding_offsets_BTD=embedding_offsets_RTD,
+      return_hidden=True,
       rngs=None if dropout_key is None else {'dropout': dropout_key})
-  chunk_loss = functools.partial(_chunk_loss, decoder.config, z_loss)
+  chunk_loss = functools.partial(_chunk_loss, decoder.config, z_loss, label_smoothing)
   num_chunks = _num_chunks(rows.input_tokens_RT.shape, loss_tokens)
   head = lm_head_params(decoder.config, variables['params'])
   sums = _chunked_loss(chunk_loss, num_chunks, head, hidden_RTD, rows.target_tokens_RT,
@@ -62,15 +67,19 @@ def next_token_loss(
   return jax.lax.stop_gradient(sums)._replace(objective=sums.objective)
 
 
-def _chunk_loss(config: DecoderConfig, z_loss: float, head: Any, hidden_RTD: jax.Array,
-                target_tokens_RT: jax.Array, loss_weights_RT: jax.Array) -> LossSums:
+def _chunk_loss(config: DecoderConfig, z_loss: float, label_smoothing: float, head: Any,
+                hidden_RTD: jax.Array, target_tokens_RT: jax.Array, loss_weights_RT: jax.Array
+                ) -> LossSums:
   """Returns the sums of one chunk, whose logits exist all at once."""
   logits_RTV = apply_lm_head(config, head, hidden_RTD).astype(jnp.float32)
   log_z_RT = jax.nn.logsumexp(logits_RTV, -1)
   cross_entropy_RT = log_z_RT - target_logits(logits_RTV, target_tokens_RT)
-  cross_entropy = (cross_entropy_RT * loss_weights_RT).sum()
-  z_loss_sum = z_loss * (log_z_RT**2 * loss_weights_RT).sum()
-  return LossSums(cross_entropy + z_loss_sum, cross_entropy, loss_weights_RT.sum())
+  objective_RT = cross_entropy_RT + z_loss * log_z_RT**2
+  if label_smoothing:
+    uniform_RT = log_z_RT - logits_RTV.mean(-1)  # cross-entropy if all tokens are equally right
+    objective_RT += label_smoothing * (uniform_RT - cross_entropy_RT)
+  return LossSums((objective_RT * loss_weights_RT).sum(),
+                  (cross_entropy_RT * loss_weights_RT).sum(), loss_weights_RT.sum())
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))

@@ -1,6 +1,5 @@
 """The training step: loss, gradients, optimizer update; and the state that a step replaces."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -13,6 +12,7 @@ from toolformer_jax.models.adapter_config import AdaLoraConfig
 from toolformer_jax.models.decoder import Decoder
 from toolformer_jax.models.language_model import abstract_variables
 from toolformer_jax.training.adalora import orthogonality_penalty
+from toolformer_jax.training.adversarial import GradFn, adversarial_grad
 from toolformer_jax.training.config import FinetuneConfig
 from toolformer_jax.training.loss import next_token_loss
 from toolformer_jax.training.packing import PackedRows
@@ -90,16 +90,19 @@ def make_train_step(
     """Returns the state after an update with `batch`, and the metrics of the state before it."""
     # The sum is 0 for a batch that holds nothing but masked results.
     weight_sum = jnp.maximum(batch.loss_weights_RT.sum(), 1e-6)
-    def loss_fn(params: Any, rows: PackedRows, dropout_key: jax.Array
-                ) -> tuple[jax.Array, jax.Array]:
+    def loss_fn(params: Any, offsets_RTD: jax.Array | None, rows: PackedRows,
+                dropout_key: jax.Array) -> tuple[jax.Array, jax.Array]:
       """Returns the part of these rows in the batch's mean objective and mean cross-entropy."""
       sums = next_token_loss(
           decoder, {**frozen, collection: params}, rows, loss_tokens=config.loss_tokens,
-          z_loss=config.z_loss, dropout_key=dropout_key if config.dropout else None)
+          z_loss=config.z_loss, label_smoothing=config.label_smoothing,
+          dropout_key=dropout_key if config.has_dropout else None,
+          embedding_offsets_RTD=offsets_RTD)
       penalty = _penalty(params, config) / config.num_microbatches
       return sums.objective / weight_sum + penalty, sums.cross_entropy / weight_sum
     grads, loss = _accumulate_grads(
-        jax.grad(loss_fn, has_aux=True), state.params, shardings.params, batch,
+        adversarial_grad(loss_fn, config.adversarial_epsilon, decoder.config.embed_dim),
+        state.params, shardings.params, batch,
         jax.random.fold_in(jax.random.key(config.seed), state.step), config.num_microbatches)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params, grads=grads)
     metrics = {'loss': loss, 'grad_norm': optax.tree.norm(grads),
@@ -116,8 +119,8 @@ def _penalty(params: Any, config: FinetuneConfig) -> jax.Array | float:
 
 
 def _accumulate_grads(
-    grad_fn: Callable[[Any, PackedRows, jax.Array], tuple[Any, jax.Array]], params: Any,
-    shardings: Any, batch: PackedRows, key: jax.Array, num_microbatches: int,
+    grad_fn: GradFn, params: Any, shardings: Any, batch: PackedRows, key: jax.Array,
+    num_microbatches: int,
 ) -> tuple[Any, jax.Array]:
   """Returns the sums of the gradients and of the loss over the microbatches of `batch`."""
   if num_microbatches == 1:

@@ -56,6 +56,7 @@ def write_lora(model: LanguageModel, adapter: LoraConfig
     alphas[linear.short] = product.scale * len(product.down)
   fields = {
       'peft_type': 'LORA', 'r': adapter.rank, 'lora_alpha': adapter.alpha,
+      'lora_dropout': adapter.dropout,
       'target_modules': sorted(ranks),
       'rank_pattern': {name: rank for name, rank in ranks.items() if rank != adapter.rank},
       'alpha_pattern': {name: alpha for name, alpha in alphas.items()
@@ -86,7 +87,7 @@ def write_adalora(model: LanguageModel, adapter: AdaLoraConfig
   scale = next(iter(products.values())).scale
   fields = {
       'peft_type': 'ADALORA', 'init_r': room, 'target_r': adapter.target_rank,
-      'lora_alpha': scale * (room + _NO_RANKS),
+      'lora_alpha': scale * (room + _NO_RANKS), 'lora_dropout': adapter.dropout,
       'target_modules': sorted({linear.short for linear, _ in products}),
       'rank_pattern': None if untrained else pattern, 'tinit': adapter.tinit,
       'tfinal': adapter.tfinal, 'deltaT': adapter.delta_t, 'beta1': adapter.beta1,
@@ -135,6 +136,7 @@ def read_lora(config: DecoderConfig, fields: Mapping[str, Any], found: Found
     arrays.pop('e')
   adapter = LoraConfig(
       rank=rank, alpha=alpha, target_modules=target_modules(config, list(weights)),
+      dropout=float(fields.get('lora_dropout', 0.0)),
       rank_pattern=tuple((path[-1], one) for path, one in ranks.items() if one != rank),
       alpha_pattern=tuple((path[-1], scales[path] * one) for path, one in ranks.items()
                           if not math.isclose(scales[path] * one, alpha)))
@@ -164,7 +166,8 @@ def read_adalora(config: DecoderConfig, fields: Mapping[str, Any], found: Found
   _, _, weights = _split(config, products)
   adapter = AdaLoraConfig(
       init_rank=room, target_rank=min(room, int(fields['target_r'])), alpha=round(scale * room, 9),
-      target_modules=target_modules(config, list(weights)), tinit=int(fields['tinit']),
+      target_modules=target_modules(config, list(weights)),
+      dropout=float(fields.get('lora_dropout', 0.0)), tinit=int(fields['tinit']),
       tfinal=int(fields['tfinal']), delta_t=int(fields['deltaT']), beta1=float(fields['beta1']),
       beta2=float(fields['beta2']), orth_reg_weight=float(fields['orth_reg_weight']))
   return adapter, weights

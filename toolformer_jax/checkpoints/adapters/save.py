@@ -59,7 +59,7 @@ def save_adapter(path: epath.Path, model: LanguageModel, base: str) -> None:
 def _files(model: LanguageModel, base: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
   """Returns adapter_config.json and the tensors."""
   fan_in_fan_out = {'fan_in_fan_out': family_of(model.config).model_type == 'gpt2'}
-  dense = {'lora_dropout': 0.0, 'bias': 'none', **fan_in_fan_out}
+  dense = {'bias': 'none', **fan_in_fan_out}
   match model.config.adapter:
     case LoraConfig() as adapter:
       fields, tensors = write_lora(model, adapter)
