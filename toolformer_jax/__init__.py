@@ -44,6 +44,7 @@ if TYPE_CHECKING:
   from toolformer_jax.tools.function import tool
   from toolformer_jax.tools.registry import Toolbox
   from toolformer_jax.training.config import FinetuneConfig, MixtureConfig
+  from toolformer_jax.training.privacy.config import PrivacyConfig
   from toolformer_jax.training.sources import TaskRow
 
 _MODULES = {
@@ -66,6 +67,7 @@ _MODULES = {
   'tools.function': ('tool',),
   'tools.registry': ('Toolbox',),
   'training.config': ('FinetuneConfig', 'MixtureConfig'),
+  'training.privacy.config': ('PrivacyConfig',),
   'training.sources': ('TaskRow',),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
@@ -74,8 +76,9 @@ __all__ = [  # noqa: F822 - loaded by __getattr__
   'AdaLoraConfig', 'AnnotationConfig', 'BottleneckConfig', 'CompressionConfig', 'Context',
   'CustomToolsConfig', 'Document', 'Engine', 'EngineConfig', 'EvaluationConfig', 'ExecutorConfig',
   'FinetuneConfig', 'GenerationConfig', 'Ia3Config', 'LoraConfig', 'MixtureConfig', 'ModelConfig',
-  'PrefixConfig', 'Prompt', 'TaskRow', 'ToolConfig', 'Toolbox', 'annotate', 'compress', 'evaluate',
-  'export', 'finetune', 'generate', 'load_model', 'plan', 'score', 'token_losses', 'tool',
+  'PrefixConfig', 'PrivacyConfig', 'Prompt', 'TaskRow', 'ToolConfig', 'Toolbox', 'annotate',
+  'compress', 'evaluate', 'export', 'finetune', 'generate', 'load_model', 'plan', 'score',
+  'token_losses', 'tool',
 ]
 
 

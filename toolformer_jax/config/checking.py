@@ -10,6 +10,7 @@ from typing import Any
 from toolformer_jax.config.registry import RENAMED, RUN_MACROS, SETTINGS
 from toolformer_jax.errors import UserError, unknown
 from toolformer_jax.models.adapter_config import ADAPTERS
+from toolformer_jax.training.privacy.config import PrivacyConfig
 
 # The text before `=` in gin's listings: `MACRO`, `scope/Settings.parameter`, or nothing where
 # `gin.macro.value` is bound.
@@ -43,6 +44,8 @@ def refuse_unused(bound: str, used: str, tools: Iterable[str]) -> None:
       raise unknown('tool', scope, tools)
     if SETTINGS.get(settings) in ADAPTERS.values():
       raise UserError(f'{name} has no effect without FinetuneConfig.adapter = @{settings}()')
+    if SETTINGS.get(settings) is PrivacyConfig:
+      raise UserError(f'{name} has no effect without FinetuneConfig.privacy = @{settings}()')
     if settings in SETTINGS:
       raise UserError(f'{binding}: only ToolConfig can be bound for one tool; write {name}')
     if settings:

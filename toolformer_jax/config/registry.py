@@ -24,6 +24,7 @@ from toolformer_jax.tools.registry import MtConfig, QaConfig
 from toolformer_jax.tools.speak import SpeakConfig
 from toolformer_jax.tools.transcribe import TranscribeConfig
 from toolformer_jax.training.config import FinetuneConfig, MixtureConfig
+from toolformer_jax.training.privacy.config import PrivacyConfig
 
 # Bound as `AnnotationConfig.temperature = 0.7`; ToolConfig also for one tool alone, as
 # `calculator/ToolConfig.k = 20`.
@@ -31,7 +32,7 @@ SETTINGS = {settings.__name__: settings for settings in (
     AnnotationConfig, CallSyntax, CompressionConfig, CorpusConfig, CustomToolsConfig, EngineConfig,
     EvaluationConfig, ExecutorConfig, ExperimentConfig, FinetuneConfig, FramesConfig,
     GenerationConfig, GridConfig, MediaLimits, MixtureConfig, ModelConfig, MtConfig, OcrConfig,
-    QaConfig, RecognizeConfig, SearchConfig, ServingConfig, SpeakConfig, ToolConfig,
+    PrivacyConfig, QaConfig, RecognizeConfig, SearchConfig, ServingConfig, SpeakConfig, ToolConfig,
     TranscribeConfig, *ADAPTERS.values())}
 RENAMED = {'OwnTools': 'CustomToolsConfig'}  # by their names in earlier versions
 

@@ -24,6 +24,7 @@ FEATURES: Mapping[str, str] = {
   'media': 'pictures, sound and video',
   'nllb': 'mt: the translator of the paper',
   'plots': 'evaluate: plots',
+  'privacy': 'finetune: differential privacy',
   'quickstart': 'the corpus word-problems',
   'serve': 'serve',
   'tasks': 'evaluate: metrics of classification',

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from toolformer_jax.training.packing import PackedRows
 
@@ -40,7 +41,8 @@ def adversarial_grad(loss_fn: LossFn, epsilon: float, embed_dim: int) -> GradFn:
   return adversarial if epsilon else plain
 
 
-def adversarial_offsets(slope_RTD: jax.Array, segment_ids_RT: jax.Array, epsilon: float
+def adversarial_offsets(slope_RTD: jax.Array, segment_ids_RT: jax.Array | np.ndarray,
+                        epsilon: float
                         ) -> jax.Array:
   """Returns the offsets, [R, T, D]: the gradient, scaled to the norm `epsilon` in each text.
 
@@ -49,7 +51,7 @@ def adversarial_offsets(slope_RTD: jax.Array, segment_ids_RT: jax.Array, epsilon
     segment_ids_RT: the text of each token; the texts of a row do not change each other's offsets.
     epsilon: the norm.
   """
-  def square_norms(squares_T: jax.Array, segment_ids_T: jax.Array) -> jax.Array:
+  def square_norms(squares_T: jax.Array, segment_ids_T: Any) -> jax.Array:
     num_segments = len(squares_T) + 1
     return jax.ops.segment_sum(squares_T, segment_ids_T, num_segments)[segment_ids_T]
   squares_RT = (slope_RTD**2).sum(-1)

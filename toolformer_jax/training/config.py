@@ -1,6 +1,7 @@
 """Settings of fine-tuning: the paper's hyper-parameters (section 4) and those it leaves open."""
 
 import dataclasses
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -8,6 +9,7 @@ from typing import Literal
 from toolformer_jax.errors import UserError
 from toolformer_jax.models.adapter_config import AdaLoraConfig, AdapterConfig
 from toolformer_jax.runtime.validation import check
+from toolformer_jax.training.privacy.config import PrivacyConfig
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,10 @@ class FinetuneConfig:
     adversarial_epsilon: length of the step by which the embeddings of each text are moved to raise
       its loss (Miyato et al. 2017); the objective is the mean of the losses of the texts as they
       are and so moved. Takes two passes in place of one; 0 in the paper.
+
+    privacy: differential privacy for the texts (DP-SGD), in gin @PrivacyConfig(); None for none. A
+      batch is then a random sample in which each text is with the same probability, `batch_size` on
+      average, and each text has a row of its own.
 
     learning_rate: the peak, reached after the warm-up.
     warmup_fraction: fraction of the steps in which the rate rises linearly.
@@ -84,6 +90,7 @@ class FinetuneConfig:
   z_loss: float = 0.0
   label_smoothing: float = 0.0
   adversarial_epsilon: float = 0.0
+  privacy: PrivacyConfig | None = None
 
   learning_rate: float = 1e-5
   warmup_fraction: float = 0.1
@@ -114,9 +121,22 @@ class FinetuneConfig:
           max_loss_rise=(0.1, 1e6))
     if isinstance(self.adapter, AdaLoraConfig) and not self.epochs:
       self.adapter.check_steps(self.steps)
+    if self.privacy:
+      self._check_privacy()
     if self.batch_rows % self.num_microbatches:
       raise UserError(f'FinetuneConfig.num_microbatches is {self.num_microbatches}, which does not '
                       f'divide batch_rows, {self.batch_rows}')
+
+  def _check_privacy(self) -> None:
+    """Checks that all settings fit private training."""
+    if self.batch_rows:
+      raise UserError('FinetuneConfig.batch_rows packs several texts into a row, which privacy '
+                      'does not allow; set it to 0, and batch_size')
+    if self.adversarial_epsilon or isinstance(self.adapter, AdaLoraConfig):
+      raise UserError('FinetuneConfig.privacy cannot be combined with adversarial_epsilon or with '
+                      'AdaLoRA')
+    if not importlib.util.find_spec('jax_privacy'):
+      raise UserError('FinetuneConfig.privacy needs: pip install "toolformer_jax[privacy]"')
 
   @property
   def has_dropout(self) -> bool:

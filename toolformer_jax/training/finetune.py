@@ -25,7 +25,7 @@ from toolformer_jax.training.departures import finetuning_departures
 from toolformer_jax.training.examples import make_examples
 from toolformer_jax.training.input_pipeline import Blocks, Epochs, with_row_multiple
 from toolformer_jax.training.metrics import read_metrics
-from toolformer_jax.training.mixture import build_epoch, hold_out
+from toolformer_jax.training.mixture import build_epoch, check_different_texts, hold_out
 from toolformer_jax.training.packing import (
   Example,
   PackedRows,
@@ -33,6 +33,12 @@ from toolformer_jax.training.packing import (
   Sequences,
   pack_segments,
   segments_of,
+)
+from toolformer_jax.training.privacy.sampling import (
+  PrivateRows,
+  forget_seed,
+  one_text_per_row,
+  open_private_rows,
 )
 from toolformer_jax.training.result import FinetuneResult
 from toolformer_jax.training.sources import Text
@@ -78,9 +84,11 @@ def finetune(
     check_stream_settings(config, mixture, without_calls)
     epoch, data = None, ExampleStream(texts, model.tokenizer, config)
   else:
-    if dev is None:
+    if dev is None and not config.privacy:  # private texts must not choose a checkpoint
       texts, dev = hold_out(texts, mixture)
     epoch = build_epoch(texts, mixture)
+    if config.privacy:
+      check_different_texts(epoch)
     data = examples(epoch)
   trained = finetune_examples(
       model=model, examples=data, dev_examples=examples(dev or ()), config=config,
@@ -125,8 +133,13 @@ def finetune_examples(
       another run, or the loss explodes or is not a number.
   """
   model = add_adapter(model, config)
-  open_data: Callable[[], Blocks]
-  if isinstance(examples, ExampleStream):
+  open_data: Callable[[], Blocks | PrivateRows]
+  if privacy := config.privacy:
+    rows = _private_rows(model, examples, config)
+    config = config.with_steps(len(rows))
+    open_data = functools.partial(open_private_rows, rows, config, privacy, model.mesh, output_dir,
+                                  is_new=not _has_steps(output_dir))
+  elif isinstance(examples, ExampleStream):
     open_data = functools.partial(_streamed, model, examples, config, output_dir)
   else:
     items, config = _in_memory(model, examples, config)
@@ -144,6 +157,8 @@ def finetune_examples(
       trained, has_run = train(model, open_data(), dev, config, checkpoints, output_dir)
     if trained and (has_run or not is_model(output_dir / MODEL)):
       save_model(output_dir / MODEL, trained)
+    if trained and config.privacy:
+      forget_seed(output_dir)
   return trained
 
 
@@ -163,6 +178,24 @@ def _in_memory(model: LanguageModel, examples: Sequence[Example], config: Finetu
   if isinstance(items, Sequences):
     items = with_row_multiple(items, config, model.mesh)
   return items, config
+
+
+def _private_rows(model: LanguageModel, examples: Sequence[Example] | ExampleStream,
+                  config: FinetuneConfig) -> PackedRows:
+  """Returns the texts, each in a row of its own."""
+  if isinstance(examples, ExampleStream) or jax.process_count() > 1:
+    raise UserError('FinetuneConfig.privacy draws its batches from all texts in the memory of one '
+                    'process: neither streams nor --distributed can be used')
+  check_row_tokens(config, model.config)
+  segments = [segments_of([example], model.tokenizer, config.row_tokens, config.end_of_text)
+              for example in examples]
+  return one_text_per_row(segments, config.row_tokens)
+
+
+def _has_steps(output_dir: epath.Path) -> bool:
+  """Returns whether a run has saved a state, and is not finished."""
+  steps = output_dir / STEPS
+  return not is_model(output_dir / MODEL) and steps.is_dir() and any(steps.iterdir())
 
 
 def _streamed(model: LanguageModel, stream: ExampleStream, config: FinetuneConfig,

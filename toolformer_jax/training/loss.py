@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,15 @@ class LossSums(NamedTuple):
   objective: jax.Array
   cross_entropy: jax.Array
   weight_sum: jax.Array
+
+
+class SumsFn(Protocol):
+  """Returns the sums of the loss of rows, as a function of the parameters that are trained."""
+
+  def __call__(self, params: Any, rows: PackedRows, dropout_key: jax.Array,
+               offsets_RTD: jax.Array | None = None, /) -> LossSums:
+    """Returns the sums; `offsets_RTD` is added to the embeddings."""
+    ...
 
 
 ChunkLoss = Callable[[Any, jax.Array, jax.Array, jax.Array], LossSums]

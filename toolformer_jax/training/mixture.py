@@ -32,6 +32,18 @@ def check_epoch(texts: Sequence[Text], config: MixtureConfig) -> None:
   _check_rates(config, [*map(_tools, texts)])
 
 
+def check_different_texts(texts: Sequence[Text]) -> None:
+  """Checks that no text stands twice among `texts`, as privacy demands.
+
+  Raises:
+    UserError: one does.
+  """
+  for name, count in Counter(map(_id, texts)).items():
+    if count > 1:
+      raise UserError(f'the text {name!r} is {count} times in the data: FinetuneConfig.privacy '
+                      'needs each text once, with all its calls, and no rate above 1')
+
+
 def _check_rates(config: MixtureConfig, tools: Sequence[set[str]]) -> None:
   known = sorted(set().union(*tools))
   for name in config.rates:

@@ -128,9 +128,14 @@ def segments_of(examples: Sequence[Example], tokenizer: Tokenizer, row_tokens: i
 def pack_segments(segments: Sequence[Segment], row_tokens: int) -> PackedRows:
   """Packs `segments` by first fit into rows of `row_tokens`."""
   members_of_rows = first_fit([len(segment.inputs) for segment in segments], row_tokens)
-  rows = PackedRows.empty(len(members_of_rows), row_tokens)
-  for r, members in enumerate(members_of_rows):
-    _fill(rows, r, [segments[i] for i in members])
+  return rows_of([[segments[i] for i in members] for members in members_of_rows], row_tokens)
+
+
+def rows_of(segments_of_rows: Sequence[Sequence[Segment]], row_tokens: int) -> PackedRows:
+  """Returns rows that hold the given segments."""
+  rows = PackedRows.empty(len(segments_of_rows), row_tokens)
+  for r, segments in enumerate(segments_of_rows):
+    _fill(rows, r, segments)
   return rows
 
 

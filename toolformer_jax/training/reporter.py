@@ -26,6 +26,7 @@ class Reporter:
     log: where metrics are written; None in all processes but the first.
     epoch_items: rows or sequences of an epoch; None for a stream.
     utilization: from tokens per second to model FLOPs utilization; None if the peak is unknown.
+    epsilon: from the number of steps to the epsilon that they spend; None without privacy.
     pending: number and metrics of the step that has not been reported yet.
   """
 
@@ -35,6 +36,7 @@ class Reporter:
   log: MetricsLog | None
   epoch_items: int | None
   utilization: Callable[[float], float | None]
+  epsilon: Callable[[int], float] | None = None
   pending: tuple[int, Metrics] | None = None
   _step_start: float = dataclasses.field(default_factory=time.monotonic)
   _mean_loss: float | None = None
@@ -58,7 +60,10 @@ class Reporter:
       return None
     (step, metrics), self.pending = self.pending, None
     loss, grad_norm, tokens = (float(metrics[name]) for name in ('loss', 'grad_norm', 'tokens'))
-    self._check(step, loss, grad_norm)
+    if not tokens and self._mean_loss is not None:
+      loss = self._mean_loss  # a random sample of private texts may be empty
+    elif tokens:
+      self._check(step, loss, grad_norm)
     seconds = time.monotonic() - self._step_start
     self.restart_clock()  # before the metrics are written: the device computes the next step
     values = {
@@ -70,6 +75,8 @@ class Reporter:
         'tokens_per_s': round(tokens / seconds, 1)}
     if (mfu := self.utilization(tokens / seconds)) is not None:
       values['mfu'] = round(mfu, 4)
+    if self.epsilon and saved:
+      values['epsilon'] = self.epsilon(step)
     measured = dev_loss() if dev_loss else None
     if measured is not None:
       self.restart_clock()

@@ -52,6 +52,9 @@ class FinetuneResult:
       best = min(measured, key=lambda step: step['dev_loss'])
       sentences.append(f'The lowest dev loss was {best["dev_loss"]:.3f}, at step {best["step"]:,}'
                        + ('; that checkpoint is the result.' if self.finished else '.'))
+    if spent := [step['epsilon'] for step in self.metrics if 'epsilon' in step]:
+      sentences.append(f'Each text is protected by differential privacy with epsilon '
+                       f'{spent[-1]:.2f}; the figures of this report are not.')
     if self.output_dir:
       sentences.append(f'The checkpoint is in {self.output_dir}.' if self.finished else
                        'The same command continues from the saved state.')

@@ -14,8 +14,9 @@ from toolformer_jax.models.language_model import abstract_variables
 from toolformer_jax.training.adalora import orthogonality_penalty
 from toolformer_jax.training.adversarial import GradFn, adversarial_grad
 from toolformer_jax.training.config import FinetuneConfig
-from toolformer_jax.training.loss import next_token_loss
+from toolformer_jax.training.loss import LossSums, SumsFn, next_token_loss
 from toolformer_jax.training.packing import PackedRows
+from toolformer_jax.training.privacy.gradients import private_gradients
 
 Metrics = dict[str, jax.Array]
 FrozenVariables = dict[str, Any]
@@ -73,7 +74,7 @@ def init_train_state(abstract: TrainState, params: Any,
 
 def make_train_step(
     decoder: Decoder, collection: str, optimizer: optax.GradientTransformationExtraArgs,
-    abstract: TrainState, config: FinetuneConfig = _PAPER,
+    abstract: TrainState, config: FinetuneConfig = _PAPER, noise_key: jax.Array | None = None,
 ) -> TrainStep:
   """Returns the jitted step (frozen variables, state, batch) -> (state, metrics).
 
@@ -82,34 +83,52 @@ def make_train_step(
   gradients before clipping, both of the state before the update; `tokens`, the number of tokens of
   the batch without padding. Dropout depends only on the config's seed and the step. Parameters,
   second moments and accumulated gradients stay float32 whatever the dtype of the computation is.
+  With privacy, the secret `noise_key` decides the noise together with the step.
   """
   # Without output shardings, the compiler may return the state with other shardings.
   shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
   def train_step(frozen: FrozenVariables, state: TrainState, batch: PackedRows
                  ) -> tuple[TrainState, Metrics]:
     """Returns the state after an update with `batch`, and the metrics of the state before it."""
-    # The sum is 0 for a batch that holds nothing but masked results.
-    weight_sum = jnp.maximum(batch.loss_weights_RT.sum(), 1e-6)
-    def loss_fn(params: Any, offsets_RTD: jax.Array | None, rows: PackedRows,
-                dropout_key: jax.Array) -> tuple[jax.Array, jax.Array]:
-      """Returns the part of these rows in the batch's mean objective and mean cross-entropy."""
-      sums = next_token_loss(
+    def loss_sums(params: Any, rows: PackedRows, dropout_key: jax.Array,
+                  offsets_RTD: jax.Array | None = None) -> LossSums:
+      return next_token_loss(
           decoder, {**frozen, collection: params}, rows, loss_tokens=config.loss_tokens,
           z_loss=config.z_loss, label_smoothing=config.label_smoothing,
           dropout_key=dropout_key if config.has_dropout else None,
           embedding_offsets_RTD=offsets_RTD)
-      penalty = _penalty(params, config) / config.num_microbatches
-      return sums.objective / weight_sum + penalty, sums.cross_entropy / weight_sum
-    grads, loss = _accumulate_grads(
-        adversarial_grad(loss_fn, config.adversarial_epsilon, decoder.config.embed_dim),
-        state.params, shardings.params, batch,
-        jax.random.fold_in(jax.random.key(config.seed), state.step), config.num_microbatches)
+    dropout_key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+    if config.privacy:
+      grads, loss = private_gradients(
+          loss_sums, config.privacy, state.params, batch, batch_size=config.batch_size,
+          num_microbatches=config.num_microbatches, dropout_key=dropout_key,
+          noise_key=noise_key, step=state.step)
+    else:
+      grads, loss = _mean_gradients(loss_sums, config, decoder.config.embed_dim, state.params,
+                                    shardings.params, batch, dropout_key)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params, grads=grads)
     metrics = {'loss': loss, 'grad_norm': optax.tree.norm(grads),
                'tokens': jnp.count_nonzero(batch.segment_ids_RT)}
     params = optax.apply_updates(state.params, updates)
     return TrainState(params, opt_state, state.step + 1), metrics
   return jax.jit(train_step, donate_argnums=1, out_shardings=(shardings, None))
+
+
+def _mean_gradients(
+    loss_sums: SumsFn, config: FinetuneConfig, embed_dim: int, params: Any, shardings: Any,
+    batch: PackedRows, dropout_key: jax.Array,
+) -> tuple[Any, jax.Array]:
+  """Returns the gradient of the batch's mean objective, and its mean cross-entropy."""
+  # The sum is 0 for a batch that holds nothing but masked results.
+  weight_sum = jnp.maximum(batch.loss_weights_RT.sum(), 1e-6)
+  def loss_fn(params: Any, offsets_RTD: jax.Array | None, rows: PackedRows, key: jax.Array
+              ) -> tuple[jax.Array, jax.Array]:
+    """Returns the part of these rows in both means."""
+    sums = loss_sums(params, rows, key, offsets_RTD)
+    penalty = _penalty(params, config) / config.num_microbatches
+    return sums.objective / weight_sum + penalty, sums.cross_entropy / weight_sum
+  grad_fn = adversarial_grad(loss_fn, config.adversarial_epsilon, embed_dim)
+  return _accumulate_grads(grad_fn, params, shardings, batch, dropout_key, config.num_microbatches)
 
 
 def _penalty(params: Any, config: FinetuneConfig) -> jax.Array | float:

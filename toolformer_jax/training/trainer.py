@@ -21,6 +21,7 @@ from toolformer_jax.training.metrics import MetricsLog, open_metric_writers
 from toolformer_jax.training.optimizer import make_optimizer
 from toolformer_jax.training.packing import PackedRows
 from toolformer_jax.training.preemption import StopSignal
+from toolformer_jax.training.privacy.sampling import PrivateRows
 from toolformer_jax.training.reporter import Reporter
 from toolformer_jax.training.train_loop import mean_loss, train_loop
 from toolformer_jax.training.train_step import (
@@ -31,8 +32,8 @@ from toolformer_jax.training.train_step import (
 )
 
 
-def train(model: LanguageModel, data: Blocks, dev: PackedRows | None, config: FinetuneConfig,
-          checkpoints: StepCheckpoints, output_dir: epath.Path,
+def train(model: LanguageModel, data: Blocks | PrivateRows, dev: PackedRows | None,
+          config: FinetuneConfig, checkpoints: StepCheckpoints, output_dir: epath.Path,
           ) -> tuple[LanguageModel | None, bool]:
   """Trains `model`, or continues from the newest of `checkpoints`.
 
@@ -71,10 +72,10 @@ def train(model: LanguageModel, data: Blocks, dev: PackedRows | None, config: Fi
   def put(picks: Picks) -> PackedRows:
     rows = data.rows(picks)
     return put_batch(rows, np.arange(len(rows)), model.mesh)
-  train_step = make_train_step(decoder, collection, optimizer, abstract, config)
-  picks = batch_picks(data, config.batch_items, config.seed, start_step)
+  picks, noise_key = _draws(data, config, start_step)
+  train_step = make_train_step(decoder, collection, optimizer, abstract, config, noise_key)
   with (
-      _reporter(model, data.epoch_items, config, checkpoints, output_dir, start_step) as reporter,
+      _reporter(model, data, config, checkpoints, output_dir, start_step) as reporter,
       StopSignal() as stop, jax.set_mesh(model.mesh),
       explain_out_of_memory('lower FinetuneConfig.loss_tokens or row_tokens, or raise '
                             'num_microbatches')):
@@ -91,8 +92,16 @@ def train(model: LanguageModel, data: Blocks, dev: PackedRows | None, config: Fi
   return with_params(state), has_run
 
 
+def _draws(data: Blocks | PrivateRows, config: FinetuneConfig, start_step: int
+           ) -> tuple[Iterator[Picks], jax.Array | None]:
+  """Returns what each batch holds, and the key of the noise of private training."""
+  if isinstance(data, PrivateRows):
+    return data.picks(start_step), data.noise_key
+  return batch_picks(data, config.batch_items, config.seed, start_step), None
+
+
 @contextlib.contextmanager
-def _reporter(model: LanguageModel, epoch_items: int | None, config: FinetuneConfig,
+def _reporter(model: LanguageModel, data: Blocks | PrivateRows, config: FinetuneConfig,
               checkpoints: StepCheckpoints, output_dir: epath.Path, start_step: int
               ) -> Iterator[Reporter]:
   """Opens the reporter of a run; of several processes only the first writes metrics."""
@@ -105,5 +114,6 @@ def _reporter(model: LanguageModel, epoch_items: int | None, config: FinetuneCon
       log = stack.enter_context(MetricsLog(output_dir / 'metrics.jsonl', start_step, writers))
     progress = stack.enter_context(Progress('fine-tuning', config.steps, 'steps', start_step))
     yield Reporter(
-        config, checkpoints, progress, log, epoch_items,
-        lambda tokens_per_s: flops.utilization(tokens_per_s * flops_per_token, devices))
+        config, checkpoints, progress, log, data.epoch_items,
+        lambda tokens_per_s: flops.utilization(tokens_per_s * flops_per_token, devices),
+        data.epsilon if isinstance(data, PrivateRows) else None)
