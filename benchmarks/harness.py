@@ -1,10 +1,11 @@
 """Runs the sides of a benchmark in turn, each time in a process of its own, and compares them.
 
-A benchmark is a script with some sides, `theirs` among them; each is a function that gets the
+A benchmark is a script with some sides, often `ours` and `theirs`; each is a function that gets the
 command's options, prepares, and returns the function to be timed. That one is called once to warm
 up, so that everything is compiled and loaded, and once on all of the work. What it returns is how
 much was done: a dictionary of unit to amount, with 'flops' among them where it is known, and
-'seconds' where they are not simply those of the call.
+'seconds' where they are not simply those of the call. A name that ends in '(s)' is a time, which is
+shown as it is.
 """
 
 import argparse
@@ -18,7 +19,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 Run = Callable[[bool], dict[str, float]]  # warm-up or all -> amounts of work
 Side = Callable[[argparse.Namespace], Run]
@@ -32,8 +33,11 @@ _MEASURED = ('seconds', 'memory', 'peak_flops', 'flops')
 
 
 def main(title: Callable[[argparse.Namespace], str], parser: argparse.ArgumentParser,
-         sides: Mapping[str, Side]) -> None:
-  """Measures all sides, or the one that `--side` names, and prints Markdown, or JSON of one."""
+         sides: Mapping[str, Side], pairs: Sequence[tuple[str, str]] | None = None) -> None:
+  """Measures all sides, or the one that `--side` names, and prints Markdown, or JSON of one.
+
+  The ratios are those of `pairs` of sides; by default of each side to `theirs`.
+  """
   parser.add_argument('--side', choices=sides, help='measure this one, here; prints JSON')
   parser.add_argument('--repeats', type=int, default=3, help='of each side (default: 3)')
   parser.add_argument('--record', action='store_true', help=f'put the table into {RESULTS.name}')
@@ -49,7 +53,9 @@ def main(title: Callable[[argparse.Namespace], str], parser: argparse.ArgumentPa
   devices = {run.pop('device') for runs in results.values() for run in runs}
   if len(devices) > 1:
     raise SystemExit(f'the sides ran on different devices: {", ".join(devices)}')
-  section = report(title(args), args.repeats, results, *devices)
+  if pairs is None:
+    pairs = [(side, 'theirs') for side in sides if side != 'theirs']
+  section = report(title(args), args.repeats, results, *devices, pairs)
   print(section)
   if args.record:
     record(section)
@@ -138,20 +144,23 @@ def _torch_product(dtype: str) -> tuple[Callable[[], None], int]:
 
 
 def report(title: str, repeats: int, results: Mapping[str, list[dict[str, float]]],
-           device: str) -> str:
-  """Returns a Markdown section: medians of each side, and theirs compared with the others.
+           device: str, pairs: Sequence[tuple[str, str]]) -> str:
+  """Returns a Markdown section: medians of each side, and ratios of pairs of them.
 
   The machine is part of its title: results of another one stay beside it.
   """
   middle = {side: {key: statistics.median(run[key] for run in runs) for key in runs[0]}
             for side, runs in results.items()}
-  units = [key for key in middle['theirs'] if key not in _MEASURED]
+  names = [key for key in next(iter(middle.values())) if key not in _MEASURED]
+  units = [name for name in names if not name.endswith('(s)')]
+  times = [name for name in names if name.endswith('(s)')]
   header = ['', *(f'{unit} / s' for unit in units), 'peak memory (GiB)', 'share of matmul peak',
-            'seconds']
+            'seconds', *times]
   lines = [header, ['---'] * len(header)]
-  lines += [_line(side, m, units) for side, m in middle.items()]
-  lines += [_ratio(side, m, middle['theirs'], units) for side, m in middle.items()
-            if side != 'theirs']
+  lines += [_line(side, m, units) + [f'{m[name]:.3f}' if name in m else '-' for name in times]
+            for side, m in middle.items()]
+  lines += [_ratio(f'{one} / {other}', middle[one], middle[other], units) + [''] * len(times)
+            for one, other in pairs]
   table = '\n'.join(f'| {" | ".join(cells)} |' for cells in lines)
   options = [option for option in sys.argv[1:] if option != '--record']
   command = ' '.join(['python', f'benchmarks/{pathlib.Path(sys.argv[0]).name}', *options])
@@ -168,10 +177,10 @@ def _line(side: str, m: Mapping[str, float], units: list[str]) -> list[str]:
           share, f'{m["seconds"]:.1f}']
 
 
-def _ratio(side: str, m: Mapping[str, float], theirs: Mapping[str, float], units: list[str]
+def _ratio(name: str, m: Mapping[str, float], theirs: Mapping[str, float], units: list[str]
            ) -> list[str]:
   rates = [m[u] / m['seconds'] / (theirs[u] / theirs['seconds']) for u in units]
-  return [f'{side} / theirs', *(f'**{rate:.2f}x**' for rate in rates),
+  return [name, *(f'**{rate:.2f}x**' for rate in rates),
           f'{m["memory"] / theirs["memory"]:.2f}x', '', '']
 
 

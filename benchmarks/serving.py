@@ -1,57 +1,137 @@
-"""The server under clients that stream, beside `generate` with as many slots.
+"""The server under clients that stream, beside `generate`, llama.cpp's server and OpenVINO GenAI.
 
-    python benchmarks/serving.py [--clients 32] [--prompts 96] [--rounds 3]
+    python benchmarks/serving.py [--clients 32] [--prompts 96] [--sides served generate ...]
 
-Both continue the same word problems greedily with the calculator, 48 tokens each. Each client asks
-for its next text as soon as the last one is complete, on loopback. Both sides run in turn in this
-process. A line of JSON has the tokens a second of both in every round, the median of their ratio,
-percentiles of the time to the first piece of a text and between pieces, and the number of programs
-that the server compiled after its warm-up.
+All continue the same word problems greedily until the model ends a text or it has 48 tokens, as many
+at the same time as there are clients. `served` and `llama_server` get requests over loopback, each
+client its next one as soon as its text is complete; `generate` and `openvino` get all prompts in a
+list. `served` and `generate` decode in float32 and have a calculator, which this model does not
+call; the others read the same file and choose the types of their arithmetic.
+
+The peers are optional: pip install xllamacpp openvino-genai
 """
 
 import argparse
-import asyncio
-import json
-import statistics
+import contextlib
+import importlib
+import os
+import sys
 import threading
 import time
-from collections import defaultdict
-from collections.abc import Sequence
+import urllib.parse
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
 
 import generation
-import httpx2
+import harness
+import http_load
+import numpy as np
 
 from toolformer_jax.calls import DEFAULT_SYNTAX
+from toolformer_jax.checkpoints.gguf import GgufFile
 from toolformer_jax.checkpoints.loading import load_model
+from toolformer_jax.data import catalogue
 from toolformer_jax.inference.config import EngineConfig, GenerationConfig
 from toolformer_jax.inference.generation import generate
 from toolformer_jax.runtime.compile_counter import CompileCounter
 from toolformer_jax.serving.config import ServingConfig
 from toolformer_jax.serving.server import Server, bind, make_app_state, open_executor
 from toolformer_jax.tools.calculator import Calculator
-from toolformer_jax.tools.executor import ExecutorConfig
+from toolformer_jax.tools.executor import Executor, ExecutorConfig
+
+_MODEL = 'smollm2-135m'
+_MAX_MODEL_LEN = 256
+_WARM_UP = 4  # prompts
 
 
 def main() -> None:
-  """Reads the options, runs both sides in turn and prints what was measured."""
+  """Reads the options and runs the sides in turn."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  for name, default in (('prompts', 96), ('clients', 32), ('max_tokens', 48), ('rounds', 3)):
+  for name, default in (('prompts', 96), ('clients', 32), ('max_tokens', 48)):
     parser.add_argument(f'--{name}', type=int, default=default)
-  args = parser.parse_args()
-  model = load_model('smollm2-135m').for_inference()
+  sides = {'served': served, 'generate': generated, 'llama_server': llama_server,
+           'openvino': openvino}
+  parser.add_argument('--sides', nargs='+', choices=sides, default=list(sides))
+  chosen = parser.parse_known_args()[0].sides
+  harness.main(lambda args: f'Serving {args.clients} clients that stream', parser,
+               {side: sides[side] for side in sides if side in chosen},
+               pairs=[('served', side) for side in chosen if side != 'served'])
+
+
+def served(args: argparse.Namespace) -> harness.Run:
+  """Streams from our server."""
+  prompts = _prompts(args)
+  server = contextlib.ExitStack()  # it ends with the process
+  port = server.enter_context(_our_server(args))
+  def run(warm_up: bool) -> dict[str, float]:
+    with CompileCounter() as counter:
+      measured = http_load.measure(port, prompts[:_WARM_UP] if warm_up else prompts,
+                                   clients=args.clients, model=_MODEL, max_tokens=args.max_tokens)
+    if counter.programs:
+      raise SystemExit(f'{counter.programs} programs were compiled while requests waited')
+    if not warm_up:
+      server.close()
+    return measured
+  return run
+
+
+def generated(args: argparse.Namespace) -> harness.Run:
+  """Generates by `generate`."""
+  model = load_model(_MODEL).for_inference()
   prompts = generation.read(model.tokenizer, args.prompts)
   config = GenerationConfig(max_tokens=args.max_tokens)
-  engine_config = EngineConfig(args.clients, max_model_len=256)
-  rounds: dict[str, list[float]] = defaultdict(list)
-  times: dict[str, list[float]] = defaultdict(list)
-  with open_executor([Calculator()], ExecutorConfig(), args.clients, ServingConfig(),
-                     DEFAULT_SYNTAX) as executor:
-    def generated() -> int:
+  engine_config = EngineConfig(args.clients, max_model_len=_MAX_MODEL_LEN)
+  def run(warm_up: bool) -> dict[str, float]:
+    with Executor([Calculator()], syntax=DEFAULT_SYNTAX) as executor:
       texts = generate(model, prompts, config=config, engine_config=engine_config,
                        executor=executor)
-      return sum(len(text.token_ids) for text in texts)
-    app_state = make_app_state(model, executor, name='smollm2-135m', engine_config=engine_config,
-                               generation=config)
+    return {'tokens': sum(len(text.token_ids) for text in texts)}
+  return run
+
+
+def llama_server(args: argparse.Namespace) -> harness.Run:
+  """Streams from the server of llama.cpp, in this process."""
+  prompts, xllamacpp = _prompts(args), _optional('xllamacpp')
+  params = xllamacpp.CommonParams()
+  params.model.path = str(catalogue.fetch(_MODEL))
+  params.port, params.n_parallel = 0, args.clients
+  params.n_ctx = args.clients * _MAX_MODEL_LEN
+  for threads in (params.cpuparams, params.cpuparams_batch):
+    threads.n_threads = len(os.sched_getaffinity(0))
+  server = xllamacpp.Server(params)
+  def run(warm_up: bool) -> dict[str, float]:
+    port = urllib.parse.urlsplit(server.listening_address).port
+    return http_load.measure(port, prompts[:_WARM_UP] if warm_up else prompts,
+                             clients=args.clients, model=_MODEL, max_tokens=args.max_tokens,
+                             temperature=0.0)
+  return run
+
+
+def openvino(args: argparse.Namespace) -> harness.Run:
+  """Generates by the continuous batching of OpenVINO GenAI, without a server."""
+  prompts, genai = _prompts(args), _optional('openvino_genai')
+  scheduler = genai.SchedulerConfig()
+  scheduler.max_num_seqs, scheduler.cache_size = args.clients, 2
+  pipeline = genai.ContinuousBatchingPipeline(str(catalogue.fetch(_MODEL)), scheduler, 'CPU')
+  config = genai.GenerationConfig(max_new_tokens=args.max_tokens, do_sample=False)
+  tensors = [genai.openvino.Tensor(np.array([prompt], np.int64)) for prompt in prompts]
+  def run(warm_up: bool) -> dict[str, float]:
+    some = tensors[:_WARM_UP] if warm_up else tensors
+    texts = pipeline.generate(some, [config] * len(some))
+    return {'tokens': sum(len(text.m_generation_ids[0]) for text in texts)}
+  return run
+
+
+@contextlib.contextmanager
+def _our_server(args: argparse.Namespace) -> Iterator[int]:
+  """Runs our server on a thread, and yields its port once it is ready."""
+  model = load_model(_MODEL).for_inference()
+  with open_executor([Calculator()], ExecutorConfig(), args.clients, ServingConfig(),
+                     DEFAULT_SYNTAX) as executor:
+    app_state = make_app_state(
+        model, executor, name=_MODEL, generation=GenerationConfig(max_tokens=args.max_tokens),
+        engine_config=EngineConfig(args.clients, max_model_len=_MAX_MODEL_LEN))
     bound = bind('127.0.0.1', 0)
     server = Server(app_state, bound)
     thread = threading.Thread(target=server.run)
@@ -59,60 +139,24 @@ def main() -> None:
     thread.start()
     while app_state.thread.state == 'starting':
       time.sleep(0.1)
-    warm_up_s = time.perf_counter() - begin
-    url = f'http://127.0.0.1:{bound.getsockname()[1]}'
-    generated()
-    programs = 0
-    for _ in range(args.rounds):
-      rounds['generate'].append(_tokens_per_second(generated))
-      with CompileCounter() as counter:
-        rounds['served'].append(_tokens_per_second(
-            lambda: asyncio.run(_ask_all(url, prompts, args, times))))
-      programs += counter.programs
+    print(f'ready after {time.perf_counter() - begin:.0f} s', file=sys.stderr)
+    yield bound.getsockname()[1]
     server.end()
     thread.join()
-  ratio = [ours / alone for ours, alone in zip(rounds['served'], rounds['generate'], strict=True)]
-  print(json.dumps({
-      **{name: [round(value, 1) for value in values] for name, values in rounds.items()},
-      'ratio': round(statistics.median(ratio), 3), 'warm_up_s': round(warm_up_s, 1),
-      'compiled': programs, **{name: _percentiles(values) for name, values in times.items()}}))
 
 
-def _tokens_per_second(run) -> float:
-  begin = time.perf_counter()
-  tokens = run()
-  return tokens / (time.perf_counter() - begin)
+def _prompts(args: argparse.Namespace) -> list[list[int]]:
+  """Returns the prompts, with the start token if the model has one."""
+  tokenizer = GgufFile(catalogue.fetch(_MODEL)).tokenizer()
+  start = [] if tokenizer.start_id is None else [tokenizer.start_id]
+  return [start + prompt for prompt in generation.read(tokenizer, args.prompts)]
 
 
-def _percentiles(values: Sequence[float]) -> dict[str, float]:
-  cuts = statistics.quantiles(values, n=100)
-  return {'p50': round(cuts[49], 3), 'p99': round(cuts[98], 3)}
-
-
-async def _ask_all(url: str, prompts: list[list[int]], args: argparse.Namespace,
-                   times: dict[str, list[float]]) -> int:
-  """Sends all prompts by so many clients; returns how many tokens came back."""
-  left = iter(prompts)
-  async with httpx2.AsyncClient(base_url=url, timeout=600) as http:
-    async def client() -> int:
-      return sum([await _ask(http, prompt, args.max_tokens, times) for prompt in left])
-    return sum(await asyncio.gather(*(client() for _ in range(args.clients))))
-
-
-async def _ask(http: httpx2.AsyncClient, prompt: list[int], max_tokens: int,
-               times: dict[str, list[float]]) -> int:
-  begin, last = time.perf_counter(), None
-  fields = {'model': 'smollm2-135m', 'prompt': prompt, 'max_tokens': max_tokens, 'stream': True,
-            'stream_options': {'include_usage': True}}
-  async with http.stream('POST', '/v1/completions', json=fields) as response:
-    async for line in response.aiter_lines():
-      if not line.startswith('data: {'):
-        continue
-      now, data = time.perf_counter(), json.loads(line[6:])
-      times['first_piece_s' if last is None else 'between_pieces_s'].append(
-          now - (begin if last is None else last))
-      last = now
-  return data['usage']['completion_tokens']
+def _optional(name: str) -> ModuleType | Any:
+  try:
+    return importlib.import_module(name)
+  except ImportError:
+    raise SystemExit(f'the side needs the package {name}; leave it out by --sides') from None
 
 
 if __name__ == '__main__':
