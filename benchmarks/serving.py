@@ -2,11 +2,11 @@
 
     python benchmarks/serving.py [--clients 32] [--prompts 96] [--sides served generate ...]
 
-All continue the same word problems greedily until the model ends a text or it has 48 tokens, as many
-at the same time as there are clients. `served` and `llama_server` get requests over loopback, each
-client its next one as soon as its text is complete; `generate` and `openvino` get all prompts in a
-list. `served` and `generate` decode in float32 and have a calculator, which this model does not
-call; the others read the same file and choose the types of their arithmetic.
+All continue the same word problems greedily until the model ends a text or it has 48 tokens, as
+many at the same time as there are clients. `served` and `llama_server` get requests over loopback,
+each client its next one as soon as its text is complete; `generate` and `openvino` get all prompts
+in a list. `served` and `generate` decode in float32 and have a calculator, which this model does
+not call; the others read the same file and choose the types of their arithmetic.
 
 The peers are optional: pip install xllamacpp openvino-genai
 """

@@ -172,7 +172,10 @@ _REQUESTS = {
     '/v1/chat/completions': {
         'model': 'tiny', 'messages': [
             {'role': 'system', 'content': 'Be short.'},
-            {'role': 'user', 'content': [{'type': 'text', 'text': 'hello'}]}],
+            {'role': 'user', 'content': [
+                {'type': 'text', 'text': 'hello'},
+                {'type': 'image_url', 'image_url': {'url': 'data:image/gif;base64,R0lGODlh'}},
+                {'type': 'input_audio', 'input_audio': {'data': 'SUQz', 'format': 'mp3'}}]}],
         'max_completion_tokens': 2, 'stream': True, 'logprobs': True, 'top_logprobs': 1},
     '/v1/responses': {
         'model': 'tiny', 'input': [

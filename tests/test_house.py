@@ -37,7 +37,7 @@ ARROWS = {
                   'tools', 'training'},
   'planning': {'annotation', 'checkpoints', 'data', 'inference', 'models', 'training'},
   'view': {'annotation', 'data'},
-  'serving': {'data', 'inference', 'models', 'tools'},
+  'serving': {'data', 'inference', 'media', 'models', 'tools'},
   'api': {'annotation', 'checkpoints', 'compression', 'data', 'evaluation', 'inference',
           'models', 'tools', 'training'},
   'config': {'annotation', 'checkpoints', 'compression', 'data', 'evaluation', 'experiments',

@@ -116,6 +116,10 @@ def test_metrics_count_requests_tokens_and_calls(serve):
   assert values[f'vllm:generation_tokens_total{label}'] > 12
   assert values[f'vllm:time_to_first_token_seconds_count{label}'] == 3
   assert values[f'vllm:e2e_request_latency_seconds_count{label}'] == 3
+  assert values[f'vllm:request_queue_time_seconds_count{label}'] == 3
+  assert 1 <= values[f'vllm:request_time_per_output_token_seconds_count{label}'] <= 3
+  assert values[f'vllm:inter_token_latency_seconds_count{label}'] >= 2
+  assert values['toolformer:warm_up_seconds'] > 0
   assert sum(value for name, value in values.items() if 'request_success_total' in name) == 3
   assert values['toolformer:tool_calls_total{tool="Up"}'] == 2
   assert values['toolformer:tool_failures_total{tool="Up"}'] == 0

@@ -65,7 +65,7 @@ def refused(response, status, text):
     ('chat/completions', {'messages': [{'role': 'robot', 'content': ''}]}, 'messages', 'role'),
     ('chat/completions', {'messages': [{'role': 'user', 'content': [
         {'type': 'image_url', 'image_url': {'url': 'data:image/png;base64,eA=='}}]}]},
-     'messages', 'no tool that reads pictures'),
+     'messages', 'content is none of pictures'),
     ('chat/completions', {**CHAT, 'tools': [{'type': 'function'}]}, 'tools', 'allowed_tools'),
     ('chat/completions', {**CHAT, 'top_logprobs': 2}, 'top_logprobs', 'needs logprobs'),
     ('chat/completions', {**CHAT, 'response_format': {'type': 'json_object'}}, 'response_format',

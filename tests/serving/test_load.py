@@ -126,16 +126,16 @@ async def storm(url, requests, at_once):
 
 
 def memory():
-  """Megabytes that this process holds, and the arrays of JAX."""
+  """MiB that this process holds, and the number of arrays of JAX."""
   gc.collect()
   with open('/proc/self/statm') as file:
     pages = int(file.read().split()[1])
   return pages * os.sysconf('SC_PAGE_SIZE') / 2**20, len(jax.live_arrays())
 
 
-@pytest.mark.parametrize(('count', 'slots'), [
-    (60, 4), pytest.param(1000, 16, marks=pytest.mark.long)])
-def test_nothing_is_lost_or_mixed_up(serve, taught, count, slots):
+@pytest.mark.parametrize(('count', 'slots', 'rounds'), [
+    (60, 4, 2), pytest.param(1000, 16, 4, marks=pytest.mark.long)])
+def test_nothing_is_lost_or_mixed_up(serve, taught, count, slots, rounds):
   requests = list(asks(count))
   with Executor([Up()], ExecutorConfig(time_limit_s=TIME_LIMIT_S)) as executor:
     engine = Engine(taught, EngineConfig(slots=1, few_shapes=True), executor)
@@ -147,21 +147,24 @@ def test_nothing_is_lost_or_mixed_up(serve, taught, count, slots):
         texts[key] = alone(engine, taught, quick)
   limits = ServingConfig(max_waiting=count // 2)
   with serve(Up(), slots=slots, time_limit_s=TIME_LIMIT_S, limits=limits) as server:
-    asyncio.run(storm(server.url, requests, count))
-    server.wait_until_idle()
-    before = memory()
+    used = []
     with CompileCounter() as counter:
-      begin = time.perf_counter()
-      answers, times = asyncio.run(storm(server.url, requests, count))
-      seconds = time.perf_counter() - begin
-    server.wait_until_idle()
-    after = memory()
+      for _ in range(rounds):
+        begin = time.perf_counter()
+        answers, times = asyncio.run(storm(server.url, requests, count))
+        seconds = time.perf_counter() - begin
+        for ask, answer in zip(requests, answers, strict=True):
+          if ask.leaves_after is None:
+            assert answer == texts[dataclasses.replace(ask, stream=False)], ask
+        server.wait_until_idle()
+        used.append(memory())
     assert server.app_state.thread.state == 'ready'
-  for ask, answer in zip(requests, answers, strict=True):
-    if ask.leaves_after is None:
-      assert answer == texts[dataclasses.replace(ask, stream=False)], ask
+    metrics = httpx2.get(f'{server.url}/metrics').text
   assert counter.programs == 0
-  assert after[1] <= before[1] and after[0] - before[0] < 50
-  print(f'\n{count} requests at once, {slots} slots: {seconds:.1f} s; memory {before} to {after}')
+  assert used[-1][1] <= used[0][1] and used[-1][0] - used[0][0] < 50
+  for gauge in ('running', 'waiting'):
+    assert f'vllm:num_requests_{gauge}{{model_name="tiny"}} 0.0' in metrics
+  print(f'\n{count} requests at once, {slots} slots: {seconds:.1f} s')
+  print('MiB and arrays after each round:', ', '.join(f'{mib:.0f} {n}' for mib, n in used))
   for name, values in times.items():
     print(f'{name}: p50 {np.percentile(values, 50):.3f} s, p99 {np.percentile(values, 99):.3f} s')

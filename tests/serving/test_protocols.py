@@ -87,6 +87,25 @@ def test_many_choices_are_told_apart(client, generated):
   assert texts == expected
 
 
+@pytest.mark.parametrize('chat', [False, True])
+def test_a_stream_of_many_choices_has_their_logprobs_and_the_usage(client, chat):
+  create, fields = ((client.chat.completions.create, {
+      'messages': CHAT, 'logprobs': True, 'top_logprobs': 2}) if chat else (
+          client.completions.create, {'prompt': ['ab is', 'cd is'], 'logprobs': 2, 'echo': True}))
+  fields = {'model': 'tiny', 'n': 2, 'seed': 3, 'temperature': 0.9, 'max_tokens': 6, **fields}
+  whole = create(**fields)
+  pieces = list(create(**fields, stream=True, stream_options={'include_usage': True}))
+  assert pieces[-1].choices == [] and pieces[-1].usage == whole.usage
+  assert not any(piece.usage for piece in pieces[:-1])
+  for choice in whole.choices:
+    own = [piece.choices[0] for piece in pieces[:-1] if piece.choices[0].index == choice.index]
+    [scored] = [piece for piece in own if piece.logprobs]
+    assert scored.logprobs.model_dump() == choice.logprobs.model_dump()
+    assert [piece.finish_reason for piece in own if piece.finish_reason] == [choice.finish_reason]
+    text = scored.delta.content if chat else scored.text
+    assert text == (choice.message.content if chat else choice.text)
+
+
 @pytest.mark.parametrize('stream', [False, True])
 def test_logprobs_are_those_of_the_scored_text(client, taught, stream):
   fields = dict(model='tiny', prompt='ab is', echo=True, logprobs=2, stream=stream)

@@ -2,8 +2,9 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import prometheus_client
@@ -22,6 +23,7 @@ from toolformer_jax.serving.errors import ApiError
 from toolformer_jax.serving.generation import Generation, until_disconnected
 from toolformer_jax.serving.guard import read_body
 from toolformer_jax.serving.logprobs import Scorer
+from toolformer_jax.serving.media import RequestMedia
 from toolformer_jax.serving.metrics import Metrics
 from toolformer_jax.serving.playground import CONTENT_SECURITY_POLICY, playground_page
 from toolformer_jax.serving.protocol import (
@@ -36,6 +38,8 @@ from toolformer_jax.serving.service import Service
 from toolformer_jax.serving.sse import EventStream
 
 Answer = completions.Completion | chat.Chat | responses.ModelResponse
+# Gets the fields of a request and the handles of its media.
+Prepare = Callable[[Any, Sequence[str]], Answer]
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ class AppState:
 def make_app(state: AppState) -> Starlette:
   """Returns the application, without a guard."""
   service, scorer, template = state.service, state.scorer, state.template
-  def post(path: str, kind: type[GenerationFields], prepare: Callable[[Any], Answer]) -> Route:
+  def post(path: str, kind: type[GenerationFields], prepare: Prepare) -> Route:
     async def answer(request: Request) -> Response:
       return await _answer(state, request, kind, prepare)
     return Route(path, answer, methods=['POST'])
@@ -68,11 +72,11 @@ def make_app(state: AppState) -> Starlette:
   return Starlette(
       routes=[
           post('/v1/completions', CompletionRequest,
-               lambda fields: completions.prepare(service, scorer, fields)),
+               lambda fields, _: completions.prepare(service, scorer, fields)),
           post('/v1/chat/completions', ChatRequest,
-               lambda fields: chat.prepare(service, scorer, template, fields)),
+               lambda fields, handles: chat.prepare(service, scorer, template, fields, handles)),
           post('/v1/responses', ResponsesRequest,
-               lambda fields: responses.prepare(service, template, fields)),
+               lambda fields, handles: responses.prepare(service, template, fields, handles)),
           get('/v1/models', lambda: JSONResponse({'object': 'list', 'data': [_model(state)]})),
           Route('/v1/models/{name:path}', one_model),
           get('/health', lambda: _health(state)),
@@ -89,28 +93,34 @@ def make_app(state: AppState) -> Starlette:
 
 
 async def _answer(state: AppState, request: Request, kind: type[GenerationFields],
-                  prepare: Callable[[Any], Answer]) -> Response:
+                  prepare: Prepare) -> Response:
   """Answers a request for texts."""
-  body = await read_body(request, state.service.limits.max_body_bytes)
+  service = state.service
+  body = await read_body(request, service.max_body_bytes(kind))
   # On a thread: a long prompt takes a while to encode, and other streams shall go on meanwhile.
   fields = await run_in_threadpool(parse, kind, body)
-  state.service.check_model(fields.model)
-  answer = await run_in_threadpool(prepare, fields)
-  context = state.service.context(fields)
-  tools = state.service.tools(answer.fields.allowed_tools) if answer.prompts else ()
-  generation = Generation(state.thread, answer.prompts, context, tools)
+  service.check_model(fields.model)
+  media = await run_in_threadpool(RequestMedia.of, fields, service.limits,
+                                  has_tools=bool(service.tool_names))
+  with contextlib.ExitStack() as stack:
+    stack.callback(media.close)
+    answer = await run_in_threadpool(prepare, fields, media.handles)
+    context = replace(service.context(fields), media=media.table)
+    tools = service.tools(answer.fields.allowed_tools) if answer.prompts else ()
+    generation = Generation(state.thread, answer.prompts, context, tools)
+    closing = _closing(state, answer, generation, stack.pop_all())
   if fields.stream:
-    return _Stream(state, answer, generation)
-  with _closing(state, answer, generation):
+    return _Stream(answer.stream(generation), closing)
+  with closing:
     return JSONResponse(await until_disconnected(request.receive, answer.response(generation)))
 
 
 class _Stream(EventStream):
   """The streamed response to a request for texts."""
 
-  def __init__(self, state: AppState, answer: Answer, generation: Generation):
-    super().__init__(answer.stream(generation))
-    self._closing = _closing(state, answer, generation)
+  def __init__(self, events: AsyncIterator[str], closing: AbstractContextManager[None]):
+    super().__init__(events)
+    self._closing = closing
 
   async def __call__(self, *arguments: Any) -> None:
     with self._closing:
@@ -118,13 +128,15 @@ class _Stream(EventStream):
 
 
 @contextlib.contextmanager
-def _closing(state: AppState, answer: Answer, generation: Generation) -> Iterator[None]:
+def _closing(state: AppState, answer: Answer, generation: Generation,
+             held: contextlib.ExitStack) -> Iterator[None]:
   """Frees what a request holds when its response has ended, however it has, and logs it."""
   begin = time.perf_counter()
   try:
     yield
   finally:
     generation.close()
+    held.close()
     state.request_log.write(answer.id, answer.choices, time.perf_counter() - begin,
                             aborted=bool(answer.prompts))
 

@@ -93,8 +93,9 @@ class Chat:
     return _logprobs(self.service, tokens, self.fields.top_logprobs or 0)
 
 
-def prepare(service: Service, scorer: Scorer, template: ChatTemplate, fields: ChatRequest) -> Chat:
-  """Returns what a request asks for.
+def prepare(service: Service, scorer: Scorer, template: ChatTemplate, fields: ChatRequest,
+            handles: Sequence[str] = ()) -> Chat:
+  """Returns what a request asks for; `handles` are those of its pictures and sounds.
 
   Raises:
     ApiError: the request is invalid or exceeds a limit.
@@ -105,7 +106,7 @@ def prepare(service: Service, scorer: Scorer, template: ChatTemplate, fields: Ch
     raise ApiError(400, 'top_logprobs needs logprobs', param='top_logprobs', code='invalid_value')
   if fields.tool_choice == 'none':
     fields = fields.model_copy(update={'allowed_tools': []})
-  ids = template.encode(chat_messages(fields.messages))
+  ids = template.encode(chat_messages(fields.messages, iter(handles)))
   asked = fields.max_completion_tokens or fields.max_tokens
   max_tokens = service.max_tokens(asked, service.limits.max_tokens, template.prompt_tokens(ids),
                                   'max_tokens')

@@ -29,13 +29,17 @@ class ChatTemplate:
     stop: strings at which an answer ends, besides the model's own end.
   """
 
-  def __init__(self, tokenizer: Tokenizer):
+  def __init__(self, tokenizer: Tokenizer, max_chars: int | None = None):
     """Compiles the template, in Jinja's sandbox: it comes with a checkpoint.
+
+    Args:
+      tokenizer: has the template.
+      max_chars: of a prompt; None for no limit.
 
     Raises:
       UserError: it is broken.
     """
-    self._tokenizer = tokenizer
+    self._tokenizer, self._max_chars = tokenizer, max_chars
     environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=['jinja2.ext.loopcontrols'])
     environment.filters['tojson'] = _to_json
@@ -56,7 +60,7 @@ class ChatTemplate:
     What looks like a special token in a message is read as plain text.
 
     Raises:
-      ApiError: the template refuses the messages.
+      ApiError: the template refuses the messages, or the prompt is too long.
     """
     hidden = [{**message, 'content': self._hide(message['content'])} for message in messages]
     names: dict[int | None, str] = {i: name for name, i in self._tokenizer.special_tokens.items()}
@@ -68,6 +72,7 @@ class ChatTemplate:
     except Exception as error:  # whatever a template does
       raise ApiError(400, f'the chat template refuses these messages: {error}', param='messages',
                      code='invalid_value') from error
+    check_chars(text, self._max_chars)
     return self._encode(text)
 
   def prompt_tokens(self, ids: Sequence[int]) -> int:
@@ -90,6 +95,14 @@ class ChatTemplate:
         ids.append(self._tokenizer.special_tokens[found[0]])
         at = found.end()
     return ids + self._tokenizer.encode(self._show(text[at:]))
+
+
+def check_chars(text: str, max_chars: int | None) -> None:
+  """Raises ApiError if a prompt is longer than any that fits: those are slow to encode."""
+  if max_chars is not None and len(text) > max_chars:
+    raise ApiError(400, f'The prompt has {len(text)} characters. None of more than {max_chars} '
+                   "fits into the model's maximum context length; shorten it.", param='prompt',
+                   code='context_length_exceeded')
 
 
 def _to_json(value: Any, indent: int | None = None) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from toolformer_jax.serving import sse
+from toolformer_jax.serving.chat_template import check_chars
 from toolformer_jax.serving.errors import ApiError
 from toolformer_jax.serving.generation import Choice, Generation, Prompt, tool_calls
 from toolformer_jax.serving.logprobs import Scorer, TokenLogprobs, text_offsets
@@ -126,6 +127,8 @@ def _prompts(prompt: str | list) -> list[str | list[int]]:
 def _prompt(service: Service, fields: CompletionRequest, text: str | list[int]) -> Prompt:
   """Returns one prompt, checked. Ids are taken as they are, without a start token before them."""
   tokenizer, is_text = service.model.tokenizer, isinstance(text, str)
+  if isinstance(text, str):
+    check_chars(text, service.max_prompt_chars)
   ids = tokenizer.encode(text) if isinstance(text, str) else text
   if not is_text and any(not 0 <= i < tokenizer.vocab_size for i in ids):
     raise ApiError(400, f'prompt: ids of tokens are 0 to {tokenizer.vocab_size - 1}',

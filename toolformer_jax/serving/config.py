@@ -12,7 +12,9 @@ class ServingConfig:
 
   Attributes:
     max_waiting: requests that may wait for a slot; more are refused with status 429.
-    max_body_bytes: of a request.
+    max_body_bytes: of a request, without its pictures and sounds.
+    max_media: pictures and sounds of a request.
+    max_media_bytes: of the pictures and sounds of a request, all together.
     max_tokens: the most that a request may ask for, and what a chat gets that asks for nothing.
     max_n: texts that one request may ask for, all prompts together.
     max_stop: stop strings of a request.
@@ -29,6 +31,8 @@ class ServingConfig:
 
   max_waiting: int = 256
   max_body_bytes: int = 1 << 20
+  max_media: int = 8
+  max_media_bytes: int = 8 << 20
   max_tokens: int = 1024
   max_n: int = 16
   max_stop: int = 8
@@ -41,9 +45,9 @@ class ServingConfig:
   redact_tools: bool = False
 
   def __post_init__(self) -> None:
-    check(self, max_waiting=(0, 10**6), max_body_bytes=(1, 2**30), max_tokens=(1, 10**6),
-          max_n=(1, 10_000), max_stop=(0, 1000), max_stop_chars=(1, 100_000),
-          prefix_cache_gib=(0.0, 10_000.0))
+    check(self, max_waiting=(0, 10**6), max_body_bytes=(1, 2**30), max_media=(0, 1000),
+          max_media_bytes=(0, 2**30), max_tokens=(1, 10**6), max_n=(1, 10_000),
+          max_stop=(0, 1000), max_stop_chars=(1, 100_000), prefix_cache_gib=(0.0, 10_000.0))
     for kind in self.redact:
       if kind not in ('numbers', 'addresses'):
         raise UserError("ServingConfig.redact may hold 'numbers' and 'addresses', "

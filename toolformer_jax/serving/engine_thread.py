@@ -11,6 +11,7 @@ from typing import Literal
 from toolformer_jax.errors import UserError
 from toolformer_jax.inference.config import GenerationConfig
 from toolformer_jax.inference.engine import Engine, Event, NewText, RequestFinished
+from toolformer_jax.runtime.compile_counter import CompileCounter
 from toolformer_jax.serving.errors import ApiError
 from toolformer_jax.serving.metrics import Metrics
 from toolformer_jax.tools.base import Context
@@ -35,9 +36,9 @@ class Job:
 
   Attributes:
     prompt_ids, params, context, tool_names, add_start_token: what `Engine.add_request` takes.
-    on_event: is called in the engine's thread with each event, and must not block.
+    on_event: is called with each event, as `deliver` of the thread says.
     request_id: the engine's, once it has a slot.
-    arrived, last_text: times, for the metrics.
+    arrived, first_text, last_text: times, for the metrics.
   """
 
   prompt_ids: Sequence[int]
@@ -48,6 +49,7 @@ class Job:
   on_event: Callable[[Event | Failed], None]
   request_id: int | None = None
   arrived: float = field(default_factory=time.perf_counter)
+  first_text: float | None = None
   last_text: float | None = None
 
 
@@ -67,6 +69,7 @@ class EngineThread:
     """
     self._make_engine, self._slots, self._max_waiting = make_engine, slots, max_waiting
     self._metrics, self._warm_up = metrics, warm_up
+    self._deliver: Callable[[Callable[[], None]], object] = lambda call: call()
     self._changed = threading.Condition()
     self._queue: deque[Job] = deque()
     self._aborted: list[Job] = []
@@ -89,8 +92,14 @@ class EngineThread:
     """Jobs that have a slot."""
     return len(self._running)
 
-  def start(self) -> None:
-    """Starts to compile, and then to serve."""
+  def start(self, deliver: Callable[[Callable[[], None]], object]) -> None:
+    """Starts to compile, and then to serve.
+
+    Args:
+      deliver: is called in the thread once a step, with a function that hands the events of the
+        step to their jobs; it must not block, and may have that function called elsewhere.
+    """
+    self._deliver = deliver
     self._thread.start()
 
   def submit(self, jobs: Sequence[Job]) -> None:
@@ -144,13 +153,10 @@ class EngineThread:
 
   def _run(self) -> None:
     try:
-      engine = self._make_engine()
-      engine.warm_up()
-      self._warm_up()
+      engine = self._warm_engine()
       with self._changed:
         if self._state == 'starting':
           self._state = 'ready'
-          log.info('ready')
       while self._wait():
         engine = self._step(engine)
       self._fail('the server has stopped')
@@ -161,6 +167,19 @@ class EngineThread:
       self._fail('the server has failed')
       if not isinstance(error, Exception):
         raise
+
+  def _warm_engine(self) -> Engine:
+    """Returns an engine whose programs are compiled."""
+    begin = time.perf_counter()
+    with CompileCounter() as compiled:
+      engine = self._make_engine()
+      engine.warm_up()
+      self._warm_up()
+    seconds = time.perf_counter() - begin
+    self._metrics.warm_up_s.set(seconds)
+    log.info('ready after %.1f s: %d programs, %d of them from the compilation cache', seconds,
+             compiled.programs, compiled.cached)
+    return engine
 
   def _wait(self) -> bool:
     """Waits for something to do; returns False once there will be nothing any more."""
@@ -182,8 +201,7 @@ class EngineThread:
                  waiting=False)
       return self._make_engine()
     now = time.perf_counter()
-    for event in events:
-      self._hand_out(event, now)
+    self._hand_out([(self._observe(event, now), event) for event in events])
     self._measure()
     if engine.prefix_cache:
       self._metrics.observe_prefix_cache(engine.prefix_cache.take_counts())
@@ -210,21 +228,30 @@ class EngineThread:
             add_start_token=job.add_start_token)
       except (UserError, ValueError) as error:
         self._metrics.observe_end(job.arrived, 'error')
-        job.on_event(Failed(str(error), status=400))
+        self._hand_out([(job, Failed(str(error), status=400))])
         continue
       self._running[job.request_id] = job
+      self._metrics.observe_slot(job.arrived)
       self._metrics.prompt_tokens.inc(len(job.prompt_ids))
 
-  def _hand_out(self, event: Event, now: float) -> None:
+  def _observe(self, event: Event, now: float) -> Job:
+    """Counts an event; returns the job that it belongs to."""
     job = self._running[event.request_id]
     if isinstance(event, NewText):
       self._metrics.observe_text(job.arrived, job.last_text, now)
-      job.last_text = now
+      job.first_text, job.last_text = job.first_text or now, now
     elif isinstance(event, RequestFinished):
       del self._running[event.request_id]
-      self._metrics.generation_tokens.inc(len(event.output.token_ids))
+      self._metrics.observe_tokens(job.first_text, len(event.output.token_ids), now)
       self._metrics.observe_end(job.arrived, event.output.finish_reason)
-    job.on_event(event)
+    return job
+
+  def _hand_out(self, events: Sequence[tuple[Job, Event | Failed]]) -> None:
+    def call() -> None:
+      for job, event in events:
+        job.on_event(event)
+    if events:
+      self._deliver(call)
 
   def _fail(self, message: str, waiting: bool = True) -> None:
     """Ends the jobs that run, and those that wait too if `waiting`."""
@@ -233,8 +260,8 @@ class EngineThread:
       self._running.clear()
       if waiting:
         self._queue.clear()
+    self._hand_out([(job, Failed(message)) for job in failed])
     for job in failed:
-      job.on_event(Failed(message))
       self._metrics.observe_end(job.arrived, 'error')
     self._measure()
 

@@ -1,7 +1,6 @@
 """The texts of one request as they come from the engine's thread, in the event loop."""
 
 import asyncio
-import contextlib
 import functools
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -42,11 +41,9 @@ class Generation:
     Raises:
       ApiError: the server takes no request now.
     """
-    loop = asyncio.get_running_loop()
     self._events: asyncio.Queue[tuple[int, Event | Failed]] = asyncio.Queue()
     def put(number: int, event: Event | Failed) -> None:
-      with contextlib.suppress(RuntimeError):  # the loop has ended before the engine
-        loop.call_soon_threadsafe(self._events.put_nowait, (number, event))
+      self._events.put_nowait((number, event))
     self._thread = thread
     self._left = set(range(len(prompts)))
     self._jobs = [

@@ -1,34 +1,35 @@
 """The messages of chats and responses as a template takes them: a role and a text each."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from toolformer_jax.calls import Call, CallSyntax
 from toolformer_jax.serving.errors import ApiError
+from toolformer_jax.serving.media import is_medium
 from toolformer_jax.serving.protocol import McpCallItem, Message, MessageItem, Part
 
 
-def chat_messages(messages: Sequence[Message]) -> list[dict[str, str]]:
+def chat_messages(messages: Sequence[Message], handles: Iterator[str]) -> list[dict[str, str]]:
   """Returns {'role': ..., 'content': ...} of each message.
 
-  Raises:
-    ApiError: a message has a part that is not text.
+  Where a message has a picture or sound, its text has the next one of `handles`.
   """
   return [{'role': 'system' if message.role == 'developer' else message.role,
-           'content': _text(message.content)} for message in messages]
+           'content': _text(message.content, handles)} for message in messages]
 
 
-def response_messages(items: Sequence[McpCallItem | MessageItem], syntax: CallSyntax
-                      ) -> list[dict[str, str]]:
-  """Returns the messages of a response's input.
+def response_messages(items: Sequence[McpCallItem | MessageItem], syntax: CallSyntax,
+                      handles: Iterator[str]) -> list[dict[str, str]]:
+  """Returns the messages of a response's input, as `chat_messages` does.
 
   A call is written back into the assistant's text.
 
   Raises:
-    ApiError: a message has a part that is not text.
+    ApiError: a call cannot be written.
   """
   messages: list[dict[str, str]] = []
   for item in items:
-    new = (_call_text(item, syntax) if isinstance(item, McpCallItem) else chat_messages([item])[0])
+    new = (_call_text(item, syntax) if isinstance(item, McpCallItem)
+           else chat_messages([item], handles)[0])
     if messages and messages[-1]['role'] == new['role'] == 'assistant':
       messages[-1]['content'] += new['content']
     else:
@@ -47,14 +48,14 @@ def _call_text(item: McpCallItem, syntax: CallSyntax) -> dict[str, str]:
   return {'role': 'assistant', 'content': text}
 
 
-def _text(content: str | Sequence[Part] | None) -> str:
+def _text(content: str | Sequence[Part] | None, handles: Iterator[str]) -> str:
   if content is None or isinstance(content, str):
     return content or ''
-  return ''.join(map(_part, content))
-
-
-def _part(part: Part) -> str:
-  if part.type in ('image_url', 'input_image', 'input_audio'):
-    raise ApiError(400, 'this server has no tool that reads pictures or sounds', param='messages',
-                   code='unsupported_parameter')
-  return part.text or part.refusal or ''
+  text, after_handle = '', False
+  for part in content:
+    new = next(handles) if is_medium(part) else part.text or part.refusal or ''
+    if new and text and (is_medium(part) or after_handle) and not (
+        text[-1].isspace() or new[0].isspace()):
+      text += ' '  # a handle is a word of its own
+    text, after_handle = text + new, is_medium(part)
+  return text

@@ -21,6 +21,7 @@ class Metrics:
     registry: holds all of them.
     running, waiting: requests with a slot, and in the queue.
     prompt_tokens, generation_tokens: counts.
+    warm_up_s: how long it took to compile all programs; 0 before.
   """
 
   def __init__(self, model_name: str, executor: Executor | None):
@@ -42,15 +43,27 @@ class Metrics:
                              'Tokens of prompts that the prefix cache had.')
     self._success = make(Counter, 'request_success', 'Requests that have ended, by the reason.',
                          ['finished_reason'])
+    self._queued = make(Histogram, 'request_queue_time_seconds',
+                        'From the arrival of a request to its slot.', buckets=_SECONDS)
     self._first = make(Histogram, 'time_to_first_token_seconds',
                        'From the arrival of a request to its first text.', buckets=_SECONDS)
     self._between = make(Histogram, 'inter_token_latency_seconds',
-                         'Between the pieces of a text.', buckets=_SECONDS)
+                         'Between the pieces of a text, which have a few tokens each.',
+                         buckets=_SECONDS)
+    self._per_token = make(Histogram, 'request_time_per_output_token_seconds',
+                           'From the first text of a request to its end, by token.',
+                           buckets=_SECONDS)
     self._whole = make(Histogram, 'e2e_request_latency_seconds',
                        'From the arrival of a request to its end.', buckets=_SECONDS)
     self._model_name = model_name
+    self.warm_up_s = Gauge('toolformer:warm_up_seconds',
+                           'Time in which all programs were compiled.', registry=self.registry)
     if executor is not None:
       self.registry.register(_ToolMetrics(executor))
+
+  def observe_slot(self, arrived: float) -> None:
+    """Counts that a request has got a slot."""
+    self._queued.observe(time.perf_counter() - arrived)
 
   def observe_text(self, arrived: float, last: float | None, now: float) -> None:
     """Counts a piece of a text; `last` is the time of the one before it."""
@@ -63,6 +76,12 @@ class Metrics:
     """Counts what prompts were looked up in the prefix cache."""
     self._prefix_queries.inc(counts.queries)
     self._prefix_hits.inc(counts.hits)
+
+  def observe_tokens(self, first: float | None, tokens: int, now: float) -> None:
+    """Counts the tokens of a finished text, whose first piece was made at the time `first`."""
+    self.generation_tokens.inc(tokens)
+    if first is not None and tokens > 1:
+      self._per_token.observe((now - first) / (tokens - 1))
 
   def observe_end(self, arrived: float, reason: str) -> None:
     """Counts the end of a request: 'stop', 'length', 'abort' or 'error'."""

@@ -73,6 +73,18 @@ class CompletionRequest(_TextFields):
   logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
 
 
+class ImageUrl(_Lenient):
+  """The address of a picture in a chat."""
+
+  url: str
+
+
+class InputAudio(_Lenient):
+  """A sound, in base64. What format it has is told by its content."""
+
+  data: str
+
+
 class Part(_Lenient):
   """A part of a message, in chats and responses."""
 
@@ -80,6 +92,8 @@ class Part(_Lenient):
                 'input_audio']
   text: str | None = None
   refusal: str | None = None
+  image_url: ImageUrl | str | None = None
+  input_audio: InputAudio | None = None
 
 
 class Message(_Lenient):

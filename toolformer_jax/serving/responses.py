@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -160,14 +160,15 @@ class ModelResponse:
         'metadata': {}, 'usage': used}
 
 
-def prepare(service: Service, template: ChatTemplate, fields: ResponsesRequest) -> ModelResponse:
-  """Returns what a request asks for.
+def prepare(service: Service, template: ChatTemplate, fields: ResponsesRequest,
+            handles: Sequence[str] = ()) -> ModelResponse:
+  """Returns what a request asks for; `handles` are those of its pictures and sounds.
 
   Raises:
     ApiError: the request is invalid or exceeds a limit.
   """
   messages = ([{'role': 'user', 'content': fields.input}] if isinstance(fields.input, str)
-              else response_messages(fields.input, service.syntax))
+              else response_messages(fields.input, service.syntax, iter(handles)))
   if fields.instructions:
     messages.insert(0, {'role': 'system', 'content': fields.instructions})
   fields = fields.model_copy(update={'allowed_tools': _allowed(service, fields)})

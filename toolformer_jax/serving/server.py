@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import logging
 import os
 import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import uvicorn
 
@@ -103,13 +104,15 @@ def make_app_state(model: LanguageModel, executor: Executor | None, *, name: str
     prefix_cache = PrefixCache(int(gib * 2**30)) if gib else None
     return Engine(model, engine_config, executor, syntax=syntax, prefix_cache=prefix_cache)
   make_engine()  # reports an unusable model at once
+  max_chars = longest * max(map(len, model.tokenizer.token_bytes))
   metrics, scorer = Metrics(name, executor), Scorer(model, longest)
   service = Service(
       model, name, tuple(executor.tool_names) if executor else (), generation, limits, syntax,
-      longest)
+      longest, max_chars)
   thread = EngineThread(make_engine, slots=engine_config.slots, max_waiting=limits.max_waiting,
                         metrics=metrics, warm_up=scorer.warm_up)
-  return AppState(service, thread, scorer, ChatTemplate(model.tokenizer), metrics,
+  template = ChatTemplate(model.tokenizer, max_chars)
+  return AppState(service, thread, scorer, template, metrics,
                   RequestLog(limits, model.tokenizer), int(time.time()))
 
 
@@ -155,7 +158,7 @@ class Server:
     if threading.current_thread() is threading.main_thread():
       for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, self.end)
-    self._app_state.thread.start()
+    self._app_state.thread.start(functools.partial(_call_in, asyncio.get_running_loop()))
     watch = asyncio.create_task(self._watch())
     await self._server.serve(sockets=[self._bound])
     watch.cancel()
@@ -178,6 +181,12 @@ class Server:
     while self._signals < 2:  # a second signal does not wait for slow clients
       await asyncio.sleep(_TICK_S)
     self._server.force_exit = True
+
+
+def _call_in(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
+  """Has a function called by an event loop, from another thread."""
+  with contextlib.suppress(RuntimeError):  # the loop has ended before the engine
+    loop.call_soon_threadsafe(function)
 
 
 class _Uvicorn(uvicorn.Server):

@@ -13,7 +13,7 @@ from toolformer_jax.inference.config import GenerationConfig
 from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.serving.config import ServingConfig
 from toolformer_jax.serving.errors import ApiError
-from toolformer_jax.serving.protocol import GenerationFields
+from toolformer_jax.serving.protocol import CompletionRequest, GenerationFields
 from toolformer_jax.tools.base import Context
 
 _SEEDS = 2**32
@@ -31,6 +31,7 @@ class Service:
     limits: of requests.
     syntax: how calls are spelled.
     max_model_len: tokens of the longest text, prompt included.
+    max_prompt_chars: no prompt with more characters has so few tokens.
   """
 
   model: LanguageModel
@@ -40,6 +41,17 @@ class Service:
   limits: ServingConfig
   syntax: CallSyntax
   max_model_len: int
+  max_prompt_chars: int
+
+  def max_body_bytes(self, kind: type[GenerationFields]) -> int:
+    """Returns how large the body of a request of this kind may be.
+
+    Chats and responses may have pictures and sounds, which base64 makes longer by a third.
+    """
+    limit = self.limits.max_body_bytes
+    if self.tool_names and kind is not CompletionRequest:
+      limit += 4 * -(-self.limits.max_media_bytes // 3)
+    return limit
 
   def check_model(self, name: str) -> None:
     """Raises ApiError if this is another model's name."""
