@@ -120,6 +120,22 @@ def test_media_are_of_their_own_request(client, tool):
   assert tool.seen[-1] == {}
 
 
+def test_what_a_tool_makes_belongs_to_its_text_alone(serve, tmp_path):
+  (tmp_path / 'made.wav').write_bytes(sound())
+  seen = []
+  class Up:  # noqa: F811
+    name, version = 'Up', '1'
+    def __call__(self, argument, context):
+      seen.append(len(context.media))
+      return context.media.add(tmp_path / 'made.wav')
+  with serve(Up()) as server:
+    for fields in ({'n': 3}, {}):
+      answer = server.post('completions', prompt='ab is', **fields).json()
+      assert [choice['toolformer_calls'][0]['output'] for choice in answer['choices']] == (
+          ['audio 1'] * fields.get('n', 1))
+  assert seen == [0] * 4
+
+
 def test_the_handle_stands_where_the_part_stood(serve, tool):
   with serve(tool) as server:
     def prompt_tokens(content):

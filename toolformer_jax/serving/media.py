@@ -7,7 +7,7 @@ import base64
 import binascii
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 from toolformer_jax.errors import UserError
@@ -32,7 +32,7 @@ class RequestMedia:
     folder: holds the files until the request has ended; None without media.
   """
 
-  table: MediaTable = MediaTable()
+  table: MediaTable = field(default_factory=MediaTable)
   folder: tempfile.TemporaryDirectory | None = None
 
   @classmethod
