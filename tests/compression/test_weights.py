@@ -10,12 +10,12 @@ from safetensors.numpy import load_file, save_file
 import toolformer_jax as tf_jax
 from toolformer_jax import CompressionConfig
 from toolformer_jax.checkpoints.huggingface import load_directory
-from toolformer_jax.checkpoints.packed import group_scales, to_codes
 from toolformer_jax.compression.bits import round_by_gptq, save_rounded
 from toolformer_jax.compression.calibration import calibration_rows, kernels
 from toolformer_jax.compression.gptq import gptq
 from toolformer_jax.compression.sparsity import mask_of
 from toolformer_jax.errors import UserError
+from toolformer_jax.models.int8 import group_scales, to_codes
 from toolformer_jax.runtime.paths import as_path
 
 from .test_compress import GPT2, TEXTS, compressed, mesh

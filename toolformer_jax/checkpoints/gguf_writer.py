@@ -73,6 +73,7 @@ def save_gguf(path: epath.Path, model: LanguageModel, quantization: str = 'f16')
     UserError: llama.cpp has no such model or tokenizer, the adapter cannot be merged, or the file
       cannot be written.
   """
+  model.check_is_float('exported')
   if model.config.adapter:
     check_mergeable(model.config.adapter)
   config = model.config.replace(adapter=None)

@@ -60,10 +60,11 @@ def load_directory(path: epath.Path, mesh: Mesh, dtype: str = 'float32') -> Lang
     loaded = load_tokenizer(path, fields)
     loaded.chat_template = load_chat_template(path)
     return loaded
-  tensors = open_weights(path)
+  config, tensors = config.replace(dtype=dtype), open_weights(path)
   if packed:
-    tensors = PackedTensors(tensors, packed)
-  return build_model(family, config.replace(dtype=dtype), tensors, tokenizer, mesh)
+    stored = PackedTensors(tensors, packed)
+    return build_model(family, config, stored, tokenizer, mesh, stored.read_codes)
+  return build_model(family, config, tensors, tokenizer, mesh)
 
 
 def load_config(path: epath.Path) -> DecoderConfig:
@@ -179,6 +180,7 @@ def save_directory(path: epath.Path, model: LanguageModel, *,
   Raises:
     UserError: the directory cannot be written, or the adapter cannot be merged.
   """
+  model.check_is_float('exported')
   if model.config.adapter:
     check_mergeable(model.config.adapter)
   config = model.config.replace(adapter=None)

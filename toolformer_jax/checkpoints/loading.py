@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
   from toolformer_jax.models.language_model import LanguageModel
 
-Dtype = Literal['float32', 'bfloat16']
+Dtype = Literal['float32', 'bfloat16', 'int8']
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ class ModelConfig:
 
   Attributes:
     dtype: dtype of the computation, 'float32' or 'bfloat16'. Parameters are trained in float32.
+      With 'int8', weights are rounded once, as the model is loaded, and products are those of
+      integers; for inference only.
     data, fsdp, tensor: sizes of the mesh axes; -1 for all remaining devices.
   """
 

@@ -88,13 +88,14 @@ def load_orbax_model(directory: epath.Path, mesh: Mesh, dtype: str = 'float32') 
   Args:
     directory: of the model, or the output folder of a fine-tuning run.
     mesh: the devices that get the variables.
-    dtype: of the computation; the variables stay float32.
+    dtype: of the computation; the variables are float32, in int8 those of matrix products codes.
 
   Raises:
     UserError: there is no such model, or it cannot be read.
   """
   directory = as_absolute_path(_model_directory(directory))
-  config = _read_config(directory / _CONFIG).replace(dtype=dtype)
+  is_int8 = dtype == 'int8'  # rounded once the model is read
+  config = _read_config(directory / _CONFIG).replace(dtype='float32' if is_int8 else dtype)
   decoder = make_decoder(mesh, config)
   try:
     abstract = sharding.abstract_with_sharding(abstract_variables(decoder), mesh)
@@ -112,7 +113,8 @@ def load_orbax_model(directory: epath.Path, mesh: Mesh, dtype: str = 'float32') 
     reason = (str(error).splitlines() or [type(error).__name__])[0]
     raise UserError(f'the model in {directory} cannot be read ({reason}); save it again'
                     ) from error
-  return LanguageModel(decoder, variables, tokenizer, mesh)
+  model = LanguageModel(decoder, variables, tokenizer, mesh)
+  return model.to_int8() if is_int8 else model
 
 
 def _check_finite(variables: dict[str, Any], directory: epath.Path) -> None:

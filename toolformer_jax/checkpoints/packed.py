@@ -25,27 +25,6 @@ _CODES, _SCALES = '.codes', '.scales'
 _LOWEST = -8  # of 4 bits
 
 
-def group_scales(groups_XG: np.ndarray, bits: int) -> np.ndarray:
-  """Returns the scale of each group of weights, [X], as it is stored.
-
-  In 4 bits the largest weight becomes the code -8, which no other sign reaches (as in Q4_0 of
-  llama.cpp); in 8 bits it becomes 127 or -127.
-  """
-  largest_X = np.take_along_axis(
-      groups_XG, np.abs(groups_XG).argmax(-1, keepdims=True), -1)[..., 0]
-  if bits == 8:
-    return (np.abs(largest_X) / 127).astype(np.float32)
-  return (largest_X / _LOWEST).astype(np.float16)
-
-
-def to_codes(weights: np.ndarray, scales: np.ndarray, bits: int) -> np.ndarray:
-  """Returns the nearest codes of weights, int8; a group whose scale is zero gets zeros."""
-  lowest, highest = (-127, 127) if bits == 8 else (_LOWEST, 7)
-  scales = scales.astype(np.float32)
-  ratio = np.divide(weights, scales, out=np.zeros_like(weights), where=scales != 0)
-  return np.clip(np.rint(ratio), lowest, highest).astype(np.int8)
-
-
 def quantization_config(bits: int, group_size: int) -> dict[str, Any]:
   """Returns the field `quantization_config` of config.json."""
   return {'quant_method': _METHOD, 'bits': bits, 'group_size': group_size}
@@ -116,3 +95,10 @@ class PackedTensors:
     for axis in (0, 1):
       scales = scales.repeat(codes.shape[axis] // scales.shape[axis], axis)
     return codes * scales
+
+  def read_codes(self, name: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """Returns codes and scales of a matrix with 8 bits and a scale for each output, else None."""
+    codes, scales = (self._tensors.headers.get(name + part) for part in (_CODES, _SCALES))
+    if codes is None or scales is None or codes.dtype != 'I8' or 1 not in scales.shape:
+      return None
+    return self._tensors.read(name + _CODES), self._tensors.read(name + _SCALES)

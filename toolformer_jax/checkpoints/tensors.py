@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -18,6 +19,7 @@ from toolformer_jax.checkpoints.families.family import Family
 from toolformer_jax.checkpoints.families.weights import Weight
 from toolformer_jax.errors import UserError
 from toolformer_jax.models.config import DecoderConfig
+from toolformer_jax.models.int8 import KERNEL_SCALE, kernel_codes
 from toolformer_jax.models.language_model import LanguageModel, abstract_variables, make_decoder
 from toolformer_jax.tokenizer import Tokenizer
 
@@ -32,6 +34,10 @@ class Header(NamedTuple):
 
   shape: tuple[int, ...]
   dtype: str
+
+
+# Returns the codes and the scales of a matrix, if it is stored so.
+ReadCodes = Callable[[str], tuple[np.ndarray, np.ndarray] | None]
 
 
 class Tensors(Protocol):
@@ -53,8 +59,9 @@ class Tensors(Protocol):
 
 
 def build_model(family: Family, config: DecoderConfig, tensors: Tensors,
-                load_tokenizer: Callable[[], Tokenizer], mesh: Mesh) -> LanguageModel:
-  """Returns a model with the weights in `tensors`, in float32, on `mesh`.
+                load_tokenizer: Callable[[], Tokenizer], mesh: Mesh,
+                read_codes: ReadCodes = lambda name: None) -> LanguageModel:
+  """Returns a model with the weights in `tensors` on `mesh`: in float32, kernels of int8 as codes.
 
   Args:
     family: the model family.
@@ -63,6 +70,8 @@ def build_model(family: Family, config: DecoderConfig, tensors: Tensors,
     load_tokenizer: returns the tokenizer. It is called after the vocabulary size in `config` has
       been compared with the embedding table.
     mesh: devices of the model.
+    read_codes: returns codes and scales of a matrix that is stored in 8 bits, and None of others;
+      these are rounded if the model computes in int8.
 
   Raises:
     UserError: a tensor is missing, unexpected, or of another shape or dtype than `config` says; or
@@ -79,8 +88,14 @@ def build_model(family: Family, config: DecoderConfig, tensors: Tensors,
   abstract = sharding.abstract_with_sharding(abstract_variables(decoder), mesh)['params']
   params: dict[str, Any] = {}
   for weight in table:
-    wanted = functools.reduce(dict.__getitem__, weight.path, abstract)
-    _put(params, weight.path, _place(tensors, weight, wanted))
+    wanted = leaf(abstract, weight.path)
+    if wanted.dtype != jnp.int8:
+      _put(params, weight.path, _place(tensors, weight, wanted))
+      continue
+    scales = (*weight.path[:-1], KERNEL_SCALE)
+    for path, array in zip((weight.path, scales), _place_codes(
+        tensors, weight, wanted, leaf(abstract, scales), read_codes), strict=True):
+      _put(params, path, array)
   return LanguageModel(decoder, {'params': params}, tokenizer, mesh)
 
 
@@ -122,24 +137,56 @@ def _check_tied_head(tensors: Tensors, table: Sequence[Weight]) -> None:
 
 
 def _place(tensors: Tensors, weight: Weight, wanted: jax.ShapeDtypeStruct) -> jax.Array:
-  """Returns a parameter on its devices. Each device receives only its own shard."""
-  shape = wanted.shape
-  where = wanted.sharding.addressable_devices_indices_map(shape)
-  parts = [_buffer([len(range(*i.indices(n))) for i, n in zip(index, shape, strict=True)])
-           for index in where.values()]
-  names = weight.tensor_names(shape[0])
-  for layer, name in enumerate(names):  # Each tensor is read once for all devices.
-    tensor = weight.from_tensor(tensors.read(name))
-    for index, part in zip(where.values(), parts, strict=True):
-      if weight.of_block:
-        part[layer] = tensor[index[1:]]  # The axis of layers is never sharded.
-        _check_finite(part[layer], name, tensors.where)
-      else:
-        part[...] = tensor[index]
-        _check_finite(part, name, tensors.where)
-  arrays = [jax.device_put(part, device, may_alias=True)
-            for part, device in zip(parts, where, strict=True)]
-  return jax.make_array_from_single_device_arrays(shape, wanted.sharding, arrays)
+  """Returns a parameter on its devices, in float32."""
+  placed, = _place_all(weight, (wanted,), tensors.where,
+                       lambda name: (weight.from_tensor(tensors.read(name)),))
+  return placed
+
+
+def _place_codes(tensors: Tensors, weight: Weight, wanted: jax.ShapeDtypeStruct,
+                 wanted_scales: jax.ShapeDtypeStruct, read_codes: ReadCodes
+                 ) -> tuple[jax.Array, jax.Array]:
+  """Returns the codes and scales of a kernel on their devices: stored ones, or rounded here."""
+  num_outputs = len(wanted_scales.shape) - weight.of_block
+  def read(name: str) -> tuple[np.ndarray, ...]:
+    found = read_codes(name)
+    if found is None:
+      return kernel_codes(weight.from_tensor(tensors.read(name)), num_outputs)
+    codes, scales = found
+    kernel = weight.from_tensor(codes)
+    # All inputs of an output have the same scale: that of the first input.
+    scales = weight.from_tensor(np.broadcast_to(scales, codes.shape))
+    return kernel, scales[(0,) * (kernel.ndim - num_outputs)]
+  codes, scales = _place_all(weight, (wanted, wanted_scales), tensors.where, read)
+  return codes, scales
+
+
+def _place_all(weight: Weight, wanted: Sequence[jax.ShapeDtypeStruct], where: str,
+               read: Callable[[str], tuple[np.ndarray, ...]]) -> list[jax.Array]:
+  """Returns arrays on their devices. Each device receives only its own shards.
+
+  Args:
+    weight: says whether there is an array for each layer.
+    wanted: shape, dtype and sharding of each array.
+    where: the checkpoint, for errors.
+    read: returns the arrays (of one layer) that a tensor holds.
+  """
+  indices = [one.sharding.addressable_devices_indices_map(one.shape) for one in wanted]
+  parts = [[_buffer([len(range(*i.indices(n))) for i, n in zip(index, one.shape, strict=True)],
+                    one.dtype) for index in of_devices.values()]
+           for one, of_devices in zip(wanted, indices, strict=True)]
+  for layer, name in enumerate(weight.tensor_names(wanted[0].shape[0])):
+    # Each tensor is read once for all devices.
+    for values, of_devices, own in zip(read(name), indices, parts, strict=True):
+      for index, part in zip(of_devices.values(), own, strict=True):
+        # The axis of layers is never sharded.
+        target, shard = (part[layer], index[1:]) if weight.of_block else (part, index)
+        target[...] = values[shard]
+        _check_finite(target, name, where)
+  return [jax.make_array_from_single_device_arrays(
+      one.shape, one.sharding, [jax.device_put(part, device, may_alias=True)
+                                for part, device in zip(own, of_devices, strict=True)])
+          for one, of_devices, own in zip(wanted, indices, parts, strict=True)]
 
 
 def _check_finite(values: np.ndarray, name: str, where: str) -> None:
@@ -150,12 +197,12 @@ def _check_finite(values: np.ndarray, name: str, where: str) -> None:
                     'infinity); the file is damaged, or the training of the model diverged')
 
 
-def _buffer(shape: Sequence[int]) -> np.ndarray:
-  """Returns a float32 array aligned to 64 bytes, which JAX uses on CPU without a copy."""
-  size = 4 * math.prod(shape)
+def _buffer(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
+  """Returns an array aligned to 64 bytes, which JAX uses on CPU without a copy."""
+  size = dtype.itemsize * math.prod(shape)
   raw = np.empty(size + 64, np.uint8)
   start = -raw.ctypes.data % 64
-  return raw[start:start + size].view(np.float32).reshape(shape)
+  return raw[start:start + size].view(dtype).reshape(shape)
 
 
 def leaf(tree: dict[str, Any], path: tuple[str, ...]) -> Any:

@@ -67,6 +67,7 @@ def compress_model(model: LanguageModel, texts: Iterable[str] | None, *, output_
       the model does not have what shall be kept.
   """
   check_is_new(output_dir)
+  model.check_is_float('compressed')
   if len(model.variables) > 1:
     raise UserError('the model has adapters; merge them with `toolformer export`, and compress '
                     'what that wrote')

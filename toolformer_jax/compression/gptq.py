@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
-from toolformer_jax.checkpoints.packed import group_scales, to_codes
+from toolformer_jax.models.int8 import group_scales, to_codes
 
 _DAMPING = 0.01  # share of the mean of the diagonal, as in the paper
 _BLOCK = 128  # rows that are rounded before all later ones are corrected

@@ -26,6 +26,7 @@ def merge_adapter(model: LanguageModel) -> LanguageModel:
   adapter = model.config.adapter
   if adapter is None:
     return model
+  model.check_is_float('merged with its adapter')
   check_mergeable(adapter)
   params, weights = model.variables['params'], model.variables[ADAPTER]
   def merge(params: Any, weights: Any) -> Any:

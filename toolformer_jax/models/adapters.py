@@ -116,7 +116,7 @@ class Bottleneck(nn.Module):
 
   @nn.compact
   def __call__(self, x_BTD: jax.Array) -> jax.Array:
-    D, dtype = self.config.embed_dim, self.config.dtype
+    D, dtype = self.config.embed_dim, self.config.activation_dtype
     size = self.adapter.size(D)
     def weight(name: str, init: nn.initializers.Initializer, *axes: tuple[int, str | None]
                ) -> jax.Array:
@@ -136,7 +136,7 @@ def tuned_prefix(module: nn.Module, config: DecoderConfig, adapter: PrefixConfig
   """Returns the learned keys and values as a prefix that all `rows` of a batch share."""
   L, K, H, S = config.layers, config.kv_heads, config.head_dim, adapter.num_virtual_tokens
   k_LPKHS = adapter_variable(module, 'prefix_keys', _NORMAL, (L, 1, K, H, S),
-                             (None, None, 'kv_heads', None, None)).astype(config.dtype)
+                             (None, None, 'kv_heads', None, None)).astype(config.activation_dtype)
   v_LPKSH = adapter_variable(module, 'prefix_values', _NORMAL, (L, 1, K, S, H),
-                             (None, None, 'kv_heads', None, None)).astype(config.dtype)
+                             (None, None, 'kv_heads', None, None)).astype(config.activation_dtype)
   return Prefix(k_LPKHS, v_LPKSH, jnp.full(rows, S, jnp.int32))

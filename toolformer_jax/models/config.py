@@ -16,7 +16,7 @@ from toolformer_jax.runtime.validation import check
 Norm = Literal['layer', 'rms']
 Positions = Literal['learned', 'rotary_halves', 'rotary_interleaved']
 Activation = Literal['silu', 'gelu_tanh']
-Dtype = Literal['float32', 'bfloat16']
+Dtype = Literal['float32', 'bfloat16', 'int8']
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,9 @@ class DecoderConfig:
     local_rotary_base: `rotary_base` of local layers, which do not stretch wavelengths.
     tied_head: the embedding table is also the projection to the vocabulary.
     adapter: kind and settings of the adapter; None for none.
-    dtype: dtype of the computation. Norms, softmax and log-softmax are always in float32.
+    dtype: dtype of the computation. Norms, softmax and log-softmax are always in float32. In 'int8'
+      the products of activations and weights are those of integers, for inference only (see
+      `int8`); everything else is float32.
   """
 
   vocab_size: int
@@ -178,6 +180,11 @@ class DecoderConfig:
     gate = {'gate': (D, F)} if self.gated_mlp else {}
     return {'query': (D, queries), 'key': (D, keys), 'value': (D, keys), 'out': (queries, D),
             **gate, 'up': (D, F), 'down': (F, D)}
+
+  @property
+  def activation_dtype(self) -> str:
+    """Dtype of hidden states, keys and values."""
+    return 'float32' if self.dtype == 'int8' else self.dtype
 
   @property
   def adapted_modules(self) -> dict[str, tuple[int, int]]:

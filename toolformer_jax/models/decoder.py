@@ -178,7 +178,7 @@ def embed(config: DecoderConfig, embedding_VD: jax.Array, table_PD: jax.Array | 
     table_PD: embeddings of the positions, if they are learned.
     tokens_BT, positions_BT: the tokens, and their positions.
   """
-  x_BTD = jnp.take(shard_rows_only(embedding_VD), tokens_BT, axis=0).astype(config.dtype)
+  x_BTD = jnp.take(shard_rows_only(embedding_VD), tokens_BT, axis=0).astype(config.activation_dtype)
   if table_PD is not None:
     # Positions of padding may exceed the table: a NaN would reach other tokens as 0 * NaN.
     x_BTD += jnp.take(table_PD, positions_BT, axis=0, mode='clip').astype(x_BTD.dtype)
@@ -189,13 +189,15 @@ def embed(config: DecoderConfig, embedding_VD: jax.Array, table_PD: jax.Array | 
 
 def _untied_head(config: DecoderConfig, **module_options: Any) -> Einsum:
   """Returns the projection to the vocabulary that has a kernel of its own."""
+  config = config.replace(adapter=None, dtype=config.activation_dtype)
   return Einsum('btd,dv->btv', (config.embed_dim, config.vocab_size), ('embed', 'vocab'),
-                config.head_bias, config.replace(adapter=None), **module_options)
+                config.head_bias, config, **module_options)
 
 
 def _apply_tied_head(config: DecoderConfig, embedding_VD: jax.Array, x_BTD: jax.Array) -> jax.Array:
-  x_BTD, embedding_VD = nn.dtypes.promote_dtype(x_BTD, embedding_VD, dtype=config.dtype)
-  logits_BTV = einsum('btd,vd->btv', config.dtype, x_BTD, embedding_VD)
+  dtype = config.activation_dtype
+  x_BTD, embedding_VD = nn.dtypes.promote_dtype(x_BTD, embedding_VD, dtype=dtype)
+  logits_BTV = einsum('btd,vd->btv', dtype, x_BTD, embedding_VD)
   return constrain(logits_BTV, 'batch', None, 'vocab')
 
 

@@ -31,7 +31,7 @@ def num_parameters(config: DecoderConfig) -> int:
   norms = norm * (norms_per_block * c.embed_dim + 2 * c.head_dim * c.qk_norm)
   biases = (c.qkv_bias * (c.heads + 2 * c.kv_heads) * c.head_dim + c.out_bias * c.embed_dim
             + c.mlp_bias * (c.mlp_dim * (2 if c.gated_mlp else 1) + c.embed_dim))
-  block = _block_weights(c) + norms + biases
+  block = block_weights(c) + norms + biases
   positions = c.max_positions if c.positions == 'learned' else 0
   tables = (c.vocab_size * (1 if c.tied_head else 2) + positions) * c.embed_dim
   head_bias = c.vocab_size if c.head_bias and not c.tied_head else 0
@@ -63,7 +63,7 @@ def forward_flops(config: DecoderConfig, tokens: int, cached: int = 0, logits: i
     cached: number of earlier tokens, whose keys and values are cached.
     logits: number of tokens at which logits are computed.
   """
-  weights = config.layers * (_block_weights(config) + _adapter_weights(config))
+  weights = config.layers * (block_weights(config) + _adapter_weights(config))
   return (2 * tokens * weights + _attention_flops(config, tokens, cached)
           + 2 * logits * config.embed_dim * config.vocab_size)
 
@@ -75,7 +75,7 @@ def training_flops(config: DecoderConfig, tokens: int) -> int:
   gradient each. With adapters the other weights are frozen and get no gradient. A packed row counts
   as one sequence, although its texts do not attend to each other.
   """
-  weights = config.layers * _block_weights(config) + config.embed_dim * config.vocab_size
+  weights = config.layers * block_weights(config) + config.embed_dim * config.vocab_size
   passes = 2 if config.adapter else 3
   return (2 * tokens * (passes * weights + 3 * config.layers * _adapter_weights(config))
           + 3 * _attention_flops(config, tokens, 0))
@@ -113,7 +113,7 @@ def _attended_pairs(tokens: int, window: int = 0) -> int:
   return (tokens * (tokens + 1) - outside * (outside + 1)) // 2
 
 
-def _block_weights(config: DecoderConfig) -> int:
+def block_weights(config: DecoderConfig) -> int:
   """Returns the number of weights in the matrix products of one block."""
   return sum(inputs * outputs for inputs, outputs in config.modules.values())
 

@@ -51,7 +51,7 @@ class KVCache:
     def zeros(*sizes: int) -> jax.Array:
       shape = (config.layers, rows, config.kv_heads, *sizes)
       return sharding.constrain(
-          jnp.zeros(shape, config.dtype), None, 'batch', 'kv_heads', None, None)
+          jnp.zeros(shape, config.activation_dtype), None, 'batch', 'kv_heads', None, None)
     cache = cls(zeros(config.head_dim, slots), zeros(slots, config.head_dim),
                 jnp.zeros(rows, jnp.int32))
     return cache.to_layout(layout)

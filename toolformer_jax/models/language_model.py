@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from toolformer_jax import sharding
+from toolformer_jax.errors import UserError
 from toolformer_jax.models.attention import choose_kernel
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.decoder import BLOCKS, Decoder, block_name
+from toolformer_jax.models.int8 import KERNEL_SCALE, kernel_codes
 from toolformer_jax.tokenizer import Tokenizer
 
 
@@ -84,6 +87,30 @@ class LanguageModel:
     variables = cast_for_inference(self.variables, self.config)
     return dataclasses.replace(self, variables=jax.block_until_ready(variables))
 
+  def to_int8(self) -> 'LanguageModel':
+    """Returns the model with the weights of its matrix products rounded to int8; for inference.
+
+    Embeddings, norms and adapters are shared with this model.
+    """
+    decoder = make_decoder(self.mesh, self.config.replace(dtype='int8'))
+    boxed = abstract_variables(decoder)['params']
+    abstract = sharding.abstract_with_sharding(boxed, self.mesh)
+    params = _with_codes(self.variables['params'], abstract)
+    return dataclasses.replace(self, decoder=decoder, variables=self.variables | {'params': params})
+
+  def check_is_float(self, purpose: str) -> None:
+    """Checks that the weights are not rounded to int8.
+
+    Args:
+      purpose: what cannot be done with such a model, such as 'trained'.
+
+    Raises:
+      UserError: they are.
+    """
+    if self.config.dtype == 'int8':
+      raise UserError(f'a model in int8 cannot be {purpose}: its weights are rounded; load it with '
+                      'the ModelConfig.dtype float32 or bfloat16')
+
   def with_unrolled_layers(self) -> 'LanguageModel':
     """Returns the same model with unrolled layers instead of a loop over them; for a single CPU.
 
@@ -109,11 +136,39 @@ class LanguageModel:
     return jax.device_put(array, sharding.batch_sharding(self.mesh, array.shape))
 
 
+def _with_codes(params: dict[str, Any], abstract: dict[str, Any], stacked: bool = False
+                ) -> dict[str, Any]:
+  """Returns `params` with the kernels that are int8 in `abstract` as codes and scales.
+
+  Args:
+    params: parameters in float32.
+    abstract: those of a model in int8, as shapes, dtypes and shardings.
+    stacked: whether they have an axis of layers.
+  """
+  result = {}
+  for name, value in params.items():
+    wanted = abstract[name]
+    if isinstance(value, dict):
+      result[name] = _with_codes(value, wanted, stacked or name == BLOCKS)
+    elif wanted.dtype == jnp.int8:
+      scales, kernel = abstract[KERNEL_SCALE], np.asarray(value, np.float32)
+      if stacked:
+        pairs = [kernel_codes(one, scales.ndim - 1) for one in kernel]
+        parts = [np.stack(part) for part in zip(*pairs, strict=True)]
+      else:
+        parts = [*kernel_codes(kernel, scales.ndim)]
+      result[name] = jax.device_put(parts[0], wanted.sharding)
+      result[KERNEL_SCALE] = jax.device_put(parts[1], scales.sharding)
+    else:
+      result[name] = value
+  return result
+
+
 def cast_for_inference(variables: dict[str, Any], config: DecoderConfig) -> dict[str, Any]:
   """Returns `variables` in the dtype of the computation, but norms in float32."""
   def cast(path: tuple[Any, ...], x: jax.Array) -> jax.Array:
     is_norm = any(str(key.key).endswith('norm') for key in path)
-    return x if is_norm else x.astype(config.dtype)
+    return x if is_norm or x.dtype == jnp.int8 else x.astype(config.activation_dtype)
   return jax.tree_util.tree_map_with_path(cast, variables)
 
 

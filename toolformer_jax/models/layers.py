@@ -15,6 +15,7 @@ from toolformer_jax.models.adapter_config import (
 )
 from toolformer_jax.models.adapters import Contraction, adapter_variable, ia3_scale, low_rank
 from toolformer_jax.models.config import DecoderConfig
+from toolformer_jax.models.int8 import KERNEL_SCALE, int8_einsum
 from toolformer_jax.models.ops import MATMUL_OUTPUT, einsum
 
 _NORMAL = nn.initializers.normal(0.02)
@@ -58,23 +59,34 @@ class Einsum(nn.Module):
     c, module = self.config, str(self.name)
     adapter = c.adapter if is_target(c.adapter, module) else None
     contraction = Contraction(self.equation, self.shape, self.axes)
-    kernel = self.param('kernel', _partitioned(_NORMAL, self.axes), self.shape, jnp.float32)
-    x, kernel = nn.dtypes.promote_dtype(x, kernel, dtype=c.dtype)
+    x, = nn.dtypes.promote_dtype(x, dtype=c.activation_dtype)
     scale = None
     if isinstance(adapter, Ia3Config):
       scale = ia3_scale(adapter, module, contraction, self._adapter_variable).astype(x.dtype)
       if module in adapter.feedforward_modules:
         x, scale = x * scale, None
-    y = einsum(self.equation, c.dtype, x, kernel)
+    y = self._product(contraction, x)
     if isinstance(adapter, LoraConfig | AdaLoraConfig):
       x = Dropout(adapter.dropout, name='adapter_dropout')(x)
-      y = y + low_rank(adapter, module, contraction, self._adapter_variable, x, c.dtype)
+      y = y + low_rank(adapter, module, contraction, self._adapter_variable, x, c.activation_dtype)
     y = checkpoint_name(y, MATMUL_OUTPUT)
     if self.use_bias:
       shape, axes = contraction.sizes(contraction.output_dims)
       bias = self.param('bias', _partitioned(nn.initializers.zeros, axes), shape, jnp.float32)
       y = y + bias.astype(y.dtype)
     return y if scale is None else y * scale
+
+  def _product(self, contraction: Contraction, x: jax.Array) -> jax.Array:
+    """Returns the einsum with the kernel, which in int8 has codes and the scales of its outputs."""
+    c = self.config
+    if c.dtype != 'int8':
+      kernel = self.param('kernel', _partitioned(_NORMAL, self.axes), self.shape, jnp.float32)
+      return einsum(self.equation, c.dtype, *nn.dtypes.promote_dtype(x, kernel, dtype=c.dtype))
+    zeros, ones = nn.initializers.zeros, nn.initializers.ones
+    codes = self.param('kernel', _partitioned(zeros, self.axes), self.shape, jnp.int8)
+    shape, axes = contraction.sizes(contraction.output_dims)
+    scales = self.param(KERNEL_SCALE, _partitioned(ones, axes), shape, jnp.float32)
+    return int8_einsum(self.equation, x, codes, scales)
 
   def _adapter_variable(self, name: str, init: nn.initializers.Initializer, shape: Sequence[int],
                         axes: Sequence[str | None]) -> jax.Array:
@@ -98,4 +110,4 @@ class Norm(nn.Module):
     y = y * (c.norm_offset + self.param('scale', _partitioned(init, [None]), size, jnp.float32))
     if c.norm == 'layer':
       y = y + self.param('bias', _partitioned(nn.initializers.zeros, [None]), size, jnp.float32)
-    return y.astype(c.dtype)
+    return y.astype(c.activation_dtype)

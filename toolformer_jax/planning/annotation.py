@@ -24,7 +24,7 @@ from toolformer_jax.data.records import Document
 from toolformer_jax.errors import UserError
 from toolformer_jax.inference.shared_prefix import DOCUMENT_ROWS
 from toolformer_jax.models.config import DecoderConfig
-from toolformer_jax.models.flops import forward_flops, num_parameters
+from toolformer_jax.models.flops import block_weights, forward_flops, num_parameters
 from toolformer_jax.planning.hlo import Collectives
 from toolformer_jax.planning.roofline import roofline
 from toolformer_jax.runtime.chips import Chip
@@ -114,7 +114,7 @@ def plan_annotation(
     raise UserError('there is no document to annotate')
   stages = tuple(stage for name, (tool_config, prompt) in tools.items() for stage in _Tool(
       decoder, tokenizer, tool_config, prompt, config, syntax, chip).stages(lengths[name]))
-  weights = num_parameters(decoder) * _bytes(decoder)
+  weights = weight_bytes(decoder)
   return AnnotationPlan(counts['read'], counts['documents'], chip,
                         math.ceil(weights / (_SHARE_OF_WEIGHTS * chip.memory)), stages)
 
@@ -130,6 +130,12 @@ def _length_and_places(tokenizer: Tokenizer, document: Document) -> tuple[int, i
 
 def _bytes(decoder: DecoderConfig) -> int:
   return 2 if decoder.dtype == 'bfloat16' else 4
+
+
+def weight_bytes(decoder: DecoderConfig) -> int:
+  """Returns the size of the weights in inference, about; scales are not counted."""
+  in_int8 = block_weights(decoder) * decoder.layers if decoder.dtype == 'int8' else 0
+  return (num_parameters(decoder) - in_int8) * _bytes(decoder) + in_int8
 
 
 @dataclass(frozen=True)
@@ -197,7 +203,7 @@ class _Tool:
       return StageCost(self.prompt.tool, stage, texts, calls, 0, 0.0)
     c = self.decoder
     kept = 2 * c.layers * c.kv_heads * c.head_dim
-    traffic = _bytes(c) * (runs * num_parameters(c) + cached * kept)
+    traffic = runs * weight_bytes(c) + cached * kept * _bytes(c)
     bound = roofline(chip=self.chip, chips=1, tokens=tokens, useful_flops=flops, flops=flops,
                      traffic=traffic, collectives=Collectives())
     return StageCost(self.prompt.tool, stage, texts, calls, tokens,

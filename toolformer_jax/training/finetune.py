@@ -132,6 +132,7 @@ def finetune_examples(
     UserError: no example has a loss, rows are longer than the model allows, the folder belongs to
       another run, or the loss explodes or is not a number.
   """
+  model.check_is_float('trained')
   model = add_adapter(model, config)
   open_data: Callable[[], Blocks | PrivateRows]
   if privacy := config.privacy:
