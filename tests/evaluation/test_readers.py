@@ -289,6 +289,9 @@ def test_a_report_names_the_validation_file_of_wikitext(tmp_path):
     ('nq_open', {'': 3610}),
     ('xquad', dict.fromkeys(('es', 'de', 'hi', 'vi', 'zh', 'ar'), 1190)),
     ('wikitext2', {'': 60}),
+    ('wnut17', {'': 1287}), ('scitldr', {'': 618}), ('xquad_en', {'': 1190}),
+    ('sgd', {'': 414}),  # of three files of the dev part, every fifth dialogue
+    ('flores200', dict.fromkeys(('de', 'es', 'fr', 'pt', 'ru', 'zh', 'vi', 'hi', 'ar'), 199)),
 ])
 def test_the_real_data(data_dir, name, counts):
   try:

@@ -18,7 +18,7 @@ import toolformer_jax as tf_jax
 from toolformer_jax.commands import options
 from toolformer_jax.errors import UserError
 from toolformer_jax.evaluation.files import TaskFolder
-from toolformer_jax.evaluation.task import ClassificationTask
+from toolformer_jax.evaluation.task import ClassificationTask, TextTask
 from toolformer_jax.evaluation.tasks import find_tasks
 from toolformer_jax.runtime.cluster import join_cluster
 from toolformer_jax.runtime.paths import as_path
@@ -38,8 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
            'corpus (see annotate --help), or seqio:MODULE:NAME[@SPLIT]; several are mixed in '
            'memory, and seqio alone is a stream')
   parser.add_argument('--task', metavar='T',
-                      help='train on a task of classification, mixed with --data if there is any: '
-                           'banking77, clinc150, sib200')
+                      help='train on a task, mixed with --data if there is any: banking77, '
+                           'clinc150, sib200, flores200, scitldr, wnut17, sgd')
   parser.add_argument('--data_dir', metavar='D',
                       help='of --task: D/<task>/ holds the official files (default: data)')
   parser.add_argument('--dev', nargs='+', default=[], metavar='D',
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> None:
   config = options.configuration(args)
   if not args.data and not args.task:
     raise UserError('there is nothing to train on: give --data, or --task')
-  task = _classification_task(args.task) if args.task else None
+  task = _trainable_task(args.task) if args.task else None
   from toolformer_jax import api
   texts = api.training_data([*args.data, *_rows(task, args.data_dir or 'data')])
   dev = api.as_texts(args.dev) if args.dev else None
@@ -79,18 +79,18 @@ def run(args: argparse.Namespace) -> None:
     print_result(result.summary())
 
 
-def _classification_task(name: str) -> ClassificationTask:
+def _trainable_task(name: str) -> ClassificationTask | TextTask:
   task, = find_tasks([name])
-  if not isinstance(task, ClassificationTask):
-    raise UserError(f'--task {name}: only tasks of classification can be trained on')
+  if not isinstance(task, ClassificationTask | TextTask):
+    raise UserError(f'--task {name}: only tasks of classification and of writing can be trained on')
   return task
 
 
-def _rows(task: ClassificationTask | None, data_dir: str) -> 'Iterator[tf_jax.TaskRow]':
+def _rows(task: ClassificationTask | TextTask | None, data_dir: str) -> 'Iterator[tf_jax.TaskRow]':
   """Yields the training split of a task, as the model is asked in the evaluation."""
   from toolformer_jax.evaluation.label_scoring import target_text
   if task:
-    folder = TaskFolder(as_path(data_dir) / task.name, task.how_to_get)
+    folder = TaskFolder(as_path(data_dir) / (task.folder or task.name), task.how_to_get)
     for one in task.read_split(folder, 'train'):
       yield tf_jax.TaskRow(one.id, one.prompt, target_text(one.answers[0]))
 

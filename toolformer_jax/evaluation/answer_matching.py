@@ -64,8 +64,13 @@ class FirstWords:
 
 @dataclass(frozen=True)
 class FirstLine:
-  """The first line of the prediction must be the answer, as that of a label is."""
+  """The first line of the prediction must be the answer, as that of a label is.
 
+  Attributes:
+    tokens: number of tokens after which generation stops; 0 for that of numbers.
+  """
+
+  tokens: int = 0
   max_words: int = 0  # generation does not count words
 
   def __str__(self) -> str:
@@ -73,7 +78,7 @@ class FirstLine:
 
   def max_tokens(self, config: EvaluationConfig) -> int:
     """Returns the number of tokens after which generation stops."""
-    return config.number_tokens
+    return self.tokens or config.number_tokens
 
   def match(self, prediction: str, answers: Sequence[str], config: EvaluationConfig) -> Match:
     """Compares `prediction`, which holds no calls, with the `answers`."""

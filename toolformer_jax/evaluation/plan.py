@@ -11,8 +11,15 @@ from toolformer_jax.evaluation.arms import Arm
 from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.evaluation.label_metrics import check_can_classify
 from toolformer_jax.evaluation.predict import generation_config
-from toolformer_jax.evaluation.task import ClassificationTask, PerplexityTask, QuestionTask, Task
+from toolformer_jax.evaluation.task import (
+  ClassificationTask,
+  PerplexityTask,
+  QuestionTask,
+  Task,
+  TextTask,
+)
 from toolformer_jax.evaluation.tasks import check_data_dir
+from toolformer_jax.evaluation.text_metrics import check_packages
 from toolformer_jax.inference.config import EngineConfig, GenerationConfig
 
 # Fields of GenerationConfig that task and arm decide, and what decides them.
@@ -65,6 +72,9 @@ class EvaluationPlan:
       raise UserError(f'--limit must be at least 1, not {self.limit!r}')
     check_data_dir(self.tasks, self.data_dir)
     check_can_classify(self.tasks)
+    for task in self.tasks:
+      if isinstance(task, TextTask):
+        check_packages(task.metrics)
     for name, instead in _FIXED_FIELDS.items():
       if getattr(self.generation, name) != getattr(GenerationConfig(), name):
         raise UserError(f'GenerationConfig.{name} has no effect on an evaluation; use {instead}')

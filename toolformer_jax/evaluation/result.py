@@ -1,7 +1,7 @@
 """The result of an evaluation."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,8 @@ from toolformer_jax.evaluation.scores import (
   error_breakdown,
   paired_differences,
 )
-from toolformer_jax.evaluation.task import ClassificationTask, Task
+from toolformer_jax.evaluation.task import ClassificationTask, Example, Question, Task, TextTask
+from toolformer_jax.evaluation.text_metrics import TextMetric, text_metrics
 
 
 @dataclass
@@ -28,6 +29,7 @@ class EvaluationResult:
     differences: Toolformer minus each other arm, on the same questions.
     breakdowns: of word problems, by task: how many predictions of Toolformer had which outcome.
     label_metrics: of tasks of classification, by task and arm.
+    text_metrics: of tasks of writing, by task, by arm (or the task's baseline), by metric.
     sources: number, files and split of the examples of each task, by its name.
     notes: remarks on single predictions that a reader of the scores has to know.
     skipped: why tasks were not evaluated, by name.
@@ -40,6 +42,7 @@ class EvaluationResult:
   differences: list[Difference] = field(default_factory=list)
   breakdowns: dict[str, dict[str, int]] = field(default_factory=dict)
   label_metrics: dict[str, dict[str, LabelMetrics]] = field(default_factory=dict)
+  text_metrics: dict[str, dict[str, dict[str, TextMetric]]] = field(default_factory=dict)
   sources: dict[str, str] = field(default_factory=dict)
   notes: list[str] = field(default_factory=list)
   skipped: dict[str, str] = field(default_factory=dict)
@@ -48,8 +51,11 @@ class EvaluationResult:
   report: str = ''
 
   def add_task(self, task: Task, by_arm: Mapping[str, list[dict[str, Any]]],
-               config: EvaluationConfig) -> None:
-    """Adds the scored predictions of all arms on a task, and what follows from them."""
+               config: EvaluationConfig, examples: Sequence[Example] = ()) -> None:
+    """Adds the scored predictions of all arms on a task, and what follows from them.
+
+    `examples` are those of the task, for its baseline.
+    """
     for arm, records in by_arm.items():
       self.predictions[f'{task.name}.{arm}'] = records
       self.scores += aggregate_scores(task, arm, records, config)
@@ -57,6 +63,8 @@ class EvaluationResult:
       self.label_metrics[task.name] = {
           arm: label_metrics(records, samples=config.bootstrap_samples, seed=config.seed)
           for arm, records in by_arm.items()}
+    if isinstance(task, TextTask):
+      self.text_metrics[task.name] = _text_metrics(task, by_arm, config, examples)
     self.differences += paired_differences(task, by_arm, config)
     if 'toolformer' in by_arm and isinstance(getattr(task, 'matcher', None), FirstNumber):
       self.breakdowns[task.name] = error_breakdown(by_arm['toolformer'], config)
@@ -83,3 +91,18 @@ class EvaluationResult:
     if not self.scores:
       reasons = '; '.join(self.skipped.values()) or 'perplexities need an arm without calls'
       raise UserError(f'nothing was evaluated: {reasons}')
+
+
+def _text_metrics(task: TextTask, by_arm: Mapping[str, list[dict[str, Any]]],
+                  config: EvaluationConfig, examples: Sequence[Example]
+                  ) -> dict[str, dict[str, TextMetric]]:
+  """Returns the metrics of the arms, and of the baseline."""
+  written = {arm: ([record['extracted'] for record in records],
+                   [record['answers'] for record in records]) for arm, records in by_arm.items()}
+  if task.baseline:
+    questions = [one for one in examples if isinstance(one, Question)]
+    written[task.baseline] = ([one.baseline for one in questions],
+                              [one.answers for one in questions])
+  return {arm: text_metrics(task.metrics, texts, references, samples=config.bootstrap_samples,
+                            seed=config.seed)
+          for arm, (texts, references) in written.items()}

@@ -255,7 +255,7 @@ class _Runner:
       if not self._uncached(task, records):  # else it has failed
         by_arm[arm.name] = self._score_arm(
             task, arm, [records[example.id] for example in self._examples[task.name]])
-    self.result.add_task(task, by_arm, self.plan.config)
+    self.result.add_task(task, by_arm, self.plan.config, self._examples[task.name])
 
   def _score_arm(self, task: Task, arm: Arm, records: list[Record]) -> list[dict[str, Any]]:
     """Returns the scored records of one arm, and writes them."""

@@ -8,7 +8,13 @@ from toolformer_jax.evaluation.departures import evaluation_departures
 from toolformer_jax.evaluation.plan import EvaluationPlan
 from toolformer_jax.evaluation.result import EvaluationResult
 from toolformer_jax.evaluation.scores import OUTCOMES, PERPLEXITY, Difference, Score
-from toolformer_jax.evaluation.task import ClassificationTask, PerplexityTask, QuestionTask, Task
+from toolformer_jax.evaluation.task import (
+  ClassificationTask,
+  PerplexityTask,
+  QuestionTask,
+  Task,
+  TextTask,
+)
 from toolformer_jax.runtime.departures import departures_section
 from toolformer_jax.runtime.markdown import markdown_table
 
@@ -35,6 +41,10 @@ def report(plan: EvaluationPlan, result: EvaluationResult) -> str:
     parts += ['## Classification', 'Means over the labels (macro), in percent; the 95% interval of '
               'F1 by bootstrap over texts. The label that is mistaken most often, and for which.',
               markdown_table(_label_rows(plan, result))]
+  if result.text_metrics:
+    parts += ['## Written texts', 'From 0 to 100; in brackets the 95% interval by bootstrap over '
+              'texts. The first line of what was written is compared with the references.',
+              markdown_table(_text_rows(plan, result))]
   parts += _not_evaluated_section(result)
   parts += ['## Data', '\n'.join(source_lines(plan.tasks, result.sources))]
   lines = [*result.notes, *_settings_lines(plan)]
@@ -129,6 +139,17 @@ def _label_rows(plan: EvaluationPlan, result: EvaluationResult) -> Rows:
   return rows
 
 
+def _text_rows(plan: EvaluationPlan, result: EvaluationResult) -> Rows:
+  """Returns the metrics of each task of writing and arm, and of the baselines."""
+  rows = [['', 'model', 'metric', 'value']]
+  for task in plan.tasks:
+    for arm, metrics in result.text_metrics.get(task.name, {}).items():
+      rows += [[task.title, TITLES.get(arm, arm), name,
+                f'{metric.value:.1f} [{metric.low:.1f}, {metric.high:.1f}]']
+               for name, metric in metrics.items()]
+  return rows
+
+
 def source_lines(tasks: Sequence[Task], sources: Mapping[str, str]) -> list[str]:
   """Returns for each task that was evaluated how many questions of which files it has."""
   return [f'- {task.title}: {sources[task.name]}' for task in tasks if task.name in sources]
@@ -162,6 +183,8 @@ def _how_scored(task: Task) -> str:
     return 'perplexity.'
   if isinstance(task, ClassificationTask):
     return f'the likeliest label. Prompt: `{task.prompt}`.'
+  if isinstance(task, TextTask):
+    return f'{", ".join(task.metrics)} of the first line. Prompt: `{task.prompt}`.'
   without = f'; without {", ".join(sorted(task.without_tools))}' if task.without_tools else ''
   prompt = f' Prompt: `{task.prompt}`.' if task.prompt else ''
   return f'compares the {task.matcher}{without}.{prompt}'

@@ -21,6 +21,7 @@ class Question:
     group: the part of the benchmark that has a score of its own; '' without parts.
     date: ISO date that the calendar returns; None for that of `EvaluationConfig`.
     labels: where the answer is a label, all from which it is chosen.
+    baseline: the answer of somebody who understands nothing; '' if there is no such one.
   """
 
   id: str
@@ -29,6 +30,7 @@ class Question:
   group: str = ''
   date: str | None = None
   labels: tuple[str, ...] = ()
+  baseline: str = ''
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,21 @@ class ClassificationTask(QuestionTask):
 
   read_split: Callable[[TaskFolder, str], Iterator[Question]] = field(kw_only=True)
   content_free_prompt: str = field(kw_only=True)
+
+
+@dataclass(frozen=True)
+class TextTask(QuestionTask):
+  """A benchmark of texts to write, which are compared with references.
+
+  Attributes:
+    read_split: yields questions of a split by its name, for instance 'train'.
+    metrics: names of its metrics, see `text_metrics.METRICS`.
+    baseline: what the baseline of its questions is; '' if they have none.
+  """
+
+  read_split: Callable[[TaskFolder, str], Iterator[Question]] = field(kw_only=True)
+  metrics: tuple[str, ...] = field(kw_only=True)
+  baseline: str = field(default='', kw_only=True)
 
 
 @dataclass(frozen=True)

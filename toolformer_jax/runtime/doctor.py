@@ -27,7 +27,7 @@ FEATURES: Mapping[str, str] = {
   'privacy': 'finetune: differential privacy',
   'quickstart': 'the corpus word-problems',
   'serve': 'serve',
-  'tasks': 'evaluate: metrics of classification',
+  'tasks': 'evaluate: metrics of classification and of written texts',
   'torch': "checkpoints in PyTorch's .bin files",
 }
 

@@ -21,6 +21,7 @@ from toolformer_jax.evaluation.tasks import (
     multilingual,
     perplexity,
     questions,
+    text_to_text,
     word_problems,
 )
 from toolformer_jax.runtime.paths import as_path, storage_errors
@@ -32,7 +33,9 @@ TASKS = {task.name: task for task in (
     multilingual.MLQA, multilingual.MLQA_ALL_EN, multilingual.XQUAD,
     lama.TEMPLAMA, dateset.DATESET,
     perplexity.WIKITEXT2, perplexity.CORPUS,
-    classification.BANKING77, classification.CLINC150, classification.SIB200)}
+    classification.BANKING77, classification.CLINC150, classification.SIB200,
+    text_to_text.FLORES200, text_to_text.SCITLDR, text_to_text.WNUT17, text_to_text.SGD,
+    text_to_text.XQUAD_EN)}
 TFDS = 'tfds:'  # prefix of a data_dir of TensorFlow Datasets
 
 

@@ -24,7 +24,7 @@ def read_mlqa(folder: TaskFolder, config: EvaluationConfig) -> Iterator[Question
   """Yields the test questions of MLQA (Lewis et al. 2020), whose answers are English."""
   by_language = _mlqa_files(folder)
   return interleave([[_question(language, paragraph, qa['question'], qa)
-                      for paragraph, qa in _read_squad(by_language[language])]
+                      for paragraph, qa in read_squad(by_language[language])]
                      for language in LANGUAGES if language in by_language])
 
 
@@ -34,9 +34,9 @@ def read_mlqa_all_en(folder: TaskFolder, config: EvaluationConfig) -> Iterator[Q
   if 'en' not in by_language:
     raise MissingDataError(f'{folder.path} has no test-context-en-question-en.json: '
                            f'{folder.how_to_get}')
-  english = {qa['id']: (paragraph, qa) for paragraph, qa in _read_squad(by_language['en'])}
+  english = {qa['id']: (paragraph, qa) for paragraph, qa in read_squad(by_language['en'])}
   def questions(language: str) -> Iterator[Question]:
-    for _, qa in _read_squad(by_language[language]):
+    for _, qa in read_squad(by_language[language]):
       paragraph, english_qa = english[qa['id']]
       yield _question(language, paragraph, english_qa['question'], english_qa)
   return interleave([questions(language) for language in LANGUAGES if language in by_language])
@@ -53,16 +53,16 @@ def _mlqa_files(folder: TaskFolder) -> dict[str, epath.Path]:
 def read_xquad(folder: TaskFolder, config: EvaluationConfig) -> Iterator[Question]:
   """Yields the questions of XQuAD (Artetxe et al. 2020), with paragraph and answer in English."""
   english = {qa['id']: (paragraph, qa)
-             for paragraph, qa in _read_squad(folder.file('xquad.en.json'))}
+             for paragraph, qa in read_squad(folder.file('xquad.en.json'))}
   by_language = {path.name.split('.')[1]: path for path in folder.files('xquad.??.json')}
   def questions(language: str) -> Iterator[Question]:
-    for _, qa in _read_squad(by_language[language]):
+    for _, qa in read_squad(by_language[language]):
       paragraph, english_qa = english[qa['id']]
       yield _question(language, paragraph, qa['question'], english_qa)
   return interleave([questions(language) for language in LANGUAGES if language in by_language])
 
 
-def _read_squad(path: epath.Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def read_squad(path: epath.Path) -> Iterator[tuple[str, dict[str, Any]]]:
   """Yields each question of a file in the format of SQuAD, with its paragraph."""
   for article in read_json(path)['data']:
     for paragraph in article['paragraphs']:
