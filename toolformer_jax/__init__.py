@@ -30,6 +30,8 @@ if TYPE_CHECKING:
   from toolformer_jax.evaluation.config import EvaluationConfig
   from toolformer_jax.inference.config import EngineConfig, GenerationConfig
   from toolformer_jax.inference.engine import Engine
+  from toolformer_jax.media.limits import MediaLimits
+  from toolformer_jax.media.table import MediaTable
   from toolformer_jax.models.adapter_config import (
     AdaLoraConfig,
     BottleneckConfig,
@@ -58,6 +60,8 @@ _MODULES = {
   'evaluation.config': ('EvaluationConfig',),
   'inference.config': ('EngineConfig', 'GenerationConfig'),
   'inference.engine': ('Engine',),
+  'media.limits': ('MediaLimits',),
+  'media.table': ('MediaTable',),
   'models.adapter_config': ('AdaLoraConfig', 'BottleneckConfig', 'Ia3Config', 'LoraConfig',
                             'PrefixConfig'),
   'planning.search': ('plan',),
@@ -75,10 +79,10 @@ _MODULE_OF = {name: module for module, names in _MODULES.items() for name in nam
 __all__ = [  # noqa: F822 - loaded by __getattr__
   'AdaLoraConfig', 'AnnotationConfig', 'BottleneckConfig', 'CompressionConfig', 'Context',
   'CustomToolsConfig', 'Document', 'Engine', 'EngineConfig', 'EvaluationConfig', 'ExecutorConfig',
-  'FinetuneConfig', 'GenerationConfig', 'Ia3Config', 'LoraConfig', 'MixtureConfig', 'ModelConfig',
-  'PrefixConfig', 'PrivacyConfig', 'Prompt', 'TaskRow', 'ToolConfig', 'Toolbox', 'annotate',
-  'compress', 'evaluate', 'export', 'finetune', 'generate', 'load_model', 'plan', 'score',
-  'token_losses', 'tool',
+  'FinetuneConfig', 'GenerationConfig', 'Ia3Config', 'LoraConfig', 'MediaLimits', 'MediaTable',
+  'MixtureConfig', 'ModelConfig', 'PrefixConfig', 'PrivacyConfig', 'Prompt', 'TaskRow',
+  'ToolConfig', 'Toolbox', 'annotate', 'compress', 'evaluate', 'export', 'finetune', 'generate',
+  'load_model', 'plan', 'score', 'token_losses', 'tool',
 ]
 
 

@@ -46,6 +46,7 @@ from toolformer_jax.runtime.run_dir import Shard, software_versions
 from toolformer_jax.tools.base import Context, Tool
 from toolformer_jax.tools.call_store import CallStore
 from toolformer_jax.tools.executor import Executor, ExecutorConfig
+from toolformer_jax.tools.media_contexts import Media, contexts_with_media
 from toolformer_jax.tools.registry import AnyTool, Toolbox, build_tools, tool_object
 from toolformer_jax.training.config import FinetuneConfig, MixtureConfig
 from toolformer_jax.training.finetune import check_row_tokens
@@ -162,13 +163,12 @@ def token_losses(model: AnyModel, text: str, *, call: str = '', position: int | 
 def generate(
     model: AnyModel, prompts: str | Sequence[str], *, tools: AnyTool | Sequence[AnyTool] = (),
     config: GenerationConfig = GenerationConfig(), engine_config: EngineConfig = EngineConfig(),
-    contexts: Sequence[Context] | None = None, seeds: Sequence[int] | None = None,
-    executor_config: ExecutorConfig = ExecutorConfig(), toolbox: Toolbox = Toolbox(),
-    syntax: CallSyntax = DEFAULT_SYNTAX, call_store: CallStore | None = None,
-    on_text: Callable[[int, str], None] | None = None,
+    contexts: Sequence[Context] | None = None, media: Media = (),
+    seeds: Sequence[int] | None = None, executor_config: ExecutorConfig = ExecutorConfig(),
+    toolbox: Toolbox = Toolbox(), syntax: CallSyntax = DEFAULT_SYNTAX,
+    call_store: CallStore | None = None, on_text: Callable[[int, str], None] | None = None,
     on_finished: Callable[[int, GeneratedText], None] | None = None,
-    names: Sequence[str] | None = None,
-) -> GeneratedText | list[GeneratedText]:
+    names: Sequence[str] | None = None) -> GeneratedText | list[GeneratedText]:
   """Continues texts, with calls to tools.
 
   Args:
@@ -178,6 +178,7 @@ def generate(
     config: how each text is generated.
     engine_config: number of texts that are generated at the same time.
     contexts: what tools can use of each text, such as its date.
+    media: files that calls name by handles such as `image 1`; of several texts, a list for each.
     seeds: seed of each text; by default `config.seed`, `config.seed + 1`, ...
     executor_config, toolbox, syntax, call_store: as in `annotate`.
     on_text: called with the index of a prompt and the next piece of its continuation.
@@ -193,8 +194,7 @@ def generate(
   model = as_model(model)
   texts = _as_list(prompts)
   names = names or [f'prompt {i}' for i in range(len(texts))]
-  ids = [generation.encode_prompt(model, *named, config)
-         for named in zip(names, texts, strict=True)]
+  ids = [generation.encode_prompt(model, *one, config) for one in zip(names, texts, strict=True)]
   with contextlib.ExitStack() as stack:
     executor = None
     if tools:
@@ -203,7 +203,8 @@ def generate(
           Executor(built, executor_config, syntax=syntax, store=call_store))
     outputs = generation.generate(
         model, ids, config=config, engine_config=engine_config, executor=executor,
-        contexts=contexts, syntax=syntax, seeds=seeds, on_text=on_text, on_finished=on_finished)
+        contexts=contexts_with_media(texts, contexts, media, toolbox.media), syntax=syntax,
+        seeds=seeds, on_text=on_text, on_finished=on_finished)
   return outputs[0] if isinstance(prompts, str) else outputs
 
 
@@ -337,9 +338,8 @@ def evaluation_plan(
       tasks=chosen, arms=arms, data_dir=str(data_dir), limit=limit, config=config,
       generation=generation_config, engine=engine_config, syntax=syntax,
       tool_names=names if calls else [], dtype=next(iter(dtypes), model_config.dtype),
-      checkpoint_hashes={arm.checkpoint: model_fingerprint(in_memory.get(arm.checkpoint,
-                                                                         arm.checkpoint))
-                         for arm in arms},
+      checkpoint_hashes={name: model_fingerprint(in_memory.get(name, name))
+                         for name in (arm.checkpoint for arm in arms)},
       tool_versions={name: objects[name].version if name in objects else toolbox.version(name)
                      for name in names} if calls else {},
       limits={'time_limit_s': executor_config.time_limit_s,

@@ -66,11 +66,13 @@ def test_a_file_that_was_changed_is_not_read(table):
   medium = table.resolve('image 1')
   with open(medium.path, 'ab') as file:
     file.write(b'more')
-  with pytest.raises(ToolError, match='changed'):
-    medium.read_bytes()
+  for read in (medium.read_bytes, medium.check):
+    with pytest.raises(OSError, match='changed'):
+      read()
   os.remove(medium.path)
-  with pytest.raises(ToolError, match='no such file'):
-    medium.read_bytes()
+  for read in (medium.read_bytes, medium.check):
+    with pytest.raises(OSError, match='[Nn]o such file'):
+      read()
 
 
 @pytest.mark.parametrize(('data', 'message'), [

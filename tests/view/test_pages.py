@@ -19,7 +19,7 @@ HOSTILE = ('<script>alert(1)</script>', '"><img src=x onerror=alert(1)>', "' onc
            ']]>')
 TEXTS = st.lists(st.sampled_from(HOSTILE) | st.text(st.characters(exclude_categories=('Cs',))),
                  max_size=4).map(''.join)
-VOID = {'meta', 'input'}
+VOID = {'input', 'link', 'meta'}
 TAGS = {'html', 'head', 'title', 'style', 'body', 'script', 'header', 'h1', 'ul', 'li', 'form',
         'section', 'h2', 'span', 'svg', 'text', 'rect', 'line', 'div', 'label', 'output', 'select',
         'option', 'button', 'main', 'p', 'strong', 'b', 'nav', 'a', 'article', 'table', 'thead',

@@ -47,7 +47,16 @@ def as_documents(texts: AnyTexts) -> Iterator[Document]:
 
 def documents_fingerprint(documents: Iterable[Document]) -> str:
   """Returns a hash of the content and the order of `documents`, in hexadecimal."""
-  return stable_hash(*(repr(dataclasses.astuple(document)) for document in documents)).hex()
+  return stable_hash(*map(_fingerprint, documents)).hex()
+
+
+def _fingerprint(document: Document) -> str:
+  """Returns a text that is the same for equal documents; it is as it was before there were media.
+  """
+  fields = (document.id, document.text, document.url, document.title, document.date,
+            document.source)
+  media = [(medium.path, medium.sha256) for medium in document.media]
+  return repr(fields + (media,) if media else fields)
 
 
 def split_and_filter(

@@ -8,6 +8,7 @@ from fractions import Fraction
 from toolformer_jax import calls
 from toolformer_jax.data.numbers import find_numbers
 from toolformer_jax.data.records import Candidate, Document, ExecutedCall, from_json, to_json
+from toolformer_jax.media.table import MediaTable
 from toolformer_jax.tokenizer import Tokenizer
 from toolformer_jax.tools.base import Context
 from toolformer_jax.tools.executor import Executor, Outcome, Request
@@ -62,7 +63,8 @@ def _executed(candidate: Candidate, outcome: Outcome | None) -> ExecutedCall:
 
 def _request(candidate: Candidate, by_id: dict[str, Document]) -> Request:
   document = by_id[candidate.document_id]
-  context = Context(document_id=document.id, title=document.title, date=document.date)
+  context = Context(document_id=document.id, title=document.title, date=document.date,
+                    media=MediaTable(document.media))
   return Request(candidate.tool, candidate.argument, context)
 
 

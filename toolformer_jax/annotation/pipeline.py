@@ -29,6 +29,7 @@ from toolformer_jax.annotation.documents import split_and_filter
 from toolformer_jax.annotation.merge import documents_over_cap, merge
 from toolformer_jax.annotation.preselect import with_heuristic
 from toolformer_jax.annotation.run_dir import ChunkWriter, RunFolder
+from toolformer_jax.annotation.run_media import check_media, note_media_folder
 from toolformer_jax.annotation.sample import check_fits, texts_by_tau_s
 from toolformer_jax.annotation.stage_keys import DOCUMENTS, MERGED, stage_name
 from toolformer_jax.annotation.stages import (
@@ -126,12 +127,14 @@ class AnnotationPipeline:
         tool: ChunkWriter(folder, name, self.config.chunk_size)
         for tool, name in selecting.items() if not folder.is_complete(name)}
     if not texts and not selected:
+      check_media(folder)
       return
     heuristics = with_heuristic(list(selected)) if self.config.preselect else []
     counts: Counter[str] = texts.counts if texts else Counter()
     documents = split_and_filter(
-        corpus(), counts, tokenizer=self.model.tokenizer, syntax=self.syntax,
-        max_tokens=self.config.max_text_tokens, heuristics=heuristics, seed=self.config.seed)
+        note_media_folder(corpus(), folder), counts, tokenizer=self.model.tokenizer,
+        syntax=self.syntax, max_tokens=self.config.max_text_tokens, heuristics=heuristics,
+        seed=self.config.seed)
     for index, (document, selected_for) in enumerate(documents):
       if texts:
         texts.add(document)

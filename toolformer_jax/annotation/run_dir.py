@@ -11,6 +11,7 @@
     <stage>/KEY/00000.counts.json        counts from the computation of a chunk, and its checksum
     <stage>/KEY/.COMPLETED               the stage has all of its chunks: their number
     report.md                            counts of each stage, and the calls with the largest gains
+    media_folder                         the folder of the media, which may be moved: then edit it
     times.log                            seconds for each chunk; of several processes
                                          times-0-of-8.log and so on
 
@@ -19,10 +20,10 @@ sampling changes, the stages that depend on it get new folders, and the others a
 run.json names the folders of the current settings, which readers use; those of earlier settings
 stay. A run with another checkpoint or corpus is refused.
 
-All files but times.log have the same content in every run with the same configuration; the counts
-of tokens that the device computed also depend on the sizes of batches. A file that was changed
-since is an error when it is read. A chunk may be replaced by one that somebody else made: its
-counts file must then be removed too, and the records alone are checked.
+All files but times.log and media_folder have the same content in every run with the same
+configuration; the counts of tokens that the device computed also depend on the sizes of batches. A
+file that was changed since is an error when it is read. A chunk may be replaced by one that
+somebody else made: its counts file must then be removed too, and the records alone are checked.
 """
 
 import contextlib
@@ -37,7 +38,7 @@ from typing import Any, Generic
 from etils import epath
 
 from toolformer_jax.annotation.checked_files import ChunkInfo, sha256
-from toolformer_jax.annotation.run_reader import RunReader
+from toolformer_jax.annotation.run_reader import MEDIA_FOLDER, RunReader
 from toolformer_jax.annotation.run_settings import RunSettings
 from toolformer_jax.annotation.stage_keys import stage_name
 from toolformer_jax.data.records import Record, record_line
@@ -98,6 +99,8 @@ class RunFolder(LockedFolder, RunReader):
     if theirs.settings is None:
       raise UserError(f'{source} is not the output folder of an annotation run: it has no run.json')
     with self.exclusively():
+      if theirs.has_media and not self.has_media:
+        self.keep_media_folder(theirs.media_folder)
       for stage, folder in self._stage_folders.items():
         if (source / folder).exists() and not self.is_complete(stage):
           with _explained(self.path / folder):
@@ -130,6 +133,17 @@ class RunFolder(LockedFolder, RunReader):
       text = ''.join(lines)
       ChunkInfo(len(lines), sha256(text.encode()), counts).write(self.counts_file(stage, chunk))
       write_text(file, text)
+
+  def keep_media_folder(self, folder: str) -> None:
+    """Writes down the folder to which the paths of media in records are relative.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    file = self.path / MEDIA_FOLDER
+    with _explained(file):
+      write_text(file, folder)
+    self.__dict__.pop('media_folder', None)  # what was read before
 
   def complete(self, stage: str) -> None:
     """Marks a stage as complete: it has the chunks that it has now."""

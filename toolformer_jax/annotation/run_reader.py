@@ -1,5 +1,6 @@
 """Reads the output folder of an annotation run, whose files `run_dir` describes."""
 
+import dataclasses
 import functools
 import itertools
 import json
@@ -15,6 +16,7 @@ from toolformer_jax.annotation.checked_files import ChunkInfo
 from toolformer_jax.annotation.run_settings import RunSettings
 from toolformer_jax.annotation.stage_keys import DOCUMENTS, MERGED, stage_name
 from toolformer_jax.annotation.stage_records import StageRecords
+from toolformer_jax.data.media_files import check_inside
 from toolformer_jax.data.records import (
   AnnotatedDocument,
   Candidate,
@@ -25,12 +27,13 @@ from toolformer_jax.data.records import (
   SelectedText,
   parse_records,
 )
-from toolformer_jax.errors import UserError
-from toolformer_jax.runtime.paths import file_stamps, glob, reason
+from toolformer_jax.errors import ToolError, UserError
+from toolformer_jax.runtime.paths import as_path, file_stamps, glob, reason
 from toolformer_jax.tokenizer import Tokenizer
 
 # The records of the stages of a tool that have calls.
 CALL_RECORDS = {'sample': Candidate, 'execute': ExecutedCall, 'filter': ScoredCall}
+MEDIA_FOLDER = 'media_folder'  # the file that names the folder of the corpus, if it has media
 _CHUNK = re.compile(r'\d{5,}\.jsonl', re.ASCII)
 
 
@@ -117,11 +120,35 @@ class RunReader:
       data = file.read_bytes()
       if info := self._info(stage, chunk):
         info.check(file, data)
-      return list(parse_records(data, kind, file))
+      return [self._with_folder(record) for record in parse_records(data, kind, file)]
     except OSError as error:
       raise self.broken(stage, f'cannot read {file}: {reason(error)}') from error
     except UserError as error:
       raise self.broken(stage, error) from error
+
+  def _with_folder(self, record: Any) -> Any:
+    """Returns a record whose media, if it has any, are found in the folder of the corpus."""
+    if isinstance(record, AnnotatedDocument):
+      return dataclasses.replace(record, document=self._with_folder(record.document))
+    if not isinstance(record, Document) or not record.media:
+      return record
+    folder = self.media_folder
+    try:
+      media = tuple(dataclasses.replace(medium, folder=folder) for medium in record.media
+                    if not folder or check_inside(medium.path, as_path(folder)))
+    except ToolError as error:
+      raise UserError(f'the text {record.id!r}: {error}') from error
+    return dataclasses.replace(record, media=media)
+
+  @property
+  def has_media(self) -> bool:
+    """Whether a text of the run has pictures, sounds or videos."""
+    return (self.path / MEDIA_FOLDER).exists()
+
+  @functools.cached_property
+  def media_folder(self) -> str:
+    """The folder of the corpus, to which the paths of media are relative; '' if they are not."""
+    return (self.path / MEDIA_FOLDER).read_text('utf-8').strip() if self.has_media else ''
 
   def size(self, stage: str, chunk: int, kind: type[Record]) -> int:
     """Returns the number of records of a chunk.

@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> None:
   names = config.toolbox.canonical_names(args.tools)
   for name in names:
     prompt_for(name, config.tool_config(name).prompt)  # an error before anything slow
-  read = functools.partial(read_corpus, args.corpus, config.corpus)
+  read = functools.partial(read_corpus, args.corpus, config.corpus, config.toolbox.media)
   if not RunReader(args.output_dir).is_complete(DOCUMENTS):
     # A broken line must be found before the folder is created: a corrected corpus is another one,
     # which the folder would refuse.

@@ -12,6 +12,7 @@ import argparse
 
 from toolformer_jax.commands import options
 from toolformer_jax.errors import UserError
+from toolformer_jax.media.table import MediaTable
 from toolformer_jax.runtime.standard_output import print_result
 from toolformer_jax.tools.base import Context
 from toolformer_jax.tools.executor import Executor, Request
@@ -25,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                            'CustomToolsConfig, or a function, my_tools.py:upper')
   parser.add_argument('argument', metavar='ARGUMENT', nargs='?', default='',
                       help='the argument of the call; may begin with `-`')
+  options.add_media(parser)
   options.add_date(parser)
   options.add_configuration(parser)
 
@@ -32,9 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
   """Runs the command."""
   config = options.configuration(args)
+  context = Context(date=args.date, media=MediaTable.from_files(args.media, config.toolbox.media))
   tool, = build_tools([args.tool], config.toolbox)
   with Executor([tool], config.executor, syntax=config.syntax) as executor:
-    request = Request(tool.name, args.argument, Context(date=args.date))
+    request = Request(tool.name, args.argument, context)
     outcome, = executor.run([request])
   if outcome.result is None:
     raise UserError(f'no result: {outcome.failure}')

@@ -13,6 +13,7 @@ Examples:
 """
 
 import argparse
+import dataclasses
 
 from toolformer_jax.commands import options
 from toolformer_jax.data.corpus import read_corpus
@@ -40,7 +41,8 @@ def run(args: argparse.Namespace) -> None:
   from toolformer_jax import api
   texts = None
   if args.corpus and config.compression.needs_texts:
-    texts = (document.text for document in read_corpus(args.corpus, config.corpus))
+    texts_alone = dataclasses.replace(config.corpus, media=False)
+    texts = (document.text for document in read_corpus(args.corpus, texts_alone))
   model = api.load_model(args.checkpoint, config=config.model)
   result = api.compress(model, texts, output_dir=args.output_dir, config=config.compression)
   print_result(result.path)

@@ -19,6 +19,8 @@ from toolformer_jax.commands import options
 from toolformer_jax.data.input_texts import InputText, read_prompts
 from toolformer_jax.data.jsonl import is_unicode
 from toolformer_jax.errors import UserError
+from toolformer_jax.media.limits import MediaLimits
+from toolformer_jax.media.table import MediaTable
 from toolformer_jax.runtime.standard_output import print_result
 from toolformer_jax.tools.base import Context
 
@@ -33,8 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   given = parser.add_mutually_exclusive_group(required=True)
   given.add_argument('--prompt', metavar='T', help='the text to continue')
   given.add_argument('--input', type=options.path, metavar='F',
-                     help='file of texts to continue: JSON Lines of {id, text} (.jsonl, .jsonl.gz, '
-                          '.jsonl.zst); in any other file, each line is a text')
+                     help='file of texts to continue: JSON Lines of {id, text, media} (.jsonl, '
+                          '.jsonl.gz, .jsonl.zst); in any other file, each line is a text')
+  options.add_media(parser)
   parser.add_argument('--disable_tools', action='store_true',
                       help='never let the model start a call')
   options.add_call_store(parser)
@@ -47,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
   """Runs the command."""
   disabled = ['GenerationConfig.disable_tools = True'] if args.disable_tools else []
   config = options.configuration(args, *disabled)
-  texts = _texts(args)
+  texts = _texts(args, config.toolbox.media)
   from toolformer_jax import api
   from toolformer_jax.tools.registry import build_tools
   with options.call_store(args) as store:
@@ -59,19 +62,26 @@ def run(args: argparse.Namespace) -> None:
       api.generate(
           model, [text.text for text in texts], tools=tools, config=config.generation,
           engine_config=config.engine, executor_config=config.executor, syntax=config.syntax,
-          contexts=[Context(date=text.date or args.date) for text in texts], call_store=store,
+          contexts=[Context(date=text.date or args.date, media=MediaTable(text.media))
+                    for text in texts],
+          call_store=store,
           on_text=printer.add_piece, on_finished=printer.finish,
           names=[text.where for text in texts])
     finally:
       printer.end_line()  # also before an error message
 
 
-def _texts(args: argparse.Namespace) -> list[InputText]:
+def _texts(args: argparse.Namespace, limits: MediaLimits) -> list[InputText]:
+  """Returns the texts to continue, each with its media."""
   if args.input is None:
     if not is_unicode(args.prompt):
       raise UserError('--prompt: the text is not UTF-8')
-    return [InputText(None, args.prompt, None, '--prompt')]
-  texts = list(read_prompts(args.input))
+    media = MediaTable.from_files(args.media, limits).media
+    return [InputText(None, args.prompt, None, '--prompt', media)]
+  if args.media:
+    raise UserError('--media belongs to --prompt; in a file of --input, each line has its own '
+                    '`media`')
+  texts = list(read_prompts(args.input, limits))
   if not texts:
     raise UserError(f'{args.input} has no text')
   return texts

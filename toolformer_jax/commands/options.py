@@ -212,6 +212,13 @@ def _date(text: str) -> str:
   return text
 
 
+def add_media(parser: argparse.ArgumentParser) -> None:
+  """Lets a command take the files that calls name by handles."""
+  parser.add_argument('--media', action='append', default=[], type=path, metavar='F',
+                      help='a picture, sound or video; the first picture is `image 1` in calls; '
+                           'may be repeated')
+
+
 def path(text: str) -> 'epath.Path':
   """Returns the path that an argument names; a name is needed, . for the working directory."""
   if not text:

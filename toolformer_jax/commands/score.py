@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> None:
   check_output_file(args.output)
   if as_absolute_path(args.output) == as_absolute_path(args.input):
     raise UserError('--output and --input are the same file; choose another --output')
-  texts = list(read_texts(args.input, with_dates=False))
+  texts = list(read_texts(args.input, with_context=False))
   if not texts:
     raise UserError(f'{args.input} has no text')
   from toolformer_jax import api

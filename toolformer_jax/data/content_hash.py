@@ -46,17 +46,21 @@ def content_fingerprint(name: str | os.PathLike[str]) -> str:
   if name.startswith(PREFIXES):
     if found := local_folder(name):
       folder, split = found
-      return stable_hash(_path_sha256(folder), split).hex()
+      return stable_hash(path_sha256(folder), split).hex()
     return hashlib.sha256(name.encode()).hexdigest()
   path, asset = as_path(name), CATALOGUE.get(name)
   # As the readers do: a model's name takes precedence over a file, a file over a corpus's name.
   if asset and (asset.kind == 'model' or not is_file(path)):
-    return asset.sha256 or _path_sha256(as_path(fetch(name)))
-  return _path_sha256(path / 'model' if (path / 'model').is_dir() else path)
+    return asset.sha256 or path_sha256(as_path(fetch(name)))
+  return path_sha256(path / 'model' if (path / 'model').is_dir() else path)
 
 
-def _path_sha256(path: epath.Path) -> str:
-  """Returns the sha256 of a file, or one of the names and contents of all files of a folder."""
+def path_sha256(path: epath.Path) -> str:
+  """Returns the sha256 of a file, or one of the names and contents of all files of a folder.
+
+  Raises:
+    UserError: it cannot be read.
+  """
   try:
     if parts := gguf_parts(path):
       return hashlib.sha256('\n'.join(map(file_sha256, parts)).encode()).hexdigest()

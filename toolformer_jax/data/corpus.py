@@ -6,19 +6,22 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from etils import epath
 
 from toolformer_jax.data import hub_datasets
 from toolformer_jax.data.catalogue import corpus_names, find_corpus
-from toolformer_jax.data.content_hash import content_fingerprint, stable_hash
+from toolformer_jax.data.content_hash import content_fingerprint, path_sha256, stable_hash
 from toolformer_jax.data.dates import document_date, document_url
 from toolformer_jax.data.jsonl import read_objects
+from toolformer_jax.data.media_files import row_media
 from toolformer_jax.data.mediawiki import is_dump, read_pages
+from toolformer_jax.data.page_folder import page_files, read_page_folder
 from toolformer_jax.data.records import Document
 from toolformer_jax.errors import UserError, unknown
+from toolformer_jax.media.limits import MediaLimits
 from toolformer_jax.runtime.paths import as_path, is_file
 from toolformer_jax.runtime.validation import check
 
@@ -36,18 +39,23 @@ class CorpusConfig:
       is an error, 'number' appends a number to its id, 'drop' leaves it out. Calls refer to their
       document by its id.
     skip_without_text: leave out rows without a text, instead of an error.
+    media: read the media of documents. False for JSON Lines whose field `media` is something else.
+    alt_texts: keep the alternative texts of pictures on pages of HTML and Markdown.
   """
 
   min_words: int = 30
   repeated_ids: Literal['refuse', 'number', 'drop'] = 'refuse'
   skip_without_text: bool = False
+  # Not in `repr`, on which the hashes of earlier runs depend.
+  media: bool = field(default=True, repr=False)
+  alt_texts: bool = field(default=True, repr=False)
 
   def __post_init__(self) -> None:
     check(self, min_words=(1, 100_000))
 
 
-def read_corpus(corpus: epath.PathLike, config: CorpusConfig = CorpusConfig()
-                ) -> Iterator[Document]:
+def read_corpus(corpus: epath.PathLike, config: CorpusConfig = CorpusConfig(),
+                limits: MediaLimits = MediaLimits()) -> Iterator[Document]:
   """Yields the documents of a corpus.
 
   Args:
@@ -55,6 +63,8 @@ def read_corpus(corpus: epath.PathLike, config: CorpusConfig = CorpusConfig()
       - JSON Lines, plain or compressed (.gz, .bz2, .xz, .zst). An object has a `text` and may have
         an `id`, `url`, `title`, dates (see `dates.document_date`) and a `source`; fields of C4,
         CCNet and Dolma are understood. A missing id is made of the file's name and the line number.
+        `media` is a list of files in the folder of the file or below, as paths relative to it.
+      - a folder of pages of HTML or Markdown, see `page_folder`.
       - a MediaWiki dump, .xml or compressed, of which each paragraph is a document.
       - a name that `fetch` knows, such as 'wikipedia-sample'.
       - a dataset, `tfds:NAME`, `hf:NAME[/CONFIG]`, `hf:FOLDER` or `seqio:MODULE:TASK`, each with
@@ -62,6 +72,7 @@ def read_corpus(corpus: epath.PathLike, config: CorpusConfig = CorpusConfig()
         JSON Lines are.
     config: how it is read. How many documents it changed or left out is logged at the end. Blank
       texts are always left out.
+    limits: what a medium may have.
 
   Raises:
     UserError: there is no such corpus, it cannot be read, a line is not a document, two documents
@@ -69,11 +80,15 @@ def read_corpus(corpus: epath.PathLike, config: CorpusConfig = CorpusConfig()
   """
   name = str(corpus)
   if name.startswith(hub_datasets.PREFIXES):
-    documents = _in_rows(_dataset_rows(name), config, name)
+    documents = _in_rows(_dataset_rows(name), config, name, limits)
   elif is_dump(path := _locate(name)):
     documents = _paragraphs(path, config.min_words)
+  elif path.is_dir():
+    pages = read_page_folder(path, alt_texts=config.alt_texts,
+                             limits=limits if config.media else None)
+    documents = (page for page in pages if page.text)
   else:
-    documents = _in_rows(_file_rows(path), config, name)
+    documents = _in_rows(_file_rows(path), config, name, limits)
   is_empty = True
   for document in _with_unique_ids(documents, config, name):
     is_empty = False
@@ -101,8 +116,16 @@ def corpus_hash(corpus: str, config: CorpusConfig = CorpusConfig()) -> str:
   Raises:
     UserError: there is no such corpus, or it cannot be read.
   """
-  content = content_fingerprint(corpus)
-  return content if config == CorpusConfig() else stable_hash(content, str(config)).hex()
+  content = path_sha256(as_path(corpus)) if _is_folder(corpus) else content_fingerprint(corpus)
+  parts = [*([str(config)] if str(config) != str(CorpusConfig()) else []),
+           *(f'{name} = False' for name in ('media', 'alt_texts') if not getattr(config, name))]
+  return stable_hash(content, *parts).hex() if parts else content
+
+
+def _is_folder(corpus: str) -> bool:
+  """Tells whether a corpus is a folder of pages."""
+  is_name = corpus.startswith(hub_datasets.PREFIXES) or corpus in corpus_names()
+  return not is_name and as_path(corpus).is_dir()
 
 
 def _with_unique_ids(documents: Iterable[Document], config: CorpusConfig, name: str
@@ -139,31 +162,36 @@ def _locate(corpus: str) -> epath.Path:
   siblings = [file.name for file in path.parent.glob('*') if is_file(file)]
   near = difflib.get_close_matches(path.name, siblings, n=3, cutoff=0.5)
   hint = f'did you mean {" or ".join(near)}?' if near else f'choose a file, or {", ".join(names)}'
+  if path.is_dir() and page_files(path):
+    return path
   if path.is_dir():
-    raise UserError(f'{path} is a folder; hf:{path} reads the JSON Lines in it')
+    raise UserError(f'{path} is a folder without pages of HTML or Markdown; hf:{path} reads the '
+                    'JSON Lines in it')
   raise UserError(f'there is no file {path}: {hint}')
 
 
 class _Row(NamedTuple):
-  """The fields of a document, a default for its id, and where it is, for errors."""
+  """The fields of a document, a default for its id, where it is, and the folder of its media."""
 
   fields: Mapping[str, Any]
   default_id: str
   where: str
+  folder: epath.Path | None
 
 
 def _file_rows(path: epath.Path) -> Iterator[_Row]:
   stem = path.name.split('.')[0]
   for number, fields in read_objects(path):
-    yield _Row(fields, f'{stem}-{number:06}', f'{path}:{number}')
+    yield _Row(fields, f'{stem}-{number:06}', f'{path}:{number}', path.parent)
 
 
 def _dataset_rows(name: str) -> Iterator[_Row]:
   for number, fields in enumerate(hub_datasets.read_rows(name), 1):
-    yield _Row(fields, f'{number:09}', f'{name}, row {number}')
+    yield _Row(fields, f'{number:09}', f'{name}, row {number}', None)
 
 
-def _in_rows(rows: Iterable[_Row], config: CorpusConfig, name: str) -> Iterator[Document]:
+def _in_rows(rows: Iterable[_Row], config: CorpusConfig, name: str, limits: MediaLimits
+             ) -> Iterator[Document]:
   num_skipped = 0
   for row in rows:
     document = _document(row.fields, row.default_id)
@@ -174,7 +202,9 @@ def _in_rows(rows: Iterable[_Row], config: CorpusConfig, name: str) -> Iterator[
     if document is None:
       num_skipped += 1
     elif document.text.strip():
-      yield document
+      media = (row_media(row.fields, row.folder, row.where, limits)
+               if config.media and row.folder is not None else ())
+      yield dataclasses.replace(document, media=media) if media else document
   if num_skipped:
     log.warning('%s: %d rows without a text were left out', name, num_skipped)
 

@@ -17,6 +17,8 @@ from etils import epath
 
 from toolformer_jax import calls
 from toolformer_jax.errors import UserError
+from toolformer_jax.media.content_type import KINDS
+from toolformer_jax.media.table import Medium
 from toolformer_jax.runtime.paths import atomic_writer
 
 
@@ -30,6 +32,8 @@ class Document:
     url, title: of its page; None if unknown.
     date: YYYY-MM-DD.
     source: the data set or file.
+    media: its pictures, sounds and videos, in the order of their handles, which stand in the text:
+      the first picture is `image 1`.
   """
 
   id: str
@@ -38,6 +42,7 @@ class Document:
   title: str | None = None
   date: str | None = None
   source: str | None = None
+  media: tuple[Medium, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -135,6 +140,11 @@ def to_json(record: Record) -> dict[str, Any]:
   if isinstance(record, AnnotatedDocument):
     return {**to_json(record.document), 'calls': [to_json(call) for call in record.calls]}
   fields = dataclasses.asdict(record)
+  if isinstance(record, Document):
+    media = [{'kind': one.kind, 'path': one.path, 'sha256': one.sha256} for one in record.media]
+    # Records of texts without media are as they were before there were any.
+    fields = {name: value for name, value in fields.items() if name != 'media'} | (
+        {'media': media} if media else {})
   if isinstance(record, ScoredCall):
     fields['gain'] = None if record.loss_call is None else record.gain
   return fields
@@ -157,6 +167,7 @@ def from_json(kind: type[Record], fields: dict[str, Any]) -> Record:
   known = _TYPES[kind]
   fields = {_RENAMED.get(name, name): value for name, value in fields.items()}
   chosen = {name: value for name, value in fields.items() if name in known}
+  media = tuple(map(_medium, chosen.pop('media', None) or ()))
   for name, value in chosen.items():
     expected = known[name] | int if known[name] in _NUMBERS else known[name]
     if not isinstance(value, expected) or isinstance(value, bool):
@@ -170,12 +181,25 @@ def from_json(kind: type[Record], fields: dict[str, Any]) -> Record:
     raise ValueError(f'baseline is {chosen["baseline"]!r}')
   if not 0 <= chosen.get('probability', 0) <= 1:
     raise ValueError(f'probability is {chosen["probability"]}')
+  if media:
+    chosen['media'] = media
   return kind(**chosen)
 
 
 _TYPES: dict[type, dict[str, Any]] = {
     kind: get_type_hints(kind) for kind in Record.__constraints__}
 _NUMBERS = (float, float | None)
+
+
+def _medium(fields: Any) -> Medium:
+  """Returns the medium of a JSON object. Raises TypeError or ValueError if it is none."""
+  if not isinstance(fields, dict):
+    raise TypeError('a medium is not a JSON object')
+  kind = next((kind for kind in KINDS if kind == fields.get('kind')), None)
+  path, sha256 = fields.get('path'), fields.get('sha256')
+  if kind is None or not isinstance(path, str) or not isinstance(sha256, str):
+    raise TypeError(f'a medium needs a kind ({", ".join(KINDS)}), a path and a sha256')
+  return Medium(kind, path, sha256)
 
 
 def _is_finite(value: float) -> bool:

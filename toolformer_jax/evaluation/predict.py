@@ -19,6 +19,7 @@ from toolformer_jax.inference.config import EngineConfig, GenerationConfig
 from toolformer_jax.inference.generation import generate
 from toolformer_jax.inference.request import GeneratedText
 from toolformer_jax.inference.scoring import ScoreRequest, score
+from toolformer_jax.media.table import MediaTable
 from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.tools.base import Context
 from toolformer_jax.tools.executor import Executor
@@ -35,6 +36,7 @@ class Prediction:
     calls: {tool, argument, result, failure} of each; one without a result is not in the text.
     failure: why there is no continuation, if so.
     date: the date that the calendar returned; None in records of earlier versions.
+    media: the sha256 of each medium of the question.
   """
 
   id: str
@@ -46,10 +48,12 @@ class Prediction:
   calls: tuple[dict[str, Any], ...] = ()
   failure: str | None = None
   date: str | None = None
+  media: tuple[str, ...] = ()
 
   def is_of(self, question: Question, default_date: str) -> bool:
-    """Returns whether the same question was asked, on the same date."""
-    return ((self.prompt, self.answers) == (question.prompt, question.answers)
+    """Returns whether the same question was asked, with the same media, on the same date."""
+    return ((self.prompt, self.answers, self.media)
+            == (question.prompt, question.answers, _hashes(question))
             and self.date in (None, question.date or default_date))
 
 
@@ -73,6 +77,10 @@ class TextLogprob:
   def is_of(self, text: Text) -> bool:
     """Returns whether the same text was scored."""
     return self.sha256 in ('', _sha256(text.text))
+
+
+def _hashes(question: Question) -> tuple[str, ...]:
+  return tuple(medium.sha256 for medium in question.media)
 
 
 def _sha256(text: str) -> str:
@@ -109,7 +117,8 @@ def predict(
   Raises:
     UserError: no prompt can fit the model, or there is not enough memory.
   """
-  contexts = [Context(question.id, date=question.date or calendar_date) for question in questions]
+  contexts = [Context(question.id, date=question.date or calendar_date,
+                      media=MediaTable(question.media)) for question in questions]
   prompts = [model.tokenizer.encode(question.prompt) for question in questions]
   # The start token and one more, so that a whole continuation fits without a call.
   max_prompt_tokens = model.config.max_tokens - config.max_tokens - 2
@@ -135,7 +144,8 @@ def _sampling_seed(seed: int, question: Question) -> int:
 
 def _prediction(question: Question, date: str, generated: GeneratedText | None, prompt_tokens: int,
                 syntax: CallSyntax, tool_names: Sequence[str]) -> Prediction:
-  record = Prediction(question.id, question.group, question.prompt, question.answers, date=date)
+  record = Prediction(question.id, question.group, question.prompt, question.answers, date=date,
+                      media=_hashes(question))
   if generated is None:
     return dataclasses.replace(record, failure=f'the prompt has {prompt_tokens} tokens, too many')
   calls = tuple({'tool': made.call.name, 'argument': made.call.argument,

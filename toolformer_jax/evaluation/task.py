@@ -8,6 +8,7 @@ from typing import TypeVar
 from toolformer_jax.evaluation.answer_matching import AnswerMatcher
 from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.evaluation.files import TaskFolder
+from toolformer_jax.media.table import Medium
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Question:
     date: ISO date that the calendar returns; None for that of `EvaluationConfig`.
     labels: where the answer is a label, all from which it is chosen.
     baseline: the answer of somebody who understands nothing; '' if there is no such one.
+    media: pictures, sounds and videos, which the prompt names by handles.
   """
 
   id: str
@@ -31,6 +33,7 @@ class Question:
   date: str | None = None
   labels: tuple[str, ...] = ()
   baseline: str = ''
+  media: tuple[Medium, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ def decode_audio(medium: Medium, limits: MediaLimits = MediaLimits()) -> np.ndar
   """Returns the sound of an audio or video file as float32 [T] from -1 to 1: mono, 16 kHz.
 
   Raises:
-    ToolError, TimeoutError, UserError: see `process.decode`. A video without sound is a ToolError.
+    ToolError, OSError, TimeoutError, UserError: see `process.decode`. A video without sound is a
+      ToolError.
   """
   samples_T, = decode(medium, 'audio', limits).arrays
   return samples_T

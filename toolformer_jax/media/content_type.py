@@ -1,11 +1,12 @@
 """Tells what a file is by its content, never by its name."""
 
 import re
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from toolformer_jax.errors import ToolError
 
 Kind = Literal['image', 'audio', 'video']
+KINDS: tuple[Kind, ...] = get_args(Kind)
 KNOWN = ('pictures (PNG, JPEG, GIF, WebP, BMP, TIFF), sound (WAV, FLAC, MP3, Ogg, M4A) and video '
          '(MP4, MOV, WebM, Matroska, AVI)')
 

@@ -19,7 +19,7 @@ def decode_image(medium: Medium, limits: MediaLimits = MediaLimits()) -> np.ndar
   first picture.
 
   Raises:
-    ToolError, TimeoutError, UserError: see `process.decode`.
+    ToolError, OSError, TimeoutError, UserError: see `process.decode`.
   """
   image_HWC, = decode(medium, 'image', limits).arrays
   return image_HWC

@@ -46,6 +46,7 @@ def decode(medium: Medium, what: Literal['image', 'audio', 'frames'], limits: Me
 
   Raises:
     ToolError: the file cannot be decoded, or is beyond a limit.
+    OSError: the file is gone or has changed.
     TimeoutError: decoding took longer than `decoding_s`.
     UserError: the package that decodes is not installed.
   """
@@ -72,8 +73,9 @@ class DecodingProcess:
     path = os.pathsep.join(filter(None, [_PACKAGE_FOLDER, os.environ.get('PYTHONPATH')]))
     environment = {**os.environ, 'PYTHONPATH': path, 'OPENBLAS_NUM_THREADS': '1',
                    'OMP_NUM_THREADS': '1'}
+    # -P: modules in the working directory are not those that decode.
     self._process = subprocess.Popen(
-        [sys.executable, '-m', 'toolformer_jax.media.decoding_worker', str(memory_bytes)],
+        [sys.executable, '-P', '-m', 'toolformer_jax.media.decoding_worker', str(memory_bytes)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         env=environment)
     self.exchange(None, b'', _START_S)

@@ -15,7 +15,14 @@ from etils import epath
 from toolformer_jax.errors import ToolError, UserError
 from toolformer_jax.media.content_type import Kind, content_type
 from toolformer_jax.media.limits import MediaLimits
-from toolformer_jax.runtime.paths import as_path, atomic_writer, is_file, make_directory, reason
+from toolformer_jax.runtime.paths import (
+  as_absolute_path,
+  as_path,
+  atomic_writer,
+  is_file,
+  make_directory,
+  reason,
+)
 
 _MAX_SHOWN = 60  # characters of a wrong handle, and handles in an error
 _EXTENSIONS = {'PNG': 'png', 'JPEG': 'jpg', 'GIF': 'gif', 'WEBP': 'webp', 'TIFF': 'tiff',
@@ -43,15 +50,29 @@ class Medium:
     """The file."""
     return as_path(os.path.join(self.folder, self.path))
 
+  def check(self) -> None:
+    """Checks that the file is the one that the table was made of.
+
+    Raises:
+      OSError: it is gone or has changed.
+    """
+    with self.file.open('rb') as opened:
+      self._check_sha256(hashlib.file_digest(opened, 'sha256').hexdigest())
+
+  def _check_sha256(self, sha256: str) -> None:
+    if sha256 != self.sha256:
+      raise OSError('the file has changed since the text was read')
+
   def read_bytes(self, limits: MediaLimits = MediaLimits()) -> bytes:
     """Returns the content of the file.
 
     Raises:
-      ToolError: it is gone, too large, or not the file that the table was made of.
+      ToolError: it is too large.
+      OSError: it is gone or has changed. The same call may succeed later, so that this is no
+        result of a tool.
     """
     data = _read(self.file, limits.max_bytes)
-    if hashlib.sha256(data).hexdigest() != self.sha256:
-      raise ToolError('the file has changed since the text was read')
+    self._check_sha256(hashlib.sha256(data).hexdigest())
     return data
 
 
@@ -60,22 +81,22 @@ def read_medium(path: epath.PathLike, folder: str = '', limits: MediaLimits = Me
   """Returns the medium in the file `path`, relative to `folder`.
 
   Raises:
-    ToolError: there is no such file, it is too large, or its content is no medium.
+    ToolError: the file cannot be read, it is too large, or its content is no medium.
   """
-  data = _read(as_path(os.path.join(folder, path)), limits.max_bytes)
+  try:
+    data = _read(as_path(os.path.join(folder, path)), limits.max_bytes)
+  except OSError as error:
+    raise ToolError(f'the file cannot be read ({reason(error)})') from error
   return Medium(content_type(data).kind, os.fspath(path), hashlib.sha256(data).hexdigest(), folder)
 
 
 def _read(file: epath.Path, max_bytes: int) -> bytes:
-  try:
-    if not is_file(file):
-      raise ToolError('there is no such file')
-    if (size := file.stat().length) > max_bytes:
-      raise ToolError(f'the file has {size} bytes, more than {max_bytes} '
-                      '(MediaLimits.max_bytes)')
-    return file.read_bytes()
-  except OSError as error:
-    raise ToolError(f'the file cannot be read ({reason(error)})') from error
+  """Returns the content of a file that is no folder, pipe or device."""
+  if not is_file(file):
+    raise FileNotFoundError('there is no such file')
+  if (size := file.stat().length) > max_bytes:
+    raise ToolError(f'the file has {size} bytes, more than {max_bytes} (MediaLimits.max_bytes)')
+  return file.read_bytes()
 
 
 @dataclass(frozen=True)
@@ -104,7 +125,7 @@ class MediaTable:
     media = []
     for path in paths:
       try:
-        media.append(read_medium(path, limits=limits))
+        media.append(read_medium(as_absolute_path(path), limits=limits))
       except ToolError as error:
         raise UserError(f'{os.fspath(path)}: {error}') from error
     return cls(tuple(media))

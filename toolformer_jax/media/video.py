@@ -27,7 +27,7 @@ def decode_frames(medium: Medium, limits: MediaLimits = MediaLimits(), *,
       much from the frame before it.
 
   Raises:
-    ToolError, TimeoutError, UserError: see `process.decode`.
+    ToolError, OSError, TimeoutError, UserError: see `process.decode`.
   """
   decoded = decode(medium, 'frames', limits, every_s)
   return [Frame(*pair) for pair in zip(decoded.fields['times'], decoded.arrays, strict=True)]

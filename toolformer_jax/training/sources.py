@@ -12,7 +12,7 @@ from toolformer_jax.annotation.result import AnnotationResult
 from toolformer_jax.annotation.run_reader import RunReader
 from toolformer_jax.annotation.stage_keys import MERGED
 from toolformer_jax.data import hub_datasets
-from toolformer_jax.data.corpus import read_corpus
+from toolformer_jax.data.corpus import CorpusConfig, read_corpus
 from toolformer_jax.data.jsonl import read_objects
 from toolformer_jax.data.records import AnnotatedDocument, Document, from_json
 from toolformer_jax.errors import UserError
@@ -86,7 +86,7 @@ def read_texts(source: str) -> Iterator[Text]:
   elif _has_calls(path):
     yield from _read_annotated(path)
   else:
-    for document in read_corpus(source):
+    for document in read_corpus(source, CorpusConfig(media=False)):
       yield AnnotatedDocument(document, ())
 
 

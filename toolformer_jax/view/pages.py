@@ -8,16 +8,20 @@ import base64
 import hashlib
 import importlib.resources
 import math
+import urllib.parse
 from collections.abc import Sequence
 
 import jinja2
 import markupsafe
 
+from toolformer_jax.data.records import Document
+from toolformer_jax.media.table import MediaTable
 from toolformer_jax.view.charts import color_class, gain_histogram, threshold_slider
 from toolformer_jax.view.data import STATE_NAMES, Run, cut_at_calls
 from toolformer_jax.view.query import Query, Selection, threshold_field
 
 TEXTS_PER_PAGE = 50
+MEDIA_PATH = '/media'
 
 
 def _read(name: str) -> markupsafe.Markup:
@@ -32,9 +36,10 @@ def _csp_hash(content: str) -> str:
 
 
 _STYLE, _SCRIPT = _read('style.css'), _read('page.js')
-# Allows the inline style sheet and script by their hashes, and nothing else.
+# Allows the inline style sheet and script by their hashes, media of this server, and nothing else.
 CONTENT_SECURITY_POLICY = '; '.join((
     "default-src 'none'", f'style-src {_csp_hash(_STYLE)}', f'script-src {_csp_hash(_SCRIPT)}',
+    "img-src 'self' data:", "media-src 'self'",
     "form-action 'self'", "base-uri 'none'", "frame-ancestors 'none'"))
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader('toolformer_jax.view'), autoescape=True,
@@ -43,6 +48,12 @@ _TEMPLATES.globals.update(
     style=_STYLE, script=_SCRIPT, state_names=STATE_NAMES, color_class=color_class,
     cut_at_calls=cut_at_calls, gain_histogram=gain_histogram, threshold_field=threshold_field,
     threshold_slider=threshold_slider)
+
+
+def media_of(document: Document) -> list[tuple[str, str, str]]:
+  """Returns the handle, the kind and the address of each medium of a document."""
+  return [(handle, medium.kind, f'{MEDIA_PATH}?' + urllib.parse.urlencode(
+      {'text': document.id, 'handle': handle})) for handle, medium in MediaTable(document.media)]
 
 
 def page_count(selected: Sequence[Selection]) -> int:
@@ -66,7 +77,7 @@ def run_page(run: Run, query: Query, selected: Sequence[Selection]) -> str:
       run=run, query=query, tool_names={tool.name: tool.name for tool in run.tools},
       pages=page_count(selected), selected=selected,
       call_count=sum(len(selection.calls) for selection in selected),
-      on_page=selected[first:first + TEXTS_PER_PAGE])
+      media_of=media_of, on_page=selected[first:first + TEXTS_PER_PAGE])
 
 
 def error_page(title: str, message: str) -> str:

@@ -3,18 +3,28 @@
 import contextlib
 import functools
 import re
+import urllib.parse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from toolformer_jax.errors import UserError
+from toolformer_jax.errors import ToolError, UserError
+from toolformer_jax.media.content_type import content_type
+from toolformer_jax.media.table import MediaTable
 from toolformer_jax.view.data import LiveRun
-from toolformer_jax.view.pages import CONTENT_SECURITY_POLICY, error_page, page_count, run_page
+from toolformer_jax.view.pages import (
+  CONTENT_SECURITY_POLICY,
+  MEDIA_PATH,
+  error_page,
+  page_count,
+  run_page,
+)
 from toolformer_jax.view.query import parse, select
 
 ADDRESS = '127.0.0.1'
 # A page of another site can make its own host name resolve to this machine (DNS rebinding), but the
 # browser then sends that name as Host. Any port is allowed: it may be forwarded.
 _LOCAL = re.compile(r'(127\.0\.0\.1|localhost|\[::1\])(:\d+)?', re.IGNORECASE)
+_PLAIN = 'text/plain; charset=utf-8'
 _HEADERS = {
     'Content-Type': 'text/html; charset=utf-8',
     'Content-Security-Policy': CONTENT_SECURITY_POLICY,
@@ -68,6 +78,29 @@ def respond(live_run: LiveRun, host: str, target: str) -> tuple[int, str]:
     return 500, error_page('The run cannot be shown', str(error))
 
 
+def respond_medium(live_run: LiveRun, host: str, target: str) -> tuple[int, str, bytes]:
+  """Returns the HTTP status, the media type and the content of a medium.
+
+  The address has the id of a text and a handle, which is looked up among the media of the text: an
+  address never names a file.
+
+  Args:
+    live_run, host, target: as for `respond`.
+  """
+  if not _LOCAL.fullmatch(host):
+    return 403, _PLAIN, b'These media are for browsers on the same machine.'
+  try:
+    fields = dict(urllib.parse.parse_qsl(target.partition('?')[2], max_num_fields=10))
+    text = next(text for text in live_run.read().texts if text.document.id == fields.get('text'))
+    medium = MediaTable(text.document.media).resolve(fields.get('handle', ''))
+    data = medium.read_bytes()
+    return 200, content_type(data).mime, data
+  except (StopIteration, ValueError):
+    return 404, _PLAIN, b'There is no such text.'
+  except (ToolError, UserError, OSError) as error:
+    return 404, _PLAIN, str(error).encode('utf-8', 'replace')
+
+
 class _Handler(BaseHTTPRequestHandler):
   """Answers GET and HEAD; the base class rejects all other methods."""
 
@@ -85,10 +118,15 @@ class _Handler(BaseHTTPRequestHandler):
 
   def _answer(self) -> bytes:
     """Sends the head of the response and returns its body."""
-    status, page = respond(self._live_run, self.headers.get('Host', ''), self.path)
-    body = page.encode('utf-8', 'replace')  # JSON can hold lone surrogates
+    host, media_type = self.headers.get('Host', ''), _HEADERS['Content-Type']
+    if self.path.startswith(f'{MEDIA_PATH}?'):
+      status, media_type, body = respond_medium(self._live_run, host, self.path)
+    else:
+      status, page = respond(self._live_run, host, self.path)
+      body = page.encode('utf-8', 'replace')  # JSON can hold lone surrogates
     self.send_response(status)
-    for name, value in {**_HEADERS, 'Content-Length': str(len(body))}.items():
+    for name, value in {**_HEADERS, 'Content-Type': media_type,
+                        'Content-Length': str(len(body))}.items():
       self.send_header(name, value)
     self.end_headers()
     return body
