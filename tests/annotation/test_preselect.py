@@ -11,6 +11,7 @@ from toolformer_jax.annotation.preselect import preselect, with_heuristic
 from toolformer_jax.calls import DEFAULT_SYNTAX
 from toolformer_jax.checkpoints.gguf import GgufFile
 from toolformer_jax.data.records import Document
+from toolformer_jax.media.table import Medium
 
 
 @pytest.fixture(scope='module')
@@ -159,5 +160,32 @@ def test_a_paragraph_with_foreign_text_is_taken_in_all_of_its_pieces(smollm2_tok
   assert len(found) > 2
 
 
+@pytest.mark.parametrize('tool, kinds', [
+  ('OCR', {'image'}), ('Recognize', {'image'}), ('Transcribe', {'audio', 'video'}),
+  ('Frames', {'video'})])
+def test_a_reader_of_media_takes_what_names_a_medium_of_its_kind(tool, kinds):
+  for kind in ('image', 'audio', 'video'):
+    media = (Medium(kind, 'a.bin', '0'),)
+    assert selects(tool, f'What we have ({kind} 1) is old.', media=media) == (kind in kinds)
+    assert not selects(tool, f'What we have ({kind} 1) is old.')
+    assert not selects(tool, f'What we have is an {kind}.', media=media)
+    for other in {'image', 'audio', 'video'} - {kind}:
+      assert not selects(tool, f'What we have ({other} 1) is old.', media=media)
+
+
+def test_of_a_long_document_the_pieces_with_handles_are_taken(smollm2_tokenizer):
+  filler = 'Nothing is to be seen here, and nobody knows why. ' * 20
+  document = Document('d', f'{filler}\n\nThe sign (image 1) is old.\n\n{filler}',
+                      media=(Medium('image', 'a.png', '0'),))
+  pieces = list(split_and_filter(
+      [document], Counter(), tokenizer=smollm2_tokenizer, syntax=DEFAULT_SYNTAX, max_tokens=64,
+      heuristics=['OCR'], seed=0))
+  assert len(pieces) > 3
+  for piece, selected_for in pieces:
+    assert (selected_for == {'OCR'}) == ('image 1' in piece.text)
+
+
 def test_other_tools_have_no_heuristic():
-  assert with_heuristic(['WikiSearch', 'MT', 'MyTool', 'Calculator']) == ['Calculator', 'MT']
+  tools = ['WikiSearch', 'MT', 'OCR', 'MyTool', 'Calculator', 'Speak']
+  assert with_heuristic(tools) == ['Calculator', 'MT', 'OCR']
+  assert with_heuristic(tools, preselect=False) == ['OCR']  # which reads nothing without media

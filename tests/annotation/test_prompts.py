@@ -1,6 +1,7 @@
 """The demonstrations show what they should: removing the calls of an output gives its input."""
 
 import pathlib
+import re
 
 import pytest
 
@@ -14,7 +15,8 @@ from toolformer_jax.tools.calculator import Calculator
 
 CONFIGS = pathlib.Path(__file__).parents[2] / 'configs'
 DEMONSTRATIONS = {  # as many as in the paper
-    'calculator': 5, 'calendar': 5, 'mt': 3, 'qa': 2, 'wikisearch': 3}
+    'calculator': 5, 'calendar': 5, 'mt': 3, 'qa': 2, 'wikisearch': 3,
+    'frames': 3, 'ocr': 3, 'recognize': 3, 'speak': 2, 'transcribe': 3}  # and not in the paper
 
 
 # Appendix A.2: what is asked, and the words that stand after the call.
@@ -63,7 +65,7 @@ def test_the_last_translation_stands_in_the_place_of_its_text():
   assert output[:span.start] + ' ' + span.call.argument + output[span.end:] == plain
 
 
-@pytest.mark.parametrize('name', PROMPTS)
+@pytest.mark.parametrize('name', FACTS)
 def test_demonstrations_have_the_facts_of_the_paper(name):
   prompt, found = PROMPTS[name], []
   for _, output in prompt.pairs():
@@ -163,3 +165,12 @@ def test_what_is_no_prompt_is_refused(tmp_path, text, message):
     prompt_for('Upper', str(file))
   with pytest.raises(UserError, match='there is no prompt for the tool Upper'):
     prompt_for('Upper')
+
+
+@pytest.mark.parametrize('name, kind', [
+    ('ocr', 'image'), ('recognize', 'image'), ('transcribe', 'audio'), ('frames', 'video')])
+def test_a_call_names_a_medium_that_the_text_has_mentioned(name, kind):
+  for _, output in PROMPTS[name].pairs():
+    for span in DEFAULT_SYNTAX.find(output, {PROMPTS[name].tool}):
+      assert re.fullmatch(rf'{kind} \d', span.call.argument)
+      assert span.call.argument in output[:span.start]

@@ -82,7 +82,8 @@ class AnnotationConfig:
       text, as in the paper (footnote 3), or 'in_place', at its position, as in the texts of C*.
     baseline_loss: which loss the result has to lower: that without a call ('no_call'), that with
       an empty result ('no_result'), or the smaller of both ('min'), as in the paper (section 2).
-    preselect: annotate only texts that pass the paper's heuristic for the tool (appendix A.1).
+    preselect: annotate only texts that pass the paper's heuristic for the tool (appendix A.1). A
+      tool that reads media is only given texts that name a medium of its kind, in any case.
     scoring_tokens: largest number of tokens in a batch of texts that are scored.
     sampling_rows: largest number of calls that are sampled together. Results depend on these two
       only by rounding: larger values are faster on an accelerator, smaller ones need less memory.

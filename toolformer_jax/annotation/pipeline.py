@@ -129,7 +129,7 @@ class AnnotationPipeline:
     if not texts and not selected:
       check_media(folder)
       return
-    heuristics = with_heuristic(list(selected)) if self.config.preselect else []
+    heuristics = with_heuristic(selected, self.config.preselect)
     counts: Counter[str] = texts.counts if texts else Counter()
     documents = split_and_filter(
         note_media_folder(corpus(), folder), counts, tokenizer=self.model.tokenizer,

@@ -1,13 +1,16 @@
 """The heuristics that select the texts in which a tool may help (paper, appendix A.1).
 
+Those of the tools for media, which the paper does not have, ask for a medium that the tool reads.
+
 They judge whole documents, before these are split, and measure distances in tokens of the model.
 """
 
 import bisect
+import functools
 import itertools
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 
 from toolformer_jax.data.content_hash import stable_hash
 from toolformer_jax.data.numbers import find_numbers, stands_alone
@@ -22,6 +25,7 @@ CHUNK_TOKENS = 10
 FOREIGN_CONFIDENCE = 0.8
 _MAX_DIGITS = 15  # longer numbers are identifiers, and have no exact float
 
+_HANDLE = re.compile(r'\b(image|audio|video)\s+[1-9]', re.IGNORECASE)
 _PARAGRAPH = re.compile(r'[^\n]+')  # the paragraphs of CCNet are lines
 _ANNOUNCED_NUMBER = re.compile(
   r'(?:=|\b(?:equals|equal to|total of|average of)\b)\s*[$£€]?\d', re.IGNORECASE
@@ -32,9 +36,16 @@ TokenOffsets = Callable[[str], Sequence[int]]
 Spans = list[tuple[int, int]]
 
 
-def with_heuristic(tools: Iterable[str]) -> list[str]:
-  """Returns those of `tools`, spelled as in calls, that have a heuristic; sorted."""
-  return sorted(tool for tool in tools if tool in _HEURISTICS)
+def with_heuristic(tools: Iterable[str], preselect: bool = True) -> list[str]:
+  """Returns those of `tools`, spelled as in calls, whose heuristic is used; sorted.
+
+  Args:
+    tools: names of tools.
+    preselect: use the heuristics of the paper too. Those of media always are: a tool has nothing
+      to read in a text without a medium.
+  """
+  heuristics = _HEURISTICS if preselect else _OF_MEDIA
+  return sorted(tool for tool in tools if tool in heuristics)
 
 
 def preselect(tools: Iterable[str], document: Document, token_offsets: TokenOffsets, seed: int
@@ -98,11 +109,21 @@ def _has_foreign_chunk(paragraph: str, offsets: Sequence[int]) -> bool:
              for language, confidence in languages[english[0]:english[-1]]) if english else False
 
 
-_HEURISTICS: dict[str, Callable[[Document, TokenOffsets, int], Spans]] = {
-  'Calculator': arithmetic_spans,
-  'Calendar': dated_spans,
-  'MT': translation_spans,
+def media_spans(kinds: Set[str], document: Document, token_offsets: TokenOffsets, seed: int
+                ) -> Spans:
+  """Returns where a text names its media of some kinds, as `image 1`; nothing if it has none."""
+  own = kinds & {medium.kind for medium in document.media}
+  return [match.span() for match in _HANDLE.finditer(document.text) if match[1].lower() in own]
+
+
+_OF_MEDIA: dict[str, Callable[[Document, TokenOffsets, int], Spans]] = {
+  'Frames': functools.partial(media_spans, {'video'}),
+  'OCR': functools.partial(media_spans, {'image'}),
+  'Recognize': functools.partial(media_spans, {'image'}),
+  'Transcribe': functools.partial(media_spans, {'audio', 'video'}),
 }
+_HEURISTICS: dict[str, Callable[[Document, TokenOffsets, int], Spans]] = {
+  'Calculator': arithmetic_spans, 'Calendar': dated_spans, 'MT': translation_spans, **_OF_MEDIA}
 
 
 def _uniform(document_id: str, seed: int) -> float:

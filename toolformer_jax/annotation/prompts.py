@@ -1,9 +1,9 @@
 """The few-shot prompts from which calls are sampled (paper, appendix A.2).
 
-The structure and the facts are the paper's, the wording is not. A prompt has an instruction and
-demonstrations: a text as the input, and as the output the same text with calls, which have no
-results. After the demonstrations comes the text to annotate, again as the input and as the output.
-It begins on a new line in both places, so that it has the same tokens as by itself.
+The structure and the facts of the paper's tools are the paper's, the wording is not. A prompt has
+an instruction and demonstrations: a text as the input, and as the output the same text with calls,
+which have no results. After the demonstrations comes the text to annotate, again as the input and
+as the output. It begins on a new line in both places, so that it has the same tokens as by itself.
 """
 
 import re
@@ -202,4 +202,74 @@ MT = Prompt(
          'says, lies in the far south of the city of Nanjing.'),
     ))
 
-PROMPTS = {prompt.tool.lower(): prompt for prompt in (CALCULATOR, CALENDAR, MT, QA, WIKISEARCH)}
+OCR = Prompt(
+    'OCR',
+    'Your task is to add calls to a Text Reader to a piece of text. It reads what is written in a '
+    'picture, where the text needs it to go on. You make a call by writing [OCR(image 1)], where '
+    'image 1 is the name of a picture that the text has mentioned. Here are some examples of '
+    'calls:',
+    (
+        'We had lunch at the harbour. The bill (image 1) comes to [OCR(image 1)] 84.00, drinks '
+        'included.',
+        'At the gate there is a sign (image 1) with the words [OCR(image 1)] NO ENTRY AFTER DARK, '
+        'so we turned back.',
+        'Two labels came with the parcel (image 1, image 2). It was sent from Lisbon, and the '
+        'second label gives its weight as [OCR(image 2)] 3.4 kg.',
+    ))
+
+RECOGNIZE = Prompt(
+    'Recognize',
+    'Your task is to add calls to a Picture Recognizer to a piece of text. It names what is to be '
+    'seen in a picture, where the text needs it to go on. You make a call by writing '
+    '[Recognize(image 1)], where image 1 is the name of a picture that the text has mentioned. '
+    'Here are some examples of calls:',
+    (
+        'The photo on the cover (image 1) shows [Recognize(image 1)] a lighthouse, with the sea '
+        'behind it.',
+        'My sister sends me pictures of her garden. In the latest one (image 1) there is '
+        '[Recognize(image 1)] a hedgehog under the roses.',
+        'Of the two toys (image 1, image 2) the boy liked the second one best, which is '
+        '[Recognize(image 2)] a fire engine.',
+    ))
+
+TRANSCRIBE = Prompt(
+    'Transcribe',
+    'Your task is to add calls to a Speech Recognizer to a piece of text. It writes down what is '
+    'said in a recording, where the text needs it to go on. You make a call by writing '
+    '[Transcribe(audio 1)], where audio 1 is the name of a recording that the text has mentioned. '
+    'Here are some examples of calls:',
+    (
+        'There was a message on the phone (audio 1). A man said: [Transcribe(audio 1)] "The ferry '
+        'leaves at noon."',
+        'In the interview (audio 1) the mayor promises [Transcribe(audio 1)] two new schools.',
+        'Of the two voices, the first one (audio 1) greets the guests, and the other one (audio 2) '
+        'says [Transcribe(audio 2)] that dinner is ready.',
+    ))
+
+FRAMES = Prompt(
+    'Frames',
+    'Your task is to add calls to a Video Describer to a piece of text. It tells what is seen and '
+    'said in a video, and when, where the text needs it to go on. You make a call by writing '
+    '[Frames(video 1)], where video 1 is the name of a video that the text has mentioned. Here are '
+    'some examples of calls:',
+    (
+        'The clip (video 1) begins with [Frames(video 1)] a tractor that crosses a field.',
+        'In the lesson (video 1) the teacher says: [Frames(video 1)] "Now add the flour and stir."',
+        'The film of the camera at the feeder (video 1) is short. After four seconds one sees '
+        '[Frames(video 1)] a robin.',
+    ))
+
+SPEAK = Prompt(
+    'Speak',
+    'Your task is to add calls to a Speaker to a piece of text. It speaks a sentence into a sound, '
+    'and tells the name of the sound. You make a call by writing [Speak(sentence)], where sentence '
+    'is what should be heard. Here are some examples of calls:',
+    (
+        'The greeting "Welcome to the museum" can be heard in [Speak(Welcome to the museum)] '
+        'audio 1.',
+        'For those who would rather listen, the summary is read aloud: "Sales rose by a third." '
+        '[Speak(Sales rose by a third.)] audio 1',
+    ))
+
+PROMPTS = {prompt.tool.lower(): prompt for prompt in (
+    CALCULATOR, CALENDAR, MT, QA, WIKISEARCH, FRAMES, OCR, RECOGNIZE, SPEAK, TRANSCRIBE)}

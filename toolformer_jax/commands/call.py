@@ -5,6 +5,7 @@ If the tool has no result, the exit code is 2.
 Examples:
   toolformer call calculator '400 / 1400'
   toolformer call calendar --date 2023-01-30
+  toolformer call ocr 'image 1' --media receipt.png
   toolformer call my_tools.py:upper cat
 """
 
@@ -22,8 +23,9 @@ from toolformer_jax.tools.registry import build_tools
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Declares the options."""
   parser.add_argument('tool', metavar='TOOL',
-                      help='calculator, calendar, mt, qa, wikisearch, a tool of '
-                           'CustomToolsConfig, or a function, my_tools.py:upper')
+                      help='calculator, calendar, mt, qa, wikisearch, ocr, recognize, '
+                           'transcribe, frames, speak, a tool of CustomToolsConfig, or a '
+                           'function, my_tools.py:upper')
   parser.add_argument('argument', metavar='ARGUMENT', nargs='?', default='',
                       help='the argument of the call; may begin with `-`')
   options.add_media(parser)

@@ -136,8 +136,9 @@ def model(args: argparse.Namespace, config: 'RunConfig',
 def add_tools(parser: argparse.ArgumentParser) -> None:
   """Lets a command take a list of tools."""
   add_required(parser, 'tools', metavar='A,B', type=names,
-               help='tools, separated by commas: calculator, calendar, mt, qa, wikisearch, a tool '
-                    'of CustomToolsConfig, or a function, my_tools.py:upper')
+               help='tools, separated by commas: calculator, calendar, mt, qa, wikisearch, ocr, '
+                    'recognize, transcribe, frames, speak, a tool of CustomToolsConfig, or a '
+                    'function, my_tools.py:upper')
 
 
 def add_corpus(parser: argparse.ArgumentParser) -> None:

@@ -101,7 +101,7 @@ def plan_annotation(
     UserError: there is no document, or two have the same id.
   """
   counts: Counter[str] = Counter()
-  heuristics = with_heuristic(tools) if config.preselect else []
+  heuristics = with_heuristic(tools, config.preselect)
   lengths: dict[str, list[tuple[int, int]]] = {name: [] for name in tools}
   for document, selected_for in split_and_filter(
       documents, counts, tokenizer=tokenizer, syntax=syntax,

@@ -15,9 +15,8 @@ from toolformer_jax.runtime.validation import check
 from toolformer_jax.tools.base import Context, ToolError
 from toolformer_jax.tools.component import settings_hash, shortened, versions_of
 
-# Of the longer side, in pixels: smaller pictures are enlarged before they are read, and lines of
-# text are searched in a smaller copy of larger ones.
-_SMALLEST, _SEARCHED = 736, 960
+# Lines of text are searched in a copy of a picture whose longer side has at most this many pixels.
+_SEARCHED = 960
 
 
 @dataclass(frozen=True)
@@ -27,13 +26,16 @@ class OcrConfig:
   Attributes:
     max_chars: a longer text is cut after a word.
     least_confidence: pieces of text that are read with less confidence are left out.
+    least_side: smaller pictures are enlarged until their longer side has as many pixels. With more,
+      single short numbers are found better, as in charts, and a call takes longer.
   """
 
   max_chars: int = 300
   least_confidence: float = 0.5
+  least_side: int = 736
 
   def __post_init__(self) -> None:
-    check(self, max_chars=(8, 100_000), least_confidence=(0.0, 1.0))
+    check(self, max_chars=(8, 100_000), least_confidence=(0.0, 1.0), least_side=(1, 4000))
 
 
 class Piece(NamedTuple):
@@ -83,10 +85,10 @@ class OCR:
     """Returns the pieces of text in a picture, uint8 [H, W, 3], RGB; places are in its pixels
     after small ones are enlarged.
     """
-    image_HWC = _enlarged(image_HWC)
+    image_HWC = _enlarged(image_HWC, self._config.least_side)
     with self._turn:
       if self._engine is None:
-        self._engine = _load()
+        self._engine = _load(max(_SEARCHED, self._config.least_side))
       found = self._engine(np.ascontiguousarray(image_HWC[..., ::-1]),
                            text_score=self._config.least_confidence)
     if found.txts is None or found.boxes is None:
@@ -95,17 +97,17 @@ class OCR:
             for text, box in zip(found.txts, found.boxes, strict=True)]
 
 
-def _load() -> Any:
+def _load(searched: int) -> Any:
   """Loads the models, which are inside the package. What the package logs is dropped."""
   logging.getLogger('RapidOCR').addHandler(logging.NullHandler())
   from rapidocr import RapidOCR  # an optional package
   return RapidOCR(params={'Global.log_level': 'critical', 'Det.limit_type': 'max',
-                          'Det.limit_side_len': _SEARCHED})
+                          'Det.limit_side_len': searched})
 
 
-def _enlarged(image_HWC: np.ndarray) -> np.ndarray:
+def _enlarged(image_HWC: np.ndarray, side: int) -> np.ndarray:
   height, width = image_HWC.shape[:2]
-  share = _SMALLEST / max(height, width)
+  share = side / max(height, width)
   if share <= 1:
     return image_HWC
   return resize(image_HWC, max(1, round(height * share)), max(1, round(width * share)))
