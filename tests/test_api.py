@@ -106,6 +106,8 @@ def test_losses_of_tokens_are_those_of_the_filter(model, annotated):
     assert losses.gain == pytest.approx(call.gain, abs=1e-4)
     assert len(losses.to_records()) == len(losses.tokens) == len(losses.no_call)
     assert losses.weights[call.position] == pytest.approx(1 / 3)
+    assert sum(losses.gain_shares) == pytest.approx(losses.gain, abs=1e-5)
+    assert all(0 < share < 1 for share in losses.attention)
   assert scored
 
 

@@ -1,12 +1,15 @@
 """The loss of each token of a text, with and without a call: why the call is kept or rejected."""
 
+import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from toolformer_jax.annotation.filter import WEIGHTS, call_prefixes, weighted_loss
 from toolformer_jax.calls import DEFAULT_SYNTAX, Call, CallSyntax
 from toolformer_jax.errors import UserError
+from toolformer_jax.inference.attention_weights import attention_weights
 from toolformer_jax.inference.scoring import ScoreRequest, score
 from toolformer_jax.models.language_model import LanguageModel
 
@@ -22,6 +25,8 @@ class TokenLosses:
     no_result: losses given the call with an empty result.
     with_result: losses given the call with its result.
     weights: weight of each token in the filter's loss; not zero for five tokens from `position` on.
+    attention: share of its attention that the token before each token pays to the tokens of
+      ` result]`, as the mean of all heads and layers.
     gain: how much the result lowers the weighted loss, in nats (paper, section 2).
   """
 
@@ -31,12 +36,26 @@ class TokenLosses:
   no_result: tuple[float, ...]
   with_result: tuple[float, ...]
   weights: tuple[float, ...]
+  attention: tuple[float, ...]
   gain: float
+
+  @property
+  def gain_shares(self) -> tuple[float, ...]:
+    """What each token contributes to the gain, in nats; they add up to it.
+
+    They are weighted differences to the losses without the call or without its result, whichever
+    have the lower weighted sum.
+    """
+    def weighted(losses: Sequence[float | None]) -> list[float]:
+      return [weight * (loss or 0.0) for weight, loss in zip(self.weights, losses, strict=True)]
+    baseline = min(weighted(self.no_call), weighted(self.no_result), key=math.fsum)
+    return tuple(before - after
+                 for before, after in zip(baseline, weighted(self.with_result), strict=True))
 
   def to_records(self) -> list[dict[str, Any]]:
     """Returns a dict for each token, for a data frame."""
-    names = 'tokens', 'no_call', 'no_result', 'with_result', 'weights'
-    return [dict(zip(('token', *names[1:]), values, strict=True))
+    names = 'tokens', 'no_call', 'no_result', 'with_result', 'weights', 'attention', 'gain_shares'
+    return [dict(zip(('token', *names[1:-1], 'gain_share'), values, strict=True))
             for values in zip(*(getattr(self, name) for name in names), strict=True)]
 
 
@@ -82,7 +101,19 @@ def token_losses(model: LanguageModel, text: str, *, call: str = '', position: i
   no_call = tuple(None if value != value else -value for value in logprobs[0].tolist())
   no_result, with_result = (tuple((-some).tolist()) for some in logprobs[1:])
   return TokenLosses(tuple(model.tokenizer.decode([token]) for token in ids), position, no_call,
-                     no_result, with_result, tuple(weights), float(gain))
+                     no_result, with_result, tuple(weights),
+                     _attention_to_result(model, found, prefixes[2], ids, syntax), float(gain))
+
+
+def _attention_to_result(model: LanguageModel, call: Call, prefix: Sequence[int],
+                         ids: Sequence[int], syntax: CallSyntax) -> tuple[float, ...]:
+  """Returns `TokenLosses.attention`: the text `ids` comes after the call, as in the filter."""
+  start = [] if model.tokenizer.start_id is None else [model.tokenizer.start_id]
+  first = len(start) + len(model.tokenizer.encode(syntax.opening(call)))
+  weights_LTS = attention_weights(model, [*start, *prefix, *ids])
+  end = len(start) + len(prefix)
+  shares_T = weights_LTS[:, :, first:end].sum(-1).mean(0)
+  return tuple(shares_T[end - 1:end - 1 + len(ids)].tolist())
 
 
 def _cut_call(text: str, syntax: CallSyntax) -> tuple[str, Call, str]:

@@ -7,14 +7,13 @@ up for labels that a model finds likely whatever the text is (Zhao et al. 2021).
 """
 
 import dataclasses
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from toolformer_jax.evaluation.predict import Prediction
 from toolformer_jax.evaluation.task import Question
-from toolformer_jax.inference.scoring import ScoreRequest, score
+from toolformer_jax.inference.continuation_scoring import score_continuations
 from toolformer_jax.models.language_model import LanguageModel
 
 
@@ -43,21 +42,11 @@ def predict_labels(model: LanguageModel, questions: Sequence[Question], *,
   fitting = [i for i, prompt in enumerate(prompts) if len(prompt) <= room]
   base = np.zeros(len(labels))
   if content_free_prompt:
-    base, = _label_logprobs(model, [model.tokenizer.encode(content_free_prompt)], label_ids)
-  scores = dict(zip(fitting, _label_logprobs(model, [prompts[i] for i in fitting], label_ids),
-                    strict=True))
+    base, = score_continuations(model, [model.tokenizer.encode(content_free_prompt)], label_ids)
+  found = score_continuations(model, [prompts[i] for i in fitting], label_ids)
+  scores = dict(zip(fitting, found, strict=True))
   return [_prediction(question, calendar_date, scores.get(i), base, len(prompts[i]))
           for i, question in enumerate(questions)]
-
-
-def _label_logprobs(model: LanguageModel, prompts: Sequence[Sequence[int]],
-                    label_ids: Sequence[Sequence[int]]) -> Iterator[np.ndarray]:
-  """Yields log p(label | prompt) of every label, [labels], for each prompt."""
-  requests = [ScoreRequest(tuple(prompt), tuple(label), tuple(range(len(label))))
-              for prompt in prompts for label in label_ids]
-  logprobs = iter(score(model, requests))
-  for _ in prompts:
-    yield np.array([math.fsum(next(logprobs).tolist()) for _ in label_ids])
 
 
 def _prediction(question: Question, date: str, scores: np.ndarray | None, base: np.ndarray,

@@ -138,7 +138,7 @@ class Decoder(nn.Module):
                       ) -> tuple[jax.Array, KVCache | None]:
     c = self.config
     stack = nn.scan(
-        block, variable_axes={'params': 0, ADAPTER: 0},
+        block, variable_axes={'params': 0, ADAPTER: 0, 'intermediates': 0},
         split_rngs={'params': True, 'dropout': True}, in_axes=(0, 0, 0, nn.broadcast),
         length=c.layers, metadata_params={nn.PARTITION_NAME: 'layers'})(
             c, kernel, self.dropout, name=BLOCKS)
