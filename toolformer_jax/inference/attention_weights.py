@@ -38,7 +38,7 @@ def _attention_weights(decoder: Decoder, variables: dict[str, Any], tokens_1T: j
   c = decoder.config
   kept: Any = decoder.apply(variables, tokens_1T, return_hidden=True, mutable='intermediates')[1]
   kept = kept['intermediates'][BLOCKS]['attention']
-  (q_L1TNH,), (k_L1SKH,) = kept['query'], kept['key']
+  (q_L1TNH,), (k_L1SKH,) = kept['queries'], kept['keys']
   L, _, T, N, H = q_L1TNH.shape
   q_LTKGH = q_L1TNH[:, 0].reshape(L, T, c.kv_heads, N // c.kv_heads, H).astype(jnp.float32)
   score_LKGTS = jnp.einsum('ltkgh,lskh->lkgts', q_LTKGH, k_L1SKH[:, 0].astype(jnp.float32))

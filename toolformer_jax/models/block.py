@@ -62,8 +62,8 @@ class Attention(nn.Module):
     if c.attention_scale:  # attention itself scales by the size of a head
       q_BTNH = q_BTNH * jnp.asarray(c.attention_scale * c.head_dim**0.5, q_BTNH.dtype)
     # Kept only where `apply` is told to: inference/attention_weights.py.
-    self.sow('intermediates', 'query', q_BTNH)
-    self.sow('intermediates', 'key', k_BTKH)
+    self.sow('intermediates', 'queries', q_BTNH)
+    self.sow('intermediates', 'keys', k_BTKH)
     if self.kernel == 'xla':
       out_BTNH, cache = _attend_xla(q_BTNH, k_BTKH, v_BTKH, cache, layer, prefixes, inputs)
     else:
