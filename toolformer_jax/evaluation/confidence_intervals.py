@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-import scipy.stats
 
 _QUANTILES = (0.025, 0.975)
 
@@ -12,7 +11,8 @@ def wilson(num_correct: int, count: int) -> tuple[float, float]:
   """Returns Wilson's (1927) interval of an accuracy, 0 to 1; (0, 1) without any example."""
   if not count:
     return 0.0, 1.0
-  interval = scipy.stats.binomtest(num_correct, count).proportion_ci(method='wilson')
+  from scipy.stats import binomtest  # slow to import
+  interval = binomtest(num_correct, count).proportion_ci(method='wilson')
   return float(interval.low), float(interval.high)
 
 
