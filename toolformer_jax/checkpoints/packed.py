@@ -18,11 +18,11 @@ import numpy as np
 
 from toolformer_jax.checkpoints.tensors import Header, Tensors
 from toolformer_jax.errors import UserError
+from toolformer_jax.models.int8 import LOWEST_OF_4_BITS
 
 QUANTIZATION_CONFIG = 'quantization_config'
 _METHOD = 'toolformer_jax'
 _CODES, _SCALES = '.codes', '.scales'
-_LOWEST = -8  # of 4 bits
 
 
 def quantization_config(bits: int, group_size: int) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def pack(name: str, codes: np.ndarray, scales: np.ndarray, bits: int) -> dict[st
     bits: 4 or 8.
   """
   if bits == 4:
-    shifted = (codes - _LOWEST).astype(np.uint8)
+    shifted = (codes - LOWEST_OF_4_BITS).astype(np.uint8)
     codes = shifted[:, ::2] | shifted[:, 1::2] << 4
   return {name + _CODES: codes, name + _SCALES: scales}
 
@@ -89,7 +89,7 @@ class PackedTensors:
       return self._tensors.read(name)
     codes = self._tensors.read(name + _CODES)
     if codes.dtype == np.uint8:
-      halves = np.stack([codes & 15, codes >> 4], -1).astype(np.int8) + np.int8(_LOWEST)
+      halves = np.stack([codes & 15, codes >> 4], -1).astype(np.int8) + np.int8(LOWEST_OF_4_BITS)
       codes = halves.reshape(len(codes), -1)
     scales = self._tensors.read(name + _SCALES).astype(np.float32)
     for axis in (0, 1):

@@ -22,7 +22,7 @@ from toolformer_jax.models.ops import einsum
 
 KERNEL_SCALE = 'kernel_scale'  # name of the scales of a kernel of codes
 _HIGHEST = 127  # -128 is not used: its negative is no code
-_LOWEST_OF_4_BITS = -8
+LOWEST_OF_4_BITS = -8
 _FINER = 2 * _HIGHEST  # the second code of an activation has steps that are finer by this factor
 # XLA on CPUs has fast products of int8 matrices for this many rows or more; a product of one row
 # takes 5 times as long as one of 8 rows.
@@ -39,12 +39,12 @@ def group_scales(groups_XG: np.ndarray, bits: int) -> np.ndarray:
     return (np.abs(groups_XG).max(-1) / _HIGHEST).astype(np.float32)
   largest_X = np.take_along_axis(
       groups_XG, np.abs(groups_XG).argmax(-1, keepdims=True), -1)[..., 0]
-  return (largest_X / _LOWEST_OF_4_BITS).astype(np.float16)
+  return (largest_X / LOWEST_OF_4_BITS).astype(np.float16)
 
 
 def to_codes(weights: np.ndarray, scales: np.ndarray, bits: int) -> np.ndarray:
   """Returns the nearest codes of weights, int8; a group whose scale is zero gets zeros."""
-  lowest, highest = (-_HIGHEST, _HIGHEST) if bits == 8 else (_LOWEST_OF_4_BITS, 7)
+  lowest, highest = (-_HIGHEST, _HIGHEST) if bits == 8 else (LOWEST_OF_4_BITS, 7)
   scales = scales.astype(np.float32)
   ratio = np.divide(weights, scales, out=np.zeros_like(weights), where=scales != 0)
   return np.clip(np.rint(ratio), lowest, highest).astype(np.int8)
