@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 
 import httpx2
 import kubernetes_validate
@@ -56,6 +57,23 @@ def test_the_image_copies_what_there_is_and_starts_the_server():
   assert (start, options[0]) == ('toolformer', 'serve')
   assert args.host == '0.0.0.0' and args.api_key_file and str(args.port) == found['EXPOSE']
   assert f'127.0.0.1:{args.port}/health' in found['HEALTHCHECK']
+
+
+def test_the_image_has_all_that_its_build_needs(tmp_path):
+  for name, rest in instructions():
+    if name == 'COPY':
+      *sources, target = shlex.split(rest)
+      for source in sources:
+        if (REPOSITORY / source).is_dir():
+          shutil.copytree(REPOSITORY / source, tmp_path / target,
+                          ignore=shutil.ignore_patterns('__pycache__'))
+        else:
+          shutil.copy(REPOSITORY / source, tmp_path / target)
+  done = subprocess.run([sys.executable, 'setup.py', '-q', 'build_py', '-d', 'built'],
+                        cwd=tmp_path, capture_output=True, text=True, check=False)
+  assert done.returncode == 0, done.stderr
+  package = tmp_path / 'built/toolformer_jax'
+  assert (package / 'serving/templates/page.js').exists() and (package / 'configs').is_dir()
 
 
 def test_the_manifest_is_valid(manifest):
