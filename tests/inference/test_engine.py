@@ -405,6 +405,21 @@ def test_a_text_ends_at_the_longest_length_of_the_engine(taught):
   assert 1 + 5 + len(outputs[number].token_ids) == 12
 
 
+def test_a_call_without_room_for_its_result_is_told_as_failed(taught):
+  results = set()
+  for max_model_len in range(12, 32):
+    with running(ANSWERS.get) as executor:
+      engine = Engine(taught, EngineConfig(max_model_len=max_model_len), executor)
+      number = add(engine, taught, 'ab is')
+      outputs, events = finish(engine)
+    calls = [event.call for event in events if isinstance(event, CallFinished)]
+    assert calls == outputs[number].calls
+    for made in calls:
+      assert (made.call.result is None) == (made.failure is not None)
+      results.add(made.call.result)
+  assert results == {None, 'XY'}
+
+
 def test_pieces_of_calls_are_told_apart(taught):
   with running(ANSWERS.get) as executor:
     engine = Engine(taught, executor=executor)

@@ -323,10 +323,10 @@ def test_an_end_inside_of_a_call_takes_the_call_back(tokenizer):
 def test_a_text_ends_where_the_model_has_no_positions_left(tokenizer, room):
   text = begin(tokenizer, ['Up'], max_model_len=len(PROMPT) + room)
   call = text.append_tokens(tokenizer.encode(' [Up(a) ->'))
-  if call:
-    text.finish_call(call, 'A', None)
+  told = [text.finish_call(call, 'A', None)] if call else []
   while not text.finished:
     text.append_tokens([7, 8])
   assert len(text.tokens) == room
   results = [made.call.result for made in text.output().calls]
   assert results == ([] if room < 8 else [None] if room < 12 else ['A'])
+  assert told == text.output().calls

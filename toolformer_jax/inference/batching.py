@@ -7,8 +7,6 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import numpy as np
 
-from toolformer_jax.models.language_model import LanguageModel
-
 _LENGTH_STEP = 64
 
 Row = TypeVar('Row')
@@ -116,11 +114,10 @@ def pack_sequences(sequences: Sequence[Sequence[int]], rows: Sequence[Sequence[i
   return packed, placements
 
 
-def row_values(model: LanguageModel, rows: Sequence[Row | None], value: Callable[[Row], Any],
-               dtype: Any = np.int32) -> jax.Array:
-  """Returns `value` of each row, [B], on the model's mesh; 0 for None, a row without work."""
-  values = [0 if row is None else value(row) for row in rows]
-  return model.put_batch(np.array(values, dtype))
+def row_values(rows: Sequence[Row | None], value: Callable[[Row], Any], dtype: Any = np.int32
+               ) -> np.ndarray:
+  """Returns `value` of each row, [B]; 0 for None, a row without work."""
+  return np.array([0 if row is None else value(row) for row in rows], dtype)
 
 
 def busy_first(busy: Sequence[bool], size: int) -> list[int]:

@@ -230,7 +230,7 @@ class _BranchSampler:
 
   def _decode(self, documents: KVCache, cache: KVCache) -> tuple[jax.Array, KVCache]:
     """Reads the next token of every row, and samples the one after it for each of its branches."""
-    lengths_B = row_values(self.model, self._rows, lambda row: row.num_computed_tokens)
+    lengths_B = self.model.put_batch(row_values(self._rows, lambda row: row.num_computed_tokens))
     return sample_step(
         self.model.decoder, self.model.variables, self.prefilled.prompt, documents,
         cache.with_length(lengths_B), self._branch_rows(), self.config.first_allowed_V)
@@ -240,7 +240,7 @@ class _BranchSampler:
     nodes = [row.node for row in self._rows]
     opening, config = len(self.config.opening), self.config
     def of(value: Callable[[_Node], Any], dtype: Any = np.int32) -> jax.Array:
-      return row_values(self.model, nodes, value, dtype)
+      return self.model.put_batch(row_values(nodes, value, dtype))
     def seeds(node: _Node | None) -> list[int]:
       used = [self.branches[i].seed for i in node.branches] if node else []
       return used + [0] * (self.max_branches - len(used))

@@ -48,7 +48,8 @@ _NEW_CACHE_SLOTS = 256  # at most, of a new cache; they are doubled where a text
 _MAX_SHORT_RESULT = 16  # tokens of a result that decoding steps may read
 _FAST_TOOL_S = 0.002  # a result within this time costs its row no decoding step
 _OUT_OF_MEMORY = 'lower EngineConfig.slots or GenerationConfig.max_tokens, or shorten the prompts'
-_IDLE_WAIT_S = 0.1  # maximum duration of a step in which all rows wait for tools
+# Maximum duration of a step in which all rows wait for tools. A new request waits for its end.
+_IDLE_WAIT_S = 0.02
 
 
 @dataclass(frozen=True)
@@ -302,9 +303,8 @@ class Engine:
     for row in self._rows:
       if row and row.call and row.outcome and row.outcome.done():
         result, failure = _result(row.outcome)
-        row.request.finish_call(row.call, result, failure)
-        call = Call(row.call.name, row.call.argument, result)
-        events.append(CallFinished(row.request.request_id, ToolCall(call, failure)))
+        made = row.request.finish_call(row.call, result, failure)
+        events.append(CallFinished(row.request.request_id, made))
         row.call = row.outcome = None
         _add_new_text(row.request, events)
 
@@ -328,10 +328,11 @@ class Engine:
     longest = max(request.num_computed_tokens for request in requests if request)
     # A text ends at its last position: what its row decodes after that needs no slot.
     cache = prefill.with_room(cache, min(longest + STEPS, self._context.max_model_len))
-    lengths_B = row_values(self._model, requests, lambda request: request.num_computed_tokens)
+    lengths_B = row_values(requests, lambda request: request.num_computed_tokens)
+    lengths_B, rows = self._model.put_batch((lengths_B, self._decode_rows(requests)))
     model = self._decoding_model
     tokens_BN, self._cache = decode_steps(
-        model.decoder, model.variables, cache.with_length(lengths_B), self._decode_rows(requests),
+        model.decoder, model.variables, cache.with_length(lengths_B), DecodeRows(**rows),
         self._special)
     tokens_BN = np.asarray(tokens_BN).tolist()
     for i in active:
@@ -341,15 +342,15 @@ class Engine:
     called = [row.outcome for i in active if (row := self._rows[i]) and row.outcome]
     futures.wait(called, timeout=_FAST_TOOL_S)
 
-  def _decode_rows(self, requests: list[GenerationRequest | None]) -> DecodeRows:
-    """Returns the inputs of the next decoding steps."""
-    def of(value: Callable[[GenerationRequest], Any], dtype: Any = np.int32) -> jax.Array:
-      return row_values(self._model, requests, value, dtype)
+  def _decode_rows(self, requests: list[GenerationRequest | None]) -> dict[str, np.ndarray]:
+    """Returns the inputs of the next decoding steps, by the names of `DecodeRows`, on the host."""
+    def of(value: Callable[[GenerationRequest], Any], dtype: Any = np.int32) -> np.ndarray:
+      return row_values(requests, value, dtype)
     def pending(request: GenerationRequest | None) -> list[int]:
       tokens = request.pending_tokens[:STEPS + 1] if request else []
       return tokens + [0] * (STEPS + 1 - len(tokens))
-    return DecodeRows(
-        pending_BA=self._model.put_batch(np.array(list(map(pending, requests)), np.int32)),
+    return dict(
+        pending_BA=np.array(list(map(pending, requests)), np.int32),
         num_pending_B=of(lambda r: r.num_pending),
         may_call_B=of(lambda r: r.may_start_call, bool),
         forbid_call_B=of(lambda r: r.tools_enabled or r.params.disable_tools, bool),

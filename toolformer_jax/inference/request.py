@@ -158,14 +158,16 @@ class GenerationRequest:
           return call
     return None
 
-  def finish_call(self, call: Call, result: str | None, failure: str | None) -> None:
+  def finish_call(self, call: Call, result: str | None, failure: str | None) -> ToolCall:
     """Inserts the result of the open call into the text; without a result the call is removed.
 
     Tokens of the call and its result that are not in the KV cache become pending.
+
+    Returns:
+      the call with its result, or, if it was removed, with the reason.
     """
     if result is None:
-      self._remove_call(ToolCall(call, failure))
-      return
+      return self._remove_failed_call(call, failure)
     finished = Call(call.name, call.argument, result)
     # Encoded again in its two pieces, as in training, so that the ids are the same.
     encode, syntax = self._context.tokenizer.encode, self._context.syntax
@@ -173,9 +175,9 @@ class GenerationRequest:
     if self._call_start is None:
       raise ValueError('no call is open')
     if not self._has_room(self._call_start + len(spelled)):
-      self._remove_call(ToolCall(call, 'the model has no positions left for the result'))
-      return
-    self._calls.append(ToolCall(finished))
+      return self._remove_failed_call(call, 'the model has no positions left for the result')
+    made = ToolCall(finished)
+    self._calls.append(made)
     self._plain_before = self._plain(self._call_start)
     start = len(self._text(self.tokens[:self._call_start]))
     cached = self.tokens[self._call_start:-1]  # the last one is not in the cache
@@ -186,6 +188,7 @@ class GenerationRequest:
     self._call_start, self._plain_start = None, len(self.tokens)
     self._call_spans.append((start, len(self._text(self.tokens))))
     self._may_call = len(self._calls) < self.params.max_calls
+    return made
 
   def new_pieces(self) -> list[Piece]:
     """Returns the new text that cannot change any more, cut where calls begin and end.
@@ -276,12 +279,16 @@ class GenerationRequest:
             or self._context.syntax.end in text)
     too_long = len(tokens) >= self.params.max_call_tokens
     if call is None and (over or too_long or not self._has_room(len(self.tokens))):
-      self._remove_call(None)
+      self._remove_call()
     return call
 
-  def _remove_call(self, failed: ToolCall | None) -> None:
+  def _remove_failed_call(self, call: Call, failure: str | None) -> ToolCall:
+    """Removes the open call, and keeps that it has failed."""
+    self._remove_call()
+    self._calls.append(ToolCall(call, failure))
+    return self._calls[-1]
+
+  def _remove_call(self) -> None:
     """Removes the open call; the text continues without further calls."""
     del self.tokens[self._call_start:]
     self._call_start, self._may_call = None, False
-    if failed is not None:
-      self._calls.append(failed)

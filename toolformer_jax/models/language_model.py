@@ -131,9 +131,13 @@ class LanguageModel:
     decoder = self.decoder.clone(scan_layers=False)
     return dataclasses.replace(self, decoder=decoder, variables=variables)
 
-  def put_batch(self, array: np.ndarray) -> jax.Array:
-    """Puts an input on the mesh, with its first dimension sharded as the batch."""
-    return jax.device_put(array, sharding.batch_sharding(self.mesh, array.shape))
+  def put_batch(self, batch: Any) -> Any:
+    """Puts an array, or a tree of arrays, on the mesh; first dimensions are sharded as the batch.
+
+    One call for a tree takes less time than one for each of its arrays.
+    """
+    shardings = jax.tree.map(lambda x: sharding.batch_sharding(self.mesh, x.shape), batch)
+    return jax.device_put(batch, shardings)
 
 
 def _with_codes(params: dict[str, Any], abstract: dict[str, Any], stacked: bool = False
