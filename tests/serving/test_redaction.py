@@ -7,7 +7,8 @@ from toolformer_jax.serving.redaction import redacted_tool, redactor
 from toolformer_jax.tools.base import BatchTool, Context
 from toolformer_jax.tools.function import tool
 
-EVERYTHING = ServingConfig(redact=('numbers', 'addresses'), redact_names=('Ann', 'Ann Lee'))
+EVERYTHING = ServingConfig(redact=('numbers', 'addresses'),
+                           redact_names=('Ann', 'Ann Lee', 'Ann L.'))
 
 
 @pytest.mark.parametrize(('text', 'expected'), [
@@ -15,7 +16,9 @@ EVERYTHING = ServingConfig(redact=('numbers', 'addresses'), redact_names=('Ann',
     ('4111 1111 1111 1111', '<number>'), ('a.b+c@mail.example.org!', '<address>!'),
     ('see https://x.org/a?b=1 and www.y.org', 'see <address> and <address>'),
     ('at 192.168.0.12', 'at <address>'), ('at fe80::1:2ab', 'at <address>'),
-    ('ANN LEE and ann', '<name> and <name>'), ('Annex 7, 12 and 100', 'Annex 7, 12 and 100')])
+    ('ANN LEE and ann', '<name> and <name>'), ('Annex 7, 12 and 100', 'Annex 7, 12 and 100'),
+    ('ann@lee.example and ann', '<address> and <name>'),
+    ('Ann L. said, Ann L., McAnn', '<name> said, <name>, McAnn')])
 def test_what_is_personal_is_masked(text, expected):
   assert redactor(EVERYTHING)(text) == expected
 

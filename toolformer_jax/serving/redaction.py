@@ -19,12 +19,13 @@ _ADDRESS = re.compile(
 def redactor(config: ServingConfig) -> Redact:
   """Returns what masks a text as the configuration says."""
   patterns: list[tuple[re.Pattern, str]] = []
+  if 'addresses' in config.redact:  # before the names: an address may contain one
+    patterns.append((_ADDRESS, '<address>'))
   if config.redact_names:
     names = sorted(config.redact_names, key=len, reverse=True)
-    patterns.append((re.compile(rf'\b(?:{"|".join(map(re.escape, names))})\b', re.IGNORECASE),
-                     '<name>'))
-  if 'addresses' in config.redact:
-    patterns.append((_ADDRESS, '<address>'))
+    # Not \b: a name may begin or end with a character that belongs to no word.
+    patterns.append((re.compile(rf'(?<!\w)(?:{"|".join(map(re.escape, names))})(?!\w)',
+                                re.IGNORECASE), '<name>'))
   if 'numbers' in config.redact:
     patterns.append((_NUMBER, '<number>'))
   def redact(text: str) -> str:
