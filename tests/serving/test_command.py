@@ -26,6 +26,16 @@ def checkpoint(taught, tmp_path_factory):
   return str(path)
 
 
+def text_of(response):
+  """Returns the text of a response, which may be streamed: then to its end."""
+  if response.headers['Content-Type'] == 'application/json':
+    return response.json()['choices'][0]['text']
+  *events, done = response.text.removesuffix('\n\n').split('\n\n')
+  assert done == 'data: [DONE]'
+  return ''.join(json.loads(event.removeprefix('data: '))['choices'][0]['text']
+                 for event in events)
+
+
 class Process:
   """A server in a process of its own."""
 
@@ -49,8 +59,7 @@ class Process:
   def ask(self, answers, **fields):
     response = httpx2.post(f'{self.url}/v1/completions', timeout=60, json={
         'model': 'tiny', 'prompt': 'ab is', 'max_tokens': 6, **fields})
-    answers.append(response.json()['choices'][0]['text'] if response.status_code == 200
-                   else response.status_code)
+    answers.append(text_of(response) if response.status_code == 200 else response.status_code)
 
   def end(self, *signals):
     """Sends signals; returns the exit code and what was logged."""
@@ -80,8 +89,10 @@ def start(checkpoint, tmp_path, monkeypatch):
 
 
 def ask_many(server, count):
-  answers = []
-  threads = [threading.Thread(target=server.ask, args=[answers]) for _ in range(count)]
+  """Sends requests: whole, as streams, and as streams with log-probabilities."""
+  answers, kinds = [], [{}, {'stream': True}, {'stream': True, 'logprobs': 1}]
+  threads = [threading.Thread(target=server.ask, args=[answers], kwargs=kinds[i % 3])
+             for i in range(count)]
   for thread in threads:
     thread.start()
   while 'num_requests_waiting' not in (metrics := httpx2.get(f'{server.url}/metrics').text) or sum(
@@ -94,7 +105,7 @@ def ask_many(server, count):
 def test_a_signal_ends_the_server_when_what_it_admitted_is_done(start):
   server = start()
   assert server.states[-1] == 200 and set(server.states[:-1]) <= {503}
-  answers, threads = ask_many(server, 10)
+  answers, threads = ask_many(server, 24)
   server.process.send_signal(signal.SIGTERM)
   time.sleep(0.3)
   refused = []
@@ -102,7 +113,7 @@ def test_a_signal_ends_the_server_when_what_it_admitted_is_done(start):
   assert refused == [503] and httpx2.get(f'{server.url}/health').status_code == 503
   for thread in threads:
     thread.join()
-  assert answers == [' [Up(ab) -> XY] XY.'] * 10
+  assert answers == [' [Up(ab) -> XY] XY.'] * 24
   code, log = server.end()
   assert code == 0 and 'Traceback' not in log and 'draining' in log
 

@@ -4,13 +4,19 @@ import threading
 import time
 
 import httpx2
+import pytest
 
 from toolformer_jax.errors import UserError
 from toolformer_jax.inference.engine import Engine
+from toolformer_jax.inference.top_logprobs import top_logprobs
+from toolformer_jax.serving import logprobs
+from toolformer_jax.serving import server as serving_server
 
 
-def ask(server, answers, **fields):
-  answers.append(server.post('completions', **{'prompt': 'ab is', **fields}).status_code)
+def ask(server, answers, stream=False, **fields):
+  response = server.post('completions', **{'prompt': 'ab is', 'stream': stream, **fields})
+  assert not stream or response.text.endswith('data: [DONE]\n\n')
+  answers.append(response.status_code)
 
 
 def wait_for_running(server, count):
@@ -33,6 +39,27 @@ def test_draining_has_an_end(serve):
     assert server.join() == 0
     thread.join()
   assert answers == [500]
+
+
+def test_texts_that_are_still_scored_are_not_lost(serve, monkeypatch):
+  def slow(model, tokens):
+    time.sleep(2)
+    return top_logprobs(model, tokens)
+  monkeypatch.setattr(logprobs, 'top_logprobs', slow)
+  monkeypatch.setattr(serving_server, '_FLUSH_S', 0.5)
+  with serve() as server:
+    answers = []
+    threads = [threading.Thread(target=ask, args=[server, answers], kwargs={
+        'logprobs': 1, 'stream': stream}) for stream in (False, True)]
+    for thread in threads:
+      thread.start()
+    while server.app_state.scorer.num_requests < 2:
+      time.sleep(0.01)
+    server.server.end()
+    assert server.join() == 0
+    for thread in threads:
+      thread.join()
+  assert answers == [200, 200]
 
 
 def test_a_second_signal_does_not_wait(serve):
@@ -89,15 +116,19 @@ def test_a_step_that_fails_costs_its_requests_alone(serve, monkeypatch):
     assert 'vllm:request_success_total{finished_reason="error",model_name="tiny"} 1.0' in metrics
 
 
-def test_a_request_that_the_engine_refuses_is_counted(serve, monkeypatch):
+@pytest.mark.parametrize(('error', 'status', 'message'), [
+    (UserError('prompt 0 is not for this engine'), 400, 'prompt 0 is not for this engine'),
+    (TypeError('a bug'), 500, 'the engine could not take the request')])
+def test_a_request_that_the_engine_refuses_is_counted(serve, monkeypatch, error, status, message):
   def refuse(*arguments, **options):
-    raise UserError('prompt 0 is not for this engine')
+    raise error
   with serve() as server:
     with monkeypatch.context() as patch:
       patch.setattr(Engine, 'add_request', refuse)
       response = server.post('completions', prompt='ab is')
-    assert response.status_code == 400
-    assert response.json()['error']['message'] == 'prompt 0 is not for this engine'
+    assert response.status_code == status
+    assert response.json()['error']['message'] == message
+    assert server.post('completions', prompt='ab is').status_code == 200
     metrics = httpx2.get(f'{server.url}/metrics').text
   assert 'vllm:request_success_total{finished_reason="error",model_name="tiny"} 1.0' in metrics
 

@@ -12,6 +12,8 @@ import pytest
 
 from toolformer_jax.errors import UserError
 from toolformer_jax.inference.config import GenerationConfig
+from toolformer_jax.inference.top_logprobs import top_logprobs
+from toolformer_jax.serving import logprobs
 from toolformer_jax.serving.config import ServingConfig
 from toolformer_jax.serving.guard import read_keys
 
@@ -45,6 +47,7 @@ def refused(response, status, text):
     ('completions', {**PROMPT, 'max_tokens': 0}, 'max_tokens', 'only with echo'),
     ('completions', {**PROMPT, 'max_tokens': -1}, 'max_tokens', 'greater than'),
     ('completions', {**PROMPT, 'max_tokens': '6'}, 'max_tokens', 'integer'),
+    ('completions', {**PROMPT, 'min_tokens': 7, 'max_tokens': 6}, 'min_tokens', 'not exceed'),
     ('completions', {**PROMPT, 'temperature': 3}, 'temperature', 'less than'),
     ('completions', {**PROMPT, 'temperature': 'hot'}, 'temperature', 'number'),
     ('completions', {**PROMPT, 'top_p': 0}, 'top_p', 'greater than'),
@@ -71,6 +74,7 @@ def refused(response, status, text):
     ('chat/completions', {**CHAT, 'response_format': {'type': 'json_object'}}, 'response_format',
      'not supported'),
     ('responses', {'input': []}, 'input', 'at least 1'),
+    ('responses', {'input': 'x', 'truncation': 'auto'}, 'truncation', 'not supported'),
     ('responses', {'input': 'x', 'previous_response_id': 'y'}, 'previous_response_id',
      'not supported'),
     ('responses', {'input': 'x', 'tools': [{'type': 'web_search'}]}, 'tools', 'allowed_tools')])
@@ -96,8 +100,9 @@ def test_requests_that_are_none(server):
   refused(server.post('completions', prompt='x' * 6000), 413, '5000 bytes')
   refused(httpx2.post(url, content=iter([b'x' * 3000] * 2),
                       headers={'Content-Type': 'application/json'}), 413, '5000 bytes')
-  error = refused(httpx2.get(url), 405, 'GET /v1/completions')
-  assert error['code'] == 'method_not_allowed'
+  response = httpx2.get(url)
+  assert refused(response, 405, 'GET /v1/completions')['code'] == 'method_not_allowed'
+  assert response.headers['Allow'] == 'POST'
   assert refused(httpx2.get(f'{server.url}/v2'), 404, '/v2')['code'] == 'not_found'
   refused(server.post('completions', **PROMPT, model='other'), 404, 'does not exist')
 
@@ -212,6 +217,39 @@ def test_a_full_queue_refuses(serve):
     released.set()
     for thread in threads:
       thread.join()
+
+
+def test_more_texts_than_ever_have_room_are_refused(serve):
+  with serve(slots=2, limits=ServingConfig(max_waiting=1)) as server:
+    error = refused(server.post('completions', **PROMPT, n=4), 400, '3 texts at a time')
+    assert error['param'] == 'n'
+    assert server.post('completions', **PROMPT, n=3).status_code == 200
+
+
+@pytest.mark.parametrize('stream', [False, True])
+def test_requests_for_logprobs_wait_in_a_bounded_queue(serve, monkeypatch, stream):
+  released = threading.Event()
+  def slow(model, tokens):
+    released.wait(60)
+    return top_logprobs(model, tokens)
+  monkeypatch.setattr(logprobs, 'top_logprobs', slow)
+  fields = {**PROMPT, 'max_tokens': 0, 'echo': True, 'logprobs': 1, 'stream': stream}
+  with serve(slots=1, limits=ServingConfig(max_waiting=1)) as server:
+    threads = [threading.Thread(target=server.post, args=['completions'], kwargs=fields)
+               for _ in range(2)]
+    for thread in threads:
+      thread.start()
+    while server.app_state.scorer.num_requests < 2:
+      assert not released.is_set()
+    response = server.post('completions', **fields)
+    refused(response, 429, 'wait for log-probabilities')
+    assert int(response.headers['Retry-After']) >= 1
+    assert server.post('completions', **PROMPT).status_code == 200  # it needs none
+    released.set()
+    for thread in threads:
+      thread.join()
+    assert server.post('completions', **fields).status_code == 200
+    assert server.app_state.scorer.num_requests == 0
 
 
 def test_settings_are_checked():

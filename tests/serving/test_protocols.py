@@ -8,6 +8,7 @@ import openai
 import pytest
 
 from toolformer_jax.inference.scoring import ScoreRequest, score, score_texts
+from toolformer_jax.inference.top_logprobs import top_logprobs
 
 WITH_CALL = ' [Up(ab) -> XY] XY.'
 CALL = {'name': 'Up', 'arguments': 'ab', 'output': 'XY', 'error': None}
@@ -125,6 +126,18 @@ def test_logprobs_are_those_of_the_scored_text(client, taught, stream):
                                  strict=True):
     assert len(top) <= 2 and max(top.values()) >= logprob - 1e-5
     assert token not in top or top[token] == pytest.approx(logprob, abs=1e-5)
+
+
+def test_of_likely_tokens_that_look_alike_the_best_is_told(client, taught):
+  tokenizer = taught.tokenizer
+  start = [] if tokenizer.start_id is None else [tokenizer.start_id]
+  told = client.completions.create(model='tiny', prompt='ab is', echo=True, max_tokens=0,
+                                   logprobs=20).choices[0].logprobs.top_logprobs
+  scored = top_logprobs(taught, [*start, *tokenizer.encode('ab is')])[len(start):]
+  expected = [{tokenizer.decode([i]): value for i, value in reversed(token.top)}
+              for token in scored]
+  assert [found or {} for found in told] == [pytest.approx(best, abs=1e-4) for best in expected]
+  assert any(len(best) < len(token.top) for best, token in zip(expected, scored, strict=True))
 
 
 def test_a_prompt_alone_is_scored(client, taught):

@@ -19,7 +19,7 @@ import toolformer_jax
 from toolformer_jax.serving import chat, completions, responses
 from toolformer_jax.serving.chat_template import ChatTemplate
 from toolformer_jax.serving.engine_thread import EngineThread
-from toolformer_jax.serving.errors import ApiError
+from toolformer_jax.serving.errors import ApiError, internal_error
 from toolformer_jax.serving.generation import Generation, until_disconnected
 from toolformer_jax.serving.guard import read_body
 from toolformer_jax.serving.logprobs import Scorer
@@ -105,6 +105,8 @@ async def _answer(state: AppState, request: Request, kind: type[GenerationFields
   with contextlib.ExitStack() as stack:
     stack.callback(media.close)
     answer = await run_in_threadpool(prepare, fields, media.handles)
+    if answer.has_logprobs:
+      stack.enter_context(state.scorer.admit())
     context = replace(service.context(fields), media=media.table)
     tools = service.tools(answer.fields.allowed_tools) if answer.prompts else ()
     generation = Generation(state.thread, answer.prompts, context, tools)
@@ -165,8 +167,10 @@ async def _http_error(request: Request, error: Exception) -> Response:
     raise error
   message = f'{request.method} {request.url.path}: {error.detail}'
   code = 'method_not_allowed' if error.status_code == 405 else 'not_found'
-  return ApiError(error.status_code, message, code=code).response()
+  response = ApiError(error.status_code, message, code=code).response()
+  response.headers.update(error.headers or {})  # such as Allow
+  return response
 
 
 async def _internal_error(request: Request, error: Exception) -> Response:
-  return ApiError(500, 'the server has a bug; its log has more', code='internal_error').response()
+  return internal_error().response()

@@ -43,6 +43,11 @@ class Chat:
     """What is to be generated."""
     return [choice.prompt for choice in self.choices]
 
+  @property
+  def has_logprobs(self) -> bool:
+    """Whether the response has log-probabilities."""
+    return bool(self.fields.logprobs)
+
   async def response(self, generation: Generation) -> dict[str, Any]:
     """Returns the response to a request that is not streamed."""
     async for number, event in generation.events():
@@ -61,7 +66,7 @@ class Chat:
 
     With logprobs a choice comes in one piece, at its end: its tokens are scored together.
     """
-    at_end = bool(self.fields.logprobs)
+    at_end = self.has_logprobs
     for number in range(len(self.choices)):
       yield self._chunk(number, {'role': 'assistant', 'content': ''})
     async for number, event in generation.events():
@@ -87,7 +92,7 @@ class Chat:
     return sse.event({**self._head('chat.completion.chunk'), 'choices': [choice]})
 
   async def _logprobs(self, choice: Choice) -> dict[str, Any] | None:
-    if not self.fields.logprobs:
+    if not self.has_logprobs:
       return None
     tokens = await self.scorer.score_choice(choice, self.service.syntax, echo=False)
     return _logprobs(self.service, tokens, self.fields.top_logprobs or 0)

@@ -38,6 +38,11 @@ class Completion:
     """What is to be generated: nothing where the request only wants its prompts back."""
     return [] if self.fields.max_tokens == 0 else [choice.prompt for choice in self.choices]
 
+  @property
+  def has_logprobs(self) -> bool:
+    """Whether the response has log-probabilities."""
+    return self.fields.logprobs is not None
+
   async def response(self, generation: Generation) -> dict[str, Any]:
     """Returns the response to a request that is not streamed."""
     async for number, event in generation.events():
@@ -50,7 +55,7 @@ class Completion:
 
     With logprobs a choice comes in one piece, at its end: its tokens are scored together.
     """
-    at_end = self.fields.logprobs is not None or not self.prompts
+    at_end = self.has_logprobs or not self.prompts
     if self.fields.echo and not at_end:
       for number, choice in enumerate(self.choices):
         yield self._chunk(number, text=self._prompt_text(choice))
@@ -148,11 +153,14 @@ def _prompt(service: Service, fields: CompletionRequest, text: str | list[int]) 
 def _logprobs(service: Service, tokens: Sequence[TokenLogprobs], top: int) -> dict[str, Any]:
   """Returns the field `logprobs` of a choice."""
   decode, ids = service.model.tokenizer.decode, [token.token for token in tokens]
-  tops = [None if token.logprob is None else {decode([i]): value for i, value in token.top[:top]}
-          for token in tokens]
+  def likeliest(token: TokenLogprobs) -> dict[str, float] | None:
+    found: dict[str, float] = {}
+    for i, value in token.top[:top]:
+      found.setdefault(decode([i]), value)  # parts of characters may look alike: the best counts
+    return None if token.logprob is None else found
   return {'tokens': [decode([i]) for i in ids],
           'token_logprobs': [token.logprob for token in tokens],
-          'top_logprobs': tops if top else None,
+          'top_logprobs': list(map(likeliest, tokens)) if top else None,
           'text_offset': text_offsets(service.model.tokenizer, ids)}
 
 

@@ -106,8 +106,12 @@ class EngineThread:
     """Puts jobs into the queue, all or none.
 
     Raises:
-      ApiError: the server is not ready, or the queue is full.
+      ApiError: the server is not ready, or the queue is full or too short for so many.
     """
+    room = self._slots + self._max_waiting
+    if len(jobs) > room:
+      raise ApiError(400, f'this server takes {room} texts at a time, not {len(jobs)}', param='n',
+                     code='invalid_value')
     with self._changed:
       if self._state != 'ready':
         raise self.refusal()
@@ -226,9 +230,9 @@ class EngineThread:
         job.request_id = engine.add_request(
             job.prompt_ids, job.params, job.context, tool_names=job.tool_names,
             add_start_token=job.add_start_token)
-      except (UserError, ValueError) as error:
+      except Exception as error:
         self._metrics.observe_end(job.arrived, 'error')
-        self._hand_out([(job, Failed(str(error), status=400))])
+        self._hand_out([(job, _not_admitted(error))])
         continue
       self._running[job.request_id] = job
       self._metrics.observe_slot(job.arrived)
@@ -268,3 +272,11 @@ class EngineThread:
   def _measure(self) -> None:
     self._metrics.running.set(len(self._running))
     self._metrics.waiting.set(len(self._queue))
+
+
+def _not_admitted(error: Exception) -> Failed:
+  """Returns why the engine did not take a request, which costs no other one."""
+  if isinstance(error, UserError | ValueError):
+    return Failed(str(error), status=400)
+  log.error('a request was not admitted', exc_info=error)
+  return Failed('the engine could not take the request')

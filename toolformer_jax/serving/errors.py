@@ -38,6 +38,11 @@ class ApiError(Exception):
     return JSONResponse(self.body(), self.status, headers)
 
 
+def internal_error() -> ApiError:
+  """Returns the error of a request that has met a bug."""
+  return ApiError(500, 'the server has a bug; its log has more', code='internal_error')
+
+
 def _kind(status: int) -> str:
   kinds = {401: 'authentication_error', 403: 'permission_error', 429: 'rate_limit_error'}
   return kinds.get(status, 'server_error' if status >= 500 else 'invalid_request_error')

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 
 from starlette.datastructures import Headers
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from toolformer_jax.errors import UserError
@@ -77,7 +77,7 @@ async def read_body(request: Request, limit: int) -> bytes:
   """Returns the body of a request.
 
   Raises:
-    ApiError: it is too large or too slow, or no JSON by its header.
+    ApiError: it is too large, too slow or not complete, or no JSON by its header.
   """
   # Pages of other sites cannot send this type without asking first, which is not granted.
   if request.headers.get('content-type', '').partition(';')[0].strip() != 'application/json':
@@ -96,6 +96,8 @@ async def read_body(request: Request, limit: int) -> bytes:
           raise too_large
   except TimeoutError:
     raise ApiError(408, f'the body did not come within {_BODY_S:.0f} seconds') from None
+  except ClientDisconnect:
+    raise ApiError(499, 'the client has closed the connection') from None
   return bytes(body)
 
 
@@ -108,7 +110,7 @@ def _key(header: str) -> bytes:
   """Returns the key of an Authorization header: Bearer, or the password of Basic for browsers."""
   kind, _, value = header.partition(' ')
   if kind.lower() == 'bearer':
-    return value.strip().encode('utf-8', 'replace')
+    return value.strip().encode('latin-1')  # the bytes that were sent, as headers are decoded
   if kind.lower() == 'basic':
     try:
       return base64.b64decode(value, validate=True).partition(b':')[2]

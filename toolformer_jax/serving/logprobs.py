@@ -2,28 +2,56 @@
 
 import asyncio
 import codecs
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from concurrent import futures
 
 from toolformer_jax.calls import CallSyntax
 from toolformer_jax.inference.request import ToolCall
 from toolformer_jax.inference.top_logprobs import TokenLogprobs, top_logprobs, warm_up
 from toolformer_jax.models.language_model import LanguageModel
+from toolformer_jax.serving.errors import ApiError
 from toolformer_jax.serving.generation import Choice
 from toolformer_jax.tokenizer import Tokenizer
 
+_RETRY_S = 1
+
 
 class Scorer:
-  """Scores one text at a time, on a thread of its own, so that it never holds up the engine."""
+  """Scores one text at a time, on a thread of its own, so that it never holds up the engine.
 
-  def __init__(self, model: LanguageModel, max_tokens: int):
-    """Scores texts of up to `max_tokens` tokens."""
-    self._model, self._max_tokens = model, max_tokens
+  Attributes:
+    num_requests: requests with log-probabilities that have not ended.
+  """
+
+  def __init__(self, model: LanguageModel, max_tokens: int, max_requests: int):
+    """Scores texts of up to `max_tokens` tokens, for up to `max_requests` requests at a time."""
+    self._model, self._max_tokens, self._max_requests = model, max_tokens, max_requests
+    self.num_requests = 0
     self._pool = futures.ThreadPoolExecutor(1, thread_name_prefix='logprobs')
 
   def warm_up(self) -> None:
     """Compiles all programs."""
     warm_up(self._model, self._max_tokens)
+
+  @contextlib.contextmanager
+  def admit(self) -> Iterator[None]:
+    """Counts a request with log-probabilities until it ends; for the thread of the event loop.
+
+    Texts are scored when they are finished and have given up their slot, so the queue of the
+    engine does not limit how many of them wait here.
+
+    Raises:
+      ApiError: there are too many.
+    """
+    if self.num_requests >= self._max_requests:
+      raise ApiError(429, f'{self.num_requests} requests wait for log-probabilities already; try '
+                     'again later', code='queue_full', retry_after_s=_RETRY_S)
+    self.num_requests += 1
+    try:
+      yield
+    finally:
+      self.num_requests -= 1
 
   async def score(self, tokens: Sequence[int]) -> list[TokenLogprobs]:
     """Returns each of `tokens` with its log-probability after the ones before it."""

@@ -11,7 +11,7 @@ from toolformer_jax.serving.errors import ApiError
 # Fields that change nothing here: who asks, and hints to services with accounts and caches.
 _IGNORED = frozenset({
     'user', 'metadata', 'store', 'service_tier', 'safety_identifier', 'prompt_cache_key',
-    'prompt_cache_retention', 'parallel_tool_calls', 'include', 'stream_options', 'truncation'})
+    'prompt_cache_retention', 'parallel_tool_calls', 'include', 'stream_options'})
 # What is not supported may be sent as long as it asks for nothing.
 _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     'audio': (None,), 'background': (None, False), 'best_of': (None, 1), 'conversation': (None,),
@@ -21,7 +21,8 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     'presence_penalty': (None, 0), 'previous_response_id': (None,), 'prompt': (None,),
     'reasoning': (None,), 'reasoning_effort': (None,), 'max_tool_calls': (None,),
     'response_format': (None, {'type': 'text'}), 'suffix': (None, ''),
-    'text': (None, {}, {'format': {'type': 'text'}}), 'verbosity': (None,),
+    'text': (None, {}, {'format': {'type': 'text'}}), 'truncation': (None, 'disabled'),
+    'verbosity': (None,),
     'web_search_options': (None,), 'top_logprobs': (None, 0)}
 
 Request = TypeVar('Request', bound='GenerationFields')

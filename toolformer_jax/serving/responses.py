@@ -4,7 +4,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from toolformer_jax.inference.engine import (
   CallFinished,
@@ -41,6 +41,7 @@ class ModelResponse:
   id: str
   created: int
   items: list[dict[str, Any]] = field(default_factory=list)
+  has_logprobs: ClassVar[bool] = False  # this protocol reports none here
   _sequence: int = -1
 
   @property

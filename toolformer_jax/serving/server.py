@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import functools
 import logging
+import math
 import os
 import signal
 import socket
@@ -40,6 +41,7 @@ _MAX_MODEL_LEN = 2048  # where the configuration has none
 _TICK_S = 0.05
 _KEEP_ALIVE_S = 75  # longer than proxies and clients keep idle connections, so that they close them
 _FLUSH_S = 5  # for responses that are complete to reach their clients
+_LAST_STEP_S = 1  # for the step that runs at a second signal
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -105,7 +107,8 @@ def make_app_state(model: LanguageModel, executor: Executor | None, *, name: str
     return Engine(model, engine_config, executor, syntax=syntax, prefix_cache=prefix_cache)
   make_engine()  # reports an unusable model at once
   max_chars = longest * max(map(len, model.tokenizer.token_bytes))
-  metrics, scorer = Metrics(name, executor), Scorer(model, longest)
+  metrics = Metrics(name, executor)
+  scorer = Scorer(model, longest, engine_config.slots + limits.max_waiting)
   service = Service(
       model, name, tuple(executor.tool_names) if executor else (), generation, limits, syntax,
       longest, max_chars)
@@ -147,7 +150,7 @@ class Server:
     thread = self._app_state.thread
     failed = thread.state == 'failed' or self._signals > 1
     thread.stop()
-    if not thread.join(0 if self._signals > 1 else _FLUSH_S):
+    if not thread.join(_LAST_STEP_S if self._signals > 1 else _FLUSH_S):
       # It compiles: Python would crash if it ended while a thread does.
       logging.shutdown()
       os._exit(int(failed))
@@ -176,6 +179,9 @@ class Server:
            and time.monotonic() < end):
       await asyncio.sleep(_TICK_S)
     thread.stop()
+    # Finished texts may still have to be scored, and sent to slow clients.
+    self._server.config.timeout_graceful_shutdown = max(
+        _FLUSH_S, math.ceil(end - time.monotonic()))
     self._server.force_exit = self._signals > 1
     self._server.should_exit = True
     while self._signals < 2:  # a second signal does not wait for slow clients

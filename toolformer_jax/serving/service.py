@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import functools
 import secrets
 import zoneinfo
 from collections.abc import Sequence
@@ -128,7 +129,7 @@ class Service:
     """
     zone = None
     if fields.timezone is not None:
-      if fields.timezone not in zoneinfo.available_timezones():
+      if fields.timezone not in _timezones():
         raise ApiError(400, f'timezone: there is no {fields.timezone[:100]!r}; write for instance '
                        "'Europe/Paris'", param='timezone', code='invalid_value')
       zone = zoneinfo.ZoneInfo(fields.timezone)
@@ -142,18 +143,27 @@ class Service:
     """Returns the settings of a text.
 
     Raises:
-      ApiError: a tool is allowed that the server does not have.
+      ApiError: a tool is allowed that the server does not have, or the least number of tokens is
+        above the largest.
     """
     own = self.generation
+    if min_tokens is not None and min_tokens > max_tokens:
+      raise ApiError(400, f'min_tokens {min_tokens} must not exceed max_tokens {max_tokens}',
+                     param='min_tokens', code='invalid_value')
     temperature = own.temperature if fields.temperature is None else float(fields.temperature)
     if seed is None:
       seed = secrets.randbelow(_SEEDS) if temperature else own.seed
     return dataclasses.replace(
         own, max_tokens=max(max_tokens, 1), temperature=temperature,
         top_p=own.top_p if fields.top_p is None else float(fields.top_p), seed=seed % _SEEDS,
-        stop=stop, min_tokens=min(own.min_tokens if min_tokens is None else min_tokens,
-                                             max_tokens),
+        stop=stop, min_tokens=min(own.min_tokens, max_tokens) if min_tokens is None else min_tokens,
         disable_tools=own.disable_tools or not self.tools(fields.allowed_tools))
+
+
+@functools.cache
+def _timezones() -> frozenset[str]:
+  """Returns all names of time zones, which are read from many files."""
+  return frozenset(zoneinfo.available_timezones())
 
 
 def reseeded(params: GenerationConfig, number: int) -> GenerationConfig:
