@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import functools
+import gc
 import threading
 
 import jax
@@ -320,6 +321,22 @@ def test_an_aborted_request_leaves_its_row_to_the_next(taught, steps):
     released.set()
   assert list(outputs) == [other] and outputs[other].text == ' [Up(cd) -> ZW] ZW.'
   assert all(event.request_id == other for event in events)
+
+
+def test_an_engine_whose_requests_were_all_aborted_holds_no_memory(taught):
+  engine = Engine(taught, EngineConfig(slots=2))
+  def begin_and_abort():
+    number = add(engine, taught, 'xy', max_tokens=20, min_tokens=20)
+    engine.step()
+    held = len(jax.live_arrays())
+    engine.abort(number)
+    assert engine.step() == []
+    gc.collect()
+    return held, len(jax.live_arrays())
+  begin_and_abort()
+  before = len(jax.live_arrays())
+  held, after = begin_and_abort()
+  assert after <= before < held
 
 
 def test_an_idle_engine_takes_requests_again(taught):

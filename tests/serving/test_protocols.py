@@ -9,6 +9,7 @@ import pytest
 
 from toolformer_jax.inference.scoring import ScoreRequest, score, score_texts
 from toolformer_jax.inference.top_logprobs import top_logprobs
+from toolformer_jax.tools.base import ToolError
 
 WITH_CALL = ' [Up(ab) -> XY] XY.'
 CALL = {'name': 'Up', 'arguments': 'ab', 'output': 'XY', 'error': None}
@@ -172,12 +173,17 @@ def items(response):
 
 
 @pytest.fixture(scope='module')
-def calling(taught, running):
-  """A server whose template lets the answer continue the last message: it calls the tool."""
+def continuing(taught):
+  """The taught model, with a template that lets the answer continue the last message."""
   tokenizer = copy.copy(taught.tokenizer)
   tokenizer.chat_template = '{{ messages[-1].content }}'
-  model = dataclasses.replace(taught, tokenizer=tokenizer)
-  with running(model) as server:
+  return dataclasses.replace(taught, tokenizer=tokenizer)
+
+
+@pytest.fixture(scope='module')
+def calling(continuing, running):
+  """A server whose answers call the tool."""
+  with running(continuing) as server:
     yield server.client()
 
 
@@ -201,13 +207,26 @@ def test_a_streamed_response_tells_its_items_in_order(calling):
   assert items(final) == [('mcp_call', ('Up', 'ab', 'XY', None)), ('message', ' XY.')]
 
 
-def test_a_call_without_a_result_is_told_as_failed(calling):
-  response = calling.responses.create(model='tiny', input='ef is [Up', max_output_tokens=3)
-  assert response.status in ('completed', 'incomplete')
-  chat = calling.chat.completions.create(model='tiny', messages=[
-      {'role': 'user', 'content': 'ab is'}], max_tokens=6)
-  assert chat.choices[0].message.content == WITH_CALL
-  assert chat.choices[0].message.toolformer_calls == [CALL]
+def test_a_chat_that_continues_a_message_calls_too(calling):
+  message = calling.chat.completions.create(
+      model='tiny', messages=CHAT, max_tokens=6).choices[0].message
+  assert message.content == WITH_CALL and message.toolformer_calls == [CALL]
+
+
+def test_a_call_without_a_result_is_told_as_failed(continuing, running):
+  def fail(argument):
+    raise ToolError('broken')
+  with running(continuing, fail) as server:
+    create = server.client().responses.create
+    response = create(model='tiny', input='ab is', max_output_tokens=6)
+    kinds = [event.type.removeprefix('response.') for event in create(
+        model='tiny', input='ab is', max_output_tokens=6, stream=True)]
+    message = server.client().chat.completions.create(
+        model='tiny', messages=CHAT, max_tokens=6).choices[0].message
+  assert items(response)[0] == ('mcp_call', ('Up', 'ab', None, 'Up: broken'))
+  assert 'mcp_call.failed' in kinds and 'mcp_call.completed' not in kinds
+  assert message.toolformer_calls == [{**CALL, 'output': None, 'error': 'Up: broken'}]
+  assert message.content == response.output_text and '[Up' not in message.content
 
 
 def test_what_was_answered_can_be_asked_on(calling):

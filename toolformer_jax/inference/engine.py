@@ -210,6 +210,7 @@ class Engine:
     """
     events: list[Event] = []
     if not self.has_unfinished_requests():
+      self._cache = None  # the last request was aborted
       return events
     with jax.set_mesh(self._model.mesh), explain_out_of_memory(_OUT_OF_MEMORY):
       cache = self._resize()

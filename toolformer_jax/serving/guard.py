@@ -80,7 +80,8 @@ async def read_body(request: Request, limit: int) -> bytes:
     ApiError: it is too large, too slow or not complete, or no JSON by its header.
   """
   # Pages of other sites cannot send this type without asking first, which is not granted.
-  if request.headers.get('content-type', '').partition(';')[0].strip() != 'application/json':
+  media_type = request.headers.get('content-type', '').partition(';')[0].strip().lower()
+  if media_type != 'application/json':
     raise ApiError(415, 'send JSON, with the header Content-Type: application/json',
                    code='unsupported_media_type')
   too_large = ApiError(413, f'the body is larger than {limit} bytes', code='body_too_large')
