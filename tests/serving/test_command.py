@@ -61,6 +61,12 @@ class Process:
         'model': 'tiny', 'prompt': 'ab is', 'max_tokens': 6, **fields})
     answers.append(text_of(response) if response.status_code == 200 else response.status_code)
 
+  def num_admitted(self):
+    metrics = httpx2.get(f'{self.url}/metrics').text
+    values = re.findall(r'^vllm:num_requests_(?:running|waiting)\{.*\} (\S+)', metrics, re.M)
+    assert len(values) == 2
+    return sum(map(float, values))
+
   def end(self, *signals):
     """Sends signals; returns the exit code and what was logged."""
     for one in signals:
@@ -95,9 +101,7 @@ def ask_many(server, count):
              for i in range(count)]
   for thread in threads:
     thread.start()
-  while 'num_requests_waiting' not in (metrics := httpx2.get(f'{server.url}/metrics').text) or sum(
-      float(value) for value in re.findall(
-          r'^vllm:num_requests_(?:running|waiting)\{.*\} (\S+)', metrics, re.M)) < count:
+  while server.num_admitted() + len(answers) < count:
     time.sleep(0.02)
   return answers, threads
 
