@@ -106,8 +106,8 @@ def _prefill_packed(model: LanguageModel, cache: KVCache, prompts: list[Chunk], 
     places_R3 = np.zeros((cache.length_B.size, 3), np.int32)
     places_R3[:len(placements)] = [(prompts[place.sequence].row, place.row, place.start)
                                    for place in placements]
-    packed = jax.tree.map(model.put_batch, packed)
-    cache = _write_packed(model.decoder, model.variables, cache, packed, places_R3, len(placements))
+    cache = _write_packed(model.decoder, model.variables, cache, model.put_batch(packed), places_R3,
+                          len(placements))
   return cache
 
 
