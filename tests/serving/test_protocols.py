@@ -8,7 +8,8 @@ import openai
 import pytest
 
 from toolformer_jax.inference.scoring import ScoreRequest, score, score_texts
-from toolformer_jax.inference.top_logprobs import top_logprobs
+from toolformer_jax.inference.top_logprobs import TokenLogprobs
+from toolformer_jax.serving import logprobs
 from toolformer_jax.tools.base import ToolError
 
 WITH_CALL = ' [Up(ab) -> XY] XY.'
@@ -129,16 +130,15 @@ def test_logprobs_are_those_of_the_scored_text(client, taught, stream):
     assert token not in top or top[token] == pytest.approx(logprob, abs=1e-5)
 
 
-def test_of_likely_tokens_that_look_alike_the_best_is_told(client, taught):
-  tokenizer = taught.tokenizer
-  start = [] if tokenizer.start_id is None else [tokenizer.start_id]
+def test_of_likely_tokens_that_look_alike_the_best_is_told(client, taught, monkeypatch):
+  """Two parts of characters, neither of which is a character."""
+  of_bytes = list(taught.tokenizer.token_bytes).index
+  top = [(of_bytes(b'\xe6'), -1.0), (of_bytes(b'a'), -2.0), (of_bytes(b'\xe5'), -3.0)]
+  monkeypatch.setattr(logprobs, 'top_logprobs', lambda model, tokens: [
+      TokenLogprobs(token, -2.5, top) for token in tokens])
   told = client.completions.create(model='tiny', prompt='ab is', echo=True, max_tokens=0,
-                                   logprobs=20).choices[0].logprobs.top_logprobs
-  scored = top_logprobs(taught, [*start, *tokenizer.encode('ab is')])[len(start):]
-  expected = [{tokenizer.decode([i]): value for i, value in reversed(token.top)}
-              for token in scored]
-  assert [found or {} for found in told] == [pytest.approx(best, abs=1e-4) for best in expected]
-  assert any(len(best) < len(token.top) for best, token in zip(expected, scored, strict=True))
+                                   logprobs=3).choices[0].logprobs.top_logprobs
+  assert told == [{'\ufffd': -1.0, 'a': -2.0}] * 5
 
 
 def test_a_prompt_alone_is_scored(client, taught):
