@@ -1,17 +1,22 @@
 """What was recorded is not asked for again, and a replay is the same without any tool."""
 
+import sqlite3
 import subprocess
 import sys
+import threading
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolformer_jax.errors import UserError
+from toolformer_jax.media.table import MediaTable
 from toolformer_jax.tools.base import Context, ToolError, call_one
 from toolformer_jax.tools.call_store import Answer, CallStore
 from toolformer_jax.tools.executor import Executor, Request
 from toolformer_jax.tools.function import tool
+
+from ..media.made_files import picture
 
 
 class Odd:
@@ -140,3 +145,82 @@ with Executor([echo], ExecutorConfig(max_result_chars=4000), store=store) as exe
   store = CallStore(tmp_path / 'calls.sqlite', replay=True)
   first = store.find(tool(lambda a: a, name='Echo'), 'first', Context())
   assert first == Answer('first')
+
+
+class Painter:
+  """Paints a picture into a file, and answers with its handle."""
+
+  name, version = 'Painter', '1'
+
+  def __init__(self, folder):
+    self.folder, self.asked = folder, 0
+
+  def __call__(self, argument, context):
+    self.asked += 1
+    (self.folder / f'{argument}.png').write_bytes(picture(color=argument))
+    return context.media.add(self.folder / f'{argument}.png')
+
+
+@tool(name='Look')
+def look(argument, context):
+  return context.media.resolve(argument).sha256
+
+
+def paint_and_look(tools, store):
+  """Returns what two calls in one text answer, and then the handles of the text."""
+  with Executor(tools, store=store) as executor:
+    context = executor.new_context(Context('a'))
+    first = [executor.run([Request(*call, context)])[0].result for call in (
+        ('Painter', 'red'), ('Painter', 'blue'), ('Look', 'image 1'), ('Look', 'image 2'))]
+    return first, context.media.key()
+
+
+def test_what_a_call_made_is_in_the_table_of_its_text_after_a_replay(tmp_path):
+  pytest.importorskip('PIL')
+  painter, store = Painter(tmp_path), CallStore(tmp_path / 'calls.sqlite')
+  for one in (painter, look):
+    store.add_tool(one)
+  answers, key = paint_and_look([painter, look], store)
+  assert answers == ['image 1', 'image 2', key[0][1], key[1][1]] and len(key) == 2
+  assert paint_and_look([painter, look], store) == (answers, key) and painter.asked == 2
+  (tmp_path / 'red.png').unlink()  # then the call is made again, and the file is back
+  assert paint_and_look([painter, look], store) == (answers, key) and painter.asked == 3
+  store.close()
+  for name in ('red', 'blue'):
+    (tmp_path / f'{name}.png').unlink()
+  replay = CallStore(tmp_path / 'calls.sqlite', replay=True)
+  tools = [replay.replayed_tool(name) for name in ('painter', 'look')]
+  assert paint_and_look(tools, replay) == (answers, key) and painter.asked == 3
+  replay.close()
+
+
+def test_a_store_of_an_earlier_version_has_no_table_of_what_calls_made(tmp_path):
+  store = CallStore(tmp_path / 'calls.sqlite')
+  first = run([Odd()], [Request('Odd', 'a')], store)
+  store.close()
+  with sqlite3.connect(tmp_path / 'calls.sqlite') as database:
+    database.execute('DROP TABLE made')
+  database.close()
+  for replay in (True, False):
+    store = CallStore(tmp_path / 'calls.sqlite', replay=replay)
+    assert run([Odd()], [Request('Odd', 'a')], store) == first
+    store.close()
+
+
+def test_a_call_that_is_late_does_not_change_the_media_of_its_text(tmp_path):
+  pytest.importorskip('PIL')
+  late, done = threading.Event(), threading.Event()
+  class Slow(Painter):
+    time_limit_s = 0.05
+
+    def __call__(self, argument, context):
+      late.wait(10)
+      handle = super().__call__(argument, context)
+      done.set()
+      return handle
+  context = Context(media=MediaTable())
+  with Executor([Slow(tmp_path)]) as executor:
+    outcome, = executor.run([Request('Painter', 'red', context)])
+    late.set()
+    assert done.wait(10)
+  assert 'time limit' in outcome.failure and len(context.media) == 0

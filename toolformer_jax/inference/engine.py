@@ -175,7 +175,8 @@ class Engine:
       decoding = replace(decoding, tool_names=frozenset(tool_names))
     self._num_requests += 1
     request = GenerationRequest(decoding, request_id, prompt, params)
-    self._waiting.append(_Row(request, context))
+    own = self._executor.new_context(context) if self._executor else None
+    self._waiting.append(_Row(request, own))
     return request_id
 
   def abort(self, request_id: int) -> None:

@@ -153,6 +153,19 @@ class MediaTable:
   def __len__(self) -> int:
     return len(self.media) + len(self._made)
 
+  @property
+  def made(self) -> tuple[Medium, ...]:
+    """What tools made during the calls of the text, in order."""
+    return tuple(self._made)
+
+  def copy(self) -> 'MediaTable':
+    """Returns a table with the same handles; what is added to one is not in the other."""
+    return MediaTable(self.media, list(self._made))
+
+  def add_made(self, media: Iterable[Medium]) -> None:
+    """Adds media that a call made, which worked on a copy of this table or was recorded."""
+    self._made.extend(media)
+
   def add(self, path: epath.PathLike) -> str:
     """Adds a file that a tool wrote, and returns its handle.
 

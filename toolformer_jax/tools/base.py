@@ -1,7 +1,7 @@
 """The interface of a tool: a name, and a function from an argument to a result string."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 from toolformer_jax.errors import ToolError as ToolError  # part of the interface
@@ -26,6 +26,10 @@ class Context:
   title: str | None = None
   date: str | None = None
   media: MediaTable = field(default_factory=MediaTable)
+
+  def copy(self) -> 'Context':
+    """Returns the same context with a media table of its own, to which tools may add."""
+    return replace(self, media=self.media.copy())
 
 
 class Tool(Protocol):

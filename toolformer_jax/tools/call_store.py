@@ -15,6 +15,7 @@ from etils import epath
 
 from toolformer_jax.data.local_copy import local_copy
 from toolformer_jax.errors import UserError
+from toolformer_jax.media.table import Medium
 from toolformer_jax.runtime.paths import is_remote
 from toolformer_jax.tools.base import Context, Tool
 
@@ -23,10 +24,16 @@ _TABLES = (
   'tool TEXT, version TEXT, argument TEXT, context TEXT, result TEXT, reason TEXT, '
   'lasting INTEGER, PRIMARY KEY (tool, version, argument, context))',
   'CREATE TABLE IF NOT EXISTS tools (name TEXT PRIMARY KEY, version TEXT)',
+  'CREATE TABLE IF NOT EXISTS made ('
+  'tool TEXT, version TEXT, argument TEXT, context TEXT, media TEXT, '
+  'PRIMARY KEY (tool, version, argument, context))',
 )
 _FIND = ('SELECT result, reason, lasting FROM calls '
          'WHERE tool = ? AND version = ? AND argument = ? AND context = ?')
 _ADD = 'INSERT OR REPLACE INTO calls VALUES (?, ?, ?, ?, ?, ?, ?)'
+_FIND_MADE = ('SELECT media FROM made '
+              'WHERE tool = ? AND version = ? AND argument = ? AND context = ?')
+_ADD_MADE = 'INSERT OR REPLACE INTO made VALUES (?, ?, ?, ?, ?)'
 _WAIT_S = 60.0  # while another process writes
 
 
@@ -38,11 +45,13 @@ class Answer:
     result: the result before cleaning and truncation; None after a failure.
     reason: the reason of a failure; None if there is a result.
     lasting: whether the same call would get the same answer. False after a timeout or a crash.
+    made: the media that the call added to the table of its text.
   """
 
   result: str | None
   reason: str | None = None
   lasting: bool = True
+  made: tuple[Medium, ...] = ()
 
 
 class CallStore:
@@ -70,17 +79,26 @@ class CallStore:
           for table in _TABLES:
             self._database.execute(table)
       self._database.execute(_FIND, ('', '', '', '')).fetchone()
+      self._has_made = bool(self._database.execute(  # stores of earlier versions have no such table
+          "SELECT 1 FROM sqlite_master WHERE name = 'made'").fetchone())
 
   def find(self, tool: Tool, argument: str, context: Context) -> Answer | None:
-    """Returns the stored answer. One that is not lasting is only returned in a replay.
+    """Returns the stored answer.
+
+    Only a replay returns one that is not lasting, or whose call made a file that is gone.
 
     Raises:
       UserError: the file cannot be read.
     """
+    key = _key(tool, argument, context)
     with self._lock, self._errors('cannot be read'):
-      row = self._database.execute(_FIND, _key(tool, argument, context)).fetchone()
-    answer = row and Answer(row[0], row[1], bool(row[2]))
-    return answer if answer and (answer.lasting or self.replay) else None
+      row = self._database.execute(_FIND, key).fetchone()
+      found = self._database.execute(_FIND_MADE, key).fetchone() if self._has_made else None
+    if not row:
+      return None
+    made = tuple(Medium(*one) for one in json.loads(found[0])) if found else ()
+    answer = Answer(row[0], row[1], bool(row[2]), made)
+    return answer if self.replay or (answer.lasting and all(map(_is_there, made))) else None
 
   def add(self, tool: Tool, answers: Iterable[tuple[str, Context, Answer]]) -> None:
     """Stores (argument, context, answer) tuples. They are on disk when this returns.
@@ -92,10 +110,13 @@ class CallStore:
     """
     if self.replay:
       return
-    rows = [(*_key(tool, argument, context), answer.result, answer.reason, answer.lasting)
-            for argument, context, answer in answers]
+    keyed = [(_key(tool, argument, context), answer) for argument, context, answer in answers]
+    rows = [(*key, answer.result, answer.reason, answer.lasting) for key, answer in keyed]
+    made = [(*key, json.dumps([(one.kind, one.path, one.sha256) for one in answer.made]))
+            for key, answer in keyed if answer.made]
     with self._lock, self._errors('cannot be written'), self._database:
       self._database.executemany(_ADD, rows)
+      self._database.executemany(_ADD_MADE, made)
 
   def add_tool(self, tool: Tool) -> None:
     """Stores the version of a tool that is being recorded, for `replayed_tool`."""
@@ -140,6 +161,14 @@ class ReplayedTool:
     """Raises UserError, because this method is called only if the store lacks the call."""
     raise UserError(f'{self.name}({argument!r}) is not among the recorded calls; use the same '
                     'options as in the run that was recorded')
+
+
+def _is_there(medium: Medium) -> bool:
+  try:
+    medium.check()
+    return True
+  except OSError:
+    return False
 
 
 def _key(tool: Tool, argument: str, context: Context) -> tuple[str, str, str, str]:

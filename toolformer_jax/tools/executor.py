@@ -12,7 +12,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent import futures
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 from toolformer_jax import errors
@@ -160,6 +160,10 @@ class Executor:
     """Returns the future Outcome of one call, see `submit`."""
     return self.submit(Request(tool, argument, context or Context()))
 
+  def new_context(self, context: Context | None = None) -> Context:
+    """Returns the context for all calls of one text: what a call makes, later ones can name."""
+    return context.copy() if context else Context()
+
   def submit_all(self, requests: Sequence[Request]) -> list[futures.Future[Outcome]]:
     """Returns the future outcomes of `requests`. Equal requests are executed once.
 
@@ -264,14 +268,16 @@ class Executor:
   def _call(self, tool: Tool, requests: Sequence[Request]) -> list[Answer]:
     if self._hung[tool.name] >= _MAX_HUNG:
       raise TimeoutError(f'not called while {_MAX_HUNG} calls run past their time limit')
+    # Copies: a call that is late must not change the media of its text any more.
+    contexts = [request.context.copy() for request in requests]
     if isinstance(tool, BatchTool):
-      results = tool.call_many([request.argument for request in requests],
-                               [request.context for request in requests])
+      results = tool.call_many([request.argument for request in requests], contexts)
       if len(results) != len(requests):
         raise TypeError(f'returned {len(results)} results for {len(requests)} calls')
     else:
-      results = [tool(requests[0].argument, requests[0].context)]
-    return [self._answer(result) for result in results]
+      results = [tool(requests[0].argument, contexts[0])]
+    return [_with_made(self._answer(result), request.context, context)
+            for result, request, context in zip(results, requests, contexts, strict=True)]
 
   def _answer(self, result: object) -> Answer:
     if isinstance(result, Exception):
@@ -298,6 +304,8 @@ class Executor:
       outcomes = [self._outcome(job.requests[0].tool, answer, seconds / len(answers))
                   for answer in answers]
       self._keep(job, answers)
+      for request, answer in zip(job.requests, answers, strict=True):
+        request.context.media.add_made(answer.made)
     except Exception as error:  # Otherwise the caller would wait forever.
       for future in job.futures:
         future.set_exception(error)
@@ -331,6 +339,12 @@ class Executor:
         if outcome.failure:
           kind = outcome.failure.removeprefix(f'{name}: ').partition(':')[0]
           counts.failures[kind[:_MAX_KIND_CHARS]] += 1
+
+
+def _with_made(answer: Answer, before: Context, after: Context) -> Answer:
+  """Returns an answer with the media that its call added to the table, if it has a result."""
+  made = after.media.made[len(before.media.made):]
+  return replace(answer, made=made) if made and answer.result is not None else answer
 
 
 def _start_thread(function: Callable[[], None]) -> None:
