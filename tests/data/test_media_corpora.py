@@ -181,6 +181,39 @@ def test_what_was_left_out_is_counted(folder, pages, caplog):
   assert '8 media were left out' in caplog.text
 
 
+def test_media_that_are_not_wanted_are_not_reported(folder, pages, caplog):
+  assert not any(document.media for document in read_corpus(folder, CorpusConfig(media=False)))
+  assert 'left out' not in caplog.text
+
+
+def test_a_page_that_is_a_link_out_of_the_folder_is_refused(folder, pages, tmp_path):
+  (folder / 'Talk: a page.md').symlink_to(folder / 'shop.md')
+  list(read_corpus(folder))
+  (tmp_path / 'secret.txt').write_text('secret words')
+  (folder / 'notes.md').symlink_to(tmp_path / 'secret.txt')
+  with pytest.raises(UserError, match=r'notes\.md: a link leads out of the folder'):
+    list(read_corpus(folder))
+
+
+@pytest.mark.parametrize('page', [
+  '<html><head><title>T</title><body>Words</body></html>',
+  '<title>T</title><meta charset="utf-8"><p>Words',
+  '<head><title>T</title><style>p {}</style>Words'])
+def test_a_page_without_the_end_of_its_head_loses_no_text(tmp_path, page):
+  (tmp_path / 'a.html').write_text(page)
+  document, = read_corpus(tmp_path)
+  assert (document.title, document.text) == ('T', 'Words')
+
+
+@pytest.mark.parametrize(('line', 'title'), [
+  ('# A  title', 'A  title'), ('#  C# and F# ##', 'C# and F#'), ('# C#', 'C#'), ('#', None),
+  ('#tag', None), ('## Below', None), ('# a' + ' ' * 100_000 + 'b', 'a' + ' ' * 100_000 + 'b')])
+def test_the_title_of_markdown_is_its_first_heading(tmp_path, line, title):
+  (tmp_path / 'a.md').write_text(f'{line}\nwords')
+  document, = read_corpus(tmp_path)
+  assert document.title == title
+
+
 def test_the_hash_of_a_folder_has_its_media_in_it(folder, pages):
   (folder / 'model').mkdir()  # a folder of this name is not all of a corpus
   before = corpus_hash(str(folder))

@@ -5,6 +5,8 @@ import io
 import os
 import pathlib
 import struct
+import subprocess
+import sys
 import time
 import zlib
 
@@ -14,13 +16,7 @@ import pytest
 from toolformer_jax.errors import ToolError
 from toolformer_jax.media import process
 from toolformer_jax.media.audio import SAMPLE_RATE, decode_audio
-from toolformer_jax.media.image import (
-  center_crop,
-  decode_image,
-  normalize,
-  resize,
-  resize_shorter_side,
-)
+from toolformer_jax.media.image import decode_image, normalize, resize, resize_and_crop
 from toolformer_jax.media.limits import MediaLimits
 from toolformer_jax.media.table import Medium, read_medium
 from toolformer_jax.media.video import decode_frames
@@ -76,13 +72,39 @@ def test_modes_become_rgb_on_white(medium, mode, color, expected):
 def test_resize_crop_and_normalize():
   image_HWC = np.random.default_rng(0).integers(0, 256, (30, 50, 3), np.uint8)
   assert resize(image_HWC, 10, 20).shape == (10, 20, 3)
-  assert resize_shorter_side(image_HWC, 12).shape == (12, 20, 3)
-  np.testing.assert_array_equal(center_crop(image_HWC, 10), image_HWC[10:20, 20:30])
-  with pytest.raises(ValueError, match='no square of 31'):
-    center_crop(image_HWC, 31)
+  np.testing.assert_array_equal(resize_and_crop(image_HWC, 30), image_HWC[:, 10:40])
   normal_HWC = normalize(image_HWC, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
   np.testing.assert_allclose(normal_HWC, image_HWC / 127.5 * 2 - 2, atol=1e-5)
   assert normal_HWC.dtype == np.float32
+
+
+@pytest.mark.parametrize('shape', [(30, 50), (51, 30), (12, 12), (500, 90), (1, 40), (200, 7)])
+def test_the_middle_of_a_picture_is_that_of_the_whole_resized_one(shape):
+  """Up to rounding: Pillow rounds between the two directions, in an order of its own."""
+  image_HWC = resize(np.random.default_rng(0).integers(0, 256, (4, 4, 3), np.uint8), *shape)
+  size = 24
+  share = size / min(shape)
+  height, width = (max(size, round(side * share)) for side in shape)
+  top, left = (height - size) // 2, (width - size) // 2
+  whole_HWC = resize(image_HWC, height, width)
+  np.testing.assert_allclose(
+      resize_and_crop(image_HWC, size).astype(int),
+      whole_HWC[top:top + size, left:left + size].astype(int), atol=2)
+
+
+def test_a_very_long_picture_takes_little_memory():
+  """Whole, it would have 36 GB when its shorter side is scaled to 224 pixels."""
+  program = """
+import resource
+import numpy as np
+from toolformer_jax.media.image import resize_and_crop
+resource.setrlimit(resource.RLIMIT_AS, (2_000_000_000,) * 2)
+for shape in ((1, 240_000, 3), (240_000, 1, 3)):
+  assert resize_and_crop(np.full(shape, 7, np.uint8), 224).tolist() == [[[7] * 3] * 224] * 224
+"""
+  done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True,
+                        env={**os.environ, 'OPENBLAS_NUM_THREADS': '1'})
+  assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize('channels', [1, 2])

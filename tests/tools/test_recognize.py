@@ -19,7 +19,7 @@ def every_label():
 @pytest.fixture(scope='module')
 def pictures():
   noise = np.random.default_rng(0)
-  shapes = ((224, 224, 3), (1, 1, 3), (17, 900, 3), (640, 48, 3))
+  shapes = ((224, 224, 3), (1, 1, 3), (17, 900, 3), (640, 48, 3), (1, 200_000, 3))
   return [noise.integers(0, 256, shape, np.uint8) for shape in shapes]
 
 

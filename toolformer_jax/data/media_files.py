@@ -51,8 +51,17 @@ def check_inside(name: str, folder: epath.Path) -> str:
     raise ToolError('a path relative to the folder of the corpus is needed')
   if not name.strip() or '..' in re.split(r'[/\\]', name):
     raise ToolError('the path must stay in the folder of the corpus')
+  check_links(name, folder)
+  return name
+
+
+def check_links(name: str, folder: epath.Path) -> None:
+  """Checks that no link on the way to the file `name` leads out of `folder`.
+
+  Raises:
+    ToolError: one does.
+  """
   if not is_remote(folder):
     root = os.path.realpath(folder)
     if os.path.commonpath([root, os.path.realpath(os.path.join(folder, name))]) != root:
       raise ToolError('a link leads out of the folder of the corpus')
-  return name

@@ -12,7 +12,7 @@ from html.parser import HTMLParser
 
 from etils import epath
 
-from toolformer_jax.data.media_files import check_inside
+from toolformer_jax.data.media_files import check_inside, check_links
 from toolformer_jax.data.records import Document
 from toolformer_jax.errors import ToolError, UserError
 from toolformer_jax.media.limits import MediaLimits
@@ -22,7 +22,7 @@ from toolformer_jax.runtime.paths import files_under, reason
 log = logging.getLogger(__name__)
 _MARKDOWN, _HTML = ('.md', '.markdown'), ('.html', '.htm')
 _MEDIA_TAGS = ('img', 'audio', 'video')
-_SILENT_TAGS = ('script', 'style', 'head', 'template', 'noscript')
+_SILENT_TAGS = ('script', 'style', 'template', 'noscript')  # not `head`, whose end may be left out
 _BLOCK_TAGS = frozenset(
     'address article aside blockquote br dd div dl dt fieldset figcaption figure footer form h1 h2 '
     'h3 h4 h5 h6 header hr li main nav ol p pre section table tr ul'.split())
@@ -33,7 +33,8 @@ _MARKDOWN_MEDIUM = re.compile(
     r'|<img\b[^>]{0,4000}>'
     r'|<(?P<tag>audio|video)\b[^>]{0,4000}>(?:.{0,4000}?</(?P=tag)\s*>)?',
     re.DOTALL | re.IGNORECASE)
-_HEADING = re.compile(r'^#\s+(.+?)\s*#*\s*$', re.MULTILINE)
+_HEADING = re.compile(r'^#[ \t]+(\S.*)', re.MULTILINE)
+_CLOSING_MARKS = re.compile(r'\s#+$')  # of a heading, `# Title ##`
 
 
 def page_files(folder: epath.Path) -> list[epath.Path]:
@@ -54,15 +55,17 @@ def read_page_folder(folder: epath.Path, *, alt_texts: bool, limits: MediaLimits
     limits: what a medium may have; None to leave out all media.
 
   Raises:
-    UserError: a page cannot be read, or is not UTF-8.
+    UserError: a page cannot be read, is not UTF-8, or is a link that leads out of the folder.
   """
   num_left_out = 0
   for file in page_files(folder):
+    name = file.relative_to(folder).as_posix()
     try:
+      check_links(name, folder)
       source = file.read_bytes().decode('utf-8-sig')
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, ToolError) as error:
       raise UserError(f'cannot read {file}: {reason(error)}') from error
-    page = _Page(folder, file.relative_to(folder).as_posix(), alt_texts, limits)
+    page = _Page(folder, name, alt_texts, limits)
     is_html = file.suffix.lower() in _HTML
     text, title = page.read_html(source) if is_html else page.read_markdown(source)
     num_left_out += page.num_left_out
@@ -79,7 +82,7 @@ class _Page:
   Attributes:
     name: path of the page in its folder.
     media: in the order of their handles.
-    num_left_out: how many were no files of the folder.
+    num_left_out: how many were no files of the folder, or of no known format.
   """
 
   def __init__(self, folder: epath.Path, name: str, alt_texts: bool, limits: MediaLimits | None):
@@ -94,7 +97,7 @@ class _Page:
     medium = self._find(source or '')
     words = [' '.join(alt.split())] if alt and self._alt_texts else []
     if medium is None:
-      self.num_left_out += 1
+      self.num_left_out += self._limits is not None
     else:
       self.media.append(medium)
       self._counts[medium.kind] += 1
@@ -119,7 +122,8 @@ class _Page:
         return self.handle(html.unescape(match['quoted'] or match['plain']), match['alt'])
       return _HtmlText.of(match[0], self)[0].strip()
     heading = _HEADING.search(source)
-    return _MARKDOWN_MEDIUM.sub(replaced, source), heading and heading[1]
+    title = heading and _CLOSING_MARKS.sub('', heading[1].rstrip()).rstrip()
+    return _MARKDOWN_MEDIUM.sub(replaced, source), title
 
   def read_html(self, source: str) -> tuple[str, str | None]:
     """Returns the text of a page in HTML, and its title."""

@@ -32,24 +32,25 @@ def resize(image_HWC: np.ndarray, height: int, width: int) -> np.ndarray:
   return np.asarray(resized)
 
 
-def resize_shorter_side(image_HWC: np.ndarray, size: int) -> np.ndarray:
-  """Returns a picture whose shorter side has `size` pixels, in the same proportions."""
+def resize_and_crop(image_HWC: np.ndarray, size: int) -> np.ndarray:
+  """Returns the middle of a picture, uint8 [size, size, 3], scaled until its shorter side fits.
+
+  Nothing but this square is computed, so that a very long picture takes no more memory.
+  """
+  from PIL import Image
   height, width = image_HWC.shape[:2]
   share = size / min(height, width)
-  return resize(image_HWC, max(size, round(height * share)), max(size, round(width * share)))
+  (top, bottom), (left, right) = (_middle(side, max(size, round(side * share)), size)
+                                  for side in (height, width))
+  resized = Image.fromarray(image_HWC).resize(
+      (size, size), Image.Resampling.BICUBIC, (left, top, right, bottom))
+  return np.asarray(resized)
 
 
-def center_crop(image_HWC: np.ndarray, size: int) -> np.ndarray:
-  """Returns the square of `size` pixels in the middle of a picture that is at least that large.
-
-  Raises:
-    ValueError: it is smaller.
-  """
-  height, width = image_HWC.shape[:2]
-  if min(height, width) < size:
-    raise ValueError(f'a picture of {height} x {width} pixels has no square of {size}')
-  top, left = (height - size) // 2, (width - size) // 2
-  return image_HWC[top:top + size, left:left + size]
+def _middle(side: int, scaled: int, size: int) -> tuple[float, float]:
+  """Returns which part of `side` pixels are the middle `size` ones after it is scaled."""
+  first = (scaled - size) // 2
+  return first * side / scaled, min((first + size) * side / scaled, side)
 
 
 def normalize(image_HWC: np.ndarray, mean: Sequence[float] = IMAGENET_MEAN,

@@ -91,7 +91,8 @@ def _convolve(layer: Convolution, x_BHWC: jax.Array, stride: int = 1) -> jax.Arr
   groups = x_BHWC.shape[-1] // layer.kernel_HWIO.shape[2]
   return jax.lax.conv_general_dilated(
       x_BHWC, layer.kernel_HWIO, (stride, stride), 'SAME', feature_group_count=groups,
-      dimension_numbers=('NHWC', 'HWIO', 'NHWC')) + layer.bias_O
+      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+      precision=jax.lax.Precision.HIGHEST) + layer.bias_O
 
 
 @jax.jit
@@ -111,4 +112,4 @@ def logits(net: EfficientNet, x_BHWC: jax.Array) -> jax.Array:
     inner = _convolve(projection, inner)
     x = inner + x if inner.shape == x.shape else inner
   x = jax.nn.relu6(_convolve(net.head, x)).mean((1, 2))
-  return x @ net.weight_CK + net.bias_K
+  return jnp.matmul(x, net.weight_CK, precision=jax.lax.Precision.HIGHEST) + net.bias_K

