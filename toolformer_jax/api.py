@@ -111,7 +111,8 @@ def annotate(
     depends_on.setdefault('corpus', documents_fingerprint(listed))
     def read_documents() -> list[Document]:
       return listed
-  plans = tool_plans(build_tools(_as_list(tools), toolbox, call_store), tool_configs, prompts)
+  built = build_tools(_as_list(tools), toolbox.writing_to(output_dir), call_store)
+  plans = tool_plans(built, tool_configs, prompts)
   model = as_model(model, model_config).for_inference()
   if 'checkpoint' not in depends_on:
     depends_on['checkpoint'] = model_fingerprint(model)
@@ -299,13 +300,13 @@ def evaluate(
       generation_config=generation_config, engine_config=engine_config, model_config=model_config,
       executor_config=executor_config, toolbox=toolbox, syntax=syntax)
   _, in_memory = as_arms(arms)
-  def load(checkpoint: str) -> LanguageModel:
-    model = in_memory.get(checkpoint) or load_model(checkpoint, config=model_config)
-    return model.for_inference()
+  def load(name: str) -> LanguageModel:
+    return (in_memory.get(name) or load_model(name, config=model_config)).for_inference()
   objects = _tool_objects(tools)
   @contextlib.contextmanager
   def open_executor() -> Iterator[Executor]:
-    built = build_tools([objects.get(name, name) for name in plan.tool_names], toolbox, call_store)
+    built = build_tools([objects.get(name, name) for name in plan.tool_names],
+                        toolbox.writing_to(output_dir), call_store)
     with Executor(built, executor_config, syntax=syntax, store=call_store) as executor:
       yield executor
   return runner.evaluate(plan, load_model=load, open_executor=open_executor,

@@ -10,8 +10,12 @@ import pytest
 
 from toolformer_jax.media.table import MediaTable
 from toolformer_jax.tools.base import Context, ToolError
+from toolformer_jax.tools.call_store import CallStore
+from toolformer_jax.tools.executor import Executor, Request
 from toolformer_jax.tools.frames import Frames, FramesConfig
+from toolformer_jax.tools.media_tools import MediaToolbox
 from toolformer_jax.tools.recognize import Recognize, RecognizeConfig
+from toolformer_jax.tools.registry import Toolbox
 from toolformer_jax.tools.speak import Speak, SpeakConfig, synthesize
 from toolformer_jax.tools.transcribe import Transcribe, TranscribeConfig
 
@@ -85,7 +89,7 @@ def test_a_text_is_only_spoken(program, text, tmp_path, monkeypatch):
   medium = given.media.resolve('audio 1')
   assert medium.read_bytes().startswith(b'RIFF')
   assert [path.name for path in tmp_path.iterdir()] == ['spoken']
-  name = f'{hashlib.sha256(medium.read_bytes()).hexdigest()[:16]}.wav'
+  name = f'{hashlib.sha256(medium.read_bytes()).hexdigest()}.wav'
   assert [path.name for path in (tmp_path / 'spoken').iterdir()] == [name]
 
 
@@ -103,6 +107,47 @@ def test_what_is_not_spoken(text, reason, tmp_path):
   synthesizer()
   with pytest.raises(ToolError, match=reason):
     Speak(SpeakConfig(str(tmp_path)))(text, Context())
+
+
+def test_many_threads_speak_the_same_text(tmp_path):
+  synthesizer()
+  for number in range(3):
+    with Executor([Speak(SpeakConfig(str(tmp_path / str(number))))]) as executor:
+      outcomes = executor.run([Request('Speak', 'Hello.', Context(str(i))) for i in range(12)])
+    assert [outcome.result for outcome in outcomes] == ['audio 1'] * 12
+    assert len(list((tmp_path / str(number)).iterdir())) == 1
+
+
+def test_the_folder_is_that_of_the_run_and_no_part_of_the_version(tmp_path, monkeypatch):
+  synthesizer()
+  monkeypatch.chdir(tmp_path)
+  absolute = MediaToolbox(speak=SpeakConfig(str(tmp_path / 'sounds')))
+  versions = set()
+  for toolbox, folder in ((Toolbox(), 'run/spoken'), (Toolbox(media_tools=absolute), 'sounds')):
+    speak, = toolbox.writing_to('run').build(['speak'])
+    given = Context()
+    speak('Hello.', given)
+    assert given.media.made[0].path.startswith(f'{tmp_path / folder}/')
+    versions.add(speak.version)
+  assert versions == {Toolbox().version('Speak')} and Toolbox().writing_to(None) == Toolbox()
+
+
+def test_a_replay_knows_what_was_spoken(tmp_path):
+  synthesizer()
+  texts = ('Hello.', 'Good morning.')
+  def handles(tool, store):
+    with Executor([tool], store=store) as executor:
+      context = executor.new_context(Context('a'))
+      return [executor.run([Request('Speak', text, context)])[0].result for text in texts
+              ], context.media.key()
+  speak, store = Speak(SpeakConfig(str(tmp_path))), CallStore(tmp_path / 'calls.sqlite')
+  store.add_tool(speak)
+  recorded = handles(speak, store)
+  store.close()
+  replay = CallStore(tmp_path / 'calls.sqlite', replay=True)
+  assert handles(replay.replayed_tool('speak'), replay) == recorded
+  assert recorded[0] == ['audio 1', 'audio 2'] and len(recorded[1]) == 2
+  replay.close()
 
 
 def test_synthesis_is_repeatable():

@@ -6,6 +6,7 @@ table can be opened.
 
 import hashlib
 import os
+import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from toolformer_jax.runtime.paths import (
   as_path,
   atomic_writer,
   is_file,
+  is_remote,
   make_directory,
   reason,
 )
@@ -95,7 +97,7 @@ def _read(file: epath.Path, max_bytes: int) -> bytes:
   if not is_file(file):
     raise FileNotFoundError('there is no such file')
   if (size := file.stat().length) > max_bytes:
-    raise ToolError(f'the file has {size} bytes, more than {max_bytes} (MediaLimits.max_bytes)')
+    raise ToolError(_too_large(size, max_bytes))
   return file.read_bytes()
 
 
@@ -140,8 +142,13 @@ class MediaTable:
     Raises:
       UserError: one of them is too large, or is no medium.
     """
-    return cls(tuple(_write(data, number, as_path(folder), limits)
-                     for number, data in enumerate(contents, 1)))
+    media = []
+    for number, data in enumerate(contents, 1):
+      try:
+        media.append(write_medium(data, folder, limits))
+      except ToolError as error:
+        raise UserError(f'medium {number}: {error}') from error
+    return cls(tuple(media))
 
   def __iter__(self) -> Iterator[tuple[str, Medium]]:
     """Yields the handles and the media, in order."""
@@ -207,19 +214,29 @@ class MediaTable:
     return f'this document has {", ".join(handles[:_MAX_SHOWN])}{more}'
 
 
-def _write(data: bytes, number: int, folder: epath.Path, limits: MediaLimits) -> Medium:
-  """Writes `data` to a file of `folder`, and returns it as a medium."""
+def write_medium(data: bytes, folder: epath.PathLike, limits: MediaLimits = MediaLimits()
+                 ) -> Medium:
+  """Writes the content of a file to `folder`, and returns it as a medium.
+
+  The file is named for its hash. Several threads and processes may write the same content.
+
+  Raises:
+    ToolError: it is too large, or is no medium.
+    OSError: it cannot be written.
+  """
   if len(data) > limits.max_bytes:
-    raise UserError(f'medium {number} has {len(data)} bytes, more than {limits.max_bytes} '
-                    '(MediaLimits.max_bytes)')
-  try:
-    found = content_type(data)
-  except ToolError as error:
-    raise UserError(f'medium {number}: {error}') from error
-  sha256 = hashlib.sha256(data).hexdigest()
-  file = folder / f'{sha256}.{_EXTENSIONS.get(found.format, found.format)}'
+    raise ToolError(_too_large(len(data), limits.max_bytes))
+  found, sha256 = content_type(data), hashlib.sha256(data).hexdigest()
+  file = as_path(folder) / f'{sha256}.{_EXTENSIONS.get(found.format, found.format)}'
   if not is_file(file):
-    make_directory(folder)
-    with atomic_writer(file, 'wb') as opened:
+    make_directory(file.parent)
+    own = file.with_name(f'{sha256}-{uuid.uuid4().hex}')  # no other writer has it
+    with atomic_writer(file if is_remote(file) else own, 'wb') as opened:
       opened.write(data)
+    if not is_remote(file):
+      own.replace(file)
   return Medium(found.kind, os.fspath(file), sha256)
+
+
+def _too_large(size: int, max_bytes: int) -> str:
+  return f'it has {size} bytes, more than {max_bytes} (MediaLimits.max_bytes)'

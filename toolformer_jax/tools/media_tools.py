@@ -1,6 +1,9 @@
 """The tools for pictures, sound and video by name, and their settings."""
 
+import dataclasses
+import os
 from dataclasses import dataclass
+from typing import Self
 
 from toolformer_jax.media.limits import MediaLimits
 from toolformer_jax.tools.base import Tool
@@ -20,6 +23,11 @@ class MediaToolbox:
   recognize: RecognizeConfig = RecognizeConfig()
   speak: SpeakConfig = SpeakConfig()
   transcribe: TranscribeConfig = TranscribeConfig()
+
+  def writing_to(self, folder: str) -> Self:
+    """Returns a toolbox whose tools write their files to `folder`, if theirs is a relative one."""
+    own = os.path.join(folder, self.speak.folder)
+    return dataclasses.replace(self, speak=dataclasses.replace(self.speak, folder=own))
 
   def build(self, name: str, limits: MediaLimits) -> Tool:
     """Returns the tool `name`, spelled as in calls.

@@ -2,10 +2,11 @@
 
 import atexit
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, Self
 
 from toolformer_jax.checkpoints.loading import load_model
 from toolformer_jax.data.content_hash import content_fingerprint, stable_hash
@@ -92,6 +93,11 @@ class Toolbox:
   custom: CustomToolsConfig = CustomToolsConfig()
   media: MediaLimits = MediaLimits()
   media_tools: MediaToolbox = MediaToolbox()
+
+  def writing_to(self, folder: str | os.PathLike[str] | None) -> Self:
+    """Returns a toolbox whose tools write their files to an output folder; None for no change."""
+    return self if folder is None else replace(
+        self, media_tools=self.media_tools.writing_to(os.fspath(folder)))
 
   def names(self) -> dict[str, str]:
     """Returns the names of all tools in calls, by their names in lower case."""

@@ -5,12 +5,13 @@ import pathlib
 import shutil
 import subprocess
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from toolformer_jax import calls
 from toolformer_jax.errors import UserError
-from toolformer_jax.runtime.paths import as_path, atomic_writer, is_file, make_directory
+from toolformer_jax.media.table import write_medium
+from toolformer_jax.runtime.paths import as_absolute_path
 from toolformer_jax.runtime.validation import check
 from toolformer_jax.tools.base import Context, ToolError
 from toolformer_jax.tools.component import settings_hash
@@ -24,13 +25,14 @@ class SpeakConfig:
   """Settings of the tool that speaks.
 
   Attributes:
-    folder: where the sound files are written.
+    folder: where the sound files are written: in the output folder of `annotate` and `evaluate`,
+      otherwise in the working directory, unless it is an absolute path.
     synthesizer: the program that speaks: 'espeak-ng', 'flite', or 'any', the first of them that is
       installed.
     max_chars: longer texts are not spoken.
   """
 
-  folder: str = 'spoken'
+  folder: str = field(default='spoken', repr=False)  # no result depends on it
   synthesizer: Literal['any', 'espeak-ng', 'flite'] = 'any'
   max_chars: int = 500
 
@@ -56,6 +58,7 @@ class Speak:
       raise UserError(f'Speak needs {" or ".join(wanted)}, which is not installed: '
                       f'apt-get install {wanted[0]}')
     self._config, self._program = config, found
+    self._folder = as_absolute_path(config.folder)
     self.version = f'{_version(found)}-{settings_hash(config)}'
 
   def __call__(self, argument: str, context: Context) -> str:
@@ -70,14 +73,8 @@ class Speak:
       raise ToolError('nothing to speak')
     if len(text) > self._config.max_chars:
       raise ToolError('too long')
-    sound = synthesize(text, self._program)
-    folder = as_path(self._config.folder)
-    file = folder / f'{hashlib.sha256(sound).hexdigest()[:16]}.wav'
-    if not is_file(file):
-      make_directory(folder)
-      with atomic_writer(file, 'wb') as opened:
-        opened.write(sound)
-    return context.media.add(file)
+    medium = write_medium(synthesize(text, self._program), self._folder)
+    return context.media.add(medium.path)
 
 
 def synthesize(text: str, program: str) -> bytes:
@@ -103,6 +100,13 @@ def synthesize(text: str, program: str) -> bytes:
 
 
 def _version(program: str) -> str:
-  """Returns a hash of what a program says of its version."""
-  done = subprocess.run([program, '--version'], capture_output=True, timeout=_PROGRAM_S)
+  """Returns a hash of what a program says of its version.
+
+  Raises:
+    UserError: it says nothing.
+  """
+  try:
+    done = subprocess.run([program, '--version'], capture_output=True, timeout=_PROGRAM_S)
+  except (OSError, subprocess.SubprocessError) as error:
+    raise UserError(f'Speak cannot run {program} --version ({error})') from error
   return f'{program}-{hashlib.sha256(done.stdout + done.stderr).hexdigest()[:8]}'
