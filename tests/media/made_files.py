@@ -1,5 +1,6 @@
 """Small pictures, sounds and videos, made here."""
 
+import fractions
 import io
 import wave
 
@@ -27,6 +28,22 @@ def sound(seconds=1.0, channels=2):
     file.setsampwidth(2)
     file.setframerate(RATE)
     file.writeframes(np.repeat(samples_T, channels).tobytes())
+  return buffer.getvalue()
+
+
+def timed_clip(seconds):
+  """Returns the bytes of a video of gray frames that are shown at these times, to 0.1 s."""
+  av = pytest.importorskip('av')
+  buffer = io.BytesIO()
+  with av.open(buffer, 'w', format='matroska') as container:
+    stream = container.add_stream('mpeg4', rate=10)
+    stream.width, stream.height, stream.pix_fmt = 64, 48, 'yuv420p'
+    stream.codec_context.time_base = fractions.Fraction(1, 10)
+    for time_s in seconds:
+      frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 127, np.uint8), format='rgb24')
+      frame.pts, frame.time_base = round(10 * time_s), fractions.Fraction(1, 10)
+      container.mux(stream.encode(frame))
+    container.mux(stream.encode(None))
   return buffer.getvalue()
 
 

@@ -1,9 +1,12 @@
 """Files are decoded in another process: bombs, broken and endless files cost one call."""
 
+import dataclasses
 import hashlib
 import io
+import json
 import os
 import pathlib
+import signal
 import struct
 import subprocess
 import sys
@@ -21,7 +24,7 @@ from toolformer_jax.media.limits import MediaLimits
 from toolformer_jax.media.table import Medium, read_medium
 from toolformer_jax.media.video import decode_frames
 
-from .made_files import clip, picture, sound
+from .made_files import clip, picture, sound, timed_clip
 
 Image = pytest.importorskip('PIL.Image')
 pytest.importorskip('av')
@@ -128,6 +131,15 @@ def test_frames_by_time_and_by_scene(medium):
   assert [frame.image_HWC.shape for frame in small] == [(24, 32, 3)] * 2
 
 
+@pytest.mark.parametrize('first_s', [0, 100])
+def test_frames_by_time_after_a_late_start_and_a_gap(medium, first_s):
+  """Frames of 10 in a second, of which 0.5 to 2.5 s are missing."""
+  seconds = [first_s + tenth / 10 for tenth in range(40) if not 5 <= tenth < 25]
+  video = medium(timed_clip(seconds))
+  assert [frame.time_s - first_s for frame in decode_frames(video, every_s=0.3)] == pytest.approx(
+      [0, 0.3, 2.5, 2.7, 3.0, 3.3, 3.6, 3.9])
+
+
 def test_a_video_without_sound_is_no_sound(medium):
   with pytest.raises(ToolError, match='no sound'):
     decode_audio(medium(clip(1)))
@@ -190,8 +202,9 @@ def test_long_sounds_and_videos_are_refused(medium):
 def test_a_video_that_lies_about_its_length_is_refused(medium):
   """The frames are counted too, where the header names no length."""
   data = clip(3, 'matroska')
-  stripped = data.replace(b'\x44\x89\x88', b'\xec\x44\x88')  # the duration becomes void
-  with pytest.raises(ToolError):
+  assert data.count(b'\x44\x89\x88') == 1
+  stripped = data.replace(b'\x44\x89\x88', b'\xec\x89\x88')  # the duration becomes void
+  with pytest.raises(ToolError, match='longer than 1.5 seconds'):
     decode_frames(medium(stripped), MediaLimits(max_seconds=1.5), every_s=0.1)
 
 
@@ -208,6 +221,28 @@ def test_a_decoder_that_does_not_end_is_killed(medium, monkeypatch):
   assert time.perf_counter() - begin < 5
   assert not pathlib.Path(f'/proc/{stuck.pid}').exists()
   assert decode_image(file).shape == (20, 40, 3)
+
+
+def test_a_process_that_decodes_does_not_outlive_its_parent_for_long(medium):
+  """The parent, which would kill it at the time limit, was killed."""
+  file = medium(picture())
+  program = """
+import time
+from toolformer_jax.media import decoding_worker
+decoding_worker._DECODERS['image'] = lambda *_: time.sleep(60)
+decoding_worker.main()
+"""
+  worker = subprocess.Popen([sys.executable, '-c', program, str(10**10)], stdin=subprocess.PIPE,
+                            stdout=subprocess.PIPE)
+  worker.stdout.readline()  # it is ready
+  data = file.read_bytes()
+  limits = dataclasses.asdict(MediaLimits(decoding_s=0.1))
+  request = {'what': 'image', 'every_s': None, 'limits': limits, 'bytes': len(data)}
+  worker.stdin.write(json.dumps(request).encode() + b'\n' + data)
+  worker.stdin.flush()
+  assert worker.wait(20) == -signal.SIGALRM
+  worker.stdin.close()
+  worker.stdout.close()
 
 
 def test_a_process_decodes_many_files_and_does_not_load_jax(medium):

@@ -6,6 +6,8 @@ answer is a line of JSON and the bytes of the arrays.
 
 import io
 import json
+import math
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Any
@@ -59,7 +61,20 @@ def _write(answers: IO[bytes], answer: dict[str, Any], arrays: list[np.ndarray])
 
 def _answer(request: Mapping[str, Any], data: bytes) -> tuple[dict[str, Any], list[np.ndarray]]:
   limits = MediaLimits(**request['limits'])
-  return _DECODERS[request['what']](data, limits, request['every_s'])
+  _end_after(math.ceil(limits.decoding_s) + 1)
+  try:
+    return _DECODERS[request['what']](data, limits, request['every_s'])
+  finally:
+    _end_after(0)
+
+
+def _end_after(seconds: int) -> None:
+  """Lets the system end this process after some seconds, or not at all if they are 0.
+
+  The process that waits for the answer ends it earlier, unless it was killed itself.
+  """
+  if hasattr(signal, 'alarm'):
+    signal.alarm(seconds)
 
 
 def _image(data: bytes, limits: MediaLimits, _: float | None
@@ -110,14 +125,17 @@ def _frames(data: bytes, limits: MediaLimits, every_s: float | None
   """Returns the chosen frames and their times: one every `every_s`, or None for each scene."""
   times: list[float] = []
   frames: list[np.ndarray] = []
-  earlier = None
+  earlier, num_steps = None, 0
   for time_s, frame in _all_frames(data, limits):
     if every_s is None:
       now = frame.to_ndarray(format='gray', width=_SCENE_SIDE, height=_SCENE_SIDE) / 255
       wanted = earlier is None or float(np.abs(now - earlier).mean()) > _SCENE_CHANGE
       earlier = now
     else:
-      wanted = not times or time_s >= len(times) * every_s
+      due_s = times[0] + num_steps * every_s if times else time_s
+      wanted = time_s >= due_s
+      if wanted:  # a gap may be longer than a step
+        num_steps += 1 + int((time_s - due_s) // every_s)
     if wanted:
       times.append(time_s)
       frames.append(_scaled(frame, limits.max_frame_side))

@@ -103,6 +103,7 @@ class DecodingProcess:
       raise
     finally:
       clock.cancel()
+      clock.join()  # otherwise it may still kill the process, which has the next file by then
 
   def _exchange(self, request: dict[str, Any] | None, data: bytes) -> Decoded:
     requests, answers = self._process.stdin, self._process.stdout
