@@ -32,8 +32,9 @@ def main() -> None:
   config = options.configuration(args)
   check_output_dir(args.output_dir)
   check_corpus(args.corpus)
-  counts = divide_corpus(lambda: read_corpus(args.corpus, config.corpus), args.output_dir,
-                         dev=args.dev_texts, test=args.test_texts, seed=args.seed)
+  counts = divide_corpus(
+      lambda: read_corpus(args.corpus, config.corpus, config.toolbox.media), args.output_dir,
+      dev=args.dev_texts, test=args.test_texts, seed=args.seed)
   for name, count in counts.items():
     print(f'{args.output_dir / name}: {count:,} documents')
 

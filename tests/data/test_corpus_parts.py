@@ -1,5 +1,8 @@
 """Held-out documents are random, as many as asked for, and nowhere else."""
 
+import functools
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,6 +11,8 @@ from toolformer_jax.data.corpus import read_corpus
 from toolformer_jax.data.corpus_parts import DEV, TEST, TRAIN, divide_corpus
 from toolformer_jax.data.records import Document
 from toolformer_jax.errors import UserError
+
+from ..media.made_files import picture
 
 
 def documents(texts):
@@ -41,6 +46,27 @@ def test_a_small_corpus_is_refused_and_leaves_no_file(tmp_path):
   with pytest.raises(UserError, match='has 3 documents, too few to hold out 1,000 and 10,000'):
     divide_corpus(lambda: documents('abc'), tmp_path, dev=1000, test=10_000)
   assert not [path for path in tmp_path.rglob('*') if path.is_file()]
+
+
+def test_parts_with_media_can_be_read_again(tmp_path):
+  (tmp_path / 'c/images').mkdir(parents=True)
+  rows = []
+  for number, color in enumerate(('red', 'green', 'blue', 'white', 'black')):
+    (tmp_path / f'c/images/{number}.png').write_bytes(picture(color=color))
+    rows.append({'id': color, 'text': 'The sign (image 1).', 'media': [f'images/{number}.png']})
+  (tmp_path / 'c/c.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
+  read = functools.partial(read_corpus, tmp_path / 'c/c.jsonl')
+  divide_corpus(read, tmp_path / 'parts', dev=1, test=1)
+  found = [document for part in (TRAIN, DEV, TEST)
+           for document in read_corpus(tmp_path / 'parts' / part)]
+  assert ({document.id: document.media[0].sha256 for document in found}
+          == {document.id: document.media[0].sha256 for document in read()})
+  assert len(found) == len(rows)
+  (tmp_path / 'c/images/3.png').unlink()
+  documents = list(found)
+  (tmp_path / 'parts' / found[0].media[0].path).unlink()
+  with pytest.raises(UserError, match='cannot copy'):
+    divide_corpus(lambda: documents, tmp_path / 'other', dev=1, test=1)
 
 
 def test_one_command_makes_all_parts(experiment, tmp_path, capsys, monkeypatch):

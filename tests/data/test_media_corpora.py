@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from toolformer_jax.data import hub_datasets
 from toolformer_jax.data.corpus import CorpusConfig, corpus_hash, read_corpus
 from toolformer_jax.data.input_texts import read_prompts, read_texts
 from toolformer_jax.data.records import (
@@ -96,10 +97,20 @@ def test_links_inside_the_folder_are_followed(folder):
 @pytest.mark.parametrize('media', ['a.png', [1], {'a': 'b'}, [['a.png']]])
 def test_a_field_of_another_meaning_is_refused_or_ignored(folder, media):
   path = write_rows(folder, {'text': 'a', 'media': media})
-  with pytest.raises(UserError, match='must be a list of paths'):
+  with pytest.raises(UserError, match=r'must be a list of paths; CorpusConfig\.media = False'):
     list(read_corpus(path))
   assert [document.media for document in read_corpus(path, CorpusConfig(media=False))] == [()]
   assert [text.media for text in read_texts(path, with_context=False)] == [()]
+
+
+def test_media_of_a_dataset_are_reported(monkeypatch, caplog):
+  rows = [{'text': 'a', 'media': ['a.png']}, {'text': 'b', 'media': []}, {'text': 'c'}]
+  monkeypatch.setattr(hub_datasets, 'read_rows', lambda name: iter(rows))
+  assert [document.media for document in read_corpus('hf:some/set')] == [()] * 3
+  assert 'the media of 1 rows were left out' in caplog.text
+  caplog.clear()
+  list(read_corpus('hf:some/set', CorpusConfig(media=False)))
+  assert not caplog.text
 
 
 def test_records_have_relative_paths_and_hashes(folder):

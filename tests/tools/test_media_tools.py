@@ -15,6 +15,7 @@ from toolformer_jax.tools.executor import Executor, Request
 from toolformer_jax.tools.media_tools import MediaToolbox
 from toolformer_jax.tools.ocr import OcrConfig
 from toolformer_jax.tools.registry import Toolbox
+from toolformer_jax.tools.transcribe import TranscribeConfig
 
 from .made_media import context, rendered, silence, synthesizer
 
@@ -69,6 +70,19 @@ def test_the_version_changes_with_packages_settings_and_limits(name, monkeypatch
         versions.add(toolbox.version(name))
         assert toolbox.version(name) == toolbox.build([name])[0].version
   assert len(versions) == 8
+
+
+def test_the_content_of_a_model_is_in_the_version_and_not_its_place(all_installed, tmp_path):
+  versions = []
+  for folder, content in (('a', 'x'), ('b', 'x'), ('c', 'y')):
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / 'model.bin').write_text(content)
+    config = TranscribeConfig(str(tmp_path / folder))
+    versions.append(Toolbox(media_tools=MediaToolbox(transcribe=config)).version('Transcribe'))
+  assert versions[0] == versions[1] != versions[2]
+  with pytest.raises(UserError, match='none'):
+    Toolbox(media_tools=MediaToolbox(transcribe=TranscribeConfig(str(tmp_path / 'none')))
+            ).version('Transcribe')
 
 
 def test_settings_are_bound_with_gin(all_installed):

@@ -22,6 +22,7 @@ from toolformer_jax.data.page_folder import page_files, read_page_folder
 from toolformer_jax.data.records import Document
 from toolformer_jax.errors import UserError, unknown
 from toolformer_jax.media.limits import MediaLimits
+from toolformer_jax.media.table import Medium
 from toolformer_jax.runtime.paths import as_path, is_file
 from toolformer_jax.runtime.validation import check
 
@@ -192,7 +193,7 @@ def _dataset_rows(name: str) -> Iterator[_Row]:
 
 def _in_rows(rows: Iterable[_Row], config: CorpusConfig, name: str, limits: MediaLimits
              ) -> Iterator[Document]:
-  num_skipped = 0
+  num_skipped = num_without_folder = 0
   for row in rows:
     document = _document(row.fields, row.default_id)
     if document is None and not config.skip_without_text:
@@ -202,11 +203,28 @@ def _in_rows(rows: Iterable[_Row], config: CorpusConfig, name: str, limits: Medi
     if document is None:
       num_skipped += 1
     elif document.text.strip():
-      media = (row_media(row.fields, row.folder, row.where, limits)
-               if config.media and row.folder is not None else ())
+      media = _media(row, limits) if config.media else ()
+      num_without_folder += config.media and row.folder is None and _names_media(row.fields)
       yield dataclasses.replace(document, media=media) if media else document
   if num_skipped:
     log.warning('%s: %d rows without a text were left out', name, num_skipped)
+  if num_without_folder:
+    log.warning('%s: the media of %d rows were left out; only a file of JSON Lines, read by its '
+                'path, has a folder in which they are', name, num_without_folder)
+
+
+def _names_media(fields: Mapping[str, Any]) -> bool:
+  media = fields.get('media')
+  return isinstance(media, list) and len(media) > 0
+
+
+def _media(row: _Row, limits: MediaLimits) -> tuple[Medium, ...]:
+  if row.folder is None:
+    return ()
+  try:
+    return row_media(row.fields, row.folder, row.where, limits)
+  except UserError as error:
+    raise UserError(f'{error}; CorpusConfig.media = False ignores the field') from error
 
 
 def _document(fields: Mapping[str, Any], default_id: str) -> Document | None:

