@@ -20,7 +20,7 @@ from toolformer_jax.inference.engine import (
   RequestFinished,
 )
 from toolformer_jax.inference.generation import generate
-from toolformer_jax.tools.base import ToolError
+from toolformer_jax.tools.base import Context, ToolError
 from toolformer_jax.tools.executor import Executor, ExecutorConfig
 from toolformer_jax.tools.function import tool
 from toolformer_jax.training.config import FinetuneConfig
@@ -186,6 +186,22 @@ def test_as_many_calls_as_are_allowed(taught, max_calls):
   for generated in texts:
     assert generated.text.count(' -> a]') == len(generated.calls)
   assert sorted(asked) == sorted(made.call.argument for text in texts for made in text.calls)
+
+
+@pytest.mark.parametrize('contexts', [None, [Context('a')] * 2])
+def test_what_a_call_made_can_be_named_by_later_calls_of_its_own_text(taught, tmp_path, contexts):
+  (tmp_path / 'a.png').write_bytes(b'\x89PNG\r\n\x1a\n')
+  def draw(argument, context):
+    return context.media.add(tmp_path / 'a.png')
+  with running(draw) as executor:
+    texts = generate(
+        taught, [taught.tokenizer.encode(prompt) for prompt in PROMPTS], contexts=contexts,
+        executor=executor,
+        config=GenerationConfig(top_k_api=10**6, max_calls=3, max_tokens=12))
+  results = [[made.call.result for made in generated.calls] for generated in texts]
+  assert max(map(len, results)) == 3
+  for one in results:
+    assert one == [f'image {number}' for number in range(1, len(one) + 1)]
 
 
 # A tool that does this for one text, and what then becomes of the text's call.

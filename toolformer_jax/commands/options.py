@@ -146,9 +146,9 @@ def add_corpus(parser: argparse.ArgumentParser) -> None:
   add_required(
       parser, 'corpus', metavar='F',
       help='JSON Lines of documents with a `text`; a MediaWiki dump (.xml); either of them plain '
-           'or compressed (.gz, .bz2, .xz, .zst); a name that `fetch` knows, such as '
-           'wikipedia-sample or word-problems; or a dataset: tfds:NAME, hf:NAME[/CONFIG], '
-           'hf:FOLDER or seqio:MODULE:TASK, each with @SPLIT or @SPLIT[:N]')
+           'or compressed (.gz, .bz2, .xz, .zst); a folder of Markdown or HTML pages; a name that '
+           '`fetch` knows, such as wikipedia-sample or word-problems; or a dataset: tfds:NAME, '
+           'hf:NAME[/CONFIG], hf:FOLDER or seqio:MODULE:TASK, each with @SPLIT or @SPLIT[:N]')
 
 
 def names(text: str) -> list[str]:
