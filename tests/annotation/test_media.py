@@ -112,6 +112,15 @@ def test_another_file_behind_a_handle_is_refused_by_name(model, corpus, tmp_path
     annotate(model, corpus, tmp_path / 'other', start_from=tmp_path / 'run')
 
 
+def test_another_file_is_refused_too_where_a_tool_was_added(model, corpus, tmp_path):
+  annotate(model, corpus, tmp_path / 'run', stages=['sample'])
+  for file in (tmp_path / 'run').rglob('look/select/*/.COMPLETED'):
+    file.unlink()  # as of a tool whose texts are not chosen yet
+  (corpus.parent / 'green.png').write_bytes(picture(color='black'))
+  with pytest.raises(UserError, match=r'green\.png: the file has changed'):
+    annotate(model, corpus, tmp_path / 'run')
+
+
 def test_a_moved_corpus_is_found_after_a_note(model, corpus, tmp_path):
   annotate(model, corpus, tmp_path / 'run', stages=['sample'])
   shutil.move(corpus.parent, tmp_path / 'moved')

@@ -19,6 +19,7 @@ from toolformer_jax.data.records import (
   to_json,
 )
 from toolformer_jax.errors import UserError
+from toolformer_jax.media.limits import MediaLimits
 from toolformer_jax.media.table import MediaTable
 
 from ..media.made_files import picture, sound
@@ -232,6 +233,15 @@ def test_the_hash_of_a_folder_has_its_media_in_it(folder, pages):
   (folder / 'images/a.png').write_bytes(picture(color='green'))
   assert corpus_hash(str(folder)) != before
   assert corpus_hash(str(folder), CorpusConfig(alt_texts=False)) != corpus_hash(str(folder))
+
+
+def test_a_limit_that_leaves_out_media_is_in_the_hash_of_a_folder(folder, pages):
+  small = MediaLimits(max_bytes=100_000)
+  assert corpus_hash(str(folder), limits=small) != corpus_hash(str(folder))
+  path = write_rows(folder, {'text': 'a', 'media': ['b.wav']})  # there it is an error
+  assert corpus_hash(str(path), limits=small) == corpus_hash(str(path))
+  with pytest.raises(UserError, match='max_bytes'):
+    list(read_corpus(path, limits=MediaLimits(max_bytes=100)))
 
 
 def test_a_folder_without_pages_is_no_corpus(tmp_path):

@@ -126,8 +126,9 @@ class AnnotationPipeline:
     selected: dict[str, ChunkWriter[SelectedText]] = {
         tool: ChunkWriter(folder, name, self.config.chunk_size)
         for tool, name in selecting.items() if not folder.is_complete(name)}
-    if not texts and not selected:
+    if not texts:
       check_media(folder)
+    if not texts and not selected:
       return
     heuristics = with_heuristic(selected, self.config.preselect)
     counts: Counter[str] = texts.counts if texts else Counter()

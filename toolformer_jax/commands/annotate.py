@@ -108,7 +108,7 @@ def run(args: argparse.Namespace) -> None:
         model_config=config.model, executor_config=config.executor, toolbox=config.toolbox,
         syntax=config.syntax, call_store=store, shard=shard,
         stages=STAGES if args.stage == 'all' else (args.stage,),
-        depends_on={'corpus': corpus_hash(args.corpus, config.corpus)},
+        depends_on={'corpus': corpus_hash(args.corpus, config.corpus, config.toolbox.media)},
         extra_files={'config.gin': config.text}, start_from=args.start_from)
   if shard.count > 1 and not result.complete:
     print_result(f'shard {shard.index} of {shard.count} is complete; the last shard to finish '
@@ -131,7 +131,7 @@ def _dry_run(args: argparse.Namespace) -> None:
     raise UserError(f'--limit is {limit}; it must be a number of documents, or 0 for all')
   chosen = [(name, config.tool_config(name)) for name in config.toolbox.canonical_names(args.tools)]
   plan = plan_annotation(
-      itertools.islice(read_corpus(args.corpus, config.corpus), limit),
+      itertools.islice(read_corpus(args.corpus, config.corpus, config.toolbox.media), limit),
       decoder=pretrained_config(args.checkpoint).replace(dtype=config.model.dtype),
       tokenizer=pretrained_tokenizer(args.checkpoint),
       tools={name: (tool, prompt_for(name, tool.prompt)) for name, tool in chosen},

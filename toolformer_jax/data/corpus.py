@@ -111,8 +111,13 @@ def check_corpus(corpus: str) -> None:
     _locate(corpus)
 
 
-def corpus_hash(corpus: str, config: CorpusConfig = CorpusConfig()) -> str:
+def corpus_hash(corpus: str, config: CorpusConfig = CorpusConfig(),
+                limits: MediaLimits = MediaLimits()) -> str:
   """Returns a hash of what the documents depend on: the corpus, and how it is read.
+
+  Args:
+    corpus, config: as for `read_corpus`.
+    limits: pages leave out media that are larger.
 
   Raises:
     UserError: there is no such corpus, or it cannot be read.
@@ -120,6 +125,8 @@ def corpus_hash(corpus: str, config: CorpusConfig = CorpusConfig()) -> str:
   content = path_sha256(as_path(corpus)) if _is_folder(corpus) else content_fingerprint(corpus)
   parts = [*([str(config)] if str(config) != str(CorpusConfig()) else []),
            *(f'{name} = False' for name in ('media', 'alt_texts') if not getattr(config, name))]
+  if _is_folder(corpus) and limits.max_bytes != MediaLimits().max_bytes:
+    parts.append(f'max_bytes = {limits.max_bytes}')
   return stable_hash(content, *parts).hex() if parts else content
 
 

@@ -94,13 +94,14 @@ def _is_readable(run: epath.Path) -> bool:
 
 
 def _annotate(runner: StageRunner, stage: Annotate, folder: epath.Path) -> dict[str, Any]:
+  corpus = stage.corpus, stage.corpus_config, stage.toolbox.media
   # Other thresholds, for instance, need no other samples.
   result = api.annotate(
-      runner.checkpoint(stage.model), lambda: read_corpus(stage.corpus, stage.corpus_config),
-      tools=stage.tools, output_dir=folder, config=stage.config, tool_configs=stage.tool_configs,
+      runner.checkpoint(stage.model), lambda: read_corpus(*corpus), tools=stage.tools,
+      output_dir=folder, config=stage.config, tool_configs=stage.tool_configs,
       model_config=stage.model_config, executor_config=stage.executor_config,
       toolbox=stage.toolbox, syntax=stage.syntax, start_from=runner.other_annotations(stage),
-      depends_on={'corpus': corpus_hash(stage.corpus, stage.corpus_config)})
+      depends_on={'corpus': corpus_hash(*corpus)})
   return {'texts': len(result.annotated)}
 
 
