@@ -2,6 +2,7 @@
 
 import fractions
 import io
+import struct
 import wave
 
 import numpy as np
@@ -29,6 +30,30 @@ def sound(seconds=1.0, channels=2):
     file.setframerate(RATE)
     file.writeframes(np.repeat(samples_T, channels).tobytes())
   return buffer.getvalue()
+
+
+def turned_clip(quarters):
+  """Returns the bytes of a video, 64 x 48, that is white at its left.
+
+  Its header says that it is shown after this number of quarter turns clockwise.
+  """
+  av = pytest.importorskip('av')
+  buffer = io.BytesIO()
+  pixels_HWC = np.zeros((48, 64, 3), np.uint8)
+  pixels_HWC[:, :32] = 255
+  with av.open(buffer, 'w', format='mp4') as container:
+    stream = container.add_stream('mpeg4', rate=5)
+    stream.width, stream.height, stream.pix_fmt = 64, 48, 'yuv420p'
+    for _ in range(5):
+      container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels_HWC, format='rgb24')))
+    container.mux(stream.encode(None))
+  def matrix(cosine, sine):  # of the box tkhd of ISO/IEC 14496-12
+    return struct.pack('>9i', cosine << 16, sine << 16, 0, -sine << 16, cosine << 16, 0,
+                       0, 0, 1 << 30)
+  data = buffer.getvalue()
+  at = data.index(matrix(1, 0), data.index(b'tkhd'))
+  turned = matrix(*((1, 0), (0, 1), (-1, 0), (0, -1))[quarters])
+  return data[:at] + turned + data[at + len(turned):]
 
 
 def timed_clip(seconds):

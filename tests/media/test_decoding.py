@@ -24,7 +24,7 @@ from toolformer_jax.media.limits import MediaLimits
 from toolformer_jax.media.table import Medium, read_medium
 from toolformer_jax.media.video import decode_frames
 
-from .made_files import clip, picture, sound, timed_clip
+from .made_files import clip, picture, sound, timed_clip, turned_clip
 
 Image = pytest.importorskip('PIL.Image')
 pytest.importorskip('av')
@@ -129,6 +129,16 @@ def test_frames_by_time_and_by_scene(medium):
   assert scenes[0].image_HWC.shape == (48, 64, 3)
   small = decode_frames(video, MediaLimits(max_frames=2, max_frame_side=32), every_s=0.5)
   assert [frame.image_HWC.shape for frame in small] == [(24, 32, 3)] * 2
+
+
+@pytest.mark.parametrize(('quarters', 'shape', 'white'), [
+  (0, (48, 64), np.s_[:, :24]), (1, (64, 48), np.s_[:24]), (2, (48, 64), np.s_[:, -24:]),
+  (3, (64, 48), np.s_[-24:])])
+def test_frames_stand_upright(medium, quarters, shape, white):
+  """What is at the left of the stored frame is at the top after a quarter turn clockwise."""
+  image_HWC = decode_frames(medium(turned_clip(quarters)))[0].image_HWC
+  assert image_HWC.shape == (*shape, 3)
+  assert image_HWC[white].mean() > 240 and image_HWC.mean() < 140
 
 
 @pytest.mark.parametrize('first_s', [0, 100])

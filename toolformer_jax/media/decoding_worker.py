@@ -162,10 +162,11 @@ def _all_frames(data: bytes, limits: MediaLimits) -> Iterator[tuple[float, Any]]
 
 
 def _scaled(frame: Any, max_side: int) -> np.ndarray:
-  """Returns a frame as uint8 [H, W, 3], neither side longer than `max_side`."""
+  """Returns a frame as uint8 [H, W, 3], upright, neither side longer than `max_side`."""
   share = min(1.0, max_side / max(frame.width, frame.height))
-  return frame.to_ndarray(format='rgb24', width=max(1, round(frame.width * share)),
-                          height=max(1, round(frame.height * share)))
+  stored_HWC = frame.to_ndarray(format='rgb24', width=max(1, round(frame.width * share)),
+                                height=max(1, round(frame.height * share)))
+  return np.rot90(stored_HWC, round(frame.rotation / 90))  # phones film as they are held
 
 
 def _container(data: bytes, limits: MediaLimits) -> Any:

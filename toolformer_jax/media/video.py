@@ -22,7 +22,7 @@ def decode_frames(medium: Medium, limits: MediaLimits = MediaLimits(), *,
 
   Args:
     medium: the video.
-    limits: what it may cost. Frames are scaled down to `max_frame_side`.
+    limits: what it may cost. Frames are scaled down to `max_frame_side`, and stand upright.
     every_s: the time between two frames; None for the first frame of each scene, which differs
       much from the frame before it.
 
