@@ -2,6 +2,7 @@
 
 import random
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -49,6 +50,17 @@ def test_small_and_large_letters_are_read(ocr, tmp_path, size):
 def test_an_empty_picture_has_no_result(ocr, tmp_path):
   with pytest.raises(ToolError, match='no text'):
     ocr('image 1', context(tmp_path, rendered([''])))
+
+
+@pytest.mark.parametrize('shape', [(1, 50_000), (3_000, 1), (20, 40_000)])
+def test_a_very_narrow_picture_has_no_result(ocr, shape):
+  with pytest.raises(ToolError, match='too narrow'):
+    ocr.read(np.zeros((*shape, 3), np.uint8))
+
+
+@pytest.mark.parametrize('shape', [(21, 2_100), (2_100, 21), (1, 1), (1, 100)])
+def test_narrow_pictures_are_searched(ocr, shape):
+  assert ocr.read(np.full((*shape, 3), 255, np.uint8)) == []
 
 
 def test_a_long_text_is_cut(ocr, tmp_path):

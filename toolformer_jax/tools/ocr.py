@@ -17,6 +17,7 @@ from toolformer_jax.tools.component import settings_hash, shortened, versions_of
 
 # Lines of text are searched in a copy of a picture whose longer side has at most this many pixels.
 _SEARCHED = 960
+_NARROW = 100  # RapidOCR cannot scale a picture whose sides have a larger ratio
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,12 @@ class OCR:
   def read(self, image_HWC: np.ndarray) -> list[Piece]:
     """Returns the pieces of text in a picture, uint8 [H, W, 3], RGB; places are in its pixels
     after small ones are enlarged.
+
+    Raises:
+      ToolError: the picture is too narrow.
     """
+    if max(image_HWC.shape[:2]) > _NARROW * min(image_HWC.shape[:2]):
+      raise ToolError('the picture is too narrow')
     image_HWC = _enlarged(image_HWC, self._config.least_side)
     with self._turn:
       if self._engine is None:
