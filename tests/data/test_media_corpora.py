@@ -198,6 +198,16 @@ def test_media_that_are_not_wanted_are_not_reported(folder, pages, caplog):
   assert 'left out' not in caplog.text
 
 
+@pytest.mark.parametrize('size', [10, 100_000])
+def test_a_picture_inside_a_page_is_no_text(tmp_path, caplog, size):
+  address = f'data:image/png;charset=x;base64,{"Ab+/" * size}=='
+  (tmp_path / 'a.md').write_text(f'We saw ![a sign]({address}) and <img src="{address}"> left.')
+  (tmp_path / 'b.html').write_text(f'We saw <img alt="a sign" src="{address}"> and left.')
+  texts = [document.text for document in read_corpus(tmp_path)]
+  assert texts == ['We saw a sign and  left.', 'We saw a sign and left.']
+  assert '3 media were left out' in caplog.text
+
+
 def test_a_page_that_is_a_link_out_of_the_folder_is_refused(folder, pages, tmp_path):
   (folder / 'Talk: a page.md').symlink_to(folder / 'shop.md')
   list(read_corpus(folder))

@@ -34,6 +34,8 @@ _MARKDOWN_MEDIUM = re.compile(
     r'|<(?P<tag>audio|video)\b[^>]{0,4000}>(?:.{0,4000}?</(?P=tag)\s*>)?',
     re.DOTALL | re.IGNORECASE)
 _HEADING = re.compile(r'^#[ \t]+(\S.*)', re.MULTILINE)
+# Pictures inside a page, which may be longer than what `_MARKDOWN_MEDIUM` reads.
+_DATA_ADDRESS = re.compile(r'data:[\w/+.-]{0,100}(?:;[\w=.-]{1,100}){0,5};base64,[A-Za-z0-9+/=]*')
 _CLOSING_MARKS = re.compile(r'\s#+$')  # of a heading, `# Title ##`
 
 
@@ -123,7 +125,7 @@ class _Page:
       return _HtmlText.of(match[0], self)[0].strip()
     heading = _HEADING.search(source)
     title = heading and _CLOSING_MARKS.sub('', heading[1].rstrip()).rstrip()
-    return _MARKDOWN_MEDIUM.sub(replaced, source), title
+    return _MARKDOWN_MEDIUM.sub(replaced, _DATA_ADDRESS.sub('data:', source)), title
 
   def read_html(self, source: str) -> tuple[str, str | None]:
     """Returns the text of a page in HTML, and its title."""

@@ -161,7 +161,10 @@ class Executor:
     return self.submit(Request(tool, argument, context or Context()))
 
   def new_context(self, context: Context | None = None) -> Context:
-    """Returns the context for all calls of one text: what a call makes, later ones can name."""
+    """Returns a context for the calls of one text, which are made one after the other.
+
+    What a call adds to its media, later ones can name.
+    """
     return context.copy() if context else Context()
 
   def submit_all(self, requests: Sequence[Request]) -> list[futures.Future[Outcome]]:
