@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pathlib
+import shutil
 import signal
 import struct
 import subprocess
@@ -231,6 +232,14 @@ def test_a_decoder_that_does_not_end_is_killed(medium, monkeypatch):
   assert time.perf_counter() - begin < 5
   assert not pathlib.Path(f'/proc/{stuck.pid}').exists()
   assert decode_image(file).shape == (20, 40, 3)
+
+
+def test_a_process_that_does_not_start_is_no_fault_of_the_file(monkeypatch):
+  """The failure does not last: the same call may succeed later."""
+  monkeypatch.setattr(sys, 'executable', shutil.which('false'))
+  with pytest.raises(OSError, match='does not start') as error:
+    process.DecodingProcess(10**9)
+  assert not isinstance(error.value, TimeoutError)
 
 
 def test_a_process_that_decodes_does_not_outlive_its_parent_for_long(medium):

@@ -46,7 +46,7 @@ def decode(medium: Medium, what: Literal['image', 'audio', 'frames'], limits: Me
 
   Raises:
     ToolError: the file cannot be decoded, or is beyond a limit.
-    OSError: the file is gone or has changed.
+    OSError: the file is gone or has changed, or no process can be started.
     TimeoutError: decoding took longer than `decoding_s`.
     UserError: the package that decodes is not installed.
   """
@@ -84,7 +84,8 @@ class DecodingProcess:
     """Sends a request, unless it is None, and returns the next answer.
 
     Raises:
-      ToolError: the process ended.
+      ToolError: the process ended while it decoded.
+      OSError: it did not start.
       TimeoutError: there was no answer within `limit_s`. The process is killed.
     """
     late = threading.Event()
@@ -97,6 +98,8 @@ class DecodingProcess:
       self.kill()
       if late.is_set():
         raise TimeoutError(f'not decoded within {limit_s:g} seconds') from error
+      if request is None:  # no fault of a file
+        raise OSError('the process that decodes files does not start') from error
       raise ToolError('the process that decodes the file ended') from error
     except BaseException:  # an interrupt leaves half an answer in the pipe
       self.kill()
