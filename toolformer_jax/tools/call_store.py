@@ -96,7 +96,7 @@ class CallStore:
       found = self._database.execute(_FIND_MADE, key).fetchone() if self._has_made else None
     if not row:
       return None
-    made = tuple(Medium(*one) for one in json.loads(found[0])) if found else ()
+    made = tuple(Medium(*one) for one in json.loads(found[0])) if found and row[0] else ()
     answer = Answer(row[0], row[1], bool(row[2]), made)
     return answer if self.replay or (answer.lasting and all(map(_is_there, made))) else None
 
