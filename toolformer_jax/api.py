@@ -78,8 +78,7 @@ def annotate(
     model: samples the calls and scores them.
     documents: a text or several, as strings or Documents; or a function that returns them, which
       is only called if no earlier run in `output_dir` has read them.
-    tools: tools by name ('calculator'), Tool objects, functions from a string to a string, or paths
-      of functions ('my_tools.py:upper').
+    tools: names ('calculator'), Tool objects, functions of text, or paths ('my_tools.py:upper').
     output_dir: folder of the run, see `annotation.run_dir`. A run that was interrupted continues
       there. None for a temporary folder, which is removed together with the result.
     config: settings that all tools share.
