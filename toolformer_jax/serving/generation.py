@@ -1,6 +1,7 @@
 """The texts of one request as they come from the engine's thread, in the event loop."""
 
 import asyncio
+import dataclasses
 import functools
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -16,6 +17,7 @@ from toolformer_jax.inference.engine import (
   RequestFinished,
 )
 from toolformer_jax.inference.request import GeneratedText, ToolCall
+from toolformer_jax.media.table import MediaTable
 from toolformer_jax.serving.engine_thread import EngineThread, Failed, Job
 from toolformer_jax.serving.errors import ApiError
 from toolformer_jax.tools.base import Context
@@ -47,8 +49,10 @@ class Generation:
     self._thread = thread
     self._left = set(range(len(prompts)))
     self._jobs = [
-        Job(prompt.ids, prompt.params, context, tool_names, prompt.add_start_token,
-            functools.partial(put, number))
+        # Each text has a table of media of its own: tools may add to it.
+        Job(prompt.ids, prompt.params,
+            dataclasses.replace(context, media=MediaTable(context.media.media)), tool_names,
+            prompt.add_start_token, functools.partial(put, number))
         for number, prompt in enumerate(prompts)]
     thread.submit(self._jobs)
 
