@@ -8,9 +8,9 @@ import pytest
 import toolformer_jax as tf_jax
 from toolformer_jax.errors import UserError
 from toolformer_jax.evaluation.config import EvaluationConfig
-from toolformer_jax.evaluation.files import TaskFolder
+from toolformer_jax.evaluation.result import EvaluationResult
 from toolformer_jax.evaluation.task import TextTask
-from toolformer_jax.evaluation.tasks import TASKS, load_examples
+from toolformer_jax.evaluation.tasks import TASKS, load_examples, load_split, load_task
 
 TEXT_TASKS = [name for name, task in TASKS.items() if isinstance(task, TextTask)]
 POSTS = '@ann\tO\nin\tO\nNew\tB-location\nYork\tI-location\nwith\tO\nBo\tB-person\n\nhi\tO\n'
@@ -45,8 +45,7 @@ def _questions(name, files):
 
 
 def _train(name, files):
-  task = TASKS[name]
-  return list(task.read_split(TaskFolder(files / (task.folder or name), ''), 'train'))
+  return load_split(TASKS[name], files, 'train')
 
 
 def test_entities_are_written_with_their_types(files):
@@ -56,12 +55,55 @@ def test_entities_are_written_with_their_types(files):
   assert second.answers == ('none',)
 
 
+@pytest.mark.parametrize(('tags', 'entities'), [
+  (['B-person', 'I-person', 'B-person'], 'person: w0 w1; person: w2'),
+  (['B-person', 'O', 'I-person'], 'person: w0; person: w2'),
+  (['B-person', 'I-group', 'I-group'], 'person: w0; group: w1 w2'),
+  (['I-group', 'O', 'O'], 'group: w0')])
+def test_entities_end_where_conlleval_ends_them(tmp_path, tags, entities):
+  (tmp_path / 'wnut17').mkdir()
+  lines = ''.join(f'w{number}\t{tag}\n' for number, tag in enumerate(tags))
+  # The official training file has a line of a tab alone between posts.
+  (tmp_path / 'wnut17/wnut17train.conll').write_text(f'{lines}\t\nhi\tO\n')
+  first, second = _train('wnut17', tmp_path)
+  assert first.answers == (entities,) and second.prompt == 'hi\nEntities:'
+
+
 def test_lines_are_in_one_split_and_the_source_is_the_baseline(files):
   test, train = _questions('flores200', files), _train('flores200', files)
   assert [one.answers[0] for one in test] == ['Sentence 4.', 'Sentence 9.']
   assert len(train) == 8 and not {one.prompt for one in test} & {one.prompt for one in train}
   assert test[0].prompt == 'Satz 4.\nEnglish:' and test[0].baseline == 'Satz 4.'
   assert test[0].group == 'de'
+  assert '(split: every fifth line of dev)' in load_task(
+      TASKS['flores200'], files, EvaluationConfig()).source()
+
+
+def test_sources_and_translations_of_unequal_number_are_refused(files):
+  with (files / 'flores200/flores-dev.de-en.en').open('a') as file:
+    file.write('One more.\n')
+  for read in _questions, _train:
+    with pytest.raises(UserError, match='flores200: not in the official format of FLORES-200'):
+      read('flores200', files)
+
+
+def test_every_language_has_metrics_of_its_own(files):
+  pytest.importorskip('sacrebleu')
+  for end in 'fr', 'en':
+    (files / f'flores200/flores-dev.fr-en.{end}').write_text(
+        ''.join(f'The same line, number {i}.\n' for i in range(10)))
+  questions, task = _questions('flores200', files), TASKS['flores200']
+  records = [{'id': one.id, 'group': one.group, 'extracted': one.answers[0], 'correct': True,
+              'answers': one.answers, 'calls': []} for one in questions]
+  result = EvaluationResult()
+  result.add_task(task, {'base': records}, EvaluationConfig(bootstrap_samples=20), questions)
+  assert [*result.text_metrics] == ['flores200', 'flores200.de', 'flores200.fr']
+  copied = {name: found[task.baseline]['BLEU'].value
+            for name, found in result.text_metrics.items()}
+  assert copied['flores200.fr'] == pytest.approx(100)  # its sources are their translations
+  assert copied['flores200.de'] < copied['flores200'] < 100
+  assert all(found['base']['chrF'].value == pytest.approx(100)
+             for found in result.text_metrics.values())
 
 
 def test_papers_have_several_summaries_and_a_lead(files):

@@ -17,11 +17,9 @@ from typing import TYPE_CHECKING
 import toolformer_jax as tf_jax
 from toolformer_jax.commands import options
 from toolformer_jax.errors import UserError
-from toolformer_jax.evaluation.files import TaskFolder
 from toolformer_jax.evaluation.task import ClassificationTask, TextTask
-from toolformer_jax.evaluation.tasks import find_tasks
+from toolformer_jax.evaluation.tasks import find_tasks, load_split
 from toolformer_jax.runtime.cluster import join_cluster
-from toolformer_jax.runtime.paths import as_path
 from toolformer_jax.runtime.standard_output import print_result
 
 if TYPE_CHECKING:
@@ -90,8 +88,7 @@ def _rows(task: ClassificationTask | TextTask | None, data_dir: str) -> 'Iterato
   """Yields the training split of a task, as the model is asked in the evaluation."""
   from toolformer_jax.evaluation.label_scoring import target_text
   if task:
-    folder = TaskFolder(as_path(data_dir) / (task.folder or task.name), task.how_to_get)
-    for one in task.read_split(folder, 'train'):
+    for one in load_split(task, data_dir, 'train'):
       yield tf_jax.TaskRow(one.id, one.prompt, target_text(one.answers[0]))
 
 

@@ -29,7 +29,8 @@ class EvaluationResult:
     differences: Toolformer minus each other arm, on the same questions.
     breakdowns: of word problems, by task: how many predictions of Toolformer had which outcome.
     label_metrics: of tasks of classification, by task and arm.
-    text_metrics: of tasks of writing, by task, by arm (or the task's baseline), by metric.
+    text_metrics: of tasks of writing, by task, and by `task.group` where it has several groups; by
+      arm (or the task's baseline), by metric.
     sources: number, files and split of the examples of each task, by its name.
     notes: remarks on single predictions that a reader of the scores has to know.
     skipped: why tasks were not evaluated, by name.
@@ -64,7 +65,7 @@ class EvaluationResult:
           arm: label_metrics(records, samples=config.bootstrap_samples, seed=config.seed)
           for arm, records in by_arm.items()}
     if isinstance(task, TextTask):
-      self.text_metrics[task.name] = _text_metrics(task, by_arm, config, examples)
+      self.text_metrics |= _text_metrics(task, by_arm, config, examples)
     self.differences += paired_differences(task, by_arm, config)
     if 'toolformer' in by_arm and isinstance(getattr(task, 'matcher', None), FirstNumber):
       self.breakdowns[task.name] = error_breakdown(by_arm['toolformer'], config)
@@ -95,14 +96,21 @@ class EvaluationResult:
 
 def _text_metrics(task: TextTask, by_arm: Mapping[str, list[dict[str, Any]]],
                   config: EvaluationConfig, examples: Sequence[Example]
-                  ) -> dict[str, dict[str, TextMetric]]:
-  """Returns the metrics of the arms, and of the baseline."""
-  written = {arm: ([record['extracted'] for record in records],
-                   [record['answers'] for record in records]) for arm, records in by_arm.items()}
+                  ) -> dict[str, dict[str, dict[str, TextMetric]]]:
+  """Returns the metrics of the arms and of the baseline, for the task and each of its groups."""
+  written = {arm: [(record['group'], record['extracted'], record['answers']) for record in records]
+             for arm, records in by_arm.items()}
   if task.baseline:
-    questions = [one for one in examples if isinstance(one, Question)]
-    written[task.baseline] = ([one.baseline for one in questions],
-                              [one.answers for one in questions])
-  return {arm: text_metrics(task.metrics, texts, references, samples=config.bootstrap_samples,
-                            seed=config.seed)
-          for arm, (texts, references) in written.items()}
+    written[task.baseline] = [(one.group, one.baseline, one.answers) for one in examples
+                              if isinstance(one, Question)]
+  def metrics(triples: Sequence[tuple[str, str, Sequence[str]]]) -> dict[str, TextMetric]:
+    _, texts, references = zip(*triples, strict=True)
+    return text_metrics(task.metrics, texts, references, samples=config.bootstrap_samples,
+                        seed=config.seed)
+  groups = sorted({one.group for one in examples})
+  found = {task.name: {arm: metrics(triples) for arm, triples in written.items()}}
+  for group in groups if len(groups) > 1 else ():
+    found[f'{task.name}.{group}'] = {
+        arm: metrics([triple for triple in triples if triple[0] == group])
+        for arm, triples in written.items()}
+  return found

@@ -140,11 +140,12 @@ def _label_rows(plan: EvaluationPlan, result: EvaluationResult) -> Rows:
 
 
 def _text_rows(plan: EvaluationPlan, result: EvaluationResult) -> Rows:
-  """Returns the metrics of each task of writing and arm, and of the baselines."""
+  """Returns the metrics of each task of writing, its groups and arms, and of the baselines."""
   rows = [['', 'model', 'metric', 'value']]
-  for task in plan.tasks:
-    for arm, metrics in result.text_metrics.get(task.name, {}).items():
-      rows += [[task.title, TITLES.get(arm, arm), name,
+  for task, group in ((one, group) for one in plan.tasks for group in ('', *dict(one.groups))):
+    key = f'{task.name}.{group}' if group else task.name
+    for arm, metrics in result.text_metrics.get(key, {}).items():
+      rows += [[task.title_of(group), TITLES.get(arm, arm), name,
                 f'{metric.value:.1f} [{metric.low:.1f}, {metric.high:.1f}]']
                for name, metric in metrics.items()]
   return rows

@@ -22,7 +22,7 @@ class Question:
     group: the part of the benchmark that has a score of its own; '' without parts.
     date: ISO date that the calendar returns; None for that of `EvaluationConfig`.
     labels: where the answer is a label, all from which it is chosen.
-    baseline: the answer of somebody who understands nothing; '' if there is no such one.
+    baseline: the answer of a trivial system, such as a copy of the source; '' if there is none.
     media: pictures, sounds and videos, which the prompt names by handles.
   """
 

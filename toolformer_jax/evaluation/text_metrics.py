@@ -1,8 +1,8 @@
 """Metrics of written texts: translations, summaries, entities, answers.
 
 BLEU and chrF are those of sacrebleu, ROUGE is that of rouge-score; both are extras of this package.
-Exact match and F1 of answers are those of SQuAD (Rajpurkar et al. 2016), the F1 of entities counts
-names with their types.
+Exact match and F1 of answers are those of SQuAD (Rajpurkar et al. 2016). The F1 of entities counts
+names with their types, in any case; that of WNUT 2017 compares positions in the text.
 """
 
 import functools
@@ -44,7 +44,7 @@ def text_metrics(names: Sequence[str], texts: Sequence[str], references: Sequenc
   Args:
     names: of METRICS.
     texts: what was written.
-    references: the texts that are right, of each.
+    references: the accepted texts for each of them.
     samples, seed: of the bootstrap.
   """
   return {name: METRICS[name](texts, references, samples, seed) for name in names}

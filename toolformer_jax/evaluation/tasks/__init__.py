@@ -1,8 +1,9 @@
 """All benchmarks by name, and the loader of their examples."""
 
+import contextlib
 import dataclasses
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from etils import epath
@@ -13,7 +14,16 @@ from toolformer_jax.errors import UserError, unknown
 from toolformer_jax.evaluation.answer_matching import FirstNumber, first_number
 from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.evaluation.files import TaskFolder
-from toolformer_jax.evaluation.task import Example, Question, QuestionTask, Task, TaskData, Text
+from toolformer_jax.evaluation.task import (
+    ClassificationTask,
+    Example,
+    Question,
+    QuestionTask,
+    Task,
+    TaskData,
+    Text,
+    TextTask,
+)
 from toolformer_jax.evaluation.tasks import (
     classification,
     dateset,
@@ -105,7 +115,7 @@ def load_task(task: Task, data_dir: epath.PathLike, config: EvaluationConfig,
   """
   from_tfds = task.how_to_get and str(data_dir).startswith(TFDS)
   source = str(data_dir) if from_tfds else str(as_path(data_dir) / (task.folder or task.name))
-  try:
+  with _official_format(task, source):
     if from_tfds:
       from toolformer_jax.evaluation.tasks.tfds_sets import TfdsFolder, read_tfds
       folder = TfdsFolder(source.removeprefix(TFDS))
@@ -114,13 +124,40 @@ def load_task(task: Task, data_dir: epath.PathLike, config: EvaluationConfig,
       folder = TaskFolder(as_path(source), task.how_to_get, task.split)
       read = task.read(folder, config)
     examples = list(itertools.islice(read, limit))
-  except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
-    raise UserError(f'{source}: not in the official format of {task.title} '
-                    f'({type(error).__name__}: {error})') from error
   _check(task, examples, config, source)
   if config.few_shot_prompt and isinstance(task, QuestionTask):
     examples = _after(config.few_shot_prompt, examples)
   return TaskData(examples, tuple(dict.fromkeys(map(str, folder.found))), folder.split)
+
+
+def load_split(task: ClassificationTask | TextTask, data_dir: epath.PathLike, split: str
+               ) -> list[Question]:
+  """Returns the questions of a split of a task, for instance 'train'.
+
+  Args:
+    task: the task.
+    data_dir: has the task's official files in a folder of its name.
+    split: the split's name.
+
+  Raises:
+    MissingDataError: the files are not there.
+    UserError: they are broken, or hold no question.
+  """
+  path = as_path(data_dir) / (task.folder or task.name)
+  with _official_format(task, str(path)):
+    questions = list(task.read_split(TaskFolder(path, task.how_to_get), split))
+  _check(task, questions, EvaluationConfig(), str(path))
+  return questions
+
+
+@contextlib.contextmanager
+def _official_format(task: Task, source: str) -> Iterator[None]:
+  """Turns what a reader raises for files in another format into a UserError."""
+  try:
+    yield
+  except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+    raise UserError(f'{source}: not in the official format of {task.title} '
+                    f'({type(error).__name__}: {error})') from error
 
 
 def _after(few_shot_prompt: str, questions: list[Example]) -> list[Example]:
@@ -134,7 +171,7 @@ def _after(few_shot_prompt: str, questions: list[Example]) -> list[Example]:
           for one in questions if isinstance(one, Question)]
 
 
-def _check(task: Task, examples: list[Example], config: EvaluationConfig,
+def _check(task: Task, examples: Sequence[Example], config: EvaluationConfig,
            source: str) -> None:
   """Raises UserError if there is no example, one cannot be scored, or two have the same id."""
   if not examples:

@@ -21,7 +21,7 @@ from toolformer_jax.evaluation.text_metrics import ENTITY_SEPARATOR
 LANGUAGES = {'de': 'German', 'es': 'Spanish', 'fr': 'French', 'pt': 'Portuguese', 'ru': 'Russian',
              'zh': 'Chinese', 'vi': 'Vietnamese', 'hi': 'Hindi', 'ar': 'Arabic'}
 NO_ENTITY = 'none'
-_TEST_LINES = 5  # every fifth line of FLORES's dev part, and dialogue of SGD, is of the test split
+_TEST_SHARE = 5  # every fifth line of FLORES's dev part, and dialogue of SGD, is of the test split
 _TURNS = 6  # of a dialogue that a prompt has
 _SENTENCE_END = re.compile(r'(?<=[.!?])\s+')
 
@@ -34,7 +34,7 @@ class Pair:
     source: the source.
     targets: the texts that are right; the first one is learned.
     group: the part of the benchmark that it belongs to.
-    baseline: what somebody would write who understands nothing; '' if there is no such text.
+    baseline: what a trivial system writes, such as a copy of the source; '' if there is none.
   """
 
   source: str
@@ -60,17 +60,19 @@ def read_flores200(folder: TaskFolder, split: str) -> Iterator[Pair]:
     stem = f'flores-dev.{language}-en'
     sources, targets = (read_text(folder.file(f'{stem}.{one}')).splitlines()
                         for one in (language, 'en'))
-    for pair in _of_split(list(zip(sources, targets, strict=True)), split):
+    for pair in _of_split(folder, list(zip(sources, targets, strict=True)), split, 'line of dev'):
       yield Pair(pair[0], [pair[1]], language, pair[0])
   there = [language for language in LANGUAGES if any(
       (folder.path / f'flores-dev.{language}-en.en{end}').exists() for end in ('', '.gz'))]
   return interleave(map(of_language, there or ['de']))
 
 
-def _of_split(items: Sequence, split: str) -> list:
-  """Returns the items of a split of a set that has no official one."""
+def _of_split(folder: TaskFolder, items: Sequence, split: str, unit: str) -> list:
+  """Returns the items of a split that is ours and not official, as `folder` then says."""
+  if split == 'test':
+    folder.split = f'every fifth {unit}'
   return [item for number, item in enumerate(items)
-          if (number % _TEST_LINES == _TEST_LINES - 1) == (split == 'test')]
+          if (number % _TEST_SHARE == _TEST_SHARE - 1) == (split == 'test')]
 
 
 def read_scitldr(folder: TaskFolder, split: str) -> Iterator[Pair]:
@@ -92,14 +94,19 @@ def read_wnut17(folder: TaskFolder, split: str) -> Iterator[Pair]:
 
 
 def _entities(words: Iterable[Sequence[str]]) -> list[tuple[str, str]]:
-  """Returns the type and the name of each entity of words with their tags."""
+  """Returns the type and the name of each entity of words with their tags.
+
+  An entity also begins where a tag I does not continue one of its type, as in conlleval.
+  """
   found: list[tuple[str, str]] = []
+  open_kind = ''
   for word, tag in words:
     mark, _, kind = tag.partition('-')
-    if mark == 'B' or (mark == 'I' and not found):
+    if mark == 'I' and kind == open_kind:
+      found[-1] = kind, f'{found[-1][1]} {word}'
+    elif mark in ('B', 'I'):
       found.append((kind, word))
-    elif mark == 'I':
-      found[-1] = found[-1][0], f'{found[-1][1]} {word}'
+    open_kind = kind
   return found
 
 
@@ -110,7 +117,7 @@ def read_sgd(folder: TaskFolder, split: str) -> Iterator[Pair]:
   """
   files = folder.files('dialogues_*.json')
   dialogues = [dialogue for file in files for dialogue in read_json(file)]
-  for dialogue in _of_split(dialogues, split):
+  for dialogue in _of_split(folder, dialogues, split, 'dialogue'):
     said = [f'{turn["speaker"].title()}: {turn["utterance"]}' for turn in dialogue['turns']]
     for number, turn in enumerate(dialogue['turns']):
       if turn['speaker'] == 'SYSTEM':
