@@ -5,8 +5,9 @@
 A small decoder is trained from random weights on made texts, `--copies` of which hold the same
 sentence with a secret number of six digits. Afterwards the likelihood of the secret is ranked among
 that of other numbers. Its exposure (Carlini et al. 2019, "The Secret Sharer") is log2 of how many
-numbers there are, divided by its rank: 0 bits on average for a number that was never seen, and
-`log2(numbers)` for one that is known best of all. A line of JSON for each training is printed.
+numbers there are, divided by its rank: about 1.44 bits (1 / ln 2) on average for a number that was
+never seen, and `log2(numbers)` for one that is known best of all. A line of JSON for each training
+is printed.
 """
 
 import argparse

@@ -13,6 +13,7 @@ from toolformer_jax.planning.programs import argument_bytes, program
 from toolformer_jax.planning.roofline import roofline
 from toolformer_jax.planning.slices import GIB, Slice
 from toolformer_jax.training.config import FinetuneConfig
+from toolformer_jax.training.privacy.config import PrivacyConfig
 
 SMALL = DecoderConfig(vocab_size=96, layers=2, embed_dim=32, heads=4, kv_heads=2, head_dim=8,
                       mlp_dim=64, max_positions=64, rotary_dim=8)
@@ -45,6 +46,17 @@ def test_adapters_need_little_state(mesh_of, gpt_j):
   assert argument_bytes(frozen) == pytest.approx(6_050_882_784 * 4 / 8, rel=1e-3)
   assert len(jax.tree.leaves(state.params)) == 2 * 6  # two for each product of a block
   assert argument_bytes(state) < argument_bytes(frozen) / 20
+
+
+def test_private_training_can_be_planned(mesh_of):
+  pytest.importorskip('jax_privacy')
+  mesh = mesh_of(1, 2, 2)
+  settings = FinetuneConfig(privacy=PrivacyConfig())
+  planned = program('train', SMALL, mesh, 4, 32, settings)
+  assert 'func.func public @main' in planned.lower(mesh).as_text()
+  public = program('train', SMALL, mesh, 4, 32, FinetuneConfig())
+  key_bytes = argument_bytes(planned.arguments) - argument_bytes(public.arguments)
+  assert 0 < key_bytes <= 16
 
 
 def test_rows_that_the_mesh_does_not_divide_are_computed_everywhere(mesh_of):

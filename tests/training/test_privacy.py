@@ -3,6 +3,8 @@
 import dataclasses
 import itertools
 import json
+import os
+import stat
 
 import jax
 import jax.numpy as jnp
@@ -16,11 +18,22 @@ from toolformer_jax.models.adapter_config import AdaLoraConfig, LoraConfig
 from toolformer_jax.training.config import FinetuneConfig, MixtureConfig
 from toolformer_jax.training.finetune import finetune, finetune_examples
 from toolformer_jax.training.loss import next_token_loss
+from toolformer_jax.training.optimizer import make_optimizer
 from toolformer_jax.training.packing import pack, segments_of
 from toolformer_jax.training.privacy.accounting import noise_for_epsilon, spent_epsilon
 from toolformer_jax.training.privacy.config import PrivacyConfig
 from toolformer_jax.training.privacy.gradients import add_noise, private_gradients
-from toolformer_jax.training.privacy.sampling import SECRET, PrivateRows, one_text_per_row
+from toolformer_jax.training.privacy.sampling import (
+  SECRET,
+  PrivateRows,
+  one_text_per_row,
+  secret_seed,
+)
+from toolformer_jax.training.train_step import (
+  abstract_train_state,
+  init_train_state,
+  make_train_step,
+)
 
 from .plain import plain_example
 
@@ -46,12 +59,12 @@ def _sums(model, collection='params'):
   return loss_sums
 
 
-def _gradients(model, rows, privacy, *, parts=1, collection='params', batch_size=None):
+def _gradients(model, rows, privacy, *, parts=1, collection='params', batch_size=None, step=0):
   def gradients(params, rows):
     return private_gradients(
         _sums(model, collection), privacy, params, rows, batch_size=batch_size or len(TEXTS),
         num_microbatches=parts, dropout_key=jax.random.key(0), noise_key=jax.random.key(1),
-        step=jnp.int32(0))
+        step=jnp.int32(step))
   with jax.set_mesh(model.mesh):
     return jax.jit(gradients)(model.variables[collection], jax.tree.map(model.put_batch, rows))
 
@@ -128,6 +141,20 @@ def test_noise_has_its_deviation_and_no_leaf_has_that_of_another():
   noise = add_noise(zeros, 3.0, jax.random.key(0))
   assert float(noise['a'].std()) == pytest.approx(3.0, rel=0.02)
   assert abs(np.corrcoef(noise['a'].ravel(), noise['b'].ravel())[0, 1]) < 0.03
+
+
+def test_gradients_have_new_noise_at_each_step_in_proportion_to_the_clip_norm(make_model, rows):
+  model = make_model(layers=1)
+  privacy = PrivacyConfig(noise_multiplier=3.0, l2_clip_norm=0.5)
+  clean, _ = _gradients(model, rows, dataclasses.replace(privacy, noise_multiplier=0.0))
+  def noise(step):
+    noisy, _ = _gradients(model, rows, privacy, step=step)
+    parts = jax.tree.map(jnp.subtract, noisy, clean)
+    return np.concatenate([np.ravel(part) for part in jax.tree.leaves(parts)])
+  first, second = noise(0), noise(1)
+  for one in first, second:
+    assert one.std() == pytest.approx(3.0 * 0.5 / len(TEXTS), rel=0.05)
+  assert abs(np.corrcoef(first, second)[0, 1]) < 0.05
 
 
 def test_epsilon_is_that_of_dp_accounting():
@@ -217,6 +244,41 @@ def test_a_run_says_what_it_spent_and_forgets_its_seed(make_model, tokenizer, tm
   assert not (tmp_path / SECRET).exists()
 
 
+def test_the_key_of_the_noise_is_no_part_of_the_program(make_model, rows):
+  # Programs are written to the compilation cache, where the key would survive its file.
+  model, optimizer = make_model(layers=1), make_optimizer(SETTINGS)
+  abstract = abstract_train_state(model.decoder, 'params', optimizer, model.mesh)
+  state = init_train_state(abstract, model.variables['params'], optimizer)
+  step = make_train_step(model.decoder, 'params', optimizer, abstract, SETTINGS)
+  words = 1234567891, 3987654321
+  key = jax.random.wrap_key_data(jnp.asarray(words, jnp.uint32), impl='threefry2x32')
+  with jax.set_mesh(model.mesh):
+    batch = jax.tree.map(model.put_batch, rows)
+    program = step.trace({}, state, batch, noise_key=key).lower().as_text()
+  assert not any(str(word) in program for word in words)
+  with pytest.raises(ValueError, match='need a noise key'), jax.set_mesh(model.mesh):
+    step.trace({}, state, batch)
+
+
+def test_only_the_owner_can_read_the_seed(tmp_path):
+  before = os.umask(0)
+  try:
+    seed = secret_seed(tmp_path, is_new=True)
+  finally:
+    os.umask(before)
+  assert stat.S_IMODE((tmp_path / SECRET).stat().st_mode) == 0o600
+  assert secret_seed(tmp_path, is_new=False) == seed
+
+
+def test_losses_do_not_stop_a_run(make_model, tokenizer, tmp_path):
+  # At this rate the loss rises at once, and a run without privacy ends with an error.
+  wild = dataclasses.replace(SETTINGS, learning_rate=1.0, max_loss_rise=0.1)
+  with pytest.raises(UserError, match='the loss explodes'):
+    _run(make_model, tokenizer, tmp_path / 'public', dataclasses.replace(wild, privacy=None))
+  assert _run(make_model, tokenizer, tmp_path / 'private', wild) is not None
+  assert [line['step'] for line in _metrics(tmp_path / 'private')] == [1, 2, 3, 4, 5, 6]
+
+
 class _Killed(Exception):
   pass
 
@@ -228,10 +290,10 @@ def test_a_killed_run_has_the_same_noise_again(make_model, tokenizer, tmp_path, 
   make_train_step = trainer.make_train_step
   def dying(*arguments):
     step = make_train_step(*arguments)
-    def run(frozen, state, batch):
+    def run(frozen, state, batch, **noise):
       if int(state.step) == 3:
         raise _Killed
-      return step(frozen, state, batch)
+      return step(frozen, state, batch, **noise)
     return run
   monkeypatch.setattr(trainer, 'make_train_step', dying)
   with pytest.raises(_Killed):
@@ -256,7 +318,8 @@ def test_a_run_that_lost_its_seed_does_not_go_on(make_model, tokenizer, tmp_path
 
 
 def test_two_runs_have_different_noise(make_model, tokenizer, tmp_path):
-  one, other = (_run(make_model, tokenizer, tmp_path / name) for name in 'ab')
+  everything = dataclasses.replace(SETTINGS, batch_size=8)  # every batch has all texts
+  one, other = (_run(make_model, tokenizer, tmp_path / name, everything) for name in 'ab')
   assert any((a != b).any() for a, b in zip(
       *(jax.tree.leaves(model.variables) for model in (one, other)), strict=True))
 
@@ -269,7 +332,32 @@ def test_nothing_is_held_out_of_private_texts(make_model, tokenizer, tmp_path):
   result = finetune(make_model(layers=1), _documents('abcdefghijkl'), config=SETTINGS,
                     output_dir=tmp_path, depends_on={})
   assert result.texts == 12 and not any('dev_loss' in line for line in result.metrics)
-  assert 'epsilon' in result.summary()
+  spent = result.metrics[-1]['epsilon']
+  assert f'({spent:.2f}, 0.001)-differential privacy' in result.summary()
+
+
+def test_a_run_without_noise_says_that_nothing_is_protected(make_model, tokenizer, tmp_path):
+  result = finetune(
+      make_model(layers=1), _documents('abcdefgh'), output_dir=tmp_path, depends_on={},
+      config=dataclasses.replace(SETTINGS, steps=2, privacy=PrivacyConfig(0.0, delta=1e-3)))
+  assert not any('epsilon' in line for line in result.metrics)
+  assert 'The texts are not protected' in result.summary()
+
+
+@pytest.mark.parametrize('mixture', [
+  MixtureConfig(cap=6), MixtureConfig(rates={'text': 0.5}), MixtureConfig(rates={'text': 0.0})])
+def test_no_text_decides_whether_another_is_learned(make_model, tmp_path, mixture):
+  # With a cap of six, a seventh text takes the place of another one.
+  with pytest.raises(UserError, match='leaves out . of 8 texts'):
+    finetune(make_model(layers=1), _documents('abcdefgh'), config=SETTINGS, output_dir=tmp_path,
+             depends_on={}, mixture=mixture)
+
+
+def test_a_text_without_tokens_is_padding(tokenizer):
+  segments = [segments_of([plain_example(text, tokenizer)], tokenizer, 32, False)
+              for text in ('some words', '')]
+  segments[1] = []  # of a tokenizer without a start token
+  assert one_text_per_row(segments, 32).segment_ids_RT.any(-1).tolist() == [True, False]
 
 
 @pytest.mark.parametrize(('ids', 'rates'), [('abcdefga', {}), ('abcdefgh', {'text': 2.0})])

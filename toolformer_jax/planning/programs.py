@@ -106,7 +106,10 @@ def _train(decoder: Decoder, mesh: Mesh, batch: int, length: int,
   useful = batch * flops.training_flops(config, length)
   again = batch * flops.forward_flops(config, length) if finetune.remat else 0
   step = make_train_step(decoder, collection, optimizer, state, finetune)
-  return Program(step.trace, (frozen, state, rows), batch * length, useful,
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  noise_key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=state.step.sharding)
+  arguments = (frozen, state, rows, *([noise_key] if finetune.privacy else []))
+  return Program(step.trace, arguments, batch * length, useful,
                  (useful + again) * _copies(mesh, batch),
                  argument_bytes((frozen, state)) + argument_bytes(state))
 

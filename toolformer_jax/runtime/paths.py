@@ -156,10 +156,12 @@ def open_text(path: epath.Path) -> IO[str]:
 
 
 @contextlib.contextmanager
-def atomic_writer(path: epath.PathLike, mode: Literal['w', 'wb'] = 'w') -> Iterator[IO]:
+def atomic_writer(path: epath.PathLike, mode: Literal['w', 'wb'] = 'w', *, private: bool = False
+                  ) -> Iterator[IO]:
   """Opens a file for writing, as UTF-8 or bytes, which gets the name `path` when it is complete.
 
-  If the body raises, `path` stays as it is.
+  If the body raises, `path` stays as it is. A `private` file on disk can be read by its owner
+  alone.
 
   Raises:
     OSError: it cannot be written.
@@ -175,6 +177,8 @@ def atomic_writer(path: epath.PathLike, mode: Literal['w', 'wb'] = 'w') -> Itera
   temporary = path.with_name(path.name + '.tmp')
   try:
     with open(temporary, mode, encoding=encoding) as file:
+      if private:
+        os.chmod(temporary, 0o600)
       yield file
       file.flush()
       os.fsync(file.fileno())  # otherwise a crash of the machine can leave an empty file

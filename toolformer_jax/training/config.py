@@ -48,8 +48,8 @@ class FinetuneConfig:
       are and so moved. Takes two passes in place of one; 0 in the paper.
 
     privacy: differential privacy for the texts (DP-SGD), in gin @PrivacyConfig(); None for none. A
-      batch is then a random sample in which each text is with the same probability, `batch_size` on
-      average, and each text has a row of its own.
+      batch is then a Poisson sample: it has each text with the same probability, and `batch_size`
+      texts on average. Each text has a row of its own, and `max_loss_rise` has no effect.
 
     learning_rate: the peak, reached after the warm-up.
     warmup_fraction: fraction of the steps in which the rate rises linearly.
@@ -156,7 +156,6 @@ class FinetuneConfig:
     if not self.epochs:
       return self
     return dataclasses.replace(self, steps=max(1, round(self.epochs * items / self.batch_items)))
-
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from toolformer_jax.training.departures import finetuning_departures
 from toolformer_jax.training.examples import make_examples
 from toolformer_jax.training.input_pipeline import Blocks, Epochs, with_row_multiple
 from toolformer_jax.training.metrics import read_metrics
-from toolformer_jax.training.mixture import build_epoch, check_different_texts, hold_out
+from toolformer_jax.training.mixture import build_epoch, check_private_epoch, hold_out
 from toolformer_jax.training.packing import (
   Example,
   PackedRows,
@@ -88,14 +88,15 @@ def finetune(
       texts, dev = hold_out(texts, mixture)
     epoch = build_epoch(texts, mixture)
     if config.privacy:
-      check_different_texts(epoch)
+      check_private_epoch(texts, epoch)
     data = examples(epoch)
   trained = finetune_examples(
       model=model, examples=data, dev_examples=examples(dev or ()), config=config,
       output_dir=output_dir, depends_on=depends_on, extra_files=extra_files)
   metrics = read_metrics(output_dir / 'metrics.jsonl')
   result = FinetuneResult(trained, metrics, output_dir, None if epoch is None else len(epoch),
-                          finetuning_departures(config, mixture, model.config))
+                          finetuning_departures(config, mixture, model.config),
+                          config.privacy.delta if config.privacy else None)
   if jax.process_index() == 0:
     write_text(output_dir / 'report.md', result.report)
   return result

@@ -32,16 +32,20 @@ def check_epoch(texts: Sequence[Text], config: MixtureConfig) -> None:
   _check_rates(config, [*map(_tools, texts)])
 
 
-def check_different_texts(texts: Sequence[Text]) -> None:
-  """Checks that no text stands twice among `texts`, as privacy demands.
+def check_private_epoch(texts: Sequence[Text], epoch: Sequence[Text]) -> None:
+  """Checks that an epoch of `texts` holds each of them once, as privacy demands.
 
   Raises:
-    UserError: one does.
+    UserError: two have the same id, or one is repeated or left out.
   """
-  for name, count in Counter(map(_id, texts)).items():
+  for name, count in Counter(map(_id, epoch)).items():
     if count > 1:
       raise UserError(f'the text {name!r} is {count} times in the data: FinetuneConfig.privacy '
                       'needs each text once, with all its calls, and no rate above 1')
+  if len(epoch) < len(texts):
+    raise UserError(f'MixtureConfig leaves out {len(texts) - len(epoch)} of {len(texts)} texts, '
+                    'and which ones depends on the others: FinetuneConfig.privacy needs each text '
+                    'once; raise cap, and remove rates')
 
 
 def _check_rates(config: MixtureConfig, tools: Sequence[set[str]]) -> None:

@@ -26,7 +26,8 @@ class Reporter:
     log: where metrics are written; None in all processes but the first.
     epoch_items: rows or sequences of an epoch; None for a stream.
     utilization: from tokens per second to model FLOPs utilization; None if the peak is unknown.
-    epsilon: from the number of steps to the epsilon that they spend; None without privacy.
+    epsilon: from the number of steps to the epsilon that they spend; None without privacy, or
+      without noise.
     pending: number and metrics of the step that has not been reported yet.
   """
 
@@ -54,7 +55,8 @@ class Reporter:
     nor the MFU includes that. A state that is `saved` has all metrics before it on disk.
 
     Raises:
-      UserError: the loss or the gradient is not a number, or the loss has risen too far.
+      UserError: the loss or the gradient is not a number, or the loss has risen too far. A run with
+        an epsilon goes on: losses are not protected, and must not decide whether there is a model.
     """
     if self.pending is None:
       return None
@@ -63,7 +65,10 @@ class Reporter:
     if not tokens and self._mean_loss is not None:
       loss = self._mean_loss  # a random sample of private texts may be empty
     elif tokens:
-      self._check(step, loss, grad_norm)
+      self._mean_loss = loss if self._mean_loss is None else (
+          _LOSS_DECAY * self._mean_loss + (1 - _LOSS_DECAY) * loss)
+      if not self.epsilon:
+        self._check(step, loss, grad_norm, self._mean_loss)
     seconds = time.monotonic() - self._step_start
     self.restart_clock()  # before the metrics are written: the device computes the next step
     values = {
@@ -88,18 +93,16 @@ class Reporter:
     self.progress.advance(1, f'loss {loss:.3f}')
     return measured
 
-  def _check(self, step: int, loss: float, grad_norm: float) -> None:
+  def _check(self, step: int, loss: float, grad_norm: float, mean_loss: float) -> None:
     # The loss of step n is that of the state after step n - 1, which may be saved already. So the
     # newest state that is known to be good is that of step n - 2.
     if not math.isfinite(loss + grad_norm):
       raise UserError(f'step {step} has loss {loss} and gradient norm {grad_norm}; lower the '
                       'learning rate. The last good checkpoint: '
                       f'{self.checkpoints.last_good(step - 2)}')
-    self._mean_loss = loss if self._mean_loss is None else (
-        _LOSS_DECAY * self._mean_loss + (1 - _LOSS_DECAY) * loss)
-    self._lowest = min(self._lowest, (self._mean_loss, step))
+    self._lowest = min(self._lowest, (mean_loss, step))
     lowest, at = self._lowest
-    if self._mean_loss - lowest > self.config.max_loss_rise:
-      raise UserError(f'the loss explodes: about {lowest:.2f} at step {at}, {self._mean_loss:.2f} '
-                      f'at step {step}; lower the learning rate. The last good checkpoint: '
+    if mean_loss - lowest > self.config.max_loss_rise:
+      raise UserError(f'the loss explodes: about {lowest:.2f} at step {at}, {mean_loss:.2f} at '
+                      f'step {step}; lower the learning rate. The last good checkpoint: '
                       f'{self.checkpoints.last_good(at - 1)}')

@@ -19,6 +19,7 @@ class FinetuneResult:
     output_dir: the folder of the run; None if it had none.
     texts: number of texts of an epoch; None for a stream.
     departures: settings that differ from what the paper states.
+    delta: of the guarantee of differential privacy; None without privacy.
   """
 
   model: LanguageModel | None
@@ -26,6 +27,7 @@ class FinetuneResult:
   output_dir: epath.Path | None
   texts: int | None
   departures: tuple[Departure, ...] = ()
+  delta: float | None = None
 
   @property
   def finished(self) -> bool:
@@ -52,13 +54,20 @@ class FinetuneResult:
       best = min(measured, key=lambda step: step['dev_loss'])
       sentences.append(f'The lowest dev loss was {best["dev_loss"]:.3f}, at step {best["step"]:,}'
                        + ('; that checkpoint is the result.' if self.finished else '.'))
-    if spent := [step['epsilon'] for step in self.metrics if 'epsilon' in step]:
-      sentences.append(f'Each text is protected by differential privacy with epsilon '
-                       f'{spent[-1]:.2f}; the figures of this report are not.')
+    if self.delta is not None:
+      sentences.append(self._privacy(self.delta))
     if self.output_dir:
       sentences.append(f'The checkpoint is in {self.output_dir}.' if self.finished else
                        'The same command continues from the saved state.')
     return ' '.join(sentences)
+
+  def _privacy(self, delta: float) -> str:
+    """Returns the guarantee that each text has, in a sentence."""
+    spent = [step['epsilon'] for step in self.metrics if 'epsilon' in step]
+    if not spent:
+      return 'The texts are not protected: no noise was added, or no state was saved.'
+    return (f'Each text is protected by ({spent[-1]:.2f}, {delta:g})-differential privacy in the '
+            'model; the losses of this report are not protected.')
 
   @property
   def report(self) -> str:

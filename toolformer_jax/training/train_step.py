@@ -40,8 +40,8 @@ class TrainState(NamedTuple):
 class TrainStep(Protocol):
   """A jitted training step; the state that it is given is donated."""
 
-  def __call__(self, frozen: FrozenVariables, state: TrainState, batch: PackedRows
-               ) -> tuple[TrainState, Metrics]:
+  def __call__(self, frozen: FrozenVariables, state: TrainState, batch: PackedRows,
+               noise_key: jax.Array | None = None) -> tuple[TrainState, Metrics]:
     """Returns the state after an update, and the metrics of the state before it."""
     ...
 
@@ -74,21 +74,22 @@ def init_train_state(abstract: TrainState, params: Any,
 
 def make_train_step(
     decoder: Decoder, collection: str, optimizer: optax.GradientTransformationExtraArgs,
-    abstract: TrainState, config: FinetuneConfig = _PAPER, noise_key: jax.Array | None = None,
+    abstract: TrainState, config: FinetuneConfig = _PAPER,
 ) -> TrainStep:
-  """Returns the jitted step (frozen variables, state, batch) -> (state, metrics).
+  """Returns the jitted step (frozen variables, state, batch, noise key) -> (state, metrics).
 
   The given state is donated: its arrays cannot be used afterwards. Metrics are float32 or int32
   scalars: `loss`, the mean cross-entropy in nats per token, and `grad_norm`, the global norm of the
   gradients before clipping, both of the state before the update; `tokens`, the number of tokens of
   the batch without padding. Dropout depends only on the config's seed and the step. Parameters,
   second moments and accumulated gradients stay float32 whatever the dtype of the computation is.
-  With privacy, the secret `noise_key` decides the noise together with the step.
+  The noise of private training depends on the secret noise key and the step. The key is an
+  argument: a constant would be written to the compilation cache with the program.
   """
   # Without output shardings, the compiler may return the state with other shardings.
   shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-  def train_step(frozen: FrozenVariables, state: TrainState, batch: PackedRows
-                 ) -> tuple[TrainState, Metrics]:
+  def train_step(frozen: FrozenVariables, state: TrainState, batch: PackedRows,
+                 noise_key: jax.Array | None = None) -> tuple[TrainState, Metrics]:
     """Returns the state after an update with `batch`, and the metrics of the state before it."""
     def loss_sums(params: Any, rows: PackedRows, dropout_key: jax.Array,
                   offsets_RTD: jax.Array | None = None) -> LossSums:

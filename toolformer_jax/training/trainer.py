@@ -73,7 +73,7 @@ def train(model: LanguageModel, data: Blocks | PrivateRows, dev: PackedRows | No
     rows = data.rows(picks)
     return put_batch(rows, np.arange(len(rows)), model.mesh)
   picks, noise_key = _draws(data, config, start_step)
-  train_step = make_train_step(decoder, collection, optimizer, abstract, config, noise_key)
+  train_step = make_train_step(decoder, collection, optimizer, abstract, config)
   with (
       _reporter(model, data, config, checkpoints, output_dir, start_step) as reporter,
       StopSignal() as stop, jax.set_mesh(model.mesh),
@@ -81,7 +81,7 @@ def train(model: LanguageModel, data: Blocks | PrivateRows, dev: PackedRows | No
                             'num_microbatches')):
     state, finished = train_loop(
         state, start_step, map(put, picks),
-        train_step=functools.partial(train_step, frozen),
+        train_step=functools.partial(train_step, frozen, noise_key=noise_key),
         dev_loss=functools.partial(dev_loss, dev) if dev else None,
         config=config, checkpoints=checkpoints, reporter=reporter, stop=stop)
   if not finished:
@@ -106,6 +106,7 @@ def _reporter(model: LanguageModel, data: Blocks | PrivateRows, config: Finetune
               ) -> Iterator[Reporter]:
   """Opens the reporter of a run; of several processes only the first writes metrics."""
   devices = model.mesh.devices.flatten().tolist()
+  is_protected = config.privacy and config.privacy.noise_multiplier
   flops_per_token = flops.training_flops(model.config, config.row_tokens) / config.row_tokens
   with contextlib.ExitStack() as stack:
     log = None
@@ -116,4 +117,4 @@ def _reporter(model: LanguageModel, data: Blocks | PrivateRows, config: Finetune
     yield Reporter(
         config, checkpoints, progress, log, data.epoch_items,
         lambda tokens_per_s: flops.utilization(tokens_per_s * flops_per_token, devices),
-        data.epsilon if isinstance(data, PrivateRows) else None)
+        data.epsilon if is_protected and isinstance(data, PrivateRows) else None)

@@ -7,10 +7,11 @@ from toolformer_jax.training.privacy.config import PrivacyConfig
 
 
 def spent_epsilon(privacy: PrivacyConfig, sampling_probability: float, steps: int) -> float:
-  """Returns the epsilon after `steps` steps, of which each has every text with a probability.
+  """Returns the epsilon that is spent by `steps` steps; infinity without noise.
 
-  Neighbouring data sets differ in one text. A step is a Gaussian mechanism on a Poisson sample; the
-  steps are composed by privacy loss distributions (dp-accounting).
+  Neighbouring data sets differ in one text, which is added or removed. A step is a Gaussian
+  mechanism on a Poisson sample, which has each text with `sampling_probability`. The steps are
+  composed by privacy loss distributions (dp-accounting).
   """
   if not steps:
     return 0.0

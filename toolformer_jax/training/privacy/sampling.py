@@ -5,6 +5,7 @@ which nearly all fit in; a larger one has a multiple of it, so that no text is e
 """
 
 import itertools
+import json
 import secrets
 from collections.abc import Iterator, Sequence
 
@@ -16,7 +17,8 @@ from jax.sharding import Mesh
 from scipy import stats
 
 from toolformer_jax.errors import UserError
-from toolformer_jax.runtime.run_dir import read_json, write_json
+from toolformer_jax.runtime.paths import atomic_writer
+from toolformer_jax.runtime.run_dir import read_json
 from toolformer_jax.training.config import FinetuneConfig
 from toolformer_jax.training.input_pipeline import Picks, row_multiple
 from toolformer_jax.training.packing import PackedRows, Segment, rows_of
@@ -62,7 +64,7 @@ class PrivateRows:
   def noise_key(self) -> jax.Array:
     """The key of the noise of all steps."""
     words = np.random.SeedSequence(self._seed).spawn(1)[0].generate_state(2, np.uint32)
-    return jax.random.wrap_key_data(jnp.asarray(words))
+    return jax.random.wrap_key_data(jnp.asarray(words), impl='threefry2x32')
 
   def size(self, block: int) -> int:
     """Returns the number of texts."""
@@ -95,7 +97,7 @@ def _check(texts: int, config: FinetuneConfig, privacy: PrivacyConfig) -> None:
 
 
 def one_text_per_row(segments: Sequence[Sequence[Segment]], row_tokens: int) -> PackedRows:
-  """Returns a row for each text.
+  """Returns a row for each text; that of a text without tokens to predict is padding.
 
   Args:
     segments: the segments of each text.
@@ -105,7 +107,7 @@ def one_text_per_row(segments: Sequence[Sequence[Segment]], row_tokens: int) -> 
     UserError: a text does not fit into a row.
   """
   for number, parts in enumerate(segments):
-    if len(parts) != 1:
+    if len(parts) > 1:
       size = sum(len(part.inputs) for part in parts)
       raise UserError(f'text {number} has {size} tokens, more than FinetuneConfig.row_tokens, '
                       f'{row_tokens}: with privacy a text must fit into a row')
@@ -137,7 +139,8 @@ def secret_seed(output_dir: epath.Path, *, is_new: bool) -> int:
     raise UserError(f'{path} is gone: the run cannot go on with the same noise; choose another '
                     '--output_dir')
   seed = secrets.randbits(_SEED_BITS)
-  write_json(path, {'seed': f'{seed:x}'})
+  with atomic_writer(path, private=True) as file:
+    file.write(json.dumps({'seed': f'{seed:x}'}))
   return seed
 
 
