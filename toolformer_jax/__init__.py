@@ -26,6 +26,7 @@ if TYPE_CHECKING:
   )
   from toolformer_jax.checkpoints.loading import ModelConfig, load_model
   from toolformer_jax.compression.config import CompressionConfig
+  from toolformer_jax.data.augmentation import AugmentationConfig
   from toolformer_jax.data.records import Document
   from toolformer_jax.evaluation.config import EvaluationConfig
   from toolformer_jax.inference.config import EngineConfig, GenerationConfig
@@ -56,6 +57,7 @@ _MODULES = {
           'token_losses'),
   'checkpoints.loading': ('ModelConfig', 'load_model'),
   'compression.config': ('CompressionConfig',),
+  'data.augmentation': ('AugmentationConfig',),
   'data.records': ('Document',),
   'evaluation.config': ('EvaluationConfig',),
   'inference.config': ('EngineConfig', 'GenerationConfig'),
@@ -77,12 +79,12 @@ _MODULES = {
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [  # noqa: F822 - loaded by __getattr__
-  'AdaLoraConfig', 'AnnotationConfig', 'BottleneckConfig', 'CompressionConfig', 'Context',
-  'CustomToolsConfig', 'Document', 'Engine', 'EngineConfig', 'EvaluationConfig', 'ExecutorConfig',
-  'FinetuneConfig', 'GenerationConfig', 'Ia3Config', 'LoraConfig', 'MediaLimits', 'MediaTable',
-  'MixtureConfig', 'ModelConfig', 'PrefixConfig', 'PrivacyConfig', 'Prompt', 'TaskRow',
-  'ToolConfig', 'Toolbox', 'annotate', 'compress', 'evaluate', 'export', 'finetune', 'generate',
-  'load_model', 'plan', 'score', 'token_losses', 'tool',
+  'AdaLoraConfig', 'AnnotationConfig', 'AugmentationConfig', 'BottleneckConfig',
+  'CompressionConfig', 'Context', 'CustomToolsConfig', 'Document', 'Engine', 'EngineConfig',
+  'EvaluationConfig', 'ExecutorConfig', 'FinetuneConfig', 'GenerationConfig', 'Ia3Config',
+  'LoraConfig', 'MediaLimits', 'MediaTable', 'MixtureConfig', 'ModelConfig', 'PrefixConfig',
+  'PrivacyConfig', 'Prompt', 'TaskRow', 'ToolConfig', 'Toolbox', 'annotate', 'compress', 'evaluate',
+  'export', 'finetune', 'generate', 'load_model', 'plan', 'score', 'token_losses', 'tool',
 ]
 
 

@@ -13,6 +13,7 @@ import jax  # noqa: E402
 import numpy as np  # noqa: E402
 
 import toolformer_jax as tf_jax  # noqa: E402
+from toolformer_jax.data.augmentation import AugmentationConfig  # noqa: E402
 from toolformer_jax.data.hub_datasets import open_task, task_examples  # noqa: E402
 from toolformer_jax.errors import UserError  # noqa: E402
 from toolformer_jax.tokenizer import Tokenizer  # noqa: E402
@@ -182,6 +183,7 @@ def test_a_killed_run_on_a_stream_ends_with_the_same_bits(
 @pytest.mark.parametrize(('options', 'message'), [
   ({'config': FinetuneConfig(epochs=2.0)}, 'FinetuneConfig.epochs needs the number of texts'),
   ({'mixture': MixtureConfig(rates={'QA': 2.0})}, 'a seqio.Mixture has its own rates'),
+  ({'mixture': MixtureConfig(augmentation=AugmentationConfig())}, 'augmentation is of texts in '),
   ({'without_calls': True}, '--without_calls cannot change a task of seqio'),
 ])
 def test_what_a_stream_cannot_do_is_said_first(module, make_model, tmp_path, options, message):

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from toolformer_jax.data.augmentation import AugmentationConfig
 from toolformer_jax.data.records import AnnotatedDocument, Document, ScoredCall
 from toolformer_jax.errors import UserError
 from toolformer_jax.training import finetune as finetune_module
@@ -89,6 +90,45 @@ def test_held_out_texts_are_not_trained_on(count, wanted, seed):
   assert len(dev) == min(wanted, count // 10)
   assert sorted([*trained, *dev], key=texts.index) == texts
   assert not set(trained) & set(dev)
+
+
+ROWS = [TaskRow(f'row-{i}', f'{" ".join(f"w{i + j}" for j in range(20))}\nIntent:', f' do {i}\n')
+        for i in range(20)]
+
+
+def test_changed_copies_come_after_their_texts_and_learn_the_same_targets():
+  mixture = MixtureConfig(augmentation=AugmentationConfig(copies=3, word_swap=0.5))
+  epoch = build_epoch(ROWS, mixture)
+  assert len(epoch) == 4 * len(ROWS) and epoch[::4] == ROWS
+  for number, row in enumerate(epoch):
+    original = ROWS[number // 4]
+    assert (row.id, row.targets) == (original.id, original.targets)
+    assert sorted(row.inputs.split()) == sorted(original.inputs.split())
+    assert row.inputs.endswith('\nIntent:')
+  assert len({row.inputs for row in epoch}) > 3.9 * len(ROWS)  # nearly all differ
+  assert build_epoch(ROWS, mixture) == epoch
+  assert build_epoch(ROWS, dataclasses.replace(mixture, seed=1)) != epoch
+
+
+def test_at_zero_there_are_no_copies():
+  assert build_epoch(ROWS, MixtureConfig(augmentation=AugmentationConfig(copies=3))) == ROWS
+
+
+def test_texts_with_calls_and_ids_have_no_copies():
+  mixture = MixtureConfig(augmentation=AugmentationConfig(word_dropout=1.0))
+  ids = TaskRow('ids', [1, 2, 3], [4])
+  texts = [*_texts(2, 0, 1), ids]
+  with pytest.raises(UserError, match='augmentation changes the inputs of tasks'):
+    build_epoch(texts, mixture)
+  assert build_epoch([*texts, ROWS[0]], mixture)[:-1] == [*texts, ROWS[0]]
+
+
+def test_held_out_texts_are_not_changed(epoch):
+  mixture = MixtureConfig(dev_texts=2, augmentation=AugmentationConfig(word_dropout=0.5))
+  trained, dev = epoch(ROWS, mixture, False)
+  whole = [row.inputs + row.targets for row in ROWS]
+  assert len(dev) == 2 and set(dev) <= set(whole)
+  assert len(trained) > 18 and len(set(trained) & set(whole)) == 18
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from toolformer_jax import sharding
+from toolformer_jax.data.augmentation import AugmentationConfig
 from toolformer_jax.data.records import AnnotatedDocument, Document
 from toolformer_jax.errors import UserError
 from toolformer_jax.models.adapter_config import AdaLoraConfig, LoraConfig
@@ -29,6 +30,7 @@ from toolformer_jax.training.privacy.sampling import (
   one_text_per_row,
   secret_seed,
 )
+from toolformer_jax.training.sources import TaskRow
 from toolformer_jax.training.train_step import (
   abstract_train_state,
   init_train_state,
@@ -351,6 +353,14 @@ def test_no_text_decides_whether_another_is_learned(make_model, tmp_path, mixtur
   with pytest.raises(UserError, match='leaves out . of 8 texts'):
     finetune(make_model(layers=1), _documents('abcdefgh'), config=SETTINGS, output_dir=tmp_path,
              depends_on={}, mixture=mixture)
+
+
+def test_changed_copies_are_refused(make_model, tmp_path):
+  rows = [TaskRow(str(i), 'some words of a text', ' a label') for i in range(8)]
+  mixture = MixtureConfig(augmentation=AugmentationConfig(word_swap=0.9))
+  with pytest.raises(UserError, match='2 times in the data.* no augmentation'):
+    finetune(make_model(layers=1), rows, config=SETTINGS, output_dir=tmp_path, depends_on={},
+             mixture=mixture)
 
 
 def test_a_text_without_tokens_is_padding(tokenizer):

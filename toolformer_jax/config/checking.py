@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from toolformer_jax.config.registry import RENAMED, RUN_MACROS, SETTINGS
+from toolformer_jax.data.augmentation import AugmentationConfig
 from toolformer_jax.errors import UserError, unknown
 from toolformer_jax.models.adapter_config import ADAPTERS
 from toolformer_jax.training.privacy.config import PrivacyConfig
@@ -46,6 +47,8 @@ def refuse_unused(bound: str, used: str, tools: Iterable[str]) -> None:
       raise UserError(f'{name} has no effect without FinetuneConfig.adapter = @{settings}()')
     if SETTINGS.get(settings) is PrivacyConfig:
       raise UserError(f'{name} has no effect without FinetuneConfig.privacy = @{settings}()')
+    if SETTINGS.get(settings) is AugmentationConfig:
+      raise UserError(f'{name} has no effect without MixtureConfig.augmentation = @{settings}()')
     if settings in SETTINGS:
       raise UserError(f'{binding}: only ToolConfig can be bound for one tool; write {name}')
     if settings:

@@ -7,6 +7,7 @@ from toolformer_jax.annotation.config import AnnotationConfig, ToolConfig
 from toolformer_jax.calls import CallSyntax
 from toolformer_jax.checkpoints.loading import ModelConfig
 from toolformer_jax.compression.config import CompressionConfig
+from toolformer_jax.data.augmentation import AugmentationConfig
 from toolformer_jax.data.corpus import CorpusConfig
 from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.experiments.config import ExperimentConfig, GridConfig
@@ -29,11 +30,11 @@ from toolformer_jax.training.privacy.config import PrivacyConfig
 # Bound as `AnnotationConfig.temperature = 0.7`; ToolConfig also for one tool alone, as
 # `calculator/ToolConfig.k = 20`.
 SETTINGS = {settings.__name__: settings for settings in (
-    AnnotationConfig, CallSyntax, CompressionConfig, CorpusConfig, CustomToolsConfig, EngineConfig,
-    EvaluationConfig, ExecutorConfig, ExperimentConfig, FinetuneConfig, FramesConfig,
-    GenerationConfig, GridConfig, MediaLimits, MixtureConfig, ModelConfig, MtConfig, OcrConfig,
-    PrivacyConfig, QaConfig, RecognizeConfig, SearchConfig, ServingConfig, SpeakConfig, ToolConfig,
-    TranscribeConfig, *ADAPTERS.values())}
+    AnnotationConfig, AugmentationConfig, CallSyntax, CompressionConfig, CorpusConfig,
+    CustomToolsConfig, EngineConfig, EvaluationConfig, ExecutorConfig, ExperimentConfig,
+    FinetuneConfig, FramesConfig, GenerationConfig, GridConfig, MediaLimits, MixtureConfig,
+    ModelConfig, MtConfig, OcrConfig, PrivacyConfig, QaConfig, RecognizeConfig, SearchConfig,
+    ServingConfig, SpeakConfig, ToolConfig, TranscribeConfig, *ADAPTERS.values())}
 RENAMED = {'OwnTools': 'CustomToolsConfig'}  # by their names in earlier versions
 
 # Options of commands that gin binds as macros: `CHECKPOINT = 'smollm2-135m'` stands for

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from toolformer_jax.data.augmentation import AugmentationConfig
 from toolformer_jax.errors import UserError
 from toolformer_jax.models.adapter_config import AdaLoraConfig, AdapterConfig
 from toolformer_jax.runtime.validation import check
@@ -168,12 +169,15 @@ class MixtureConfig:
       texts without calls): 2.0 is twice, 0.5 is every other text; 1.0 by default.
     dev_texts: number of texts that are held out to choose the best checkpoint by (1,000 in the
       paper); at most a tenth of all.
-    seed: of the random choice of texts to leave out and to hold out.
+    augmentation: adds changed copies of the inputs of tasks, in gin @AugmentationConfig(); None for
+      none. Texts with calls have none, because calls stand at fixed places in them.
+    seed: of the random choice of texts to leave out and to hold out, and of changed copies.
   """
 
   cap: int = 25_000
   rates: Mapping[str, float] = field(default_factory=dict)
   dev_texts: int = 1000
+  augmentation: AugmentationConfig | None = None
   seed: int = 0
 
   def __post_init__(self) -> None:

@@ -26,7 +26,8 @@ STATED = {
   'FinetuneConfig.privacy': Stated(None, f'{_LOSS}: the standard objective'),
   'MixtureConfig.cap': Stated(25_000, _SIZES),
   'MixtureConfig.rates': Stated({}, f'{_SIZES}: every text once in an epoch'),
-  'MixtureConfig.dev_texts': Stated(1000, _SIZES)}
+  'MixtureConfig.dev_texts': Stated(1000, _SIZES),
+  'MixtureConfig.augmentation': Stated(None, f'{_SIZES}: every text once in an epoch')}
 
 
 def finetuning_departures(config: FinetuneConfig, mixture: MixtureConfig, model: DecoderConfig,

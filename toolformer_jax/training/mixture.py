@@ -1,13 +1,15 @@
 """Chooses the texts of an epoch: held-out texts, a cap and a sampling rate for each tool."""
 
+import dataclasses
 from collections import Counter, defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
+from toolformer_jax.data.augmentation import changed_text
 from toolformer_jax.data.content_hash import stable_hash
 from toolformer_jax.data.records import AnnotatedDocument
 from toolformer_jax.errors import UserError, unknown
 from toolformer_jax.training.config import MixtureConfig
-from toolformer_jax.training.sources import Text
+from toolformer_jax.training.sources import TaskRow, Text
 
 NO_TOOL = 'text'  # the name of texts without calls in MixtureConfig.rates
 _MAX_DEV_FRACTION = 0.1
@@ -25,8 +27,13 @@ def check_epoch(texts: Sequence[Text], config: MixtureConfig) -> None:
   """Checks that an epoch of `texts` can be built.
 
   Raises:
-    UserError: there is no text, or a rate names a tool that no text calls.
+    UserError: there is no text, a rate names a tool that no text calls, or there is nothing to
+      augment.
   """
+  if config.augmentation and not any(
+      isinstance(text, TaskRow) and isinstance(text.inputs, str) for text in texts):
+    raise UserError('MixtureConfig.augmentation changes the inputs of tasks, and there are none '
+                    'that are text')
   if not texts:
     raise UserError('there is no text to train on; lower tau_f, or annotate more texts')
   _check_rates(config, [*map(_tools, texts)])
@@ -41,7 +48,8 @@ def check_private_epoch(texts: Sequence[Text], epoch: Sequence[Text]) -> None:
   for name, count in Counter(map(_id, epoch)).items():
     if count > 1:
       raise UserError(f'the text {name!r} is {count} times in the data: FinetuneConfig.privacy '
-                      'needs each text once, with all its calls, and no rate above 1')
+                      'needs each text once, with all its calls: no rate above 1, and no '
+                      'augmentation')
   if len(epoch) < len(texts):
     raise UserError(f'MixtureConfig leaves out {len(texts) - len(epoch)} of {len(texts)} texts, '
                     'and which ones depends on the others: FinetuneConfig.privacy needs each text '
@@ -59,7 +67,7 @@ def build_epoch(texts: Sequence[Text], config: MixtureConfig) -> list[Text]:
   """Returns the texts of one epoch: each tool's texts, capped and then repeated by its rate.
 
   The seed decides which texts a cap or a fractional rate keeps. A text with calls to several tools
-  counts as one of the tool that has the fewest texts.
+  counts as one of the tool that has the fewest texts. The changed copies of a text come after it.
 
   Raises:
     UserError: see `check_epoch`.
@@ -70,7 +78,17 @@ def build_epoch(texts: Sequence[Text], config: MixtureConfig) -> list[Text]:
     whole, fraction = divmod(config.rates.get(tool, 1.0), 1)
     once_more = set(capped[:round(fraction * len(capped))])
     repeats.update({i: int(whole) + (i in once_more) for i in capped})
-  return [text for i, text in enumerate(texts) for _ in range(repeats[i])]
+  return [copy for i, text in enumerate(texts) for _ in range(repeats[i])
+          for copy in (text, *_changed_copies(text, config))]
+
+
+def _changed_copies(text: Text, config: MixtureConfig) -> Iterator[TaskRow]:
+  """Yields the copies of an example of a task whose inputs were changed."""
+  if config.augmentation and isinstance(text, TaskRow) and isinstance(text.inputs, str):
+    for copy in range(config.augmentation.copies):
+      inputs = changed_text(text.inputs, config.augmentation, config.seed, copy)
+      if inputs != text.inputs:
+        yield dataclasses.replace(text, inputs=inputs)
 
 
 def epoch_by_tool(texts: Sequence[tuple[str, set[str]]], config: MixtureConfig

@@ -111,6 +111,9 @@ def check_stream_settings(config: FinetuneConfig, mixture: MixtureConfig,
                     'FinetuneConfig.steps')
   if mixture.rates:
     raise UserError('MixtureConfig.rates are of texts in memory; a seqio.Mixture has its own rates')
+  if mixture.augmentation:
+    raise UserError('MixtureConfig.augmentation is of texts in memory; add '
+                    'toolformer_jax.data.augmentation.preprocessor to the task')
   if without_calls or config.mask_results:
     setting = '--without_calls' if without_calls else 'FinetuneConfig.mask_results'
     raise UserError(f'{setting} cannot change a task of seqio; register the task with it, see '
