@@ -1,5 +1,6 @@
 """Writes down what is said in a sound, with Whisper (faster-whisper and CTranslate2)."""
 
+import atexit
 import importlib
 import threading
 from dataclasses import dataclass, replace
@@ -85,6 +86,11 @@ class Transcribe:
       raise ToolError('nothing is said')
     return shortened(' '.join(utterance.text for utterance in said), self._config.max_chars)
 
+  def close(self) -> None:
+    """Unloads the model, which ends its threads; the next call loads it again."""
+    with self._turn:
+      self._model = None
+
   def utterances(self, samples_T: np.ndarray) -> list[Utterance]:
     """Returns what is said, in order, until there are more than `max_chars` characters.
 
@@ -96,6 +102,8 @@ class Transcribe:
     with self._turn:
       if self._model is None:
         self._model = _load(self._config.model)
+        # If Python ended with the model's threads alive, they would abort the process.
+        atexit.register(self.close)
       # Without sampling, and each part by itself: the same sound gives the same text.
       segments, _ = self._model.transcribe(
           samples_T, language=_LANGUAGE, beam_size=self._config.beam_size, temperature=0.0,
