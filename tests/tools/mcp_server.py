@@ -6,9 +6,12 @@ With a port it speaks streamable HTTP, else over its standard input and output.
 """
 
 import argparse
+import enum
+import hashlib
 import os
 
 import anyio
+import pydantic
 from mcp.server.mcpserver import Image, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import (
@@ -57,6 +60,28 @@ def area(width: int, height: int, unit: str = 'm') -> str:
 @server.tool()
 def greet(name: str = 'world') -> str:
   return f'Hello, {name}!'
+
+
+class Level(enum.IntEnum):
+  """Stands behind a reference in the schema."""
+
+  LOW = 1
+  HIGH = 2
+
+
+@server.tool()
+def rise(level: Level) -> str:
+  return str(level + 1)
+
+
+@server.tool()
+def digest(file: pydantic.Base64Bytes) -> str:
+  return hashlib.sha256(file).hexdigest()
+
+
+@server.tool()
+def letters(text: str, more: str = '') -> str:
+  return f'{text}{more}'
 
 
 @server.tool()

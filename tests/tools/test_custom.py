@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from toolformer_jax.errors import UserError
+from toolformer_jax.media.table import MediaTable
 from toolformer_jax.tools.base import Context, ToolError
 from toolformer_jax.tools.custom import CustomToolsConfig, function_tool
 from toolformer_jax.tools.registry import Toolbox, build_tools
@@ -118,6 +119,15 @@ def test_a_field_of_a_structured_result_is_the_result(mcp):
   assert price.version != place.version
   with pytest.raises(ToolError, match='the result has no field cost'):
     ask(mcp('Data', {**given, 'result_field': 'cost'}), '')
+
+
+def test_a_field_gets_the_file_behind_a_handle(mcp, tmp_path):
+  (tmp_path / 'dot').write_bytes(b'GIF89a')
+  given = {'server': server('mcp_server.py'), 'tool': 'letters'}
+  plain, media = mcp('Plain', given), mcp('OCR', {**given, 'media_field': 'text'})
+  context = Context(media=MediaTable.from_files([tmp_path / 'dot']))
+  assert (plain('image 1', context), media('image 1', context)) == ('image 1', 'R0lGODlh')
+  assert plain.version != media.version
 
 
 def test_a_server_gets_the_variables_that_it_is_given(mcp, monkeypatch):

@@ -1,6 +1,8 @@
 """Tools of real MCP servers: who they are, what they are asked and what they answer."""
 
+import base64
 import dataclasses
+import hashlib
 import json
 import pathlib
 import shlex
@@ -14,9 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolformer_jax.errors import UserError
+from toolformer_jax.media.table import MediaTable
 from toolformer_jax.tools.base import Context, ToolError
 from toolformer_jax.tools.executor import Executor, ExecutorConfig, Request
 from toolformer_jax.tools.mcp import mcp_tools
+from toolformer_jax.tools.mcp_arguments import mcp_arguments
 
 pytest.importorskip('mcp', reason='the package mcp is not installed')
 
@@ -80,6 +84,40 @@ def test_the_argument_reaches_the_property_it_is_for(example, name, argument, re
 ])
 def test_an_argument_that_does_not_fit_is_not_sent(example, name, argument, why):
   assert reason(example[name], argument) == why
+
+
+def test_a_property_behind_a_reference_has_its_type(example):
+  assert ask(example['rise'], '1') == '2'
+  assert reason(example['rise'], 'one') == 'level must be of type integer'
+
+
+def test_a_server_gets_the_content_of_a_medium(example, tmp_path):
+  file = tmp_path / 'dot.gif'
+  file.write_bytes(b'GIF89a' + bytes(range(256)))
+  context = Context(media=MediaTable.from_files([file]))
+  content = file.read_bytes()
+  assert example['digest']('image 1', context) == hashlib.sha256(content).hexdigest()
+  with pytest.raises(ToolError, match='no image 2: this document has image 1'):
+    example['digest']('image 2', context)
+  with pytest.raises(ToolError, match='this document has no media'):
+    example['digest'](str(file), Context())
+  named = dataclasses.replace(example['letters'], media_field='text')
+  assert named('image 1', context) == base64.b64encode(content).decode()
+  assert named('{"text": "IMAGE 1", "more": "!"}', context).endswith('!')
+  assert example['letters']('image 1', context) == 'image 1'
+
+
+def test_schemas_that_refer_to_themselves_end():
+  schema = {'properties': {'a': {'$ref': '#/$defs/A'}, 'b': {'$ref': '#/$defs/x~1y~0z'}},
+            '$defs': {'A': {'anyOf': [{'$ref': '#/$defs/A'}, {'type': 'integer'}]},
+                      'x/y~z': {'type': 'boolean'}}, 'required': ['a']}
+  assert mcp_arguments('7', schema, MediaTable()) == {'a': 7}
+  assert mcp_arguments('true', schema | {'required': ['b']}, MediaTable()) == {'b': True}
+  with pytest.raises(ToolError, match='a must be of type integer'):
+    mcp_arguments('seven', schema, MediaTable())
+  for reference in ('#/$defs/none', 'https://example.org/schema', '#', 7):
+    lost = {'properties': {'a': {'$ref': reference}}}
+    assert mcp_arguments('seven', lost, MediaTable()) == {'a': 'seven'}
 
 
 def test_what_the_server_refuses_is_a_failure(example):

@@ -39,6 +39,9 @@ class McpToolConfig:
     headers: HTTP headers that are sent to a URL.
     result_field: the field of the structured result that is the result of a call, such as
       'temperature' or 'current.temperature'; by default the text of the result.
+    media_field: the property of the tool's arguments that gets the content of a file in base64, if
+      a call has the handle of a medium there, such as `image 1`; not needed for properties that
+      the server describes as base64.
   """
 
   server: str
@@ -46,6 +49,7 @@ class McpToolConfig:
   env: Mapping[str, str] = field(default_factory=dict)
   headers: Mapping[str, str] = field(default_factory=dict)
   result_field: str = ''
+  media_field: str = ''
 
 
 _MCP_FIELDS = {one.name: one for one in dataclasses.fields(McpToolConfig)}
@@ -198,8 +202,10 @@ def mcp_tool(name: str, config: McpToolConfig) -> Tool:
   if found is None:
     raise UserError(f'CustomToolsConfig.mcp: {shown_address(config.server)} has no tool {wanted}; '
                     f'it has {", ".join(one.server_name for one in tools)}')
-  version = found.version if not config.result_field else f'{found.version}-{config.result_field}'
-  return dataclasses.replace(found, name=name, version=version, result_field=config.result_field)
+  fields = [one for one in (config.result_field, config.media_field) if one]
+  return dataclasses.replace(
+      found, name=name, version='-'.join([found.version, *fields]),
+      result_field=config.result_field, media_field=config.media_field)
 
 
 @functools.cache  # One process per server, even if several of its tools are used.

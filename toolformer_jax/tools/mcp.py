@@ -1,23 +1,21 @@
 """Tools of servers that speak MCP, the Model Context Protocol.
 
 A call has a string argument and a string result; an MCP tool takes a JSON object and returns a list
-of contents. This module converts between the two. `mcp_client` manages the connection.
+of contents. This module and `mcp_arguments` convert between the two. `mcp_client` manages the
+connection.
 """
 
 import hashlib
 import json
-import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from toolformer_jax import calls
 from toolformer_jax.errors import UserError
 from toolformer_jax.tools.base import Context, ToolError
+from toolformer_jax.tools.mcp_arguments import mcp_arguments, parse_object
 from toolformer_jax.tools.secrets import shown_address
-
-_BOOLEANS = {'true': True, 'false': False}
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +32,7 @@ class McpTool:
     server: the `mcp_client.Server`, shared by all of its tools.
     result_field: the field of the structured result that is the result, such as
       `current.temperature`; '' for the text of the result.
+    media_field: the property that gets the content of the medium whose handle is the argument.
     time_limit_s: when an executor abandons a call. It is longer than the limits of `server`, so
       that a call that hangs is ended by the server object, which also kills the process.
   """
@@ -46,23 +45,21 @@ class McpTool:
   server: Any
   time_limit_s: float
   result_field: str = ''
+  media_field: str = ''
 
   def __call__(self, argument: str, context: Context) -> str:
     """Returns the text of the tool's result. Restarts the server if it has exited.
 
-    If the schema has one property, or requires exactly one, the argument is the value of that
-    property, unless it is a JSON object of the schema's properties. If the schema has no property,
-    the argument must be empty. In all other cases it must be a JSON object.
+    `mcp_arguments` tells how the argument becomes those of the server's tool.
 
     Raises:
-      ToolError: the argument does not match the schema, the server no longer has the tool, or the
-        result is an error or has no text.
+      ToolError: the argument does not match the schema, it names a medium that is not there, the
+        server no longer has the tool, or the result is an error or has no text.
       OSError: a temporary failure: the server exited or cannot be started (ConnectionError), or did
-        not answer in time (TimeoutError).
+        not answer in time (TimeoutError); or the file of a medium is gone or has changed.
       RuntimeError: the server is closed.
     """
-    arguments = _arguments(argument, self.input_schema)
-    _check_serializable(arguments)
+    arguments = mcp_arguments(argument, self.input_schema, context.media, self.media_field)
     result = self.server.call(self.server_name, arguments)
     return self.server.redact(_text(result, self.result_field))
 
@@ -132,121 +129,6 @@ def _check_names(server: str, tools: Iterable[McpTool]) -> None:
     raise UserError(f'the MCP server {server!r} has no tools')
 
 
-def _arguments(argument: str, schema: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns `argument` as the JSON object that `schema` describes."""
-  properties, required = _properties(schema)
-  text = calls.unquote(argument)
-  given = _parse_object(text)
-  if not properties:
-    if text and given != {}:
-      raise ToolError('the tool takes no argument')
-    return {}
-  if len(properties) > 1 and len(required) != 1:
-    if given is None:
-      raise ToolError(f'the argument must be a JSON object: {_describe(properties, required)}')
-    return given
-  if given is not None and set(required) <= given.keys() <= properties.keys():
-    return given
-  name, = required or properties
-  if not text and not required:
-    return {}
-  return {name: _parse_value(text, name, properties[name])}
-
-
-def _properties(schema: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-  """Returns the schemas of all properties by name, and the names of the required ones."""
-  described = schema.get('properties')
-  required = dict.fromkeys(name for name in _list(schema.get('required')) if isinstance(name, str))
-  # A schema may require a property that it does not describe.
-  properties = required | (described if isinstance(described, dict) else {})
-  return properties, list(required)
-
-
-def _describe(properties: Iterable[str], required: Iterable[str]) -> str:
-  """Returns the names of all properties, for an error."""
-  optional = [f'{name} (optional)' for name in properties if name not in required]
-  return ', '.join([*required, *optional])
-
-
-def _parse_object(text: str) -> dict[str, Any] | None:
-  """Returns the JSON object in `text`, or None if it is anything else."""
-  try:
-    value = json.loads(text)
-  except (ValueError, RecursionError):
-    return None
-  return value if isinstance(value, dict) else None
-
-
-def _parse_value(text: str, name: str, schema: Any) -> Any:
-  """Returns `text` as the value of the property `name`, in the first type that can be parsed."""
-  types = _json_types(schema)
-  if not types or 'string' in types:
-    return text
-  for json_type in types:
-    try:
-      return _PARSERS[json_type](text)
-    except (KeyError, ValueError, RecursionError):
-      continue
-  raise ToolError(f'{name} must be of type {" or ".join(types)}')
-
-
-def _json_types(schema: Any) -> list[str]:
-  """Returns the JSON types that `schema` allows. References (`$ref`) are not followed."""
-  if not isinstance(schema, dict):
-    return []
-  types = [json_type for json_type in [schema.get('type'), *_list(schema.get('type'))]
-           if isinstance(json_type, str)]
-  for choice in [*_list(schema.get('anyOf')), *_list(schema.get('oneOf'))]:
-    types += _json_types(choice)
-  return types
-
-
-def _list(value: Any) -> list[Any]:
-  return value if isinstance(value, list) else []
-
-
-def _integer(text: str) -> int:
-  try:
-    return int(text)
-  except ValueError:  # 5.0 is an integer in JSON Schema
-    number = float(text)
-    if not number.is_integer():
-      raise
-    return int(number)
-
-
-def _number(text: str) -> float:
-  number = float(text)
-  if not math.isfinite(number):
-    raise ValueError(text)
-  return number
-
-
-def _json(expected: type) -> Callable[[str], Any]:
-  def parse(text: str) -> Any:
-    value = json.loads(text)
-    if not isinstance(value, expected):
-      raise ValueError(text)
-    return value
-  return parse
-
-
-_PARSERS: dict[str, Callable[[str], Any]] = {
-    'integer': _integer,
-    'number': _number,
-    'boolean': lambda text: _BOOLEANS[text.lower()],
-    'array': _json(list),
-    'object': _json(dict),
-}
-
-
-def _check_serializable(arguments: dict[str, Any]) -> None:
-  try:
-    json.dumps(arguments, ensure_ascii=False, allow_nan=False).encode()
-  except ValueError as error:  # a lone surrogate, or NaN
-    raise ToolError('the argument cannot be sent as JSON') from error
-
-
 def _text(result: Any, field: str = '') -> str:
   """Returns the text of a CallToolResult, or its structured content as JSON if it has no text.
 
@@ -256,7 +138,7 @@ def _text(result: Any, field: str = '') -> str:
   if result.is_error:
     raise ToolError(f'error: {text or "the tool gives no reason"}')
   if field:
-    return _field(result.structured_content or _parse_object(text), field)
+    return _field(result.structured_content or parse_object(text), field)
   if not text and result.structured_content is not None:
     text = json.dumps(result.structured_content, ensure_ascii=False, separators=(',', ':'))
   if not text:
