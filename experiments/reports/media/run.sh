@@ -11,9 +11,9 @@ python experiments/media_corpus.py --output "$2/corpus" --photos "$1"
 python experiments/media_components.py --corpus "$2/corpus" --items 40
 for pair in text:ocr photo:recognize speech:transcribe video:frames; do
   toolformer annotate --corpus "$2/corpus/${pair%%:*}.jsonl" --checkpoint smollm2-135m \
-      --tools "${pair##*:}" --output_dir "$2/runs/${pair%%:*}" \
-      --gin.ToolConfig.tau_s=0.0 --gin.ToolConfig.k=2 --gin.ToolConfig.m=1 \
-      --gin.ToolConfig.tau_f=0.5 --gin.AnnotationConfig.temperature=0.4 \
-      --gin.AnnotationConfig.max_call_tokens=16 --gin.AnnotationConfig.force_name=True
+      --tools "${pair##*:}" --output_dir "$2/runs/${pair%%:*}" --gin_file media.gin
 done
 python experiments/media_calls.py --corpus "$2/corpus" --runs "$2/runs"
+toolformer finetune --data "$2"/runs/{text,photo,speech,video} --checkpoint smollm2-135m \
+    --gin_file media.gin --output_dir "$2/tuned"
+python experiments/media_answers.py --corpus "$2/corpus" --checkpoint "$2/tuned"
