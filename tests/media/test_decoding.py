@@ -19,7 +19,8 @@ import pytest
 
 from toolformer_jax.errors import ToolError
 from toolformer_jax.media import process
-from toolformer_jax.media.audio import SAMPLE_RATE, decode_audio
+from toolformer_jax.media.audio import decode_audio
+from toolformer_jax.media.decoding_worker import SAMPLE_RATE
 from toolformer_jax.media.image import decode_image, normalize, resize, resize_and_crop
 from toolformer_jax.media.limits import MediaLimits
 from toolformer_jax.media.table import Medium, read_medium

@@ -6,8 +6,6 @@ from toolformer_jax.media.limits import MediaLimits
 from toolformer_jax.media.process import decode
 from toolformer_jax.media.table import Medium
 
-SAMPLE_RATE = 16_000  # Hz
-
 
 def decode_audio(medium: Medium, limits: MediaLimits = MediaLimits()) -> np.ndarray:
   """Returns the sound of an audio or video file as float32 [T] from -1 to 1: mono, 16 kHz.

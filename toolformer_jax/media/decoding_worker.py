@@ -18,7 +18,7 @@ from toolformer_jax.errors import ToolError
 from toolformer_jax.media.content_type import content_type
 from toolformer_jax.media.limits import MediaLimits
 
-_SAMPLE_RATE = 16_000
+SAMPLE_RATE = 16_000  # Hz, of decoded sound
 _SCENE_CHANGE = 0.12  # mean difference of the brightness of two frames, of 1
 _SCENE_SIDE = 32  # pixels of the frames that are compared
 
@@ -101,13 +101,13 @@ def _audio(data: bytes, limits: MediaLimits, _: float | None
   import av
   kept: list[np.ndarray] = []
   num_samples = 0
-  resampler = av.AudioResampler(format='fltp', rate=_SAMPLE_RATE)
+  resampler = av.AudioResampler(format='fltp', rate=SAMPLE_RATE)
   def keep(frame: Any) -> None:
     nonlocal num_samples
     for resampled in resampler.resample(frame):
       kept.append(resampled.to_ndarray().mean(0))  # FFmpeg's own mono is louder and can clip
       num_samples += len(kept[-1])
-    _check_seconds(num_samples / _SAMPLE_RATE, limits)
+    _check_seconds(num_samples / SAMPLE_RATE, limits)
   with _container(data, limits) as container:
     if not container.streams.audio:
       raise ToolError('it has no sound')
