@@ -1,13 +1,13 @@
 """Does a tuned model answer held-out questions about media better with its tools than without?
 
     python experiments/media_answers.py --corpus D --checkpoint C [--base B] [--parts text,photo]
-        [--limit N]
+        [--limit N] [--output F]
 
 D is the folder that media_corpus.py made, and C a model that was fine-tuned on the kept calls. Each
 question of `PART_questions.jsonl` is continued greedily three times: by the base model, by the
 tuned model without tools, and by the tuned model with the tool of the part. A continuation is right
 if its first line, without calls, has all words of one of the accepted answers. Intervals are 95%:
-Wilson's, and of the difference a paired bootstrap.
+Wilson's, and of the difference a paired bootstrap. F gets the continuations, as JSON Lines.
 """
 
 import argparse
@@ -39,18 +39,23 @@ def main() -> None:
   parser.add_argument('--base', default='smollm2-135m', metavar='B')
   parser.add_argument('--parts', default=','.join(MAKERS), metavar='A,B')
   parser.add_argument('--limit', type=int, metavar='N', help='questions of each part')
+  parser.add_argument('--output', type=pathlib.Path, metavar='F')
   args = parser.parse_args()
   parts = {part: questions(args.corpus, part, args.limit) for part in args.parts.split(',')}
   base = tf_jax.load_model(args.base)
   without = {part: answers(base, rows, args.corpus) for part, rows in parts.items()}
-  tuned = tf_jax.load_model(args.checkpoint)
+  tuned, lines = tf_jax.load_model(args.checkpoint), []
   rows: list[list[object]] = [['part', 'tool', 'questions', 'base', 'tuned, no tool', 'tuned',
                                'difference', 'called']]
   for part, asked in parts.items():
     disabled = answers(tuned, asked, args.corpus)
     given = answers(tuned, asked, args.corpus, TOOLS[part])
     rows.append(row(part, asked, without[part], disabled, given))
-    print(json.dumps({'part': part, 'texts': [one.text for one in given[:3]]}), file=sys.stderr)
+    lines += [json.dumps({'id': one['id'], 'answers': one['answers'], 'base': texts[0].text,
+                          'no_tool': texts[1].text, 'tool': texts[2].text})
+              for one, *texts in zip(asked, without[part], disabled, given, strict=True)]
+    if args.output:
+      args.output.write_text('\n'.join(lines) + '\n', 'utf-8')
   print(markdown_table(rows))
 
 
@@ -76,7 +81,7 @@ def row(part: str, asked: Sequence[dict[str, Any]], base: Sequence[Any], disable
             for one, text in zip(asked, texts, strict=True)] for texts in (base, disabled, given)]
   low, high = bootstrap_accuracy_difference(right[1], right[2], samples=_SAMPLES, seed=0)
   change = 100 * (sum(right[2]) - sum(right[1])) / len(asked)
-  called = [any(call.result is not None for call in text.calls) for text in given]
+  called = [any(call.call.result is not None for call in text.calls) for text in given]
   return [part, TOOLS[part], len(asked), *map(share, right),
           f'{change:+.0f} [{100 * low:+.0f}, {100 * high:+.0f}]', share(called)]
 

@@ -15,6 +15,7 @@ from etils import epath
 
 from toolformer_jax.annotation.run_reader import CALL_RECORDS, RunReader
 from toolformer_jax.annotation.stage_keys import DOCUMENTS, MERGED, stage_name
+from toolformer_jax.calls import DEFAULT_SYNTAX, CallSyntax
 from toolformer_jax.data.records import Candidate, Document, ExecutedCall, ScoredCall
 from toolformer_jax.errors import UserError
 from toolformer_jax.runtime.paths import as_absolute_path
@@ -45,11 +46,15 @@ class ShownCall:
   is_best: bool
 
   @property
+  def result(self) -> str | None:
+    """The result of the call; None if it has none yet."""
+    return self.record.result if isinstance(self.record, ExecutedCall) else None
+
+  @property
   def text(self) -> str:
     """The call and its result, as in `[Calculator(1 + 2) → 3]`."""
-    record = self.record
-    result = record.result if isinstance(record, ExecutedCall) else None
-    return f'[{record.tool}({record.argument}){"" if result is None else f" → {result}"}]'
+    result = '' if self.result is None else f' → {self.result}'
+    return f'[{self.record.tool}({self.record.argument}){result}]'
 
   def state(self, tau_f: float) -> str:
     """Returns the state of the call, one of STATES, at the threshold `tau_f`."""
@@ -168,6 +173,22 @@ class LiveRun:
     self._seen: object = None
     self._records: dict[tuple[str, int], tuple[int, list]] = {}
     self._run: Run | None = None
+
+  @property
+  def syntax(self) -> CallSyntax:
+    """How the run writes calls."""
+    settings = RunReader(self._path).settings
+    return CallSyntax(**settings.fixed.get('syntax', {})) if settings else DEFAULT_SYNTAX
+
+  def check_tokenizer(self, tokenizer: Tokenizer) -> None:
+    """Checks that the positions of calls count the tokens of `tokenizer`.
+
+    Raises:
+      UserError: they count those of another one.
+    """
+    if tokenizer.fingerprint != self._tokenizer.fingerprint:
+      raise UserError(f'{self._path} was annotated with another tokenizer; give the model of the '
+                      'run as --checkpoint')
 
   def read(self) -> Run:
     """Returns the current content of the folder.

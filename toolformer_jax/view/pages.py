@@ -10,6 +10,7 @@ import importlib.resources
 import math
 import urllib.parse
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import jinja2
 import markupsafe
@@ -17,8 +18,12 @@ import markupsafe
 from toolformer_jax.data.records import Document
 from toolformer_jax.media.table import MediaTable
 from toolformer_jax.view.charts import color_class, gain_histogram, threshold_slider
-from toolformer_jax.view.data import STATE_NAMES, Run, cut_at_calls
+from toolformer_jax.view.data import STATE_NAMES, Run, ShownCall, cut_at_calls
 from toolformer_jax.view.query import Query, Selection, threshold_field
+from toolformer_jax.view.why import token_rows, why_address
+
+if TYPE_CHECKING:  # it loads JAX
+  from toolformer_jax.annotation.token_losses import TokenLosses
 
 TEXTS_PER_PAGE = 50
 MEDIA_PATH = '/media'
@@ -61,13 +66,14 @@ def page_count(selected: Sequence[Selection]) -> int:
   return max(1, math.ceil(len(selected) / TEXTS_PER_PAGE))
 
 
-def run_page(run: Run, query: Query, selected: Sequence[Selection]) -> str:
+def run_page(run: Run, query: Query, selected: Sequence[Selection], explains: bool) -> str:
   """Returns the page that `query` selects.
 
   Args:
     run: the run.
     query: number of the page, thresholds and filters.
     selected: texts and calls of all pages.
+    explains: whether each call has a page that tells why it is kept.
 
   Raises:
     UserError: the position of a call is outside its text.
@@ -77,7 +83,17 @@ def run_page(run: Run, query: Query, selected: Sequence[Selection]) -> str:
       run=run, query=query, tool_names={tool.name: tool.name for tool in run.tools},
       pages=page_count(selected), selected=selected,
       call_count=sum(len(selection.calls) for selection in selected),
-      media_of=media_of, on_page=selected[first:first + TEXTS_PER_PAGE])
+      media_of=media_of, on_page=selected[first:first + TEXTS_PER_PAGE],
+      why_address=why_address if explains else None)
+
+
+def why_page(run: Run, document: Document, call: ShownCall, losses: 'TokenLosses') -> str:
+  """Returns the page about one call: its losses token by token."""
+  offsets = run.tokenizer.character_offsets(document.text)
+  return _TEMPLATES.get_template('why.html').render(
+      document=document, call=call, losses=losses,
+      rows=token_rows(document.text, offsets, losses),
+      before=document.text[:offsets[losses.position]])
 
 
 def error_page(title: str, message: str) -> str:

@@ -7,6 +7,7 @@ import urllib.parse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from toolformer_jax.calls import Call
 from toolformer_jax.errors import ToolError, UserError
 from toolformer_jax.media.content_type import content_type
 from toolformer_jax.media.table import MediaTable
@@ -17,8 +18,10 @@ from toolformer_jax.view.pages import (
   error_page,
   page_count,
   run_page,
+  why_page,
 )
 from toolformer_jax.view.query import parse, select
+from toolformer_jax.view.why import WHY_PATH, Explain, find_call, one_at_a_time
 
 ADDRESS = '127.0.0.1'
 # A page of another site can make its own host name resolve to this machine (DNS rebinding), but the
@@ -34,30 +37,38 @@ _HEADERS = {
 }
 
 
-def make_server(live_run: LiveRun, port: int) -> ThreadingHTTPServer:
+def make_server(live_run: LiveRun, port: int, explain: Explain | None = None
+                ) -> ThreadingHTTPServer:
   """Returns an HTTP server that shows `live_run` on `port`, or on any free port if that is 0.
+
+  With `explain`, each call has a page with its losses token by token.
 
   Raises:
     UserError: the port is taken, or this user may not listen on it.
   """
   try:
-    return ThreadingHTTPServer((ADDRESS, port), functools.partial(_Handler, live_run))
+    return ThreadingHTTPServer((ADDRESS, port), functools.partial(
+        _Handler, live_run, explain and one_at_a_time(explain)))
   except OSError as error:
     raise UserError(f'cannot serve on port {port} ({error.strerror or error}); '
                     'choose another --port') from error
 
 
-def respond(live_run: LiveRun, host: str, target: str) -> tuple[int, str]:
+def respond(live_run: LiveRun, host: str, target: str, explain: Explain | None = None
+            ) -> tuple[int, str]:
   """Returns the HTTP status and the page for a request.
 
   Args:
     live_run: the run to show.
     host: the Host header, which must name this machine.
     target: path and query string.
+    explain: tells the losses of a call; None if there is no model.
   """
   if not _LOCAL.fullmatch(host):
     return 403, error_page('Forbidden', 'These pages are for browsers on the same machine.')
   path, _, fields = target.partition('?')
+  if explain and path == WHY_PATH:
+    return _respond_why(live_run, fields, explain)
   if path != '/':
     return 404, error_page('Not found', 'There is no such page.')
   try:
@@ -73,9 +84,25 @@ def respond(live_run: LiveRun, host: str, target: str) -> tuple[int, str]:
     return 404, error_page('Not found', f'There is no page {query.page}; the last one is '
                                         f'{page_count(selected)}.')
   try:
-    return 200, run_page(run, query, selected)
+    return 200, run_page(run, query, selected, explains=explain is not None)
   except UserError as error:
     return 500, error_page('The run cannot be shown', str(error))
+
+
+def _respond_why(live_run: LiveRun, fields: str, explain: Explain) -> tuple[int, str]:
+  """Returns the HTTP status and the page about the call that a query string names."""
+  try:
+    run = live_run.read()
+    document, call = find_call(run, fields)
+  except UserError as error:
+    return 404, error_page('Not found', str(error))
+  record = call.record
+  try:
+    losses = explain(document.text, Call(record.tool, record.argument, call.result),
+                     record.position)
+  except UserError as error:
+    return 500, error_page('The call cannot be explained', str(error))
+  return 200, why_page(run, document, call, losses)
 
 
 def respond_medium(live_run: LiveRun, host: str, target: str) -> tuple[int, str, bytes]:
@@ -106,8 +133,8 @@ class _Handler(BaseHTTPRequestHandler):
 
   server_version, sys_version = 'toolformer', ''
 
-  def __init__(self, live_run: LiveRun, *args: Any):
-    self._live_run = live_run
+  def __init__(self, live_run: LiveRun, explain: Explain | None, *args: Any):
+    self._live_run, self._explain = live_run, explain
     super().__init__(*args)
 
   def do_GET(self) -> None:
@@ -122,7 +149,7 @@ class _Handler(BaseHTTPRequestHandler):
     if self.path.startswith(f'{MEDIA_PATH}?'):
       status, media_type, body = respond_medium(self._live_run, host, self.path)
     else:
-      status, page = respond(self._live_run, host, self.path)
+      status, page = respond(self._live_run, host, self.path, self._explain)
       body = page.encode('utf-8', 'replace')  # JSON can hold lone surrogates
     self.send_response(status)
     for name, value in {**_HEADERS, 'Content-Type': media_type,
