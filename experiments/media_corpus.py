@@ -112,7 +112,8 @@ def write(folder: pathlib.Path, name: str, items: Iterator[Item], question: bool
                                 'content': item.content,
                                 'answers': [item.answer, *item.accepted]}
       if question:
-        fields['prompt'] = item.before.rstrip()
+        # Calls stand before the blank, and before a quotation mark after it.
+        fields['prompt'] = item.before.removesuffix('"').rstrip()
       else:
         fields['text'] = item.before + item.answer + item.after
       file.write(json.dumps(fields, ensure_ascii=False) + '\n')
