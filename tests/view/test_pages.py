@@ -75,7 +75,7 @@ class Shown(html.parser.HTMLParser):
 def shown(path, address=''):
   run = LiveRun(path).read()
   query = parse(address, run.tools)
-  return Shown(run_page(run, query, select(run, query)))
+  return Shown(run_page(run, query, select(run, query), explains=False))
 
 
 @given(st.lists(TEXTS, min_size=7, max_size=7), st.integers(0, 99))
@@ -140,7 +140,8 @@ def test_a_cap_that_leaves_texts_out_is_told(tmp_path, write_run, scored, max_te
   path = write_run(tmp_path / 'run', [[Document('a', 'x'), Document('b', 'y')]], calls,
                    {'Calculator': 0.5}, max_texts=max_texts)
   run = LiveRun(path).read()
-  page = run_page(run, parse('', run.tools), select(run, parse('', run.tools)))
+  page = run_page(run, parse('', run.tools), select(run, parse('', run.tools)),
+                  explains=False)
   assert ('before all but 1 texts are left out' in page) == noted
 
 
