@@ -5,7 +5,6 @@
     variables/                            Orbax checkpoint: 'params', and 'adapter' if it has one
 """
 
-import dataclasses
 import shutil
 from typing import Any
 
@@ -59,7 +58,7 @@ def save_model(directory: epath.Path, model: LanguageModel) -> None:
   ocp.save(folder / 'variables', model.variables)
   if first:
     model.tokenizer.save(folder)
-    decoder = dataclasses.asdict(model.config) | {'adapter': adapter_fields(model.config.adapter)}
+    decoder = model.config.record() | {'adapter': adapter_fields(model.config.adapter)}
     write_json(folder / _CONFIG, {'format': _FORMAT, 'decoder': decoder})
     if folder != directory:
       _replace(directory, folder)

@@ -21,7 +21,7 @@ from toolformer_jax.models.adapter_config import (
 )
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.kv_cache import Prefix
-from toolformer_jax.models.ops import MATMUL_OUTPUT, einsum
+from toolformer_jax.models.ops import MATMUL_OUTPUT, einsum, weight_einsum
 
 ADAPTER = 'adapter'  # the collection of variables
 _NORMAL = nn.initializers.normal(0.02)
@@ -71,7 +71,7 @@ class Contraction(NamedTuple):
 
 
 def low_rank(adapter: LowRankConfig, module: str, contraction: Contraction,
-             variable: MakeVariable, x: jax.Array, dtype: str) -> jax.Array:
+             variable: MakeVariable, x: jax.Array, config: DecoderConfig) -> jax.Array:
   """Returns what a low-rank adapter adds to a module's output; zero before training.
 
   Args:
@@ -80,23 +80,25 @@ def low_rank(adapter: LowRankConfig, module: str, contraction: Contraction,
     contraction: what the module computes.
     variable: makes the weights.
     x: the module's input.
-    dtype: of the computation.
+    config: of the decoder.
   """
   rank, is_lora = adapter.rank_of(module), isinstance(adapter, LoraConfig)
   (inputs, in_axes), (outputs, out_axes) = map(
       contraction.sizes, (contraction.input_dims, contraction.output_dims))
-  a = variable('a', _NORMAL, [*inputs, rank], [*in_axes, None]).astype(x.dtype)
+  a = variable('a', _NORMAL, [*inputs, rank], [*in_axes, None])
   b = variable('b', nn.initializers.zeros if is_lora else _NORMAL, [rank, *outputs],
-               [None, *out_axes]).astype(x.dtype)
+               [None, *out_axes])
   terms, out = contraction.equation.split('->')
   rows, kernel = terms.split(',')
   contracted = ''.join(kernel[i] for i in contraction.input_dims)
   free = ''.join(kernel[i] for i in contraction.output_dims)
   kept = ''.join(letter for letter in rows if letter not in contracted)
-  low = checkpoint_name(einsum(f'{rows},{contracted}r->{kept}r', dtype, x, a), MATMUL_OUTPUT)
+  low = checkpoint_name(
+      weight_einsum(f'{rows},{contracted}r->{kept}r', config, x, a), MATMUL_OUTPUT)
   if not is_lora:
     low = low * variable('e', nn.initializers.zeros, [rank], [None]).astype(low.dtype)
-  y = einsum(f'{kept}r,r{free}->{out}', 'float32', low, b)
+  dtype = config.product_dtype
+  y = einsum(f'{kept}r,r{free}->{out}', 'float32', low.astype(dtype), b.astype(dtype))
   return (adapter.scale_of(module) * y).astype(x.dtype)
 
 

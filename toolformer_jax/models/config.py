@@ -17,6 +17,7 @@ Norm = Literal['layer', 'rms']
 Positions = Literal['learned', 'rotary_halves', 'rotary_interleaved']
 Activation = Literal['silu', 'gelu_tanh']
 Dtype = Literal['float32', 'bfloat16', 'int8']
+Bfloat16Parts = Literal['all', 'products', 'none']
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,9 @@ class DecoderConfig:
     dtype: dtype of the computation. Norms, softmax and log-softmax are always in float32. In 'int8'
       the products of activations and weights are those of integers, for inference only (see
       `int8`); everything else is float32.
+    bfloat16_parts: what 'bfloat16' computes in bfloat16: all but norms and softmax, only the
+      products of activations and weights, or nothing. It follows from the devices and is not a
+      property of the model, see `bfloat16.choose_parts`.
   """
 
   vocab_size: int
@@ -116,6 +120,7 @@ class DecoderConfig:
   tied_head: bool = True
   adapter: AdapterConfig | None = None
   dtype: Dtype = 'float32'
+  bfloat16_parts: Bfloat16Parts = 'all'
 
   def __post_init__(self) -> None:
     object.__setattr__(self, 'rotary_divisors', tuple(map(float, self.rotary_divisors)))
@@ -184,12 +189,25 @@ class DecoderConfig:
   @property
   def activation_dtype(self) -> str:
     """Dtype of hidden states, keys and values."""
-    return 'float32' if self.dtype == 'int8' else self.dtype
+    in_bfloat16 = self.dtype == 'bfloat16' and self.bfloat16_parts == 'all'
+    return 'bfloat16' if in_bfloat16 else 'float32'
+
+  @property
+  def product_dtype(self) -> str:
+    """Dtype in which activations are multiplied by weights that are not int8."""
+    in_bfloat16 = self.dtype == 'bfloat16' and self.bfloat16_parts != 'none'
+    return 'bfloat16' if in_bfloat16 else 'float32'
 
   @property
   def adapted_modules(self) -> dict[str, tuple[int, int]]:
     """Those of `modules` that have weights of the adapter."""
     return {name: sizes for name, sizes in self.modules.items() if is_target(self.adapter, name)}
+
+  def record(self) -> dict[str, Any]:
+    """Returns the fields that belong to the model and not to its devices, as JSON."""
+    fields = dataclasses.asdict(self)
+    del fields['bfloat16_parts']
+    return fields
 
   def replace(self, **changes: Any) -> 'DecoderConfig':
     """Returns a copy with `changes`."""

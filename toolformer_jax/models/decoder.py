@@ -20,7 +20,7 @@ from toolformer_jax.models.block import Block
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.kv_cache import KVCache, Prefix
 from toolformer_jax.models.layers import Dropout, Einsum, Norm
-from toolformer_jax.models.ops import MATMUL_OUTPUT, einsum, shard_rows_only
+from toolformer_jax.models.ops import MATMUL_OUTPUT, shard_rows_only, weight_einsum
 from toolformer_jax.sharding import constrain
 
 BLOCKS = 'blocks'  # name of the variables of all layers, stacked
@@ -178,7 +178,9 @@ def embed(config: DecoderConfig, embedding_VD: jax.Array, table_PD: jax.Array | 
     table_PD: embeddings of the positions, if they are learned.
     tokens_BT, positions_BT: the tokens, and their positions.
   """
-  x_BTD = jnp.take(shard_rows_only(embedding_VD), tokens_BT, axis=0).astype(config.activation_dtype)
+  x_BTD = jnp.take(shard_rows_only(embedding_VD), tokens_BT, axis=0)
+  # Rounded as `cast_for_inference` rounds the table.
+  x_BTD = x_BTD.astype(config.product_dtype).astype(config.activation_dtype)
   if table_PD is not None:
     # Positions of padding may exceed the table: a NaN would reach other tokens as 0 * NaN.
     x_BTD += jnp.take(table_PD, positions_BT, axis=0, mode='clip').astype(x_BTD.dtype)
@@ -189,15 +191,13 @@ def embed(config: DecoderConfig, embedding_VD: jax.Array, table_PD: jax.Array | 
 
 def _untied_head(config: DecoderConfig, **module_options: Any) -> Einsum:
   """Returns the projection to the vocabulary that has a kernel of its own."""
-  config = config.replace(adapter=None, dtype=config.activation_dtype)
+  config = config.replace(adapter=None, dtype='float32' if config.dtype == 'int8' else config.dtype)
   return Einsum('btd,dv->btv', (config.embed_dim, config.vocab_size), ('embed', 'vocab'),
                 config.head_bias, config, **module_options)
 
 
 def _apply_tied_head(config: DecoderConfig, embedding_VD: jax.Array, x_BTD: jax.Array) -> jax.Array:
-  dtype = config.activation_dtype
-  x_BTD, embedding_VD = nn.dtypes.promote_dtype(x_BTD, embedding_VD, dtype=dtype)
-  logits_BTV = einsum('btd,vd->btv', dtype, x_BTD, embedding_VD)
+  logits_BTV = weight_einsum('btd,vd->btv', config, x_BTD, embedding_VD)
   return constrain(logits_BTV, 'batch', None, 'vocab')
 
 

@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from toolformer_jax import sharding
 from toolformer_jax.errors import UserError
 from toolformer_jax.models.attention import choose_kernel
+from toolformer_jax.models.bfloat16 import choose_parts
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.decoder import BLOCKS, Decoder, block_name
 from toolformer_jax.models.int8 import KERNEL_SCALE, kernel_codes
@@ -81,8 +82,8 @@ class LanguageModel:
     """Returns the model with its weights in the dtype of the computation; it cannot be trained.
 
     Weights are cast once instead of at every use, and all results stay the same. In bfloat16 half
-    as many bytes are read, and half the memory is needed once the float32 weights are freed. Norms
-    are computed in float32 and keep float32 weights.
+    as many bytes are read, and half the memory is needed once the float32 weights are freed. Norms,
+    and whatever else is computed in float32, keep float32 weights.
     """
     variables = cast_for_inference(self.variables, self.config)
     return dataclasses.replace(self, variables=jax.block_until_ready(variables))
@@ -169,15 +170,22 @@ def _with_codes(params: dict[str, Any], abstract: dict[str, Any], stacked: bool 
 
 
 def cast_for_inference(variables: dict[str, Any], config: DecoderConfig) -> dict[str, Any]:
-  """Returns `variables` in the dtype of the computation, but norms in float32."""
+  """Returns `variables` in the dtypes of the computation: norms in float32, factors of products in
+  the dtype of products."""
   def cast(path: tuple[Any, ...], x: jax.Array) -> jax.Array:
-    is_norm = any(str(key.key).endswith('norm') for key in path)
-    return x if is_norm or x.dtype == jnp.int8 else x.astype(config.activation_dtype)
+    names = [str(key.key) for key in path]
+    if x.dtype == jnp.int8 or any(name.endswith('norm') for name in names):
+      return x
+    is_factor = names[-1] in ('kernel', 'embedding')
+    return x.astype(config.product_dtype if is_factor else config.activation_dtype)
   return jax.tree_util.tree_map_with_path(cast, variables)
 
 
 def make_decoder(mesh: Mesh, config: DecoderConfig) -> Decoder:
-  """Returns a decoder with the fastest attention kernel for the devices of `mesh`."""
+  """Returns a decoder that is fast on the devices of `mesh`: its attention kernel, and what its
+  bfloat16 is."""
+  if config.dtype == 'bfloat16':
+    config = config.replace(bfloat16_parts=choose_parts(mesh))
   return Decoder(config, kernel=choose_kernel(mesh, config))
 
 

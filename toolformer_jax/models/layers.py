@@ -16,7 +16,7 @@ from toolformer_jax.models.adapter_config import (
 from toolformer_jax.models.adapters import Contraction, adapter_variable, ia3_scale, low_rank
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.int8 import KERNEL_SCALE, int8_einsum
-from toolformer_jax.models.ops import MATMUL_OUTPUT, einsum
+from toolformer_jax.models.ops import MATMUL_OUTPUT, weight_einsum
 
 _NORMAL = nn.initializers.normal(0.02)
 
@@ -68,7 +68,7 @@ class Einsum(nn.Module):
     y = self._product(contraction, x)
     if isinstance(adapter, LoraConfig | AdaLoraConfig):
       x = Dropout(adapter.dropout, name='adapter_dropout')(x)
-      y = y + low_rank(adapter, module, contraction, self._adapter_variable, x, c.activation_dtype)
+      y = y + low_rank(adapter, module, contraction, self._adapter_variable, x, c)
     y = checkpoint_name(y, MATMUL_OUTPUT)
     if self.use_bias:
       shape, axes = contraction.sizes(contraction.output_dims)
@@ -81,7 +81,7 @@ class Einsum(nn.Module):
     c = self.config
     if c.dtype != 'int8':
       kernel = self.param('kernel', _partitioned(_NORMAL, self.axes), self.shape, jnp.float32)
-      return einsum(self.equation, c.dtype, *nn.dtypes.promote_dtype(x, kernel, dtype=c.dtype))
+      return weight_einsum(self.equation, c, x, kernel)
     zeros, ones = nn.initializers.zeros, nn.initializers.ones
     codes = self.param('kernel', _partitioned(zeros, self.axes), self.shape, jnp.int8)
     shape, axes = contraction.sizes(contraction.output_dims)

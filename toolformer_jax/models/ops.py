@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import CustomVJPPrimal
 
+from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.sharding import constrain
 
 # The name under which `jax.checkpoint_policies.save_only_these_names` keeps the outputs of matrix
@@ -13,8 +14,9 @@ from toolformer_jax.sharding import constrain
 MATMUL_OUTPUT = 'matmul_output'
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def einsum(equation: str, dtype: str, left: jax.Array, right: jax.Array) -> jax.Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 4))
+def einsum(equation: str, dtype: str, left: jax.Array, right: jax.Array,
+           gradient_dtype: str | None = None) -> jax.Array:
   """Returns the einsum of two arrays.
 
   It has a gradient of its own because of XLA on CPUs, which transposes the first operand of a
@@ -28,6 +30,8 @@ def einsum(equation: str, dtype: str, left: jax.Array, right: jax.Array) -> jax.
     dtype: dtype of the result.
     left: the first operand, in general the activations.
     right: the second operand, in general the weights.
+    gradient_dtype: what the incoming gradient is rounded to; by default it is not. The products of
+      the backward pass then have results of `dtype` as well, before these are rounded.
   """
   terms, out = equation.split('->')
   first, second = terms.split(',')
@@ -41,32 +45,57 @@ def einsum(equation: str, dtype: str, left: jax.Array, right: jax.Array) -> jax.
   return jnp.einsum(equation, left, right, preferred_element_type=dtype)
 
 
+def weight_einsum(equation: str, config: DecoderConfig, x: jax.Array, weights: jax.Array
+                  ) -> jax.Array:
+  """Returns the einsum of activations with weights, in the dtype of activations.
+
+  It and its gradients are products of the dtype that `config` has for products. XLA on CPUs has
+  fast products of bfloat16 where the result is float32; that of one row would take three times as
+  long as that of two.
+
+  Args:
+    equation: see `einsum`; rows and tokens come first.
+    config: of the decoder.
+    x: activations.
+    weights: the weights.
+  """
+  dtype = config.product_dtype
+  if dtype != config.activation_dtype and x.shape[:2] == (1, 1):
+    x = jnp.pad(x, [(0, 0), (0, 1), *[(0, 0)] * (x.ndim - 2)])
+    return weight_einsum(equation, config, x, weights)[:, :1]
+  return einsum(equation, config.activation_dtype, x.astype(dtype), weights.astype(dtype), dtype)
+
+
 def _merge_dimensions(x: jax.Array, start: int, count: int) -> jax.Array:
   """Returns `x` with `count` dimensions, beginning at `start`, merged into one."""
   return x.reshape(*x.shape[:start], -1, *x.shape[start + count:])
 
 
-def _einsum_forward(equation: str, dtype: str, left: CustomVJPPrimal, right: CustomVJPPrimal
+def _einsum_forward(equation: str, dtype: str, left: CustomVJPPrimal, right: CustomVJPPrimal,
+                    gradient_dtype: str | None
                     ) -> tuple[jax.Array, tuple[jax.Array | None, jax.Array | None]]:
-  out = einsum(equation, dtype, left.value, right.value)
+  out = einsum(equation, dtype, left.value, right.value, gradient_dtype)
   # An operand is only kept for the gradient of the other one, which may be frozen.
   return out, (left.value if right.perturbed else None, right.value if left.perturbed else None)
 
 
-def _einsum_backward(equation: str, dtype: str, operands: tuple[jax.Array | None, jax.Array | None],
-                     gradient: jax.Array) -> tuple[jax.Array | None, jax.Array | None]:
+def _einsum_backward(equation: str, dtype: str, gradient_dtype: str | None,
+                     operands: tuple[jax.Array | None, jax.Array | None], gradient: jax.Array
+                     ) -> tuple[jax.Array | None, jax.Array | None]:
   left, right = operands
+  gradient = gradient.astype(gradient_dtype or gradient.dtype)
+  product = functools.partial(jnp.einsum, preferred_element_type=dtype if gradient_dtype else None)
   terms, out = equation.split('->')
   first, second = terms.split(',')
   left_gradient = right_gradient = None
   if right is not None:
-    left_gradient = jnp.einsum(f'{out},{second}->{first}', gradient, right).astype(right.dtype)
+    left_gradient = product(f'{out},{second}->{first}', gradient, right).astype(right.dtype)
   if left is not None:
     (small, x), (large, y) = sorted([(first, left), (out, gradient)], key=lambda pair: pair[1].size)
     # The product is asked for in its natural order of dimensions and transposed afterwards. Asked
     # for another order, XLA swaps the operands to save the transposition; the barrier prevents it.
     natural = ''.join(sorted(second, key=lambda letter: (letter not in small, letter not in large)))
-    right_gradient = jnp.einsum(f'{small},{large}->{natural}', x, y).astype(left.dtype)
+    right_gradient = product(f'{small},{large}->{natural}', x, y).astype(left.dtype)
     if natural != second:
       right_gradient = jnp.einsum(
           f'{natural}->{second}', jax.lax.optimization_barrier(right_gradient))

@@ -151,7 +151,7 @@ def finetune_examples(
     raise UserError('FinetuneConfig.patience needs texts to compare checkpoints by: give --dev, or '
                     'set MixtureConfig.dev_texts')
   configuration = {**depends_on, **_configuration(config, examples, dev_examples),
-                   'decoder': dataclasses.asdict(model.config)}
+                   'decoder': model.config.record()}
   process = Shard(jax.process_index(), jax.process_count())
   with LockedFolder(output_dir, configuration, software_versions(), process) as folder:
     folder.write_texts(extra_files or {})

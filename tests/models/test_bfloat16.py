@@ -1,0 +1,147 @@
+"""What 'bfloat16' is on CPUs: products of bfloat16 in a model of float32, or float32 alone."""
+
+import json
+import logging
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from toolformer_jax import sharding
+from toolformer_jax.checkpoints.orbax import load_orbax_config, save_model
+from toolformer_jax.inference.scoring import ScoreRequest, score
+from toolformer_jax.models import bfloat16, language_model
+from toolformer_jax.models.adapter_config import LoraConfig
+from toolformer_jax.models.kv_cache import KVCache
+from toolformer_jax.runtime.paths import as_path
+
+VARIANTS = {
+    'llama': {}, 'adapters': dict(adapter=LoraConfig(rank=4)),
+    'gptj': dict(norm='layer', positions='rotary_interleaved', parallel_block=True, kv_heads=4,
+                 gated_mlp=False, tied_head=False, head_bias=True, mlp_bias=True)}
+TOKENS = jnp.array(np.random.default_rng(0).integers(0, 250, (3, 24)))
+
+
+@pytest.fixture
+def make(make_model, monkeypatch):
+  """Returns a function from what is computed in bfloat16, and changes, to a model."""
+  def make_in(parts, **changes):
+    monkeypatch.setattr(language_model, 'choose_parts', lambda mesh: parts)
+    return make_model(dtype='bfloat16', **changes)
+  return make_in
+
+
+def logits(model):
+  return jax.jit(model.decoder.apply)(model.variables, TOKENS)[0]
+
+
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_products_alone_are_nearer_to_float32(make, make_model, variant):
+  expected = logits(make_model(**VARIANTS[variant]))
+  products, everything = (np.asarray(logits(make(parts, **VARIANTS[variant])), np.float32)
+                          for parts in ('products', 'all'))
+  def error(got):
+    return np.linalg.norm(got - expected) / np.linalg.norm(expected)
+  assert 0 < error(products) < min(0.01, 0.7 * error(everything))
+
+
+def test_without_fast_products_it_is_float32(make, make_model):
+  model = make('none')
+  np.testing.assert_array_equal(logits(model), logits(make_model()))
+  assert model.config.dtype == 'bfloat16'
+  assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(model.for_inference().variables))
+
+
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_weights_are_cast_once(make, variant):
+  model = make('products', **VARIANTS[variant])
+  frozen = model.for_inference()
+  np.testing.assert_array_equal(logits(frozen), logits(model))
+  names = [path[-1].key for path, x in jax.tree_util.tree_leaves_with_path(frozen.variables)
+           if x.dtype == jnp.bfloat16]
+  assert set(names) == {'kernel', 'embedding'}
+  assert KVCache.empty(model.config, 1, 8).keys.dtype == jnp.float32
+
+
+def test_every_product_with_weights_is_one_of_bfloat16(make):
+  model = make('products', adapter=LoraConfig(rank=4)).for_inference()
+  def loss(params):
+    return model.decoder.apply({**model.variables, 'params': params}, TOKENS)[0].sum()
+  traced = jax.make_jaxpr(jax.grad(loss))(model.variables['params'])
+  products = [equation for equation in equations(traced.jaxpr)
+              if equation.primitive.name == 'dot_general']
+  kinds = [tuple(str(x.aval.dtype) for x in (*one.invars, *one.outvars)) for one in products]
+  # XLA has no fast ones with results of bfloat16. Those of attention are in float32.
+  assert set(kinds) == {('bfloat16', 'bfloat16', 'float32'), ('float32',) * 3}
+  assert kinds.count(('bfloat16', 'bfloat16', 'float32')) >= 7 * 3 + 1
+
+
+def equations(jaxpr):
+  for equation in jaxpr.eqns:
+    yield equation
+    for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=is_jaxpr):
+      if is_jaxpr(inner):
+        yield from equations(getattr(inner, 'jaxpr', inner))
+
+
+def is_jaxpr(value):
+  return hasattr(value, 'eqns') or hasattr(value, 'jaxpr')
+
+
+def test_one_token_is_computed_as_two(make):
+  model = make('products')
+  apply = jax.jit(model.decoder.apply)
+  np.testing.assert_allclose(apply(model.variables, TOKENS[:1, :1])[0],
+                             apply(model.variables, TOKENS[:1, :2])[0][:, :1], rtol=1e-5, atol=1e-5)
+
+
+def test_a_score_belongs_to_its_sequence(make):
+  """A number whose last bits differ between two programs may be rounded to the next bfloat16, which
+  is 1/256 away; one product later, the difference is as large as that of any such rounding."""
+  model = make('products').for_inference()
+  rng = np.random.default_rng(0)
+  requests = [ScoreRequest((), tuple(rng.integers(0, 250, size)), tuple(range(1, size)))
+              for size in (5, 30, 17, 90, 8)]
+  together = score(model, requests)
+  alone = [score(model, [request])[0] for request in requests]
+  differences = np.abs(np.concatenate(together) - np.concatenate(alone))
+  assert differences.max() < 0.05 and np.median(differences) < 1e-4
+
+
+def test_gradients_are_those_of_float32_but_for_rounding(make, make_model):
+  def loss_of(model):
+    def loss(params):
+      logits_BTV, _ = model.decoder.apply({**model.variables, 'params': params}, TOKENS)
+      logprobs = jax.nn.log_softmax(logits_BTV[:, :-1].astype(jnp.float32))
+      return -jnp.take_along_axis(logprobs, TOKENS[:, 1:, None], -1).mean()
+    return jax.jit(jax.value_and_grad(loss))(model.variables['params'])
+  expected, got = loss_of(make_model()), loss_of(make('products'))
+  assert float(got[0]) == pytest.approx(float(expected[0]), rel=2e-3)
+  def check(one, other):
+    assert one.dtype == jnp.float32 and np.isfinite(one).all()
+    assert np.linalg.norm(one - other) < 0.05 * np.linalg.norm(other)
+  jax.tree.map(check, got[1], expected[1])
+
+
+def test_devices_choose(monkeypatch, caplog):
+  chip = SimpleNamespace(devices=np.array([SimpleNamespace(platform='tpu')]))
+  assert bfloat16.choose_parts(chip) == 'all'
+  here = sharding.make_mesh(devices=jax.devices()[:1])
+  bfloat16._has_fast_products.cache_clear()
+  with monkeypatch.context() as patch, caplog.at_level(logging.WARNING):
+    patch.setattr(bfloat16, '_LEAST_SPEEDUP', 1e9)
+    assert [bfloat16.choose_parts(here) for _ in range(3)] == ['none'] * 3
+  bfloat16._has_fast_products.cache_clear()
+  assert [record.getMessage() for record in caplog.records] == [
+      'this CPU multiplies matrices no faster in bfloat16: here the dtype bfloat16 computes in '
+      'float32']
+  assert bfloat16.choose_parts(here) in ('products', 'none')
+
+
+def test_checkpoints_do_not_depend_on_the_device(make, tmp_path):
+  save_model(as_path(tmp_path), make('products'))
+  assert load_orbax_config(as_path(tmp_path)).bfloat16_parts == 'all'
+  files = [json.loads(file.read_text()) for file in tmp_path.rglob('*.json')]
+  assert all('bfloat16_parts' not in json.dumps(fields) for fields in files)
