@@ -10,6 +10,7 @@ from toolformer_jax.runtime.validation import check
 
 STAGES = ('sample', 'execute', 'filter', 'merge')
 CallPlacement = Literal['prefix', 'in_place']
+FilterDtype = Literal['float32', 'bfloat16', 'int8']
 THRESHOLDS = (0.5, 1.0, 2.0)  # the values of tau_f in the paper's Table 2
 
 
@@ -82,6 +83,11 @@ class AnnotationConfig:
       text, as in the paper (footnote 3), or 'in_place', at its position, as in the texts of C*.
     baseline_loss: which loss the result has to lower: that without a call ('no_call'), that with
       an empty result ('no_result'), or the smaller of both ('min'), as in the paper (section 2).
+    filter_dtype: dtype in which the filter computes losses, for a model in float32. In 'bfloat16'
+      or 'int8', which need the weights in that dtype as well, calls on whose gain a decision may
+      depend are scored again in float32, see `verified_filter`.
+    verify_margin: largest difference, in nats, that is expected between a gain in `filter_dtype`
+      and in float32. As far as it holds, the same calls are kept as in float32.
     preselect: annotate only texts that pass the paper's heuristic for the tool (appendix A.1). A
       tool that reads media is only given texts that name a medium of its kind, in any case.
     scoring_tokens: largest number of tokens in a batch of texts that are scored.
@@ -104,6 +110,8 @@ class AnnotationConfig:
   early_reject: bool = False
   call_placement: CallPlacement = 'prefix'
   baseline_loss: BaselineLoss = 'min'
+  filter_dtype: FilterDtype = 'float32'
+  verify_margin: float = 0.2
   preselect: bool = True
   scoring_tokens: int = 1024
   sampling_rows: int = 128
@@ -112,7 +120,7 @@ class AnnotationConfig:
 
   def __post_init__(self) -> None:
     check(self, max_text_tokens=(8, 100_000), temperature=(0.0, 10.0), top_p=(1e-6, 1.0),
-          max_call_tokens=(1, 1000), chunk_documents=(1, 1_000_000),
+          max_call_tokens=(1, 1000), verify_margin=(0.0, 100.0), chunk_documents=(1, 1_000_000),
           window_documents=(1, 1_000_000),
           scoring_tokens=(1, 10**9), sampling_rows=(1, 10**6))
 

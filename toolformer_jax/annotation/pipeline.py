@@ -67,7 +67,8 @@ class AnnotationPipeline:
     call_store: records the results of tools, or replays them; None to call the tools only.
 
   Raises:
-    UserError: the model cannot sample calls from one of the prompts.
+    UserError: the model cannot sample calls from one of the prompts, or is not in float32 while
+      the filter should use another dtype.
   """
 
   model: LanguageModel
@@ -78,6 +79,10 @@ class AnnotationPipeline:
   call_store: CallStore | None = None
 
   def __post_init__(self) -> None:
+    if self.config.filter_dtype != 'float32' and self.model.config.dtype != 'float32':
+      raise UserError(f'AnnotationConfig.filter_dtype {self.config.filter_dtype!r} needs the '
+                      f'ModelConfig.dtype float32, not {self.model.config.dtype}: gains near tau_f '
+                      'are verified in float32')
     for plan in self.plans:
       check_fits(self.model, plan.prompt, self.config, self.syntax)
 

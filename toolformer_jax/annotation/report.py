@@ -73,6 +73,9 @@ def notes(summary: ToolSummary) -> list[str]:
     reasons = ', '.join(f'{n} x {reason}' for reason, n in summary.failures.most_common(5))
     found.append(f'{name}: {summary.failures.total()} of {summary.candidates} candidates have no '
                  f'result: {reasons}.')
+  if summary.rescored:
+    found.append(f'{name}: {summary.rescored} of {summary.scored} calls were scored again in '
+                 'float32, as a decision may depend on their gain.')
   stages = (
       (summary.texts, 'the corpus has no text'),
       (summary.preselected, f'none of {summary.texts} texts passes the heuristic of preselection'),

@@ -7,8 +7,8 @@ change of a setting therefore leaves alone the chunks of all stages before those
     T/select    <- documents, seed and preselection if the tool T has a heuristic
     T/sample    <- T/select, checkpoint, dtype, prompt, tau_s, k, m, temperature, ...
     T/execute   <- T/sample, version of T, limits of calls, look_ahead_guard
-    T/filter    <- T/execute, call_placement, baseline_loss, and with early_reject the gain that
-                   need not be known
+    T/filter    <- T/execute, call_placement, baseline_loss, with early_reject the gain that need
+                   not be known, and in another filter_dtype than float32 verify_margin and tau_f
     merged      <- T/filter, tau_f and max_texts of all tools, seed
 """
 
@@ -96,6 +96,8 @@ def _tool_keys(configuration: Mapping[str, Any], documents: str, tool: str,
   scoring = of(settings, 'call_placement')
   if settings.get('baseline_loss', 'min') != 'min':  # a setting that earlier runs do not have
     scoring['baseline_loss'] = settings['baseline_loss']
+  if settings.get('filter_dtype', 'float32') != 'float32':  # as baseline_loss
+    scoring |= {**of(settings, 'filter_dtype', 'verify_margin'), **of(plan, 'tau_f')}
   least = min_gain(plan.get('tau_f', 0.0), settings.get('early_reject', False))
   return {'select': select, 'sample': sample, 'execute': execute,
           'filter': _key(execute, least, scoring)}

@@ -20,6 +20,7 @@ from toolformer_jax.annotation.run_reader import RunReader
 from toolformer_jax.annotation.sample import CallSampler
 from toolformer_jax.annotation.stage_keys import min_gain
 from toolformer_jax.annotation.tool_plan import ToolPlan
+from toolformer_jax.annotation.verified_filter import score_calls_verified
 from toolformer_jax.calls import CallSyntax
 from toolformer_jax.data.records import Candidate, Document, ExecutedCall
 from toolformer_jax.models.language_model import LanguageModel
@@ -55,14 +56,19 @@ def filter_stage(plan: ToolPlan, *, run: RunReader, model: LanguageModel,
                  config: AnnotationConfig, syntax: CallSyntax) -> StartChunk:
   """Prepares computing the losses of the executed calls of `run`."""
   least = min_gain(plan.config.tau_f, config.early_reject)
+  if config.filter_dtype == 'float32':
+    score_window = functools.partial(score_calls, model=model)
+  else:
+    score_window = functools.partial(
+        score_calls_verified, model=model, fast=model.to_dtype(config.filter_dtype),
+        tau_f=plan.config.tau_f, margin=config.verify_margin)
   def start(chunk: int, documents: Sequence[Document]) -> FinishChunk:
     executed = cast(list[ExecutedCall], run.read_calls(plan.tool.name, 'execute', chunk))
     def score(window: Sequence[Document]) -> tuple[Sequence[Candidate], Counter]:
       ids = {document.id for document in window}
-      return score_calls([call for call in executed if call.document_id in ids], window,
-                         model=model, syntax=syntax, min_gain=least,
-                         placement=config.call_placement, baseline=config.baseline_loss,
-                         scoring_tokens=config.scoring_tokens)
+      return score_window([call for call in executed if call.document_id in ids], window,
+                          syntax=syntax, min_gain=least, placement=config.call_placement,
+                          baseline=config.baseline_loss, scoring_tokens=config.scoring_tokens)
     return functools.partial(_by_window, score, documents, config)
   return start
 

@@ -11,6 +11,7 @@ from toolformer_jax.annotation.run_reader import RunReader
 from toolformer_jax.annotation.sample import texts_by_tau_s
 from toolformer_jax.annotation.stage_keys import DOCUMENTS, stage_name
 from toolformer_jax.annotation.tool_plan import ToolPlan
+from toolformer_jax.annotation.verified_filter import RESCORED
 from toolformer_jax.data.records import ScoredCall
 from toolformer_jax.inference.batching import TOKENS_COMPUTED, TOKENS_NEEDED
 
@@ -30,6 +31,7 @@ class ToolSummary:
     candidates: different well-formed calls.
     executed: calls that have a result.
     scored: calls that have losses.
+    rescored: those of them that were scored again in float32, see `verified_filter`.
     kept: positions that keep a call, by threshold; one of the thresholds is that of the plan.
     texts_kept: texts that keep a call, by threshold, before the cap (the paper's Table 2).
     max_gain: largest known gain of a call, in nats; None if none is known.
@@ -50,6 +52,7 @@ class ToolSummary:
   candidates: int
   executed: int
   scored: int
+  rescored: int
   kept: dict[float, int]
   texts_kept: dict[float, int]
   max_gain: float | None
@@ -98,8 +101,8 @@ def _tool_summary(run: RunReader, plan: ToolPlan, texts: int) -> ToolSummary:
   return ToolSummary(
       plan=plan, texts=texts, preselected=sampled['documents'], positions=sampled['positions'],
       samples=sampled['samples'], candidates=len(run.calls(tool, 'sample')),
-      executed=executed['executed'], scored=scored, kept=kept, texts_kept=texts_kept,
-      max_gain=max_gain if max_gain > -math.inf else None, failures=_failures(tool, executed),
+      executed=executed['executed'], scored=scored, rescored=filtered[RESCORED], kept=kept,
+      texts_kept=texts_kept, max_gain=max_gain if max_gain > -math.inf else None, failures=_failures(tool, executed),
       texts_by_tau_s=texts_by_tau_s(sampled), batch_fill={
           stage: counts[TOKENS_NEEDED] / counts[TOKENS_COMPUTED]
           for stage, counts in (('sample', sampled), ('filter', filtered))

@@ -16,7 +16,7 @@ from toolformer_jax import sharding
 from toolformer_jax.errors import UserError
 from toolformer_jax.models.attention import choose_kernel
 from toolformer_jax.models.bfloat16 import choose_parts
-from toolformer_jax.models.config import DecoderConfig
+from toolformer_jax.models.config import DecoderConfig, Dtype
 from toolformer_jax.models.decoder import BLOCKS, Decoder, block_name
 from toolformer_jax.models.int8 import KERNEL_SCALE, kernel_codes
 from toolformer_jax.tokenizer import Tokenizer
@@ -98,6 +98,13 @@ class LanguageModel:
     abstract = sharding.abstract_with_sharding(boxed, self.mesh)
     params = _with_codes(self.variables['params'], abstract)
     return dataclasses.replace(self, decoder=decoder, variables=self.variables | {'params': params})
+
+  def to_dtype(self, dtype: Dtype) -> 'LanguageModel':
+    """Returns the model with computation and weights in `dtype`, for inference."""
+    if dtype == 'int8':
+      return self.to_int8()
+    decoder = make_decoder(self.mesh, self.config.replace(dtype=dtype))
+    return dataclasses.replace(self, decoder=decoder).for_inference()
 
   def check_is_float(self, purpose: str) -> None:
     """Checks that the weights are not rounded to int8.

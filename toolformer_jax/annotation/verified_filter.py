@@ -1,0 +1,71 @@
+"""The filter in a fast dtype, with verification in float32 of what may decide.
+
+A position keeps its best call if the gain of that reaches tau_f. If no gain in the fast dtype is
+further from that in float32 than a margin, the same calls are kept as in float32: the calls that
+may be the best one of their position are scored again in float32 if there are several, or if it is
+open whether the best one reaches tau_f. The losses of all other calls are those of the fast dtype,
+and with them all counts at other thresholds than tau_f.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from toolformer_jax.annotation.filter import score_calls
+from toolformer_jax.data.records import Document, ExecutedCall, ScoredCall
+from toolformer_jax.models.language_model import LanguageModel
+
+RESCORED = 'rescored'  # the count of calls that were scored again
+
+
+def score_calls_verified(
+    executed: Sequence[ExecutedCall], documents: Sequence[Document], *, model: LanguageModel,
+    fast: LanguageModel, tau_f: float, margin: float, min_gain: float, **options: Any,
+) -> tuple[list[ScoredCall], Counter[str]]:
+  """Returns what `score_calls` does, with losses in float32 where a decision may depend on them.
+
+  Args:
+    executed: calls in `documents`. All calls of a position must be among them.
+    documents: the texts.
+    model: in float32.
+    fast: the same model in another dtype.
+    tau_f: the threshold.
+    margin: largest difference between a gain by `fast` and by `model`, in nats.
+    min_gain: at most tau_f; see `score_calls`.
+    options: the other arguments of `score_calls`.
+
+  Raises:
+    UserError: there is not enough memory, or a loss is not a number.
+  """
+  scored, counts = score_calls(
+      executed, documents, model=fast, min_gain=min_gain - margin, **options)
+  open_calls = undecided(scored, tau_f, margin)
+  exact, exact_counts = score_calls(
+      [scored[i] for i in open_calls], documents, model=model, min_gain=min_gain, **options)
+  for i, call in zip(open_calls, exact, strict=True):
+    scored[i] = call
+  del exact_counts['scored']
+  counts.update(exact_counts)
+  counts[RESCORED] = len(open_calls)
+  return scored, counts
+
+
+def undecided(scored: Sequence[ScoredCall], tau_f: float, margin: float) -> list[int]:
+  """Returns the indices of the calls on whose exact gain it may depend which calls are kept.
+
+  Args:
+    scored: all calls of some positions.
+    tau_f: the threshold.
+    margin: largest error of their gains, in nats.
+  """
+  positions: dict[tuple[str, int], list[int]] = defaultdict(list)
+  for i, call in enumerate(scored):
+    positions[call.document_id, call.position].append(i)
+  found = []
+  for calls in positions.values():
+    best = max(scored[i].gain for i in calls)
+    least = max(tau_f - margin, best - 2 * margin)
+    rivals = [i for i in calls if scored[i].gain >= least]
+    if len(rivals) > 1 or (rivals and best <= tau_f + margin):
+      found += rivals
+  return sorted(found)
