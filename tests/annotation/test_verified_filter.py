@@ -69,23 +69,23 @@ def test_a_call_that_int8_decides_otherwise_is_decided_as_in_float32(model, earl
 def test_a_run_says_how_many_were_scored_again(make_eager_model, tmp_path):
   model = make_eager_model(max_positions=8192)
   tool = tf_jax.tool(lambda argument: '7', name='Calculator', version='1')
-  def annotate(config=tf_jax.AnnotationConfig(), tau_f=0.0, model=model):
-    config = dataclasses.replace(
-        config, force_name=True, max_text_tokens=60, max_call_tokens=6, temperature=3.0,
+  def annotate(tau_f=0.0, model=model, **settings):
+    config = tf_jax.AnnotationConfig(
+        **settings, force_name=True, max_text_tokens=60, max_call_tokens=6, temperature=3.0,
         preselect=False)
     return tf_jax.annotate(
         model, [DOCUMENT.text], tools=[tool], output_dir=tmp_path, config=config,
         tool_configs={'calculator': tf_jax.ToolConfig(tau_s=0.0, k=9, m=4, tau_f=tau_f)})
   exact = annotate().scored['Calculator']
   tau_f = float(np.median([call.gain for call in exact]))
-  fast = tf_jax.AnnotationConfig(filter_dtype='int8', verify_margin=0.05)
+  fast = dict(filter_dtype='int8', verify_margin=0.05)
   expected = annotate(tau_f=tau_f)
-  found = annotate(fast, tau_f)
+  found = annotate(tau_f, **fast)
   assert [[(call.position, call.argument) for call in one.calls] for one in found.annotated] == [
       [(call.position, call.argument) for call in one.calls] for one in expected.annotated]
   again = found.tool_summaries['Calculator'].rescored
   assert 0 < again < len(exact) and f'{again} of {len(exact)} calls were scored' in found.report
-  folders = {annotate(fast, t).run.folder('calculator/filter') for t in (tau_f, tau_f + 1)}
+  folders = {annotate(t, **fast).run.folder('calculator/filter') for t in (tau_f, tau_f + 1)}
   assert len(folders) == 2
   with pytest.raises(UserError, match='filter_dtype .* needs the ModelConfig.dtype float32'):
-    annotate(fast, model=model.to_dtype('bfloat16'))
+    annotate(**fast, model=model.to_dtype('bfloat16'))

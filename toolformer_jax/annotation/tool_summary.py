@@ -102,7 +102,8 @@ def _tool_summary(run: RunReader, plan: ToolPlan, texts: int) -> ToolSummary:
       plan=plan, texts=texts, preselected=sampled['documents'], positions=sampled['positions'],
       samples=sampled['samples'], candidates=len(run.calls(tool, 'sample')),
       executed=executed['executed'], scored=scored, rescored=filtered[RESCORED], kept=kept,
-      texts_kept=texts_kept, max_gain=max_gain if max_gain > -math.inf else None, failures=_failures(tool, executed),
+      texts_kept=texts_kept, max_gain=max_gain if max_gain > -math.inf else None,
+      failures=_failures(tool, executed),
       texts_by_tau_s=texts_by_tau_s(sampled), batch_fill={
           stage: counts[TOKENS_NEEDED] / counts[TOKENS_COMPUTED]
           for stage, counts in (('sample', sampled), ('filter', filtered))

@@ -98,7 +98,8 @@ def low_rank(adapter: LowRankConfig, module: str, contraction: Contraction,
   if not is_lora:
     low = low * variable('e', nn.initializers.zeros, [rank], [None]).astype(low.dtype)
   dtype = config.product_dtype
-  y = einsum(f'{kept}r,r{free}->{out}', 'float32', low.astype(dtype), b.astype(dtype))
+  y = einsum(f'{kept}r,r{free}->{out}', 'float32', low.astype(dtype), b.astype(dtype),
+             None if dtype == config.activation_dtype else dtype)
   return (adapter.scale_of(module) * y).astype(x.dtype)
 
 
