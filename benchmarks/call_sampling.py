@@ -18,7 +18,6 @@ from toolformer_jax.annotation.config import AnnotationConfig, ToolConfig
 from toolformer_jax.annotation.prompts import CALCULATOR
 from toolformer_jax.annotation.sample import CallSampler
 from toolformer_jax.calls import DEFAULT_SYNTAX
-from toolformer_jax.checkpoints.loading import load_model
 from toolformer_jax.data.corpus import read_corpus
 from toolformer_jax.data.records import Document
 
@@ -29,8 +28,10 @@ def main() -> None:
   for name, default in (('texts', 20), ('k', 20), ('m', 10), ('their_positions', 2)):
     parser.add_argument(f'--{name}', type=int, default=default)
   parser.add_argument('--temperature', type=float, default=0.4)
-  harness.main(lambda args: f'Call sampling at temperature {args.temperature}', parser,
-               {'ours': ours, 'theirs': theirs})
+  harness.add_dtype(parser)
+  def title(args):
+    return f'Call sampling at temperature {args.temperature}' + harness.in_dtype(args)
+  harness.main(title, parser, {'ours': ours, 'theirs': theirs})
 
 
 def settings(args: argparse.Namespace) -> AnnotationConfig:
@@ -45,7 +46,7 @@ def read(texts: int) -> list[Document]:
 
 def ours(args: argparse.Namespace) -> harness.Run:
   """Samples by the project's engine."""
-  model = load_model('smollm2-135m')
+  model = harness.load(args)
   tool = ToolConfig(tau_s=0.0, k=args.k, m=args.m)
   sampler = CallSampler(model=model, prompt=CALCULATOR, tool_config=tool, config=settings(args),
                         syntax=DEFAULT_SYNTAX)
@@ -58,7 +59,7 @@ def ours(args: argparse.Namespace) -> harness.Run:
 def theirs(args: argparse.Namespace) -> harness.Run:
   """Samples by transformers."""
   from transformers_inference import Transformers
-  model = Transformers('float32')
+  model = Transformers(harness.their_dtype(args))
   tokenizer = model.tokenizer
   prompt = [tokenizer.start_id, *tokenizer.encode(CALCULATOR.text_before_input(DEFAULT_SYNTAX))]
   between = tokenizer.encode(CALCULATOR.text_before_output())

@@ -13,7 +13,6 @@ import dataclasses
 import harness
 from generation import read
 
-from toolformer_jax.checkpoints.loading import load_model
 from toolformer_jax.inference.config import EngineConfig, GenerationConfig
 from toolformer_jax.inference.generation import generate
 from toolformer_jax.models.config import DecoderConfig
@@ -28,8 +27,10 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--rows', type=int, default=32)
   parser.add_argument('--tokens', type=int, default=96)
+  harness.add_dtype(parser)
   def title(args):
-    return 'Single-stream decoding' if args.rows == 1 else f'Decoding of {args.rows} rows'
+    what = 'Single-stream decoding' if args.rows == 1 else f'Decoding of {args.rows} rows'
+    return what + harness.in_dtype(args)
   harness.main(title, parser, {'ours': ours, 'theirs': theirs})
 
 
@@ -46,7 +47,7 @@ def work(config: DecoderConfig, args: argparse.Namespace) -> dict[str, float]:
 
 def ours(args: argparse.Namespace) -> harness.Run:
   """Decodes by the project's engine."""
-  model = load_model('smollm2-135m')
+  model = harness.load(args)
   endless = copy.copy(model.tokenizer)
   endless.end_ids = frozenset()
   model = dataclasses.replace(model, tokenizer=endless)
@@ -62,7 +63,7 @@ def ours(args: argparse.Namespace) -> harness.Run:
 def theirs(args: argparse.Namespace) -> harness.Run:
   """Decodes by transformers."""
   from transformers_inference import Transformers
-  model = Transformers('float32')
+  model = Transformers(harness.their_dtype(args))
   start, given = model.tokenizer.start_id, prompts(model.tokenizer, args.rows)
   given = [[start, *prompt] for prompt in given]
   amounts = work(model.config, args)

@@ -20,7 +20,6 @@ from toolformer_jax.annotation.config import THRESHOLDS
 from toolformer_jax.annotation.filter import WEIGHTS, score_calls
 from toolformer_jax.annotation.run_reader import RunReader
 from toolformer_jax.calls import DEFAULT_SYNTAX
-from toolformer_jax.checkpoints.loading import ModelConfig, load_model
 from toolformer_jax.data.records import Document, ExecutedCall
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.flops import forward_flops
@@ -38,7 +37,7 @@ def main() -> None:
   parser.add_argument('--candidates', type=int, default=500)
   parser.add_argument('--distinct', action='store_true', help='no call twice in a document')
   parser.add_argument('--batch_rows', type=int, default=32, help='of theirs')
-  parser.add_argument('--dtype', default='float32', choices=('float32', 'bfloat16'))
+  harness.add_dtype(parser)
   def title(args):
     return f'Filter scoring, {args.dtype}' + (', no equal calls' if args.distinct else '')
   harness.main(title, parser, {'ours': ours, 'ours_skipping': ours_skipping, 'theirs': theirs})
@@ -87,7 +86,7 @@ def flops(config: DecoderConfig, found: list[list[int]], kept: list[int], groupe
 
 def ours(args: argparse.Namespace, min_gain: float = -math.inf) -> harness.Run:
   """Scores by the project's engine."""
-  model = load_model('smollm2-135m', config=ModelConfig(dtype=args.dtype)).for_inference()
+  model = harness.load(args)
   calls, documents = read(args)
   work = {'candidates': len(calls)}
   if min_gain == -math.inf:
@@ -108,7 +107,7 @@ def ours_skipping(args: argparse.Namespace) -> harness.Run:
 def theirs(args: argparse.Namespace) -> harness.Run:
   """Scores by transformers."""
   from transformers_inference import Transformers
-  model = Transformers(args.dtype)
+  model = Transformers(harness.their_dtype(args))
   calls, documents = read(args)
   needed = sequences(calls, documents, model.tokenizer)
   work = {'candidates': len(calls), 'flops': flops(model.config, *needed, grouped=False)}

@@ -16,7 +16,6 @@ import sys
 import harness
 
 from toolformer_jax.calls import DEFAULT_SYNTAX
-from toolformer_jax.checkpoints.loading import load_model
 from toolformer_jax.data.corpus import read_corpus
 from toolformer_jax.inference.config import EngineConfig, GenerationConfig
 from toolformer_jax.inference.generation import generate
@@ -32,8 +31,10 @@ def main() -> None:
     parser.add_argument(f'--{name}', type=int, default=default)
   parser.add_argument('--exported', type=pathlib.Path, metavar='D',
                       help='of toolformer export; default: SmolLM2-135M as it comes')
+  harness.add_dtype(parser)
   def title(args):
-    return f'Generation with tools, {args.slots} slots' + ('' if args.exported else ', no calls')
+    return (f'Generation with tools, {args.slots} slots' + ('' if args.exported else ', no calls')
+            + harness.in_dtype(args))
   harness.main(title, parser, {'ours': ours, 'theirs': theirs})
 
 
@@ -52,7 +53,7 @@ def read(tokenizer: Tokenizer, count: int) -> list[list[int]]:
 
 def ours(args: argparse.Namespace) -> harness.Run:
   """Generates by the project's engine."""
-  model = load_model(str(args.exported or 'smollm2-135m'))
+  model = harness.load(args, str(args.exported or 'smollm2-135m'))
   prompts = read(model.tokenizer, args.prompts)
   how, engine = GenerationConfig(max_tokens=args.max_tokens), EngineConfig(args.slots)
   def run(warm_up: bool) -> dict[str, float]:
@@ -69,7 +70,7 @@ def ours(args: argparse.Namespace) -> harness.Run:
 def theirs(args: argparse.Namespace) -> harness.Run:
   """Generates by transformers, without tools."""
   from transformers_inference import Transformers
-  model = Transformers('float32', args.exported)
+  model = Transformers(harness.their_dtype(args), args.exported)
   tokenizer = model.tokenizer
   prompts = [[tokenizer.start_id, *prompt] for prompt in read(tokenizer, args.prompts)]
   def run(warm_up: bool) -> dict[str, float]:

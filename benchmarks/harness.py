@@ -5,7 +5,7 @@ command's options, prepares, and returns the function to be timed. That one is c
 up, so that everything is compiled and loaded, and once on all of the work. What it returns is how
 much was done: a dictionary of unit to amount, with 'flops' among them where it is known, and
 'seconds' where they are not simply those of the call. A name that ends in '(s)' is a time, which is
-shown as it is.
+shown as it is. With another `--dtype` than float32, ours in float32 is measured as well.
 """
 
 import argparse
@@ -20,11 +20,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+  from toolformer_jax.models.language_model import LanguageModel
 
 Run = Callable[[bool], dict[str, float]]  # warm-up or all -> amounts of work
 Side = Callable[[argparse.Namespace], Run]
 RESULTS = pathlib.Path(__file__).with_name('RESULTS.md')
 _PACKAGES = ('jax', 'flax', 'torch', 'transformers')
+DTYPES = ('float32', 'bfloat16', 'int8')
+_FLOAT32 = 'ours_float32'
 _SIZES = (2048, 8192)  # of the matrices whose product is timed: on a CPU, on an accelerator
 # For both sides. XLA takes its memory anew at every call: small pages, 670,000 of them in a
 # training step of SmolLM2-135M, cost it about a tenth of the time.
@@ -36,18 +42,23 @@ def main(title: Callable[[argparse.Namespace], str], parser: argparse.ArgumentPa
          sides: Mapping[str, Side], pairs: Sequence[tuple[str, str]] | None = None) -> None:
   """Measures all sides, or the one that `--side` names, and prints Markdown, or JSON of one.
 
-  The ratios are those of `pairs` of sides; by default of each side to `theirs`.
+  The ratios are those of `pairs` of sides; by default of each side to `theirs`, and of `ours` to
+  ours in float32 if the command has another dtype.
   """
-  parser.add_argument('--side', choices=sides, help='measure this one, here; prints JSON')
+  parser.add_argument('--side', choices=[*sides, _FLOAT32],
+                      help='measure this one, here; prints JSON')
   parser.add_argument('--repeats', type=int, default=3, help='of each side (default: 3)')
   parser.add_argument('--record', action='store_true', help=f'put the table into {RESULTS.name}')
   args = parser.parse_args()
+  if args.side == _FLOAT32:
+    args.side, args.dtype = 'ours', 'float32'
   if args.side:
     print(json.dumps(_measure(sides[args.side], args)))
     return
-  results = {side: [] for side in sides}
+  also = [_FLOAT32] if getattr(args, 'dtype', 'float32') != 'float32' and 'ours' in sides else []
+  results = {side: [] for side in (*sides, *also)}
   for repeat in range(args.repeats):
-    for side in sides:
+    for side in results:
       print(f'{side}, repeat {repeat + 1} of {args.repeats} ...', file=sys.stderr, flush=True)
       results[side].append(_in_process(side))
   devices = {run.pop('device') for runs in results.values() for run in runs}
@@ -55,10 +66,32 @@ def main(title: Callable[[argparse.Namespace], str], parser: argparse.ArgumentPa
     raise SystemExit(f'the sides ran on different devices: {", ".join(devices)}')
   if pairs is None:
     pairs = [(side, 'theirs') for side in sides if side != 'theirs']
+    pairs += [('ours', side) for side in also]
   section = report(title(args), args.repeats, results, *devices, pairs)
   print(section)
   if args.record:
     record(section)
+
+
+def add_dtype(parser: argparse.ArgumentParser) -> None:
+  """Declares --dtype, for `load` and `their_dtype`."""
+  parser.add_argument('--dtype', default='float32', choices=DTYPES)
+
+
+def in_dtype(args: argparse.Namespace) -> str:
+  """Returns the end of a title: nothing for float32."""
+  return '' if args.dtype == 'float32' else f', {args.dtype}'
+
+
+def load(args: argparse.Namespace, checkpoint: str = 'smollm2-135m') -> 'LanguageModel':
+  """Returns our model for inference in the dtype of the command."""
+  from toolformer_jax.checkpoints.loading import ModelConfig, load_model
+  return load_model(checkpoint, config=ModelConfig(dtype=args.dtype)).for_inference()
+
+
+def their_dtype(args: argparse.Namespace) -> str:
+  """Returns the dtype of theirs, which has no int8: bfloat16 then."""
+  return 'bfloat16' if args.dtype == 'int8' else args.dtype
 
 
 def record(section: str) -> None:
@@ -127,7 +160,9 @@ def _jax_product(dtype: str) -> tuple[Callable[[], None], int]:
   import jax.numpy as jnp
   size = _SIZES[jax.default_backend() != 'cpu']
   x = jnp.ones((size, size), dtype)
-  multiply = jax.jit(lambda x: x @ x)
+  # On CPUs, XLA has a fast product of bfloat16 where the result is float32.
+  wide = jnp.int32 if dtype == 'int8' else jnp.float32
+  multiply = jax.jit(lambda x: jnp.matmul(x, x, preferred_element_type=wide))
   return lambda: multiply(x).block_until_ready(), size
 
 

@@ -8,7 +8,6 @@ import itertools
 
 import harness
 
-from toolformer_jax.checkpoints.loading import ModelConfig, load_model
 from toolformer_jax.data.corpus import read_corpus
 from toolformer_jax.inference.shared_prefix import prefill_prompt
 from toolformer_jax.models.config import DecoderConfig
@@ -21,7 +20,7 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--tokens', type=int, default=1024)
   parser.add_argument('--prompts', type=int, default=4)
-  parser.add_argument('--dtype', default='float32', choices=('float32', 'bfloat16'))
+  harness.add_dtype(parser)
   harness.main(lambda args: f'Prefill of {args.tokens} tokens, {args.dtype}', parser,
                {'ours': ours, 'theirs': theirs})
 
@@ -41,7 +40,7 @@ def work(config: DecoderConfig, args: argparse.Namespace) -> dict[str, float]:
 
 def ours(args: argparse.Namespace) -> harness.Run:
   """Computes them by the project's engine."""
-  model = load_model('smollm2-135m', config=ModelConfig(dtype=args.dtype)).for_inference()
+  model = harness.load(args)
   prompts = read(model.tokenizer, args)
   amounts = work(model.config, args)
   def run(warm_up: bool) -> dict[str, float]:
@@ -54,7 +53,7 @@ def ours(args: argparse.Namespace) -> harness.Run:
 def theirs(args: argparse.Namespace) -> harness.Run:
   """Computes them by transformers."""
   from transformers_inference import Transformers
-  model = Transformers(args.dtype)
+  model = Transformers(harness.their_dtype(args))
   start = model.tokenizer.start_id
   prompts = [[start, *prompt] for prompt in read(model.tokenizer, args)]
   amounts = work(model.config, args)

@@ -42,7 +42,7 @@ def _has_fast_products() -> bool:
   """
   cpu = jax.local_devices(backend='cpu')[0]
   multiply = jax.jit(functools.partial(jnp.matmul, preferred_element_type=jnp.float32))
-  best = {}
+  best: dict[str, float] = {}
   with jax.default_device(cpu):
     pairs = {dtype: jnp.ones((_SIZE, _SIZE), dtype) for dtype in ('float32', 'bfloat16')}
     for _ in range(1 + _REPEATS):  # the first compiles
