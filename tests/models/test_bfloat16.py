@@ -124,7 +124,7 @@ def test_gradients_are_nearer_to_those_of_float32(make, make_model):
   assert all(x.dtype == jnp.float32 and jnp.isfinite(x).all() for x in jax.tree.leaves(products))
   def error(some):
     differences = jax.tree.map(jnp.subtract, some, expected)
-    return float(optax.global_norm(differences) / optax.global_norm(expected))
+    return float(optax.tree.norm(differences) / optax.tree.norm(expected))
   assert 0 < error(products) < min(0.03, error(everything))
 
 
