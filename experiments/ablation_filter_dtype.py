@@ -35,7 +35,7 @@ from toolformer_jax.runtime.compile_counter import CompileCounter
 from toolformer_jax.runtime.markdown import markdown_table
 
 TITLE = 'Ablation: the dtype of the filter'
-_WINDOW = 32  # documents
+_WINDOW = 8  # documents
 
 
 @dataclass
