@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     LoraConfig,
     PrefixConfig,
   )
+  from toolformer_jax.models.adapter_stack import with_adapter
   from toolformer_jax.planning.search import plan
   from toolformer_jax.tools.base import Context
   from toolformer_jax.tools.custom import CustomToolsConfig
@@ -66,6 +67,7 @@ _MODULES = {
   'media.table': ('MediaTable',),
   'models.adapter_config': ('AdaLoraConfig', 'BottleneckConfig', 'Ia3Config', 'LoraConfig',
                             'PrefixConfig'),
+  'models.adapter_stack': ('with_adapter',),
   'planning.search': ('plan',),
   'tools.base': ('Context',),
   'tools.custom': ('CustomToolsConfig',),
@@ -85,6 +87,7 @@ __all__ = [  # noqa: F822 - loaded by __getattr__
   'LoraConfig', 'MediaLimits', 'MediaTable', 'MixtureConfig', 'ModelConfig', 'PrefixConfig',
   'PrivacyConfig', 'Prompt', 'TaskRow', 'ToolConfig', 'Toolbox', 'annotate', 'compress', 'evaluate',
   'export', 'finetune', 'generate', 'load_model', 'plan', 'score', 'token_losses', 'tool',
+  'with_adapter',
 ]
 
 

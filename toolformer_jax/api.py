@@ -43,11 +43,11 @@ from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.runtime.output_dir import check_is_new
 from toolformer_jax.runtime.paths import as_absolute_path, as_path
 from toolformer_jax.runtime.run_dir import Shard, software_versions
-from toolformer_jax.tools.base import Context, Tool
+from toolformer_jax.tools.base import Context
 from toolformer_jax.tools.call_store import CallStore
 from toolformer_jax.tools.executor import Executor, ExecutorConfig
 from toolformer_jax.tools.media_contexts import Media, contexts_with_media
-from toolformer_jax.tools.registry import AnyTool, Toolbox, build_tools, tool_object
+from toolformer_jax.tools.registry import AnyTool, Toolbox, build_tools, tool_objects
 from toolformer_jax.training.config import FinetuneConfig, MixtureConfig
 from toolformer_jax.training.finetune import check_row_tokens
 from toolformer_jax.training.finetune import finetune as finetune_on_texts
@@ -164,9 +164,10 @@ def generate(
     model: AnyModel, prompts: str | Sequence[str], *, tools: AnyTool | Sequence[AnyTool] = (),
     config: GenerationConfig = GenerationConfig(), engine_config: EngineConfig = EngineConfig(),
     contexts: Sequence[Context] | None = None, media: Media = (),
-    seeds: Sequence[int] | None = None, executor_config: ExecutorConfig = ExecutorConfig(),
-    toolbox: Toolbox = Toolbox(), syntax: CallSyntax = DEFAULT_SYNTAX,
-    call_store: CallStore | None = None, on_text: Callable[[int, str], None] | None = None,
+    seeds: Sequence[int] | None = None, adapters: str | Sequence[str | None] | None = None,
+    executor_config: ExecutorConfig = ExecutorConfig(), toolbox: Toolbox = Toolbox(),
+    syntax: CallSyntax = DEFAULT_SYNTAX, call_store: CallStore | None = None,
+    on_text: Callable[[int, str], None] | None = None,
     on_finished: Callable[[int, GeneratedText], None] | None = None,
     names: Sequence[str] | None = None) -> GeneratedText | list[GeneratedText]:
   """Continues texts, with calls to tools.
@@ -180,6 +181,7 @@ def generate(
     contexts: what tools can use of each text, such as its date.
     media: files that calls name by handles such as `image 1`; of several texts, a list for each.
     seeds: seed of each text; by default `config.seed`, `config.seed + 1`, ...
+    adapters: name of the model's adapter for all texts, or a list with a name or None for each.
     executor_config, toolbox, syntax, call_store: as in `annotate`.
     on_text: called with the index of a prompt and the next piece of its continuation.
     on_finished: called with the index of a prompt and its continuation, as soon as it is finished.
@@ -204,7 +206,8 @@ def generate(
     outputs = generation.generate(
         model, ids, config=config, engine_config=engine_config, executor=executor,
         contexts=contexts_with_media(texts, contexts, media, toolbox.media), syntax=syntax,
-        seeds=seeds, on_text=on_text, on_finished=on_finished)
+        seeds=seeds, on_text=on_text, on_finished=on_finished,
+        adapters=[adapters] * len(texts) if isinstance(adapters, str) else adapters)
   return outputs[0] if isinstance(prompts, str) else outputs
 
 
@@ -301,7 +304,7 @@ def evaluate(
   _, in_memory = as_arms(arms)
   def load(name: str) -> LanguageModel:
     return (in_memory.get(name) or load_model(name, config=model_config)).for_inference()
-  objects = _tool_objects(tools)
+  objects = tool_objects(_as_list(tools or ()))
   @contextlib.contextmanager
   def open_executor() -> Iterator[Executor]:
     built = build_tools([objects.get(name, name) for name in plan.tool_names],
@@ -329,7 +332,7 @@ def evaluation_plan(
     raise UserError(f'the models of the arms compute in different dtypes, {", ".join(dtypes)}; '
                     'load all of them with the same ModelConfig.dtype')
   calls = any(arm.calls for arm in arms)
-  objects = _tool_objects(tools)
+  objects = tool_objects(_as_list(tools or ()))
   by_name = [one for one in _as_list(tools or ()) if isinstance(one, str) and ':' not in one]
   names = list(dict.fromkeys([*objects, *(toolbox.canonical_names(by_name) if by_name else ())]))
   if not tools and calls:
@@ -381,12 +384,6 @@ def compress(model: AnyModel, texts: Iterable[str] | None = None, *, output_dir:
   The arguments, the result and the errors are those of `compression.compress_model`.
   """
   return compress_model(as_model(model), texts, output_dir=as_path(output_dir), config=config)
-
-
-def _tool_objects(tools: AnyTool | Sequence[AnyTool] | None) -> dict[str, Tool]:
-  """Returns those of `tools` that are not given by name, as Tool objects, by their names."""
-  built = [tool_object(one) for one in _as_list(tools or ())]
-  return {one.name: one for one in built if not isinstance(one, str)}
 
 
 def _as_list(values: Any) -> list[Any]:

@@ -12,7 +12,7 @@ import torch
 import transformers
 
 from toolformer_jax import sharding
-from toolformer_jax.checkpoints.adapters.load import load_adapter
+from toolformer_jax.checkpoints.adapters.load import load_adapter, load_adapters
 from toolformer_jax.checkpoints.adapters.save import save_adapter
 from toolformer_jax.checkpoints.huggingface import save_directory
 from toolformer_jax.errors import UserError
@@ -24,6 +24,7 @@ from toolformer_jax.models.adapter_config import (
   PrefixConfig,
 )
 from toolformer_jax.models.adapter_merging import merge_adapter
+from toolformer_jax.models.adapter_stack import with_adapter
 from toolformer_jax.models.language_model import LanguageModel, abstract_variables, make_decoder
 
 from .reference import their_logprobs
@@ -118,6 +119,22 @@ def test_settings_of_peft_alone_are_read(make_model, tmp_path, settings):
   save_adapter(tmp_path / 'again', tuned, str(tmp_path / 'base'))
   again = peft.AutoPeftModelForCausalLM.from_pretrained(tmp_path / 'again').eval()
   np.testing.assert_allclose(their_logprobs(again, ids), ours, **CLOSE)
+
+
+def test_a_stack_of_two_is_what_peft_makes_of_each(make_model, tmp_path):
+  base = make_model()
+  save_directory(tmp_path / 'base', base)
+  adapters = {'one': PATTERNS, 'two': AdaLoraConfig(init_rank=4, target_rank=2)}
+  for name, adapter in adapters.items():
+    save_adapter(tmp_path / name, tuned_from(base, adapter), str(tmp_path / 'base'))
+  stack = load_adapters(base, {name: str(tmp_path / name) for name in adapters})
+  ids = [base.tokenizer.start_id, *IDS]
+  plain = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / 'base').eval()
+  np.testing.assert_allclose(our_logprobs(stack, ids), their_logprobs(plain, ids), **CLOSE)
+  for name in adapters:
+    theirs = peft.AutoPeftModelForCausalLM.from_pretrained(tmp_path / name).eval()
+    np.testing.assert_allclose(our_logprobs(with_adapter(stack, name), ids),
+                               their_logprobs(theirs, ids), **CLOSE)
 
 
 class Hub:

@@ -11,7 +11,7 @@ from toolformer_jax.errors import UserError
 from toolformer_jax.runtime.validation import check
 
 if TYPE_CHECKING:
-  from collections.abc import Sequence
+  from collections.abc import Mapping, Sequence
 
   import jax
 
@@ -44,7 +44,8 @@ class ModelConfig:
 
 def load_model(checkpoint: str | os.PathLike[str], *, config: ModelConfig = ModelConfig(),
                devices: 'Sequence[jax.Device] | None' = None,
-               adapter: str | os.PathLike[str] | None = None) -> 'LanguageModel':
+               adapter: str | os.PathLike[str] | None = None,
+               adapters: 'Mapping[str, str | os.PathLike[str]] | None' = None) -> 'LanguageModel':
   """Loads a model.
 
   Also turns on JAX's persistent compilation cache, so that the next process starts faster.
@@ -55,15 +56,17 @@ def load_model(checkpoint: str | os.PathLike[str], *, config: ModelConfig = Mode
     config: dtype and mesh.
     devices: devices of the mesh; by default all devices of this process.
     adapter: a directory of PEFT or AdapterHub with an adapter for the checkpoint.
+    adapters: several of them with low ranks, by names of your choice. Each text of `generate` names
+      its own; `with_adapter` chooses one for all that follows.
 
   Raises:
-    UserError: there is no such checkpoint, the mesh does not fit the devices, or the adapter does
-      not fit the checkpoint.
+    UserError: there is no such checkpoint, the mesh does not fit the devices, or an adapter does
+      not fit the checkpoint or cannot be used beside others.
   """
   # Imported here, because modules that need only ModelConfig should not wait for JAX.
   import jax
 
-  from toolformer_jax.checkpoints.adapters.load import load_adapter
+  from toolformer_jax.checkpoints.adapters.load import load_adapter, load_adapters
   from toolformer_jax.checkpoints.pretrained import load_pretrained
   from toolformer_jax.sharding import make_mesh
 
@@ -73,10 +76,14 @@ def load_model(checkpoint: str | os.PathLike[str], *, config: ModelConfig = Mode
     mesh = make_mesh(config.data, config.fsdp, config.tensor, devices)
   except ValueError as error:
     raise UserError(f'ModelConfig: {error}') from error
-  if adapter is not None:
-    check_adapter(str(adapter))
+  for path in (*([] if adapter is None else [adapter]), *(adapters or {}).values()):
+    check_adapter(str(path))
+  if adapter is not None and adapters:
+    raise UserError('load_model takes `adapter` or `adapters`, not both; give all of them names')
   model = load_pretrained(str(checkpoint), mesh=mesh, dtype=config.dtype)
   # Python would crash if it ended while a copy to a device is in progress.
   jax.block_until_ready(model.variables)
   model = dataclasses.replace(model, source=str(checkpoint))
+  if adapters:
+    return load_adapters(model, {name: str(path) for name, path in adapters.items()})
   return model if adapter is None else load_adapter(model, str(adapter))

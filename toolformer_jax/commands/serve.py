@@ -7,13 +7,16 @@ it out at /. SIGTERM or Ctrl-C lets running requests end; a second one stops at 
 Examples:
   toolformer serve --checkpoint runs/tuned --tools calculator,calendar
   toolformer serve --checkpoint runs/tuned --host 0.0.0.0 --api_key_file keys.txt
+  toolformer serve --checkpoint smollm2-135m --adapter math=runs/math --adapter dates=runs/dates
 """
 
 import argparse
 import importlib.util
 import pathlib
 import sys
+from collections.abc import Sequence
 
+from toolformer_jax.checkpoints.names import check_adapter
 from toolformer_jax.commands import options
 from toolformer_jax.errors import UserError
 from toolformer_jax.runtime.standard_output import print_result
@@ -21,7 +24,11 @@ from toolformer_jax.runtime.standard_output import print_result
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Declares the options."""
-  options.add_checkpoint(parser)
+  options.add_checkpoint(parser, with_adapter=False)
+  parser.add_argument('--adapter', dest='adapters', action='append', default=[],
+                      metavar='[NAME=]D', help=
+                      'a folder of PEFT or AdapterHub with an adapter for the checkpoint; with a '
+                      'name it may be repeated, and requests choose one by this name as `model`')
   parser.add_argument('--tools', default=[], metavar='A,B', type=options.names,
                       help='tools that texts may call, separated by commas (default: none)')
   parser.add_argument('--host', default='127.0.0.1', metavar='H',
@@ -39,7 +46,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
   """Runs the command."""
   _check_packages()
+  args.adapter, adapters = _by_name(args.adapters)
   config = options.configuration(args)
+  name = pathlib.PurePath(args.checkpoint).name.removesuffix('.gguf')
+  if name in adapters:
+    raise UserError(f'--adapter {name}=...: this is the name of the model; choose another')
   from toolformer_jax.serving import server
   from toolformer_jax.serving.guard import read_keys
   keys = read_keys(args.api_key_file) if args.api_key_file else []
@@ -47,13 +58,13 @@ def run(args: argparse.Namespace) -> None:
   from toolformer_jax import api
   from toolformer_jax.tools.registry import build_tools
   tools = build_tools(args.tools, config.toolbox)
-  model = api.load_model(args.checkpoint, config=config.model, adapter=args.adapter).for_inference()
+  model = api.load_model(args.checkpoint, config=config.model, adapter=args.adapter,
+                         adapters=adapters).for_inference()
   with server.open_executor(tools, config.executor, config.engine.slots, config.serving,
                             config.syntax) as executor:
     app_state = server.make_app_state(
-        model, executor, name=pathlib.PurePath(args.checkpoint).name.removesuffix('.gguf'),
-        generation=config.generation, engine_config=config.engine, limits=config.serving,
-        syntax=config.syntax)
+        model, executor, name=name, generation=config.generation, engine_config=config.engine,
+        limits=config.serving, syntax=config.syntax)
     only_local = args.host in server.LOOPBACK
     host = f'[{args.host}]' if ':' in args.host else args.host
     bound.listen()  # who reads the address may connect at once, and waits for the server
@@ -62,6 +73,27 @@ def run(args: argparse.Namespace) -> None:
                          drain_s=args.drain_s).run()
   if code:
     sys.exit(code)
+
+
+def _by_name(given: Sequence[str]) -> tuple[str | None, dict[str, str]]:
+  """Returns the folder of the only adapter, if it has no name; or folders by name.
+
+  Raises:
+    UserError: one of several adapters has no name, or a name is there twice; or there is no adapter
+      in a folder.
+  """
+  if len(given) == 1 and '=' not in given[0]:
+    return given[0], {}
+  folders: dict[str, str] = {}
+  for one in given:
+    name, equals, folder = one.partition('=')
+    if not (equals and name.strip() and folder):
+      raise UserError(f'--adapter {one}: each of several adapters needs a name, NAME={one}')
+    if name in folders:
+      raise UserError(f'--adapter {one}: there is another {name} already; choose another name')
+    check_adapter(folder)
+    folders[name] = folder
+  return None, folders
 
 
 def _check_packages() -> None:

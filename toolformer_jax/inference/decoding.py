@@ -32,6 +32,7 @@ class DecodeRows(NamedTuple):
     seed_B: of the samples; uint32.
     temperature_B: 0 for greedy decoding; float32.
     top_p_B: probability of the nucleus; float32.
+    adapter_ids_B: number of the row's adapter, where the model has a stack of them; int32.
   """
 
   pending_BA: jax.Array
@@ -44,6 +45,7 @@ class DecodeRows(NamedTuple):
   seed_B: jax.Array
   temperature_B: jax.Array
   top_p_B: jax.Array
+  adapter_ids_B: jax.Array
 
 
 class SpecialTokens(NamedTuple):
@@ -77,7 +79,8 @@ def decode_steps(
     cache, last_B, may_call_B, num_tokens_B, min_tokens_left_B = carry
     n, pending_B = xs
     decodes_B = n >= rows.num_pending_B
-    logits_B1V, cache = apply_with_cache(decoder, variables, last_B[:, None], cache=cache)
+    logits_B1V, cache = apply_with_cache(decoder, variables, last_B[:, None], cache=cache,
+                                       adapter_ids_BT=rows.adapter_ids_B[:, None])
     logits_BV = logits_B1V[:, 0].astype(jnp.float32)
     starts_call_B = may_call_B & decodes_B & _api_is_likely(logits_BV, rows, special)
     plain_BV = _plain_logits(logits_BV, rows, special, min_tokens_left_B)

@@ -35,6 +35,7 @@ from toolformer_jax.inference.request import (
   ToolCall,
 )
 from toolformer_jax.inference.warm_up import warm_up
+from toolformer_jax.models.adapter_stack import active_number, adapter_number
 from toolformer_jax.models.kv_cache import KVCache, new_cache, take_rows
 from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.runtime.oom import explain_out_of_memory
@@ -130,6 +131,7 @@ class Engine:
                                     model.tokenizer.single_id(syntax.start),
                                     min(model.config.max_tokens,
                                         config.max_model_len or model.config.max_tokens))
+    self._active_adapter = active_number(model)
     self._special = SpecialTokens(
         np.int32(self._context.api_id), np.array(sorted(model.tokenizer.end_ids), np.int32))
     self.prefix_cache = prefix_cache
@@ -140,7 +142,7 @@ class Engine:
 
   def add_request(self, prompt_ids: Sequence[int], params: GenerationConfig = GenerationConfig(),
                   context: 'Context | None' = None, tool_names: Collection[str] | None = None,
-                  *, add_start_token: bool = True) -> int:
+                  *, add_start_token: bool = True, adapter: str | None = None) -> int:
     """Adds a request, which starts as soon as a row is free, and returns its id.
 
     Args:
@@ -149,10 +151,11 @@ class Engine:
       context: information about the text for the tools.
       tool_names: the tools of the engine that this text may call; None for all.
       add_start_token: whether the start token, if the tokenizer has one, is prepended.
+      adapter: name of one of the model's adapters; None for its active one, or none.
 
     Raises:
       UserError: the prompt has more tokens than `max_model_len` or the model allow, none at all, or
-        an id that the model does not have; or the engine has no such tool.
+        an id that the model does not have; or there is no such tool or adapter.
     """
     request_id, vocab_size = self._num_requests, self._model.config.vocab_size
     for token in prompt_ids:
@@ -173,8 +176,9 @@ class Engine:
     decoding = self._context
     if tool_names is not None:
       decoding = replace(decoding, tool_names=frozenset(tool_names))
+    adapter_id = adapter_number(self._model, adapter) if adapter else self._active_adapter
     self._num_requests += 1
-    request = GenerationRequest(decoding, request_id, prompt, params)
+    request = GenerationRequest(decoding, request_id, prompt, params, adapter_id)
     own = self._executor.new_context(context) if self._executor else None
     self._waiting.append(_Row(request, own))
     return request_id
@@ -290,7 +294,8 @@ class Engine:
     """Copies what the prefix cache has of new prompts into their rows; returns the cache."""
     for i in rows:
       if self.prefix_cache and (row := self._rows[i]):
-        cache, num_tokens = self.prefix_cache.restore(cache, i, row.request.prompt)
+        cache, num_tokens = self.prefix_cache.restore(
+            cache, i, row.request.prompt, row.request.adapter_id)
         row.request.mark_computed(num_tokens)
     return cache
 
@@ -298,7 +303,7 @@ class Engine:
     """Keeps the beginnings of new prompts, which are prefilled, for later ones."""
     for i in rows:
       if self.prefix_cache and self._cache and (row := self._rows[i]):
-        self.prefix_cache.store(self._cache, i, row.request.prompt)
+        self.prefix_cache.store(self._cache, i, row.request.prompt, row.request.adapter_id)
 
   def _finish_calls(self, events: list[Event]) -> None:
     """Inserts the results of tools that have returned."""
@@ -321,7 +326,7 @@ class Engine:
     for i, request in requests.items():
       if request.num_pending > (short if request.num_computed_tokens else 0):
         tokens = request.pending_tokens[:-1]
-        chunks.append(prefill.Chunk(i, request.num_computed_tokens, tokens))
+        chunks.append(prefill.Chunk(i, request.num_computed_tokens, tokens, request.adapter_id))
         request.mark_computed(len(tokens))
     return chunks
 
@@ -361,7 +366,8 @@ class Engine:
         num_tokens_B=of(lambda r: len(r.tokens) - r.num_pending),
         seed_B=of(lambda r: r.params.seed, np.uint32),
         temperature_B=of(lambda r: r.params.temperature, np.float32),
-        top_p_B=of(lambda r: r.params.top_p, np.float32))
+        top_p_B=of(lambda r: r.params.top_p, np.float32),
+        adapter_ids_B=of(lambda r: r.adapter_id))
 
   def _append_tokens(self, row: _Row, decoded: list[int], events: list[Event]) -> None:
     """Appends decoded tokens to a row's request, and starts its tool."""

@@ -23,7 +23,7 @@ def generate(
     config: GenerationConfig = GenerationConfig(), engine_config: EngineConfig = EngineConfig(),
     executor: 'Executor | None' = None, tool_names: Sequence[str] | None = None,
     contexts: 'Sequence[Context] | None' = None, syntax: CallSyntax = DEFAULT_SYNTAX,
-    seeds: Sequence[int] | None = None,
+    seeds: Sequence[int] | None = None, adapters: Sequence[str | None] | None = None,
     on_text: Callable[[int, str], None] | None = None,
     on_finished: Callable[[int, GeneratedText], None] | None = None,
 ) -> list[GeneratedText]:
@@ -43,24 +43,29 @@ def generate(
     syntax: how calls are spelled.
     seeds: a seed for each text, 0 to 2^32 - 1, on which alone its samples depend; by default
       `config.seed` and the numbers after it.
+    adapters: for each text the name of one of the model's adapters, or None; see
+      `models.adapter_stack`.
     on_text: called with the index of a prompt and the next piece of its continuation, as soon as
       that cannot change any more; the pieces of a text add up to all of it.
     on_finished: called with the index of a prompt and its continuation, as soon as it is finished.
 
   Raises:
-    UserError: a prompt is too long for the model or has no token, there are fewer seeds or
-      contexts than prompts, or there is not enough memory.
+    UserError: a prompt is too long for the model or has no token, there are fewer seeds,
+      contexts or adapters than prompts, there is no such adapter, or there is not enough memory.
   """
   engine = Engine(model, engine_config, executor, tool_names=tool_names, syntax=syntax)
   if seeds is None:
     seeds = [(config.seed + i) % 2**32 for i in range(len(prompts))]
   tool_contexts: Sequence[Context | None] = [None] * len(prompts) if contexts is None else contexts
-  for name, given in (('seeds', len(seeds)), ('contexts', len(tool_contexts))):
+  names = [None] * len(prompts) if adapters is None else adapters
+  for name, given in (('seeds', len(seeds)), ('contexts', len(tool_contexts)),
+                      ('adapters', len(names))):
     if given != len(prompts):
       raise UserError(f'generate needs as many {name} as prompts: {len(prompts)}, not {given}')
-  for prompt, seed, context in zip(prompts, seeds, tool_contexts, strict=True):
+  for prompt, seed, context, adapter in zip(prompts, seeds, tool_contexts, names, strict=True):
     seed = seed.item() if isinstance(seed, np.integer) else seed
-    engine.add_request(prompt, dataclasses.replace(config, seed=seed), context)
+    engine.add_request(prompt, dataclasses.replace(config, seed=seed), context,
+                       adapter=adapter)
   outputs = {}
   while engine.has_unfinished_requests():
     for event in engine.step():

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from toolformer_jax import sharding
@@ -32,11 +33,15 @@ MIN_FEW_TOKENS = 64  # with few shapes, of a row of packed prompts; longer rows 
 
 
 class Chunk(NamedTuple):
-  """Tokens to write into a row of the cache, after its first `length` slots."""
+  """Tokens to write into a row of the cache, after its first `length` slots.
+
+  `adapter_id` is the number of the adapter that reads them.
+  """
 
   row: int
   length: int
   tokens: list[int]
+  adapter_id: int = 0
 
 
 def prefill(model: LanguageModel, cache: KVCache, chunks: Sequence[Chunk], *,
@@ -46,7 +51,7 @@ def prefill(model: LanguageModel, cache: KVCache, chunks: Sequence[Chunk], *,
   The given cache is donated. With `few_shapes` few sizes of batches are used, at the cost of
   padding, so that all of their programs can be compiled ahead.
   """
-  longest = max((length + len(tokens) for _, length, tokens in chunks), default=0)
+  longest = max((length + len(tokens) for _, length, tokens, _ in chunks), default=0)
   cache = with_room(cache, -(-longest // _CHUNK_TOKENS) * _CHUNK_TOKENS)
   prompts = [chunk for chunk in chunks if not chunk.length and chunk.tokens]
   if prompts:
@@ -54,16 +59,19 @@ def prefill(model: LanguageModel, cache: KVCache, chunks: Sequence[Chunk], *,
     num_tokens = sum(len(prompt.tokens) for prompt in prompts)
     size = min(MAX_PACKED_TOKENS, cache.slots, count_bucket(num_tokens, smallest))
     cache = _prefill_packed(model, cache, prompts, size, few_shapes)
-    chunks = [Chunk(row, length, tokens) if length else Chunk(row, size, tokens[size:])
-              for row, length, tokens in chunks]
+    chunks = [chunk if chunk.length else _after(chunk, size) for chunk in chunks]
   while chunks := [chunk for chunk in chunks if chunk.tokens]:
     for first in range(0, len(chunks), _MAX_CHUNK_ROWS):
       batch = chunks[first:first + _MAX_CHUNK_ROWS]
       num_rows = _MAX_CHUNK_ROWS if few_shapes and len(batch) > 1 else len(batch)
       cache = _append_chunks(model, cache, batch, num_rows)
-    chunks = [Chunk(row, length + _CHUNK_TOKENS, tokens[_CHUNK_TOKENS:])
-              for row, length, tokens in chunks]
+    chunks = [_after(chunk, _CHUNK_TOKENS) for chunk in chunks]
   return cache
+
+
+def _after(chunk: Chunk, tokens: int) -> Chunk:
+  """Returns what is left of `chunk` after its first `tokens` tokens."""
+  return chunk._replace(length=chunk.length + tokens, tokens=chunk.tokens[tokens:])
 
 
 def with_room(cache: KVCache, tokens: int) -> KVCache:
@@ -106,7 +114,12 @@ def _prefill_packed(model: LanguageModel, cache: KVCache, prompts: list[Chunk], 
     places_R3 = np.zeros((cache.length_B.size, 3), np.int32)
     places_R3[:len(placements)] = [(prompts[place.sequence].row, place.row, place.start)
                                    for place in placements]
-    cache = _write_packed(model.decoder, model.variables, cache, model.put_batch(packed), places_R3,
+    adapter_ids_BT = np.zeros_like(packed.tokens_BT)
+    for place in placements:
+      end = place.start + len(sequences[place.sequence])
+      adapter_ids_BT[place.row, place.start:end] = prompts[place.sequence].adapter_id
+    packed, adapter_ids_BT = model.put_batch((packed, adapter_ids_BT))
+    cache = _write_packed(model.decoder, model.variables, cache, packed, adapter_ids_BT, places_R3,
                           len(placements))
   return cache
 
@@ -126,7 +139,7 @@ def _batches(rows: list[list[int]], shards: int, max_rows: int) -> Iterator[list
 @functools.partial(jax.jit, static_argnames='decoder', donate_argnames='cache')
 def _write_packed(
     decoder: Decoder, variables: dict[str, Any], cache: KVCache, packed: PackedTokens,
-    places_R3: jax.Array, count: jax.Array,
+    adapter_ids_BT: jax.Array, places_R3: jax.Array, count: jax.Array,
 ) -> KVCache:
   """Returns `cache`, which is donated, with the keys and values of packed prompts.
 
@@ -134,13 +147,14 @@ def _write_packed(
     decoder, variables: the model.
     cache: rows to write to.
     packed: prompts in packed rows, which begin at position 0.
+    adapter_ids_BT: number of each token's adapter; int32.
     places_R3: row of the cache, row of `packed` and start in it, of each prompt; int32.
     count: number of prompts; the rest of `places_R3` is padding.
   """
   rows, slots = packed.tokens_BT.shape
   _, packed_cache = apply_with_cache(
       decoder, variables, packed.tokens_BT, positions_BT=packed.positions_BT,
-      segment_ids_BT=packed.segment_ids_BT,
+      segment_ids_BT=packed.segment_ids_BT, adapter_ids_BT=adapter_ids_BT,
       cache=KVCache.empty(decoder.config, rows, slots), return_hidden=True)
   def write(i: jax.Array, cache: KVCache) -> KVCache:
     row, packed_row, start = places_R3[i]
@@ -152,18 +166,20 @@ def _append_chunks(model: LanguageModel, cache: KVCache, chunks: list[Chunk], nu
                    ) -> KVCache:
   """Writes the first tokens of each chunk. The rows are copied out of the cache and back."""
   R = count_bucket(num_rows)
-  rows_R, lengths_R = np.full(R, cache.length_B.size, np.int32), np.zeros(R, np.int32)
+  rows_R = np.full(R, cache.length_B.size, np.int32)
+  lengths_R, adapter_ids_R = np.zeros((2, R), np.int32)
   tokens_RT = np.zeros((R, _CHUNK_TOKENS), np.int32)
-  for r, (row, length, tokens) in enumerate(chunks):
-    rows_R[r], lengths_R[r] = row, length
+  for r, (row, length, tokens, adapter_id) in enumerate(chunks):
+    rows_R[r], lengths_R[r], adapter_ids_R[r] = row, length, adapter_id
     tokens_RT[r, :len(tokens[:_CHUNK_TOKENS])] = tokens[:_CHUNK_TOKENS]
-  return _append_to_rows(model.decoder, model.variables, cache, rows_R, lengths_R, tokens_RT)
+  return _append_to_rows(model.decoder, model.variables, cache, rows_R, lengths_R, tokens_RT,
+                         adapter_ids_R)
 
 
 @functools.partial(jax.jit, static_argnames='decoder', donate_argnames='cache')
 def _append_to_rows(
     decoder: Decoder, variables: dict[str, Any], cache: KVCache, rows_R: jax.Array,
-    lengths_R: jax.Array, tokens_RT: jax.Array,
+    lengths_R: jax.Array, tokens_RT: jax.Array, adapter_ids_R: jax.Array,
 ) -> KVCache:
   """Returns `cache`, which is donated, with the keys and values of new tokens in some rows.
 
@@ -173,8 +189,10 @@ def _append_to_rows(
     rows_R: rows of the cache; those out of range are padding; int32.
     lengths_R: slots in use of each; int32.
     tokens_RT: ids to append to each; int32.
+    adapter_ids_R: number of the adapter of each; int32.
   """
   rows = cache.take(rows_R).with_length(lengths_R)
   _, rows = apply_with_cache(
-      decoder, variables, tokens_RT, cache=rows.to_layout('stacked'), return_hidden=True)
+      decoder, variables, tokens_RT, cache=rows.to_layout('stacked'),
+      adapter_ids_BT=jnp.broadcast_to(adapter_ids_R[:, None], tokens_RT.shape), return_hidden=True)
   return cache.put(rows_R, rows.to_layout(cache.layout))

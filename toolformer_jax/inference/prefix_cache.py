@@ -1,9 +1,9 @@
 """Keys and values of the beginnings that prompts share, kept from one request to the next.
 
-A prompt is cut into blocks of `BLOCK_TOKENS` tokens. A block is named by a hash of its tokens and
-of all tokens before them, because its keys and values depend on these alone. If the first blocks of
-a prompt are in the cache, they are copied into the row of the prompt, and only the rest is
-computed. The least recently used blocks are evicted.
+A prompt is cut into blocks of `BLOCK_TOKENS` tokens. A block is named by a hash of its tokens, of
+all tokens before them and of the adapter, because its keys and values depend on these alone. If the
+first blocks of a prompt are in the cache, they are copied into the row of the prompt, and only the
+rest is computed. The least recently used blocks are evicted.
 """
 
 import functools
@@ -37,16 +37,23 @@ class PrefixCache:
     self._blocks: OrderedDict[bytes, KVCache] = OrderedDict()  # the last used come last
     self._max_bytes, self._num_bytes = max_bytes, 0
 
-  def restore(self, cache: KVCache, row: int, prompt: Sequence[int]) -> tuple[KVCache, int]:
+  def restore(self, cache: KVCache, row: int, prompt: Sequence[int], adapter_id: int = 0
+              ) -> tuple[KVCache, int]:
     """Copies the blocks that `prompt` begins with into a row of `cache`, which is donated.
 
     The last token of a prompt is never among them: its logits have to be computed.
+
+    Args:
+      cache: of the engine.
+      row: of the prompt.
+      prompt: token ids.
+      adapter_id: number of the adapter that reads the prompt.
 
     Returns:
       the cache, and the number of tokens whose keys and values the row has now.
     """
     found = []
-    for name in _block_names(prompt):
+    for name in _block_names(prompt, adapter_id):
       if name not in self._blocks:
         break
       found.append(name)
@@ -59,9 +66,10 @@ class PrefixCache:
       cache = write_block(cache, row, i * BLOCK_TOKENS, self._blocks[name])
     return cache, num_tokens
 
-  def store(self, cache: KVCache, row: int, prompt: Sequence[int]) -> None:
-    """Keeps the blocks of `prompt`, whose keys and values are in a row of `cache`."""
-    for i, name in enumerate(_block_names(prompt)):
+  def store(self, cache: KVCache, row: int, prompt: Sequence[int], adapter_id: int = 0) -> None:
+    """Keeps the blocks of `prompt`, whose keys and values are in a row of `cache`; see `restore`.
+    """
+    for i, name in enumerate(_block_names(prompt, adapter_id)):
       if name not in self._blocks:
         self._add(name, read_block(cache, row, i * BLOCK_TOKENS))
 
@@ -81,9 +89,9 @@ class PrefixCache:
       self._num_bytes -= _num_bytes(oldest)
 
 
-def _block_names(prompt: Sequence[int]) -> Iterator[bytes]:
+def _block_names(prompt: Sequence[int], adapter_id: int) -> Iterator[bytes]:
   """Yields the names of the whole blocks before the last token of a prompt."""
-  name = b''
+  name = adapter_id.to_bytes(4, 'little')
   for end in range(BLOCK_TOKENS, len(prompt), BLOCK_TOKENS):
     tokens = np.asarray(prompt[end - BLOCK_TOKENS:end], np.int32)
     name = hashlib.sha256(name + tokens.tobytes()).digest()

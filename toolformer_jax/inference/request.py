@@ -79,15 +79,17 @@ class GenerationRequest:
     request_id: given by the engine.
     prompt: ids, including the start token.
     params: how it is generated.
+    adapter_id: number of its adapter, where the model has a stack of them.
     tokens: ids after the prompt.
     finish_reason: why the text has ended; None before.
     num_pending: number of tokens that are not in the KV cache yet, without the last one.
   """
 
   def __init__(self, context: DecodingContext, request_id: int, prompt: Sequence[int],
-               params: GenerationConfig):
+               params: GenerationConfig, adapter_id: int = 0):
     """Creates a request without generated tokens."""
     self.request_id, self.prompt, self.params = request_id, list(prompt), params
+    self.adapter_id = adapter_id
     self.tokens: list[int] = []
     self.finish_reason: FinishReason | None = None
     self.num_pending = len(self.prompt) - 1

@@ -208,8 +208,44 @@ class PrefixConfig:
     return ()
 
 
-LowRankConfig = LoraConfig | AdaLoraConfig
-AdapterConfig = LoraConfig | AdaLoraConfig | Ia3Config | BottleneckConfig | PrefixConfig
+@dataclass(frozen=True)
+class LoraStackConfig:
+  """Several low-rank adapters of one model; each token uses one of them or none. Not trained.
+
+  Their ranks lie side by side in the same arrays: a rank whose adapter a token does not use counts
+  as zero for it. Adapters are made into a stack by `models.adapter_stack`.
+
+  Attributes:
+    names: of the adapters. Adapter i has the number i + 1; 0 is the model without adapter.
+    ranks: the rank of each adapter in each module, {'query': (8, 0)}, stored as pairs.
+  """
+
+  kind: ClassVar[str] = 'lora_stack'
+  names: tuple[str, ...]
+  ranks: tuple[tuple[str, tuple[int, ...]], ...]
+
+  def numbers_of(self, module: str) -> list[int]:
+    """Returns the number of the adapter that each rank of `module` belongs to."""
+    return [i for i, rank in enumerate(dict(self.ranks)[module], 1) for _ in range(rank)]
+
+  def rank_of(self, module: str) -> int:
+    """Returns the sum of the ranks of `module`."""
+    return len(self.numbers_of(module))
+
+  def scale_of(self, module: str) -> float:
+    """Returns 1: the B of each adapter contains its scale."""
+    del module
+    return 1.0
+
+  @property
+  def named_modules(self) -> tuple[str, ...]:
+    """All modules with an adapter."""
+    return tuple(dict(self.ranks))
+
+
+LowRankConfig = LoraConfig | AdaLoraConfig | LoraStackConfig
+AdapterConfig = (LoraConfig | AdaLoraConfig | Ia3Config | BottleneckConfig | PrefixConfig
+                 | LoraStackConfig)
 ADAPTERS: Mapping[str, type[AdapterConfig]] = {
     'lora': LoraConfig, 'adalora': AdaLoraConfig, 'ia3': Ia3Config,
     'bottleneck': BottleneckConfig, 'prefix': PrefixConfig}
@@ -239,6 +275,8 @@ def is_target(adapter: AdapterConfig | None, module: str) -> bool:
       return not adapter.target_modules or module in adapter.target_modules
     case Ia3Config():
       return module in adapter.target_modules
+    case LoraStackConfig():
+      return module in adapter.named_modules
   return False
 
 

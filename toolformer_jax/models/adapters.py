@@ -13,9 +13,10 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from toolformer_jax.models.adapter_config import (
+  AdaLoraConfig,
   BottleneckConfig,
   Ia3Config,
-  LoraConfig,
+  LoraStackConfig,
   LowRankConfig,
   PrefixConfig,
 )
@@ -24,6 +25,7 @@ from toolformer_jax.models.kv_cache import Prefix
 from toolformer_jax.models.ops import MATMUL_OUTPUT, einsum, weight_einsum
 
 ADAPTER = 'adapter'  # the collection of variables
+ACTIVE = 'active'  # in it, with a stack: the number of the adapter that is used by default
 _NORMAL = nn.initializers.normal(0.02)
 _ACTIVATIONS = {'swish': nn.swish, 'relu': nn.relu, 'gelu': nn.gelu}
 
@@ -71,22 +73,24 @@ class Contraction(NamedTuple):
 
 
 def low_rank(adapter: LowRankConfig, module: str, contraction: Contraction,
-             variable: MakeVariable, x: jax.Array, config: DecoderConfig) -> jax.Array:
+             variable: MakeVariable, x: jax.Array, config: DecoderConfig,
+             adapter_ids_BT: jax.Array | None = None) -> jax.Array:
   """Returns what a low-rank adapter adds to a module's output; zero before training.
 
   Args:
-    adapter: LoRA, whose B is zero before training, or AdaLoRA, whose E is.
+    adapter: LoRA, whose B is zero before training, or AdaLoRA, whose E is; or a stack.
     module: name of the module.
     contraction: what the module computes.
     variable: makes the weights.
     x: the module's input.
     config: of the decoder.
+    adapter_ids_BT: of a stack, the number of each token's adapter.
   """
-  rank, is_lora = adapter.rank_of(module), isinstance(adapter, LoraConfig)
+  rank, is_adalora = adapter.rank_of(module), isinstance(adapter, AdaLoraConfig)
   (inputs, in_axes), (outputs, out_axes) = map(
       contraction.sizes, (contraction.input_dims, contraction.output_dims))
   a = variable('a', _NORMAL, [*inputs, rank], [*in_axes, None])
-  b = variable('b', nn.initializers.zeros if is_lora else _NORMAL, [rank, *outputs],
+  b = variable('b', _NORMAL if is_adalora else nn.initializers.zeros, [rank, *outputs],
                [None, *out_axes])
   terms, out = contraction.equation.split('->')
   rows, kernel = terms.split(',')
@@ -95,12 +99,22 @@ def low_rank(adapter: LowRankConfig, module: str, contraction: Contraction,
   kept = ''.join(letter for letter in rows if letter not in contracted)
   low = checkpoint_name(
       weight_einsum(f'{rows},{contracted}r->{kept}r', config, x, a), MATMUL_OUTPUT)
-  if not is_lora:
+  if is_adalora:
     low = low * variable('e', nn.initializers.zeros, [rank], [None]).astype(low.dtype)
+  if isinstance(adapter, LoraStackConfig) and adapter_ids_BT is not None:
+    own_BTr = adapter_ids_BT[..., None] == jnp.array(adapter.numbers_of(module))
+    low = jnp.where(own_BTr, low, 0)
   dtype = config.product_dtype
   y = einsum(f'{kept}r,r{free}->{out}', 'float32', low.astype(dtype), b.astype(dtype),
              None if dtype == config.activation_dtype else dtype)
   return (adapter.scale_of(module) * y).astype(x.dtype)
+
+
+def adapter_numbers(module: nn.Module, adapter_ids_BT: jax.Array | None, B: int, T: int
+                    ) -> jax.Array:
+  """Returns the number of each token's adapter of a stack, [B, T]; by default the active one."""
+  active = module.variable(ADAPTER, ACTIVE, lambda: jnp.zeros((), jnp.int32)).value
+  return jnp.broadcast_to(active, (B, T)) if adapter_ids_BT is None else adapter_ids_BT
 
 
 def ia3_scale(adapter: Ia3Config, module: str, contraction: Contraction,

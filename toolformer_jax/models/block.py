@@ -34,6 +34,7 @@ class Attention(nn.Module):
   def __call__(
       self, x_BTD: jax.Array, cache: KVCache | None, layer: jax.Array | int,
       prefixes: Sequence[Prefix], is_global: jax.Array, inputs: AttentionInputs,
+      adapter_ids_BT: jax.Array | None,
   ) -> tuple[jax.Array, KVCache | None]:
     """Returns the output [B, T, D], and the cache with the new keys and values.
 
@@ -44,13 +45,14 @@ class Attention(nn.Module):
       prefixes: this layer's keys and values of the shared prefixes.
       is_global: 1 if the layer is global, 0 if it is local.
       inputs: masks and rotary angles.
+      adapter_ids_BT: of a stack of adapters, the number of each token's; otherwise None.
     """
     c = self.config
     if c.sliding_window:
       inputs = inputs.for_layer(is_global)
-    q_BTNH = self._project('query', x_BTD, c.heads, 'heads')
-    k_BTKH = self._project('key', x_BTD, c.kv_heads, 'kv_heads')
-    v_BTKH = self._project('value', x_BTD, c.kv_heads, 'kv_heads')
+    q_BTNH = self._project('query', x_BTD, c.heads, 'heads', adapter_ids_BT)
+    k_BTKH = self._project('key', x_BTD, c.kv_heads, 'kv_heads', adapter_ids_BT)
+    v_BTKH = self._project('value', x_BTD, c.kv_heads, 'kv_heads', adapter_ids_BT)
     if c.qk_norm:
       q_BTNH = Norm(c, name='query_norm')(q_BTNH)
       k_BTKH = Norm(c, name='key_norm')(k_BTKH)
@@ -69,14 +71,15 @@ class Attention(nn.Module):
     else:
       out_BTNH = self._attend_kernel(q_BTNH, k_BTKH, v_BTKH, is_global, inputs)
     y_BTD = Einsum('btnh,nhd->btd', (c.heads, c.head_dim, c.embed_dim), ('heads', None, 'embed'),
-                   c.out_bias, c, name='out')(out_BTNH)
+                   c.out_bias, c, name='out')(out_BTNH, adapter_ids_BT)
     return y_BTD, cache
 
-  def _project(self, name: str, x_BTD: jax.Array, heads: int, axis: str) -> jax.Array:
+  def _project(self, name: str, x_BTD: jax.Array, heads: int, axis: str,
+               adapter_ids_BT: jax.Array | None) -> jax.Array:
     """Returns queries, keys or values, [B, T, heads, H]."""
     c = self.config
     x_BTNH = Einsum('btd,dnh->btnh', (c.embed_dim, heads, c.head_dim), ('embed', axis, None),
-                    c.qkv_bias, c, name=name)(x_BTD)
+                    c.qkv_bias, c, name=name)(x_BTD, adapter_ids_BT)
     return constrain(x_BTNH, 'batch', None, axis, None)
 
   def _attend_kernel(self, q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array,
@@ -112,19 +115,21 @@ class Mlp(nn.Module):
   config: DecoderConfig
 
   @nn.compact
-  def __call__(self, x_BTD: jax.Array) -> jax.Array:
+  def __call__(self, x_BTD: jax.Array, adapter_ids_BT: jax.Array | None) -> jax.Array:
     c, activation = self.config, _ACTIVATIONS[self.config.activation]
+    up_BTF = self._project_up('up', x_BTD, adapter_ids_BT)
     if c.gated_mlp:
-      hidden_BTF = activation(self._project_up('gate', x_BTD)) * self._project_up('up', x_BTD)
+      hidden_BTF = activation(self._project_up('gate', x_BTD, adapter_ids_BT)) * up_BTF
     else:
-      hidden_BTF = activation(self._project_up('up', x_BTD))
+      hidden_BTF = activation(up_BTF)
     return Einsum('btf,fd->btd', (c.mlp_dim, c.embed_dim), ('mlp', 'embed'), c.mlp_bias, c,
-                  name='down')(hidden_BTF)
+                  name='down')(hidden_BTF, adapter_ids_BT)
 
-  def _project_up(self, name: str, x_BTD: jax.Array) -> jax.Array:
+  def _project_up(self, name: str, x_BTD: jax.Array, adapter_ids_BT: jax.Array | None
+                  ) -> jax.Array:
     c = self.config
     x_BTF = Einsum('btd,df->btf', (c.embed_dim, c.mlp_dim), ('embed', 'mlp'), c.mlp_bias, c,
-                   name=name)(x_BTD)
+                   name=name)(x_BTD, adapter_ids_BT)
     return constrain(x_BTF, 'batch', None, 'mlp')
 
 
@@ -145,27 +150,28 @@ class Block(nn.Module):
   def __call__(
       self, carry: tuple[jax.Array, KVCache | None], layer: jax.Array | int,
       prefixes: Sequence[Prefix], is_global: jax.Array, inputs: AttentionInputs,
+      adapter_ids_BT: jax.Array | None = None,
   ) -> tuple[tuple[jax.Array, KVCache | None], None]:
     """Returns the hidden states [B, T, D] and the cache, in the form that `nn.scan` needs.
 
     Args:
       carry: hidden states [B, T, D], and the cache.
-      layer, prefixes, is_global, inputs: see `Attention`.
+      layer, prefixes, is_global, inputs, adapter_ids_BT: see `Attention`.
     """
     c = self.config
     x_BTD, cache = carry
     dropout, mlp = Dropout(self.dropout, name='dropout'), Mlp(c, name='mlp')
     norm_BTD = Norm(c, name='attention_norm')(x_BTD)
     y_BTD, cache = Attention(c, self.kernel, name='attention')(
-        norm_BTD, cache, layer, prefixes, is_global, inputs)
+        norm_BTD, cache, layer, prefixes, is_global, inputs, adapter_ids_BT)
     if c.sandwich_norm:
       y_BTD = Norm(c, name='attention_out_norm')(y_BTD)
     y_BTD = self._after_attention(y_BTD)
     if c.parallel_block:
-      x_BTD = x_BTD + dropout(y_BTD + self._after_mlp(mlp(norm_BTD), x_BTD + y_BTD))
+      x_BTD = x_BTD + dropout(y_BTD + self._after_mlp(mlp(norm_BTD, adapter_ids_BT), x_BTD + y_BTD))
     else:
       x_BTD = x_BTD + dropout(y_BTD)
-      y_BTD = mlp(Norm(c, name='mlp_norm')(x_BTD))
+      y_BTD = mlp(Norm(c, name='mlp_norm')(x_BTD), adapter_ids_BT)
       if c.sandwich_norm:
         y_BTD = Norm(c, name='mlp_out_norm')(y_BTD)
       x_BTD = x_BTD + dropout(self._after_mlp(y_BTD, x_BTD))

@@ -8,8 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from toolformer_jax.models.adapter_config import PrefixConfig
-from toolformer_jax.models.adapters import ADAPTER, tuned_prefix
+from toolformer_jax.models.adapter_config import LoraStackConfig, PrefixConfig
+from toolformer_jax.models.adapters import ADAPTER, adapter_numbers, tuned_prefix
 from toolformer_jax.models.attention import Kernel, supports_length
 from toolformer_jax.models.attention_mask import (
   AttentionInputs,
@@ -62,6 +62,7 @@ class Decoder(nn.Module):
       prefixes: Sequence[Prefix] = (),
       logits_at_BM: jax.Array | None = None,
       embedding_offsets_BTD: jax.Array | None = None,
+      adapter_ids_BT: jax.Array | None = None,
       return_hidden: bool = False,
   ) -> tuple[jax.Array, KVCache | None]:
     """Returns the logits of each next token, and the cache with `tokens_BT` appended.
@@ -78,6 +79,7 @@ class Decoder(nn.Module):
       prefixes: earlier tokens that rows share; they come before those of the cache.
       logits_at_BM: indices into T at which logits are computed; by default at all.
       embedding_offsets_BTD: added to the embeddings of the tokens (adversarial training).
+      adapter_ids_BT: of a stack of adapters, the number of each token's; by default the active one.
       return_hidden: return the normalised hidden states, for `apply_lm_head`, and no logits.
 
     Returns:
@@ -102,7 +104,7 @@ class Decoder(nn.Module):
     inputs = attention_inputs(
         c, positions_BT, absolute_BT, segment_ids_BT, cache, prefixes, with_masks=not use_kernel)
     kernel = self.kernel if use_kernel else 'xla'
-    x_BTD, cache = self._blocks(kernel, x_BTD, cache, tuple(prefixes), inputs)
+    x_BTD, cache = self._blocks(kernel, x_BTD, cache, tuple(prefixes), inputs, adapter_ids_BT)
     x_BTD = Norm(c, name='final_norm')(x_BTD)
     if logits_at_BM is not None:
       x_BTD = jnp.take_along_axis(x_BTD, logits_at_BM[..., None], 1)
@@ -120,9 +122,11 @@ class Decoder(nn.Module):
     return embed(c, embedding_VD, table_PD, tokens_BT, positions_BT)
 
   def _blocks(self, kernel: Kernel, x_BTD: jax.Array, cache: KVCache | None,
-              prefixes: tuple[Prefix, ...], inputs: AttentionInputs
-              ) -> tuple[jax.Array, KVCache | None]:
+              prefixes: tuple[Prefix, ...], inputs: AttentionInputs,
+              adapter_ids_BT: jax.Array | None) -> tuple[jax.Array, KVCache | None]:
     """Returns the hidden states and the cache after all blocks."""
+    if isinstance(self.config.adapter, LoraStackConfig):
+      adapter_ids_BT = adapter_numbers(self, adapter_ids_BT, *x_BTD.shape[:2])
     # Recomputing norms, activations and the softmax is cheap, and halves the memory of training.
     saved = None if self.remat else jax.checkpoint_policies.save_only_these_names(MATMUL_OUTPUT)
     block = Block
@@ -131,29 +135,30 @@ class Decoder(nn.Module):
     # Limits are per row and not per layer, and the masks contain them already.
     prefixes = [Prefix(prefix.k_LPKHS, prefix.v_LPKSH, None) for prefix in prefixes]
     run = self._scanned_blocks if self.scan_layers else self._unrolled_blocks
-    return run(block, kernel, x_BTD, cache, prefixes, inputs)
+    return run(block, kernel, x_BTD, cache, prefixes, inputs, adapter_ids_BT)
 
   def _scanned_blocks(self, block: type[nn.Module], kernel: Kernel, x_BTD: jax.Array,
-                      cache: KVCache | None, prefixes: Sequence[Prefix], inputs: AttentionInputs
-                      ) -> tuple[jax.Array, KVCache | None]:
+                      cache: KVCache | None, prefixes: Sequence[Prefix], inputs: AttentionInputs,
+                      adapter_ids_BT: jax.Array | None) -> tuple[jax.Array, KVCache | None]:
     c = self.config
     stack = nn.scan(
         block, variable_axes={'params': 0, ADAPTER: 0, 'intermediates': 0},
-        split_rngs={'params': True, 'dropout': True}, in_axes=(0, 0, 0, nn.broadcast),
+        split_rngs={'params': True, 'dropout': True}, in_axes=(0, 0, 0, nn.broadcast, nn.broadcast),
         length=c.layers, metadata_params={nn.PARTITION_NAME: 'layers'})(
             c, kernel, self.dropout, name=BLOCKS)
-    carry, _ = stack((x_BTD, cache), jnp.arange(c.layers), prefixes, self._is_global(), inputs)
+    carry, _ = stack((x_BTD, cache), jnp.arange(c.layers), prefixes, self._is_global(), inputs,
+                     adapter_ids_BT)
     return carry
 
   def _unrolled_blocks(self, block: type[nn.Module], kernel: Kernel, x_BTD: jax.Array,
-                       cache: KVCache | None, prefixes: Sequence[Prefix], inputs: AttentionInputs
-                       ) -> tuple[jax.Array, KVCache | None]:
+                       cache: KVCache | None, prefixes: Sequence[Prefix], inputs: AttentionInputs,
+                       adapter_ids_BT: jax.Array | None) -> tuple[jax.Array, KVCache | None]:
     caches = []
     for layer in range(self.config.layers):
       layer_cache = cache.layer(layer) if cache else None
       layer_prefixes = jax.tree.map(operator.itemgetter(layer), prefixes)
       (x_BTD, layer_cache), _ = block(self.config, kernel, self.dropout, name=block_name(layer))(
-          (x_BTD, layer_cache), 0, layer_prefixes, self._is_global()[layer], inputs)
+          (x_BTD, layer_cache), 0, layer_prefixes, self._is_global()[layer], inputs, adapter_ids_BT)
       caches.append(layer_cache)
     return x_BTD, KVCache.from_layers(caches) if cache else None
 

@@ -17,6 +17,7 @@ from toolformer_jax.models.adapter_config import (
   BottleneckConfig,
   Ia3Config,
   LoraConfig,
+  LoraStackConfig,
   PrefixConfig,
 )
 from toolformer_jax.models.config import DecoderConfig
@@ -122,7 +123,7 @@ def _adapter_weights(config: DecoderConfig) -> int:
   """Returns the number of weights in the matrix products of one block's adapters."""
   adapter = config.adapter
   match adapter:
-    case LoraConfig() | AdaLoraConfig():
+    case LoraConfig() | AdaLoraConfig() | LoraStackConfig():
       return sum(adapter.rank_of(name) * (inputs + outputs)
                  for name, (inputs, outputs) in config.adapted_modules.items())
     case BottleneckConfig():

@@ -181,7 +181,8 @@ def cast_for_inference(variables: dict[str, Any], config: DecoderConfig) -> dict
   the dtype of products."""
   def cast(path: tuple[Any, ...], x: jax.Array) -> jax.Array:
     names = [str(key.key) for key in path]
-    if x.dtype == jnp.int8 or any(name.endswith('norm') for name in names):
+    is_integer = jnp.issubdtype(x.dtype, jnp.integer)  # codes of int8, numbers of adapters
+    if is_integer or any(name.endswith('norm') for name in names):
       return x
     is_factor = names[-1] in ('kernel', 'embedding')
     return x.astype(config.product_dtype if is_factor else config.activation_dtype)

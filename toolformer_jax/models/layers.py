@@ -11,6 +11,7 @@ from toolformer_jax.models.adapter_config import (
   AdaLoraConfig,
   Ia3Config,
   LoraConfig,
+  LoraStackConfig,
   is_target,
 )
 from toolformer_jax.models.adapters import Contraction, adapter_variable, ia3_scale, low_rank
@@ -55,7 +56,7 @@ class Einsum(nn.Module):
   config: DecoderConfig
 
   @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
+  def __call__(self, x: jax.Array, adapter_ids_BT: jax.Array | None = None) -> jax.Array:
     c, module = self.config, str(self.name)
     adapter = c.adapter if is_target(c.adapter, module) else None
     contraction = Contraction(self.equation, self.shape, self.axes)
@@ -69,6 +70,8 @@ class Einsum(nn.Module):
     if isinstance(adapter, LoraConfig | AdaLoraConfig):
       x = Dropout(adapter.dropout, name='adapter_dropout')(x)
       y = y + low_rank(adapter, module, contraction, self._adapter_variable, x, c)
+    elif isinstance(adapter, LoraStackConfig):
+      y = y + low_rank(adapter, module, contraction, self._adapter_variable, x, c, adapter_ids_BT)
     y = checkpoint_name(y, MATMUL_OUTPUT)
     if self.use_bias:
       shape, axes = contraction.sizes(contraction.output_dims)

@@ -67,8 +67,9 @@ def make_app(state: AppState) -> Starlette:
       return respond()
     return Route(path, answer, methods=['GET'])
   async def one_model(request: Request) -> Response:
-    service.check_model(request.path_params['name'])
-    return JSONResponse(_model(state))
+    name = request.path_params['name']
+    service.adapter(name)
+    return JSONResponse(_model(state, name))
   return Starlette(
       routes=[
           post('/v1/completions', CompletionRequest,
@@ -77,7 +78,8 @@ def make_app(state: AppState) -> Starlette:
                lambda fields, handles: chat.prepare(service, scorer, template, fields, handles)),
           post('/v1/responses', ResponsesRequest,
                lambda fields, handles: responses.prepare(service, template, fields, handles)),
-          get('/v1/models', lambda: JSONResponse({'object': 'list', 'data': [_model(state)]})),
+          get('/v1/models', lambda: JSONResponse({
+              'object': 'list', 'data': [_model(state, name) for name in service.names]})),
           Route('/v1/models/{name:path}', one_model),
           get('/health', lambda: _health(state)),
           get('/metrics', lambda: Response(
@@ -99,7 +101,7 @@ async def _answer(state: AppState, request: Request, kind: type[GenerationFields
   body = await read_body(request, service.max_body_bytes(kind))
   # On a thread: a long prompt takes a while to encode, and other streams shall go on meanwhile.
   fields = await run_in_threadpool(parse, kind, body)
-  service.check_model(fields.model)
+  service.adapter(fields.model)  # before anything slow
   media = await run_in_threadpool(RequestMedia.of, fields, service.limits,
                                   has_tools=bool(service.tool_names))
   with contextlib.ExitStack() as stack:
@@ -149,10 +151,12 @@ def _health(state: AppState) -> Response:
   return JSONResponse({'status': status}, 200 if status == 'ready' else 503)
 
 
-def _model(state: AppState) -> dict[str, Any]:
-  return {'id': state.service.name, 'object': 'model', 'created': state.started,
-          'owned_by': 'toolformer', 'max_model_len': state.service.max_model_len,
-          'tools': list(state.service.tool_names)}
+def _model(state: AppState, name: str) -> dict[str, Any]:
+  """Describes the model, or one of its adapters; the model is the `parent` of these, as in vLLM."""
+  service = state.service
+  return {'id': name, 'object': 'model', 'created': state.started, 'owned_by': 'toolformer',
+          'parent': None if name == service.name else service.name,
+          'max_model_len': service.max_model_len, 'tools': list(service.tool_names)}
 
 
 async def _api_error(request: Request, error: Exception) -> Response:

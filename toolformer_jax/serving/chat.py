@@ -85,7 +85,7 @@ class Chat:
     yield sse.DONE
 
   def _head(self, kind: str) -> dict[str, Any]:
-    return {'id': self.id, 'object': kind, 'created': self.created, 'model': self.service.name}
+    return {'id': self.id, 'object': kind, 'created': self.created, 'model': self.fields.model}
 
   def _chunk(self, index: int, delta: dict[str, Any], **fields: Any) -> str:
     choice = {'index': index, 'delta': delta, 'logprobs': None, 'finish_reason': None, **fields}
@@ -118,7 +118,8 @@ def prepare(service: Service, scorer: Scorer, template: ChatTemplate, fields: Ch
   stop = tuple(dict.fromkeys((*service.stop(fields.stop), *template.stop)))
   params = service.params(fields, max_tokens=max_tokens, seed=fields.seed, stop=stop,
                           min_tokens=fields.min_tokens)
-  choices = [Choice(Prompt(ids, reseeded(params, i), template.add_start_token),
+  adapter = service.adapter(fields.model)
+  choices = [Choice(Prompt(ids, reseeded(params, i), template.add_start_token, adapter),
                     service.tools_in_text(fields.tools_in_text)) for i in range(n)]
   return Chat(service, scorer, fields, choices, f'chatcmpl-{uuid.uuid4().hex}', int(time.time()))
 

@@ -76,7 +76,7 @@ class Completion:
 
   def _head(self) -> dict[str, Any]:
     return {'id': self.id, 'object': 'text_completion', 'created': self.created,
-            'model': self.service.name}
+            'model': self.fields.model}
 
   def _chunk(self, index: int, **fields: Any) -> str:
     choice = {'index': index, 'text': '', 'logprobs': None, 'finish_reason': None, **fields}
@@ -147,7 +147,7 @@ def _prompt(service: Service, fields: CompletionRequest, text: str | list[int]) 
   params = service.params(
       fields, max_tokens=max_tokens, seed=fields.seed, stop=service.stop(fields.stop),
       min_tokens=fields.min_tokens)
-  return Prompt(ids, params, is_text)
+  return Prompt(ids, params, is_text, service.adapter(fields.model))
 
 
 def _logprobs(service: Service, tokens: Sequence[TokenLogprobs], top: int) -> dict[str, Any]:

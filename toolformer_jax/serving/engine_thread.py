@@ -35,7 +35,8 @@ class Job:
   """A text to generate.
 
   Attributes:
-    prompt_ids, params, context, tool_names, add_start_token: what `Engine.add_request` takes.
+    prompt_ids, params, context, tool_names, add_start_token, adapter: what `Engine.add_request`
+      takes.
     on_event: is called with each event, as `deliver` of the thread says.
     request_id: the engine's, once it has a slot.
     arrived, first_text, last_text: times, for the metrics.
@@ -47,6 +48,7 @@ class Job:
   tool_names: Sequence[str] | None
   add_start_token: bool
   on_event: Callable[[Event | Failed], None]
+  adapter: str | None = None
   request_id: int | None = None
   arrived: float = field(default_factory=time.perf_counter)
   first_text: float | None = None
@@ -229,7 +231,7 @@ class EngineThread:
       try:
         job.request_id = engine.add_request(
             job.prompt_ids, job.params, job.context, tool_names=job.tool_names,
-            add_start_token=job.add_start_token)
+            add_start_token=job.add_start_token, adapter=job.adapter)
       except Exception as error:
         self._metrics.observe_end(job.arrived, 'error')
         self._hand_out([(job, _not_admitted(error))])

@@ -31,6 +31,7 @@ class Prompt(NamedTuple):
   ids: Sequence[int]
   params: GenerationConfig
   add_start_token: bool
+  adapter: str | None = None
 
 
 class Generation:
@@ -52,7 +53,7 @@ class Generation:
         # Each text has a table of media of its own: tools may add to it.
         Job(prompt.ids, prompt.params,
             dataclasses.replace(context, media=MediaTable(context.media.media)), tool_names,
-            prompt.add_start_token, functools.partial(put, number))
+            prompt.add_start_token, functools.partial(put, number), prompt.adapter)
         for number, prompt in enumerate(prompts)]
     thread.submit(self._jobs)
 

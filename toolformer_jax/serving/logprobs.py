@@ -9,6 +9,7 @@ from concurrent import futures
 from toolformer_jax.calls import CallSyntax
 from toolformer_jax.inference.request import ToolCall
 from toolformer_jax.inference.top_logprobs import TokenLogprobs, top_logprobs, warm_up
+from toolformer_jax.models.adapter_stack import with_adapter
 from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.serving.errors import ApiError
 from toolformer_jax.serving.generation import Choice
@@ -53,10 +54,14 @@ class Scorer:
     finally:
       self.num_requests -= 1
 
-  async def score(self, tokens: Sequence[int]) -> list[TokenLogprobs]:
-    """Returns each of `tokens` with its log-probability after the ones before it."""
+  async def score(self, tokens: Sequence[int], adapter: str | None = None) -> list[TokenLogprobs]:
+    """Returns each of `tokens` with its log-probability after the ones before it.
+
+    `adapter` is the name of the model's adapter that scores them; None for the model itself.
+    """
+    model = with_adapter(self._model, adapter)
     return await asyncio.get_running_loop().run_in_executor(
-        self._pool, top_logprobs, self._model, list(tokens))
+        self._pool, top_logprobs, model, list(tokens))
 
   async def score_choice(self, choice: Choice, syntax: CallSyntax, *, echo: bool
                          ) -> list[TokenLogprobs]:
@@ -69,7 +74,7 @@ class Scorer:
     start_id = tokenizer.start_id if prompt.add_start_token else None
     start = [] if start_id is None else [start_id]
     made = choice.output.token_ids if choice.output else []
-    tokens = await self.score([*start, *prompt.ids, *made])
+    tokens = await self.score([*start, *prompt.ids, *made], prompt.adapter)
     before = len(start) + len(prompt.ids)
     own = tokens[before:]
     if choice.output and not choice.tools_in_text:

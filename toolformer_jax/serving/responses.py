@@ -150,7 +150,7 @@ class ModelResponse:
               'total_tokens': read + written}
     tools = [tool.model_dump() for tool in fields.tools or ()]
     return {
-        'id': self.id, 'object': 'response', 'created_at': self.created, 'model': self.service.name,
+        'id': self.id, 'object': 'response', 'created_at': self.created, 'model': fields.model,
         'status': 'in_progress' if output is None else 'incomplete' if cut else 'completed',
         'error': None, 'incomplete_details': {'reason': 'max_output_tokens'} if cut else None,
         'instructions': fields.instructions, 'max_output_tokens': fields.max_output_tokens,
@@ -178,8 +178,9 @@ def prepare(service: Service, template: ChatTemplate, fields: ResponsesRequest,
                                   template.prompt_tokens(ids), 'max_output_tokens')
   params = service.params(fields, max_tokens=max_tokens,
                           stop=(*service.generation.stop, *template.stop))
+  prompt = Prompt(ids, params, template.add_start_token, service.adapter(fields.model))
   return ModelResponse(
-      service, fields, [Choice(Prompt(ids, params, template.add_start_token), False)],
+      service, fields, [Choice(prompt, False)],
       f'resp_{uuid.uuid4().hex}', int(time.time()))
 
 

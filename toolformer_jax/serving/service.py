@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from toolformer_jax.calls import CallSyntax
 from toolformer_jax.data.dates import parse_iso_date
 from toolformer_jax.inference.config import GenerationConfig
+from toolformer_jax.models.adapter_stack import adapter_names
 from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.serving.config import ServingConfig
 from toolformer_jax.serving.errors import ApiError
@@ -54,11 +55,21 @@ class Service:
       limit += 4 * -(-self.limits.max_media_bytes // 3)
     return limit
 
-  def check_model(self, name: str) -> None:
-    """Raises ApiError if this is another model's name."""
-    if name != self.name:
-      raise ApiError(404, f'the model {name[:100]!r} does not exist; this server has {self.name!r}',
-                     param='model', code='model_not_found')
+  @property
+  def names(self) -> list[str]:
+    """The names that a request may give as its model: the model's, and those of its adapters."""
+    return [self.name, *adapter_names(self.model)]
+
+  def adapter(self, name: str) -> str | None:
+    """Returns the adapter that a request asks for as its model; None for the model itself.
+
+    Raises:
+      ApiError: there is neither a model nor an adapter of this name.
+    """
+    if name not in self.names:
+      raise ApiError(404, f'the model {name[:100]!r} does not exist; this server has '
+                     f'{", ".join(map(repr, self.names))}', param='model', code='model_not_found')
+    return None if name == self.name else name
 
   def check_n(self, n: int) -> None:
     """Raises ApiError if these are more texts than a request may ask for."""

@@ -203,6 +203,12 @@ def tool_object(given: AnyTool) -> Tool | str:
   return as_tool(given)
 
 
+def tool_objects(tools: Sequence[AnyTool]) -> dict[str, Tool]:
+  """Returns those of `tools` that are not given by name, as Tool objects, by their names."""
+  built = [tool_object(one) for one in tools]
+  return {one.name: one for one in built if not isinstance(one, str)}
+
+
 def build_tools(tools: Sequence[AnyTool], toolbox: Toolbox, call_store: CallStore | None = None
                 ) -> list[Tool]:
   """Returns Tool objects for names (built by `toolbox`), paths, functions and Tool objects.

@@ -22,6 +22,7 @@ from toolformer_jax.checkpoints.names import ADAPTER_CONFIG, check_adapter
 from toolformer_jax.data.local_copy import local_copy
 from toolformer_jax.errors import UserError
 from toolformer_jax.models.adapter_config import AdapterConfig
+from toolformer_jax.models.adapter_stack import stack_adapters
 from toolformer_jax.models.adapters import ADAPTER
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.language_model import LanguageModel, abstract_variables
@@ -62,6 +63,19 @@ def load_adapter(model: LanguageModel, path: str) -> LanguageModel:
   placed = jax.tree.map(jax.device_put, arrays, sharding.state_shardings(boxed, model.mesh))
   return dataclasses.replace(model, decoder=decoder, source='',
                              variables={**model.variables, ADAPTER: placed})
+
+
+def load_adapters(model: LanguageModel, paths: Mapping[str, str]) -> LanguageModel:
+  """Returns `model` with several low-rank adapters; each row of a batch names its own.
+
+  Args:
+    model: a model without adapter.
+    paths: directories with an adapter, by name.
+
+  Raises:
+    UserError: as `load_adapter` says; or an adapter is of a kind that cannot be used beside others.
+  """
+  return stack_adapters(model, {name: load_adapter(model, path) for name, path in paths.items()})
 
 
 def _on_disk(folder: epath.Path) -> epath.Path:
