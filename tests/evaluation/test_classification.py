@@ -1,5 +1,6 @@
 """Classification: the likeliest label by the model's own probabilities, and its metrics."""
 
+import dataclasses
 import json
 import math
 
@@ -10,12 +11,18 @@ from sklearn.metrics import f1_score
 
 from toolformer_jax import cli
 from toolformer_jax.checkpoints.orbax import save_model
+from toolformer_jax.errors import UserError
 from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.evaluation.files import MissingDataError
 from toolformer_jax.evaluation.label_metrics import Confusion, label_metrics
 from toolformer_jax.evaluation.label_scoring import predict_labels, target_text
 from toolformer_jax.evaluation.task import Question
 from toolformer_jax.evaluation.tasks import TASKS, load_examples
+from toolformer_jax.models.adapter_config import LoraConfig
+from toolformer_jax.models.adapter_stack import stack_adapters
+from toolformer_jax.models.adapters import ADAPTER
+from toolformer_jax.training.adapters import add_adapter
+from toolformer_jax.training.config import FinetuneConfig
 
 LABELS = ('card', 'card lost', 'top up')
 QUESTIONS = [Question(str(number), f'{text}\nIntent:', (LABELS[0],), labels=LABELS)
@@ -58,6 +65,33 @@ def test_calibration_subtracts_what_a_label_has_anyhow(model):
     gains = {label: label_logprob(model, question.prompt, label)
              - label_logprob(model, empty, label) for label in LABELS}
     assert prediction.prediction == max(gains, key=gains.get)
+
+
+def tuned(model, seed):
+  """Returns the model with a random adapter."""
+  tuned = add_adapter(model, FinetuneConfig(adapter=LoraConfig(rank=2)))
+  rng = np.random.default_rng(seed)
+  weights = jax.tree.map(
+      lambda x: jax.device_put((x + rng.normal(0, 0.2, x.shape)).astype(np.float32), x.sharding),
+      tuned.variables[ADAPTER])
+  return dataclasses.replace(tuned, variables=tuned.variables | {ADAPTER: weights})
+
+
+@pytest.mark.parametrize('empty', ['', 'N/A\nIntent:'])
+def test_an_ensemble_averages_the_scores_of_its_adapters(model, empty):
+  alone = [tuned(model, seed) for seed in range(3)]
+  stack = stack_adapters(model, {f'seed {i}': one for i, one in enumerate(alone)})
+  found = predict_labels(stack, QUESTIONS, content_free_prompt=empty, ensemble=True)
+  for question, prediction in zip(QUESTIONS, found, strict=True):
+    means = {label: np.mean([
+        label_logprob(one, question.prompt, label) - (label_logprob(one, empty, label) if empty
+                                                      else 0) for one in alone])
+             for label in LABELS}
+    assert prediction.prediction == max(means, key=means.get)
+  one = stack_adapters(model, {'only': alone[0]})
+  assert predict_labels(one, QUESTIONS, ensemble=True) == predict_labels(alone[0], QUESTIONS)
+  with pytest.raises(UserError, match='adapters by name'):
+    predict_labels(model, QUESTIONS, ensemble=True)
 
 
 def test_a_prompt_that_is_too_long_is_a_failure_alone(model):

@@ -35,6 +35,8 @@ class EvaluationConfig:
       tool that the model was not trained with. '' for none, as in the paper.
     calibrate_labels: subtract from the log-probability of each label that after a text which says
       nothing (Zhao et al. 2021), in tasks of classification.
+    ensemble_adapters: in tasks of classification, the score of a label is the mean over all
+      adapters that the model has by name.
     start_token: begin prompts and texts with the tokenizer's start token, where it has one (not
       stated in the paper).
     min_tokens: the end of the text is not sampled before a continuation has this many tokens; calls
@@ -61,6 +63,7 @@ class EvaluationConfig:
   dateset_seed: int = 0
   few_shot_prompt: str = ''
   calibrate_labels: bool = False
+  ensemble_adapters: bool = False
   start_token: bool = True
   min_tokens: int = 1
   number_tokens: int = 32

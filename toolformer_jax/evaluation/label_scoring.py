@@ -3,7 +3,8 @@
 A label's score is the log-probability of ` label` and the end of its line after the prompt, as
 fine-tuning learns it: labels of any length can be compared, also those that begin alike. With a
 content-free prompt the score is the difference to that of the label after this prompt, which makes
-up for labels that a model finds likely whatever the text is (Zhao et al. 2021).
+up for labels that a model finds likely whatever the text is (Zhao et al. 2021). Of an ensemble of
+adapters, the score is the mean of those of its members.
 """
 
 import dataclasses
@@ -11,9 +12,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from toolformer_jax.errors import UserError
 from toolformer_jax.evaluation.predict import Prediction
 from toolformer_jax.evaluation.task import Question
 from toolformer_jax.inference.continuation_scoring import score_continuations
+from toolformer_jax.models.adapter_stack import adapter_names, with_adapter
 from toolformer_jax.models.language_model import LanguageModel
 
 
@@ -23,7 +26,8 @@ def target_text(label: str) -> str:
 
 
 def predict_labels(model: LanguageModel, questions: Sequence[Question], *,
-                   content_free_prompt: str = '', calendar_date: str = '') -> list[Prediction]:
+                   content_free_prompt: str = '', calendar_date: str = '', ensemble: bool = False
+                   ) -> list[Prediction]:
   """Returns the likeliest label of each question; a prompt that is too long is a failure.
 
   Args:
@@ -31,10 +35,12 @@ def predict_labels(model: LanguageModel, questions: Sequence[Question], *,
     questions: with the labels to choose from. All have the same labels.
     content_free_prompt: the prompt of a text that says nothing; '' for no calibration.
     calendar_date: recorded with the predictions.
+    ensemble: average the scores over all adapters that the model has by name.
 
   Raises:
-    UserError: there is not enough memory.
+    UserError: there is not enough memory, or the model of an ensemble has no adapters by name.
   """
+  members = _members(model) if ensemble else [model]
   labels = questions[0].labels
   label_ids = [model.tokenizer.encode(target_text(label)) for label in labels]
   room = model.config.max_positions - 1 - max(map(len, label_ids))
@@ -42,11 +48,25 @@ def predict_labels(model: LanguageModel, questions: Sequence[Question], *,
   fitting = [i for i, prompt in enumerate(prompts) if len(prompt) <= room]
   base = np.zeros(len(labels))
   if content_free_prompt:
-    base, = score_continuations(model, [model.tokenizer.encode(content_free_prompt)], label_ids)
-  found = score_continuations(model, [prompts[i] for i in fitting], label_ids)
+    base, = _mean_scores(members, [model.tokenizer.encode(content_free_prompt)], label_ids)
+  found = _mean_scores(members, [prompts[i] for i in fitting], label_ids)
   scores = dict(zip(fitting, found, strict=True))
   return [_prediction(question, calendar_date, scores.get(i), base, len(prompts[i]))
           for i, question in enumerate(questions)]
+
+
+def _members(model: LanguageModel) -> list[LanguageModel]:
+  """Returns the model with each of its adapters. No program is compiled again for another one."""
+  names = adapter_names(model)
+  if not names:
+    raise UserError('EvaluationConfig.ensemble_adapters needs a model that has adapters by name: '
+                    'load_model(checkpoint, adapters={NAME: DIR})')
+  return [with_adapter(model, name) for name in names]
+
+
+def _mean_scores(members: Sequence[LanguageModel], prompts: Sequence[Sequence[int]],
+                 label_ids: Sequence[Sequence[int]]) -> np.ndarray:
+  return np.mean([score_continuations(one, prompts, label_ids) for one in members], 0)
 
 
 def _prediction(question: Question, date: str, scores: np.ndarray | None, base: np.ndarray,

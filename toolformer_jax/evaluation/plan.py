@@ -95,6 +95,8 @@ class EvaluationPlan:
       return {**model, 'window_tokens': self.config.window_tokens,
               'stride_tokens': self.config.stride_tokens}
     if isinstance(task, ClassificationTask):
+      if self.config.ensemble_adapters:
+        model['ensemble_adapters'] = True
       return {**model, 'calibrate_labels': self.config.calibrate_labels}
     generation = dataclasses.asdict(generation_config(task, arm, self.generation, self.config))
     if not arm.calls:

@@ -211,7 +211,8 @@ class _Runner:
     if isinstance(task, ClassificationTask):
       return predict_labels(
           model, cast(Sequence[Question], chunk), calendar_date=plan.config.calendar_date,
-          content_free_prompt=task.content_free_prompt if plan.config.calibrate_labels else '')
+          content_free_prompt=task.content_free_prompt if plan.config.calibrate_labels else '',
+          ensemble=plan.config.ensemble_adapters)
     tool_names = plan.tools_of(task, arm)
     return predict(
         model, cast(Sequence[Question], chunk), engine_config=plan.engine,
