@@ -23,7 +23,7 @@ from toolformer_jax.errors import UserError
 TEXTS = ['Ann has 24 rows of 15 roses, that is 360 roses.', 'Two and two are four.',
          'Ben has 12 boxes of 30 pens, so 360 pens.']
 FUNCTIONS = ('annotate', 'compress', 'evaluate', 'export', 'finetune', 'generate', 'load_model',
-             'plan', 'score', 'token_losses')
+             'plan', 'pretrain', 'score', 'token_losses', 'with_adapter')
 LORA = tf_jax.LoraConfig(rank=2)
 
 

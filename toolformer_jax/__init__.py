@@ -48,6 +48,8 @@ if TYPE_CHECKING:
   from toolformer_jax.tools.function import tool
   from toolformer_jax.tools.registry import Toolbox
   from toolformer_jax.training.config import FinetuneConfig, MixtureConfig
+  from toolformer_jax.training.pretrain_config import PretrainConfig
+  from toolformer_jax.training.pretraining import pretrain
   from toolformer_jax.training.privacy.config import PrivacyConfig
   from toolformer_jax.training.sources import TaskRow
 
@@ -75,6 +77,8 @@ _MODULES = {
   'tools.function': ('tool',),
   'tools.registry': ('Toolbox',),
   'training.config': ('FinetuneConfig', 'MixtureConfig'),
+  'training.pretrain_config': ('PretrainConfig',),
+  'training.pretraining': ('pretrain',),
   'training.privacy.config': ('PrivacyConfig',),
   'training.sources': ('TaskRow',),
 }
@@ -85,9 +89,9 @@ __all__ = [  # noqa: F822 - loaded by __getattr__
   'CompressionConfig', 'Context', 'CustomToolsConfig', 'Document', 'Engine', 'EngineConfig',
   'EvaluationConfig', 'ExecutorConfig', 'FinetuneConfig', 'GenerationConfig', 'Ia3Config',
   'LoraConfig', 'MediaLimits', 'MediaTable', 'MixtureConfig', 'ModelConfig', 'PrefixConfig',
-  'PrivacyConfig', 'Prompt', 'TaskRow', 'ToolConfig', 'Toolbox', 'annotate', 'compress', 'evaluate',
-  'export', 'finetune', 'generate', 'load_model', 'plan', 'score', 'token_losses', 'tool',
-  'with_adapter',
+  'PretrainConfig', 'PrivacyConfig', 'Prompt', 'TaskRow', 'ToolConfig', 'Toolbox', 'annotate',
+  'compress', 'evaluate', 'export', 'finetune', 'generate', 'load_model', 'plan', 'pretrain',
+  'score', 'token_losses', 'tool', 'with_adapter',
 ]
 
 

@@ -11,7 +11,6 @@ Examples:
 """
 
 import argparse
-import logging
 from typing import TYPE_CHECKING
 
 import toolformer_jax as tf_jax
@@ -19,13 +18,10 @@ from toolformer_jax.commands import options
 from toolformer_jax.errors import UserError
 from toolformer_jax.evaluation.task import ClassificationTask, TextTask
 from toolformer_jax.evaluation.tasks import find_tasks, load_split
-from toolformer_jax.runtime.cluster import join_cluster
 from toolformer_jax.runtime.standard_output import print_result
 
 if TYPE_CHECKING:
-  from collections.abc import Iterator, Sequence
-
-  import jax
+  from collections.abc import Iterator
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
   if not isinstance(texts, api.TextStream) and not texts:
     raise UserError(f'{", ".join(args.data)} holds no text with a call, so there is nothing to '
                     'train on; lower tau_f, or annotate more texts')
-  devices, is_first = _devices(args.distributed)
+  devices, is_first = options.training_devices(args.distributed)
   result = api.finetune(
       options.model(args, config, devices), texts, dev=dev, output_dir=args.output_dir,
       config=config.finetune, mixture=config.mixture, model_config=config.model, devices=devices,
@@ -90,17 +86,3 @@ def _rows(task: ClassificationTask | TextTask | None, data_dir: str) -> 'Iterato
   if task:
     for one in load_split(task, data_dir, 'train'):
       yield tf_jax.TaskRow(one.id, one.prompt, target_text(one.answers[0]))
-
-
-def _devices(distributed: bool) -> tuple['Sequence[jax.Device] | None', bool]:
-  """Returns the devices to train on, None for those of this process; and whether it is the first.
-
-  The other processes log only warnings.
-  """
-  if not distributed:
-    return None, True
-  index, _ = join_cluster()
-  if index:
-    logging.getLogger('toolformer_jax').setLevel(logging.WARNING)
-  import jax
-  return jax.devices(), index == 0

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import datetime
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -198,6 +199,20 @@ def shard(args: argparse.Namespace) -> Shard:
   if args.num_shards != 1 or args.shard is not None:
     raise UserError('--distributed sets the shard; leave out --num_shards and --shard')
   return Shard(*join_cluster())
+
+
+def training_devices(distributed: bool) -> tuple['Sequence[jax.Device] | None', bool]:
+  """Returns the devices to train on, None for those of this process; and whether it is the first.
+
+  The other processes log only warnings.
+  """
+  if not distributed:
+    return None, True
+  index, _ = join_cluster()
+  if index:
+    logging.getLogger('toolformer_jax').setLevel(logging.WARNING)
+  import jax
+  return jax.devices(), index == 0
 
 
 def add_date(parser: argparse.ArgumentParser) -> None:

@@ -13,6 +13,7 @@ COMMANDS = {
   'generate': 'continue texts and call tools',
   'annotate': 'annotate a corpus with API calls that help a model to predict it',
   'view': 'show an annotation run in a browser',
+  'pretrain': 'train a model from nothing on a corpus',
   'finetune': 'train a model on the annotated texts',
   'evaluate': 'evaluate models on benchmarks, with and without tools',
   'experiment': 'annotate, fine-tune and evaluate: one experiment, or a grid of them',

@@ -127,8 +127,9 @@ def _build(bindings: Sequence[str]) -> RunConfig:
       'executor': _BUILD['ExecutorConfig'](), 'experiment': _BUILD['ExperimentConfig'](),
       'finetune': _BUILD['FinetuneConfig'](), 'generation': _BUILD['GenerationConfig'](),
       'grid': _BUILD['GridConfig'](), 'mixture': _BUILD['MixtureConfig'](),
-      'model': _BUILD['ModelConfig'](), 'serving': _BUILD['ServingConfig'](),
-      'syntax': _BUILD['CallSyntax'](), 'toolbox': toolbox}
+      'model': _BUILD['ModelConfig'](), 'pretrain': _BUILD['PretrainConfig'](),
+      'serving': _BUILD['ServingConfig'](), 'syntax': _BUILD['CallSyntax'](),
+      'toolbox': toolbox}
   text = gin.operative_config_str()
   checking.refuse_unused(gin.config_str(), text, tools)
   return RunConfig(tools=tools, shared=shared, macros=macros, text=text, **settings)

@@ -25,6 +25,7 @@ from toolformer_jax.tools.registry import MtConfig, QaConfig
 from toolformer_jax.tools.speak import SpeakConfig
 from toolformer_jax.tools.transcribe import TranscribeConfig
 from toolformer_jax.training.config import FinetuneConfig, MixtureConfig
+from toolformer_jax.training.pretrain_config import PretrainConfig
 from toolformer_jax.training.privacy.config import PrivacyConfig
 
 # Bound as `AnnotationConfig.temperature = 0.7`; ToolConfig also for one tool alone, as
@@ -33,8 +34,8 @@ SETTINGS = {settings.__name__: settings for settings in (
     AnnotationConfig, AugmentationConfig, CallSyntax, CompressionConfig, CorpusConfig,
     CustomToolsConfig, EngineConfig, EvaluationConfig, ExecutorConfig, ExperimentConfig,
     FinetuneConfig, FramesConfig, GenerationConfig, GridConfig, MediaLimits, MixtureConfig,
-    ModelConfig, MtConfig, OcrConfig, PrivacyConfig, QaConfig, RecognizeConfig, SearchConfig,
-    ServingConfig, SpeakConfig, ToolConfig, TranscribeConfig, *ADAPTERS.values())}
+    ModelConfig, MtConfig, OcrConfig, PretrainConfig, PrivacyConfig, QaConfig, RecognizeConfig,
+    SearchConfig, ServingConfig, SpeakConfig, ToolConfig, TranscribeConfig, *ADAPTERS.values())}
 RENAMED = {'OwnTools': 'CustomToolsConfig'}  # by their names in earlier versions
 
 # Options of commands that gin binds as macros: `CHECKPOINT = 'smollm2-135m'` stands for

@@ -16,6 +16,7 @@ from toolformer_jax.serving.config import ServingConfig
 from toolformer_jax.tools.executor import ExecutorConfig
 from toolformer_jax.tools.registry import Toolbox
 from toolformer_jax.training.config import FinetuneConfig, MixtureConfig
+from toolformer_jax.training.pretrain_config import PretrainConfig
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class RunConfig:
 
   Attributes:
     annotation, compression, corpus, engine, evaluation, executor, experiment, finetune,
-      generation, grid, mixture, model, serving, syntax: the settings of each package.
+      generation, grid, mixture, model, pretrain, serving, syntax: the settings of each package.
     toolbox: how tools are built.
     tools: thresholds and prompt of each tool, by its name in lower case.
     shared: the tools for which nothing is bound by itself: they have the settings of all tools, and
@@ -45,6 +46,7 @@ class RunConfig:
   grid: GridConfig
   mixture: MixtureConfig
   model: ModelConfig
+  pretrain: PretrainConfig
   serving: ServingConfig
   syntax: CallSyntax
   toolbox: Toolbox

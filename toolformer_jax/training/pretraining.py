@@ -1,0 +1,128 @@
+"""Trains a decoder from nothing on a corpus: random weights, and a tokenizer of the corpus."""
+
+import dataclasses
+import hashlib
+import itertools
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from etils import epath
+
+from toolformer_jax import sharding
+from toolformer_jax.calls import DEFAULT_SYNTAX, CallSyntax
+from toolformer_jax.checkpoints.loading import ModelConfig
+from toolformer_jax.data.records import AnnotatedDocument, Document
+from toolformer_jax.errors import UserError
+from toolformer_jax.models.language_model import LanguageModel, abstract_variables, make_decoder
+from toolformer_jax.runtime.paths import as_absolute_path, write_text
+from toolformer_jax.tokenizer import Tokenizer
+from toolformer_jax.training.config import FinetuneConfig, MixtureConfig
+from toolformer_jax.training.finetune import finetune
+from toolformer_jax.training.mixture import check_epoch
+from toolformer_jax.training.pretrain_config import PretrainConfig
+from toolformer_jax.training.result import FinetuneResult
+from toolformer_jax.training.sources import Source, Text, as_texts
+from toolformer_jax.training.stream import TextStream, check_stream_settings, training_data
+from toolformer_jax.training.tokenizer_training import train_tokenizer
+
+_TOKENIZER_TEXTS = 1_000_000
+
+
+def pretrain(
+    data: TextStream | Source | Iterable[Source | Text | Document], *, output_dir: epath.PathLike,
+    tokenizer: Tokenizer | None = None,
+    dev: Source | Iterable[Source | Text | Document] | None = None,
+    shape: PretrainConfig = PretrainConfig(), config: FinetuneConfig = FinetuneConfig(),
+    mixture: MixtureConfig = MixtureConfig(cap=10**9), model_config: ModelConfig = ModelConfig(),
+    devices: Sequence[jax.Device] | None = None, syntax: CallSyntax = DEFAULT_SYNTAX,
+    extra_files: Mapping[str, str] | None = None,
+) -> FinetuneResult:
+  """Trains a decoder with random weights on texts; every token of a text is a target.
+
+  Args:
+    data: texts, or names of sources, as in `finetune`.
+    output_dir: folder of the run, which becomes a checkpoint. A run that was interrupted continues
+      there.
+    tokenizer: of an existing model; None to train one on `data`.
+    dev: texts whose loss is measured, and by which the best checkpoint is chosen; by default
+      `mixture.dev_texts` are held out.
+    shape: the decoder.
+    config: how it is trained.
+    mixture: how many texts are used and held out.
+    model_config, devices: dtype of the computation, and the mesh.
+    syntax: how calls are spelled; their start becomes one token of a new tokenizer.
+    extra_files: texts that are written to `output_dir` before the work, by file name.
+
+  Raises:
+    UserError: there is no text, a stream has no tokenizer, the sizes do not fit each other, the
+      folder holds another run, or the loss explodes.
+  """
+  _check_plain(config)
+  texts = training_data(data)
+  if isinstance(texts, TextStream):
+    check_stream_settings(config, mixture, without_calls=False)
+    if tokenizer is None:
+      raise UserError('a stream is read while the model is trained, so that no tokenizer can be '
+                      'trained on it before; give the tokenizer of a model')
+  else:
+    check_epoch(texts, mixture)
+    tokenizer = tokenizer or train_tokenizer(_plain_texts(texts), shape.vocab_size, syntax=syntax)
+  model = new_model(shape, tokenizer, model_config, devices)
+  depends_on = {'pretrain': _fingerprint(shape, tokenizer)}
+  output_dir = as_absolute_path(output_dir)
+  result = finetune(
+      model, texts, dev=None if dev is None else as_texts(dev), config=config, mixture=mixture,
+      output_dir=output_dir, depends_on=depends_on, syntax=syntax, extra_files=extra_files)
+  # The paper fine-tunes: what it states is no measure of a training from nothing.
+  result = dataclasses.replace(result, departures=())
+  if jax.process_index() == 0:
+    write_text(output_dir / 'report.md', f'# Pretraining\n\n{result.summary()}\n')
+  return result
+
+
+def new_model(shape: PretrainConfig, tokenizer: Tokenizer, config: ModelConfig = ModelConfig(),
+              devices: Sequence[jax.Device] | None = None) -> LanguageModel:
+  """Returns a decoder with random weights, the same on every mesh.
+
+  Matrices are drawn from a normal distribution with a standard deviation of 0.02, as in GPT-2.
+
+  Raises:
+    UserError: the mesh does not fit the devices, or the dtype is int8.
+  """
+  if config.dtype == 'int8':
+    raise UserError('a model in int8 cannot be trained; set ModelConfig.dtype to float32 or '
+                    'bfloat16')
+  try:
+    mesh = sharding.make_mesh(config.data, config.fsdp, config.tensor, devices)
+  except ValueError as error:
+    raise UserError(f'ModelConfig: {error}') from error
+  decoder = make_decoder(mesh, shape.decoder(tokenizer.vocab_size).replace(dtype=config.dtype))
+  shardings = sharding.state_shardings(abstract_variables(decoder), mesh)
+  def init() -> Any:
+    return sharding.unbox(decoder.init(jax.random.key(shape.seed), jnp.zeros((1, 2), jnp.int32)))
+  return LanguageModel(decoder, jax.jit(init, out_shardings=shardings)(), tokenizer, mesh)
+
+
+def _check_plain(config: FinetuneConfig) -> None:
+  """Raises UserError if an adapter would be trained on random weights."""
+  if config.adapter:
+    raise UserError('FinetuneConfig.adapter would leave the random weights of a new model as they '
+                    'are; pretrain without an adapter')
+
+
+def _plain_texts(texts: Sequence[Text]) -> Iterable[str]:
+  """Yields what the tokenizer is trained on: texts without their calls."""
+  for text in itertools.islice(texts, _TOKENIZER_TEXTS):
+    parts = ((text.document.text,) if isinstance(text, AnnotatedDocument)
+             else (text.inputs, text.targets))
+    yield from (part for part in parts if isinstance(part, str))
+
+
+def _fingerprint(shape: PretrainConfig, tokenizer: Tokenizer) -> dict[str, Any]:
+  """Returns what the initial model depends on, as JSON."""
+  decoder = json.dumps(dataclasses.asdict(shape.decoder(tokenizer.vocab_size)), default=str)
+  return {'decoder_sha256': hashlib.sha256(decoder.encode()).hexdigest(),
+          'tokenizer_sha256': tokenizer.fingerprint, 'seed': shape.seed}
