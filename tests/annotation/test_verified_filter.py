@@ -17,8 +17,8 @@ DOCUMENT = Document('d', 'There are 48 and 36, which makes 84 in all.')
 
 
 def kept(calls, tau_f):
-  records, _ = merge([DOCUMENT], calls, {'Calculator': tau_f})
-  return {(call.position, call.argument) for record in records for call in record.calls}
+  records, _ = merge([DOCUMENT], calls, {'Calculator': tau_f, 'Calendar': tau_f})
+  return {(call.position, call.tool, call.argument) for record in records for call in record.calls}
 
 
 @pytest.mark.parametrize('margin', [0.0, 0.05, 0.5])
@@ -26,7 +26,9 @@ def test_whatever_the_errors_within_the_margin_the_same_calls_are_kept(margin):
   rng = np.random.default_rng(0)
   decided_otherwise = rescored = 0
   for _ in range(300):
-    exact = [ScoredCall('d', 'Calculator', f'{i}', int(rng.integers(8)), 0.1, '1', None,
+    # Of two tools: each may keep a call at the same position.
+    exact = [ScoredCall('d', 'Calendar' if i % 5 == 0 else 'Calculator', f'{i}',
+                        int(rng.integers(6)), 0.1, '1', None,
                         loss_no_call=gain, loss_call=gain, loss_result=0.0)
              for i, gain in enumerate(rng.normal(1, 0.5, 20).tolist())]
     errors = rng.uniform(-margin, margin, 20).tolist()

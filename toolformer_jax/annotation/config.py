@@ -83,11 +83,11 @@ class AnnotationConfig:
       text, as in the paper (footnote 3), or 'in_place', at its position, as in the texts of C*.
     baseline_loss: which loss the result has to lower: that without a call ('no_call'), that with
       an empty result ('no_result'), or the smaller of both ('min'), as in the paper (section 2).
-    filter_dtype: dtype in which the filter computes losses, for a model in float32. In 'bfloat16'
-      or 'int8', which need the weights in that dtype as well, calls on whose gain a decision may
-      depend are scored again in float32, see `verified_filter`.
+    filter_dtype: dtype in which the filter computes losses, for a model in float32. With 'bfloat16'
+      or 'int8', calls whose gain may decide what is kept are scored again in float32, see
+      `verified_filter`; memory then holds the weights in both dtypes.
     verify_margin: largest difference, in nats, that is expected between a gain in `filter_dtype`
-      and in float32. As far as it holds, the same calls are kept as in float32.
+      and in float32. The same calls are kept as in float32 if no difference is larger.
     preselect: annotate only texts that pass the paper's heuristic for the tool (appendix A.1). A
       tool that reads media is only given texts that name a medium of its kind, in any case.
     scoring_tokens: largest number of tokens in a batch of texts that are scored.

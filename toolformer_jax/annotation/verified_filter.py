@@ -1,10 +1,10 @@
 """The filter in a fast dtype, with verification in float32 of what may decide.
 
-A position keeps its best call if the gain of that reaches tau_f. If no gain in the fast dtype is
-further from that in float32 than a margin, the same calls are kept as in float32: the calls that
-may be the best one of their position are scored again in float32 if there are several, or if it is
-open whether the best one reaches tau_f. The losses of all other calls are those of the fast dtype,
-and with them all counts at other thresholds than tau_f.
+A position keeps the best call to each tool if its gain reaches tau_f (see `merge`). If no gain in
+the fast dtype is further from that in float32 than a margin, the same calls are kept as in float32:
+the calls that may be the best one are scored again in float32 if there are several, or if the best
+one may be on either side of tau_f. The losses of all other calls are those of the fast dtype, and
+so are all counts at other thresholds than tau_f.
 """
 
 from collections import Counter, defaultdict
@@ -25,13 +25,13 @@ def score_calls_verified(
   """Returns what `score_calls` does, with losses in float32 where a decision may depend on them.
 
   Args:
-    executed: calls in `documents`. All calls of a position must be among them.
+    executed: calls in `documents`. All calls to a tool at a position must be among them.
     documents: the texts.
     model: in float32.
     fast: the same model in another dtype.
     tau_f: the threshold.
     margin: largest difference between a gain by `fast` and by `model`, in nats.
-    min_gain: at most tau_f; see `score_calls`.
+    min_gain: see `score_calls`; at most `tau_f`.
     options: the other arguments of `score_calls`.
 
   Raises:
@@ -51,18 +51,18 @@ def score_calls_verified(
 
 
 def undecided(scored: Sequence[ScoredCall], tau_f: float, margin: float) -> list[int]:
-  """Returns the indices of the calls on whose exact gain it may depend which calls are kept.
+  """Returns the indices of the calls whose exact gains may decide which calls are kept.
 
   Args:
-    scored: all calls of some positions.
+    scored: all calls to some tools at some positions.
     tau_f: the threshold.
     margin: largest error of their gains, in nats.
   """
-  positions: dict[tuple[str, int], list[int]] = defaultdict(list)
+  places: dict[tuple[str, int, str], list[int]] = defaultdict(list)
   for i, call in enumerate(scored):
-    positions[call.document_id, call.position].append(i)
+    places[call.document_id, call.position, call.tool].append(i)
   found = []
-  for calls in positions.values():
+  for calls in places.values():
     best = max(scored[i].gain for i in calls)
     least = max(tau_f - margin, best - 2 * margin)
     rivals = [i for i in calls if scored[i].gain >= least]
