@@ -19,6 +19,7 @@ from toolformer_jax.annotation.pipeline import AnnotationPipeline
 from toolformer_jax.annotation.prompts import Prompt
 from toolformer_jax.annotation.result import AnnotationResult
 from toolformer_jax.annotation.tool_plan import tool_plans
+from toolformer_jax.annotation.verified_filter import check_dtypes
 from toolformer_jax.calls import DEFAULT_SYNTAX, CallSyntax
 from toolformer_jax.checkpoints import gguf_writer, huggingface
 from toolformer_jax.checkpoints.adapters.save import save_adapter
@@ -112,6 +113,8 @@ def annotate(
       return listed
   built = build_tools(_as_list(tools), toolbox.writing_to(output_dir), call_store)
   plans = tool_plans(built, tool_configs, prompts)
+  if not isinstance(model, LanguageModel):
+    check_dtypes(config, model_config.dtype)  # before it is loaded
   model = as_model(model, model_config).for_inference()
   if 'checkpoint' not in depends_on:
     depends_on['checkpoint'] = model_fingerprint(model)

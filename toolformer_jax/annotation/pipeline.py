@@ -40,6 +40,7 @@ from toolformer_jax.annotation.stages import (
   sample_stage,
 )
 from toolformer_jax.annotation.tool_plan import ToolPlan
+from toolformer_jax.annotation.verified_filter import check_dtypes
 from toolformer_jax.calls import DEFAULT_SYNTAX, CallSyntax
 from toolformer_jax.data.records import Document, ScoredCall, SelectedText
 from toolformer_jax.errors import UserError
@@ -79,10 +80,7 @@ class AnnotationPipeline:
   call_store: CallStore | None = None
 
   def __post_init__(self) -> None:
-    if self.config.filter_dtype != 'float32' and self.model.config.dtype != 'float32':
-      raise UserError(f'AnnotationConfig.filter_dtype {self.config.filter_dtype!r} needs the '
-                      f'ModelConfig.dtype float32, not {self.model.config.dtype}: gains near tau_f '
-                      'are verified in float32')
+    check_dtypes(self.config, self.model.config.dtype)
     for plan in self.plans:
       check_fits(self.model, plan.prompt, self.config, self.syntax)
 

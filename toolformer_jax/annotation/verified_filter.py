@@ -11,11 +11,21 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+from toolformer_jax.annotation.config import AnnotationConfig
 from toolformer_jax.annotation.filter import score_calls
 from toolformer_jax.data.records import Document, ExecutedCall, ScoredCall
+from toolformer_jax.errors import UserError
 from toolformer_jax.models.language_model import LanguageModel
 
 RESCORED = 'rescored'  # the count of calls that were scored again
+
+
+def check_dtypes(config: AnnotationConfig, model_dtype: str) -> None:
+  """Raises UserError if the filter shall use another dtype and the model is not in float32."""
+  if config.filter_dtype != 'float32' and model_dtype != 'float32':
+    raise UserError(f'AnnotationConfig.filter_dtype {config.filter_dtype!r} needs the '
+                    f'ModelConfig.dtype float32, not {model_dtype}: gains near tau_f are verified '
+                    'in float32')
 
 
 def score_calls_verified(
