@@ -59,7 +59,7 @@ def ours(args: argparse.Namespace) -> harness.Run:
 def theirs(args: argparse.Namespace) -> harness.Run:
   """Samples by transformers."""
   from transformers_inference import Transformers
-  model = Transformers(harness.their_dtype(args))
+  model = Transformers(harness.their_dtype(args.dtype))
   tokenizer = model.tokenizer
   prompt = [tokenizer.start_id, *tokenizer.encode(CALCULATOR.text_before_input(DEFAULT_SYNTAX))]
   between = tokenizer.encode(CALCULATOR.text_before_output())

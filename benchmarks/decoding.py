@@ -63,7 +63,7 @@ def ours(args: argparse.Namespace) -> harness.Run:
 def theirs(args: argparse.Namespace) -> harness.Run:
   """Decodes by transformers."""
   from transformers_inference import Transformers
-  model = Transformers(harness.their_dtype(args))
+  model = Transformers(harness.their_dtype(args.dtype))
   start, given = model.tokenizer.start_id, prompts(model.tokenizer, args.rows)
   given = [[start, *prompt] for prompt in given]
   amounts = work(model.config, args)

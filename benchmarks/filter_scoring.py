@@ -39,7 +39,8 @@ def main() -> None:
   parser.add_argument('--batch_rows', type=int, default=32, help='of theirs')
   harness.add_dtype(parser)
   def title(args):
-    return f'Filter scoring, {args.dtype}' + (', no equal calls' if args.distinct else '')
+    dtype = harness.in_dtype(args) or ', float32'
+    return f'Filter scoring{dtype}' + (', no equal calls' if args.distinct else '')
   harness.main(title, parser, {'ours': ours, 'ours_skipping': ours_skipping, 'theirs': theirs})
 
 
@@ -107,7 +108,7 @@ def ours_skipping(args: argparse.Namespace) -> harness.Run:
 def theirs(args: argparse.Namespace) -> harness.Run:
   """Scores by transformers."""
   from transformers_inference import Transformers
-  model = Transformers(harness.their_dtype(args))
+  model = Transformers(harness.their_dtype(args.dtype))
   calls, documents = read(args)
   needed = sequences(calls, documents, model.tokenizer)
   work = {'candidates': len(calls), 'flops': flops(model.config, *needed, grouped=False)}

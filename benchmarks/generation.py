@@ -70,7 +70,7 @@ def ours(args: argparse.Namespace) -> harness.Run:
 def theirs(args: argparse.Namespace) -> harness.Run:
   """Generates by transformers, without tools."""
   from transformers_inference import Transformers
-  model = Transformers(harness.their_dtype(args), args.exported)
+  model = Transformers(harness.their_dtype(args.dtype), args.exported)
   tokenizer = model.tokenizer
   prompts = [[tokenizer.start_id, *prompt] for prompt in read(tokenizer, args.prompts)]
   def run(warm_up: bool) -> dict[str, float]:

@@ -79,8 +79,11 @@ def add_dtype(parser: argparse.ArgumentParser) -> None:
 
 
 def in_dtype(args: argparse.Namespace) -> str:
-  """Returns the end of a title: nothing for float32."""
-  return '' if args.dtype == 'float32' else f', {args.dtype}'
+  """Returns the end of a title: nothing for float32; of both sides, if theirs is another one."""
+  if args.dtype == 'float32':
+    return ''
+  theirs = their_dtype(args.dtype)
+  return f', {args.dtype}' + (f' (theirs: {theirs})' if theirs != args.dtype else '')
 
 
 def load(args: argparse.Namespace, checkpoint: str = 'smollm2-135m') -> 'LanguageModel':
@@ -89,9 +92,9 @@ def load(args: argparse.Namespace, checkpoint: str = 'smollm2-135m') -> 'Languag
   return load_model(checkpoint, config=ModelConfig(dtype=args.dtype)).for_inference()
 
 
-def their_dtype(args: argparse.Namespace) -> str:
-  """Returns the dtype of theirs, which has no int8: bfloat16 then."""
-  return 'bfloat16' if args.dtype == 'int8' else args.dtype
+def their_dtype(dtype: str) -> str:
+  """Returns the dtype in which theirs is compared with ours in `dtype`: it has no int8."""
+  return 'bfloat16' if dtype == 'int8' else dtype
 
 
 def record(section: str) -> None:
@@ -118,11 +121,12 @@ def _measure(side: Side, args: argparse.Namespace) -> dict[str, float]:
   amounts = run(False)
   seconds = time.perf_counter() - start
   memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts KiB
-  device, product = ((_torch_device, _torch_product) if args.side == 'theirs' else
-                     (_jax_device, _jax_product))
+  dtype = getattr(args, 'dtype', 'float32')
+  device, product = _jax_device, _jax_product
+  if args.side == 'theirs':
+    device, product, dtype = _torch_device, _torch_product, their_dtype(dtype)
   used = {'memory': memory} | device()  # before the product, which would count as memory
-  return {'seconds': seconds, **used,
-          'peak_flops': _peak_flops(*product(getattr(args, 'dtype', 'float32'))), **amounts}
+  return {'seconds': seconds, **used, 'peak_flops': _peak_flops(*product(dtype)), **amounts}
 
 
 def _peak_flops(product: Callable[[], None], size: int) -> float:

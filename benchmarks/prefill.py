@@ -21,8 +21,9 @@ def main() -> None:
   parser.add_argument('--tokens', type=int, default=1024)
   parser.add_argument('--prompts', type=int, default=4)
   harness.add_dtype(parser)
-  harness.main(lambda args: f'Prefill of {args.tokens} tokens, {args.dtype}', parser,
-               {'ours': ours, 'theirs': theirs})
+  def title(args):
+    return f'Prefill of {args.tokens} tokens' + (harness.in_dtype(args) or ', float32')
+  harness.main(title, parser, {'ours': ours, 'theirs': theirs})
 
 
 def read(tokenizer: Tokenizer, args: argparse.Namespace) -> list[list[int]]:
@@ -53,7 +54,7 @@ def ours(args: argparse.Namespace) -> harness.Run:
 def theirs(args: argparse.Namespace) -> harness.Run:
   """Computes them by transformers."""
   from transformers_inference import Transformers
-  model = Transformers(harness.their_dtype(args))
+  model = Transformers(harness.their_dtype(args.dtype))
   start = model.tokenizer.start_id
   prompts = [[start, *prompt] for prompt in read(model.tokenizer, args)]
   amounts = work(model.config, args)
