@@ -184,7 +184,7 @@ def generate(
     contexts: what tools can use of each text, such as its date.
     media: files that calls name by handles such as `image 1`; of several texts, a list for each.
     seeds: seed of each text; by default `config.seed`, `config.seed + 1`, ...
-    adapters: name of the model's adapter for all texts, or a list with a name or None for each.
+    adapters: name of an adapter of the model for all texts, or a list with a name or None for each.
     executor_config, toolbox, syntax, call_store: as in `annotate`.
     on_text: called with the index of a prompt and the next piece of its continuation.
     on_finished: called with the index of a prompt and its continuation, as soon as it is finished.

@@ -85,7 +85,8 @@ def test_chats_and_responses_take_an_adapter_too(client):
   for name, text in texts.items():
     chat = client.chat.completions.create(model=name, messages=CHAT, max_tokens=6)
     assert (chat.model, chat.choices[0].message.content) == (name, text)
-    assert client.responses.create(model=name, input='ab is', max_output_tokens=6).model == name
+    response = client.responses.create(model=name, input='ab is', max_output_tokens=6)
+    assert (response.model, response.output_text) == (name, text)
 
 
 def test_a_name_that_is_not_there_is_404(client):
@@ -96,6 +97,7 @@ def test_a_name_that_is_not_there_is_404(client):
 def test_options_name_the_adapters():
   assert _by_name([]) == (None, {})
   assert _by_name(['runs/a']) == ('runs/a', {})
+  assert _by_name(['runs/rate=3']) == ('runs/rate=3', {})
   with pytest.raises(UserError, match='NAME=runs/a'):
     _by_name(['runs/a', 'b=runs/b'])
   with pytest.raises(UserError, match='no such folder'):

@@ -28,7 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--adapter', dest='adapters', action='append', default=[],
                       metavar='[NAME=]D', help=
                       'a folder of PEFT or AdapterHub with an adapter for the checkpoint; with a '
-                      'name it may be repeated, and requests choose one by this name as `model`')
+                      'name, which has no slash, it may be repeated, and requests choose an '
+                      'adapter by its name as their `model`')
   parser.add_argument('--tools', default=[], metavar='A,B', type=options.names,
                       help='tools that texts may call, separated by commas (default: none)')
   parser.add_argument('--host', default='127.0.0.1', metavar='H',
@@ -78,16 +79,19 @@ def run(args: argparse.Namespace) -> None:
 def _by_name(given: Sequence[str]) -> tuple[str | None, dict[str, str]]:
   """Returns the folder of the only adapter, if it has no name; or folders by name.
 
+  A name has no slash, so that `runs/rate=3` is a folder.
+
   Raises:
     UserError: one of several adapters has no name, or a name is there twice; or there is no adapter
       in a folder.
   """
-  if len(given) == 1 and '=' not in given[0]:
+  pairs = [one.partition('=') for one in given]
+  named = [bool(equals) and '/' not in name for name, equals, _ in pairs]
+  if named == [False]:
     return given[0], {}
   folders: dict[str, str] = {}
-  for one in given:
-    name, equals, folder = one.partition('=')
-    if not (equals and name.strip() and folder):
+  for one, (name, _, folder), has_name in zip(given, pairs, named, strict=True):
+    if not (has_name and name.strip() and folder):
       raise UserError(f'--adapter {one}: each of several adapters needs a name, NAME={one}')
     if name in folders:
       raise UserError(f'--adapter {one}: there is another {name} already; choose another name')

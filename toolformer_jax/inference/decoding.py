@@ -79,8 +79,9 @@ def decode_steps(
     cache, last_B, may_call_B, num_tokens_B, min_tokens_left_B = carry
     n, pending_B = xs
     decodes_B = n >= rows.num_pending_B
-    logits_B1V, cache = apply_with_cache(decoder, variables, last_B[:, None], cache=cache,
-                                       adapter_ids_BT=rows.adapter_ids_B[:, None])
+    logits_B1V, cache = apply_with_cache(
+        decoder, variables, last_B[:, None], cache=cache,
+        adapter_ids_BT=rows.adapter_ids_B[:, None])
     logits_BV = logits_B1V[:, 0].astype(jnp.float32)
     starts_call_B = may_call_B & decodes_B & _api_is_likely(logits_BV, rows, special)
     plain_BV = _plain_logits(logits_BV, rows, special, min_tokens_left_B)

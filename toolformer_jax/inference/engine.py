@@ -151,7 +151,8 @@ class Engine:
       context: information about the text for the tools.
       tool_names: the tools of the engine that this text may call; None for all.
       add_start_token: whether the start token, if the tokenizer has one, is prepended.
-      adapter: name of one of the model's adapters; None for its active one, or none.
+      adapter: name of one of the model's adapters; None for the model as it is: with the adapter
+        that `with_adapter` has chosen, or without any.
 
     Raises:
       UserError: the prompt has more tokens than `max_model_len` or the model allow, none at all, or
@@ -176,7 +177,8 @@ class Engine:
     decoding = self._context
     if tool_names is not None:
       decoding = replace(decoding, tool_names=frozenset(tool_names))
-    adapter_id = adapter_number(self._model, adapter) if adapter else self._active_adapter
+    adapter_id = (self._active_adapter if adapter is None
+                  else adapter_number(self._model, adapter))
     self._num_requests += 1
     request = GenerationRequest(decoding, request_id, prompt, params, adapter_id)
     own = self._executor.new_context(context) if self._executor else None

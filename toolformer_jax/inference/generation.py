@@ -43,8 +43,8 @@ def generate(
     syntax: how calls are spelled.
     seeds: a seed for each text, 0 to 2^32 - 1, on which alone its samples depend; by default
       `config.seed` and the numbers after it.
-    adapters: for each text the name of one of the model's adapters, or None; see
-      `models.adapter_stack`.
+    adapters: for each text the name of one of the model's adapters, or None for the model as it
+      is; see `Engine.add_request`.
     on_text: called with the index of a prompt and the next piece of its continuation, as soon as
       that cannot change any more; the pieces of a text add up to all of it.
     on_finished: called with the index of a prompt and its continuation, as soon as it is finished.

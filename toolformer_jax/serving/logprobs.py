@@ -57,9 +57,9 @@ class Scorer:
   async def score(self, tokens: Sequence[int], adapter: str | None = None) -> list[TokenLogprobs]:
     """Returns each of `tokens` with its log-probability after the ones before it.
 
-    `adapter` is the name of the model's adapter that scores them; None for the model itself.
+    `adapter` is the name of the model's adapter that scores them; None for the model as it is.
     """
-    model = with_adapter(self._model, adapter)
+    model = self._model if adapter is None else with_adapter(self._model, adapter)
     return await asyncio.get_running_loop().run_in_executor(
         self._pool, top_logprobs, model, list(tokens))
 
