@@ -12,6 +12,7 @@ from toolformer_jax.models.adapter_config import (
   AdapterConfig,
   Ia3Config,
   LoraConfig,
+  LoraStackConfig,
 )
 from toolformer_jax.models.adapters import ADAPTER
 from toolformer_jax.models.language_model import LanguageModel
@@ -45,6 +46,9 @@ def check_mergeable(adapter: AdapterConfig) -> None:
   Raises:
     UserError: they cannot.
   """
+  if isinstance(adapter, LoraStackConfig):
+    raise UserError('several adapters cannot be merged into the weights of the model; load the one '
+                    'to merge alone, with load_model(checkpoint, adapter=DIR)')
   if not isinstance(adapter, LoraConfig | AdaLoraConfig | Ia3Config):
     raise UserError(f'a {adapter.kind} adapter cannot be merged into the weights of the model; '
                     'export it by itself, with --adapter_of BASE')

@@ -84,8 +84,8 @@ def adapter_number(model: LanguageModel, name: str | None) -> int:
   if name is None:
     return 0
   if not names:
-    raise UserError(f'the model has no adapters with names, and so no {name!r}; load it with '
-                    'load_model(checkpoint, adapters={NAME: DIR})')
+    raise UserError(f'there is no adapter {name!r}: the model has no adapters with names; load it '
+                    'with load_model(checkpoint, adapters={NAME: DIR})')
   if name not in names:
     raise unknown('adapter', name, names)
   return names.index(name) + 1
@@ -102,9 +102,9 @@ def _low_rank_of(name: str, model: LanguageModel) -> LoraConfig | AdaLoraConfig:
   if not name.strip():
     raise UserError('an adapter has an empty name')
   if not isinstance(adapter, LoraConfig | AdaLoraConfig):
-    kind = adapter.kind if adapter else 'no'
-    raise UserError(f'{name} is {kind} adapter: only LoRA and AdaLoRA can be used by name, beside '
-                    'others in a batch; give this one alone, as --adapter DIR')
+    kind = f'is of the kind {adapter.kind}' if adapter else 'has no weights'
+    raise UserError(f'the adapter {name!r} {kind}: only LoRA and AdaLoRA can be used by name, '
+                    'beside others in a batch; load this one alone, without a name')
   return adapter
 
 

@@ -84,7 +84,7 @@ def low_rank(adapter: LowRankConfig, module: str, contraction: Contraction,
     variable: makes the weights.
     x: the module's input.
     config: of the decoder.
-    adapter_ids_BT: of a stack, the number of each token's adapter.
+    adapter_ids_BT: the number of each token's adapter; needed for a stack alone.
   """
   rank, is_adalora = adapter.rank_of(module), isinstance(adapter, AdaLoraConfig)
   (inputs, in_axes), (outputs, out_axes) = map(
@@ -101,7 +101,8 @@ def low_rank(adapter: LowRankConfig, module: str, contraction: Contraction,
       weight_einsum(f'{rows},{contracted}r->{kept}r', config, x, a), MATMUL_OUTPUT)
   if is_adalora:
     low = low * variable('e', nn.initializers.zeros, [rank], [None]).astype(low.dtype)
-  if isinstance(adapter, LoraStackConfig) and adapter_ids_BT is not None:
+  if isinstance(adapter, LoraStackConfig):
+    assert adapter_ids_BT is not None  # or all adapters would be added up
     own_BTr = adapter_ids_BT[..., None] == jnp.array(adapter.numbers_of(module))
     low = jnp.where(own_BTr, low, 0)
   dtype = config.product_dtype
