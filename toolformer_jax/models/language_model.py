@@ -190,8 +190,8 @@ def cast_for_inference(variables: dict[str, Any], config: DecoderConfig) -> dict
 
 
 def make_decoder(mesh: Mesh, config: DecoderConfig) -> Decoder:
-  """Returns a decoder that is fast on the devices of `mesh`: its attention kernel, and what its
-  bfloat16 is."""
+  """Returns a decoder with what is fast on the devices of `mesh`: the kernel of attention, and the
+  parts in bfloat16."""
   if config.dtype == 'bfloat16':
     config = config.replace(bfloat16_parts=choose_parts(mesh))
   return Decoder(config, kernel=choose_kernel(mesh, config))
