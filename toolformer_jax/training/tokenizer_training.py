@@ -10,7 +10,7 @@ from toolformer_jax.errors import UserError
 from toolformer_jax.tokenizer import Tokenizer
 
 END_OF_TEXT = '<|endoftext|>'
-_FEWEST = 256 + 2  # all bytes, the end of a text, the start of a call
+_BYTES = 256
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, *, syntax: CallSyntax = DEFAULT_SYNTAX
@@ -22,40 +22,50 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, *, syntax: CallSyntax
 
   Args:
     texts: what merges are learned from.
-    vocab_size: number of tokens; fewer, if the texts have no more pairs that occur twice.
+    vocab_size: largest number of tokens; there are fewer if the texts have no more pairs of tokens
+      that occur twice.
     syntax: how calls are spelled.
 
   Raises:
-    UserError: there is no text, or `vocab_size` has no room for all bytes.
+    UserError: there is no text, `vocab_size` has no room for all bytes, or the start of a call
+      cannot be a single token.
   """
-  if vocab_size < _FEWEST:
-    raise UserError(f'a byte-level tokenizer needs at least {_FEWEST} tokens, not {vocab_size}')
   pre = tokenizers.pre_tokenizers
+  [(start, _)] = pre.ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str(
+      syntax.start)
+  own = len(start)  # tokens: a merge for each of its bytes but the first, and the end of a text
+  if vocab_size < _BYTES + own:
+    raise UserError(f'a byte-level tokenizer needs at least {_BYTES + own} tokens, not '
+                    f'{vocab_size}')
   hf = tokenizers.Tokenizer(tokenizers.models.BPE())
   hf.pre_tokenizer = pre.Sequence([pre.Digits(individual_digits=True),
                                    pre.ByteLevel(add_prefix_space=False)])
   hf.train_from_iterator(_not_blank(texts), tokenizers.trainers.BpeTrainer(
-      vocab_size=vocab_size - 2, min_frequency=2, show_progress=False,
+      vocab_size=vocab_size - own, min_frequency=2, show_progress=False,
       initial_alphabet=sorted(pre.ByteLevel.alphabet())))
   model = json.loads(hf.to_str())['model']
   tokens = sorted(model['vocab'], key=model['vocab'].__getitem__)
   merges = [(first, second) for first, second in model['merges']]
-  merges = [*_add_start(tokens, syntax.start), *merges]
+  merges = [*_add_start(tokens, start), *merges]
   tokens.append(END_OF_TEXT)
-  return Tokenizer.byte_level_bpe(tokens, merges, [END_OF_TEXT], split_digits=True, bos_id=None,
+  made = Tokenizer.byte_level_bpe(tokens, merges, [END_OF_TEXT], split_digits=True, bos_id=None,
                                   eos_id=len(tokens) - 1)
+  made.single_id(syntax.start)  # not if it would be divided before merges, as `<API>` is
+  return made
 
 
 def _add_start(tokens: list[str], start: str) -> list[tuple[str, str]]:
   """Adds the start of a call to `tokens` if it is not among them; returns the merges that make it.
+
+  Args:
+    tokens: the vocabulary.
+    start: the start of a call in the characters of byte-level tokens.
   """
-  [(spelled, _)] = tokenizers.pre_tokenizers.ByteLevel(
-      add_prefix_space=False, use_regex=False).pre_tokenize_str(start)
   merges = []
-  for end in range(2, len(spelled) + 1):
-    if spelled[:end] not in tokens:
-      tokens.append(spelled[:end])
-      merges.append((spelled[:end - 1], spelled[end - 1]))
+  for end in range(2, len(start) + 1):
+    if start[:end] not in tokens:
+      tokens.append(start[:end])
+      merges.append((start[:end - 1], start[end - 1]))
   return merges
 
 
