@@ -9,13 +9,16 @@ import pytest
 
 import toolformer_jax as tf_jax
 from toolformer_jax import cli, sharding
+from toolformer_jax.calls import CallSyntax
 from toolformer_jax.errors import UserError
 from toolformer_jax.models.adapter_config import LoraConfig
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.training import trainer
 from toolformer_jax.training.config import FinetuneConfig, MixtureConfig
+from toolformer_jax.training.mixture import hold_out
 from toolformer_jax.training.pretrain_config import PretrainConfig
 from toolformer_jax.training.pretraining import new_model, pretrain
+from toolformer_jax.training.sources import as_texts
 from toolformer_jax.training.tokenizer_training import train_tokenizer
 
 SHAPE = PretrainConfig(layers=2, embed_dim=32, heads=4, kv_heads=2, head_dim=8, mlp_dim=64,
@@ -92,6 +95,8 @@ def test_other_commands_take_the_checkpoint(tmp_path):
   assert cli.main(['pretrain', '--corpus', corpus, '--tokenizer', first, '--output_dir', third,
                    *sizes, *settings]) == 0
   assert tf_jax.load_model(third).tokenizer.fingerprint == model.tokenizer.fingerprint
+  # The saved configuration has all that the run depends on: the folder takes it.
+  assert cli.main(['pretrain', '--gin_file', f'{third}/config.gin']) == 0
 
 
 def test_initial_weights_are_the_same_on_every_mesh(tokenizer):
@@ -115,6 +120,24 @@ def test_the_tokenizer_keeps_texts_and_has_the_start_of_calls():
   assert train_tokenizer(TEXTS, 300).fingerprint == tokenizer.fingerprint
   brackets = [text.replace('number', ' [number') for text in TEXTS]
   train_tokenizer(brackets, 300).single_id(' [')
+  longer = train_tokenizer(TEXTS, 300, syntax=CallSyntax(start=' [['))
+  assert longer.vocab_size <= 300 and longer.encode(' [[') == [longer.single_id(' [[')]
+  with pytest.raises(UserError, match="'<API>' must be a single token"):
+    train_tokenizer(TEXTS, 300, syntax=CallSyntax(start='<API>'))
+
+
+def test_the_tokenizer_does_not_see_the_texts_that_are_held_out(tmp_path):
+  shape, mixture = dataclasses.replace(SHAPE, vocab_size=400), MixtureConfig(dev_texts=2)
+  # A word of its own in each text.
+  texts = [f'{text} {4 * chr(97 + i)} {4 * chr(97 + i)}' for i, text in enumerate(TEXTS)]
+  result = pretrain(documents(texts), output_dir=tmp_path, shape=shape, config=TRAINING,
+                    mixture=mixture)
+  assert any('dev_loss' in step for step in result.metrics)
+  seen, held_out = hold_out(as_texts(documents(texts)), mixture)
+  assert len(held_out) == 2
+  learned = train_tokenizer([text.document.text for text in seen], 400)
+  assert result.model.tokenizer.fingerprint == learned.fingerprint
+  assert train_tokenizer(texts, 400).fingerprint != learned.fingerprint
 
 
 def test_sizes_are_those_of_the_preset_but_for_what_is_set():
@@ -124,7 +147,7 @@ def test_sizes_are_those_of_the_preset_but_for_what_is_set():
   assert isinstance(gptj.decoder(500), DecoderConfig) and gptj.decoder(500).rotary_dim == 16
 
 
-def test_what_cannot_be_trained_is_refused(tmp_path, tokenizer):
+def test_what_cannot_be_trained_is_refused(tmp_path):
   with pytest.raises(UserError, match='random weights'):
     run(tmp_path / 'a', config=dataclasses.replace(TRAINING, adapter=LoraConfig()))
   with pytest.raises(UserError, match='no text'):
@@ -135,6 +158,14 @@ def test_what_cannot_be_trained_is_refused(tmp_path, tokenizer):
   with pytest.raises(UserError, match='unknown model'):
     PretrainConfig(preset='gpt5')
   with pytest.raises(UserError, match='int8'):
-    new_model(SHAPE, tokenizer, tf_jax.ModelConfig(dtype='int8'))
+    run(tmp_path / 'c', model_config=tf_jax.ModelConfig(dtype='int8'))
   with pytest.raises(UserError, match='64 positions'):
-    run(tmp_path / 'c', config=dataclasses.replace(TRAINING, row_tokens=128))
+    run(tmp_path / 'd', config=dataclasses.replace(TRAINING, row_tokens=128))
+
+
+def test_a_tokenizer_cannot_be_trained_on_private_texts(tmp_path):
+  pytest.importorskip('jax_privacy')
+  private = dataclasses.replace(TRAINING, batch_rows=0, batch_size=4,
+                                privacy=tf_jax.PrivacyConfig())
+  with pytest.raises(UserError, match='privacy does not protect what a tokenizer learns'):
+    run(tmp_path, config=private)

@@ -1,9 +1,7 @@
 """Trains a decoder from nothing on a corpus: random weights, and a tokenizer of the corpus."""
 
 import dataclasses
-import hashlib
 import itertools
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -20,8 +18,8 @@ from toolformer_jax.models.language_model import LanguageModel, abstract_variabl
 from toolformer_jax.runtime.paths import as_absolute_path, write_text
 from toolformer_jax.tokenizer import Tokenizer
 from toolformer_jax.training.config import FinetuneConfig, MixtureConfig
-from toolformer_jax.training.finetune import finetune
-from toolformer_jax.training.mixture import check_epoch
+from toolformer_jax.training.finetune import check_row_tokens, finetune
+from toolformer_jax.training.mixture import check_epoch, hold_out
 from toolformer_jax.training.pretrain_config import PretrainConfig
 from toolformer_jax.training.result import FinetuneResult
 from toolformer_jax.training.sources import Source, Text, as_texts
@@ -46,9 +44,10 @@ def pretrain(
     data: texts, or names of sources, as in `finetune`.
     output_dir: folder of the run, which becomes a checkpoint. A run that was interrupted continues
       there.
-    tokenizer: of an existing model; None to train one on `data`.
+    tokenizer: of an existing model; None to train one on the texts that are not held out, or on the
+      first million of them.
     dev: texts whose loss is measured, and by which the best checkpoint is chosen; by default
-      `mixture.dev_texts` are held out.
+      `mixture.dev_texts` are held out, as in `finetune`.
     shape: the decoder.
     config: how it is trained.
     mixture: how many texts are used and held out.
@@ -57,11 +56,13 @@ def pretrain(
     extra_files: texts that are written to `output_dir` before the work, by file name.
 
   Raises:
-    UserError: there is no text, a stream has no tokenizer, the sizes do not fit each other, the
-      folder holds another run, or the loss explodes.
+    UserError: there is no text, a tokenizer is missing where none can be trained, a setting cannot
+      be used, the folder holds another run, or the loss explodes.
   """
-  _check_plain(config)
+  _check_settings(config, model_config, has_tokenizer=tokenizer is not None)
+  check_row_tokens(config, shape.decoder(shape.vocab_size))
   texts = training_data(data)
+  dev_texts = None if dev is None else as_texts(dev)
   if isinstance(texts, TextStream):
     check_stream_settings(config, mixture, without_calls=False)
     if tokenizer is None:
@@ -69,14 +70,16 @@ def pretrain(
                       'trained on it before; give the tokenizer of a model')
   else:
     check_epoch(texts, mixture)
+    if dev_texts is None and not config.privacy:  # before the tokenizer sees them
+      texts, dev_texts = hold_out(texts, mixture)
     tokenizer = tokenizer or train_tokenizer(_plain_texts(texts), shape.vocab_size, syntax=syntax)
   model = new_model(shape, tokenizer, model_config, devices)
-  depends_on = {'pretrain': _fingerprint(shape, tokenizer)}
+  depends_on = {'pretrain': {'tokenizer': tokenizer.fingerprint, 'seed': shape.seed}}
   output_dir = as_absolute_path(output_dir)
   result = finetune(
-      model, texts, dev=None if dev is None else as_texts(dev), config=config, mixture=mixture,
-      output_dir=output_dir, depends_on=depends_on, syntax=syntax, extra_files=extra_files)
-  # The paper fine-tunes: what it states is no measure of a training from nothing.
+      model, texts, dev=dev_texts, config=config, mixture=mixture, output_dir=output_dir,
+      depends_on=depends_on, syntax=syntax, extra_files=extra_files)
+  # The paper states settings of fine-tuning alone.
   result = dataclasses.replace(result, departures=())
   if jax.process_index() == 0:
     write_text(output_dir / 'report.md', f'# Pretraining\n\n{result.summary()}\n')
@@ -90,11 +93,8 @@ def new_model(shape: PretrainConfig, tokenizer: Tokenizer, config: ModelConfig =
   Matrices are drawn from a normal distribution with a standard deviation of 0.02, as in GPT-2.
 
   Raises:
-    UserError: the mesh does not fit the devices, or the dtype is int8.
+    UserError: the mesh does not fit the devices.
   """
-  if config.dtype == 'int8':
-    raise UserError('a model in int8 cannot be trained; set ModelConfig.dtype to float32 or '
-                    'bfloat16')
   try:
     mesh = sharding.make_mesh(config.data, config.fsdp, config.tensor, devices)
   except ValueError as error:
@@ -106,11 +106,17 @@ def new_model(shape: PretrainConfig, tokenizer: Tokenizer, config: ModelConfig =
   return LanguageModel(decoder, jax.jit(init, out_shardings=shardings)(), tokenizer, mesh)
 
 
-def _check_plain(config: FinetuneConfig) -> None:
-  """Raises UserError if an adapter would be trained on random weights."""
+def _check_settings(config: FinetuneConfig, model_config: ModelConfig, has_tokenizer: bool) -> None:
+  """Raises UserError for settings with which no model can be trained from nothing."""
   if config.adapter:
     raise UserError('FinetuneConfig.adapter would leave the random weights of a new model as they '
                     'are; pretrain without an adapter')
+  if model_config.dtype == 'int8':
+    raise UserError('a model in int8 cannot be trained; set ModelConfig.dtype to float32 or '
+                    'bfloat16')
+  if config.privacy and not has_tokenizer:
+    raise UserError('FinetuneConfig.privacy does not protect what a tokenizer learns from the '
+                    'texts; give the tokenizer of a model that has not seen them')
 
 
 def _plain_texts(texts: Sequence[Text]) -> Iterable[str]:
@@ -119,10 +125,3 @@ def _plain_texts(texts: Sequence[Text]) -> Iterable[str]:
     parts = ((text.document.text,) if isinstance(text, AnnotatedDocument)
              else (text.inputs, text.targets))
     yield from (part for part in parts if isinstance(part, str))
-
-
-def _fingerprint(shape: PretrainConfig, tokenizer: Tokenizer) -> dict[str, Any]:
-  """Returns what the initial model depends on, as JSON."""
-  decoder = json.dumps(dataclasses.asdict(shape.decoder(tokenizer.vocab_size)), default=str)
-  return {'decoder_sha256': hashlib.sha256(decoder.encode()).hexdigest(),
-          'tokenizer_sha256': tokenizer.fingerprint, 'seed': shape.seed}
