@@ -42,8 +42,8 @@ RENAMED = {'OwnTools': 'CustomToolsConfig'}  # by their names in earlier version
 # `--checkpoint smollm2-135m`. Lists are lists of strings. A command ignores those that it lacks.
 RUN_MACROS: Mapping[str, type] = {
     'ADAPTER': str, 'ARMS': str, 'CHECKPOINT': str, 'CORPUS': str, 'DATA': list, 'DATA_DIR': str,
-    'DEV': list, 'LIMIT': int, 'OUTPUT_DIR': str, 'SEED': int, 'TASKS': list, 'TOOLS': list,
-    'WITHOUT_CALLS': bool}
+    'DEV': list, 'LIMIT': int, 'OUTPUT_DIR': str, 'SEED': int, 'TASKS': list, 'TOKENIZER': str,
+    'TOOLS': list, 'WITHOUT_CALLS': bool}
 
 
 def default_bindings() -> Iterator[str]:
