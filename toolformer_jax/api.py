@@ -86,10 +86,8 @@ def annotate(
     tool_configs: thresholds by the tool's name, in any case; by default the paper's.
     prompts: few-shot prompts by the tool's name, in any case; by default those of this package.
     model_config: how the model is loaded if it is given by name.
-    executor_config: limits of tool calls.
-    toolbox: how tools that are given by name are built.
-    syntax: how calls are written in texts.
-    call_store: records the results of tools, or replays them.
+    executor_config, toolbox: limits of tool calls, and how tools that are given by name are built.
+    syntax, call_store: how calls are written; what records the results of tools, or replays them.
     stages: some of 'sample', 'execute', 'filter' and 'merge'; all earlier stages must be complete.
     shard: the part of the work that this process does.
     start_from: other runs; their stages that depend on the same are used.
