@@ -174,6 +174,31 @@ def test_a_failed_cell_stops_no_other(run, folder):
   assert '| model | short | Toolformer | 1 |' in report
 
 
+def test_what_was_evaluated_is_reported_where_training_failed(run, folder):
+  (folder / 'broken.gin').write_text('calculator/ToolConfig.tau_f = 1000.0\n')
+  grid = ("--gin.GridConfig.ablations=('broken.gin',)", '--arms', 'base,toolformer')
+  code, _, err = run(*EXPERIMENT, *grid, '--output_dir', 'runs')
+  assert code == 2 and '1 of 2 cells are incomplete' in err
+  for report in ('runs/report.md', 'runs/model/broken/seed0/report.md'):
+    assert 'SVAMP' in pathlib.Path(report).read_text()
+  report = pathlib.Path('runs/model/broken/seed0/report.md').read_text()
+  assert '| SVAMP | base | 5 |' in report and 'Toolformer |' not in report
+  assert '- model/broken/seed0: no call was kept' in pathlib.Path('runs/report.md').read_text()
+
+
+def test_an_ablation_for_all_tools_is_for_those_with_settings_of_their_own(run, folder):
+  (folder / 'samples.gin').write_text('ToolConfig.m = 1  # of all tools\n')
+  code, out, err = run(*EXPERIMENT, "--gin.GridConfig.ablations=('samples.gin',)", '--dry_run',
+                       '--output_dir', 'runs')
+  assert code == 0, err
+  assert '2 annotate' in out
+
+
+def test_a_dry_run_says_which_benchmarks_are_not_there(run):
+  code, out, _ = run(*EXPERIMENT, '--tasks', 'svamp,mawps', '--dry_run', '--output_dir', 'runs')
+  assert (code, 'Not there, so left out: MAWPS (in data).' in out) == (0, True)
+
+
 def test_the_second_round_is_annotated_by_the_model_of_the_first(run):
   code, out, err = run(*EXPERIMENT, '--gin.ExperimentConfig.rounds=2', '--arms', 'toolformer',
                        '--output_dir', 'runs')
@@ -200,8 +225,11 @@ def test_single_cells_make_the_same_report(run):
     (["--gin.GridConfig.sizes=('small.gin', 'small.gin')"], 'GridConfig.sizes must have different'),
     (["--gin.GridConfig.ablations=('small.gin',)"], 'are the same experiment'),
     (['--arms', 'all'], "unknown arm 'all'"),
+    (['--data_dir', 'nowhere'], 'there is no folder nowhere'),
+    (['--tasks', 'mawps'], 'nothing can be evaluated: looked for data/mawps'),
     (["--gin.GridConfig.ablations=('nowhere.gin',)"], 'there is no gin file nowhere.gin')])
 def test_wrong_grids_are_errors_of_one_line(run, argv, message):
-  code, out, err = run(*EXPERIMENT, *argv, '--output_dir', 'runs')
-  assert (code, out) == (2, '') and message in err and len(err.splitlines()) == 1
+  for dry_run in ([], ['--dry_run']):
+    code, out, err = run(*EXPERIMENT, *argv, *dry_run, '--output_dir', 'runs')
+    assert (code, out) == (2, '') and message in err and len(err.splitlines()) == 1
   assert not pathlib.Path('runs/stages').exists()

@@ -21,6 +21,7 @@ from toolformer_jax.checkpoints.names import check_checkpoint
 from toolformer_jax.commands import options
 from toolformer_jax.errors import UserError
 from toolformer_jax.evaluation.arms import TITLES, parse_arms
+from toolformer_jax.evaluation.tasks import check_has_data, find_tasks
 from toolformer_jax.runtime.standard_output import print_result
 
 if TYPE_CHECKING:
@@ -56,11 +57,11 @@ def run(args: argparse.Namespace) -> None:
   """Runs the command."""
   from toolformer_jax.experiments.run_grid import plan_table, run_grid
   cells = _cells(args)
+  if args.cell is not None and not 0 <= args.cell < len(cells):
+    raise UserError(f'--cell {args.cell}: the grid has the cells 0 to {len(cells) - 1}')
   if args.dry_run:
     print_result(plan_table(cells, args.output_dir))
     return
-  if args.cell is not None and not 0 <= args.cell < len(cells):
-    raise UserError(f'--cell {args.cell}: the grid has the cells 0 to {len(cells) - 1}')
   result = run_grid(cells, output_dir=args.output_dir, only=args.cell)
   print_result(result.report, end='')
   result.raise_failures()
@@ -88,6 +89,7 @@ def _experiment(args: argparse.Namespace, config: 'RunConfig') -> 'Experiment':
   arms = parse_arms(args.arms or ','.join(TITLES))
   for checkpoint in filter(None, arms.values()):
     check_checkpoint(checkpoint)
+  check_has_data(find_tasks(args.tasks), args.data_dir or 'data')
   return Experiment(
       checkpoint=args.checkpoint, tasks=tuple(args.tasks), tools=tuple(args.tools),
       arms=arms, corpus=args.corpus or '',

@@ -23,7 +23,7 @@ _UNKNOWN_MACRO = re.compile(r"No bindings specified for '(\w+)/gin.macro'")
 _DETAILS = re.compile(r' \(|: <')  # of a syntax error: its place, or a Python object
 _PLACE = re.compile(r'^\s*In file "(.+?)", line (\d+)', re.MULTILINE)
 _EXAMPLES = {str: "a string such as 'runs/mine'", int: 'a whole number', bool: 'True or False',
-             list: "a list of strings such as ['calculator', 'qa']"}
+             list: "a list of strings such as ['a', 'b']"}
 
 
 def refuse_unused(bound: str, used: str, tools: Iterable[str]) -> None:

@@ -32,6 +32,7 @@ _SHIPPED = importlib.resources.files('toolformer_jax.configs')
 _EXPERIMENTS = importlib.resources.files('toolformer_jax.configs.experiments')
 _TOOL_BINDING = re.compile(
     r'\s*((?P<tool>\w+)/)?ToolConfig\.(?P<name>\w+)\s*=(?P<value>.*)', re.DOTALL)
+_INCLUDE = re.compile(r"include '(.*)'")
 _BUILD = {name: gin.external_configurable(settings) for name, settings in SETTINGS.items()}
 
 # Where gin looks for `include 'quickstart.gin'` after the working directory, and for
@@ -47,7 +48,8 @@ def load(files: Sequence[epath.PathLike] = (), bindings: Sequence[str] = ()) -> 
 
   What they do not bind has its default, which is the paper's value where the paper states one.
   `ToolConfig.k = 3` in a file is for all tools for which no file binds their own `k`; in `bindings`
-  it is for all tools for which these do not bind their own.
+  it is for all tools for which these do not bind their own. A file that `bindings` include, such as
+  an ablation of a grid, counts as one of them.
 
   Args:
     files: gin files, the later ones override; a file that is not there is looked for among those
@@ -97,7 +99,7 @@ def _bound(tool: str, inherit: bool = True) -> Collection[str]:
 def _bind_tools(tools: Collection[str], bindings: Sequence[str]) -> None:
   """Binds for each tool what `bindings` bind for all, and the paper's values where none are bound.
   """
-  matches = filter(None, map(_TOOL_BINDING.fullmatch, bindings))
+  matches = filter(None, map(_TOOL_BINDING.fullmatch, _lines(bindings)))
   given = [(match['tool'], match['name'], match['value']) for match in matches]
   own = {(tool, name) for tool, name, _ in given}
   gin.parse_config([f'{tool}/ToolConfig.{name} = {value}' for scope, name, value in given
@@ -107,6 +109,16 @@ def _bind_tools(tools: Collection[str], bindings: Sequence[str]) -> None:
       value = getattr(config, field.name)
       if value != field.default and field.name not in _bound(tool):
         gin.bind_parameter(f'{tool}/ToolConfig.{field.name}', value)
+
+
+def _lines(bindings: Sequence[str]) -> Iterator[str]:
+  """Yields the bindings, and the lines of the files that they include."""
+  for binding in bindings:
+    if included := _INCLUDE.fullmatch(binding):
+      with open_text(as_path(_find(included[1]))) as file:
+        yield from file.read().splitlines()
+    else:
+      yield binding
 
 
 def _build(bindings: Sequence[str]) -> RunConfig:

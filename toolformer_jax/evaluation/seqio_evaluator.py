@@ -1,14 +1,7 @@
 """Gives `seqio.Evaluator` our engine, with tools, as its model. Importing this loads TensorFlow.
 
-    register([TASKS['svamp']], pathlib.Path('data'), EvaluationConfig(), model.tokenizer)
-    evaluator = seqio.Evaluator('toolformer_svamp', QuestionFeatureConverter(), eval_split='test',
-                                logger_cls=())
-    with Executor(build_tools(['calculator'])) as executor:
-      predict_fn = make_predict_fn(model, TASKS['svamp'], EvaluationConfig(), executor=executor,
-                                   tool_names=['Calculator'])
-      metrics, _ = evaluator.evaluate(compute_metrics=True, step=0, predict_fn=predict_fn)
-
-The predictions, and so the accuracy, are those of `toolformer evaluate`.
+docs/evaluation.md has an example. The predictions, and so the accuracy, are those of
+`toolformer evaluate`.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -84,7 +84,8 @@ def cell_report(result: CellResult, runner: StageRunner) -> str:
   Both are those of `evaluate` with all arms.
   """
   experiment = result.cell.experiment
-  last = experiment.evaluations()
+  last = [one for one in experiment.evaluations()  # without models whose training failed
+          if isinstance(one.model, str) or runner.is_done(one.model)]
   plan = api.evaluation_plan(
       list(experiment.tasks), arms={one.arm: runner.checkpoint(one.model) for one in last},
       data_dir=experiment.data_dir, tools=list(experiment.evaluation_tools), limit=experiment.limit,

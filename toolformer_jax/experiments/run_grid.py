@@ -11,6 +11,7 @@ import jax
 from etils import epath
 
 from toolformer_jax.errors import UserError
+from toolformer_jax.evaluation.tasks import find_tasks, without_data
 from toolformer_jax.experiments import grid_report
 from toolformer_jax.experiments.grid import Cell
 from toolformer_jax.experiments.grid_report import GridResult
@@ -24,7 +25,12 @@ log = logging.getLogger(__name__)
 
 
 def plan_table(cells: Sequence[Cell], output_dir: epath.Path) -> str:
-  """Returns the cells and their stages in Markdown, with those that are shared or done."""
+  """Returns the cells and their stages in Markdown, with those that are shared or done.
+
+  Raises:
+    UserError: two groups of cells are the same experiment.
+  """
+  _check_differ(cells)
   runner = StageRunner(output_dir)
   uses = Counter(stage for cell in cells for stage in cell.experiment.stages())
   rows = [['cell', 'folder', 'stages', 'shared with other cells', 'done']]
@@ -35,7 +41,10 @@ def plan_table(cells: Sequence[Cell], output_dir: epath.Path) -> str:
                  str(sum(map(runner.is_done, stages)))])
   kinds = Counter(stage.kind for stage in uses)
   total = ', '.join(f'{count} {kind}' for kind, count in kinds.items())
-  return f'{markdown_table(rows)}\n\n{len(uses)} different stages: {total}.'
+  missing = {f'{task.title} (in {cell.experiment.data_dir})' for cell in cells for task in
+             without_data(find_tasks(cell.experiment.tasks), cell.experiment.data_dir)}
+  left_out = f'\nNot there, so left out: {", ".join(sorted(missing))}.' if missing else ''
+  return f'{markdown_table(rows)}\n\n{len(uses)} different stages: {total}.{left_out}'
 
 
 def run_grid(cells: Sequence[Cell], *, output_dir: epath.Path, only: int | None = None

@@ -85,6 +85,12 @@ def check_has_data(tasks: Sequence[Task], data_dir: str) -> None:
                     f'{tasks[0].title}: {tasks[0].how_to_get}')
 
 
+def without_data(tasks: Sequence[Task], data_dir: str) -> list[Task]:
+  """Returns the tasks whose folder is not in `data_dir`."""
+  return [task for task in tasks if not all(
+      folder.is_dir() for folder in _folders([task], data_dir))]
+
+
 def _folders(tasks: Sequence[Task], data_dir: str) -> list[epath.Path]:
   """Returns the folders of the tasks that read files."""
   if data_dir.startswith(TFDS):
