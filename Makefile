@@ -94,6 +94,10 @@ benchmarks: $(INSTALLED_PARITY) runs/benchmark/.EXECUTED quickstart
 	  --repeats 1
 	.venv/bin/python benchmarks/filter_scoring.py --record --run runs/benchmark --dtype bfloat16 \
 	  --candidates 20 --repeats 1
+	.venv/bin/python benchmarks/serving.py --record --sides served generate
+	.venv/bin/python benchmarks/serving_load.py --record
+	.venv/bin/python benchmarks/serving_load.py --record --model smollm2-135m --requests 200 \
+	  --rounds 1
 
 runs/benchmark/.EXECUTED: | $(INSTALLED)
 	mkdir -p runs

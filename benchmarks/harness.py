@@ -200,13 +200,22 @@ def report(title: str, repeats: int, results: Mapping[str, list[dict[str, float]
             for side, m in middle.items()]
   lines += [_ratio(f'{one} / {other}', middle[one], middle[other], units) + [''] * len(times)
             for one, other in pairs]
-  table = '\n'.join(f'| {" | ".join(cells)} |' for cells in lines)
+  often = f'median of {repeats}' if repeats > 1 else 'once'
+  return section(title, often, table(lines), device)
+
+
+def table(lines: Sequence[Sequence[str]]) -> str:
+  """Returns a table of Markdown."""
+  return '\n'.join(f'| {" | ".join(cells)} |' for cells in lines)
+
+
+def section(title: str, often: str, content: str, device: str = 'cpu') -> str:
+  """Returns a Markdown section: its title with the machine, the command, and the content."""
   options = [option for option in sys.argv[1:] if option != '--record']
   command = ' '.join(['python', f'benchmarks/{pathlib.Path(sys.argv[0]).name}', *options])
-  often = f'median of {repeats}' if repeats > 1 else 'once'
   where = _processor() if device == 'cpu' else device
   return (f'## {title} ({where})\n\n`{command}`, {often}, {time.strftime("%Y-%m-%d")}, '
-          f'{_versions()}\n\n{table}\n')
+          f'{_versions()}\n\n{content}\n')
 
 
 def _line(side: str, m: Mapping[str, float], units: list[str]) -> list[str]:

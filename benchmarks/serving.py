@@ -5,7 +5,7 @@
 All continue the same word problems greedily until the model ends a text or it has 48 tokens, as
 many at the same time as there are clients. `served` and `llama_server` get requests over loopback,
 each client its next one as soon as its text is complete; `generate` and `openvino` get all prompts
-in a list. `served` and `generate` decode in float32 and have a calculator, which this model does
+in a list. `served` and `generate` decode in --dtype and have a calculator, which this model does
 not call; the others read the same file and choose the types of their arithmetic.
 
 The peers are optional: pip install xllamacpp openvino-genai
@@ -15,30 +15,25 @@ import argparse
 import contextlib
 import importlib
 import os
-import sys
-import threading
-import time
 import urllib.parse
-from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
 import generation
 import harness
 import http_load
+import loopback
 import numpy as np
 
 from toolformer_jax.calls import DEFAULT_SYNTAX
 from toolformer_jax.checkpoints.gguf import GgufFile
-from toolformer_jax.checkpoints.loading import load_model
+from toolformer_jax.checkpoints.loading import ModelConfig, load_model
 from toolformer_jax.data import catalogue
 from toolformer_jax.inference.config import EngineConfig, GenerationConfig
 from toolformer_jax.inference.generation import generate
 from toolformer_jax.runtime.compile_counter import CompileCounter
-from toolformer_jax.serving.config import ServingConfig
-from toolformer_jax.serving.server import Server, bind, make_app_state, open_executor
 from toolformer_jax.tools.calculator import Calculator
-from toolformer_jax.tools.executor import Executor, ExecutorConfig
+from toolformer_jax.tools.executor import Executor
 
 _MODEL = 'smollm2-135m'
 _MAX_MODEL_LEN = 256
@@ -50,12 +45,16 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   for name, default in (('prompts', 96), ('clients', 32), ('max_tokens', 48)):
     parser.add_argument(f'--{name}', type=int, default=default)
+  parser.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32',
+                      help='of `served` and `generate`')
   sides = {'served': served, 'generate': generated, 'llama_server': llama_server,
            'openvino': openvino}
   parser.add_argument('--sides', nargs='+', choices=sides, default=list(sides))
   chosen = parser.parse_known_args()[0].sides
-  harness.main(lambda args: f'Serving {args.clients} clients that stream', parser,
-               {side: sides[side] for side in sides if side in chosen},
+  def title(args: argparse.Namespace) -> str:
+    dtype = '' if args.dtype == 'float32' else f', {args.dtype}'
+    return f'Serving {args.clients} clients that stream{dtype}'
+  harness.main(title, parser, {side: sides[side] for side in sides if side in chosen},
                pairs=[('served', side) for side in chosen if side != 'served'])
 
 
@@ -63,7 +62,10 @@ def served(args: argparse.Namespace) -> harness.Run:
   """Streams from our server."""
   prompts = _prompts(args)
   server = contextlib.ExitStack()  # it ends with the process
-  port = server.enter_context(_our_server(args))
+  model = load_model(_MODEL, config=ModelConfig(dtype=args.dtype)).for_inference()
+  port, _ = server.enter_context(loopback.serve(
+      model, [Calculator()], name=_MODEL, generation=GenerationConfig(max_tokens=args.max_tokens),
+      engine_config=EngineConfig(args.clients, max_model_len=_MAX_MODEL_LEN)))
   def run(warm_up: bool) -> dict[str, float]:
     with CompileCounter() as counter:
       measured = http_load.measure(port, prompts[:_WARM_UP] if warm_up else prompts,
@@ -78,7 +80,7 @@ def served(args: argparse.Namespace) -> harness.Run:
 
 def generated(args: argparse.Namespace) -> harness.Run:
   """Generates by `generate`."""
-  model = load_model(_MODEL).for_inference()
+  model = load_model(_MODEL, config=ModelConfig(dtype=args.dtype)).for_inference()
   prompts = generation.read(model.tokenizer, args.prompts)
   config = GenerationConfig(max_tokens=args.max_tokens)
   engine_config = EngineConfig(args.clients, max_model_len=_MAX_MODEL_LEN)
@@ -121,28 +123,6 @@ def openvino(args: argparse.Namespace) -> harness.Run:
     texts = pipeline.generate(some, [config] * len(some))
     return {'tokens': sum(len(text.m_generation_ids[0]) for text in texts)}
   return run
-
-
-@contextlib.contextmanager
-def _our_server(args: argparse.Namespace) -> Iterator[int]:
-  """Runs our server on a thread, and yields its port once it is ready."""
-  model = load_model(_MODEL).for_inference()
-  with open_executor([Calculator()], ExecutorConfig(), args.clients, ServingConfig(),
-                     DEFAULT_SYNTAX) as executor:
-    app_state = make_app_state(
-        model, executor, name=_MODEL, generation=GenerationConfig(max_tokens=args.max_tokens),
-        engine_config=EngineConfig(args.clients, max_model_len=_MAX_MODEL_LEN))
-    bound = bind('127.0.0.1', 0)
-    server = Server(app_state, bound)
-    thread = threading.Thread(target=server.run)
-    begin = time.perf_counter()
-    thread.start()
-    while app_state.thread.state == 'starting':
-      time.sleep(0.1)
-    print(f'ready after {time.perf_counter() - begin:.0f} s', file=sys.stderr)
-    yield bound.getsockname()[1]
-    server.end()
-    thread.join()
 
 
 def _prompts(args: argparse.Namespace) -> list[list[int]]:

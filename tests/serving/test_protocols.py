@@ -3,13 +3,19 @@
 
 import copy
 import dataclasses
+import json
 
 import openai
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from toolformer_jax.calls import DEFAULT_SYNTAX, Call
 from toolformer_jax.inference.scoring import ScoreRequest, score, score_texts
 from toolformer_jax.inference.top_logprobs import TokenLogprobs
 from toolformer_jax.serving import logprobs
+from toolformer_jax.serving.messages import call_arguments, response_messages
+from toolformer_jax.serving.protocol import McpCallItem
 from toolformer_jax.tools.base import ToolError
 
 WITH_CALL = ' [Up(ab) -> XY] XY.'
@@ -168,8 +174,10 @@ def test_logprobs_leave_out_calls_that_are_not_in_the_text(client):
 
 
 def items(response):
-  return [(item.type, item.content[0].text if item.type == 'message' else
-           (item.name, item.arguments, item.output, item.error)) for item in response.output]
+  def call(item):
+    return item.name, json.loads(item.arguments)['argument'], item.output, item.error
+  return [(item.type, item.content[0].text if item.type == 'message' else call(item))
+          for item in response.output]
 
 
 @pytest.fixture(scope='module')
@@ -235,6 +243,23 @@ def test_what_was_answered_can_be_asked_on(calling):
       model='tiny', input=[{'role': 'user', 'content': 'ab is'}, *first.output,
                            {'role': 'user', 'content': 'cd is'}])
   assert items(again) == [('mcp_call', ('Up', 'cd', 'ZW', None)), ('message', ' ZW.')]
+
+
+ARGUMENTS = ['ab', '"ab"', '[1]', '{', '{}', '{"a": 1}', '{"argument": 1}', '{"argument": "x"}',
+             '[' * 10**5]
+
+
+@given(st.text() | st.sampled_from(ARGUMENTS))
+def test_a_call_comes_back_as_it_was_made(argument):
+  arguments = call_arguments(argument)
+  assert isinstance(json.loads(arguments), dict)
+  call = McpCallItem(type='mcp_call', name='Up', arguments=arguments, output='XY')
+  try:
+    expected = DEFAULT_SYNTAX.linearise(Call('Up', argument, 'XY'))
+  except ValueError:  # no text can have such a call
+    return
+  assert response_messages([call], DEFAULT_SYNTAX, iter(())) == [
+      {'role': 'assistant', 'content': expected}]
 
 
 def test_a_prompt_of_a_template_may_fill_all_positions_but_one(calling):

@@ -207,8 +207,9 @@ class EngineThread:
                  waiting=False)
       return self._make_engine()
     now = time.perf_counter()
-    self._hand_out([(self._observe(event, now), event) for event in events])
-    self._measure()
+    handed = [(self._observe(event, now), event) for event in events]
+    self._measure()  # before: who has got a text shall not find its request among those that run
+    self._hand_out(handed)
     if engine.prefix_cache:
       self._metrics.observe_prefix_cache(engine.prefix_cache.take_counts())
     return engine
@@ -272,8 +273,9 @@ class EngineThread:
     self._measure()
 
   def _measure(self) -> None:
-    self._metrics.running.set(len(self._running))
+    # In this order no request is counted twice: those that run were taken from the queue.
     self._metrics.waiting.set(len(self._queue))
+    self._metrics.running.set(len(self._running))
 
 
 def _not_admitted(error: Exception) -> Failed:

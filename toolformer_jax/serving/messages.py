@@ -1,6 +1,8 @@
 """The messages of chats and responses as a template takes them: a role and a text each."""
 
+import json
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from toolformer_jax.calls import Call, CallSyntax
 from toolformer_jax.serving.errors import ApiError
@@ -37,12 +39,37 @@ def response_messages(items: Sequence[McpCallItem | MessageItem], syntax: CallSy
   return messages
 
 
+def call_arguments(argument: str) -> str:
+  """Returns the argument of a call as clients of the protocol expect it: as a JSON object.
+
+  An argument that is one, as MCP tools may have it, is left as it is.
+  """
+  is_object = _parsed(argument) is not None and _argument(argument) == argument
+  return argument if is_object else json.dumps({'argument': argument}, ensure_ascii=False)
+
+
+def _argument(arguments: str) -> str:
+  """Returns the argument of a call from what `call_arguments` has made of it."""
+  found = _parsed(arguments)
+  only = found.get('argument') if found and len(found) == 1 else None
+  return only if isinstance(only, str) else arguments
+
+
+def _parsed(text: str) -> dict[str, Any] | None:
+  """Returns the JSON object that a text is, or None."""
+  try:
+    found = json.loads(text)
+  except (ValueError, RecursionError):
+    return None
+  return found if isinstance(found, dict) else None
+
+
 def _call_text(item: McpCallItem, syntax: CallSyntax) -> dict[str, str]:
   """Returns what a call was in the text: nothing if it had no result."""
   text = ''
   if item.output is not None:
     try:
-      text = syntax.linearise(Call(item.name, item.arguments, item.output))
+      text = syntax.linearise(Call(item.name, _argument(item.arguments), item.output))
     except ValueError as error:
       raise ApiError(400, f'input: {error}', param='input', code='invalid_value') from None
   return {'role': 'assistant', 'content': text}

@@ -24,6 +24,7 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     'text': (None, {}, {'format': {'type': 'text'}}), 'truncation': (None, 'disabled'),
     'verbosity': (None,),
     'web_search_options': (None,), 'top_logprobs': (None, 0)}
+_LOGPROBS = 'message.output_text.logprobs'  # of `include`, whose other values are hints
 
 Request = TypeVar('Request', bound='GenerationFields')
 
@@ -181,6 +182,9 @@ def _supported(kind: type[Request], fields: dict[str, Any]) -> dict[str, Any]:
       if value not in _NEUTRAL[name]:
         raise ApiError(400, f'{name} is not supported by this server', param=name,
                        code='unsupported_parameter')
+    elif name == 'include' and isinstance(value, list) and _LOGPROBS in value:
+      raise ApiError(400, 'log-probabilities are told by completions and chats, not by responses',
+                     param=name, code='unsupported_parameter')
     elif name not in _IGNORED:
       raise ApiError(400, f'Unrecognized request argument supplied: {name[:100]}', param=name[:100],
                      code='unknown_parameter')

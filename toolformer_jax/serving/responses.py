@@ -16,7 +16,7 @@ from toolformer_jax.inference.engine import (
 from toolformer_jax.serving import sse
 from toolformer_jax.serving.chat_template import ChatTemplate
 from toolformer_jax.serving.generation import Choice, Generation, Prompt, failure
-from toolformer_jax.serving.messages import response_messages
+from toolformer_jax.serving.messages import call_arguments, response_messages
 from toolformer_jax.serving.protocol import ResponsesRequest
 from toolformer_jax.serving.service import Service
 
@@ -72,7 +72,7 @@ class ModelResponse:
         yield from self._add_text(text)
       case CallStarted(call=call):
         yield from self._end_message()
-        yield from self._begin_call(call.name, call.argument)
+        yield from self._begin_call(call.name, call_arguments(call.argument))
       case CallFinished(call=made):
         yield from self._end_call(made.call.result, failure(made))
       case RequestFinished(output=output):
@@ -121,15 +121,15 @@ class ModelResponse:
     yield self._item_event('content_part.done', content_index=0, part=part)
     yield self._event('output_item.done', output_index=len(self.items) - 1, item=item)
 
-  def _begin_call(self, name: str, argument: str) -> Iterator[str]:
+  def _begin_call(self, name: str, arguments: str) -> Iterator[str]:
     item = {'id': f'mcp_{uuid.uuid4().hex}', 'type': 'mcp_call', 'name': name, 'arguments': '',
             'server_label': SERVER_LABEL, 'output': None, 'error': None, 'status': 'calling'}
     self.items.append(item)
     yield self._event('output_item.added', output_index=len(self.items) - 1, item=item)
     yield self._item_event('mcp_call.in_progress')
-    item['arguments'] = argument
-    yield self._item_event('mcp_call_arguments.delta', delta=argument)
-    yield self._item_event('mcp_call_arguments.done', arguments=argument)
+    item['arguments'] = arguments
+    yield self._item_event('mcp_call_arguments.delta', delta=arguments)
+    yield self._item_event('mcp_call_arguments.done', arguments=arguments)
 
   def _end_call(self, output: str | None, error: str | None) -> Iterator[str]:
     item = self.items[-1]
