@@ -27,7 +27,6 @@ import numpy as np
 
 from toolformer_jax.calls import DEFAULT_SYNTAX
 from toolformer_jax.checkpoints.gguf import GgufFile
-from toolformer_jax.checkpoints.loading import ModelConfig, load_model
 from toolformer_jax.data import catalogue
 from toolformer_jax.inference.config import EngineConfig, GenerationConfig
 from toolformer_jax.inference.generation import generate
@@ -45,15 +44,13 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   for name, default in (('prompts', 96), ('clients', 32), ('max_tokens', 48)):
     parser.add_argument(f'--{name}', type=int, default=default)
-  parser.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32',
-                      help='of `served` and `generate`')
+  harness.add_dtype(parser)
   sides = {'served': served, 'generate': generated, 'llama_server': llama_server,
            'openvino': openvino}
   parser.add_argument('--sides', nargs='+', choices=sides, default=list(sides))
   chosen = parser.parse_known_args()[0].sides
   def title(args: argparse.Namespace) -> str:
-    dtype = '' if args.dtype == 'float32' else f', {args.dtype}'
-    return f'Serving {args.clients} clients that stream{dtype}'
+    return f'Serving {args.clients} clients that stream{harness.in_dtype(args)}'
   harness.main(title, parser, {side: sides[side] for side in sides if side in chosen},
                pairs=[('served', side) for side in chosen if side != 'served'])
 
@@ -62,7 +59,7 @@ def served(args: argparse.Namespace) -> harness.Run:
   """Streams from our server."""
   prompts = _prompts(args)
   server = contextlib.ExitStack()  # it ends with the process
-  model = load_model(_MODEL, config=ModelConfig(dtype=args.dtype)).for_inference()
+  model = harness.load(args, _MODEL)
   port, _ = server.enter_context(loopback.serve(
       model, [Calculator()], name=_MODEL, generation=GenerationConfig(max_tokens=args.max_tokens),
       engine_config=EngineConfig(args.clients, max_model_len=_MAX_MODEL_LEN)))
@@ -80,7 +77,7 @@ def served(args: argparse.Namespace) -> harness.Run:
 
 def generated(args: argparse.Namespace) -> harness.Run:
   """Generates by `generate`."""
-  model = load_model(_MODEL, config=ModelConfig(dtype=args.dtype)).for_inference()
+  model = harness.load(args, _MODEL)
   prompts = generation.read(model.tokenizer, args.prompts)
   config = GenerationConfig(max_tokens=args.max_tokens)
   engine_config = EngineConfig(args.clients, max_model_len=_MAX_MODEL_LEN)
