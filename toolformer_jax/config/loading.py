@@ -32,7 +32,7 @@ _SHIPPED = importlib.resources.files('toolformer_jax.configs')
 _EXPERIMENTS = importlib.resources.files('toolformer_jax.configs.experiments')
 _TOOL_BINDING = re.compile(
     r'\s*((?P<tool>\w+)/)?ToolConfig\.(?P<name>\w+)\s*=(?P<value>.*)', re.DOTALL)
-_INCLUDE = re.compile(r"include '(.*)'")
+_INCLUDE = re.compile(r"""include\s+(['"])(.*)\1\s*(#.*)?""")
 _BUILD = {name: gin.external_configurable(settings) for name, settings in SETTINGS.items()}
 
 # Where gin looks for `include 'quickstart.gin'` after the working directory, and for
@@ -112,11 +112,11 @@ def _bind_tools(tools: Collection[str], bindings: Sequence[str]) -> None:
 
 
 def _lines(bindings: Sequence[str]) -> Iterator[str]:
-  """Yields the bindings, and the lines of the files that they include."""
+  """Yields the bindings, and the lines of the files that they include, directly or not."""
   for binding in bindings:
     if included := _INCLUDE.fullmatch(binding):
-      with open_text(as_path(_find(included[1]))) as file:
-        yield from file.read().splitlines()
+      with open_text(as_path(_find(included[2]))) as file:
+        yield from _lines(file.read().splitlines())
     else:
       yield binding
 
