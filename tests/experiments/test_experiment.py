@@ -183,11 +183,13 @@ def test_what_was_evaluated_is_reported_where_training_failed(run, folder):
     assert 'SVAMP' in pathlib.Path(report).read_text()
   report = pathlib.Path('runs/model/broken/seed0/report.md').read_text()
   assert '| SVAMP | base | 5 |' in report and 'Toolformer |' not in report
+  assert report.count('- Toolformer: no call was kept') == 2  # the evaluation, beside the paper
   assert '- model/broken/seed0: no call was kept' in pathlib.Path('runs/report.md').read_text()
 
 
 def test_an_ablation_for_all_tools_is_for_those_with_settings_of_their_own(run, folder):
-  (folder / 'samples.gin').write_text('ToolConfig.m = 1  # of all tools\n')
+  (folder / 'inner.gin').write_text('ToolConfig.m = 1  # of all tools\n')
+  (folder / 'samples.gin').write_text('include "inner.gin"  # a file may include another\n')
   code, out, err = run(*EXPERIMENT, "--gin.GridConfig.ablations=('samples.gin',)", '--dry_run',
                        '--output_dir', 'runs')
   assert code == 0, err

@@ -10,6 +10,7 @@ from etils import epath
 from toolformer_jax import api
 from toolformer_jax.data.jsonl import read_objects
 from toolformer_jax.evaluation import tables
+from toolformer_jax.evaluation.arms import TITLES
 from toolformer_jax.evaluation.result import EvaluationResult
 from toolformer_jax.experiments import comparison
 from toolformer_jax.experiments.grid import Cell
@@ -81,7 +82,8 @@ def _records(stage: Evaluate, folder: epath.Path, tasks: Iterable[str]
 def cell_report(result: CellResult, runner: StageRunner) -> str:
   """Returns the report of one experiment: its evaluation, and its figures beside the paper's.
 
-  Both are those of `evaluate` with all arms.
+  Both are those of `evaluate` with all arms. Arms that could not be evaluated are listed with the
+  reason.
   """
   experiment = result.cell.experiment
   last = [one for one in experiment.evaluations()  # without models whose training failed
@@ -92,8 +94,11 @@ def cell_report(result: CellResult, runner: StageRunner) -> str:
       config=experiment.evaluation, generation_config=experiment.generation,
       engine_config=experiment.engine, model_config=experiment.model,
       executor_config=experiment.executor, toolbox=experiment.toolbox, syntax=experiment.syntax)
+  evaluated = {arm for _, arm in result.records}
+  missing = {} if not result.failure else {
+      TITLES[arm]: result.failure for arm in experiment.arms if arm not in evaluated}
   found = EvaluationResult(skipped=dict(result.skipped), sources=dict(result.sources),
-                           failed=dict(result.failed))
+                           failed={**result.failed, **missing})
   for task in plan.tasks:
     by_arm = {one.arm: result.records[task.name, one.arm] for one in last
               if (task.name, one.arm) in result.records}
