@@ -127,7 +127,10 @@ def test_a_field_gets_the_file_behind_a_handle(mcp, tmp_path):
   plain, media = mcp('Plain', given), mcp('OCR', {**given, 'media_field': 'text'})
   context = Context(media=MediaTable.from_files([tmp_path / 'dot']))
   assert (plain('image 1', context), media('image 1', context)) == ('image 1', 'R0lGODlh')
-  assert plain.version != media.version
+  assert len({plain.version, media.version,
+              mcp('Field', {**given, 'result_field': 'text'}).version}) == 3
+  with pytest.raises(UserError, match='letters has no property txt for media_field; it has text'):
+    mcp('Wrong', {**given, 'media_field': 'txt'})
 
 
 def test_a_server_gets_the_variables_that_it_is_given(mcp, monkeypatch):

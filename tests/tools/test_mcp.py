@@ -107,6 +107,12 @@ def test_a_server_gets_the_content_of_a_medium(example, tmp_path):
   assert example['letters']('image 1', context) == 'image 1'
 
 
+def test_a_reference_inside_all_of_has_its_type():
+  schema = {'properties': {'a': {'allOf': [{'$ref': '#/$defs/A'}], 'description': 'A size.'}},
+            '$defs': {'A': {'type': 'object'}}, 'required': ['a']}
+  assert mcp_arguments('{"width": 2}', schema, MediaTable()) == {'a': {'width': 2}}
+
+
 def test_schemas_that_refer_to_themselves_end():
   schema = {'properties': {'a': {'$ref': '#/$defs/A'}, 'b': {'$ref': '#/$defs/x~1y~0z'}},
             '$defs': {'A': {'anyOf': [{'$ref': '#/$defs/A'}, {'type': 'integer'}]},

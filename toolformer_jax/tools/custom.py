@@ -194,18 +194,23 @@ def mcp_tool(name: str, config: McpToolConfig) -> Tool:
   """Returns a tool of an MCP server as the tool `name`.
 
   Raises:
-    UserError: the server cannot be reached, or has no such tool.
+    UserError: the server cannot be reached, or has no such tool, or the tool no `media_field`.
   """
+  from toolformer_jax.tools.mcp_arguments import property_names
   tools = _server_tools(config.server, tuple(config.env.items()), tuple(config.headers.items()))
   wanted = config.tool or name
   found = next((one for one in tools if wanted in (one.server_name, one.name)), None)
   if found is None:
     raise UserError(f'CustomToolsConfig.mcp: {shown_address(config.server)} has no tool {wanted}; '
                     f'it has {", ".join(one.server_name for one in tools)}')
-  fields = [one for one in (config.result_field, config.media_field) if one]
-  return dataclasses.replace(
-      found, name=name, version='-'.join([found.version, *fields]),
-      result_field=config.result_field, media_field=config.media_field)
+  if config.media_field and config.media_field not in (names := property_names(found.input_schema)):
+    raise UserError(f'CustomToolsConfig.mcp: {wanted} has no property {config.media_field} for '
+                    f'media_field; it has {", ".join(names) or "none"}')
+  version = found.version + (f'-{config.result_field}' if config.result_field else '')
+  if config.media_field:
+    version += f'-media:{config.media_field}'  # a result_field of that name is another version
+  return dataclasses.replace(found, name=name, version=version, result_field=config.result_field,
+                             media_field=config.media_field)
 
 
 @functools.cache  # One process per server, even if several of its tools are used.

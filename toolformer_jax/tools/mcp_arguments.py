@@ -71,6 +71,11 @@ def _properties(schema: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
   return properties, list(required)
 
 
+def property_names(schema: Mapping[str, Any]) -> list[str]:
+  """Returns the names of the properties that a JSON schema describes or requires."""
+  return list(_properties(schema)[0])
+
+
 def _describe(properties: Iterable[str], required: Iterable[str]) -> str:
   """Returns the names of all properties, for an error."""
   optional = [f'{name} (optional)' for name in properties if name not in required]
@@ -113,15 +118,19 @@ def _is_base64(schema: Any, root: Mapping[str, Any]) -> bool:
 
 
 def _alternatives(schema: Any, root: Mapping[str, Any]) -> list[dict[str, Any]]:
-  """Returns `schema`, what it refers to in `root`, and the alternatives of both, each once."""
+  """Returns `schema`, what it refers to in `root`, and the parts and alternatives of both, once.
+
+  `allOf` with one reference is how a reference is written that has a description of its own.
+  """
   found: dict[int, dict[str, Any]] = {}
   waiting = [schema]
   while waiting:
     one = waiting.pop()
     if isinstance(one, dict) and id(one) not in found:
       found[id(one)] = one
-      waiting += [*reversed(_list(one.get('oneOf'))), *reversed(_list(one.get('anyOf'))),
-                  _referred(one.get('$ref'), root)]
+      for key in ('oneOf', 'anyOf', 'allOf'):
+        waiting += reversed(_list(one.get(key)))
+      waiting.append(_referred(one.get('$ref'), root))
   return list(found.values())
 
 
