@@ -8,8 +8,10 @@ import pytest
 from tokenizers.pre_tokenizers import ByteLevel
 
 from toolformer_jax import cli
+from toolformer_jax.annotation.run_dir import RunFolder
 from toolformer_jax.annotation.token_losses import token_losses
 from toolformer_jax.calls import Call
+from toolformer_jax.checkpoints.any_model import model_fingerprint
 from toolformer_jax.checkpoints.orbax import save_model
 from toolformer_jax.commands import view
 from toolformer_jax.data.records import Document, ExecutedCall
@@ -126,6 +128,19 @@ def test_a_model_with_another_tokenizer_is_refused(live_run):
                                    bos_id=None, eos_id=None)
   with pytest.raises(UserError, match='another tokenizer; give the model of the run'):
     live_run.check_tokenizer(other)
+
+
+def test_another_model_with_the_same_tokenizer_is_refused(make_model, tokenizer, tmp_path):
+  model = str(tmp_path / 'model')
+  save_model(tmp_path / 'model', make_model())
+  def ask(name, fingerprint):
+    configuration = {'tools': {'Calculator': {'tau_f': 0.5}}, 'checkpoint': fingerprint}
+    with RunFolder(tmp_path / name, configuration, {}):
+      tokenizer.save(tmp_path / name)
+    return view.model_losses(model, LiveRun(tmp_path / name))
+  assert callable(ask('same', model_fingerprint(model)))
+  with pytest.raises(UserError, match='another model; give the model of the run as --checkpoint'):
+    ask('other', '0')
 
 
 def test_a_model_that_is_not_there_is_told_at_once(tmp_path, capsys):

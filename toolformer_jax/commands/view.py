@@ -54,10 +54,12 @@ def model_losses(checkpoint: str, live_run: 'LiveRun') -> 'Explain':
   """Returns a function that computes the losses of a call of the run.
 
   Raises:
-    UserError: the model cannot be loaded, or has another tokenizer.
+    UserError: the model cannot be loaded, or is not the one that annotated the run.
   """
   from toolformer_jax import api
   from toolformer_jax.annotation.token_losses import token_losses
+  from toolformer_jax.checkpoints.any_model import model_fingerprint
+  live_run.check_model(model_fingerprint(checkpoint))
   model = api.load_model(checkpoint).for_inference()
   live_run.check_tokenizer(model.tokenizer)
   syntax = live_run.syntax

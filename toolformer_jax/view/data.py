@@ -190,6 +190,18 @@ class LiveRun:
       raise UserError(f'{self._path} was annotated with another tokenizer; give the model of the '
                       'run as --checkpoint')
 
+  def check_model(self, fingerprint: str) -> None:
+    """Checks that a model is the one that annotated the run, by the hash of its checkpoint.
+
+    Raises:
+      UserError: it is another one, whose losses do not tell why the run keeps a call.
+    """
+    settings = RunReader(self._path).settings
+    expected = settings.fixed.get('checkpoint') if settings else None
+    if expected and fingerprint != expected:
+      raise UserError(f'{self._path} was annotated by another model; give the model of the run as '
+                      '--checkpoint')
+
   def read(self) -> Run:
     """Returns the current content of the folder.
 
