@@ -208,7 +208,8 @@ class EngineThread:
       return self._make_engine()
     now = time.perf_counter()
     handed = [(self._observe(event, now), event) for event in events]
-    self._measure()  # before: who has got a text shall not find its request among those that run
+    # First the gauges: a client that has its whole text must not see its request as running.
+    self._measure()
     self._hand_out(handed)
     if engine.prefix_cache:
       self._metrics.observe_prefix_cache(engine.prefix_cache.take_counts())
