@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from toolformer_jax.calls import Call, CallSyntax
 from toolformer_jax.serving.errors import ApiError
 from toolformer_jax.serving.media import is_medium
 from toolformer_jax.serving.protocol import McpCallItem, Message, MessageItem, Part
+from toolformer_jax.tools.mcp_arguments import parse_object
 
 
 def chat_messages(messages: Sequence[Message], handles: Iterator[str]) -> list[dict[str, str]]:
@@ -44,24 +44,15 @@ def call_arguments(argument: str) -> str:
 
   An argument that is one, as MCP tools may have it, is left as it is.
   """
-  is_object = _parsed(argument) is not None and _argument(argument) == argument
+  is_object = parse_object(argument) is not None and _argument(argument) == argument
   return argument if is_object else json.dumps({'argument': argument}, ensure_ascii=False)
 
 
 def _argument(arguments: str) -> str:
   """Returns the argument of a call from what `call_arguments` has made of it."""
-  found = _parsed(arguments)
+  found = parse_object(arguments)
   only = found.get('argument') if found and len(found) == 1 else None
   return only if isinstance(only, str) else arguments
-
-
-def _parsed(text: str) -> dict[str, Any] | None:
-  """Returns the JSON object that a text is, or None."""
-  try:
-    found = json.loads(text)
-  except (ValueError, RecursionError):
-    return None
-  return found if isinstance(found, dict) else None
 
 
 def _call_text(item: McpCallItem, syntax: CallSyntax) -> dict[str, str]:

@@ -183,8 +183,8 @@ def _supported(kind: type[Request], fields: dict[str, Any]) -> dict[str, Any]:
         raise ApiError(400, f'{name} is not supported by this server', param=name,
                        code='unsupported_parameter')
     elif name == 'include' and isinstance(value, list) and _LOGPROBS in value:
-      raise ApiError(400, 'log-probabilities are told by completions and chats, not by responses',
-                     param=name, code='unsupported_parameter')
+      raise ApiError(400, 'responses have no log-probabilities; use completions or chat '
+                     'completions', param=name, code='unsupported_parameter')
     elif name not in _IGNORED:
       raise ApiError(400, f'Unrecognized request argument supplied: {name[:100]}', param=name[:100],
                      code='unknown_parameter')
