@@ -14,6 +14,7 @@ are executed.
 
 import contextlib
 import dataclasses
+import functools
 import heapq
 import itertools
 import logging
@@ -198,14 +199,20 @@ class AnnotationPipeline:
     if stage == 'sample' and folder.is_complete(name):
       _log_positions(tool, plan.config.tau_s, folder.counts(name))
 
+  @functools.cached_property  # all tools share it
+  def _filter_model(self) -> LanguageModel:
+    """The model in `filter_dtype`; as it is, if the filter needs no other."""
+    dtype = self.config.filter_dtype
+    return self.model if dtype == 'float32' else self.model.to_dtype(dtype)
+
   def _prepare(self, folder: RunFolder, plan: ToolPlan, stage: str,
                stack: contextlib.ExitStack) -> StartChunk:
     """Prepares a stage; whatever has to be closed after it is put on `stack`."""
     if stage == 'sample':
       return sample_stage(plan, model=self.model, config=self.config, syntax=self.syntax)
     if stage == 'filter':
-      return filter_stage(plan, run=folder, model=self.model, config=self.config,
-                          syntax=self.syntax)
+      return filter_stage(plan, run=folder, model=self.model, fast=self._filter_model,
+                          config=self.config, syntax=self.syntax)
     executor = stack.enter_context(Executor(
         [plan.tool], self.executor_config, syntax=self.syntax, store=self.call_store))
     stack.callback(_log_calls, plan.tool.name, executor.counts[plan.tool.name])

@@ -52,16 +52,19 @@ def execute_stage(plan: ToolPlan, *, run: RunReader, executor: Executor, tokeniz
   return start
 
 
-def filter_stage(plan: ToolPlan, *, run: RunReader, model: LanguageModel,
+def filter_stage(plan: ToolPlan, *, run: RunReader, model: LanguageModel, fast: LanguageModel,
                  config: AnnotationConfig, syntax: CallSyntax) -> StartChunk:
-  """Prepares computing the losses of the executed calls of `run`."""
+  """Prepares computing the losses of the executed calls of `run`.
+
+  `fast` is the model in `config.filter_dtype`; it is used if that is not float32.
+  """
   least = min_gain(plan.config.tau_f, config.early_reject)
   if config.filter_dtype == 'float32':
     score_window = functools.partial(score_calls, model=model)
   else:
     score_window = functools.partial(
-        score_calls_verified, model=model, fast=model.to_dtype(config.filter_dtype),
-        tau_f=plan.config.tau_f, margin=config.verify_margin)
+        score_calls_verified, model=model, fast=fast, tau_f=plan.config.tau_f,
+        margin=config.verify_margin)
   def start(chunk: int, documents: Sequence[Document]) -> FinishChunk:
     executed = cast(list[ExecutedCall], run.read_calls(plan.tool.name, 'execute', chunk))
     def score(window: Sequence[Document]) -> tuple[Sequence[Candidate], Counter]:
