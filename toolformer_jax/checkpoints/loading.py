@@ -3,11 +3,12 @@
 import dataclasses
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from toolformer_jax.checkpoints.names import check_adapter
 from toolformer_jax.data.local_cache import cache_directory
 from toolformer_jax.errors import UserError
+from toolformer_jax.models.config import Dtype
 from toolformer_jax.runtime.validation import check
 
 if TYPE_CHECKING:
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
   import jax
 
   from toolformer_jax.models.language_model import LanguageModel
-
-Dtype = Literal['float32', 'bfloat16', 'int8']
 
 
 @dataclass(frozen=True)
@@ -40,6 +39,18 @@ class ModelConfig:
     check(self, data=(-1, 10**6), fsdp=(-1, 10**6), tensor=(-1, 10**6))
     if 0 in (self.data, self.fsdp, self.tensor):
       raise UserError('ModelConfig: no axis of the mesh can have size 0')
+
+  def make_mesh(self, devices: 'Sequence[jax.Device] | None' = None) -> 'jax.sharding.Mesh':
+    """Returns the mesh of `devices`, by default of all devices of this process.
+
+    Raises:
+      UserError: its sizes do not fit them.
+    """
+    from toolformer_jax import sharding
+    try:
+      return sharding.make_mesh(self.data, self.fsdp, self.tensor, devices)
+    except ValueError as error:
+      raise UserError(f'ModelConfig: {error}') from error
 
 
 def load_model(checkpoint: str | os.PathLike[str], *, config: ModelConfig = ModelConfig(),
@@ -68,14 +79,10 @@ def load_model(checkpoint: str | os.PathLike[str], *, config: ModelConfig = Mode
 
   from toolformer_jax.checkpoints.adapters.load import load_adapter, load_adapters
   from toolformer_jax.checkpoints.pretrained import load_pretrained
-  from toolformer_jax.sharding import make_mesh
 
   jax.config.update('jax_compilation_cache_dir', str(cache_directory() / 'compiled'))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
-  try:
-    mesh = make_mesh(config.data, config.fsdp, config.tensor, devices)
-  except ValueError as error:
-    raise UserError(f'ModelConfig: {error}') from error
+  mesh = config.make_mesh(devices)
   for path in (*([] if adapter is None else [adapter]), *(adapters or {}).values()):
     check_adapter(str(path))
   if adapter is not None and adapters:

@@ -95,10 +95,7 @@ def new_model(shape: PretrainConfig, tokenizer: Tokenizer, config: ModelConfig =
   Raises:
     UserError: the mesh does not fit the devices.
   """
-  try:
-    mesh = sharding.make_mesh(config.data, config.fsdp, config.tensor, devices)
-  except ValueError as error:
-    raise UserError(f'ModelConfig: {error}') from error
+  mesh = config.make_mesh(devices)
   decoder = make_decoder(mesh, shape.decoder(tokenizer.vocab_size).replace(dtype=config.dtype))
   shardings = sharding.state_shardings(abstract_variables(decoder), mesh)
   def init() -> Any:
