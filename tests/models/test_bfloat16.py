@@ -18,6 +18,8 @@ from toolformer_jax.models.adapter_config import LoraConfig
 from toolformer_jax.models.kv_cache import KVCache
 from toolformer_jax.runtime.paths import as_path
 
+from ..jaxprs import equations
+
 VARIANTS = {
     'llama': {}, 'adapters': dict(adapter=LoraConfig(rank=4)),
     'gptj': dict(norm='layer', positions='rotary_interleaved', parallel_block=True, kv_heads=4,
@@ -77,18 +79,6 @@ def test_every_product_with_weights_is_one_of_bfloat16(make):
   # XLA has no fast ones with results of bfloat16. Those of attention are in float32.
   assert set(kinds) == {('bfloat16', 'bfloat16', 'float32'), ('float32',) * 3}
   assert kinds.count(('bfloat16', 'bfloat16', 'float32')) >= 7 * 3 + 1
-
-
-def equations(jaxpr):
-  for equation in jaxpr.eqns:
-    yield equation
-    for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=is_jaxpr):
-      if is_jaxpr(inner):
-        yield from equations(getattr(inner, 'jaxpr', inner))
-
-
-def is_jaxpr(value):
-  return hasattr(value, 'eqns') or hasattr(value, 'jaxpr')
 
 
 def test_one_token_is_computed_as_two(make):

@@ -1,5 +1,6 @@
 """Bad input gets OpenAI's error object, and what a client may ask for has limits."""
 
+import contextlib
 import datetime
 import json
 import logging
@@ -197,26 +198,35 @@ def test_the_log_has_texts_on_demand_and_masks_personal_data(serve, caplog):
   assert isinstance(content['calls'], list)
 
 
+@contextlib.contextmanager
+def busy(server, count, fields, released, is_full):
+  """Sends requests until the server is full; at the end they are released and awaited."""
+  threads = [threading.Thread(target=server.post, args=['completions'], kwargs=fields)
+             for _ in range(count)]
+  for thread in threads:
+    thread.start()
+  try:
+    while not is_full():
+      assert not released.is_set()
+    yield
+  finally:
+    released.set()
+    for thread in threads:
+      thread.join()
+
+
 def test_a_full_queue_refuses(serve):
   released = threading.Event()
   def answer(argument):
     released.wait(60)
     return 'XY'
   with serve(answer, slots=4, time_limit_s=100.0, limits=ServingConfig(max_waiting=2)) as server:
-    threads = [threading.Thread(target=server.post, args=['completions'], kwargs=PROMPT)
-               for _ in range(6)]
-    for thread in threads:
-      thread.start()
-    while server.app_state.thread.num_waiting < 2:
-      assert not released.is_set()
-    response = server.post('completions', **PROMPT)
-    refused(response, 429, 'waiting already')
-    assert int(response.headers['Retry-After']) >= 1
-    with pytest.raises(openai.RateLimitError):
-      server.client().completions.create(model='tiny', prompt='ab is', stream=True)
-    released.set()
-    for thread in threads:
-      thread.join()
+    with busy(server, 6, PROMPT, released, lambda: server.app_state.thread.num_waiting >= 2):
+      response = server.post('completions', **PROMPT)
+      refused(response, 429, 'waiting already')
+      assert int(response.headers['Retry-After']) >= 1
+      with pytest.raises(openai.RateLimitError):
+        server.client().completions.create(model='tiny', prompt='ab is', stream=True)
 
 
 def test_more_texts_than_ever_have_room_are_refused(serve):
@@ -235,19 +245,11 @@ def test_requests_for_logprobs_wait_in_a_bounded_queue(serve, monkeypatch, strea
   monkeypatch.setattr(logprobs, 'top_logprobs', slow)
   fields = {**PROMPT, 'max_tokens': 0, 'echo': True, 'logprobs': 1, 'stream': stream}
   with serve(slots=1, limits=ServingConfig(max_waiting=1)) as server:
-    threads = [threading.Thread(target=server.post, args=['completions'], kwargs=fields)
-               for _ in range(2)]
-    for thread in threads:
-      thread.start()
-    while server.app_state.scorer.num_requests < 2:
-      assert not released.is_set()
-    response = server.post('completions', **fields)
-    refused(response, 429, 'wait for log-probabilities')
-    assert int(response.headers['Retry-After']) >= 1
-    assert server.post('completions', **PROMPT).status_code == 200  # it needs none
-    released.set()
-    for thread in threads:
-      thread.join()
+    with busy(server, 2, fields, released, lambda: server.app_state.scorer.num_requests >= 2):
+      response = server.post('completions', **fields)
+      refused(response, 429, 'wait for log-probabilities')
+      assert int(response.headers['Retry-After']) >= 1
+      assert server.post('completions', **PROMPT).status_code == 200  # it needs none
     assert server.post('completions', **fields).status_code == 200
     assert server.app_state.scorer.num_requests == 0
 

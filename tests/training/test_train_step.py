@@ -18,6 +18,7 @@ from toolformer_jax.training.train_step import (
   make_train_step,
 )
 
+from ..jaxprs import equations
 from .plain import plain_example
 
 SETTINGS = FinetuneConfig(steps=4, batch_rows=4, row_tokens=32, learning_rate=1e-2)
@@ -72,7 +73,7 @@ def test_parts_of_a_batch_weigh_what_they_have_in_it(make_model, batch, mesh, pa
 def test_computation_in_bfloat16_trains_weights_in_float32(make_model, batch):
   step, frozen, state = _prepared(make_model(dtype='bfloat16'), SETTINGS)
   traced = jax.make_jaxpr(step)(frozen, state, batch)
-  products = [equation for equation in _equations(traced.jaxpr)
+  products = [equation for equation in equations(traced.jaxpr)
               if equation.primitive.name == 'dot_general']
   halves = [all(v.aval.dtype == jnp.bfloat16 for v in product.invars) for product in products]
   # In float32: of one block's attention, products with the gradient of its scores, which are.
@@ -81,18 +82,6 @@ def test_computation_in_bfloat16_trains_weights_in_float32(make_model, batch):
   moments = [leaf for leaf in jax.tree.leaves(after.opt_state) if leaf.ndim]
   arrays = [*jax.tree.leaves(after.params), *moments]
   assert {array.dtype for array in arrays} == {np.dtype('float32')}
-
-
-def _equations(jaxpr):
-  for equation in jaxpr.eqns:
-    yield equation
-    for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_jaxpr):
-      if _is_jaxpr(inner):
-        yield from _equations(getattr(inner, 'jaxpr', inner))
-
-
-def _is_jaxpr(value):
-  return hasattr(value, 'eqns') or hasattr(value, 'jaxpr')
 
 
 def test_bfloat16_loses_no_small_update(make_model, batch):
