@@ -6,6 +6,7 @@ import jax
 import pytest
 
 from toolformer_jax import sharding
+from toolformer_jax.models import language_model
 from toolformer_jax.models.presets import PRESETS
 from toolformer_jax.planning.plan import Request
 from toolformer_jax.planning.slices import Slice
@@ -17,6 +18,14 @@ def libtpu():
   """Skips what needs the TPU compiler where it is not installed."""
   if importlib.util.find_spec('libtpu') is None:
     pytest.skip("libtpu is not installed: pip install 'toolformer_jax[aot]'")
+
+
+@pytest.fixture(scope='module', autouse=True)
+def simulated_devices_are_chips():
+  """Simulated devices stand for chips of TPUs, which compute all in bfloat16; CPUs differ in it."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(language_model, 'choose_parts', lambda mesh: 'all')
+    yield
 
 
 @pytest.fixture(scope='session')
