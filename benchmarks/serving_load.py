@@ -228,7 +228,7 @@ def _wrong(requests: Sequence[Ask], answers: Sequence[dict[str, Any]], texts: di
 
 def _wait_until_idle(app_state: AppState) -> None:
   end = time.monotonic() + _IDLE_S
-  while app_state.thread.num_running + app_state.thread.num_waiting:
+  while app_state.thread.num_unfinished:
     if time.monotonic() > end:
       raise SystemExit('the server is still busy after all requests')
     time.sleep(0.01)

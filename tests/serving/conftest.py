@@ -67,7 +67,7 @@ class Running:
   def wait_until_idle(self):
     """Waits until no request has a slot or waits for one."""
     for _ in range(1000):
-      if not self.app_state.thread.num_running + self.app_state.thread.num_waiting:
+      if not self.app_state.thread.num_unfinished:
         return
       time.sleep(0.01)
     raise AssertionError('the server is still busy')

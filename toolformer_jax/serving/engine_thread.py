@@ -94,6 +94,12 @@ class EngineThread:
     """Jobs that have a slot."""
     return len(self._running)
 
+  @property
+  def num_unfinished(self) -> int:
+    """Jobs that have a slot or wait for one."""
+    with self._changed:
+      return len(self._running) + len(self._queue)
+
   def start(self, deliver: Callable[[Callable[[], None]], object]) -> None:
     """Starts to compile, and then to serve.
 
@@ -216,31 +222,37 @@ class EngineThread:
     return engine
 
   def _admit(self, engine: Engine) -> None:
-    """Gives up aborted jobs, and gives free slots to those that wait."""
+    """Gives up aborted jobs, and gives free slots to those that wait.
+
+    A job leaves the queue only when it has its slot, so that `submit` counts it all the time.
+    """
+    self._give_up_aborted(engine)
+    while self._queue and len(self._running) < self._slots:
+      job = self._queue[0]
+      failed = _add_request(engine, job)
+      with self._changed:
+        self._queue.popleft()
+        if job.request_id is not None:
+          self._running[job.request_id] = job
+      if failed:
+        self._metrics.observe_end(job.arrived, 'error')
+        self._hand_out([(job, failed)])
+      else:
+        self._metrics.observe_slot(job.arrived)
+        self._metrics.prompt_tokens.inc(len(job.prompt_ids))
+
+  def _give_up_aborted(self, engine: Engine) -> None:
     with self._changed:
       aborted, self._aborted = self._aborted, []
       for job in aborted:
         if job in self._queue:
           self._queue.remove(job)
-          self._metrics.observe_end(job.arrived, 'abort')
         elif job.request_id is not None and self._running.get(job.request_id) is job:
           engine.abort(job.request_id)
           del self._running[job.request_id]
-          self._metrics.observe_end(job.arrived, 'abort')
-      free = self._slots - len(self._running)
-      admitted = [self._queue.popleft() for _ in range(min(free, len(self._queue)))]
-    for job in admitted:
-      try:
-        job.request_id = engine.add_request(
-            job.prompt_ids, job.params, job.context, tool_names=job.tool_names,
-            add_start_token=job.add_start_token, adapter=job.adapter)
-      except Exception as error:
-        self._metrics.observe_end(job.arrived, 'error')
-        self._hand_out([(job, _not_admitted(error))])
-        continue
-      self._running[job.request_id] = job
-      self._metrics.observe_slot(job.arrived)
-      self._metrics.prompt_tokens.inc(len(job.prompt_ids))
+        else:  # it has ended by itself
+          continue
+        self._metrics.observe_end(job.arrived, 'abort')
 
   def _observe(self, event: Event, now: float) -> Job:
     """Counts an event; returns the job that it belongs to."""
@@ -274,14 +286,20 @@ class EngineThread:
     self._measure()
 
   def _measure(self) -> None:
-    # In this order no request is counted twice: those that run were taken from the queue.
-    self._metrics.waiting.set(len(self._queue))
-    self._metrics.running.set(len(self._running))
+    with self._changed:
+      self._metrics.waiting.set(len(self._queue))
+      self._metrics.running.set(len(self._running))
 
 
-def _not_admitted(error: Exception) -> Failed:
-  """Returns why the engine did not take a request, which costs no other one."""
-  if isinstance(error, UserError | ValueError):
+def _add_request(engine: Engine, job: Job) -> Failed | None:
+  """Adds the request of a job; returns why the engine did not take it, which costs no other one."""
+  try:
+    job.request_id = engine.add_request(
+        job.prompt_ids, job.params, job.context, tool_names=job.tool_names,
+        add_start_token=job.add_start_token, adapter=job.adapter)
+  except (UserError, ValueError) as error:
     return Failed(str(error), status=400)
-  log.error('a request was not admitted', exc_info=error)
-  return Failed('the engine could not take the request')
+  except Exception:
+    log.exception('a request was not admitted')
+    return Failed('the engine could not take the request')
+  return None
