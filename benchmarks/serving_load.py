@@ -35,7 +35,8 @@ from toolformer_jax.checkpoints.gguf import GgufFile
 from toolformer_jax.checkpoints.loading import load_model
 from toolformer_jax.data import catalogue
 from toolformer_jax.inference.config import EngineConfig, GenerationConfig
-from toolformer_jax.inference.engine import Engine, RequestFinished
+from toolformer_jax.inference.engine import Engine
+from toolformer_jax.inference.events import RequestFinished
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.decoder import Decoder
 from toolformer_jax.models.language_model import LanguageModel

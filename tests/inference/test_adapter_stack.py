@@ -10,7 +10,8 @@ from toolformer_jax import sharding
 from toolformer_jax.errors import UserError
 from toolformer_jax.inference.config import EngineConfig, GenerationConfig
 from toolformer_jax.inference.continuation_scoring import score_continuations
-from toolformer_jax.inference.engine import Engine, RequestFinished
+from toolformer_jax.inference.engine import Engine
+from toolformer_jax.inference.events import RequestFinished
 from toolformer_jax.inference.generation import generate
 from toolformer_jax.inference.prefix_cache import BLOCK_TOKENS, PrefixCache
 from toolformer_jax.inference.scoring import score_texts
@@ -157,13 +158,16 @@ def test_nothing_is_compiled_after_the_warm_up(stack):
 
 def test_a_prefix_is_cached_for_each_adapter(alone, stack):
   prompt = tokens(9, 2 * BLOCK_TOKENS + 5)
-  cache = PrefixCache(2**30)
-  engine = Engine(stack, EngineConfig(slots=4), prefix_cache=cache)
+  engine = Engine(stack, EngineConfig(slots=4), prefix_cache=PrefixCache(2**30))
   for hits in (0, 2 * BLOCK_TOKENS):
     for name, model in alone.items():
       expected, = generate(model, [prompt], config=PARAMS)
-      assert serve(engine, [(prompt, PARAMS, name)]) == [expected]
-      assert cache.take_counts().hits == hits
+      engine.add_request(prompt, PARAMS, adapter=name)
+      started, *_ = engine.step()
+      assert started.num_cached_tokens == hits
+      *_, finished = (event for _ in iter(engine.has_unfinished_requests, False)
+                      for event in engine.step())
+      assert finished.output == expected
 
 
 def test_int8_makes_the_texts_of_each_adapter_alone(alone, stack):

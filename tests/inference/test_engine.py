@@ -12,12 +12,13 @@ import pytest
 
 from toolformer_jax.errors import UserError
 from toolformer_jax.inference.config import EngineConfig, GenerationConfig
-from toolformer_jax.inference.engine import (
+from toolformer_jax.inference.engine import Engine
+from toolformer_jax.inference.events import (
   CallFinished,
   CallStarted,
-  Engine,
   NewText,
   RequestFinished,
+  RequestStarted,
 )
 from toolformer_jax.inference.generation import generate
 from toolformer_jax.tools.base import Context, ToolError
@@ -291,10 +292,12 @@ def test_events_tell_a_text_in_its_order(taught):
     outputs, events = finish(engine)
   assert {event.request_id for event in events} == {number}
   kinds = [type(event) for event in events]
-  assert kinds[:2] == [CallStarted, CallFinished] and kinds[-1] is RequestFinished
+  assert kinds[:3] == [RequestStarted, CallStarted, CallFinished]
+  assert kinds[-1] is RequestFinished
   assert kinds.count(RequestFinished) == 1
   assert ''.join(e.text for e in events if isinstance(e, NewText)) == outputs[number].text
-  assert events[1].call == outputs[number].calls[0]
+  assert events[0] == RequestStarted(number, len(taught.tokenizer.encode('ab is')) + 1, None)
+  assert events[2].call == outputs[number].calls[0]
 
 
 def test_requests_may_come_while_others_decode(taught):

@@ -9,10 +9,11 @@ import pytest
 
 from toolformer_jax import sharding
 from toolformer_jax.inference.config import EngineConfig, GenerationConfig
-from toolformer_jax.inference.engine import Engine, RequestFinished
+from toolformer_jax.inference.engine import Engine
+from toolformer_jax.inference.events import RequestFinished, RequestStarted
 from toolformer_jax.inference.generation import generate
 from toolformer_jax.inference.prefill import Chunk, prefill
-from toolformer_jax.inference.prefix_cache import BLOCK_TOKENS, PrefixCache, PrefixCounts
+from toolformer_jax.inference.prefix_cache import BLOCK_TOKENS, PrefixCache
 from toolformer_jax.models.kv_cache import KVCache, new_cache
 from toolformer_jax.runtime.compile_counter import CompileCounter
 
@@ -29,29 +30,29 @@ def tokens(seed, size):
 
 
 def serve(engine, prompts):
+  """Returns the texts, and how many tokens of the prompts there were and were in the cache."""
   numbers = [engine.add_request(prompt, PARAMS) for prompt in prompts]
-  outputs = {}
+  outputs, started = {}, []
   while engine.has_unfinished_requests():
-    outputs |= {event.request_id: event.output for event in engine.step()
+    events = engine.step()
+    outputs |= {event.request_id: event.output for event in events
                 if isinstance(event, RequestFinished)}
-  return [outputs[number] for number in numbers]
+    started += [(event.num_prompt_tokens, event.num_cached_tokens) for event in events
+                if isinstance(event, RequestStarted)]
+  return [outputs[number] for number in numbers], started
 
 
 def test_texts_are_the_same_and_hits_are_counted(model):
   shared = tokens(0, 2 * BLOCK_TOKENS + 20)
   prompts = [shared + tokens(seed, size) for seed, size in ((1, 1), (2, 30), (3, 200))]
   expected = [generate(model, [prompt], config=PARAMS)[0] for prompt in prompts]
-  cache = PrefixCache(2**30)
-  engine = Engine(model, EngineConfig(slots=4), prefix_cache=cache)
-  assert serve(engine, prompts[:1]) == expected[:1]
-  start = model.tokenizer.start_id is not None
-  assert cache.take_counts() == PrefixCounts(len(prompts[0]) + start, 0)
-  assert serve(engine, prompts) == expected
-  asked = sum(len(prompt) + start for prompt in prompts)
-  assert cache.take_counts() == PrefixCounts(asked, 3 * 2 * BLOCK_TOKENS)
-  assert cache.take_counts() == PrefixCounts(0, 0)
-  assert serve(engine, prompts[::-1]) == expected[::-1]  # the blocks of the third are there, too
-  assert cache.take_counts().hits > 3 * 2 * BLOCK_TOKENS
+  engine = Engine(model, EngineConfig(slots=4), prefix_cache=PrefixCache(2**30))
+  sizes = [len(prompt) + (model.tokenizer.start_id is not None) for prompt in prompts]
+  assert serve(engine, prompts[:1]) == (expected[:1], [(sizes[0], 0)])
+  assert serve(engine, prompts) == (expected, [(size, 2 * BLOCK_TOKENS) for size in sizes])
+  texts, started = serve(engine, prompts[::-1])  # the blocks of the third are there, too
+  assert texts == expected[::-1]
+  assert sum(cached for _, cached in started) > 3 * 2 * BLOCK_TOKENS
 
 
 @pytest.mark.parametrize('devices', [1, 8])
@@ -120,8 +121,10 @@ def test_nothing_is_compiled_after_the_warm_up(model):
                   prefix_cache=PrefixCache(2**30))
   engine.warm_up()
   rng, beginnings = random.Random(2), [tokens(seed, 200) for seed in range(3)]
+  hits = 0
   with CompileCounter() as after:
     for _ in range(12):
-      serve(engine, [rng.choice(beginnings)[:rng.randrange(1, 200)] + tokens(9, rng.randrange(99))
-                     or [1] for _ in range(rng.randrange(1, 6))])
-  assert after.programs == 0 and engine.prefix_cache.take_counts().hits > 0
+      prompts = [rng.choice(beginnings)[:rng.randrange(1, 200)] + tokens(9, rng.randrange(99))
+                 or [1] for _ in range(rng.randrange(1, 6))]
+      hits += sum(cached for _, cached in serve(engine, prompts)[1])
+  assert after.programs == 0 and hits > 0

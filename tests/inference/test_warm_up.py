@@ -6,7 +6,8 @@ import jax
 import pytest
 
 from toolformer_jax.inference.config import EngineConfig, GenerationConfig
-from toolformer_jax.inference.engine import Engine, RequestFinished
+from toolformer_jax.inference.engine import Engine
+from toolformer_jax.inference.events import RequestFinished
 from toolformer_jax.inference.generation import generate
 from toolformer_jax.runtime.compile_counter import CompileCounter
 from toolformer_jax.tools.executor import Executor, ExecutorConfig

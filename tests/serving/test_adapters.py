@@ -1,11 +1,16 @@
 """A server with several adapters: a request chooses one by its name, as the model."""
 
+import collections
 import dataclasses
+import threading
+import time
 
+import httpx2
 import jax
 import numpy as np
 import openai
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from toolformer_jax.commands.serve import _by_name
 from toolformer_jax.errors import UserError
@@ -37,8 +42,19 @@ def alone(taught):
 
 
 @pytest.fixture(scope='module')
-def server(running, taught, alone):
-  with running(stack_adapters(taught, alone)) as started:
+def may_answer():
+  """Whether the tool answers, or hangs."""
+  event = threading.Event()
+  event.set()
+  return event
+
+
+@pytest.fixture(scope='module')
+def server(running, taught, alone, may_answer):
+  def answer(argument):
+    assert may_answer.wait(60)
+    return 'XY'
+  with running(stack_adapters(taught, alone), answer, slots=2, time_limit_s=100.0) as started:
     yield started
 
 
@@ -87,6 +103,56 @@ def test_chats_and_responses_take_an_adapter_too(client):
     assert (chat.model, chat.choices[0].message.content) == (name, text)
     response = client.responses.create(model=name, input='ab is', max_output_tokens=6)
     assert (response.model, response.output_text) == (name, text)
+
+
+def test_metrics_count_each_request_under_the_model_that_it_asks_for(server, client, taught):
+  prompt = 'A cat sat on a mat. ' * 5  # more than a block of the prefix cache
+  asked, before = {'tiny': 1, 'first': 2, 'second': 0}, metrics_of(server)
+  for name, times in asked.items():
+    for _ in range(times):
+      client.completions.create(model=name, prompt=prompt, max_tokens=6)
+  values = metrics_of(server)
+  for name, times in asked.items():
+    own = {metric: value - before[metric, name] for (metric, model), value in values.items()
+           if model == name}
+    tokens = len(taught.tokenizer.encode(prompt))
+    assert own['vllm:prompt_tokens_total'] == times * tokens
+    assert own['vllm:prefix_cache_queries_total'] == times * (tokens + 1)
+    assert own['vllm:prefix_cache_hits_total'] == (64 if times > 1 else 0)
+    assert own.get('vllm:request_success_total', 0) == times
+    assert bool(own['vllm:generation_tokens_total']) == bool(times)
+    for histogram in ('time_to_first_token', 'e2e_request_latency', 'request_queue_time'):
+      assert own[f'vllm:{histogram}_seconds_count'] == times
+    assert own['vllm:num_requests_running'] == own['vllm:num_requests_waiting'] == 0
+
+
+def test_metrics_tell_for_which_model_requests_run_and_wait(server, may_answer):
+  may_answer.clear()
+  # The adapters are noise: only the model itself calls its tool.
+  threads = [threading.Thread(target=server.post, args=['completions'], kwargs={
+      'model': name, 'prompt': 'ab is'}) for name in ('tiny', 'tiny', 'first')]
+  for running, waiting, thread in zip((1, 2, 2), (0, 0, 1), threads, strict=True):
+    thread.start()
+    engine = server.app_state.thread
+    while (engine.num_running, engine.num_waiting) != (running, waiting):
+      time.sleep(0.01)
+  values = metrics_of(server)
+  may_answer.set()
+  for thread in threads:
+    thread.join()
+  told = {name: [values[f'vllm:num_requests_{state}', name] for state in ('running', 'waiting')]
+          for name in ('tiny', 'first', 'second')}
+  assert told == {'tiny': [2, 0], 'first': [0, 1], 'second': [0, 0]}
+
+
+def metrics_of(server):
+  """Returns the values of /metrics by metric and model, summed over other labels."""
+  families = text_string_to_metric_families(httpx2.get(f'{server.url}/metrics').text)
+  values = collections.Counter()
+  for sample in (sample for family in families for sample in family.samples):
+    if 'model_name' in sample.labels:
+      values[sample.name, sample.labels['model_name']] += sample.value
+  return values
 
 
 def test_a_name_that_is_not_there_is_404(client):

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from toolformer_jax.inference.config import GenerationConfig
-from toolformer_jax.inference.engine import RequestFinished
+from toolformer_jax.inference.events import RequestFinished
 from toolformer_jax.inference.request import GeneratedText
 from toolformer_jax.serving.engine_thread import EngineThread, Failed, Job
 from toolformer_jax.serving.errors import ApiError
@@ -51,7 +51,7 @@ def may_take():
 def thread(taking, may_take):
   """A thread whose engine has one slot; one request may wait."""
   started = EngineThread(lambda: BlockingEngine(taking, may_take), slots=1, max_waiting=1,
-                         metrics=Metrics('tiny', None))
+                         metrics=Metrics('tiny'))
   started.start(lambda call: call())
   while started.state == 'starting':
     pass

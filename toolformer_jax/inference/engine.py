@@ -27,13 +27,16 @@ from toolformer_jax.inference import prefill
 from toolformer_jax.inference.batching import busy_first, count_bucket, row_values
 from toolformer_jax.inference.config import EngineConfig, GenerationConfig
 from toolformer_jax.inference.decoding import STEPS, DecodeRows, SpecialTokens, decode_steps
-from toolformer_jax.inference.prefix_cache import PrefixCache
-from toolformer_jax.inference.request import (
-  DecodingContext,
-  GeneratedText,
-  GenerationRequest,
-  ToolCall,
+from toolformer_jax.inference.events import (
+  CallFinished,
+  CallStarted,
+  Event,
+  NewText,
+  RequestFinished,
+  RequestStarted,
 )
+from toolformer_jax.inference.prefix_cache import PrefixCache
+from toolformer_jax.inference.request import DecodingContext, GenerationRequest
 from toolformer_jax.inference.warm_up import warm_up
 from toolformer_jax.models.adapter_stack import active_number, adapter_number
 from toolformer_jax.models.kv_cache import KVCache, new_cache, take_rows
@@ -51,45 +54,6 @@ _FAST_TOOL_S = 0.002  # a result within this time costs its row no decoding step
 _OUT_OF_MEMORY = 'lower EngineConfig.slots or GenerationConfig.max_tokens, or shorten the prompts'
 # Maximum duration of a step in which all rows wait for tools. A new request waits for its end.
 _IDLE_WAIT_S = 0.02
-
-
-@dataclass(frozen=True)
-class NewText:
-  """The next piece of a request's continuation; the pieces add up to all of it.
-
-  A finished call comes in pieces of its own, for which `is_call` is true.
-  """
-
-  request_id: int
-  text: str
-  is_call: bool = False
-
-
-@dataclass(frozen=True)
-class CallStarted:
-  """A request has opened a call; its tool runs."""
-
-  request_id: int
-  call: Call
-
-
-@dataclass(frozen=True)
-class CallFinished:
-  """The tool of a request has returned a result, or failed; then the call is removed."""
-
-  request_id: int
-  call: ToolCall
-
-
-@dataclass(frozen=True)
-class RequestFinished:
-  """A request has finished."""
-
-  request_id: int
-  output: GeneratedText
-
-
-Event = NewText | CallStarted | CallFinished | RequestFinished
 
 
 @dataclass
@@ -222,7 +186,7 @@ class Engine:
     with jax.set_mesh(self._model.mesh), explain_out_of_memory(_OUT_OF_MEMORY):
       cache = self._resize()
       admitted = self._admit()
-      cache = self._restore_prefixes(cache, admitted)
+      cache = self._start(cache, admitted, events)
       self._finish_calls(events)
       self._cache = prefill.prefill(self._model, cache, self._take_pending(),
                                     few_shapes=self._config.few_shapes)
@@ -292,13 +256,16 @@ class Engine:
       self._rows[i] = self._waiting.popleft()
     return free
 
-  def _restore_prefixes(self, cache: KVCache, rows: Sequence[int]) -> KVCache:
+  def _start(self, cache: KVCache, rows: Sequence[int], events: list[Event]) -> KVCache:
     """Copies what the prefix cache has of new prompts into their rows; returns the cache."""
     for i in rows:
-      if self.prefix_cache and (row := self._rows[i]):
-        cache, num_tokens = self.prefix_cache.restore(
-            cache, i, row.request.prompt, row.request.adapter_id)
-        row.request.mark_computed(num_tokens)
+      if row := self._rows[i]:
+        request, num_cached = row.request, None
+        if self.prefix_cache:
+          cache, num_cached = self.prefix_cache.restore(
+              cache, i, request.prompt, request.adapter_id)
+          request.mark_computed(num_cached)
+        events.append(RequestStarted(request.request_id, len(request.prompt), num_cached))
     return cache
 
   def _store_prefixes(self, rows: Sequence[int]) -> None:

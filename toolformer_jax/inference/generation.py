@@ -9,7 +9,8 @@ import numpy as np
 from toolformer_jax.calls import DEFAULT_SYNTAX, CallSyntax
 from toolformer_jax.errors import UserError
 from toolformer_jax.inference.config import EngineConfig, GenerationConfig
-from toolformer_jax.inference.engine import Engine, NewText, RequestFinished
+from toolformer_jax.inference.engine import Engine
+from toolformer_jax.inference.events import NewText, RequestFinished
 from toolformer_jax.inference.request import GeneratedText
 from toolformer_jax.models.language_model import LanguageModel
 

@@ -10,7 +10,6 @@ import functools
 import hashlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -21,19 +20,11 @@ from toolformer_jax.models.kv_cache import KVCache
 BLOCK_TOKENS = 64
 
 
-class PrefixCounts(NamedTuple):
-  """Tokens of prompts that were looked up, and those whose keys and values were there."""
-
-  queries: int
-  hits: int
-
-
 class PrefixCache:
   """Blocks of keys and values by the hash of all tokens up to their end."""
 
   def __init__(self, max_bytes: int):
     """Creates an empty cache that holds at most `max_bytes`."""
-    self._counts = PrefixCounts(0, 0)
     self._blocks: OrderedDict[bytes, KVCache] = OrderedDict()  # the last used come last
     self._max_bytes, self._num_bytes = max_bytes, 0
 
@@ -60,7 +51,6 @@ class PrefixCache:
     for name in reversed(found):  # a block is of no use without those before it: they go last
       self._blocks.move_to_end(name)
     num_tokens = len(found) * BLOCK_TOKENS
-    self._counts = PrefixCounts(self._counts.queries + len(prompt), self._counts.hits + num_tokens)
     cache = prefill.with_room(cache, num_tokens)
     for i, name in enumerate(found):
       cache = write_block(cache, row, i * BLOCK_TOKENS, self._blocks[name])
@@ -72,11 +62,6 @@ class PrefixCache:
     for i, name in enumerate(_block_names(prompt, adapter_id)):
       if name not in self._blocks:
         self._add(name, read_block(cache, row, i * BLOCK_TOKENS))
-
-  def take_counts(self) -> PrefixCounts:
-    """Returns what was counted since the last call."""
-    counts, self._counts = self._counts, PrefixCounts(0, 0)
-    return counts
 
   def _add(self, name: bytes, block: KVCache) -> None:
     size = _num_bytes(block)

@@ -1,19 +1,21 @@
 """The one thread that owns the engine: it admits requests between steps and hands out events."""
 
+import functools
 import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from toolformer_jax.errors import UserError
 from toolformer_jax.inference.config import GenerationConfig
-from toolformer_jax.inference.engine import Engine, Event, NewText, RequestFinished
+from toolformer_jax.inference.engine import Engine
+from toolformer_jax.inference.events import Event, NewText, RequestFinished, RequestStarted
 from toolformer_jax.runtime.compile_counter import CompileCounter
 from toolformer_jax.serving.errors import ApiError
-from toolformer_jax.serving.metrics import Metrics
+from toolformer_jax.serving.metrics import Metrics, ModelMetrics
 from toolformer_jax.tools.base import Context
 
 log = logging.getLogger(__name__)
@@ -78,6 +80,9 @@ class EngineThread:
     self._running: dict[int, Job] = {}
     self._state: State = 'starting'
     self._thread = threading.Thread(target=self._run, name='engine', daemon=True)
+    for adapter, of_model in metrics.by_adapter.items():
+      of_model.running.set_function(functools.partial(self._count, self._running.values, adapter))
+      of_model.waiting.set_function(functools.partial(self._count, self._queue.copy, adapter))
 
   @property
   def state(self) -> State:
@@ -128,7 +133,6 @@ class EngineThread:
         raise ApiError(429, f'{len(self._queue)} requests are waiting already; try again later',
                        code='queue_full', retry_after_s=_RETRY_S)
       self._queue.extend(jobs)
-      self._measure()
       self._changed.notify()
 
   def refusal(self) -> ApiError:
@@ -213,12 +217,9 @@ class EngineThread:
                  waiting=False)
       return self._make_engine()
     now = time.perf_counter()
+    # Counted first: a client that has its whole text must not see its request as running.
     handed = [(self._observe(event, now), event) for event in events]
-    # First the gauges: a client that has its whole text must not see its request as running.
-    self._measure()
     self._hand_out(handed)
-    if engine.prefix_cache:
-      self._metrics.observe_prefix_cache(engine.prefix_cache.take_counts())
     return engine
 
   def _admit(self, engine: Engine) -> None:
@@ -235,11 +236,10 @@ class EngineThread:
         if job.request_id is not None:
           self._running[job.request_id] = job
       if failed:
-        self._metrics.observe_end(job.arrived, 'error')
+        self._metrics_of(job).observe_end(job.arrived, 'error')
         self._hand_out([(job, failed)])
       else:
-        self._metrics.observe_slot(job.arrived)
-        self._metrics.prompt_tokens.inc(len(job.prompt_ids))
+        self._metrics_of(job).observe_slot(job.arrived, len(job.prompt_ids))
 
   def _give_up_aborted(self, engine: Engine) -> None:
     with self._changed:
@@ -252,18 +252,24 @@ class EngineThread:
           del self._running[job.request_id]
         else:  # it has ended by itself
           continue
-        self._metrics.observe_end(job.arrived, 'abort')
+        self._metrics_of(job).observe_end(job.arrived, 'abort')
 
   def _observe(self, event: Event, now: float) -> Job:
     """Counts an event; returns the job that it belongs to."""
     job = self._running[event.request_id]
-    if isinstance(event, NewText):
-      self._metrics.observe_text(job.arrived, job.last_text, now)
-      job.first_text, job.last_text = job.first_text or now, now
-    elif isinstance(event, RequestFinished):
-      del self._running[event.request_id]
-      self._metrics.observe_tokens(job.first_text, len(event.output.token_ids), now)
-      self._metrics.observe_end(job.arrived, event.output.finish_reason)
+    metrics = self._metrics_of(job)
+    match event:
+      case RequestStarted(num_prompt_tokens=prompt, num_cached_tokens=cached):
+        if cached is not None:
+          metrics.observe_prefix_cache(prompt, cached)
+      case NewText():
+        metrics.observe_text(job.arrived, job.last_text, now)
+        job.first_text, job.last_text = job.first_text or now, now
+      case RequestFinished(output=output):
+        with self._changed:
+          del self._running[event.request_id]
+        metrics.observe_tokens(job.first_text, len(output.token_ids), now)
+        metrics.observe_end(job.arrived, output.finish_reason)
     return job
 
   def _hand_out(self, events: Sequence[tuple[Job, Event | Failed]]) -> None:
@@ -280,15 +286,17 @@ class EngineThread:
       self._running.clear()
       if waiting:
         self._queue.clear()
-    self._hand_out([(job, Failed(message)) for job in failed])
     for job in failed:
-      self._metrics.observe_end(job.arrived, 'error')
-    self._measure()
+      self._metrics_of(job).observe_end(job.arrived, 'error')
+    self._hand_out([(job, Failed(message)) for job in failed])
 
-  def _measure(self) -> None:
+  def _metrics_of(self, job: Job) -> ModelMetrics:
+    return self._metrics.by_adapter[job.adapter]
+
+  def _count(self, jobs: Callable[[], Collection[Job]], adapter: str | None) -> int:
+    """Returns how many of the jobs that run, or of those that wait, are for an adapter."""
     with self._changed:
-      self._metrics.waiting.set(len(self._queue))
-      self._metrics.running.set(len(self._running))
+      return sum(job.adapter == adapter for job in jobs())
 
 
 def _add_request(engine: Engine, job: Job) -> Failed | None:

@@ -9,12 +9,13 @@ from typing import Any, NamedTuple, TypeVar
 from starlette.types import Receive
 
 from toolformer_jax.inference.config import GenerationConfig
-from toolformer_jax.inference.engine import (
+from toolformer_jax.inference.events import (
   CallFinished,
   CallStarted,
   Event,
   NewText,
   RequestFinished,
+  RequestStarted,
 )
 from toolformer_jax.inference.request import GeneratedText, ToolCall
 from toolformer_jax.media.table import MediaTable
@@ -120,7 +121,7 @@ class Choice:
 
   def _delta(self, event: Event) -> Delta | None:
     match event:
-      case CallStarted():
+      case RequestStarted() | CallStarted():
         return None
       case CallFinished(call=call):
         if self.tools_in_text and call.failure is None:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from toolformer_jax.inference.engine import (
+from toolformer_jax.inference.events import (
   CallFinished,
   CallStarted,
   Event,

@@ -20,6 +20,7 @@ from toolformer_jax.errors import UserError
 from toolformer_jax.inference.config import EngineConfig, GenerationConfig
 from toolformer_jax.inference.engine import Engine
 from toolformer_jax.inference.prefix_cache import PrefixCache
+from toolformer_jax.models.adapter_stack import adapter_names
 from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.serving.app import AppState, make_app
 from toolformer_jax.serving.chat_template import ChatTemplate
@@ -107,7 +108,7 @@ def make_app_state(model: LanguageModel, executor: Executor | None, *, name: str
     return Engine(model, engine_config, executor, syntax=syntax, prefix_cache=prefix_cache)
   make_engine()  # reports an unusable model at once
   max_chars = longest * max(map(len, model.tokenizer.token_bytes))
-  metrics = Metrics(name, executor)
+  metrics = Metrics(name, adapter_names(model), executor)
   scorer = Scorer(model, longest, engine_config.slots + limits.max_waiting)
   service = Service(
       model, name, tuple(executor.tool_names) if executor else (), generation, limits, syntax,
