@@ -135,8 +135,9 @@ evaluation_interval: 1m
 tests:
   - interval: 1m
     input_series:
-      - {series: 'vllm:num_requests_waiting{instance="a"}', values: '100x20'}
-      - {series: 'vllm:num_requests_waiting{instance="b"}', values: '3x20'}
+      - {series: 'vllm:num_requests_waiting{instance="a", model_name="m"}', values: '60x20'}
+      - {series: 'vllm:num_requests_waiting{instance="a", model_name="n"}', values: '40x20'}
+      - {series: 'vllm:num_requests_waiting{instance="b", model_name="m"}', values: '3x20'}
       - {series: 'toolformer:tool_calls_total{instance="a", tool="QA"}', values: '0+10x30'}
       - {series: 'toolformer:tool_failures_total{instance="a", tool="QA"}', values: '0+6x30'}
     alert_rule_test:

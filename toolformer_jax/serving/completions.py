@@ -97,7 +97,7 @@ class Completion:
             'finish_reason': choice.output.finish_reason if choice.output else 'length',
             'toolformer_calls': tool_calls(choice.calls)}
 
-  def _usage(self) -> dict[str, int]:
+  def _usage(self) -> dict[str, Any]:
     return usage(self.choices, self.fields.n or 1)
 
 
@@ -164,8 +164,13 @@ def _logprobs(service: Service, tokens: Sequence[TokenLogprobs], top: int) -> di
           'text_offset': text_offsets(service.model.tokenizer, ids)}
 
 
-def usage(choices: Sequence[Choice], n: int) -> dict[str, int]:
-  """Returns how many tokens there were; those of calls and results count as completion."""
+def usage(choices: Sequence[Choice], n: int) -> dict[str, Any]:
+  """Returns how many tokens there were; those of calls and results count as completion.
+
+  A prompt of `n` choices counts once, with what the prefix cache had of it for the first of them.
+  """
   read = sum(len(choice.prompt.ids) for choice in choices[::n])
+  cached = sum(choice.num_cached_tokens for choice in choices[::n])
   written = sum(len(choice.output.token_ids) for choice in choices if choice.output)
-  return {'prompt_tokens': read, 'completion_tokens': written, 'total_tokens': read + written}
+  return {'prompt_tokens': read, 'completion_tokens': written, 'total_tokens': read + written,
+          'prompt_tokens_details': {'cached_tokens': cached}}

@@ -96,6 +96,7 @@ class Choice:
     prompt: what it continues.
     tools_in_text: whether the text contains the calls; otherwise they are reported separately.
     text, calls: what was sent so far.
+    num_cached_tokens: tokens of the prompt that the prefix cache had.
     output: the finished text; None before.
   """
 
@@ -104,6 +105,7 @@ class Choice:
     self.prompt, self.tools_in_text = prompt, tools_in_text
     self.text = ''
     self.calls: list[ToolCall] = []
+    self.num_cached_tokens = 0
     self.output: GeneratedText | None = None
     self._held: list[ToolCall] = []  # calls whose piece of the text is still to come
 
@@ -121,7 +123,10 @@ class Choice:
 
   def _delta(self, event: Event) -> Delta | None:
     match event:
-      case RequestStarted() | CallStarted():
+      case RequestStarted(num_cached_tokens=num_cached):
+        self.num_cached_tokens = num_cached or 0
+        return None
+      case CallStarted():
         return None
       case CallFinished(call=call):
         if self.tools_in_text and call.failure is None:

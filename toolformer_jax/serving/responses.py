@@ -145,7 +145,8 @@ class ModelResponse:
     used = None
     if output:
       read, written = len(choice.prompt.ids), len(output.token_ids)
-      used = {'input_tokens': read, 'input_tokens_details': {'cached_tokens': 0},
+      used = {'input_tokens': read,
+              'input_tokens_details': {'cached_tokens': choice.num_cached_tokens},
               'output_tokens': written, 'output_tokens_details': {'reasoning_tokens': 0},
               'total_tokens': read + written}
     tools = [tool.model_dump() for tool in fields.tools or ()]
