@@ -3,71 +3,10 @@
 import json
 import pathlib
 
-import jax
 import pytest
 
-from toolformer_jax import cli
 from toolformer_jax.annotation.sample import CallSampler
-from toolformer_jax.checkpoints.orbax import save_model
 from toolformer_jax.experiments import runner
-
-PROBLEMS = [{'ID': f'c{i}', 'Body': f'Xi has {i}.', 'Question': 'How many?', 'Answer': float(i)}
-            for i in range(5)]
-# A random model writes no expression, so that a tool that accepts anything takes the place of the
-# calculator, and every call is kept.
-SETTINGS = '''
-CustomToolsConfig.functions = {'Calculator': 'echo_tool:echo'}
-CORPUS = 'corpus.jsonl'
-TOOLS = ['calculator']
-TASKS = ['svamp']
-DATA_DIR = 'data'
-calculator/ToolConfig.tau_s = 0.0
-calculator/ToolConfig.tau_f = -10.0
-calculator/ToolConfig.k = 3
-calculator/ToolConfig.m = 4
-AnnotationConfig.temperature = 3.0
-AnnotationConfig.max_call_tokens = 6
-AnnotationConfig.force_name = True
-AnnotationConfig.preselect = False
-FinetuneConfig.steps = 2
-FinetuneConfig.batch_rows = 1
-FinetuneConfig.row_tokens = 64
-FinetuneConfig.learning_rate = 0.01
-EvaluationConfig.number_tokens = 4
-EvaluationConfig.bootstrap_samples = 50
-ExperimentConfig.title = 'A test'
-'''
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch, make_eager_model):
-  monkeypatch.chdir(tmp_path)
-  monkeypatch.setenv('TOOLFORMER_CACHE', str(tmp_path / 'cache'))
-  save_model(tmp_path / 'checkpoint', make_eager_model(max_positions=2048))
-  texts = [f'There are {i} and {i + 7} ducks. In all {2 * i + 7}.' for i in range(4)]
-  files = {
-      'corpus.jsonl': ''.join(json.dumps({'text': text}) + '\n' for text in texts),
-      'echo_tool.py': 'def echo(argument):\n  return f"<{argument[:4]}>"\n',
-      'data/svamp/SVAMP.json': json.dumps(PROBLEMS),
-      'base.gin': SETTINGS,
-      'small.gin': "CHECKPOINT = 'checkpoint'\n",
-      'short.gin': 'FinetuneConfig.steps = 1\n',
-      'no_call.gin': 'GenerationConfig.top_k_api = 1\n'}
-  for name, text in files.items():
-    path = tmp_path / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-  yield tmp_path
-  jax.config.update('jax_compilation_cache_dir', None)
-
-
-@pytest.fixture
-def run(folder, capsys):
-  def run(*argv):
-    code = cli.main([str(one) for one in argv])
-    return code, *capsys.readouterr()
-  return run
-
 
 EXPERIMENT = ('experiment', '--gin_file', 'base.gin', '--gin_file', 'small.gin')
 SEEDS = ('--gin.GridConfig.seeds=(0, 1)', "--gin.GridConfig.ablations=('short.gin', 'no_call.gin')")
@@ -198,7 +137,7 @@ def test_an_ablation_for_all_tools_is_for_those_with_settings_of_their_own(run, 
 
 def test_a_dry_run_says_which_benchmarks_are_not_there(run):
   code, out, _ = run(*EXPERIMENT, '--tasks', 'svamp,mawps', '--dry_run', '--output_dir', 'runs')
-  assert (code, 'Not there, so left out: MAWPS (in data).' in out) == (0, True)
+  assert (code, 'Skipped, because the data are missing: MAWPS (in data).' in out) == (0, True)
 
 
 def test_the_second_round_is_annotated_by_the_model_of_the_first(run):

@@ -12,7 +12,7 @@ from toolformer_jax.checkpoints.orbax import (
   load_orbax_model,
   load_orbax_tokenizer,
 )
-from toolformer_jax.data.catalogue import fetch
+from toolformer_jax.data.catalogue import fetch, fetched
 from toolformer_jax.data.content_hash import gguf_parts
 from toolformer_jax.data.hub_models import download_model
 from toolformer_jax.data.local_copy import local_copy
@@ -41,15 +41,20 @@ def load_pretrained(name: str, *, mesh: Mesh, dtype: str = 'float32') -> Languag
   return load_gguf(path, mesh, dtype) if path.is_file() else _load_directory(path, mesh, dtype)
 
 
-def pretrained_config(name: str) -> DecoderConfig:
+def pretrained_config(name: str, download: bool = True) -> DecoderConfig:
   """Returns the configuration of the model `name`, without reading its weights.
 
   For a Hugging Face directory, config.json is enough.
 
+  Args:
+    name: as for `load_pretrained`.
+    download: download what this machine does not have.
+
   Raises:
-    UserError: there is no such model, or its format is not supported.
+    UserError: there is no such model, its format is not supported, or it would have to be
+      downloaded.
   """
-  path = _local(name, weights=False)
+  path = _local(name, weights=False, download=download)
   if path.is_file():
     return GgufFile(path).read_config()[1]
   config = path / 'config.json'  # Both formats have it, only Hugging Face's has a model_type.
@@ -58,13 +63,17 @@ def pretrained_config(name: str) -> DecoderConfig:
   return load_orbax_config(path)
 
 
-def pretrained_tokenizer(name: str) -> Tokenizer:
+def pretrained_tokenizer(name: str, download: bool = True) -> Tokenizer:
   """Returns the tokenizer of the model `name`, without reading its weights.
 
+  Args:
+    name, download: as for `pretrained_config`.
+
   Raises:
-    UserError: there is no such model, or its tokenizer is missing or not supported.
+    UserError: there is no such model, its tokenizer is missing or not supported, or it would have
+      to be downloaded.
   """
-  path = _local(name, weights=False)
+  path = _local(name, weights=False, download=download)
   if path.is_file():
     return GgufFile(path).tokenizer()
   config = path / 'config.json'
@@ -73,13 +82,19 @@ def pretrained_tokenizer(name: str) -> Tokenizer:
   return load_orbax_tokenizer(path)
 
 
-def _local(name: str, weights: bool = True) -> epath.Path:
-  """Returns the GGUF file or the directory of the model `name`, and downloads it if necessary."""
+def _local(name: str, weights: bool = True, download: bool = True) -> epath.Path:
+  """Returns the GGUF file or the directory of the model `name`, and downloads it if necessary.
+
+  Raises:
+    UserError: there is no such model; or it would have to be downloaded, and `download` is False.
+  """
   if name in known_models():
-    return as_path(fetch(name))
+    return as_path(fetch(name) if download else fetched(name))
   if name.startswith('hf://'):
-    return as_path(download_model(name, weights))
+    return as_path(download_model(name, weights, download))
   path = as_path(name)
+  if is_remote(path) and path.suffix == '.gguf' and not download:
+    raise UserError(f'{name} is not on this machine')
   if is_remote(path):
     path = _from_bucket(path, weights)
     name = str(path)

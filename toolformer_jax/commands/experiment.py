@@ -48,20 +48,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   options.add_required(parser, 'output_dir', type=options.path, metavar='O',
                        help='the folder of the report and of all runs')
   parser.add_argument('--dry_run', action='store_true',
-                      help='only print the cells, and which stages they share')
+                      help='only print the cells, the stages that they share, and what is left to '
+                           'compute')
   parser.add_argument('--cell', type=int, metavar='N', help='run one cell, counted from 0')
   options.add_configuration(parser)
 
 
 def run(args: argparse.Namespace) -> None:
   """Runs the command."""
-  from toolformer_jax.experiments.run_grid import plan_table, run_grid
   cells = _cells(args)
   if args.cell is not None and not 0 <= args.cell < len(cells):
     raise UserError(f'--cell {args.cell}: the grid has the cells 0 to {len(cells) - 1}')
   if args.dry_run:
+    from toolformer_jax.experiments.grid_plan import plan_table
     print_result(plan_table(cells, args.output_dir))
     return
+  from toolformer_jax.experiments.run_grid import run_grid
   result = run_grid(cells, output_dir=args.output_dir, only=args.cell)
   print_result(result.report, end='')
   result.raise_failures()

@@ -168,6 +168,21 @@ def fetch(name: str, cache: pathlib.Path | None = None, accept_terms: bool = Fal
   return path
 
 
+def fetched(name: str) -> pathlib.Path:
+  """Returns the local file of the asset called `name`, whose content is not checked.
+
+  Raises:
+    UserError: it has not been fetched.
+  """
+  asset = CATALOGUE[name]
+  if isinstance(asset.source, HubModel):
+    return download_model(asset.source.address, weights=False, download=False)
+  path = cache_directory() / asset.file_name
+  if not path.exists():
+    raise UserError(f'{name} is not on this machine; `toolformer fetch {name}` brings it')
+  return path
+
+
 def corpus_names(kinds: Collection[str] = ('corpus',)) -> list[str]:
   """Returns the names of the corpora that can be fetched, or of the assets of other `kinds`."""
   return [name for name, asset in CATALOGUE.items() if asset.kind in kinds]

@@ -87,6 +87,20 @@ def without_repeated_seeds(cells: Sequence[Cell]) -> list[Cell]:
   return list(found.values())
 
 
+def check_differ(cells: Sequence[Cell]) -> None:
+  """Checks that no two cells are the same experiment.
+
+  Raises:
+    UserError: a change of one cell has no effect, so that it equals another.
+  """
+  seen: dict[tuple, Cell] = {}
+  for cell in cells:
+    same = seen.setdefault(tuple(cell.experiment.evaluations()), cell)
+    if same is not cell:
+      raise UserError(f'{cell.factors.folder} and {same.factors.folder} are the same experiment: '
+                      'what one of them changes is not used, or is set by an option as well')
+
+
 def _groups(grid: GridConfig) -> Iterator[tuple[str, str]]:
   sizes = grid.sizes or ('',)
   for size in sizes:

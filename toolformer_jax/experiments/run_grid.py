@@ -4,47 +4,21 @@ import dataclasses
 import importlib.util
 import logging
 import traceback
-from collections import Counter
 from collections.abc import Sequence
 
 import jax
 from etils import epath
 
 from toolformer_jax.errors import UserError
-from toolformer_jax.evaluation.tasks import find_tasks, without_data
 from toolformer_jax.experiments import grid_report
-from toolformer_jax.experiments.grid import Cell
+from toolformer_jax.experiments.grid import Cell, check_differ
 from toolformer_jax.experiments.grid_report import GridResult
 from toolformer_jax.experiments.results import CellResult, cell_report, read_result
 from toolformer_jax.experiments.runner import StageRunner
 from toolformer_jax.experiments.stages import Stage
-from toolformer_jax.runtime.markdown import markdown_table
 from toolformer_jax.runtime.paths import make_directory, write_text
 
 log = logging.getLogger(__name__)
-
-
-def plan_table(cells: Sequence[Cell], output_dir: epath.Path) -> str:
-  """Returns the cells and their stages in Markdown, with those that are shared or done.
-
-  Raises:
-    UserError: two groups of cells are the same experiment.
-  """
-  _check_differ(cells)
-  runner = StageRunner(output_dir)
-  uses = Counter(stage for cell in cells for stage in cell.experiment.stages())
-  rows = [['cell', 'folder', 'stages', 'shared with other cells', 'done']]
-  for number, cell in enumerate(cells):
-    stages = cell.experiment.stages()
-    rows.append([str(number), cell.factors.folder, str(len(stages)),
-                 str(sum(uses[stage] > 1 for stage in stages)),
-                 str(sum(map(runner.is_done, stages)))])
-  kinds = Counter(stage.kind for stage in uses)
-  total = ', '.join(f'{count} {kind}' for kind, count in kinds.items())
-  missing = {f'{task.title} (in {cell.experiment.data_dir})' for cell in cells for task in
-             without_data(find_tasks(cell.experiment.tasks), cell.experiment.data_dir)}
-  left_out = f'\nNot there, so left out: {", ".join(sorted(missing))}.' if missing else ''
-  return f'{markdown_table(rows)}\n\n{len(uses)} different stages: {total}.{left_out}'
 
 
 def run_grid(cells: Sequence[Cell], *, output_dir: epath.Path, only: int | None = None
@@ -59,7 +33,7 @@ def run_grid(cells: Sequence[Cell], *, output_dir: epath.Path, only: int | None 
   Raises:
     UserError: two groups of cells are the same experiment, or the folder cannot be written to.
   """
-  _check_differ(cells)
+  check_differ(cells)
   runner = StageRunner(output_dir)
   results, size = [], cells[0].factors.size
   for number, cell in enumerate(cells):
@@ -114,16 +88,6 @@ def _report_of_only_cell(results: Sequence[CellResult], output_dir: epath.Path) 
   if len(results) > 1 or not results[0].records:
     return ''
   return (output_dir / results[0].cell.factors.folder / 'report.md').read_text('utf-8')
-
-
-def _check_differ(cells: Sequence[Cell]) -> None:
-  """Raises UserError if a change of one cell has no effect, so that it equals another."""
-  seen: dict[tuple, Cell] = {}
-  for cell in cells:
-    same = seen.setdefault(tuple(cell.experiment.evaluations()), cell)
-    if same is not cell:
-      raise UserError(f'{cell.factors.folder} and {same.factors.folder} are the same experiment: '
-                      'what one of them changes is not used, or is set by an option as well')
 
 
 def _write(result: GridResult, output_dir: epath.Path) -> None:

@@ -49,7 +49,10 @@ class StageRunner:
     return [path for path in folders if (path / _RECORD).exists() and _is_readable(path)]
 
   def record(self, stage: Stage) -> dict[str, Any]:
-    """Returns what is known of a stage that is done: its seconds, parameters, texts."""
+    """Returns what is known of a stage that is done: its seconds, parameters, texts.
+
+    If an earlier process had begun it, it is `continued`, and the seconds are those of the last.
+    """
     return read_json(self.folder(stage) / _RECORD)
 
   def run(self, stage: Stage) -> epath.Path:
@@ -75,9 +78,12 @@ class StageRunner:
       if self.is_done(stage):
         return
       log.info('running %s', stage.key)
+      begun_before = (folder / 'run.json').exists()
       begin = time.monotonic()
       found = _RUN[type(stage)](self, stage, folder)
-      write_json(folder / _RECORD, {'seconds': round(time.monotonic() - begin, 1), **found})
+      write_json(folder / _RECORD, {
+          'seconds': round(time.monotonic() - begin, 1),
+          **({'continued': True} if begun_before else {}), **found})
 
   def checkpoint(self, model: str | Finetune) -> str:
     """Returns the checkpoint that a stage reads."""

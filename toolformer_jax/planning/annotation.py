@@ -46,6 +46,7 @@ class StageCost:
     texts: number of texts.
     calls: number of samples, or of calls; 0 for 'prefill'.
     tokens: number of tokens that the model reads or writes; 0 for 'execute'.
+    flops: useful floating-point operations, see `models.flops`.
     chip_s: seconds of one chip, by the longer of arithmetic and memory traffic at the peak rates.
   """
 
@@ -54,6 +55,7 @@ class StageCost:
   texts: int
   calls: int
   tokens: int
+  flops: int
   chip_s: float
 
 
@@ -160,7 +162,7 @@ class _Tool:
     read = [2 * tokens + between for tokens, _ in lengths]
     yield self._prefill(before, read, [tokens for tokens, _ in lengths])
     yield self._decode(before, read, samples, call)
-    yield StageCost(self.prompt.tool, 'execute', len(lengths), sum(samples), 0, 0.0)
+    yield StageCost(self.prompt.tool, 'execute', len(lengths), sum(samples), 0, 0, 0.0)
     closed = call + self._size(self.syntax.closing('')) + 1
     # Without a call, with one without a result, and with one and its result.
     scored = [(start + tokens, 1) for tokens, _ in lengths]
@@ -200,13 +202,13 @@ class _Tool:
             cached: float = 0) -> StageCost:
     """Returns a stage that reads all weights `runs` times, in full batches, and `cached` tokens."""
     if not tokens:
-      return StageCost(self.prompt.tool, stage, texts, calls, 0, 0.0)
+      return StageCost(self.prompt.tool, stage, texts, calls, 0, 0, 0.0)
     c = self.decoder
     kept = 2 * c.layers * c.kv_heads * c.head_dim
     traffic = runs * weight_bytes(c) + cached * kept * _bytes(c)
     bound = roofline(chip=self.chip, chips=1, tokens=tokens, useful_flops=flops, flops=flops,
                      traffic=traffic, collectives=Collectives())
-    return StageCost(self.prompt.tool, stage, texts, calls, tokens,
+    return StageCost(self.prompt.tool, stage, texts, calls, tokens, flops,
                      max(bound.compute_s, bound.memory_s))
 
 
