@@ -157,8 +157,14 @@ def _shown(score: SeededScore | None, sign: str = '') -> str:
 
 def _not_evaluated(result: GridResult) -> list[str]:
   lines = [f'- {one.cell.factors.folder}: {one.failure}' for one in result.cells if one.failure]
-  skipped = {name: why for one in result.cells for name, why in one.skipped.items()}
-  lines += [f'- {name}: {why}' for name, why in skipped.items()]
+  skipped: dict[tuple[str, str], list[str]] = {}
+  for one in result.cells:
+    for reason in one.skipped.items():
+      skipped.setdefault(reason, []).append(one.cell.factors.folder)
+  evaluated = sum(bool(one.records or one.skipped) for one in result.cells)
+  for (name, why), folders in skipped.items():
+    where = '' if len(folders) == evaluated else f' ({", ".join(folders)})'
+    lines.append(f'- {name}{where}: {why}')
   return ['## Not evaluated', '\n'.join(lines)] if lines else []
 
 
