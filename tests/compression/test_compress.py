@@ -13,7 +13,8 @@ from toolformer_jax.compression.layers import keep_layers, most_influential
 from toolformer_jax.compression.structure import unit_scores
 from toolformer_jax.errors import UserError
 from toolformer_jax.inference.scoring import ScoreRequest, score
-from toolformer_jax.models.adapter_config import LoraConfig
+from toolformer_jax.models.adapter_config import LoraConfig, PrefixConfig
+from toolformer_jax.models.adapter_merging import merge_adapter
 from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.sharding import make_mesh
 
@@ -138,12 +139,22 @@ def test_the_folder_says_what_was_removed(make_model, tmp_path):
   ({}, dict(layers=3), 'layers is 3, and the model has 2'),
   ({}, dict(mlp_dim=65), 'the model has 2 and 64'),
   (GPT2, dict(kv_heads=1), 'no head of a gpt2 model can be removed'),
-  ({'adapter': LoraConfig(rank=2)}, {}, 'the model has adapters'),
+  ({'adapter': PrefixConfig(num_virtual_tokens=2)}, {}, 'a prefix adapter cannot be merged'),
   ({'max_positions': 63}, {'layers': 1}, 'more than the 63 positions')])
 def test_what_the_model_lacks_is_refused(make_model, tmp_path, kind, settings, message):
   with pytest.raises(UserError, match=message):
     compressed(make_model(**kind), tmp_path / 'out', **settings)
   assert not (tmp_path / 'out').exists()
+
+
+def test_an_adapter_is_merged_first(make_model, tmp_path):
+  model = make_model(adapter=LoraConfig(rank=2))
+  found, result = compressed(model, tmp_path / 'adapted', layers=1)
+  expected, _ = compressed(merge_adapter(model), tmp_path / 'merged', layers=1)
+  assert found.config.adapter is None and found.config.layers == 1
+  jax.tree.map(np.testing.assert_array_equal, found.variables, expected.variables)
+  plain, _ = compressed(make_model(), tmp_path / 'plain', layers=1)
+  assert not all(jax.tree.leaves(jax.tree.map(np.array_equal, found.variables, plain.variables)))
 
 
 def test_texts_are_asked_for(make_model, tmp_path):

@@ -135,6 +135,17 @@ def test_an_ablation_for_all_tools_is_for_those_with_settings_of_their_own(run, 
   assert '2 annotate' in out
 
 
+def test_an_adapter_is_refused_wherever_it_is_named(run, folder):
+  (folder / 'adapter').mkdir()
+  (folder / 'adapter' / 'adapter_config.json').write_text('{}')
+  (folder / 'adapted.gin').write_text("ADAPTER = 'adapter'\n")
+  for option in (('--adapter', 'adapter'), ('--gin_file', 'adapted.gin'),
+                 ("--gin.GridConfig.ablations=('adapted.gin',)",)):
+    code, out, err = run(*EXPERIMENT, *option, '--dry_run', '--output_dir', 'runs')
+    assert (code, out) == (2, '') and len(err.splitlines()) == 1
+    assert '`toolformer export --checkpoint checkpoint --adapter adapter --output_dir M`' in err
+
+
 def test_a_dry_run_says_which_benchmarks_are_not_there(run):
   code, out, _ = run(*EXPERIMENT, '--tasks', 'svamp,mawps', '--dry_run', '--output_dir', 'runs')
   assert (code, 'Skipped, because the data are missing: MAWPS (in data).' in out) == (0, True)

@@ -1,6 +1,7 @@
 """Makes a model small: fewer layers, heads, channels and weights, and fewer bits of each weight.
 
-What is removed is said by CompressionConfig; by default nothing is. OUTPUT_DIR gets a Hugging Face
+CompressionConfig says what is removed; by default nothing is. An adapter, of --adapter or of a
+fine-tuned checkpoint, is merged into the weights first. OUTPUT_DIR gets a Hugging Face
 directory, which all commands take as a checkpoint, and compression.json. If weights have fewer bits
 they are packed integers, which only this package reads; otherwise transformers reads the directory
 too. Some settings choose by what the model does on calibration texts, those of --corpus.
@@ -24,7 +25,7 @@ from toolformer_jax.runtime.standard_output import print_result
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Declares the options."""
-  options.add_checkpoint(parser, with_adapter=False)
+  options.add_checkpoint(parser)
   options.add_required(parser, 'output_dir', type=options.path, metavar='O',
                        help='the folder that is written; it must be new or empty')
   parser.add_argument('--corpus', metavar='F',
@@ -43,6 +44,6 @@ def run(args: argparse.Namespace) -> None:
   if args.corpus and config.compression.needs_texts:
     texts_alone = dataclasses.replace(config.corpus, media=False)
     texts = (document.text for document in read_corpus(args.corpus, texts_alone))
-  model = api.load_model(args.checkpoint, config=config.model)
+  model = api.load_model(args.checkpoint, config=config.model, adapter=args.adapter)
   result = api.compress(model, texts, output_dir=args.output_dir, config=config.compression)
   print_result(result.path)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Declares the options."""
   options.add_checkpoint(parser, with_adapter=False)
+  parser.add_argument('--adapter', help=argparse.SUPPRESS)  # refused, as ADAPTER in a gin file is
   parser.add_argument('--corpus', metavar='F', help='what is annotated, see annotate --help')
   parser.add_argument('--data', nargs='+', default=[], metavar='D',
                       help='training data besides the corpus, see finetune --help')
@@ -87,6 +88,11 @@ def _cells(args: argparse.Namespace) -> list['Cell']:
 
 def _experiment(args: argparse.Namespace, config: 'RunConfig') -> 'Experiment':
   """Returns the experiment that options and configuration describe."""
+  if args.adapter:
+    raise UserError(
+        f'experiment takes no adapter: write a model that has it, with `toolformer export '
+        f'--checkpoint {args.checkpoint} --adapter {args.adapter} --output_dir M`, and give '
+        '--checkpoint M')
   from toolformer_jax.experiments.experiment import Experiment
   arms = parse_arms(args.arms or ','.join(TITLES))
   for checkpoint in filter(None, arms.values()):

@@ -16,6 +16,7 @@ from toolformer_jax.compression import sparsity, structure
 from toolformer_jax.compression.calibration import calibration_rows
 from toolformer_jax.compression.config import CompressionConfig
 from toolformer_jax.errors import UserError
+from toolformer_jax.models.adapter_merging import merge_adapter
 from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.runtime.output_dir import check_is_new
 from toolformer_jax.runtime.paths import files_under
@@ -57,20 +58,18 @@ def compress_model(model: LanguageModel, texts: Iterable[str] | None, *, output_
   """Writes a compressed model, and `compression.json`, which says what was removed.
 
   Args:
-    model: the model, without adapters.
+    model: the model; its adapter is merged into the weights.
     texts: calibration texts; None if the configuration needs none.
     output_dir: the folder of the model; it must be new or empty.
     config: what is removed.
 
   Raises:
-    UserError: the folder is not empty, the model has adapters, texts are missing or too short, or
-      the model does not have what shall be kept.
+    UserError: the folder is not empty, the adapter cannot be merged, texts are missing or too
+      short, or the model does not have what shall be kept.
   """
   check_is_new(output_dir)
   model.check_is_float('compressed')
-  if len(model.variables) > 1:
-    raise UserError('the model has adapters; merge them with `toolformer export`, and compress '
-                    'what that wrote')
+  model = merge_adapter(model)
   if config.needs_texts and texts is None:
     raise UserError('these settings of CompressionConfig need calibration texts: give a corpus')
   if config.needs_texts and config.calibration_tokens > model.config.max_positions:
