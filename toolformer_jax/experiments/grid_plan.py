@@ -139,4 +139,6 @@ def _stage_rows(plan: GridPlan) -> Rows:
 def _left_out(cells: Sequence[Cell]) -> str:
   missing = {f'{task.title} (in {cell.experiment.data_dir})' for cell in cells for task in
              without_data(find_tasks(cell.experiment.tasks), cell.experiment.data_dir)}
-  return f'\nSkipped, because the data are missing: {", ".join(sorted(missing))}.' if missing else ''
+  if not missing:
+    return ''
+  return f'\nSkipped, because the data are missing: {", ".join(sorted(missing))}.'
