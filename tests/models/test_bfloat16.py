@@ -63,13 +63,13 @@ def test_weights_are_cast_once(make, variant):
   frozen = model.for_inference()
   np.testing.assert_array_equal(logits(frozen), logits(model))
   names = [path[-1].key for path, x in jax.tree_util.tree_leaves_with_path(frozen.variables)
-           if x.dtype == jnp.bfloat16]
+           if x.dtype in (jnp.bfloat16, jnp.uint16)]
   assert set(names) == {'kernel', 'embedding'}
   assert KVCache.empty(model.config, 1, 8).keys.dtype == jnp.float32
 
 
 def test_every_product_with_weights_is_one_of_bfloat16(make):
-  model = make('products', adapter=LoraConfig(rank=4)).for_inference()
+  model = make('products', adapter=LoraConfig(rank=4))
   def loss(params):
     return model.decoder.apply({**model.variables, 'params': params}, TOKENS)[0].sum()
   traced = jax.make_jaxpr(jax.grad(loss))(model.variables['params'])

@@ -78,9 +78,11 @@ def decode_steps(
     """Returns the state after one more token of every row is read, and the token after it, [B]."""
     cache, last_B, may_call_B, num_tokens_B, min_tokens_left_B = carry
     n, pending_B = xs
+    # Else XLA converts and copies embeddings of bfloat16 ahead of the loop, whole.
+    read, last_B = jax.lax.optimization_barrier((variables, last_B))
     decodes_B = n >= rows.num_pending_B
     logits_B1V, cache = apply_with_cache(
-        decoder, variables, last_B[:, None], cache=cache,
+        decoder, read, last_B[:, None], cache=cache,
         adapter_ids_BT=rows.adapter_ids_B[:, None])
     logits_BV = logits_B1V[:, 0].astype(jnp.float32)
     starts_call_B = may_call_B & decodes_B & _api_is_likely(logits_BV, rows, special)

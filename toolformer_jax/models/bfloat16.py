@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 _LEAST_SPEEDUP = 1.5
 _SIZE = 512  # of the measured matrices
 _REPEATS = 10
+_BITS = jnp.uint16
 
 
 def choose_parts(mesh: Mesh) -> Bfloat16Parts:
@@ -32,6 +33,20 @@ def choose_parts(mesh: Mesh) -> Bfloat16Parts:
   if mesh.is_multi_process:  # all processes must run the same programs
     is_fast = bool(multihost_utils.broadcast_one_to_all(is_fast))
   return 'products' if is_fast else 'none'
+
+
+def as_bits(x: jax.Array) -> jax.Array:
+  """Returns an array of bfloat16 as uint16, for the weights of stacked layers on CPUs.
+
+  XLA converts every layer that it takes out of a stack of bfloat16 to float32 and back, element by
+  element, which takes longer than a product with a few hundred tokens. It copies integers.
+  """
+  return jax.lax.bitcast_convert_type(x, _BITS)
+
+
+def from_bits(x: jax.Array) -> jax.Array:
+  """Returns what `as_bits` was given; any other array as it is."""
+  return jax.lax.bitcast_convert_type(x, jnp.bfloat16) if x.dtype == _BITS else x
 
 
 @functools.cache

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from toolformer_jax import sharding
 from toolformer_jax.errors import UserError
 from toolformer_jax.models.attention import choose_kernel
-from toolformer_jax.models.bfloat16 import choose_parts
+from toolformer_jax.models.bfloat16 import as_bits, choose_parts, from_bits
 from toolformer_jax.models.config import DecoderConfig, Dtype
 from toolformer_jax.models.decoder import BLOCKS, Decoder, block_name
 from toolformer_jax.models.int8 import KERNEL_SCALE, kernel_codes
@@ -128,7 +128,7 @@ class LanguageModel:
     """
     device = self.mesh.devices.flat[0]
     def view_of_layer(x: jax.Array, layer: int) -> jax.Array:
-      return jax.device_put(np.asarray(x)[layer], device, may_alias=True)
+      return from_bits(jax.device_put(np.asarray(x)[layer], device, may_alias=True))
     variables = {}
     for name, tree in self.variables.items():
       variables[name] = {key: value for key, value in tree.items() if key != BLOCKS}
@@ -179,13 +179,16 @@ def _with_codes(params: dict[str, Any], abstract: dict[str, Any], stacked: bool 
 def cast_for_inference(variables: dict[str, Any], config: DecoderConfig) -> dict[str, Any]:
   """Returns `variables` in the dtypes of the computation: norms in float32, factors of products in
   the dtype of products."""
+  in_bits = config.product_dtype != config.activation_dtype  # in bfloat16 on CPUs
   def cast(path: tuple[Any, ...], x: jax.Array) -> jax.Array:
     names = [str(key.key) for key in path]
     is_integer = jnp.issubdtype(x.dtype, jnp.integer)  # codes of int8, numbers of adapters
     if is_integer or any(name.endswith('norm') for name in names):
       return x
-    is_factor = names[-1] in ('kernel', 'embedding')
-    return x.astype(config.product_dtype if is_factor else config.activation_dtype)
+    if names[-1] not in ('kernel', 'embedding'):
+      return x.astype(config.activation_dtype)
+    x = x.astype(config.product_dtype)
+    return as_bits(x) if BLOCKS in names and in_bits else x
   return jax.tree_util.tree_map_with_path(cast, variables)
 
 

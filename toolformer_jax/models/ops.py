@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import CustomVJPPrimal
 
+from toolformer_jax.models.bfloat16 import from_bits
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.sharding import constrain
 
@@ -57,9 +58,9 @@ def weight_einsum(equation: str, config: DecoderConfig, x: jax.Array, weights: j
     equation: see `einsum`; rows and tokens come first.
     config: of the decoder.
     x: activations.
-    weights: the weights.
+    weights: the weights; those of stacked layers on CPUs as `bfloat16.as_bits`.
   """
-  dtype = config.product_dtype
+  dtype, weights = config.product_dtype, from_bits(weights)
   if dtype != config.activation_dtype and x.shape[:2] == (1, 1):
     x = jnp.pad(x, [(0, 0), (0, 1), *[(0, 0)] * (x.ndim - 2)])
     return weight_einsum(equation, config, x, weights)[:, :1]
