@@ -128,7 +128,7 @@ class LanguageModel:
     """
     device = self.mesh.devices.flat[0]
     def view_of_layer(x: jax.Array, layer: int) -> jax.Array:
-      return from_bits(jax.device_put(np.asarray(x)[layer], device, may_alias=True))
+      return jax.device_put(from_bits(np.asarray(x)[layer]), device, may_alias=True)
     variables = {}
     for name, tree in self.variables.items():
       variables[name] = {key: value for key, value in tree.items() if key != BLOCKS}
