@@ -12,6 +12,7 @@ import pytest
 
 from toolformer_jax import sharding
 from toolformer_jax.checkpoints.orbax import load_orbax_config, save_model
+from toolformer_jax.inference.decoding import STEPS, DecodeRows, SpecialTokens, decode_steps
 from toolformer_jax.inference.scoring import ScoreRequest, score
 from toolformer_jax.models import bfloat16, language_model
 from toolformer_jax.models.adapter_config import LoraConfig
@@ -86,6 +87,21 @@ def test_one_token_is_computed_as_two(make):
   apply = jax.jit(model.decoder.apply)
   np.testing.assert_allclose(apply(model.variables, TOKENS[:1, :1])[0],
                              apply(model.variables, TOKENS[:1, :2])[0][:, :1], rtol=1e-5, atol=1e-5)
+
+
+def test_decoding_converts_no_table_of_embeddings(make):
+  """XLA would do so at every call of `decode_steps`, ahead of its loop."""
+  model = make('products', layers=1, vocab_size=8192).for_inference().with_unrolled_layers()
+  def zeros(dtype, *shape):
+    return jnp.zeros((2, *shape), dtype)
+  rows = DecodeRows(
+      zeros(int, STEPS + 1), zeros(int), zeros(bool), zeros(bool), zeros(int), zeros(int),
+      zeros(int), zeros(jnp.uint32), zeros(jnp.float32), zeros(jnp.float32), zeros(int))
+  special = SpecialTokens(jnp.array(1), jnp.array([2]))
+  cache = KVCache.empty(model.config, 2, 64, 'per_layer')
+  compiled = decode_steps.lower(model.decoder, model.variables, cache, rows, special).compile()
+  table_bytes = model.variables['params']['embedding'].nbytes
+  assert compiled.memory_analysis().temp_size_in_bytes < table_bytes
 
 
 def test_a_score_belongs_to_its_sequence(make):
