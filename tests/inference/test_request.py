@@ -16,6 +16,7 @@ from toolformer_jax.inference.request import (
   GenerationRequest,
   ToolCall,
 )
+from toolformer_jax.inference.token_logprobs import TextOffsets, TokenLogprobs
 
 PROMPT = [3, 1, 4]
 MADE_UP = 0
@@ -28,11 +29,11 @@ OPENINGS = st.one_of(
     st.sampled_from([' [Up ab', ' [Down(a) ->', ' [Up(a)]', ' [Up(a\n', ' [' + 'x' * 40]))
 
 
-def begin(tokenizer, names=(), max_model_len=100_000, **changes):
+def begin(tokenizer, names=(), max_model_len=100_000, with_logprobs=False, **changes):
   params = GenerationConfig(**{'max_tokens': 1000, 'max_call_tokens': 20, **changes})
   api_id = tokenizer.single_id(DEFAULT_SYNTAX.start)
   context = DecodingContext(tokenizer, DEFAULT_SYNTAX, frozenset(names), api_id, max_model_len)
-  return GenerationRequest(context, 0, PROMPT, params)
+  return GenerationRequest(context, 0, PROMPT, params, with_logprobs=with_logprobs)
 
 
 @dataclasses.dataclass
@@ -330,3 +331,56 @@ def test_a_text_ends_where_the_model_has_no_positions_left(tokenizer, room):
   results = [made.call.result for made in text.output().calls]
   assert results == ([] if room < 8 else [None] if room < 12 else ['A'])
   assert told == text.output().calls
+
+
+def play_scored(text, writer, chunks, result):
+  """As `play`, with steps as the engine makes them: pending tokens are read before others follow.
+
+  The log-probability of a token is a number for all tokens up to it. Returns those that were told,
+  and the text that they came with.
+  """
+  scores, news, step = [], [], 0
+  text.num_pending = 0  # the prompt was fed
+  def tell():
+    for piece in text.new_pieces():
+      news.append(piece.text)
+      scores.extend(piece.logprobs)
+  while not text.finished:
+    size = chunks[step % len(chunks)]
+    step += 1
+    known = text.pending_tokens[1:size + 1]
+    new = [*known, *writer.write(text, size - len(known))]
+    read = (PROMPT + text.tokens)[:text.num_computed_tokens + 1]
+    text.put_logprobs([TokenLogprobs(token, hash((*read, *new[:i + 1])), [])
+                       for i, token in enumerate(new)])
+    text.mark_computed(len(known))
+    call = text.append_tokens(new[len(known):])
+    tell()
+    if call:
+      opened = writer.open_at
+      made = text.finish_call(call, result, None if result is not None else 'Up: broken')
+      if made.failure is None:
+        writer.answered += len(text.tokens) - opened
+      writer.open_at = None
+      tell()
+  return scores, ''.join(news)
+
+
+@given(TEXTS, st.lists(st.tuples(st.integers(0, 20), OPENINGS), max_size=3), RESULTS,
+       st.sampled_from([(), ('a',), ('b ', 'E')]), CHUNKS, st.booleans())
+@settings(max_examples=300)
+def test_log_probabilities_are_those_of_the_tokens_that_are_kept(
+    tokenizer, plain, openings, result, stop, chunks, spelled_apart):
+  text = begin(tokenizer, ['Up'], with_logprobs=True, stop=stop, max_calls=2)
+  def encode(opening):  # if apart, a finished call has other tokens than the model wrote
+    start, rest = opening[:2], opening[2:]
+    return [*tokenizer.encode(start), *(
+        token for part in (rest if spelled_apart else [rest]) for token in tokenizer.encode(part))]
+  written = {at: encode(opening) for at, opening in openings}
+  scores, news = play_scored(text, Writer(ended(tokenizer, plain), written), chunks, result)
+  output, offsets = text.output(), TextOffsets(tokenizer)
+  assert news == output.text
+  kept = [token for token in output.token_ids if offsets.add(token) < len(output.text)]
+  assert [one.token for one in scores] == kept
+  assert [one.logprob for one in scores] == [
+      hash((*PROMPT, *kept[:i + 1])) for i in range(len(kept))]

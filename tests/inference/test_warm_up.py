@@ -35,11 +35,14 @@ def requests(model, count):
 
 
 def serve(engine, model, count):
-  """Adds requests a few at a time while others run; returns the outputs by id."""
+  """Adds requests a few at a time while others run; returns the outputs by id.
+
+  Half of them want log-probabilities.
+  """
   rng, outputs, left = random.Random(3), {}, list(requests(model, count))
   while left or engine.has_unfinished_requests():
     for _ in range(min(len(left), rng.choice([0, 0, 0, 1, 2, 9]))):
-      engine.add_request(*left.pop())
+      engine.add_request(*left.pop(), logprobs=len(left) % 2 == 0)
     for event in engine.step():
       if isinstance(event, RequestFinished):
         outputs[event.request_id] = event.output

@@ -41,7 +41,7 @@ def test_draining_has_an_end(serve):
   assert answers == [500]
 
 
-def test_texts_that_are_still_scored_are_not_lost(serve, monkeypatch):
+def test_requests_whose_prompts_are_still_scored_are_not_lost(serve, monkeypatch):
   def slow(model, tokens):
     time.sleep(2)
     return top_logprobs(model, tokens)
@@ -50,7 +50,7 @@ def test_texts_that_are_still_scored_are_not_lost(serve, monkeypatch):
   with serve() as server:
     answers = []
     threads = [threading.Thread(target=ask, args=[server, answers], kwargs={
-        'logprobs': 1, 'stream': stream}) for stream in (False, True)]
+        'logprobs': 1, 'echo': True, 'stream': stream}) for stream in (False, True)]
     for thread in threads:
       thread.start()
     while server.app_state.scorer.num_requests < 2:

@@ -9,10 +9,11 @@ import openai
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from openai.types import CompletionChoice
 
 from toolformer_jax.calls import DEFAULT_SYNTAX, Call
 from toolformer_jax.inference.scoring import ScoreRequest, score, score_texts
-from toolformer_jax.inference.top_logprobs import TokenLogprobs
+from toolformer_jax.inference.token_logprobs import TokenLogprobs
 from toolformer_jax.serving import logprobs
 from toolformer_jax.serving.messages import call_arguments, response_messages
 from toolformer_jax.serving.protocol import McpCallItem
@@ -108,19 +109,63 @@ def test_a_stream_of_many_choices_has_their_logprobs_and_the_usage(client, chat)
   assert not any(piece.usage for piece in pieces[:-1])
   for choice in whole.choices:
     own = [piece.choices[0] for piece in pieces[:-1] if piece.choices[0].index == choice.index]
-    [scored] = [piece for piece in own if piece.logprobs]
-    assert scored.logprobs.model_dump() == choice.logprobs.model_dump()
+    same_logprobs(joined(own), choice.logprobs.model_dump())
     assert [piece.finish_reason for piece in own if piece.finish_reason] == [choice.finish_reason]
-    text = scored.delta.content if chat else scored.text
+    text = ''.join(piece.delta.content or '' if chat else piece.text for piece in own)
     assert text == (choice.message.content if chat else choice.text)
+
+
+def joined(pieces):
+  """Returns the log-probabilities of all pieces of a streamed choice as one field."""
+  found = {}
+  for piece in pieces:
+    for name, values in (piece.logprobs.model_dump() if piece.logprobs else {}).items():
+      found[name] = found.get(name, []) + values if values is not None else None
+  return found
+
+
+def same_logprobs(one, other):
+  """Checks that two fields have the same tokens, with the same numbers but for rounding."""
+  if isinstance(one, dict):
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+      same_logprobs(value, other[name])
+  elif isinstance(one, list):
+    for mine, others in zip(one, other, strict=True):
+      same_logprobs(mine, others)
+  else:
+    assert one == (pytest.approx(other, abs=1e-4) if isinstance(other, float) else other)
+
+
+@pytest.mark.parametrize('tools_in_text', [True, False])
+@pytest.mark.parametrize(('prompt', 'how'), [
+    ('ab is', {}), ('xy', {}), ('xy', dict(temperature=1.5, seed=5, max_tokens=30)),
+    ('ab is', dict(stop=['Y.'])), ('xy', dict(temperature=1.5, seed=6, max_tokens=60, stop='e'))])
+def test_each_chunk_has_the_logprobs_of_its_tokens(client, prompt, how, tools_in_text):
+  fields = dict(model='tiny', prompt=prompt, logprobs=2,
+                extra_body={'tools_in_text': tools_in_text}, **how)
+  whole = client.completions.create(**fields).choices[0]
+  text, chunks = '', 0
+  pieces = [piece.choices[0] for piece in client.completions.create(**fields, stream=True)]
+  for piece in pieces:
+    begin, text = len(text), text + piece.text
+    if piece.logprobs:
+      chunks += 1
+      assert all(begin <= at < len(text) for at in piece.logprobs.text_offset)
+  assert text == whole.text and (chunks > 1 or len(text) <= 4)  # a step makes four tokens
+  same_logprobs(joined(pieces), whole.logprobs.model_dump())
 
 
 @pytest.mark.parametrize('stream', [False, True])
 def test_logprobs_are_those_of_the_scored_text(client, taught, stream):
   fields = dict(model='tiny', prompt='ab is', echo=True, logprobs=2, stream=stream)
   told = client.completions.create(**fields)
-  choice = (next(piece.choices[0] for piece in told if piece.choices[0].logprobs) if stream
-            else told.choices[0])
+  if stream:
+    pieces = [piece.choices[0] for piece in told]
+    choice = CompletionChoice(index=0, finish_reason='stop', logprobs=joined(pieces),
+                              text=''.join(piece.text for piece in pieces))
+  else:
+    choice = told.choices[0]
   assert choice.text == 'ab is' + WITH_CALL
   encode = taught.tokenizer.encode
   ids = [*encode('ab is'), *encode(' [Up(ab) ->'), *encode(' XY]'), *encode(' XY.')]
@@ -162,9 +207,11 @@ def test_logprobs_of_a_chat_make_up_its_text(client):
   assert b''.join(bytes(one.bytes) for one in told).decode() == choice.message.content
   assert all(len(one.top_logprobs) == 3 for one in told)
   streamed = [piece.choices[0] for piece in client.chat.completions.create(**fields, stream=True)]
-  [scored] = [piece for piece in streamed if piece.logprobs]
-  assert scored.delta.content == choice.message.content
-  assert scored.logprobs.model_dump() == choice.logprobs.model_dump()
+  assert sum(piece.logprobs is not None for piece in streamed) > 1
+  same_logprobs(joined(streamed), choice.logprobs.model_dump())
+  for piece in streamed:
+    if piece.logprobs:
+      assert ''.join(one.token for one in piece.logprobs.content) == piece.delta.content
 
 
 def test_logprobs_leave_out_calls_that_are_not_in_the_text(client):

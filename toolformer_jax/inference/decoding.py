@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from toolformer_jax.inference.token_sampling import sample
+from toolformer_jax.inference.top_logprobs import TopLogprobs, no_logprobs, score_tokens
 from toolformer_jax.models.decoder import Decoder, apply_with_cache
 from toolformer_jax.models.kv_cache import KVCache
 
@@ -33,6 +34,7 @@ class DecodeRows(NamedTuple):
     temperature_B: 0 for greedy decoding; float32.
     top_p_B: probability of the nucleus; float32.
     adapter_ids_B: number of the row's adapter, where the model has a stack of them; int32.
+    wants_logprobs_B: whether log-probabilities of the row's tokens are wanted; bool.
   """
 
   pending_BA: jax.Array
@@ -46,6 +48,7 @@ class DecodeRows(NamedTuple):
   temperature_B: jax.Array
   top_p_B: jax.Array
   adapter_ids_B: jax.Array
+  wants_logprobs_B: jax.Array
 
 
 class SpecialTokens(NamedTuple):
@@ -64,8 +67,11 @@ class SpecialTokens(NamedTuple):
 def decode_steps(
     decoder: Decoder, variables: dict[str, Any], cache: KVCache, rows: DecodeRows,
     special: SpecialTokens,
-) -> tuple[jax.Array, KVCache]:
+) -> tuple[jax.Array, TopLogprobs, KVCache]:
   """Returns the next `STEPS` tokens of every row, [B, STEPS] int32, and the cache with them.
+
+  Between them it returns the log-probabilities of these tokens, [B, STEPS]: of the model as it is,
+  without temperature and whatever may be sampled. They are zeros where no row wants any.
 
   Args:
     decoder, variables: the model.
@@ -74,7 +80,8 @@ def decode_steps(
       per row.
     special: ids with a meaning.
   """
-  def step(carry: _Carry, xs: tuple[jax.Array, jax.Array]) -> tuple[_Carry, jax.Array]:
+  def step(carry: _Carry, xs: tuple[jax.Array, jax.Array]
+           ) -> tuple[_Carry, tuple[jax.Array, TopLogprobs]]:
     """Returns the state after one more token of every row is read, and the token after it, [B]."""
     cache, last_B, may_call_B, num_tokens_B, min_tokens_left_B = carry
     n, pending_B = xs
@@ -91,14 +98,17 @@ def decode_steps(
                        rows.top_p_B)[:, 0]
     next_B = jnp.where(starts_call_B, special.api_id, sampled_B)
     next_B = jnp.where(decodes_B, next_B, pending_B).astype(jnp.int32)
+    logprobs = jax.lax.cond(rows.wants_logprobs_B.any(), score_tokens, no_logprobs, logits_BV,
+                            next_B)
     # Inside a call the end token only removes the call.
     min_tokens_left_B = jnp.where(starts_call_B, 0, min_tokens_left_B - decodes_B)
     carry = cache, next_B, may_call_B & ~starts_call_B, num_tokens_B + 1, min_tokens_left_B
-    return carry, next_B
+    return carry, (next_B, logprobs)
   carry = (cache, rows.pending_BA[:, 0], rows.may_call_B, rows.num_tokens_B,
            rows.min_tokens_left_B)
-  (cache, *_), tokens_NB = jax.lax.scan(step, carry, (jnp.arange(STEPS), rows.pending_BA[:, 1:].T))
-  return tokens_NB.T, cache
+  (cache, *_), by_step = jax.lax.scan(step, carry, (jnp.arange(STEPS), rows.pending_BA[:, 1:].T))
+  tokens_BN, logprobs = jax.tree.map(lambda x_NB: jnp.swapaxes(x_NB, 0, 1), by_step)
+  return tokens_BN, logprobs, cache
 
 
 def _api_is_likely(logits_BV: jax.Array, rows: DecodeRows, special: SpecialTokens) -> jax.Array:

@@ -106,7 +106,8 @@ class Engine:
 
   def add_request(self, prompt_ids: Sequence[int], params: GenerationConfig = GenerationConfig(),
                   context: 'Context | None' = None, tool_names: Collection[str] | None = None,
-                  *, add_start_token: bool = True, adapter: str | None = None) -> int:
+                  *, add_start_token: bool = True, adapter: str | None = None,
+                  logprobs: bool = False) -> int:
     """Adds a request, which starts as soon as a row is free, and returns its id.
 
     Args:
@@ -117,6 +118,8 @@ class Engine:
       add_start_token: whether the start token, if the tokenizer has one, is prepended.
       adapter: name of one of the model's adapters; None for the model as it is: with the adapter
         that `with_adapter` has chosen, or without any.
+      logprobs: whether the events with its text have the log-probabilities of its tokens. Results
+        are then read by decoding steps, however long they are.
 
     Raises:
       UserError: the prompt has more tokens than `max_model_len` or the model allow, none at all, or
@@ -144,7 +147,8 @@ class Engine:
     adapter_id = (self._active_adapter if adapter is None
                   else adapter_number(self._model, adapter))
     self._num_requests += 1
-    request = GenerationRequest(decoding, request_id, prompt, params, adapter_id)
+    request = GenerationRequest(decoding, request_id, prompt, params, adapter_id,
+                                with_logprobs=logprobs)
     own = self._executor.new_context(context) if self._executor else None
     self._waiting.append(_Row(request, own))
     return request_id
@@ -287,12 +291,15 @@ class Engine:
   def _take_pending(self) -> list[prefill.Chunk]:
     """Returns the tokens to prefill; short results are left to the decoding steps.
 
-    In a batch of many rows, a row that reads known tokens costs a decoding step little.
+    In a batch of many rows, a row that reads known tokens costs a decoding step little. Prefill
+    computes no log-probabilities.
     """
     requests = {i: row.request for i, row in enumerate(self._rows) if row and not row.outcome}
     short = min(_MAX_SHORT_RESULT, len(requests) // 2)
     chunks = []
     for i, request in requests.items():
+      if request.logprobs and request.tokens:
+        continue
       if request.num_pending > (short if request.num_computed_tokens else 0):
         tokens = request.pending_tokens[:-1]
         chunks.append(prefill.Chunk(i, request.num_computed_tokens, tokens, request.adapter_id))
@@ -307,12 +314,16 @@ class Engine:
     lengths_B = row_values(requests, lambda request: request.num_computed_tokens)
     lengths_B, rows = self._model.put_batch((lengths_B, self._decode_rows(requests)))
     model = self._decoding_model
-    tokens_BN, self._cache = decode_steps(
+    tokens_BN, logprobs, self._cache = decode_steps(
         model.decoder, model.variables, cache.with_length(lengths_B), DecodeRows(**rows),
         self._special)
     tokens_BN = np.asarray(tokens_BN).tolist()
+    if any(request and request.logprobs for request in requests):
+      logprobs = jax.device_get(logprobs)
     for i in active:
       if row := self._rows[i]:
+        if row.request.logprobs:
+          row.request.put_logprobs(logprobs.row(i).of(tokens_BN[i]))
         self._append_tokens(row, tokens_BN[i], events)
         self._rows[i] = None if row.request.finished else row
     called = [row.outcome for i in active if (row := self._rows[i]) and row.outcome]
@@ -336,7 +347,8 @@ class Engine:
         seed_B=of(lambda r: r.params.seed, np.uint32),
         temperature_B=of(lambda r: r.params.temperature, np.float32),
         top_p_B=of(lambda r: r.params.top_p, np.float32),
-        adapter_ids_B=of(lambda r: r.adapter_id))
+        adapter_ids_B=of(lambda r: r.adapter_id),
+        wants_logprobs_B=of(lambda r: r.logprobs is not None, bool))
 
   def _append_tokens(self, row: _Row, decoded: list[int], events: list[Event]) -> None:
     """Appends decoded tokens to a row's request, and starts its tool."""

@@ -1,9 +1,11 @@
 """What a step of the engine tells about its requests."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from toolformer_jax.calls import Call
 from toolformer_jax.inference.request import GeneratedText, ToolCall
+from toolformer_jax.inference.token_logprobs import TokenLogprobs
 
 
 @dataclass(frozen=True)
@@ -25,12 +27,14 @@ class RequestStarted:
 class NewText:
   """The next piece of a request's continuation; the pieces add up to all of it.
 
-  A finished call comes in pieces of its own, for which `is_call` is true.
+  A finished call comes in pieces of its own, for which `is_call` is true. If the request wants
+  log-probabilities, a piece has those of the tokens that begin in it.
   """
 
   request_id: int
   text: str
   is_call: bool = False
+  logprobs: Sequence[TokenLogprobs] = ()
 
 
 @dataclass(frozen=True)

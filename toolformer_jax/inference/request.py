@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 from toolformer_jax.calls import Call, CallSyntax
 from toolformer_jax.inference.config import GenerationConfig
+from toolformer_jax.inference.token_logprobs import LogprobBuffer, TokenLogprobs
 from toolformer_jax.tokenizer import Tokenizer
 
 
@@ -47,10 +48,11 @@ class GeneratedText:
 
 
 class Piece(NamedTuple):
-  """The next piece of a text; `is_call` tells whether it belongs to a call and its result."""
+  """The next piece of a text; see `NewText`."""
 
   text: str
   is_call: bool = False
+  logprobs: Sequence[TokenLogprobs] = ()
 
 
 @dataclass(frozen=True)
@@ -80,16 +82,18 @@ class GenerationRequest:
     prompt: ids, including the start token.
     params: how it is generated.
     adapter_id: number of its adapter, where the model has a stack of them.
+    logprobs: the log-probabilities of its tokens; None if they are not wanted.
     tokens: ids after the prompt.
     finish_reason: why the text has ended; None before.
     num_pending: number of tokens that are not in the KV cache yet, without the last one.
   """
 
   def __init__(self, context: DecodingContext, request_id: int, prompt: Sequence[int],
-               params: GenerationConfig, adapter_id: int = 0):
+               params: GenerationConfig, adapter_id: int = 0, *, with_logprobs: bool = False):
     """Creates a request without generated tokens."""
     self.request_id, self.prompt, self.params = request_id, list(prompt), params
     self.adapter_id = adapter_id
+    self.logprobs = LogprobBuffer(context.tokenizer) if with_logprobs else None
     self.tokens: list[int] = []
     self.finish_reason: FinishReason | None = None
     self.num_pending = len(self.prompt) - 1
@@ -141,6 +145,14 @@ class GenerationRequest:
     """Records that the first `tokens` of the pending tokens are in the KV cache now."""
     self.num_pending -= tokens
 
+  def put_logprobs(self, new: Sequence[TokenLogprobs]) -> None:
+    """Keeps the log-probabilities of the tokens after the one that is computed next.
+
+    The first of these are pending; the others are appended after this call.
+    """
+    if self.logprobs:
+      self.logprobs.put(len(self.tokens) - self.num_pending, new)
+
   def append_tokens(self, new: Sequence[int]) -> Call | None:
     """Appends decoded tokens, up to the end of the text or the arrow of a call.
 
@@ -185,6 +197,8 @@ class GenerationRequest:
     cached = self.tokens[self._call_start:-1]  # the last one is not in the cache
     same = next((i for i, (old, new) in enumerate(zip(cached, spelled, strict=False))
                  if old != new), min(len(cached), len(spelled)))
+    if self.logprobs and self.tokens[self._call_start + same] != spelled[same]:
+      same -= 1  # the token before the first other one is computed again, for its log-probability
     self.tokens[self._call_start:] = spelled
     self.num_pending = len(spelled) - 1 - same
     self._call_start, self._plain_start = None, len(self.tokens)
@@ -195,8 +209,11 @@ class GenerationRequest:
   def new_pieces(self) -> list[Piece]:
     """Returns the new text that cannot change any more, cut where calls begin and end.
 
-    An unfinished call, an incomplete character and the beginning of a stop string are held back.
+    An unfinished call, an incomplete character and the beginning of a stop string are held back,
+    and a finished call whose result has no log-probabilities yet.
     """
+    if self.logprobs and self.tokens and self.num_pending:
+      return []
     text = self._text(self.tokens[:self._call_start])
     if not self.finished:
       text = text.rstrip('\ufffd')
@@ -210,7 +227,12 @@ class GenerationRequest:
       at = max(at, end)
     pieces.append(Piece(text[at:]))
     self._num_emitted = max(self._num_emitted, len(text))
-    return [piece for piece in pieces if piece.text]
+    pieces = [piece for piece in pieces if piece.text]
+    if self.logprobs:
+      whole = self.tokens[:self._call_start]
+      pieces = [piece._replace(logprobs=self.logprobs.take(whole, len(piece.text)))
+                for piece in pieces]
+    return pieces
 
   def output(self) -> GeneratedText:
     """Returns the finished continuation."""

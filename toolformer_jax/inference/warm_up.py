@@ -85,6 +85,7 @@ def _decode(model: LanguageModel, cache: KVCache, special: SpecialTokens) -> KVC
       pending_BA=zeros(np.int32, STEPS + 1), num_pending_B=zeros(np.int32),
       may_call_B=zeros(bool), forbid_call_B=zeros(bool), top_k_api_B=zeros(np.int32),
       min_tokens_left_B=zeros(np.int32), num_tokens_B=zeros(np.int32), seed_B=zeros(np.uint32),
-      temperature_B=zeros(np.float32), top_p_B=zeros(np.float32), adapter_ids_B=zeros(np.int32))
+      temperature_B=zeros(np.float32), top_p_B=zeros(np.float32), adapter_ids_B=zeros(np.int32),
+      wants_logprobs_B=zeros(bool))
   cache = cache.with_length(zeros(np.int32))
-  return decode_steps(model.decoder, model.variables, cache, rows, special)[1]
+  return decode_steps(model.decoder, model.variables, cache, rows, special)[-1]

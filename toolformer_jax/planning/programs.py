@@ -149,7 +149,7 @@ def _decode(decoder: Decoder, mesh: Mesh, batch: int, length: int) -> Program:
         may_call_B=column(bool), forbid_call_B=column(bool), top_k_api_B=column(jnp.int32),
         min_tokens_left_B=column(jnp.int32), num_tokens_B=column(jnp.int32),
         seed_B=column(jnp.uint32), temperature_B=column(jnp.float32), top_p_B=column(jnp.float32),
-        adapter_ids_B=column(jnp.int32))
+        adapter_ids_B=column(jnp.int32), wants_logprobs_B=column(bool))
   rows = _inputs(mesh, jax.eval_shape(zeros))
   special = SpecialTokens(api_id=np.int32(0), end_ids_E=np.zeros(1, np.int32))
   return Program(functools.partial(decode_steps.trace, decoder),

@@ -75,7 +75,7 @@ def make_app(state: AppState) -> Starlette:
           post('/v1/completions', CompletionRequest,
                lambda fields, _: completions.prepare(service, scorer, fields)),
           post('/v1/chat/completions', ChatRequest,
-               lambda fields, handles: chat.prepare(service, scorer, template, fields, handles)),
+               lambda fields, handles: chat.prepare(service, template, fields, handles)),
           post('/v1/responses', ResponsesRequest,
                lambda fields, handles: responses.prepare(service, template, fields, handles)),
           get('/v1/models', lambda: JSONResponse({
@@ -107,7 +107,7 @@ async def _answer(state: AppState, request: Request, kind: type[GenerationFields
   with contextlib.ExitStack() as stack:
     stack.callback(media.close)
     answer = await run_in_threadpool(prepare, fields, media.handles)
-    if answer.has_logprobs:
+    if answer.scores_prompts:
       stack.enter_context(state.scorer.admit())
     context = replace(service.context(fields), media=media.table)
     tools = service.tools(answer.fields.allowed_tools) if answer.prompts else ()

@@ -7,14 +7,14 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
+from toolformer_jax.inference.token_logprobs import TokenLogprobs
 from toolformer_jax.serving import sse
 from toolformer_jax.serving.chat_template import ChatTemplate
 from toolformer_jax.serving.completions import usage
 from toolformer_jax.serving.errors import ApiError
 from toolformer_jax.serving.generation import Choice, Generation, Prompt, tool_calls
-from toolformer_jax.serving.logprobs import Scorer, TokenLogprobs
 from toolformer_jax.serving.messages import chat_messages
 from toolformer_jax.serving.protocol import ChatRequest
 from toolformer_jax.serving.service import Service, reseeded
@@ -25,28 +25,23 @@ class Chat:
   """A request with its choices.
 
   Attributes:
-    service, scorer: what answers it.
+    service: what answers it.
     fields: of the request.
     choices: its texts.
     id, created: of the response.
   """
 
   service: Service
-  scorer: Scorer
   fields: ChatRequest
   choices: list[Choice]
   id: str
   created: int
+  scores_prompts: ClassVar[bool] = False
 
   @property
   def prompts(self) -> list[Prompt]:
     """What is to be generated."""
     return [choice.prompt for choice in self.choices]
-
-  @property
-  def has_logprobs(self) -> bool:
-    """Whether the response has log-probabilities."""
-    return bool(self.fields.logprobs)
 
   async def response(self, generation: Generation) -> dict[str, Any]:
     """Returns the response to a request that is not streamed."""
@@ -56,29 +51,23 @@ class Chat:
     for number, choice in enumerate(self.choices):
       message = {'role': 'assistant', 'content': choice.text, 'refusal': None,
                  'toolformer_calls': tool_calls(choice.calls)}
-      choices.append({'index': number, 'message': message, 'logprobs': await self._logprobs(choice),
-                   'finish_reason': choice.output and choice.output.finish_reason})
+      logprobs = self._logprobs(choice.logprobs) if self.fields.logprobs else None
+      choices.append({'index': number, 'message': message, 'logprobs': logprobs,
+                      'finish_reason': choice.output and choice.output.finish_reason})
     return {**self._head('chat.completion'), 'choices': choices,
             'usage': usage(self.choices, len(self.choices))}
 
   async def stream(self, generation: Generation) -> AsyncIterator[str]:
-    """Yields the events of a streamed response.
-
-    With logprobs a choice comes in one piece, at its end: its tokens are scored together.
-    """
-    at_end = self.has_logprobs
+    """Yields the events of a streamed response."""
     for number in range(len(self.choices)):
       yield self._chunk(number, {'role': 'assistant', 'content': ''})
     async for number, event in generation.events():
-      choice = self.choices[number]
-      delta = choice.apply(event)
+      delta = self.choices[number].apply(event)
       if delta and delta.output:
-        if at_end:
-          yield self._chunk(number, _delta(choice.text, choice.calls),
-                            logprobs=await self._logprobs(choice))
         yield self._chunk(number, {}, finish_reason=delta.output.finish_reason)
-      elif delta and not at_end:
-        yield self._chunk(number, _delta(delta.text, delta.calls))
+      elif delta:
+        logprobs = self._logprobs(delta.logprobs) if delta.logprobs else None
+        yield self._chunk(number, _delta(delta.text, delta.calls), logprobs=logprobs)
     if self.fields.stream_options and self.fields.stream_options.include_usage:
       yield sse.event({**self._head('chat.completion.chunk'), 'choices': [],
                        'usage': usage(self.choices, len(self.choices))})
@@ -91,14 +80,18 @@ class Chat:
     choice = {'index': index, 'delta': delta, 'logprobs': None, 'finish_reason': None, **fields}
     return sse.event({**self._head('chat.completion.chunk'), 'choices': [choice]})
 
-  async def _logprobs(self, choice: Choice) -> dict[str, Any] | None:
-    if not self.has_logprobs:
-      return None
-    tokens = await self.scorer.score_choice(choice, self.service.syntax, echo=False)
-    return _logprobs(self.service, tokens, self.fields.top_logprobs or 0)
+  def _logprobs(self, tokens: Sequence[TokenLogprobs]) -> dict[str, Any]:
+    """Returns the field `logprobs` for these tokens."""
+    tokenizer, top = self.service.model.tokenizer, self.fields.top_logprobs or 0
+    def entry(token: int, logprob: float | None) -> dict[str, Any]:
+      return {'token': tokenizer.decode([token]), 'logprob': logprob,
+              'bytes': list(tokenizer.token_bytes[token])}
+    return {'content': [{**entry(token.token, token.logprob),
+                         'top_logprobs': [entry(*pair) for pair in token.top[:top]]}
+                        for token in tokens], 'refusal': None}
 
 
-def prepare(service: Service, scorer: Scorer, template: ChatTemplate, fields: ChatRequest,
+def prepare(service: Service, template: ChatTemplate, fields: ChatRequest,
             handles: Sequence[str] = ()) -> Chat:
   """Returns what a request asks for; `handles` are those of its pictures and sounds.
 
@@ -119,21 +112,11 @@ def prepare(service: Service, scorer: Scorer, template: ChatTemplate, fields: Ch
   params = service.params(fields, max_tokens=max_tokens, seed=fields.seed, stop=stop,
                           min_tokens=fields.min_tokens)
   adapter = service.adapter(fields.model)
-  choices = [Choice(Prompt(ids, reseeded(params, i), template.add_start_token, adapter),
+  choices = [Choice(Prompt(ids, reseeded(params, i), template.add_start_token, adapter,
+                           bool(fields.logprobs)),
                     service.tools_in_text(fields.tools_in_text)) for i in range(n)]
-  return Chat(service, scorer, fields, choices, f'chatcmpl-{uuid.uuid4().hex}', int(time.time()))
+  return Chat(service, fields, choices, f'chatcmpl-{uuid.uuid4().hex}', int(time.time()))
 
 
 def _delta(text: str, calls: Sequence[Any]) -> dict[str, Any]:
   return {'content': text, **({'toolformer_calls': tool_calls(calls)} if calls else {})}
-
-
-def _logprobs(service: Service, tokens: Sequence[TokenLogprobs], top: int) -> dict[str, Any]:
-  """Returns the field `logprobs` of a choice."""
-  tokenizer = service.model.tokenizer
-  def entry(token: int, logprob: float | None) -> dict[str, Any]:
-    return {'token': tokenizer.decode([token]), 'logprob': logprob,
-            'bytes': list(tokenizer.token_bytes[token])}
-  return {'content': [{**entry(token.token, token.logprob),
-                       'top_logprobs': [entry(*pair) for pair in token.top[:top]]}
-                      for token in tokens], 'refusal': None}

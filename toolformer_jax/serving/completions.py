@@ -6,11 +6,12 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from toolformer_jax.inference.token_logprobs import TextOffsets, TokenLogprobs
 from toolformer_jax.serving import sse
 from toolformer_jax.serving.chat_template import check_chars
 from toolformer_jax.serving.errors import ApiError
 from toolformer_jax.serving.generation import Choice, Generation, Prompt, tool_calls
-from toolformer_jax.serving.logprobs import Scorer, TokenLogprobs, text_offsets
+from toolformer_jax.serving.logprobs import Scorer
 from toolformer_jax.serving.protocol import CompletionRequest
 from toolformer_jax.serving.service import Service, reseeded
 
@@ -39,37 +40,34 @@ class Completion:
     return [] if self.fields.max_tokens == 0 else [choice.prompt for choice in self.choices]
 
   @property
-  def has_logprobs(self) -> bool:
-    """Whether the response has log-probabilities."""
-    return self.fields.logprobs is not None
+  def scores_prompts(self) -> bool:
+    """Whether the response has log-probabilities of its prompts."""
+    return self.fields.logprobs is not None and bool(self.fields.echo)
 
   async def response(self, generation: Generation) -> dict[str, Any]:
     """Returns the response to a request that is not streamed."""
     async for number, event in generation.events():
       self.choices[number].apply(event)
-    choices = [await self._finished(number) for number in range(len(self.choices))]
+    choices = [await self._choice(number) for number in range(len(self.choices))]
     return {**self._head(), 'choices': choices, 'usage': self._usage()}
 
   async def stream(self, generation: Generation) -> AsyncIterator[str]:
-    """Yields the events of a streamed response.
-
-    With logprobs a choice comes in one piece, at its end: its tokens are scored together.
-    """
-    at_end = self.has_logprobs or not self.prompts
-    if self.fields.echo and not at_end:
+    """Yields the events of a streamed response."""
+    offsets = [TextOffsets(self.service.model.tokenizer) for _ in self.choices]
+    if self.fields.echo:
       for number, choice in enumerate(self.choices):
-        yield self._chunk(number, text=self._prompt_text(choice))
+        scored = await self._scored_prompt(choice)
+        yield self._chunk(number, text=self._prompt_text(choice),
+                          logprobs=self._logprobs(scored, offsets[number]),
+                          finish_reason=None if self.prompts else 'length')
     async for number, event in generation.events():
       delta = self.choices[number].apply(event)
       if delta and delta.output:
-        yield self._chunk(**await self._finished(number)) if at_end else self._chunk(
-            number, finish_reason=delta.output.finish_reason)
-      elif delta and not at_end:
+        yield self._chunk(number, finish_reason=delta.output.finish_reason)
+      elif delta:
         calls = {'toolformer_calls': tool_calls(delta.calls)} if delta.calls else {}
-        yield self._chunk(number, text=delta.text, **calls)
-    if not self.prompts:
-      for number in range(len(self.choices)):
-        yield self._chunk(**await self._finished(number))
+        logprobs = self._logprobs(delta.logprobs, offsets[number]) if delta.logprobs else None
+        yield self._chunk(number, text=delta.text, logprobs=logprobs, **calls)
     if self.fields.stream_options and self.fields.stream_options.include_usage:
       yield sse.event({**self._head(), 'choices': [], 'usage': self._usage()})
     yield sse.DONE
@@ -85,17 +83,35 @@ class Completion:
   def _prompt_text(self, choice: Choice) -> str:
     return self.service.model.tokenizer.decode(choice.prompt.ids)
 
-  async def _finished(self, number: int) -> dict[str, Any]:
+  async def _scored_prompt(self, choice: Choice) -> list[TokenLogprobs]:
+    """Returns the log-probabilities of a prompt; none if they are not wanted."""
+    return await self.scorer.score(choice.prompt) if self.scores_prompts else []
+
+  async def _choice(self, number: int) -> dict[str, Any]:
     """Returns a choice that is done."""
-    choice, logprobs = self.choices[number], None
-    if self.fields.logprobs is not None:
-      tokens = await self.scorer.score_choice(choice, self.service.syntax,
-                                              echo=bool(self.fields.echo))
-      logprobs = _logprobs(self.service, tokens, self.fields.logprobs)
+    choice = self.choices[number]
+    tokens = [*await self._scored_prompt(choice), *choice.logprobs]
+    logprobs = self._logprobs(tokens, TextOffsets(self.service.model.tokenizer))
     before = self._prompt_text(choice) if self.fields.echo else ''
     return {'index': number, 'text': before + choice.text, 'logprobs': logprobs,
             'finish_reason': choice.output.finish_reason if choice.output else 'length',
             'toolformer_calls': tool_calls(choice.calls)}
+
+  def _logprobs(self, tokens: Sequence[TokenLogprobs], offsets: TextOffsets
+                ) -> dict[str, Any] | None:
+    """Returns the field `logprobs` for the next tokens of a choice; None if it is not wanted."""
+    if self.fields.logprobs is None:
+      return None
+    decode, top = self.service.model.tokenizer.decode, self.fields.logprobs
+    def likeliest(token: TokenLogprobs) -> dict[str, float] | None:
+      found: dict[str, float] = {}
+      for i, value in token.top[:top]:
+        found.setdefault(decode([i]), value)  # parts of characters may look alike: the best counts
+      return None if token.logprob is None else found
+    return {'tokens': [decode([token.token]) for token in tokens],
+            'token_logprobs': [token.logprob for token in tokens],
+            'top_logprobs': list(map(likeliest, tokens)) if top else None,
+            'text_offset': [offsets.add(token.token) for token in tokens]}
 
   def _usage(self) -> dict[str, Any]:
     return usage(self.choices, self.fields.n or 1)
@@ -147,21 +163,7 @@ def _prompt(service: Service, fields: CompletionRequest, text: str | list[int]) 
   params = service.params(
       fields, max_tokens=max_tokens, seed=fields.seed, stop=service.stop(fields.stop),
       min_tokens=fields.min_tokens)
-  return Prompt(ids, params, is_text, service.adapter(fields.model))
-
-
-def _logprobs(service: Service, tokens: Sequence[TokenLogprobs], top: int) -> dict[str, Any]:
-  """Returns the field `logprobs` of a choice."""
-  decode, ids = service.model.tokenizer.decode, [token.token for token in tokens]
-  def likeliest(token: TokenLogprobs) -> dict[str, float] | None:
-    found: dict[str, float] = {}
-    for i, value in token.top[:top]:
-      found.setdefault(decode([i]), value)  # parts of characters may look alike: the best counts
-    return None if token.logprob is None else found
-  return {'tokens': [decode([i]) for i in ids],
-          'token_logprobs': [token.logprob for token in tokens],
-          'top_logprobs': list(map(likeliest, tokens)) if top else None,
-          'text_offset': text_offsets(service.model.tokenizer, ids)}
+  return Prompt(ids, params, is_text, service.adapter(fields.model), fields.logprobs is not None)
 
 
 def usage(choices: Sequence[Choice], n: int) -> dict[str, Any]:

@@ -37,8 +37,8 @@ class Job:
   """A text to generate.
 
   Attributes:
-    prompt_ids, params, context, tool_names, add_start_token, adapter: what `Engine.add_request`
-      takes.
+    prompt_ids, params, context, tool_names, add_start_token, adapter, logprobs: what
+      `Engine.add_request` takes.
     on_event: is called with each event, as `deliver` of the thread says.
     request_id: the engine's, once it has a slot.
     arrived, first_text, last_text: times, for the metrics.
@@ -51,6 +51,7 @@ class Job:
   add_start_token: bool
   on_event: Callable[[Event | Failed], None]
   adapter: str | None = None
+  logprobs: bool = False
   request_id: int | None = None
   arrived: float = field(default_factory=time.perf_counter)
   first_text: float | None = None
@@ -304,7 +305,7 @@ def _add_request(engine: Engine, job: Job) -> Failed | None:
   try:
     job.request_id = engine.add_request(
         job.prompt_ids, job.params, job.context, tool_names=job.tool_names,
-        add_start_token=job.add_start_token, adapter=job.adapter)
+        add_start_token=job.add_start_token, adapter=job.adapter, logprobs=job.logprobs)
   except (UserError, ValueError) as error:
     return Failed(str(error), status=400)
   except Exception:

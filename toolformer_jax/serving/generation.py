@@ -18,6 +18,7 @@ from toolformer_jax.inference.events import (
   RequestStarted,
 )
 from toolformer_jax.inference.request import GeneratedText, ToolCall
+from toolformer_jax.inference.token_logprobs import TokenLogprobs
 from toolformer_jax.media.table import MediaTable
 from toolformer_jax.serving.engine_thread import EngineThread, Failed, Job
 from toolformer_jax.serving.errors import ApiError
@@ -33,6 +34,7 @@ class Prompt(NamedTuple):
   params: GenerationConfig
   add_start_token: bool
   adapter: str | None = None
+  logprobs: bool = False
 
 
 class Generation:
@@ -54,7 +56,7 @@ class Generation:
         # Each text has a table of media of its own: tools may add to it.
         Job(prompt.ids, prompt.params,
             dataclasses.replace(context, media=MediaTable(context.media.media)), tool_names,
-            prompt.add_start_token, functools.partial(put, number), prompt.adapter)
+            prompt.add_start_token, functools.partial(put, number), prompt.adapter, prompt.logprobs)
         for number, prompt in enumerate(prompts)]
     thread.submit(self._jobs)
 
@@ -82,10 +84,14 @@ class Generation:
 
 
 class Delta(NamedTuple):
-  """The next update of a text for the client: a piece of text, finished calls, or the end."""
+  """The next update of a text for the client: a piece of text, finished calls, or the end.
+
+  `logprobs` are those of the tokens that begin in the piece, if they are wanted.
+  """
 
   text: str = ''
   calls: Sequence[ToolCall] = ()
+  logprobs: Sequence[TokenLogprobs] = ()
   output: GeneratedText | None = None
 
 
@@ -95,7 +101,7 @@ class Choice:
   Attributes:
     prompt: what it continues.
     tools_in_text: whether the text contains the calls; otherwise they are reported separately.
-    text, calls: what was sent so far.
+    text, calls, logprobs: what was sent so far.
     num_cached_tokens: tokens of the prompt that the prefix cache had.
     output: the finished text; None before.
   """
@@ -105,6 +111,7 @@ class Choice:
     self.prompt, self.tools_in_text = prompt, tools_in_text
     self.text = ''
     self.calls: list[ToolCall] = []
+    self.logprobs: list[TokenLogprobs] = []
     self.num_cached_tokens = 0
     self.output: GeneratedText | None = None
     self._held: list[ToolCall] = []  # calls whose piece of the text is still to come
@@ -118,6 +125,7 @@ class Choice:
     if delta:
       self.text += delta.text
       self.calls += delta.calls
+      self.logprobs += delta.logprobs
       self.output = delta.output
     return delta
 
@@ -133,11 +141,11 @@ class Choice:
           self._held.append(call)
           return None
         return Delta(calls=[call])
-      case NewText(text=text, is_call=is_call):
+      case NewText(text=text, is_call=is_call, logprobs=logprobs):
         if not is_call:
-          return Delta(text)
+          return Delta(text, logprobs=logprobs)
         calls, self._held = self._held, []
-        return Delta(text, calls) if self.tools_in_text else None
+        return Delta(text, calls, logprobs) if self.tools_in_text else None
       case RequestFinished(output=output):
         return Delta(output=output)
 

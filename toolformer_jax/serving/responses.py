@@ -41,7 +41,7 @@ class ModelResponse:
   id: str
   created: int
   items: list[dict[str, Any]] = field(default_factory=list)
-  has_logprobs: ClassVar[bool] = False  # this protocol reports none here
+  scores_prompts: ClassVar[bool] = False
   _sequence: int = -1
 
   @property
