@@ -221,7 +221,7 @@ def test_a_full_queue_refuses(serve):
     released.wait(60)
     return 'XY'
   with serve(answer, slots=4, time_limit_s=100.0, limits=ServingConfig(max_waiting=2)) as server:
-    with busy(server, 6, PROMPT, released, lambda: server.app_state.thread.num_waiting >= 2):
+    with busy(server, 6, PROMPT, released, lambda: server.app_state.thread.num_unfinished >= 6):
       response = server.post('completions', **PROMPT)
       refused(response, 429, 'waiting already')
       assert int(response.headers['Retry-After']) >= 1
