@@ -65,9 +65,9 @@ class Running:
     assert httpx2.get(f'{self.url}/health').status_code == 200
 
   def wait_until_idle(self):
-    """Waits until no request has a slot or waits for one."""
+    """Waits until no request has a slot, waits for one, or has a prompt scored."""
     for _ in range(1000):
-      if not self.app_state.thread.num_unfinished:
+      if not self.app_state.thread.num_unfinished + self.app_state.scorer.num_requests:
         return
       time.sleep(0.01)
     raise AssertionError('the server is still busy')
