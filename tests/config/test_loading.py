@@ -10,6 +10,7 @@ import types
 import typing
 from collections.abc import Mapping
 
+import gin
 import pytest
 
 from toolformer_jax.annotation.config import ToolConfig
@@ -123,6 +124,43 @@ def test_an_option_for_all_tools_is_not_ignored_where_a_file_binds_one(tmp_path)
   assert {tool: config.k for tool, config in loaded.tools.items()} == {
       **dict.fromkeys(map(str.lower, TOOLS), 9), 'qa': 4}
   assert loaded.tool_config('calculator').tau_f == 0.5
+  (tmp_path / 'config.gin').write_text(loaded.text, 'utf-8')
+  assert configuration.load([tmp_path / 'config.gin']).tools == loaded.tools
+
+
+MULTI_LINE = {
+    'a value in brackets': 'ToolConfig.k = (\n    7  # not (8\n)',
+    'a value in several pieces': "ToolConfig.prompt = ('a # b '\n    'ToolConfig.m = 3 (c')",
+    'a line that goes on': 'ToolConfig.k = \\\n    7',
+    'a block': 'ToolConfig:\n  k = 7  # of all\n\n  m = 3\n',
+    'a string over lines': "ToolConfig.prompt = \'\'\'a\nToolConfig.m = 3\n\'\'\'",
+    'a macro': 'ToolConfig.k = %NUMBER\nNUMBER = 7',
+    'a module': 'toolformer_jax.annotation.config.ToolConfig.k = 7',
+    'the last one': 'ToolConfig.k = 6\nToolConfig.k = 7',
+    'lists and dicts of others': "TOOLS = [\n  'calculator',  # ToolConfig.m = 9\n  'qa',\n]\n"
+                                 "MixtureConfig.rates = {\n  'Calculator': 2.0,\n}\n"
+                                 'ToolConfig.k = 7'}
+
+
+def read_by_gin(text):
+  """Returns what gin's own parser binds in ToolConfig."""
+  gin.clear_config()
+  gin.parse_config(text)
+  return gin.get_bindings('ToolConfig')
+
+
+@pytest.mark.parametrize('included', [False, True])
+@pytest.mark.parametrize('what', MULTI_LINE)
+def test_bindings_for_all_tools_are_those_that_gin_reads(tmp_path, monkeypatch, what, included):
+  monkeypatch.chdir(tmp_path)
+  text = MULTI_LINE[what]
+  (tmp_path / 'own.gin').write_text(f'# An ablation.\n{text}\n')
+  loaded = configuration.load(  # which binds the calculator's own
+      ['quickstart.gin'], ["include 'own.gin'  # (a comment"] if included else [text])
+  changed = read_by_gin(text)
+  assert changed and loaded.tools == {
+      name: dataclasses.replace(tool, **changed)
+      for name, tool in configuration.load(['quickstart.gin']).tools.items()}
   (tmp_path / 'config.gin').write_text(loaded.text, 'utf-8')
   assert configuration.load([tmp_path / 'config.gin']).tools == loaded.tools
 

@@ -86,3 +86,10 @@ def test_files_that_include_each_other_are_an_error_of_one_line(place):
   (place / 'b.gin').write_text("include 'a.gin'\n")
   with pytest.raises(UserError, match='refers to itself, or is nested too deeply'):
     load([place / 'a.gin'])
+
+
+def test_a_file_that_a_binding_includes_is_judged_too(place):
+  (place / 'config.gin').write_text('import my_own_code\n')
+  with pytest.raises(UserError, match='not made here'):
+    load([], ["include 'config.gin'"])
+  assert 'my_own_code' not in sys.modules

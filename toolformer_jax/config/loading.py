@@ -9,12 +9,12 @@ import dataclasses
 import importlib.resources
 import logging
 import pathlib
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import gin
 from etils import epath
+from gin import config_parser
 
 from toolformer_jax.annotation.config import PAPER_TOOL_CONFIGS, ToolConfig
 from toolformer_jax.config import checking, trust
@@ -30,9 +30,6 @@ from toolformer_jax.tools.registry import Toolbox
 _Config = TypeVar('_Config', ToolConfig, EvaluationConfig)
 _SHIPPED = importlib.resources.files('toolformer_jax.configs')
 _EXPERIMENTS = importlib.resources.files('toolformer_jax.configs.experiments')
-_TOOL_BINDING = re.compile(
-    r'\s*((?P<tool>\w+)/)?ToolConfig\.(?P<name>\w+)\s*=(?P<value>.*)', re.DOTALL)
-_INCLUDE = re.compile(r"""include\s+(['"])(.*)\1\s*(#.*)?""")
 _BUILD = {name: gin.external_configurable(settings) for name, settings in SETTINGS.items()}
 
 # Where gin looks for `include 'quickstart.gin'` after the working directory, and for
@@ -69,6 +66,7 @@ def load(files: Sequence[epath.PathLike] = (), bindings: Sequence[str] = ()) -> 
         trust.check_trusted(as_path(source))
         gin.parse_config_file(source)
       source = ''
+      trust.check_included(trust.statements('\n'.join(bindings)))
       gin.parse_config(list(bindings))
       gin.finalize()
     config = _build(bindings)
@@ -91,19 +89,25 @@ def _media_tools() -> MediaToolbox:
                       _BUILD['SpeakConfig'](), _BUILD['TranscribeConfig']())
 
 
-def _bound(tool: str, inherit: bool = True) -> Collection[str]:
-  """Returns the parameters of ToolConfig that are bound for a tool; with `inherit`, or for all."""
-  return gin.get_bindings(f'{tool}/ToolConfig', resolve_references=False, inherit_scopes=inherit)
+def _bound(tool: str, inherit: bool = True) -> Mapping[str, Any]:
+  """Returns what is bound for a tool in ToolConfig; with `inherit`, also what is for all tools.
+
+  Without a tool, what is bound for all.
+  """
+  return gin.get_bindings(f'{tool}/ToolConfig'.lstrip('/'), resolve_references=False,
+                          inherit_scopes=inherit)
 
 
 def _bind_tools(tools: Collection[str], bindings: Sequence[str]) -> None:
   """Binds for each tool what `bindings` bind for all, and the paper's values where none are bound.
   """
-  matches = filter(None, map(_TOOL_BINDING.fullmatch, _lines(bindings)))
-  given = [(match['tool'], match['name'], match['value']) for match in matches]
-  own = {(tool, name) for tool, name, _ in given}
-  gin.parse_config([f'{tool}/ToolConfig.{name} = {value}' for scope, name, value in given
-                    if not scope for tool in tools if (tool, name) not in own])
+  given = {(statement.scope, statement.arg_name) for statement in _statements('\n'.join(bindings))
+           if isinstance(statement, config_parser.BindingStatement) and statement.arg_name
+           and statement.selector.rpartition('.')[2] == ToolConfig.__name__}
+  for_all = _bound('', inherit=False)  # as gin has read them: the bindings came last
+  for tool in tools:
+    for name in (name for scope, name in given if not scope and (tool, name) not in given):
+      gin.bind_parameter(f'{tool}/ToolConfig.{name}', for_all[name])
   for tool, config in PAPER_TOOL_CONFIGS.items():
     for field in dataclasses.fields(config):
       value = getattr(config, field.name)
@@ -111,14 +115,14 @@ def _bind_tools(tools: Collection[str], bindings: Sequence[str]) -> None:
         gin.bind_parameter(f'{tool}/ToolConfig.{field.name}', value)
 
 
-def _lines(bindings: Sequence[str]) -> Iterator[str]:
-  """Yields the bindings, and the lines of the files that they include, directly or not."""
-  for binding in bindings:
-    if included := _INCLUDE.fullmatch(binding):
-      with open_text(as_path(_find(included[2]))) as file:
-        yield from _lines(file.read().splitlines())
+def _statements(text: str) -> Iterator[Any]:
+  """Yields the statements of bindings, and of the files that they include, directly or not."""
+  for statement in trust.statements(text):
+    if isinstance(statement, config_parser.IncludeStatement):
+      with open_text(as_path(_find(statement.filename))) as file:
+        yield from _statements(file.read())
     else:
-      yield binding
+      yield statement
 
 
 def _build(bindings: Sequence[str]) -> RunConfig:

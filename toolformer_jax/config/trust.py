@@ -7,7 +7,8 @@ was made here, of files that are trusted.
 """
 
 import hashlib
-from typing import Any
+from collections.abc import Iterable
+from typing import IO, Any
 
 from etils import epath
 from gin import config_parser
@@ -24,7 +25,7 @@ _SEQIO = 'seqio:'  # with the name of a Python module
 
 def record(text: str) -> None:
   """Notes that a configuration with this text was made here, if it can run code."""
-  if not any(map(_code_in, config_parser.ConfigParser(text, _NamesAlone()))):
+  if not any(map(_code_in, statements(text))):
     return
   folder = cache_directory() / _RECORD
   try:
@@ -47,17 +48,31 @@ def check_trusted(path: epath.Path, seen: frozenset[epath.Path] = frozenset()) -
   """
   text = path.read_bytes().decode()
   with open_text(path) as file:  # so that errors name it
-    statements = list(config_parser.ConfigParser(file, _NamesAlone()))
+    found = statements(file)
   is_saved = path.name == _SAVED or (path.parent / 'run.json').exists()
   if is_saved and not (cache_directory() / _RECORD / _hash(text)).exists():
-    for what in filter(None, map(_code_in, statements)):
+    for what in filter(None, map(_code_in, found)):
       raise UserError(f'{path} is the configuration of a run that was not made here. It {what}, '
                       'which could run code; copy what you trust to a gin file of your own')
-  for statement in statements:
+  check_included(found, seen | {path})
+
+
+def check_included(found: Iterable[Any], seen: frozenset[epath.Path] = frozenset()) -> None:
+  """Checks the files that statements include, as `check_trusted` does."""
+  for statement in found:
     if isinstance(statement, config_parser.IncludeStatement):
       included = as_path(statement.filename)
       if is_file(included) and included not in seen:
-        check_trusted(included, seen | {path})
+        check_trusted(included, seen)
+
+
+def statements(config: str | IO[str]) -> list[Any]:
+  """Returns the statements of a text or file of gin; a reference to `NAME` in them is ':NAME'.
+
+  Raises:
+    Exception: it is not gin.
+  """
+  return list(config_parser.ConfigParser(config, _NamesAlone()))
 
 
 def _hash(text: str) -> str:

@@ -42,7 +42,7 @@ class Factors:
 
     They make the saved configuration one of this cell alone.
     """
-    changed = (f"include '{self.ablation}'",) if self.ablation else ()
+    changed = (f'include {self.ablation!r}',) if self.ablation else ()
     return (*changed, *(f'{name} = {self.seed}' for name in grid.seeded),
             'GridConfig.sizes = ()', 'GridConfig.ablations = ()',
             f'GridConfig.seeds = ({self.seed},)')
