@@ -1,8 +1,9 @@
 """Annotates, fine-tunes and evaluates as one experiment, or as a grid of experiments.
 
 OUTPUT_DIR/report.md has the tables, OUTPUT_DIR/<size>/<ablation>/seed<k>/ the configuration of a
-cell, and OUTPUT_DIR/stages/ the runs, which cells share where they are equal. Whatever is done is
-not done again: the same command continues where it stopped. A cell that fails stops no other.
+cell, and OUTPUT_DIR/stages/ the runs; cells with equal stages share them. The same command
+continues an interrupted experiment, and does not repeat what is done. A cell that fails does not
+stop others.
 
 Examples:
   toolformer experiment --gin_file experiments/table4_math.gin --gin_file models/gpt2_774m.gin \\
@@ -34,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Declares the options."""
   options.add_checkpoint(parser, with_adapter=False)
   parser.add_argument('--adapter', help=argparse.SUPPRESS)  # refused, as ADAPTER in a gin file is
-  parser.add_argument('--corpus', metavar='F', help='what is annotated, see annotate --help')
+  parser.add_argument('--corpus', metavar='F', help='the corpus to annotate, see annotate --help')
   parser.add_argument('--data', nargs='+', default=[], metavar='D',
                       help='training data besides the corpus, see finetune --help')
   options.add_tools(parser)
@@ -42,16 +43,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                        help='benchmarks, see evaluate --help')
   parser.add_argument('--arms', metavar='A,B',
                       help='some of base, cc, disabled, toolformer (default: all); '
-                           'toolformer=C takes a checkpoint that is there instead of training')
+                           'toolformer=C evaluates the checkpoint C instead of training one')
   parser.add_argument('--data_dir', metavar='D', help='see evaluate --help (default: data)')
   parser.add_argument('--limit', type=int, metavar='N',
                       help='use only the first N examples of each task')
   options.add_required(parser, 'output_dir', type=options.path, metavar='O',
-                       help='the folder of the report and of all runs')
+                       help='the folder of the report and of all runs; the same command '
+                            'continues it')
   parser.add_argument('--dry_run', action='store_true',
                       help='only print the cells, the stages that they share, and what is left to '
                            'compute')
-  parser.add_argument('--cell', type=int, metavar='N', help='run one cell, counted from 0')
+  parser.add_argument('--cell', type=int, metavar='N',
+                      help='run only the cell N, as --dry_run counts them, from 0')
   options.add_configuration(parser)
 
 
