@@ -157,7 +157,7 @@ def test_the_table_adds_up_and_what_is_done_is_free(run, folder):
   assert rows(half, ('0',))['0'][-1] == '0' and rows(half, ('1',))['1'][-1] == f'{flops[1]:.2e}'
   assert run(*grid, seeds)[0] == 0
   done = rows(run(*grid, seeds, '--dry_run')[1], ('all',))['all']
-  assert done == ['0', '0', '0', '0', '0.0']
+  assert done == ['0', '0', '0', '0', '0.00']
 
 
 def test_hours_are_those_of_stages_that_ran_in_one_go(folder):

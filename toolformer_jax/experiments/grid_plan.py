@@ -56,7 +56,7 @@ class GridPlan:
       cells = [f'{cell} and {missing} unknown' for cell in cells]
     hours = [self.hours.get(stage) for stage in left]
     is_known = None not in hours
-    return [*cells, f'{sum(filter(None, hours)):.1f}' if is_known else '-']
+    return [*cells, f'{sum(filter(None, hours)):.2f}' if is_known else '-']
 
 
 def plan_grid(cells: Sequence[Cell], output_dir: epath.Path) -> GridPlan:
