@@ -66,7 +66,7 @@ def load(files: Sequence[epath.PathLike] = (), bindings: Sequence[str] = ()) -> 
         trust.check_trusted(as_path(source))
         gin.parse_config_file(source)
       source = ''
-      trust.check_included(trust.statements('\n'.join(bindings)))
+      trust.check_included(trust.parse_statements('\n'.join(bindings)))
       gin.parse_config(list(bindings))
       gin.finalize()
     config = _build(bindings)
@@ -89,13 +89,14 @@ def _media_tools() -> MediaToolbox:
                       _BUILD['SpeakConfig'](), _BUILD['TranscribeConfig']())
 
 
-def _bound(tool: str, inherit: bool = True) -> Mapping[str, Any]:
-  """Returns what is bound for a tool in ToolConfig; with `inherit`, also what is for all tools.
+def _bound_for_all_tools() -> Mapping[str, Any]:
+  """Returns what `ToolConfig.NAME = VALUE` binds."""
+  return gin.get_bindings('ToolConfig', resolve_references=False, inherit_scopes=False)
 
-  Without a tool, what is bound for all.
-  """
-  return gin.get_bindings(f'{tool}/ToolConfig'.lstrip('/'), resolve_references=False,
-                          inherit_scopes=inherit)
+
+def _bound_for_tool(tool: str, *, inherit: bool) -> Mapping[str, Any]:
+  """Returns what `tool/ToolConfig.NAME = VALUE` binds; with `inherit`, for all tools as well."""
+  return gin.get_bindings(f'{tool}/ToolConfig', resolve_references=False, inherit_scopes=inherit)
 
 
 def _bind_tools(tools: Collection[str], bindings: Sequence[str]) -> None:
@@ -104,20 +105,20 @@ def _bind_tools(tools: Collection[str], bindings: Sequence[str]) -> None:
   given = {(statement.scope, statement.arg_name) for statement in _statements('\n'.join(bindings))
            if isinstance(statement, config_parser.BindingStatement) and statement.arg_name
            and statement.selector.rpartition('.')[2] == ToolConfig.__name__}
-  for_all = _bound('', inherit=False)  # as gin has read them: the bindings came last
+  for_all = _bound_for_all_tools()  # as gin has read them: the bindings came last
   for tool in tools:
     for name in (name for scope, name in given if not scope and (tool, name) not in given):
       gin.bind_parameter(f'{tool}/ToolConfig.{name}', for_all[name])
   for tool, config in PAPER_TOOL_CONFIGS.items():
     for field in dataclasses.fields(config):
       value = getattr(config, field.name)
-      if value != field.default and field.name not in _bound(tool):
+      if value != field.default and field.name not in _bound_for_tool(tool, inherit=True):
         gin.bind_parameter(f'{tool}/ToolConfig.{field.name}', value)
 
 
 def _statements(text: str) -> Iterator[Any]:
   """Yields the statements of bindings, and of the files that they include, directly or not."""
-  for statement in trust.statements(text):
+  for statement in trust.parse_statements(text):
     if isinstance(statement, config_parser.IncludeStatement):
       with open_text(as_path(_find(statement.filename))) as file:
         yield from _statements(file.read())
@@ -128,7 +129,8 @@ def _statements(text: str) -> Iterator[Any]:
 def _build(bindings: Sequence[str]) -> RunConfig:
   """Builds everything from what gin has parsed; the last of it are `bindings`."""
   macros, toolbox = _macros_and_toolbox()
-  shared = frozenset(tool for tool in toolbox.names() if not _bound(tool, inherit=False))
+  shared = frozenset(tool for tool in toolbox.names()
+                     if not _bound_for_tool(tool, inherit=False))
   with gin.unlock_config():
     _bind_tools(toolbox.names(), bindings)
   tools = {}

@@ -25,7 +25,7 @@ _SEQIO = 'seqio:'  # with the name of a Python module
 
 def record(text: str) -> None:
   """Notes that a configuration with this text was made here, if it can run code."""
-  if not any(map(_code_in, statements(text))):
+  if not any(map(_code_in, parse_statements(text))):
     return
   folder = cache_directory() / _RECORD
   try:
@@ -48,25 +48,25 @@ def check_trusted(path: epath.Path, seen: frozenset[epath.Path] = frozenset()) -
   """
   text = path.read_bytes().decode()
   with open_text(path) as file:  # so that errors name it
-    found = statements(file)
+    statements = parse_statements(file)
   is_saved = path.name == _SAVED or (path.parent / 'run.json').exists()
   if is_saved and not (cache_directory() / _RECORD / _hash(text)).exists():
-    for what in filter(None, map(_code_in, found)):
+    for what in filter(None, map(_code_in, statements)):
       raise UserError(f'{path} is the configuration of a run that was not made here. It {what}, '
                       'which could run code; copy what you trust to a gin file of your own')
-  check_included(found, seen | {path})
+  check_included(statements, seen | {path})
 
 
-def check_included(found: Iterable[Any], seen: frozenset[epath.Path] = frozenset()) -> None:
-  """Checks the files that statements include, as `check_trusted` does."""
-  for statement in found:
+def check_included(statements: Iterable[Any], seen: frozenset[epath.Path] = frozenset()) -> None:
+  """Checks the files that statements of gin include, as `check_trusted` does."""
+  for statement in statements:
     if isinstance(statement, config_parser.IncludeStatement):
       included = as_path(statement.filename)
       if is_file(included) and included not in seen:
         check_trusted(included, seen)
 
 
-def statements(config: str | IO[str]) -> list[Any]:
+def parse_statements(config: str | IO[str]) -> list[Any]:
   """Returns the statements of a text or file of gin; a reference to `NAME` in them is ':NAME'.
 
   Raises:
