@@ -19,7 +19,7 @@ from toolformer_jax.config import loading
 from toolformer_jax.data.content_hash import content_fingerprint
 from toolformer_jax.data.corpus import corpus_hash, read_corpus
 from toolformer_jax.data.input_texts import read_prompts
-from toolformer_jax.errors import UserError
+from toolformer_jax.errors import NotLocalError, UserError
 from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.evaluation.tasks import TASKS, load_examples
 from toolformer_jax.models.adapter_config import LoraConfig
@@ -149,6 +149,22 @@ def test_weights_are_copied_once_and_again_after_a_change(make_model, bucket, ca
   save_directory(folder, second)
   assert load_pretrained(f'{folder}', mesh=first.mesh).config == second.config
   assert len([*(cache / 'buckets').glob('*/model.safetensors')]) == 2
+
+
+def test_what_is_copied_already_is_read_without_a_download(
+    make_model, bucket, cache, copied, smollm2_path):
+  folder, model = as_path(bucket) / 'model', make_model()
+  save_directory(folder, model)
+  gguf = copied(smollm2_path)
+  for name in (str(folder), gguf):
+    with pytest.raises(NotLocalError, match='not on this machine'):
+      pretrained_config(name, local_files_only=True)
+  assert not [*cache.glob('buckets/*/*')]
+  load_pretrained(str(folder), mesh=model.mesh)
+  for name in (str(folder), gguf):
+    config = pretrained_config(name)
+    assert pretrained_config(name, local_files_only=True) == config
+  assert pretrained_config(str(folder), local_files_only=True) == model.config
 
 
 def test_tool_calls_are_replayed_from_a_bucket_and_recorded_on_disk(tmp_path, copied):

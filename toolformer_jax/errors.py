@@ -12,6 +12,10 @@ class UserError(Exception):
   """
 
 
+class NotLocalError(UserError):
+  """Something is not on this machine, and the caller has asked to download nothing."""
+
+
 class ToolError(Exception):
   """The tool has no result for this argument. The message says why and is counted in reports.
 

@@ -1,5 +1,6 @@
 """Finds a checkpoint by name or path, and loads it in the format that it has."""
 
+from collections.abc import Sequence
 
 from etils import epath
 from jax.sharding import Mesh
@@ -12,11 +13,11 @@ from toolformer_jax.checkpoints.orbax import (
   load_orbax_model,
   load_orbax_tokenizer,
 )
-from toolformer_jax.data.catalogue import fetch, fetched
+from toolformer_jax.data.catalogue import fetch, find_fetched
 from toolformer_jax.data.content_hash import gguf_parts
 from toolformer_jax.data.hub_models import download_model
-from toolformer_jax.data.local_copy import local_copy
-from toolformer_jax.errors import UserError
+from toolformer_jax.data.local_copy import find_local_copy, local_copy
+from toolformer_jax.errors import NotLocalError, UserError
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.runtime.paths import as_path, glob, is_remote
@@ -41,20 +42,20 @@ def load_pretrained(name: str, *, mesh: Mesh, dtype: str = 'float32') -> Languag
   return load_gguf(path, mesh, dtype) if path.is_file() else _load_directory(path, mesh, dtype)
 
 
-def pretrained_config(name: str, download: bool = True) -> DecoderConfig:
+def pretrained_config(name: str, *, local_files_only: bool = False) -> DecoderConfig:
   """Returns the configuration of the model `name`, without reading its weights.
 
   For a Hugging Face directory, config.json is enough.
 
   Args:
     name: as for `load_pretrained`.
-    download: download what this machine does not have.
+    local_files_only: download nothing. What Orbax wrote to a bucket is still read from there.
 
   Raises:
-    UserError: there is no such model, its format is not supported, or it would have to be
-      downloaded.
+    NotLocalError: it would have to be downloaded, and `local_files_only` is set.
+    UserError: there is no such model, or its format is not supported.
   """
-  path = _local(name, weights=False, download=download)
+  path = _local(name, weights=False, local_files_only=local_files_only)
   if path.is_file():
     return GgufFile(path).read_config()[1]
   config = path / 'config.json'  # Both formats have it, only Hugging Face's has a model_type.
@@ -63,17 +64,17 @@ def pretrained_config(name: str, download: bool = True) -> DecoderConfig:
   return load_orbax_config(path)
 
 
-def pretrained_tokenizer(name: str, download: bool = True) -> Tokenizer:
+def pretrained_tokenizer(name: str, *, local_files_only: bool = False) -> Tokenizer:
   """Returns the tokenizer of the model `name`, without reading its weights.
 
   Args:
-    name, download: as for `pretrained_config`.
+    name, local_files_only: as for `pretrained_config`.
 
   Raises:
-    UserError: there is no such model, its tokenizer is missing or not supported, or it would have
-      to be downloaded.
+    NotLocalError: it would have to be downloaded, and `local_files_only` is set.
+    UserError: there is no such model, or its tokenizer is missing or not supported.
   """
-  path = _local(name, weights=False, download=download)
+  path = _local(name, weights=False, local_files_only=local_files_only)
   if path.is_file():
     return GgufFile(path).tokenizer()
   config = path / 'config.json'
@@ -82,37 +83,46 @@ def pretrained_tokenizer(name: str, download: bool = True) -> Tokenizer:
   return load_orbax_tokenizer(path)
 
 
-def _local(name: str, weights: bool = True, download: bool = True) -> epath.Path:
+def _local(name: str, *, weights: bool = True, local_files_only: bool = False) -> epath.Path:
   """Returns the GGUF file or the directory of the model `name`, and downloads it if necessary.
 
   Raises:
-    UserError: there is no such model; or it would have to be downloaded, and `download` is False.
+    NotLocalError: it would have to be downloaded, and `local_files_only` is set.
+    UserError: there is no such model.
   """
   if name in known_models():
-    return as_path(fetch(name) if download else fetched(name))
+    return as_path(find_fetched(name) if local_files_only else fetch(name))
   if name.startswith('hf://'):
-    return as_path(download_model(name, weights, download))
+    return as_path(download_model(name, weights=weights, local_files_only=local_files_only))
   path = as_path(name)
-  if is_remote(path) and path.suffix == '.gguf' and not download:
-    raise UserError(f'{name} is not on this machine')
   if is_remote(path):
-    path = _from_bucket(path, weights)
+    path = _from_bucket(path, weights, local_files_only)
     name = str(path)
   check_checkpoint(name)
   return path
 
 
-def _from_bucket(path: epath.Path, weights: bool) -> epath.Path:
+def _from_bucket(path: epath.Path, weights: bool, local_files_only: bool) -> epath.Path:
   """Returns a copy of a model whose weights are mapped to memory; Orbax reads from the bucket."""
   if path.suffix == '.gguf' and path.is_file():
-    return local_copy(gguf_parts(path) or [path]) / path.name
+    parts = gguf_parts(path) or [path]
+    return (_copy_on_disk(path, parts) if local_files_only else local_copy(parts)) / path.name
   if not (config := path / 'config.json').exists() or 'model_type' not in read_json(config):
     return path
-  files = [file for file in path.iterdir() if file.suffix in ('.json', '.jinja', '.txt')]
-  if weights:
-    tensors = glob(path, '*.safetensors') or glob(path, 'pytorch_model*.bin')
-    files += tensors
-  return local_copy(sorted(files))
+  settings = sorted(file for file in path.iterdir() if file.suffix in ('.json', '.jinja', '.txt'))
+  tensors = glob(path, '*.safetensors') or glob(path, 'pytorch_model*.bin')
+  whole = sorted([*settings, *tensors])
+  if local_files_only:
+    return _copy_on_disk(path, *([whole] if weights else [settings, whole]))
+  return local_copy(whole if weights else settings)
+
+
+def _copy_on_disk(path: epath.Path, *choices: Sequence[epath.Path]) -> epath.Path:
+  """Returns the folder with copies of the first of `choices`, files of `path`, that has them."""
+  for files in choices:
+    if folder := find_local_copy(files):
+      return folder
+  raise NotLocalError(f'{path} is not on this machine')
 
 
 def _load_directory(path: epath.Path, mesh: Mesh, dtype: str) -> LanguageModel:

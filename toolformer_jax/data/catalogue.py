@@ -22,7 +22,7 @@ from toolformer_jax.data.asset_sources import (
 from toolformer_jax.data.download import announce
 from toolformer_jax.data.hub_models import download_model
 from toolformer_jax.data.local_cache import cache_directory, file_sha256
-from toolformer_jax.errors import UserError, unknown
+from toolformer_jax.errors import NotLocalError, UserError, unknown
 from toolformer_jax.runtime.paths import as_path, is_file
 
 WORD_PROBLEMS_SIZE = 8000
@@ -168,18 +168,18 @@ def fetch(name: str, cache: pathlib.Path | None = None, accept_terms: bool = Fal
   return path
 
 
-def fetched(name: str) -> pathlib.Path:
+def find_fetched(name: str) -> pathlib.Path:
   """Returns the local file of the asset called `name`, whose content is not checked.
 
   Raises:
-    UserError: it has not been fetched.
+    NotLocalError: it has not been fetched.
   """
   asset = CATALOGUE[name]
   if isinstance(asset.source, HubModel):
-    return download_model(asset.source.address, weights=False, download=False)
+    return download_model(asset.source.address, weights=False, local_files_only=True)
   path = cache_directory() / asset.file_name
   if not path.exists():
-    raise UserError(f'{name} is not on this machine; `toolformer fetch {name}` brings it')
+    raise NotLocalError(f'{name} is not on this machine; `toolformer fetch {name}` brings it')
   return path
 
 

@@ -2,10 +2,11 @@
 
 import pathlib
 
-from toolformer_jax.errors import UserError
+from toolformer_jax.errors import NotLocalError, UserError
 
 
-def download_model(name: str, weights: bool = True, download: bool = True) -> pathlib.Path:
+def download_model(name: str, *, weights: bool = True, local_files_only: bool = False
+                   ) -> pathlib.Path:
   """Returns the local copy of `hf://org/name[@revision]`, and downloads it if necessary.
 
   It lies in the cache of the package huggingface_hub, which goes on with broken downloads and
@@ -14,16 +15,17 @@ def download_model(name: str, weights: bool = True, download: bool = True) -> pa
   Args:
     name: of the model.
     weights: the weights too, beside the configuration and the tokenizer.
-    download: download what is not in the cache.
+    local_files_only: download nothing, as in huggingface_hub.
 
   Raises:
-    UserError: it cannot be downloaded, or it is not in the cache and `download` is False.
+    NotLocalError: it is not in the cache, and `local_files_only` is set.
+    UserError: it cannot be downloaded.
   """
   import huggingface_hub
   repository, _, revision = name.removeprefix('hf://').partition('@')
   def snapshot(*files: str) -> pathlib.Path:
     return pathlib.Path(huggingface_hub.snapshot_download(
-        repository, revision=revision or None, local_files_only=not download,
+        repository, revision=revision or None, local_files_only=local_files_only,
         allow_patterns=['*.json', '*.jinja', 'merges.txt', *files]))
   try:
     if not weights:
@@ -31,7 +33,7 @@ def download_model(name: str, weights: bool = True, download: bool = True) -> pa
     path = snapshot('*.safetensors')
     return path if list(path.glob('*.safetensors')) else snapshot('pytorch_model*.bin')
   except Exception as error:  # network, unknown name, missing permission, ...
-    if not download:
-      raise UserError(f'{name} is not on this machine') from error
+    if local_files_only:
+      raise NotLocalError(f'{name} is not on this machine') from error
     reason = ' '.join(str(error).split())[:300]
     raise UserError(f'cannot download {name}: {type(error).__name__}: {reason}') from error

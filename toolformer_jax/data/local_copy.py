@@ -1,11 +1,12 @@
 """Copies of files in buckets, on disk, for readers that map them to memory."""
 
 import base64
+import contextlib
 import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import filelock
@@ -27,21 +28,47 @@ def local_copy(files: Sequence[epath.Path]) -> epath.Path:
   Raises:
     UserError: a file is missing, the cache cannot be written, or a copy is not like its original.
   """
-  import fsspec
-  try:
-    file_system, _ = fsspec.url_to_fs(os.fspath(files[0]))
-    stated = {file.name: file_system.info(os.fspath(file)) for file in files}
-    key = stable_hash(*map(str, files), *(f'{one["size"]} {one.get("md5Hash")} {one.get("etag")}'
-                                          for one in stated.values())).hex()[:16]
-    folder = as_path(cache_directory()) / 'buckets' / key
+  with _explained_errors(files):
+    file_system, stated = _stated(files)
+    folder = _folder(files, stated)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(folder.with_name(f'{key}.lock')):
+    with filelock.FileLock(folder.with_name(f'{folder.name}.lock')):
       if not folder.is_dir():
         _copy(file_system, stated, folder)
+  return folder
+
+
+def find_local_copy(files: Sequence[epath.Path]) -> epath.Path | None:
+  """Returns the folder that `local_copy` has made of `files` as they are now; None without one.
+
+  Raises:
+    UserError: a file is missing.
+  """
+  with _explained_errors(files):
+    folder = _folder(files, _stated(files)[1])
+    return folder if folder.is_dir() else None
+
+
+@contextlib.contextmanager
+def _explained_errors(files: Sequence[epath.Path]) -> Iterator[None]:
+  try:
+    yield
   except (OSError,) + storage_errors() as error:
     raise UserError(f'cannot copy {files[0].parent} to the cache {cache_directory()}: '
                     f'{reason(error)}') from error
-  return folder
+
+
+def _stated(files: Sequence[epath.Path]) -> tuple[Any, dict[str, dict[str, Any]]]:
+  """Returns the file system of `files`, and by name what it states about them."""
+  import fsspec
+  file_system, _ = fsspec.url_to_fs(os.fspath(files[0]))
+  return file_system, {file.name: file_system.info(os.fspath(file)) for file in files}
+
+
+def _folder(files: Sequence[epath.Path], stated: Mapping[str, Mapping[str, Any]]) -> epath.Path:
+  key = stable_hash(*map(str, files), *(f'{one["size"]} {one.get("md5Hash")} {one.get("etag")}'
+                                        for one in stated.values())).hex()[:16]
+  return as_path(cache_directory()) / 'buckets' / key
 
 
 def _copy(file_system: Any, stated: dict[str, dict[str, Any]], folder: epath.Path) -> None:

@@ -19,7 +19,7 @@ from toolformer_jax.annotation.stage_keys import stage_folders, stage_name
 from toolformer_jax.calls import DEFAULT_SYNTAX
 from toolformer_jax.checkpoints.pretrained import pretrained_config, pretrained_tokenizer
 from toolformer_jax.data import hub_datasets
-from toolformer_jax.data.catalogue import corpus_names, fetched
+from toolformer_jax.data.catalogue import corpus_names, find_fetched
 from toolformer_jax.data.corpus import CorpusConfig, read_corpus
 from toolformer_jax.data.records import Document
 from toolformer_jax.errors import UserError
@@ -134,8 +134,8 @@ def checkpoint_of(stage: Stage) -> str:
 
 def _model(checkpoint: str) -> tuple[DecoderConfig, Tokenizer]:
   """Returns shape and tokenizer of a model, which must be on this machine."""
-  return (pretrained_config(checkpoint, download=False),
-          pretrained_tokenizer(checkpoint, download=False))
+  return (pretrained_config(checkpoint, local_files_only=True),
+          pretrained_tokenizer(checkpoint, local_files_only=True))
 
 
 def _tool(stage: Annotate, name: str) -> tuple[ToolConfig, Prompt]:
@@ -171,7 +171,7 @@ def _documents(corpus: str, config: CorpusConfig, limits: MediaLimits
   if corpus.startswith(hub_datasets.PREFIXES):
     raise UserError(f'{corpus} is a hosted dataset, which --dry_run does not read')
   if corpus in corpus_names():
-    fetched(corpus)  # an error where it would have to be downloaded
+    find_fetched(corpus)  # an error where it would have to be downloaded
   documents = read_corpus(corpus, config, limits)
   first = list(itertools.islice(documents, SAMPLE))
   others = sum(1 for _ in itertools.islice(documents, _MOST_DOCUMENTS - SAMPLE))
