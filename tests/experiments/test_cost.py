@@ -11,9 +11,8 @@ from toolformer_jax.annotation.prompts import prompt_for
 from toolformer_jax.calls import DEFAULT_SYNTAX
 from toolformer_jax.checkpoints.pretrained import pretrained_config, pretrained_tokenizer
 from toolformer_jax.data.corpus import read_corpus
-from toolformer_jax.errors import UserError
 from toolformer_jax.experiments.config import ExperimentConfig
-from toolformer_jax.experiments.cost import Cost, CostCounter
+from toolformer_jax.experiments.cost import Cost, CostCounter, UnknownCostError
 from toolformer_jax.experiments.experiment import Experiment
 from toolformer_jax.experiments.grid import Cell, Factors
 from toolformer_jax.experiments.grid_plan import plan_grid
@@ -77,7 +76,7 @@ def test_training_costs_its_steps_of_full_rows(adapter):
   adversarial, _ = stages(Finetune, changed(finetune=twice))
   assert CostCounter().count(adversarial).flops == 2 * cost.flops
   by_epochs, _ = stages(Finetune, changed(finetune=dataclasses.replace(config, epochs=1.0)))
-  with pytest.raises(UserError, match='epochs depend on the number of texts'):
+  with pytest.raises(UnknownCostError, match='epochs depend on the number of texts'):
     CostCounter().count(by_epochs)
 
 
@@ -110,6 +109,34 @@ def test_the_first_documents_stand_for_the_others(folder):
   few, many = (CostCounter().count(stages(Annotate, changed(corpus=f'{number}.jsonl'))[0])
                for number in (250, 1000))
   assert many == few.times(4) and few.texts == 250
+
+
+def test_a_corpus_is_counted_whole_or_not_at_all(run, folder, monkeypatch):
+  monkeypatch.setattr('toolformer_jax.experiments.cost._MOST_DOCUMENTS', 300)
+  line = json.dumps({'text': 'There are 2 and 9 ducks.'}) + '\n'
+  for number in (300, 301):
+    (folder / f'{number}.jsonl').write_text(line * number)
+  grid = ('experiment', '--gin_file', 'base.gin', '--gin_file', 'small.gin', '--output_dir', 'runs',
+          '--dry_run', '--corpus')
+  assert '| annotate | 1 | 300 |' in run(*grid, '300.jsonl')[1]
+  code, out, err = run(*grid, '301.jsonl')
+  assert code == 0 and '| annotate | 1 | unknown |' in out, err
+  assert '301.jsonl has more than 300 documents, which --dry_run does not count' in out
+
+
+@pytest.mark.parametrize(('options', 'message'), [
+    (('--limit', '-1'), '--limit must be at least 1, not -1'),
+    (('--limit', '0'), '--limit must be at least 1, not 0'),
+    (('--corpus', 'twice.jsonl'), "twice.jsonl: two documents have the id 'a'"),
+    (('--data_dir', 'broken'), 'SVAMP.json')])
+def test_a_mistake_of_the_user_is_an_error(run, folder, options, message):
+  (folder / 'twice.jsonl').write_text(json.dumps({'text': 'Two ducks.', 'id': 'a'}) + '\n' +
+                                      json.dumps({'text': 'Six ducks.', 'id': 'a'}) + '\n')
+  (folder / 'broken' / 'svamp').mkdir(parents=True)
+  (folder / 'broken' / 'svamp' / 'SVAMP.json').write_text('[{')
+  code, out, err = run('experiment', '--gin_file', 'base.gin', '--gin_file', 'small.gin',
+                       '--output_dir', 'runs', '--dry_run', *options)
+  assert (code, out, len(err.splitlines())) == (2, '', 1) and message in err
 
 
 def test_shared_stages_and_shared_parts_count_once(folder):

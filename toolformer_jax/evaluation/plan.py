@@ -28,6 +28,16 @@ _FIXED_FIELDS = {'max_tokens': 'EvaluationConfig.number_tokens or tokens_per_wor
             'disable_tools': 'the arm `disabled`'}
 
 
+def check_limit(limit: int | None) -> None:
+  """Checks the number of examples of each task, None for all.
+
+  Raises:
+    UserError: it is not at least 1.
+  """
+  if limit is not None and (type(limit) is not int or limit < 1):
+    raise UserError(f'--limit must be at least 1, not {limit!r}')
+
+
 @dataclass(frozen=True)
 class EvaluationPlan:
   """What is evaluated, and how.
@@ -68,8 +78,7 @@ class EvaluationPlan:
         raise UserError(f'{option} is empty')
       if repeated := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
         raise UserError(f'{option}: {repeated[0]} occurs twice')
-    if self.limit is not None and (type(self.limit) is not int or self.limit < 1):
-      raise UserError(f'--limit must be at least 1, not {self.limit!r}')
+    check_limit(self.limit)
     check_data_dir(self.tasks, self.data_dir)
     check_can_classify(self.tasks)
     for task in self.tasks:

@@ -48,6 +48,10 @@ SAMPLE = 250  # documents of a corpus, and examples of a benchmark, that are tok
 _MOST_DOCUMENTS = 100_000  # of a corpus that are counted; more would take long
 
 
+class UnknownCostError(UserError):
+  """What a stage takes cannot be known before it, or not soon."""
+
+
 @dataclass(frozen=True)
 class Cost:
   """What a stage takes, at most.
@@ -83,7 +87,10 @@ class CostCounter:
     """Returns what a stage takes; parts of an annotation that an earlier one has are free.
 
     Raises:
-      UserError: it cannot be known: the checkpoint is not on this machine, for instance.
+      NotLocalError: the checkpoint or the corpus would have to be downloaded.
+      UnknownCostError: it depends on what a stage before this one finds, or counting would take
+        long.
+      UserError: the corpus or a benchmark is broken, for instance.
     """
     match stage:
       case Annotate():
@@ -102,6 +109,10 @@ class CostCounter:
     if self._counted >= {*parts.values()}:
       return Cost()
     documents, number = self._documents(stage.corpus, stage.corpus_config, stage.toolbox.media)
+    if number > _MOST_DOCUMENTS:
+      raise UnknownCostError(
+          f'{stage.corpus} has more than {_MOST_DOCUMENTS:,} documents, which --dry_run does not '
+          'count; `toolformer annotate --dry_run --limit 0` reads them all')
     plan = plan_annotation(
         documents, decoder=decoder.replace(dtype=stage.model_config.dtype), tokenizer=tokenizer,
         tools=tools, config=stage.config, syntax=stage.syntax, chip=CHIPS[0])
@@ -167,21 +178,22 @@ def _parts(stage: Annotate, tools: dict[str, tuple[ToolConfig, Prompt]]
 
 def _documents(corpus: str, config: CorpusConfig, limits: MediaLimits
                ) -> tuple[Sequence[Document], int]:
-  """Returns the first documents of a corpus, and the number of all."""
+  """Returns the first documents of a corpus, and the number of all, at most one too many."""
   if corpus.startswith(hub_datasets.PREFIXES):
-    raise UserError(f'{corpus} is a hosted dataset, which --dry_run does not read')
+    raise UnknownCostError(f'{corpus} is a hosted dataset, which --dry_run does not read')
   if corpus in corpus_names():
     find_fetched(corpus)  # an error where it would have to be downloaded
   documents = read_corpus(corpus, config, limits)
   first = list(itertools.islice(documents, SAMPLE))
-  others = sum(1 for _ in itertools.islice(documents, _MOST_DOCUMENTS - SAMPLE))
+  others = sum(1 for _ in itertools.islice(documents, _MOST_DOCUMENTS + 1 - SAMPLE))
   return first, len(first) + others
 
 
 def _training(stage: Finetune, decoder: DecoderConfig) -> Cost:
   config = stage.config
   if config.epochs:
-    raise UserError('the steps of FinetuneConfig.epochs depend on the number of texts with calls')
+    raise UnknownCostError(
+        'the steps of FinetuneConfig.epochs depend on the number of texts with calls')
   passes = 2 if config.adversarial_epsilon else 1
   flops = training_flops(decoder.replace(adapter=config.adapter), config.row_tokens)
   row = Cost(0, config.row_tokens, passes * flops)

@@ -10,6 +10,7 @@ from toolformer_jax.data.corpus import CorpusConfig
 from toolformer_jax.errors import UserError, unknown
 from toolformer_jax.evaluation.arms import TITLES
 from toolformer_jax.evaluation.config import EvaluationConfig
+from toolformer_jax.evaluation.plan import check_limit
 from toolformer_jax.experiments.config import ExperimentConfig
 from toolformer_jax.experiments.stages import Annotate, Evaluate, Finetune, Stage
 from toolformer_jax.inference.config import EngineConfig, GenerationConfig
@@ -61,6 +62,7 @@ class Experiment:
     for arm in self.arms:
       if arm not in TITLES:
         raise unknown('arm', arm, TITLES)
+    check_limit(self.limit)
     trained = [arm for arm, checkpoint in self.arms.items() if arm != 'base' and not checkpoint]
     if trained and self.config.rounds and not (self.corpus or self.data):
       raise UserError('there is nothing to learn from: the experiment needs CORPUS or DATA, or a '

@@ -6,10 +6,16 @@ from dataclasses import dataclass
 
 from etils import epath
 
-from toolformer_jax.errors import UserError
+from toolformer_jax.errors import NotLocalError
 from toolformer_jax.evaluation.tables import Rows
 from toolformer_jax.evaluation.tasks import find_tasks, without_data
-from toolformer_jax.experiments.cost import SAMPLE, Cost, CostCounter, checkpoint_of
+from toolformer_jax.experiments.cost import (
+  SAMPLE,
+  Cost,
+  CostCounter,
+  UnknownCostError,
+  checkpoint_of,
+)
 from toolformer_jax.experiments.grid import Cell, check_differ
 from toolformer_jax.experiments.runner import StageRunner
 from toolformer_jax.experiments.stages import Annotate, Evaluate, Finetune, Stage
@@ -60,7 +66,11 @@ class GridPlan:
 
 
 def plan_grid(cells: Sequence[Cell], output_dir: epath.Path) -> GridPlan:
-  """Counts what is left to do of a grid, without loading weights or downloading anything."""
+  """Counts what is left to do of a grid, without loading weights or downloading anything.
+
+  Raises:
+    UserError: a corpus or a benchmark is broken, for instance.
+  """
   runner, counter = StageRunner(output_dir), CostCounter()
   stages = list(dict.fromkeys(stage for cell in cells for stage in cell.experiment.stages()))
   done = [stage for stage in stages if runner.is_done(stage)]
@@ -69,7 +79,7 @@ def plan_grid(cells: Sequence[Cell], output_dir: epath.Path) -> GridPlan:
   for stage in dict.fromkeys([*done, *stages]):  # an annotation may take parts of one that is done
     try:
       costs[stage] = counter.count(stage)
-    except UserError as error:
+    except (NotLocalError, UnknownCostError) as error:
       costs[stage] = None
       if stage not in done:
         unknown[f'{stage.kind}: {error}'] = None
@@ -97,7 +107,7 @@ def plan_table(cells: Sequence[Cell], output_dir: epath.Path) -> str:
   """Returns the cells and their stages in Markdown, what they share, and what is left to compute.
 
   Raises:
-    UserError: two groups of cells are the same experiment.
+    UserError: two groups of cells are the same experiment, or as for `plan_grid`.
   """
   check_differ(cells)
   plan = plan_grid(cells, output_dir)
