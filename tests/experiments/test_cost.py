@@ -157,6 +157,7 @@ def test_shared_stages_and_shared_parts_count_once(folder):
   assert [bool(cost.flops) for cost in by_kind(threshold, Annotate)] == [True, False]
   whole, filter_alone = (cost.flops for cost in by_kind(place, Annotate))
   assert 0 < filter_alone < whole
+  assert [cost.texts for cost in by_kind(place, Annotate)] == [4, 0]
 
 
 def test_the_table_adds_up_and_what_is_done_is_free(run, folder):

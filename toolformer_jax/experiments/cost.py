@@ -1,10 +1,11 @@
 """What the stages of experiments take, without weights: texts, tokens, floating-point operations.
 
-Counts are upper bounds where they depend on what a model will write: each sample of an annotation
-is a call of its own and of the greatest length (see `planning.annotation`), rows of the training
-are full, and each continuation of the evaluation has its greatest length, with all calls that it
-may have. Of a corpus or a benchmark that is larger than `SAMPLE`, the first texts stand for the
-others. Not counted: tools, loading, compilation, recomputation, and held-out texts of the training.
+Counts are upper bounds where they depend on what a model will write. They assume that all samples
+of an annotation are different calls of the greatest length (see `planning.annotation`), that rows
+of the training are full, and that each continuation of the evaluation has its greatest length, with
+all calls that it may have. For a corpus or a benchmark with more than `SAMPLE` texts, the total is
+extrapolated from the first ones. Not counted: tools, loading, compilation, recomputation, and
+held-out texts of the training.
 """
 
 import dataclasses
@@ -57,7 +58,7 @@ class Cost:
   """What a stage takes, at most.
 
   Attributes:
-    texts: number of texts that are annotated, or of questions and texts of an evaluation.
+    texts: number of texts that calls are sampled for, or of questions and texts of an evaluation.
     tokens: number of tokens that the model reads or writes.
     flops: useful floating-point operations, see `models.flops`.
   """
@@ -75,7 +76,7 @@ class Cost:
 
 
 class CostCounter:
-  """Counts what stages take, one after the other."""
+  """Counts the cost of stages. What several of them share counts once, in the first of them."""
 
   def __init__(self) -> None:
     self._counted: set[str] = set()  # parts of annotations
@@ -118,7 +119,8 @@ class CostCounter:
         tools=tools, config=stage.config, syntax=stage.syntax, chip=CHIPS[0])
     left = [one for one in plan.stages if parts[one.tool, one.stage] not in self._counted]
     self._counted |= {*parts.values()}
-    cost = Cost(plan.texts, sum(one.tokens for one in left), sum(one.flops for one in left))
+    texts = plan.texts if any(one.stage == 'prefill' for one in left) else 0
+    cost = Cost(texts, sum(one.tokens for one in left), sum(one.flops for one in left))
     return cost.times(number / len(documents))
 
   def _evaluation(self, stage: Evaluate) -> Cost:

@@ -22,13 +22,14 @@ from toolformer_jax.experiments.stages import Annotate, Evaluate, Finetune, Stag
 from toolformer_jax.runtime.markdown import markdown_table
 
 _WHAT_COUNTS = (
-    'Texts are those to annotate, or the questions. FLOPs are those of the products of matrices '
-    'and of the attention, at most: if each sample of the annotation is a call of its own, rows of '
-    'the training are full, and no text ends early. A stage counts in the first cell that needs '
-    f'it. Where there are more than {SAMPLE} documents or questions, the first {SAMPLE} stand for '
-    'all. Tools, loading, compilation and held-out texts are not counted.')
-_HOURS = ('Hours are an estimate, by the stages of the same kind and model that are done in this '
-          'folder.')
+    'Texts are those to sample calls for, or the questions. FLOPs are those of matrix products and '
+    'attention. They are upper bounds: they assume that all samples of the annotation are '
+    'different calls, that rows of the training are full, and that no text ends early. A stage '
+    'counts in the first cell that needs it. Where there are more than '
+    f'{SAMPLE} documents or questions, the total is extrapolated from the first {SAMPLE}. Tools, '
+    'loading, compilation and held-out texts are not counted.')
+_HOURS = ('Hours are an estimate. They assume the speed of the stages of the same kind and model '
+          'that are done in this folder.')
 
 
 @dataclass(frozen=True)
