@@ -11,11 +11,14 @@ import optax
 import pytest
 
 from toolformer_jax import sharding
+from toolformer_jax.api import compress, export
 from toolformer_jax.checkpoints.orbax import load_orbax_config, save_model
+from toolformer_jax.errors import UserError
 from toolformer_jax.inference.decoding import STEPS, DecodeRows, SpecialTokens, decode_steps
 from toolformer_jax.inference.scoring import ScoreRequest, score
 from toolformer_jax.models import bfloat16, language_model
 from toolformer_jax.models.adapter_config import LoraConfig
+from toolformer_jax.models.adapter_merging import merge_adapter
 from toolformer_jax.models.kv_cache import KVCache
 from toolformer_jax.runtime.paths import as_path
 
@@ -67,6 +70,16 @@ def test_weights_are_cast_once(make, variant):
            if x.dtype in (jnp.bfloat16, jnp.uint16)]
   assert set(names) == {'kernel', 'embedding'}
   assert KVCache.empty(model.config, 1, 8).keys.dtype == jnp.float32
+
+
+def test_a_model_for_inference_is_not_changed(make, tmp_path):
+  model = make('products', adapter=LoraConfig(rank=4)).for_inference()
+  plain = make('products').for_inference()
+  for change in (lambda: merge_adapter(model), plain.to_int8,
+                 lambda: compress(plain, output_dir=tmp_path / 'compressed'),
+                 lambda: export(plain, output_dir=tmp_path / 'exported')):
+    with pytest.raises(UserError, match='was made for inference in bfloat16 cannot be'):
+      change()
 
 
 def test_every_product_with_weights_is_one_of_bfloat16(make):

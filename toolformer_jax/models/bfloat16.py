@@ -49,8 +49,13 @@ def as_bits(x: jax.Array) -> jax.Array:
 
 
 def from_bits(x: _Array) -> _Array:
-  """Returns what `as_bits` was given; any other array as it is."""
-  return x.view(jnp.bfloat16) if x.dtype == _BITS else x
+  """Returns the array of bfloat16 that `as_bits` was given; any other array as it is."""
+  return x.view(jnp.bfloat16) if is_bits(x) else x
+
+
+def is_bits(x: jax.Array | np.ndarray) -> bool:
+  """Returns whether an array comes from `as_bits`."""
+  return x.dtype == _BITS
 
 
 @functools.cache

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from toolformer_jax import sharding
 from toolformer_jax.errors import UserError
 from toolformer_jax.models.attention import choose_kernel
-from toolformer_jax.models.bfloat16 import as_bits, choose_parts, from_bits
+from toolformer_jax.models.bfloat16 import as_bits, choose_parts, from_bits, is_bits
 from toolformer_jax.models.config import DecoderConfig, Dtype
 from toolformer_jax.models.decoder import BLOCKS, Decoder, block_name
 from toolformer_jax.models.int8 import KERNEL_SCALE, kernel_codes
@@ -83,7 +83,8 @@ class LanguageModel:
 
     Weights are cast once instead of at every use, and all results stay the same. In bfloat16 half
     as many bytes are read, and half the memory is needed once the float32 weights are freed. Norms,
-    and whatever else is computed in float32, keep float32 weights.
+    and whatever else is computed in float32, keep float32 weights. On a CPU that multiplies in
+    bfloat16, the layers are stored as `bfloat16.as_bits`, and cannot be exported or changed either.
     """
     variables = cast_for_inference(self.variables, self.config)
     return dataclasses.replace(self, variables=jax.block_until_ready(variables))
@@ -92,7 +93,11 @@ class LanguageModel:
     """Returns the model with the weights of its matrix products rounded to int8; for inference.
 
     Embeddings, norms and adapters are shared with this model.
+
+    Raises:
+      UserError: this model was made for inference in bfloat16, on a CPU.
     """
+    self.check_is_float('rounded to int8')
     decoder = make_decoder(self.mesh, self.config.replace(dtype='int8'))
     boxed = abstract_variables(decoder)['params']
     abstract = sharding.abstract_with_sharding(boxed, self.mesh)
@@ -107,17 +112,20 @@ class LanguageModel:
     return dataclasses.replace(self, decoder=decoder).for_inference()
 
   def check_is_float(self, purpose: str) -> None:
-    """Checks that the weights are not rounded to int8.
+    """Checks that the weights are floating-point numbers.
 
     Args:
       purpose: what cannot be done with such a model, such as 'trained'.
 
     Raises:
-      UserError: they are.
+      UserError: they are rounded to int8, or bits of bfloat16.
     """
     if self.config.dtype == 'int8':
       raise UserError(f'a model in int8 cannot be {purpose}: its weights are rounded; load it with '
                       'the ModelConfig.dtype float32 or bfloat16')
+    if any(is_bits(x) for x in jax.tree.leaves(self.variables)):
+      raise UserError(f'a model that was made for inference in bfloat16 cannot be {purpose}; take '
+                      'the one that load_model returned')
 
   def with_unrolled_layers(self) -> 'LanguageModel':
     """Returns the same model with unrolled layers instead of a loop over them; for a single CPU.
@@ -178,7 +186,7 @@ def _with_codes(params: dict[str, Any], abstract: dict[str, Any], stacked: bool 
 
 def cast_for_inference(variables: dict[str, Any], config: DecoderConfig) -> dict[str, Any]:
   """Returns `variables` in the dtypes of the computation: norms in float32, factors of products in
-  the dtype of products."""
+  the dtype of products; those of stacked layers as bits if only products are in bfloat16."""
   in_bits = config.product_dtype != config.activation_dtype  # in bfloat16 on CPUs
   def cast(path: tuple[Any, ...], x: jax.Array) -> jax.Array:
     names = [str(key.key) for key in path]
