@@ -1,6 +1,7 @@
 """The thread of the engine counts every request, wherever it is."""
 
 import threading
+import time
 
 import pytest
 
@@ -10,6 +11,13 @@ from toolformer_jax.inference.request import GeneratedText
 from toolformer_jax.serving.engine_thread import EngineThread, Failed, Job
 from toolformer_jax.serving.errors import ApiError
 from toolformer_jax.serving.metrics import Metrics
+
+
+def wait_until(is_so):
+  end = time.monotonic() + 20
+  while not is_so():
+    assert time.monotonic() < end
+    time.sleep(0.01)
 
 
 class BlockingEngine:
@@ -53,8 +61,7 @@ def thread(taking, may_take):
   started = EngineThread(lambda: BlockingEngine(taking, may_take), slots=1, max_waiting=1,
                          metrics=Metrics('tiny'))
   started.start(lambda call: call())
-  while started.state == 'starting':
-    pass
+  wait_until(lambda: started.state != 'starting')
   yield started
   may_take.set()
   started.drain()
@@ -107,6 +114,5 @@ def test_a_client_may_leave_while_the_engine_takes_its_request(thread, taking, m
   thread.abort([asked.job])
   may_take.set()
   assert left.ended.wait(20)
-  while thread.num_unfinished:
-    pass
+  wait_until(lambda: not thread.num_unfinished)
   assert asked.events == []

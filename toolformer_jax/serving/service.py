@@ -127,8 +127,9 @@ class Service:
                      code='invalid_value')
     if room < (1 if asked is None else asked):
       raise ApiError(400, f'This model\'s maximum context length is {self.max_model_len} tokens. '
-                     f'The prompt has {prompt_tokens} tokens, and {asked or 1} more are asked for; '
-                     'shorten either.', param='prompt' if param == 'max_tokens' else None,
+                     f'The prompt has {prompt_tokens} tokens, and the request asks for '
+                     f'{asked or 1} more; shorten either.',
+                     param='prompt' if param == 'max_tokens' else None,
                      code='context_length_exceeded')
     return min(otherwise, self.limits.max_tokens, room) if asked is None else asked
 
