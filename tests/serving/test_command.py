@@ -144,6 +144,7 @@ def test_what_is_wrong_is_told_in_a_line(fails, checkpoint, tmp_path):
   assert 'holds no key' in wrong('--api_key_file', str(tmp_path / 'empty'))
   assert 'unknown tool' in wrong('--tools', 'hammer')
   assert 'cannot serve on' in wrong('--host', 'no.such.host.invalid')
+  assert 'it needs an --api_key_file' in wrong('--host', '0.0.0.0', '--port', '0')
   with socket.socket() as taken:
     taken.bind(('127.0.0.1', 0))
     taken.listen()

@@ -38,7 +38,7 @@ def test_draining_has_an_end(serve):
     server.server.end()
     assert server.join() == 0
     thread.join()
-  assert answers == [500]
+  assert answers == [503]
 
 
 def test_requests_whose_prompts_are_still_scored_are_not_lost(serve, monkeypatch):

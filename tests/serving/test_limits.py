@@ -104,7 +104,7 @@ def test_requests_that_are_none(server):
   response = httpx2.get(url)
   assert refused(response, 405, 'GET /v1/completions')['code'] == 'method_not_allowed'
   assert response.headers['Allow'] == 'POST'
-  assert refused(httpx2.get(f'{server.url}/v2'), 404, '/v2')['code'] == 'not_found'
+  assert refused(httpx2.get(f'{server.url}/v2'), 404, '/v1/completions')['code'] == 'not_found'
   refused(server.post('completions', **PROMPT, model='other'), 404, 'does not exist')
 
 

@@ -56,6 +56,9 @@ def run(args: argparse.Namespace) -> None:
   from toolformer_jax.serving.guard import read_keys
   keys = read_keys(args.api_key_file) if args.api_key_file else []
   bound = server.bind(args.host, args.port)
+  if not (keys or args.host in server.LOOPBACK):
+    raise UserError(f'--host {args.host}: other machines could use the server; it needs an '
+                    '--api_key_file')
   from toolformer_jax import api
   from toolformer_jax.tools.registry import build_tools
   tools = build_tools(args.tools, config.toolbox)

@@ -170,6 +170,8 @@ async def _http_error(request: Request, error: Exception) -> Response:
   if not isinstance(error, HTTPException):
     raise error
   message = f'{request.method} {request.url.path}: {error.detail}'
+  if error.status_code == 404:
+    message += f'; this server has {", ".join(route.path for route in request.app.routes)}'
   code = 'method_not_allowed' if error.status_code == 405 else 'not_found'
   response = ApiError(error.status_code, message, code=code).response()
   response.headers.update(error.headers or {})  # such as Allow

@@ -176,7 +176,7 @@ class EngineThread:
           self._state = 'ready'
       while self._wait():
         engine = self._step(engine)
-      self._fail('the server has stopped')
+      self._fail('the server has stopped', status=503)
     except BaseException as error:
       log.exception('the engine has failed')
       with self._changed:
@@ -280,7 +280,7 @@ class EngineThread:
     if events:
       self._deliver(call)
 
-  def _fail(self, message: str, waiting: bool = True) -> None:
+  def _fail(self, message: str, waiting: bool = True, status: int = 500) -> None:
     """Ends the jobs that run, and those that wait too if `waiting`."""
     with self._changed:
       failed = [*self._running.values(), *(self._queue if waiting else ())]
@@ -289,7 +289,7 @@ class EngineThread:
         self._queue.clear()
     for job in failed:
       self._metrics_of(job).observe_end(job.arrived, 'error')
-    self._hand_out([(job, Failed(message)) for job in failed])
+    self._hand_out([(job, Failed(message, status)) for job in failed])
 
   def _metrics_of(self, job: Job) -> ModelMetrics:
     return self._metrics.by_adapter[job.adapter]

@@ -26,6 +26,8 @@ from toolformer_jax.tools.base import Context
 
 Result = TypeVar('Result')
 
+_CODES = {400: 'invalid_value', 500: 'internal_error', 503: 'service_unavailable'}  # of `Failed`
+
 
 class Prompt(NamedTuple):
   """A prompt with what goes with it, see `Job`."""
@@ -70,8 +72,7 @@ class Generation:
       number, event = await self._events.get()
       if isinstance(event, Failed):
         self._left.discard(number)
-        raise ApiError(event.status, event.message,
-                       code='internal_error' if event.status == 500 else 'invalid_value')
+        raise ApiError(event.status, event.message, code=_CODES[event.status])
       if isinstance(event, RequestFinished):
         self._left.discard(number)
       yield number, event
