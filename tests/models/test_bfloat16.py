@@ -109,7 +109,8 @@ def test_decoding_converts_no_table_of_embeddings(make):
     return jnp.zeros((2, *shape), dtype)
   rows = DecodeRows(
       zeros(int, STEPS + 1), zeros(int), zeros(bool), zeros(bool), zeros(int), zeros(int),
-      zeros(int), zeros(jnp.uint32), zeros(jnp.float32), zeros(jnp.float32), zeros(int))
+      zeros(int), zeros(jnp.uint32), zeros(jnp.float32), zeros(jnp.float32), zeros(int),
+      zeros(bool))
   special = SpecialTokens(jnp.array(1), jnp.array([2]))
   cache = KVCache.empty(model.config, 2, 64, 'per_layer')
   compiled = decode_steps.lower(model.decoder, model.variables, cache, rows, special).compile()
