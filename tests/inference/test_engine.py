@@ -25,8 +25,9 @@ from toolformer_jax.tools.base import Context, ToolError
 from toolformer_jax.tools.executor import Executor, ExecutorConfig
 from toolformer_jax.tools.function import tool
 
+from ..taught_model import ANSWERS
+
 PROMPTS = ('ab is', 'cd is')
-ANSWERS = {'ab': 'XY', 'cd': 'ZW'}
 
 
 def broken(argument):

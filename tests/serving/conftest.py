@@ -16,26 +16,17 @@ from toolformer_jax.serving.config import ServingConfig
 from toolformer_jax.serving.server import Server, bind, make_app_state, open_executor
 from toolformer_jax.tools.executor import Executor, ExecutorConfig
 from toolformer_jax.tools.function import tool
-from toolformer_jax.training.config import FinetuneConfig
-from toolformer_jax.training.finetune import finetune_examples
-from toolformer_jax.training.packing import Example
 
-ANSWERS = {'ab': 'XY', 'cd': 'ZW'}
+from ..taught_model import ANSWERS, teach
+
 GENERATION = GenerationConfig(max_tokens=6, top_k_api=1)
 
 
 @pytest.fixture(scope='session')
 def taught(make_model, tmp_path_factory):
   """A model that has learned ` [Up(ab) -> XY] XY.` by heart, for two arguments."""
-  model = make_model(embed_dim=64, mlp_dim=128, max_positions=512)
-  encode = model.tokenizer.encode
-  ids = [[*encode(f'{word} is'), *encode(f' [Up({word}) ->'), *encode(f' {answer}]'),
-          *encode(f' {answer}.')] for word, answer in ANSWERS.items()]
-  config = FinetuneConfig(steps=150, batch_rows=1, row_tokens=64, learning_rate=1e-2,
-                          save_every=150)
-  return finetune_examples(model=model, examples=[Example(i, [1.0] * len(i)) for i in ids],
-                           config=config, output_dir=tmp_path_factory.mktemp('taught'),
-                           depends_on={})
+  return teach(make_model(embed_dim=64, mlp_dim=128, max_positions=512),
+               tmp_path_factory.mktemp('taught'))
 
 
 class Running:
