@@ -4,6 +4,7 @@ import json
 
 import jax
 import numpy as np
+import optax
 import pytest
 from safetensors.numpy import load_file, save_file
 
@@ -11,13 +12,16 @@ import toolformer_jax as tf_jax
 from toolformer_jax import CompressionConfig
 from toolformer_jax.checkpoints.huggingface import load_directory
 from toolformer_jax.compression.bits import round_by_gptq, save_rounded
-from toolformer_jax.compression.calibration import calibration_rows, kernels
+from toolformer_jax.compression.calibration import calibration_rows, kernels, with_kernels
+from toolformer_jax.compression.calibration_loss import first_order_changes
 from toolformer_jax.compression.gptq import gptq
-from toolformer_jax.compression.sparsity import mask_of
+from toolformer_jax.compression.sparsity import mask_of, prune_by_gradient, with_blocks
 from toolformer_jax.errors import UserError
+from toolformer_jax.inference.scoring import ScoreRequest, score
 from toolformer_jax.models.int8 import group_scales, to_codes
 from toolformer_jax.runtime.paths import as_path
 
+from ..taught_model import ANSWERS, teach
 from .test_compress import GPT2, TEXTS, compressed, mesh
 
 
@@ -35,7 +39,7 @@ def matrices(model):
 
 
 @pytest.mark.parametrize('sparsity', [0.25, 0.5, 0.9])
-@pytest.mark.parametrize('scores', ['magnitude', 'wanda'])
+@pytest.mark.parametrize('scores', ['magnitude', 'wanda', 'gradient'])
 def test_as_many_weights_are_zero_as_asked_for(make_model, tmp_path, sparsity, scores):
   model = make_model()
   found, result = compressed(model, tmp_path, sparsity=sparsity, weight_scores=scores)
@@ -43,7 +47,7 @@ def test_as_many_weights_are_zero_as_asked_for(make_model, tmp_path, sparsity, s
   for before, after in zip(matrices(model), matrices(found), strict=True):
     kept = after != 0
     np.testing.assert_array_equal(after[kept], before[kept])
-    by_output = scores == 'wanda'
+    by_output = scores != 'magnitude'
     shares = 1 - (kept.mean(0) if by_output else kept.mean())
     np.testing.assert_allclose(shares, sparsity, atol=0.5 / len(kept) if by_output else 1e-3)
     if not by_output:
@@ -52,7 +56,7 @@ def test_as_many_weights_are_zero_as_asked_for(make_model, tmp_path, sparsity, s
   assert result.parameters[1] - result.nonzero == zeros
 
 
-@pytest.mark.parametrize('scores', ['magnitude', 'wanda'])
+@pytest.mark.parametrize('scores', ['magnitude', 'wanda', 'gradient'])
 def test_two_of_four_neighbouring_inputs_are_left(make_model, tmp_path, scores):
   found, _ = compressed(make_model(), tmp_path, sparsity=0.5, pattern='2:4', weight_scores=scores)
   for kernel_IO in matrices(found):
@@ -68,6 +72,51 @@ def test_wanda_counts_how_large_inputs_are():
     return np.square(inputs_XI @ (kernel_IO - pruned)).sum()
   norms_I = np.sqrt((inputs_XI**2).sum(0))
   assert error(np.abs(kernel_IO) * norms_I[:, None]) < 0.5 * error(np.abs(kernel_IO))
+
+
+def mean_loss(model, rows_RT):
+  """Returns the mean loss of the tokens of rows, each given those before it."""
+  targets = [ScoreRequest((), tuple(row_T[1:].tolist()), tuple(range(len(row_T) - 1)))
+             for row_T in rows_RT]
+  return -np.mean([logprobs.mean(dtype=np.float64) for logprobs in score(model, targets)])
+
+
+@pytest.mark.parametrize('kind', [{}, GPT2], ids=['llama', 'gpt2'])
+def test_gradient_scores_are_weights_times_gradients(make_model, kind):
+  model = make_model(**kind)
+  rows_RT = calibration_rows(TEXTS, model.tokenizer, 3, 64)
+  paths = list(kernels(next(blocks(model))))
+  for row_T, changes in zip(rows_RT, first_order_changes(model, rows_RT, paths), strict=True):
+    def loss(params, row_T=row_T):
+      logits_1TV, _ = model.decoder.apply({'params': params}, row_T[None, :-1])
+      return optax.softmax_cross_entropy_with_integer_labels(logits_1TV[0], row_T[1:]).mean()
+    gradients = jax.grad(loss)(model.variables['params'])['blocks']
+    for path, change in changes.items():
+      part, name = path.split('/')
+      weights = model.variables['params']['blocks'][part][name]['kernel']
+      expected = np.asarray(weights * gradients[part][name]['kernel'])
+      largest = np.abs(expected).max()
+      np.testing.assert_allclose(change / largest, expected / largest, atol=1e-3)
+
+
+def test_weights_of_low_gradient_scores_matter_least(make_model, tmp_path):
+  """In a model that has learned something: elsewhere the loss may as well fall."""
+  model = teach(make_model(), as_path(tmp_path))
+  rows_RT = np.stack([model.tokenizer.encode(f'{word} is [Up({word}) -> {answer}] {answer}.')
+                      for word, answer in ANSWERS.items()])
+  paths = list(kernels(next(blocks(model))))
+  changes = list(first_order_changes(model, rows_RT, paths))
+  scores = {path: sum(np.abs(one[path]) for one in changes) for path in paths}
+  def without(sign):
+    """Returns the loss without the weights of the lowest or of the highest scores."""
+    return mean_loss(with_blocks(model, [with_kernels(block, {
+        path: np.where(mask_of(sign * scores[path][layer].reshape(kernel_IO.shape), 0.3,
+                               'unstructured', True), kernel_IO, 0)
+        for path, kernel_IO in kernels(block).items()})
+        for layer, block in enumerate(blocks(model))]), rows_RT)
+  pruned = mean_loss(prune_by_gradient(model, rows_RT, 0.3, 'unstructured'), rows_RT)
+  assert pruned == without(1)
+  assert abs(pruned - mean_loss(model, rows_RT)) < 0.1 * (without(-1) - mean_loss(model, rows_RT))
 
 
 @pytest.mark.parametrize(('bits', 'size', 'bound'), [(8, 96, 1 / 254), (4, 32, 1 / 8)])

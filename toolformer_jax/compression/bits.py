@@ -11,9 +11,15 @@ from toolformer_jax.checkpoints.families.registry import family_of
 from toolformer_jax.checkpoints.families.weights import Weight, group_by_tensor
 from toolformer_jax.checkpoints.gguf_names import is_transposed
 from toolformer_jax.checkpoints.packed import pack, quantization_config
-from toolformer_jax.compression.calibration import LayerStatistics, Params, kernels, walk
+from toolformer_jax.compression.calibration import (
+  LayerStatistics,
+  Params,
+  kernels,
+  walk,
+  with_kernels,
+)
 from toolformer_jax.compression.gptq import gptq
-from toolformer_jax.compression.sparsity import with_blocks, with_kernels
+from toolformer_jax.compression.sparsity import with_blocks
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.int8 import group_scales, to_codes
 from toolformer_jax.models.language_model import LanguageModel

@@ -1,7 +1,7 @@
 """Runs a model over calibration texts, block by block, and shows what each block does."""
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -108,3 +108,14 @@ def kernels(block: Params) -> dict[str, np.ndarray]:
   found = {f'{part}/{name}': product['kernel'] for part in ('attention', 'mlp')
            for name, product in block[part].items() if 'kernel' in product}
   return {path: kernel.reshape(input_size(path, kernel), -1) for path, kernel in found.items()}
+
+
+def with_kernels(block: Params, changed: Mapping[str, np.ndarray | jax.Array]) -> Params:
+  """Returns a block, or stacked blocks, with other kernels by their paths, such as [I, O]."""
+  block = dict(block)
+  for path, kernel_IO in changed.items():
+    part, name = path.split('/')
+    shape = block[part][name]['kernel'].shape
+    block[part] = block[part] | {
+        name: block[part][name] | {'kernel': kernel_IO.reshape(shape)}}
+  return block

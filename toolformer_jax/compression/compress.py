@@ -124,7 +124,8 @@ def _fewer_weights(model: LanguageModel, rows_RT: np.ndarray | None, config: Com
     return model
   if config.weight_scores == 'magnitude' or rows_RT is None:
     return sparsity.prune_by_magnitude(model, config.sparsity, config.pattern)
-  return sparsity.prune_by_wanda(model, rows_RT, config.sparsity, config.pattern)
+  prune = {'wanda': sparsity.prune_by_wanda, 'gradient': sparsity.prune_by_gradient}
+  return prune[config.weight_scores](model, rows_RT, config.sparsity, config.pattern)
 
 
 def _save(path: epath.Path, model: LanguageModel, rows_RT: np.ndarray | None,

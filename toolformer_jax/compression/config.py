@@ -7,7 +7,7 @@ from toolformer_jax.errors import UserError
 from toolformer_jax.runtime.validation import check
 
 UnitScores = Literal['magnitude', 'activation', 'taylor']
-WeightScores = Literal['magnitude', 'wanda']
+WeightScores = Literal['magnitude', 'wanda', 'gradient']
 Pattern = Literal['unstructured', '2:4']
 Bits = Literal['all', 'int8', 'int4']
 Rounding = Literal['nearest', 'gptq']
@@ -31,8 +31,9 @@ class CompressionConfig:
       (Molchanov et al. 2019).
     sparsity: share of the weights of each matrix of a block that become zero.
     pattern: 'unstructured', or '2:4': two of each four neighbouring inputs of an output.
-    weight_scores: how weights are ranked: by magnitude within a matrix, or by magnitude times the
-      norm of the input, within an output (Wanda, Sun et al. 2024).
+    weight_scores: how weights are ranked: by magnitude within a matrix; or within an output, by
+      magnitude times the norm of the input (Wanda, Sun et al. 2024) or by the first-order change of
+      the loss if they become zero, magnitude times gradient (Molchanov et al. 2019).
     bits: bits of each weight in the matrices: 'all', 'int8' (a scale for each output) or 'int4' (a
       scale for each group of inputs). Embeddings and the projection to the vocabulary have 8 in
       either.
@@ -78,6 +79,6 @@ class CompressionConfig:
   def needs_texts(self) -> bool:
     """Whether something is chosen by what the model does on calibration texts."""
     units = bool(self.kv_heads or self.mlp_dim) and self.unit_scores != 'magnitude'
-    weights = self.sparsity > 0 and self.weight_scores == 'wanda'
+    weights = self.sparsity > 0 and self.weight_scores != 'magnitude'
     bits = self.bits != 'all' and self.rounding == 'gptq'
     return bool(self.layers) or units or weights or bits

@@ -3,7 +3,14 @@
 import jax
 import numpy as np
 
-from toolformer_jax.compression.calibration import LayerStatistics, Params, kernels, walk
+from toolformer_jax.compression.calibration import (
+  LayerStatistics,
+  Params,
+  kernels,
+  walk,
+  with_kernels,
+)
+from toolformer_jax.compression.calibration_loss import first_order_changes
 from toolformer_jax.compression.config import Pattern
 from toolformer_jax.errors import UserError
 from toolformer_jax.models.decoder import BLOCKS
@@ -37,12 +44,9 @@ def mask_of(scores_IO: np.ndarray, sparsity: float, pattern: Pattern, by_output:
 
 def prune_by_magnitude(model: LanguageModel, sparsity: float, pattern: Pattern) -> LanguageModel:
   """Returns the model without the smallest weights of each matrix of a block."""
-  def prune(layer: int, block: Params) -> Params:
-    return _masked(block, {path: np.abs(kernel_IO) for path, kernel_IO in kernels(block).items()},
-                   sparsity, pattern, by_output=False)
-  params = jax.tree.map(np.asarray, model.variables['params'])
-  layers = [prune(layer, jax.tree.map(lambda x, layer=layer: x[layer], params[BLOCKS]))
-            for layer in range(model.config.layers)]
+  layers = [_masked(block, {path: np.abs(kernel_IO) for path, kernel_IO in kernels(block).items()},
+                    sparsity, pattern, by_output=False)
+            for block in _blocks(model)]
   return with_blocks(model, layers)
 
 
@@ -62,22 +66,36 @@ def prune_by_wanda(model: LanguageModel, rows_RT: np.ndarray, sparsity: float, p
   return with_blocks(model, layers)
 
 
+def prune_by_gradient(model: LanguageModel, rows_RT: np.ndarray, sparsity: float, pattern: Pattern
+                      ) -> LanguageModel:
+  """Returns the model without the weights of each output that change the loss least.
+
+  That is to first order: weight times gradient, without its sign, summed over calibration rows.
+  """
+  blocks = _blocks(model)
+  totals: dict[str, np.ndarray] = {}
+  for changes in first_order_changes(model, rows_RT, list(kernels(blocks[0]))):
+    for path, change in changes.items():
+      totals[path] = totals.get(path, 0) + np.abs(change)
+  layers = [_masked(block, {path: totals[path][layer].reshape(kernel_IO.shape)
+                            for path, kernel_IO in kernels(block).items()},
+                    sparsity, pattern, by_output=True)
+            for layer, block in enumerate(blocks)]
+  return with_blocks(model, layers)
+
+
+def _blocks(model: LanguageModel) -> list[Params]:
+  """Returns the parameters of each block, as arrays of numpy."""
+  stacked = jax.tree.map(np.asarray, model.variables['params'][BLOCKS])
+  return [jax.tree.map(lambda x, layer=layer: x[layer], stacked)
+          for layer in range(model.config.layers)]
+
+
 def with_blocks(model: LanguageModel, layers: list[Params]) -> LanguageModel:
   """Returns the model with other parameters of its blocks, one after the other."""
   params = model.variables['params'] | {BLOCKS: jax.tree.map(lambda *x: np.stack(x), *layers)}
   return LanguageModel.from_variables(
       model.config, {'params': params}, model.tokenizer, model.mesh)
-
-
-def with_kernels(block: Params, changed: dict[str, np.ndarray]) -> Params:
-  """Returns a block with other kernels [I, O], by their paths."""
-  block = dict(block)
-  for path, kernel_IO in changed.items():
-    part, name = path.split('/')
-    shape = block[part][name]['kernel'].shape
-    block[part] = block[part] | {
-        name: block[part][name] | {'kernel': kernel_IO.reshape(shape)}}
-  return block
 
 
 def _masked(block: Params, scores: dict[str, np.ndarray], sparsity: float, pattern: Pattern,

@@ -3,18 +3,15 @@
 Dimensions: L layers, D embedding, N heads, K key/value heads, H head, F channels.
 """
 
-import functools
-from typing import Any
-
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from toolformer_jax.checkpoints.families.registry import family_of
 from toolformer_jax.compression.calibration import Params, walk
+from toolformer_jax.compression.calibration_loss import first_order_changes
 from toolformer_jax.compression.config import UnitScores
 from toolformer_jax.errors import UserError
-from toolformer_jax.models.decoder import BLOCKS, Decoder
+from toolformer_jax.models.decoder import BLOCKS
 from toolformer_jax.models.language_model import LanguageModel
 
 _FIXED_HEADS = ('gpt2', 'gptj')  # config.json says how large a head is by how many there are
@@ -80,33 +77,10 @@ def _taylor(model: LanguageModel, rows_RT: np.ndarray) -> tuple[np.ndarray, np.n
   the sum of that row times its gradient is the sum over tokens of activation times its gradient.
   """
   heads_LK, channels_LF = 0, 0
-  with jax.set_mesh(model.mesh):
-    for tokens_T in rows_RT:
-      out_LNH, down_LF = _products(model.decoder, model.variables, jnp.asarray(tokens_T[None]))
-      heads_LK = heads_LK + np.abs(_by_kv_head(model, np.asarray(out_LNH)))
-      channels_LF = channels_LF + np.abs(np.asarray(down_LF))
+  for changes in first_order_changes(model, rows_RT, ('attention/out', 'mlp/down')):
+    heads_LK = heads_LK + np.abs(_by_kv_head(model, changes['attention/out'].sum(-1)))
+    channels_LF = channels_LF + np.abs(changes['mlp/down'].sum(-1))
   return np.asarray(heads_LK), np.asarray(channels_LF)
-
-
-@functools.partial(jax.jit, static_argnames='decoder')
-def _products(decoder: Decoder, variables: Params, tokens_BT: jax.Array
-              ) -> tuple[jax.Array, jax.Array]:
-  """Returns weights times gradients, summed over outputs: [L, N, H] of heads, [L, F] of MLPs."""
-  blocks = variables['params'][BLOCKS]
-  chosen = blocks['attention']['out']['kernel'], blocks['mlp']['down']['kernel']
-  def loss(kernels: tuple[jax.Array, jax.Array]) -> jax.Array:
-    out = blocks['attention']['out'] | {'kernel': kernels[0]}
-    down = blocks['mlp']['down'] | {'kernel': kernels[1]}
-    changed = blocks | {'attention': blocks['attention'] | {'out': out},
-                        'mlp': blocks['mlp'] | {'down': down}}
-    params = variables['params'] | {BLOCKS: changed}
-    outputs: Any = decoder.apply({'params': params}, tokens_BT)
-    logprobs_BTV = jax.nn.log_softmax(outputs[0][:, :-1].astype(jnp.float32))
-    return -jnp.take_along_axis(logprobs_BTV, tokens_BT[:, 1:, None], -1).mean()
-  gradients = jax.grad(loss)(chosen)
-  out_LNH, down_LF = ((kernel * gradient).sum(-1)
-                      for kernel, gradient in zip(chosen, gradients, strict=True))
-  return out_LNH, down_LF
 
 
 def keep_units(model: LanguageModel, scores_LK: np.ndarray, scores_LF: np.ndarray, kv_heads: int,
