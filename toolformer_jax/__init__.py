@@ -51,6 +51,7 @@ if TYPE_CHECKING:
   from toolformer_jax.training.pretrain_config import PretrainConfig
   from toolformer_jax.training.pretraining import pretrain
   from toolformer_jax.training.privacy.config import PrivacyConfig
+  from toolformer_jax.training.recovery.config import DistillationConfig
   from toolformer_jax.training.sources import TaskRow
 
 _MODULES = {
@@ -80,18 +81,19 @@ _MODULES = {
   'training.pretrain_config': ('PretrainConfig',),
   'training.pretraining': ('pretrain',),
   'training.privacy.config': ('PrivacyConfig',),
+  'training.recovery.config': ('DistillationConfig',),
   'training.sources': ('TaskRow',),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [  # noqa: F822 - loaded by __getattr__
   'AdaLoraConfig', 'AnnotationConfig', 'AugmentationConfig', 'BottleneckConfig',
-  'CompressionConfig', 'Context', 'CustomToolsConfig', 'Document', 'Engine', 'EngineConfig',
-  'EvaluationConfig', 'ExecutorConfig', 'FinetuneConfig', 'GenerationConfig', 'Ia3Config',
-  'LoraConfig', 'MediaLimits', 'MediaTable', 'MixtureConfig', 'ModelConfig', 'PrefixConfig',
-  'PretrainConfig', 'PrivacyConfig', 'Prompt', 'TaskRow', 'ToolConfig', 'Toolbox', 'annotate',
-  'compress', 'evaluate', 'export', 'finetune', 'generate', 'load_model', 'plan', 'pretrain',
-  'score', 'token_losses', 'tool', 'with_adapter',
+  'CompressionConfig', 'Context', 'CustomToolsConfig', 'DistillationConfig', 'Document', 'Engine',
+  'EngineConfig', 'EvaluationConfig', 'ExecutorConfig', 'FinetuneConfig', 'GenerationConfig',
+  'Ia3Config', 'LoraConfig', 'MediaLimits', 'MediaTable', 'MixtureConfig', 'ModelConfig',
+  'PrefixConfig', 'PretrainConfig', 'PrivacyConfig', 'Prompt', 'TaskRow', 'ToolConfig', 'Toolbox',
+  'annotate', 'compress', 'evaluate', 'export', 'finetune', 'generate', 'load_model', 'plan',
+  'pretrain', 'score', 'token_losses', 'tool', 'with_adapter',
 ]
 
 

@@ -21,11 +21,14 @@ from toolformer_jax.annotation.result import AnnotationResult
 from toolformer_jax.annotation.tool_plan import tool_plans
 from toolformer_jax.annotation.verified_filter import check_dtypes
 from toolformer_jax.calls import DEFAULT_SYNTAX, CallSyntax
-from toolformer_jax.checkpoints import gguf_writer, huggingface
-from toolformer_jax.checkpoints.adapters.save import save_adapter
-from toolformer_jax.checkpoints.any_model import AnyModel, as_model, model_fingerprint
+from toolformer_jax.checkpoints.any_model import (
+  AnyModel,
+  as_model,
+  decoder_config,
+  model_fingerprint,
+)
+from toolformer_jax.checkpoints.export import export_model
 from toolformer_jax.checkpoints.loading import ModelConfig, load_model
-from toolformer_jax.checkpoints.pretrained import pretrained_config
 from toolformer_jax.compression.compress import CompressionResult, compress_model
 from toolformer_jax.compression.config import CompressionConfig
 from toolformer_jax.data.records import Document
@@ -41,7 +44,6 @@ from toolformer_jax.inference import generation, scoring
 from toolformer_jax.inference.config import EngineConfig, GenerationConfig
 from toolformer_jax.inference.request import GeneratedText
 from toolformer_jax.models.language_model import LanguageModel
-from toolformer_jax.runtime.output_dir import check_is_new
 from toolformer_jax.runtime.paths import as_absolute_path, as_path
 from toolformer_jax.runtime.run_dir import Shard, software_versions
 from toolformer_jax.tools.base import Context
@@ -53,6 +55,7 @@ from toolformer_jax.training.config import FinetuneConfig, MixtureConfig
 from toolformer_jax.training.finetune import check_row_tokens
 from toolformer_jax.training.finetune import finetune as finetune_on_texts
 from toolformer_jax.training.mixture import check_epoch
+from toolformer_jax.training.recovery.distillation import check_teacher
 from toolformer_jax.training.result import FinetuneResult
 from toolformer_jax.training.sources import Source, Text, as_texts
 from toolformer_jax.training.stream import TextStream, check_stream_settings, training_data
@@ -221,7 +224,7 @@ def finetune(
     model_config: ModelConfig = ModelConfig(), devices: 'Sequence[jax.Device] | None' = None,
     without_calls: bool = False, syntax: CallSyntax = DEFAULT_SYNTAX,
     depends_on: Mapping[str, str] | None = None, extra_files: Mapping[str, str] | None = None,
-) -> FinetuneResult:
+    teacher: AnyModel | None = None) -> FinetuneResult:
   """Trains a model on texts with calls (paper, section 2, last step).
 
   Args:
@@ -237,32 +240,37 @@ def finetune(
     model_config, devices: how and onto which devices a model is loaded that is given by name.
     without_calls: train on the same texts without their calls: the paper's baseline "+ CC".
     syntax: how calls are written in texts.
-    depends_on: hashes, by name, of anything else that the result depends on; 'checkpoint' is added
-      if absent.
+    depends_on: hashes, by name, of anything else that the result depends on; 'checkpoint' and
+      'teacher' are added if absent.
     extra_files: texts that are written to `output_dir` before the work, by file name.
+    teacher: the model of `config.distillation`, on the same devices; loaded as `model` is.
 
   Raises:
-    UserError: there is no text to train on, the folder holds a run with another configuration, or
-      the loss explodes.
+    UserError: there is no text to train on, the teacher does not fit, the folder holds a run with
+      another configuration, or the loss explodes.
   """
+  config.check_teacher(teacher is not None)
   texts = training_data(data)
   if isinstance(texts, TextStream):
     check_stream_settings(config, mixture, without_calls)
   else:
     check_epoch(texts, mixture)
-  if not isinstance(model, LanguageModel):
-    check_row_tokens(config, pretrained_config(str(model)))
-    model = load_model(model, config=model_config, devices=devices)
+  check_row_tokens(config, decoder_config(model))
+  if teacher is not None:
+    check_teacher(decoder_config(teacher), decoder_config(model), config.row_tokens)
+    teacher = as_model(teacher, model_config, devices).for_inference()
+  model = as_model(model, model_config, devices)
   depends_on = dict(depends_on or {})
-  if 'checkpoint' not in depends_on:
-    depends_on['checkpoint'] = model_fingerprint(model)
+  for name, one in (('checkpoint', model), ('teacher', teacher)):
+    if one is not None and name not in depends_on:
+      depends_on[name] = model_fingerprint(one)
   with contextlib.ExitStack() as stack:
     path = as_path(output_dir or stack.enter_context(
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
     result = finetune_on_texts(
         model, texts, dev=None if dev is None else as_texts(dev), config=config,
         mixture=mixture, without_calls=without_calls, syntax=syntax, output_dir=path,
-        depends_on=depends_on, extra_files=extra_files)
+        depends_on=depends_on, extra_files=extra_files, teacher=teacher)
   return result if output_dir is not None else dataclasses.replace(result, output_dir=None)
 
 
@@ -366,15 +374,7 @@ def export(model: AnyModel, *, output_dir: epath.PathLike, adapter_of: str | Non
     UserError: the folder is not empty, or the model cannot be written in this format.
   """
   path = as_path(output_dir)
-  check_is_new(path)
-  gguf_writer.check_format(format, quantization, adapter_of)
-  model = as_model(model)
-  if adapter_of:
-    save_adapter(path, model, adapter_of)
-  elif format == 'gguf':
-    gguf_writer.save_gguf(path, model, quantization or 'f16')
-  else:
-    huggingface.save_directory(path, model)
+  export_model(model, path, adapter_of=adapter_of, format=format, quantization=quantization)
   return path
 
 

@@ -8,6 +8,8 @@ Examples:
       --gin_file quickstart.gin --output_dir runs/tuned
   toolformer finetune --task banking77 --data_dir data --checkpoint smollm2-135m \\
       --gin_file quickstart.gin --output_dir runs/intents
+  toolformer finetune --data runs/annotated --checkpoint runs/small --teacher runs/tuned \\
+      --gin_file quickstart.gin --output_dir runs/recovered
 """
 
 import argparse
@@ -42,6 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   options.add_checkpoint(parser)
   options.add_required(parser, 'output_dir', type=options.path, metavar='O',
                        help='the folder of the run, which becomes a checkpoint')
+  parser.add_argument('--teacher', metavar='C',
+                      help='learn from this model too, as DistillationConfig says; it has the '
+                           'tokenizer of the checkpoint')
   parser.add_argument('--without_calls', action='store_true',
                       help='train on the same texts without their calls: the baseline "+ CC" of '
                            'the paper')
@@ -53,7 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
   """Runs the command."""
-  config = options.configuration(args)
+  distillation = ['FinetuneConfig.distillation = @DistillationConfig()'] if args.teacher else []
+  config = options.configuration(args, *distillation)
+  config.finetune.check_teacher(bool(args.teacher))
   if not args.data and not args.task:
     raise UserError('there is nothing to train on: give --data, or --task')
   task = _trainable_task(args.task) if args.task else None
@@ -66,9 +73,9 @@ def run(args: argparse.Namespace) -> None:
   devices, is_first = options.training_devices(args.distributed)
   result = api.finetune(
       options.model(args, config, devices), texts, dev=dev, output_dir=args.output_dir,
-      config=config.finetune, mixture=config.mixture, model_config=config.model, devices=devices,
-      without_calls=args.without_calls, syntax=config.syntax,
-      extra_files={'config.gin': config.text})
+      teacher=args.teacher, config=config.finetune, mixture=config.mixture,
+      model_config=config.model, devices=devices, without_calls=args.without_calls,
+      syntax=config.syntax, extra_files={'config.gin': config.text})
   if is_first or not result.finished:
     print_result(result.summary())
 

@@ -95,7 +95,8 @@ def _check_values(args: argparse.Namespace, config: 'RunConfig') -> None:
   """
   checks = {'adapter': check_adapter, 'checkpoint': check_checkpoint, 'corpus': check_corpus,
             'data': _check_sources, 'dev': _check_sources, 'output_dir': check_output_dir,
-            'tasks': find_tasks, 'tools': config.toolbox.canonical_names}
+            'tasks': find_tasks, 'teacher': check_checkpoint,
+            'tools': config.toolbox.canonical_names}
   for name, check in checks.items():
     if value := getattr(args, name, None):
       check(value)

@@ -27,23 +27,25 @@ from toolformer_jax.tools.transcribe import TranscribeConfig
 from toolformer_jax.training.config import FinetuneConfig, MixtureConfig
 from toolformer_jax.training.pretrain_config import PretrainConfig
 from toolformer_jax.training.privacy.config import PrivacyConfig
+from toolformer_jax.training.recovery.config import DistillationConfig
 
 # Bound as `AnnotationConfig.temperature = 0.7`; ToolConfig also for one tool alone, as
 # `calculator/ToolConfig.k = 20`.
 SETTINGS = {settings.__name__: settings for settings in (
     AnnotationConfig, AugmentationConfig, CallSyntax, CompressionConfig, CorpusConfig,
-    CustomToolsConfig, EngineConfig, EvaluationConfig, ExecutorConfig, ExperimentConfig,
-    FinetuneConfig, FramesConfig, GenerationConfig, GridConfig, MediaLimits, MixtureConfig,
-    ModelConfig, MtConfig, OcrConfig, PretrainConfig, PrivacyConfig, QaConfig, RecognizeConfig,
-    SearchConfig, ServingConfig, SpeakConfig, ToolConfig, TranscribeConfig, *ADAPTERS.values())}
+    CustomToolsConfig, DistillationConfig, EngineConfig, EvaluationConfig, ExecutorConfig,
+    ExperimentConfig, FinetuneConfig, FramesConfig, GenerationConfig, GridConfig, MediaLimits,
+    MixtureConfig, ModelConfig, MtConfig, OcrConfig, PretrainConfig, PrivacyConfig, QaConfig,
+    RecognizeConfig, SearchConfig, ServingConfig, SpeakConfig, ToolConfig, TranscribeConfig,
+    *ADAPTERS.values())}
 RENAMED = {'OwnTools': 'CustomToolsConfig'}  # by their names in earlier versions
 
 # Options of commands that gin binds as macros: `CHECKPOINT = 'smollm2-135m'` stands for
 # `--checkpoint smollm2-135m`. Lists are lists of strings. A command ignores those that it lacks.
 RUN_MACROS: Mapping[str, type] = {
     'ADAPTER': str, 'ARMS': str, 'CHECKPOINT': str, 'CORPUS': str, 'DATA': list, 'DATA_DIR': str,
-    'DEV': list, 'LIMIT': int, 'OUTPUT_DIR': str, 'SEED': int, 'TASKS': list, 'TOKENIZER': str,
-    'TOOLS': list, 'WITHOUT_CALLS': bool}
+    'DEV': list, 'LIMIT': int, 'OUTPUT_DIR': str, 'SEED': int, 'TASKS': list, 'TEACHER': str,
+    'TOKENIZER': str, 'TOOLS': list, 'WITHOUT_CALLS': bool}
 
 
 def default_bindings() -> Iterator[str]:

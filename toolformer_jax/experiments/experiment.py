@@ -63,6 +63,7 @@ class Experiment:
       if arm not in TITLES:
         raise unknown('arm', arm, TITLES)
     check_limit(self.limit)
+    self.finetune.check_teacher(given=False)
     trained = [arm for arm, checkpoint in self.arms.items() if arm != 'base' and not checkpoint]
     if trained and self.config.rounds and not (self.corpus or self.data):
       raise UserError('there is nothing to learn from: the experiment needs CORPUS or DATA, or a '

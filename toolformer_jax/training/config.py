@@ -11,6 +11,7 @@ from toolformer_jax.errors import UserError
 from toolformer_jax.models.adapter_config import AdaLoraConfig, AdapterConfig
 from toolformer_jax.runtime.validation import check
 from toolformer_jax.training.privacy.config import PrivacyConfig
+from toolformer_jax.training.recovery.config import DistillationConfig
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,9 @@ class FinetuneConfig:
     adversarial_epsilon: length of the step by which the embeddings of each text are moved to raise
       its loss (Miyato et al. 2017); the objective is the mean of the losses of the texts as they
       are and so moved. Takes two passes in place of one; 0 in the paper.
+
+    distillation: what the model learns from a teacher, in gin @DistillationConfig(); None for none.
+      The teacher is an argument of `finetune`, and --teacher of the command.
 
     privacy: differential privacy for the texts (DP-SGD), in gin @PrivacyConfig(); None for none. A
       batch is then a Poisson sample: it has each text with the same probability, and `batch_size`
@@ -91,6 +95,7 @@ class FinetuneConfig:
   z_loss: float = 0.0
   label_smoothing: float = 0.0
   adversarial_epsilon: float = 0.0
+  distillation: DistillationConfig | None = None
   privacy: PrivacyConfig | None = None
 
   learning_rate: float = 1e-5
@@ -136,8 +141,20 @@ class FinetuneConfig:
     if self.adversarial_epsilon or isinstance(self.adapter, AdaLoraConfig):
       raise UserError('FinetuneConfig.privacy cannot be combined with adversarial_epsilon or with '
                       'AdaLoRA')
+    if self.distillation:
+      raise UserError('FinetuneConfig.privacy cannot be combined with distillation: set one of '
+                      'them to None')
     if not importlib.util.find_spec('jax_privacy'):
       raise UserError('FinetuneConfig.privacy needs: pip install "toolformer_jax[privacy]"')
+
+  def check_teacher(self, given: bool) -> None:
+    """Raises UserError unless a teacher is given exactly if `distillation` asks for one."""
+    if self.distillation and not given:
+      raise UserError('FinetuneConfig.distillation needs a teacher: give --teacher, or the '
+                      'argument `teacher` of finetune')
+    if given and not self.distillation:
+      raise UserError('a teacher has no effect without FinetuneConfig.distillation; set it to '
+                      'DistillationConfig()')
 
   @property
   def has_dropout(self) -> bool:

@@ -40,6 +40,7 @@ from toolformer_jax.training.privacy.sampling import (
   one_text_per_row,
   open_private_rows,
 )
+from toolformer_jax.training.recovery.distillation import check_teacher
 from toolformer_jax.training.result import FinetuneResult
 from toolformer_jax.training.sources import Text
 from toolformer_jax.training.stream import (
@@ -61,11 +62,11 @@ def finetune(
     output_dir: epath.Path, depends_on: dict[str, Any], mixture: MixtureConfig = MixtureConfig(),
     dev: Sequence[Text] | None = None, without_calls: bool = False,
     syntax: CallSyntax = DEFAULT_SYNTAX, extra_files: Mapping[str, str] | None = None,
-) -> FinetuneResult:
+    teacher: LanguageModel | None = None) -> FinetuneResult:
   """Trains `model` on texts with calls, or continues an earlier run in `output_dir`.
 
   Args:
-    model, config, output_dir, depends_on, extra_files: see `finetune_examples`.
+    model, config, output_dir, depends_on, extra_files, teacher: see `finetune_examples`.
     texts: the training data. Those of a stream are read while the model is trained; none of them
       are held out.
     mixture: which texts an epoch holds, and how many are held out if there is no `dev`.
@@ -92,7 +93,7 @@ def finetune(
     data = examples(epoch)
   trained = finetune_examples(
       model=model, examples=data, dev_examples=examples(dev or ()), config=config,
-      output_dir=output_dir, depends_on=depends_on, extra_files=extra_files)
+      output_dir=output_dir, depends_on=depends_on, extra_files=extra_files, teacher=teacher)
   metrics = read_metrics(output_dir / 'metrics.jsonl')
   result = FinetuneResult(trained, metrics, output_dir, None if epoch is None else len(epoch),
                           finetuning_departures(config, mixture, model.config),
@@ -105,7 +106,7 @@ def finetune(
 def finetune_examples(
     *, model: LanguageModel, examples: Sequence[Example] | ExampleStream, config: FinetuneConfig,
     output_dir: epath.Path, depends_on: dict[str, Any], dev_examples: Sequence[Example] = (),
-    extra_files: Mapping[str, str] | None = None,
+    extra_files: Mapping[str, str] | None = None, teacher: LanguageModel | None = None,
 ) -> LanguageModel | None:
   """Trains `model` on `examples`, or continues an earlier run in `output_dir`.
 
@@ -125,27 +126,21 @@ def finetune_examples(
     dev_examples: the result is the checkpoint with the lowest perplexity of these (paper,
       appendix B); without any, the last one.
     extra_files: texts that are written to `output_dir` before the work, by file name.
+    teacher: the model of `config.distillation`, which is left as it is.
 
   Returns:
     the trained model; None if the run was asked to stop before its end.
 
   Raises:
-    UserError: no example has a loss, rows are longer than the model allows, the folder belongs to
-      another run, or the loss explodes or is not a number.
+    UserError: no example has a loss, rows are longer than the model allows, the teacher does not
+      fit, the folder belongs to another run, or the loss explodes or is not a number.
   """
   model.check_is_float('trained')
+  config.check_teacher(teacher is not None)
+  if teacher:
+    _check_teacher(teacher, model, config)
   model = add_adapter(model, config)
-  open_data: Callable[[], Blocks | PrivateRows]
-  if privacy := config.privacy:
-    rows = _private_rows(model, examples, config)
-    config = config.with_steps(len(rows))
-    open_data = functools.partial(open_private_rows, rows, config, privacy, model.mesh, output_dir,
-                                  is_new=not _has_steps(output_dir))
-  elif isinstance(examples, ExampleStream):
-    open_data = functools.partial(_streamed, model, examples, config, output_dir)
-  else:
-    items, config = _in_memory(model, examples, config)
-    open_data = functools.partial(Epochs, items)
+  open_data, config = _prepared_data(model, examples, config, output_dir)
   dev = _pack(model, dev_examples, config) if dev_examples else None
   if config.patience and dev is None:
     raise UserError('FinetuneConfig.patience needs texts to compare checkpoints by: give --dev, or '
@@ -156,7 +151,7 @@ def finetune_examples(
   with LockedFolder(output_dir, configuration, software_versions(), process) as folder:
     folder.write_texts(extra_files or {})
     with StepCheckpoints(output_dir / STEPS, config.keep) as checkpoints:
-      trained, has_run = train(model, open_data(), dev, config, checkpoints, output_dir)
+      trained, has_run = train(model, open_data(), dev, config, checkpoints, output_dir, teacher)
     if trained and (has_run or not is_model(output_dir / MODEL)):
       save_model(output_dir / MODEL, trained)
     if trained and config.privacy:
@@ -170,6 +165,34 @@ def evaluate_loss(model: LanguageModel, examples: Sequence[Example],
   rows = _pack(model, examples, config)
   rows_at_once = min(config.batch_items // config.num_microbatches, len(rows))
   return mean_loss(model, rows, max(1, rows_at_once), config.loss_tokens)
+
+
+def _check_teacher(teacher: LanguageModel, model: LanguageModel, config: FinetuneConfig) -> None:
+  """Raises UserError if a model cannot learn from a teacher."""
+  check_teacher(teacher.config, model.config, config.row_tokens)
+  if teacher.mesh != model.mesh:
+    raise UserError('the teacher is on other devices than the model: load both with the same '
+                    'ModelConfig')
+  arrays, others = ({id(x) for x in jax.tree.leaves(one.variables)} for one in (teacher, model))
+  if arrays & others and not config.adapter:  # an adapter leaves the weights as they are
+    raise UserError('the teacher has the same arrays as the model, which is changed while it is '
+                    'trained; load the teacher a second time')
+
+
+def _prepared_data(
+    model: LanguageModel, examples: Sequence[Example] | ExampleStream, config: FinetuneConfig,
+    output_dir: epath.Path) -> tuple[Callable[[], Blocks | PrivateRows], FinetuneConfig]:
+  """Returns what opens the data once the run's folder is locked, and the configuration with the
+  number of steps."""
+  if privacy := config.privacy:
+    rows = _private_rows(model, examples, config)
+    config = config.with_steps(len(rows))
+    return functools.partial(open_private_rows, rows, config, privacy, model.mesh, output_dir,
+                             is_new=not _has_steps(output_dir)), config
+  if isinstance(examples, ExampleStream):
+    return functools.partial(_streamed, model, examples, config, output_dir), config
+  items, config = _in_memory(model, examples, config)
+  return functools.partial(Epochs, items), config
 
 
 def _in_memory(model: LanguageModel, examples: Sequence[Example], config: FinetuneConfig

@@ -108,6 +108,7 @@ def _check_settings(config: FinetuneConfig, model_config: ModelConfig, has_token
   if config.adapter:
     raise UserError('FinetuneConfig.adapter would leave the random weights of a new model as they '
                     'are; pretrain without an adapter')
+  config.check_teacher(given=False)
   if model_config.dtype == 'int8':
     raise UserError('a model in int8 cannot be trained; set ModelConfig.dtype to float32 or '
                     'bfloat16')

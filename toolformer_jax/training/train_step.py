@@ -17,6 +17,7 @@ from toolformer_jax.training.config import FinetuneConfig
 from toolformer_jax.training.loss import LossSums, SumsFn, next_token_loss
 from toolformer_jax.training.packing import PackedRows
 from toolformer_jax.training.privacy.gradients import private_gradients
+from toolformer_jax.training.recovery.distillation import Teacher
 
 Metrics = dict[str, jax.Array]
 FrozenVariables = dict[str, Any]
@@ -41,7 +42,8 @@ class TrainStep(Protocol):
   """A jitted training step; the state that it is given is donated."""
 
   def __call__(self, frozen: FrozenVariables, state: TrainState, batch: PackedRows,
-               noise_key: jax.Array | None = None) -> tuple[TrainState, Metrics]:
+               noise_key: jax.Array | None = None, teacher: FrozenVariables | None = None,
+               ) -> tuple[TrainState, Metrics]:
     """Returns the state after an update, and the metrics of the state before it."""
     ...
 
@@ -74,9 +76,9 @@ def init_train_state(abstract: TrainState, params: Any,
 
 def make_train_step(
     decoder: Decoder, collection: str, optimizer: optax.GradientTransformationExtraArgs,
-    abstract: TrainState, config: FinetuneConfig = _PAPER,
+    abstract: TrainState, config: FinetuneConfig = _PAPER, teacher_decoder: Decoder | None = None,
 ) -> TrainStep:
-  """Returns the jitted step (frozen variables, state, batch, noise key) -> (state, metrics).
+  """Returns the jitted step (frozen variables, state, batch, ...) -> (state, metrics).
 
   The given state is donated: its arrays cannot be used afterwards. Metrics are float32 or int32
   scalars: `loss`, the mean cross-entropy in nats per token, and `grad_norm`, the global norm of the
@@ -84,18 +86,21 @@ def make_train_step(
   the batch without padding. Dropout depends only on the config's seed and the step. Parameters,
   second moments and accumulated gradients stay float32 whatever the dtype of the computation is.
   The noise of private training depends on the secret noise key and the step. The key is an
-  argument: a constant would be written to the compilation cache with the program.
+  argument: a constant would be written to the compilation cache with the program. So are the
+  variables of the teacher of `config.distillation`, whose decoder is `teacher_decoder`.
   """
   # Without output shardings, the compiler may return the state with other shardings.
   shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
   def train_step(frozen: FrozenVariables, state: TrainState, batch: PackedRows,
-                 noise_key: jax.Array | None = None) -> tuple[TrainState, Metrics]:
+                 noise_key: jax.Array | None = None, teacher: FrozenVariables | None = None,
+                 ) -> tuple[TrainState, Metrics]:
     """Returns the state after an update with `batch`, and the metrics of the state before it."""
     def loss_sums(params: Any, rows: PackedRows, dropout_key: jax.Array,
                   offsets_RTD: jax.Array | None = None) -> LossSums:
       return next_token_loss(
           decoder, {**frozen, collection: params}, rows, loss_tokens=config.loss_tokens,
           z_loss=config.z_loss, label_smoothing=config.label_smoothing,
+          teacher=_teacher(teacher_decoder, teacher, config),
           dropout_key=dropout_key if config.has_dropout else None,
           embedding_offsets_RTD=offsets_RTD)
     dropout_key = jax.random.fold_in(jax.random.key(config.seed), state.step)
@@ -113,6 +118,14 @@ def make_train_step(
     params = optax.apply_updates(state.params, updates)
     return TrainState(params, opt_state, state.step + 1), metrics
   return jax.jit(train_step, donate_argnums=1, out_shardings=(shardings, None))
+
+
+def _teacher(decoder: Decoder | None, variables: FrozenVariables | None, config: FinetuneConfig
+             ) -> Teacher | None:
+  """Returns the teacher that the objective depends on; None for none."""
+  if decoder is None or variables is None or config.distillation is None:
+    return None
+  return Teacher(decoder, variables, config.distillation)
 
 
 def _mean_gradients(

@@ -4,9 +4,11 @@ import contextlib
 import dataclasses
 import functools
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
+import optax
 from etils import epath
 
 from toolformer_jax.models import flops
@@ -34,7 +36,7 @@ from toolformer_jax.training.train_step import (
 
 def train(model: LanguageModel, data: Blocks | PrivateRows, dev: PackedRows | None,
           config: FinetuneConfig, checkpoints: StepCheckpoints, output_dir: epath.Path,
-          ) -> tuple[LanguageModel | None, bool]:
+          teacher: LanguageModel | None = None) -> tuple[LanguageModel | None, bool]:
   """Trains `model`, or continues from the newest of `checkpoints`.
 
   Args:
@@ -44,6 +46,7 @@ def train(model: LanguageModel, data: Blocks | PrivateRows, dev: PackedRows | No
     config: how the model is trained.
     checkpoints: the states of the run.
     output_dir: gets the metrics.
+    teacher: what the model learns from besides the data; on the same mesh.
 
   Returns:
     the trained model, None if the run was asked to stop; and whether any step was done.
@@ -55,11 +58,7 @@ def train(model: LanguageModel, data: Blocks | PrivateRows, dev: PackedRows | No
   decoder = model.decoder.clone(remat=config.remat, dropout=config.dropout)
   optimizer = make_optimizer(config)
   abstract = abstract_train_state(decoder, collection, optimizer, model.mesh)
-  state = checkpoints.restore(abstract)
-  if state is None:
-    state = init_train_state(abstract, model.variables[collection], optimizer)
-  else:
-    jax.tree.map(lambda array: array.delete(), model.variables[collection])
+  state = _newest_state(checkpoints, abstract, model.variables[collection], optimizer)
   start_step = int(state.step)
   frozen = {name: value for name, value in model.variables.items() if name != collection}
   def with_params(state: TrainState) -> LanguageModel:
@@ -73,15 +72,17 @@ def train(model: LanguageModel, data: Blocks | PrivateRows, dev: PackedRows | No
     rows = data.rows(picks)
     return put_batch(rows, np.arange(len(rows)), model.mesh)
   picks, noise_key = _draws(data, config, start_step)
-  train_step = make_train_step(decoder, collection, optimizer, abstract, config)
+  train_step = make_train_step(decoder, collection, optimizer, abstract, config,
+                               teacher.decoder if teacher else None)
   with (
-      _reporter(model, data, config, checkpoints, output_dir, start_step) as reporter,
+      _reporter(model, data, config, checkpoints, output_dir, start_step, teacher) as reporter,
       StopSignal() as stop, jax.set_mesh(model.mesh),
       explain_out_of_memory('lower FinetuneConfig.loss_tokens or row_tokens, or raise '
                             'num_microbatches')):
     state, finished = train_loop(
         state, start_step, map(put, picks),
-        train_step=functools.partial(train_step, frozen, noise_key=noise_key),
+        train_step=functools.partial(train_step, frozen, noise_key=noise_key,
+                                     teacher=teacher.variables if teacher else None),
         dev_loss=functools.partial(dev_loss, dev) if dev else None,
         config=config, checkpoints=checkpoints, reporter=reporter, stop=stop)
   if not finished:
@@ -92,6 +93,16 @@ def train(model: LanguageModel, data: Blocks | PrivateRows, dev: PackedRows | No
   return with_params(state), has_run
 
 
+def _newest_state(checkpoints: StepCheckpoints, abstract: TrainState, params: Any,
+                  optimizer: optax.GradientTransformationExtraArgs) -> TrainState:
+  """Returns the newest saved state, or the first one, which holds `params` itself."""
+  state = checkpoints.restore(abstract)
+  if state is None:
+    return init_train_state(abstract, params, optimizer)
+  jax.tree.map(lambda array: array.delete(), params)
+  return state
+
+
 def _draws(data: Blocks | PrivateRows, config: FinetuneConfig, start_step: int
            ) -> tuple[Iterator[Picks], jax.Array | None]:
   """Returns what each batch holds, and the key of the noise of private training."""
@@ -100,14 +111,23 @@ def _draws(data: Blocks | PrivateRows, config: FinetuneConfig, start_step: int
   return batch_picks(data, config.batch_items, config.seed, start_step), None
 
 
+def _flops_per_token(model: LanguageModel, teacher: LanguageModel | None, row_tokens: int
+                     ) -> float:
+  """Returns the operations of a step, per token: those of training, and of the teacher."""
+  total = flops.training_flops(model.config, row_tokens)
+  if teacher:
+    total += flops.forward_flops(teacher.config, row_tokens, logits=row_tokens)
+  return total / row_tokens
+
+
 @contextlib.contextmanager
 def _reporter(model: LanguageModel, data: Blocks | PrivateRows, config: FinetuneConfig,
-              checkpoints: StepCheckpoints, output_dir: epath.Path, start_step: int
-              ) -> Iterator[Reporter]:
+              checkpoints: StepCheckpoints, output_dir: epath.Path, start_step: int,
+              teacher: LanguageModel | None) -> Iterator[Reporter]:
   """Opens the reporter of a run; of several processes only the first writes metrics."""
   devices = model.mesh.devices.flatten().tolist()
+  flops_per_token = _flops_per_token(model, teacher, config.row_tokens)
   is_protected = config.privacy and config.privacy.noise_multiplier
-  flops_per_token = flops.training_flops(model.config, config.row_tokens) / config.row_tokens
   with contextlib.ExitStack() as stack:
     log = None
     if jax.process_index() == 0:

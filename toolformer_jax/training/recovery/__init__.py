@@ -1,0 +1,1 @@
+"""What fine-tuning recovers of a compressed model: distillation."""
