@@ -12,10 +12,11 @@ import toolformer_jax as tf_jax
 from toolformer_jax import CompressionConfig
 from toolformer_jax.checkpoints.huggingface import load_directory
 from toolformer_jax.compression.bits import round_by_gptq, save_rounded
-from toolformer_jax.compression.calibration import calibration_rows, kernels, with_kernels
+from toolformer_jax.compression.block_params import kernels, with_blocks, with_kernels
+from toolformer_jax.compression.calibration import calibration_rows
 from toolformer_jax.compression.calibration_loss import first_order_changes
 from toolformer_jax.compression.gptq import gptq
-from toolformer_jax.compression.sparsity import mask_of, prune_by_gradient, with_blocks
+from toolformer_jax.compression.sparsity import mask_of, prune_by_gradient
 from toolformer_jax.errors import UserError
 from toolformer_jax.inference.scoring import ScoreRequest, score
 from toolformer_jax.models.int8 import group_scales, to_codes
@@ -179,7 +180,7 @@ def test_weights_on_disk_are_the_nearest_codes(make_model, tmp_path, kind, bits)
 
 
 @pytest.mark.parametrize('kind', [{}, GPT2], ids=['llama', 'gpt2'])
-@pytest.mark.parametrize('bits', [8, 4])
+@pytest.mark.parametrize('bits', [(8, 8), (4, 4), (4, 8)])
 def test_weights_on_disk_are_those_that_gptq_has_rounded(make_model, tmp_path, kind, bits):
   """Whatever order of axes and whatever joint tensors the format has."""
   model = make_model(**kind)

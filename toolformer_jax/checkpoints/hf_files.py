@@ -4,11 +4,13 @@ A .bin file is a pickle. It is only read by torch.load(weights_only=True), which
 file.
 """
 
+import json
 import os
 import pathlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
+import jax
 import ml_dtypes  # noqa: F401 - registers bfloat16 with numpy
 import numpy as np
 import safetensors
@@ -26,6 +28,8 @@ SAFETENSORS, SAFETENSORS_INDEX = 'model.safetensors', 'model.safetensors.index.j
 _BIN, _BIN_INDEX = 'pytorch_model.bin', 'pytorch_model.bin.index.json'
 _PREFIX = 'transformer.'
 _DTYPES = {'F32': 'float32', 'F16': 'float16', 'BF16': 'bfloat16'}
+_STORED = {'float32': 'F32', 'float16': 'F16', 'int8': 'I8', 'uint8': 'U8'}
+_METADATA = {'format': 'pt'}
 
 
 def has_weights(path: epath.Path) -> bool:
@@ -49,8 +53,23 @@ def save_tensors(tensors: dict[str, np.ndarray], file: epath.Path) -> None:
   """Writes a safetensors file on disk, which others may read as far as the umask lets them."""
   file.touch()
   mode = os.stat(file).st_mode
-  save_file(tensors, file, {'format': 'pt'})
+  save_file(tensors, file, _METADATA)
   os.chmod(file, mode)  # the library makes it readable to its owner alone
+
+
+def file_bytes(tensors: Mapping[str, jax.ShapeDtypeStruct]) -> int:
+  """Returns the size of the file that `save_tensors` writes for tensors, in bytes."""
+  # The library orders tensors by the size of their elements, and stores signed ones first.
+  order = sorted(tensors.items(),
+                 key=lambda item: (-item[1].dtype.itemsize, item[1].dtype.kind, item[0]))
+  header: dict[str, Any] = {'__metadata__': _METADATA}
+  end = 0
+  for name, tensor in order:
+    start, end = end, end + tensor.size * tensor.dtype.itemsize
+    header[name] = {'dtype': _STORED[tensor.dtype.name], 'shape': tensor.shape,
+                    'data_offsets': [start, end]}
+  length = len(json.dumps(header, separators=(',', ':'), ensure_ascii=False).encode())
+  return 8 + -(-length // 8) * 8 + end
 
 
 def _files(path: epath.Path, single: str, index: str) -> list[epath.Path]:

@@ -1,7 +1,7 @@
 """Reads and writes Hugging Face directories: config.json, weights, tokenizer.json."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from toolformer_jax.checkpoints.families.weights import group_by_tensor
 from toolformer_jax.checkpoints.hf_files import (
   SAFETENSORS,
   SAFETENSORS_INDEX,
+  file_bytes,
   has_weights,
   open_weights,
   save_tensors,
@@ -35,6 +36,8 @@ _CONFIG = 'config.json'
 _TOKENIZER_CONFIG, _CHAT_TEMPLATE = 'tokenizer_config.json', 'chat_template.jinja'
 _GENERATION_CONFIG = 'generation_config.json'
 _FILE_BYTES = 4 * 2**30
+
+_Tensor = TypeVar('_Tensor', np.ndarray, jax.ShapeDtypeStruct)
 
 
 def is_directory(path: epath.Path) -> bool:
@@ -231,29 +234,36 @@ def _merged(model: LanguageModel, path: tuple[str, ...], parameter: np.ndarray,
       model.config.adapter, path, jnp.asarray(parameter[None]), weights))[0]
 
 
+def weight_bytes(tensors: Mapping[str, jax.ShapeDtypeStruct]) -> int:
+  """Returns the size of the files that `save_directory` writes for tensors, in bytes."""
+  return sum(map(file_bytes, _in_files(tensors.items())))
+
+
 def _save_tensors(path: epath.Path, tensors: Iterator[tuple[str, np.ndarray]]) -> None:
   """Writes `tensors` to one file, or to several files and an index."""
-  files: list[dict[str, np.ndarray]] = [{}]
-  size = 0
+  names: list[str] = []
   where: dict[str, str] = {}
+  for part in _in_files(tensors):
+    names.append(f'model-{len(names) + 1:05}.safetensors')
+    where |= dict.fromkeys(part, names[-1])
+    save_tensors({name: np.ascontiguousarray(tensor) for name, tensor in part.items()},
+                 path / names[-1])
+    part.clear()  # else it is in memory while the next one is read
+  if len(names) == 1:
+    (path / names[0]).rename(path / SAFETENSORS)
+  else:
+    write_json(path / SAFETENSORS_INDEX, {'metadata': {}, 'weight_map': where})
+
+
+def _in_files(tensors: Iterable[tuple[str, _Tensor]]) -> Iterator[dict[str, _Tensor]]:
+  """Yields the tensors of each file."""
+  part: dict[str, _Tensor] = {}
+  size = 0
   for name, tensor in tensors:
-    if size and size + tensor.nbytes > _FILE_BYTES:
-      _write_part(path, len(files), files[-1], where)
-      files.append({})
-      size = 0
-    files[-1][name] = np.ascontiguousarray(tensor)
-    size += tensor.nbytes
-  if len(files) == 1:
-    save_tensors(files[0], path / SAFETENSORS)
-    return
-  _write_part(path, len(files), files[-1], where)
-  write_json(path / SAFETENSORS_INDEX, {'metadata': {}, 'weight_map': where})
-
-
-def _write_part(path: epath.Path, number: int, tensors: dict[str, np.ndarray],
-                where: dict[str, str]) -> None:
-  """Writes one of several files, and frees its tensors."""
-  name = f'model-{number:05}.safetensors'
-  save_tensors(tensors, path / name)
-  where |= dict.fromkeys(tensors, name)
-  tensors.clear()
+    bytes_ = tensor.size * tensor.dtype.itemsize
+    if size and size + bytes_ > _FILE_BYTES:
+      yield part
+      part, size = {}, 0
+    part[name] = tensor
+    size += bytes_
+  yield part

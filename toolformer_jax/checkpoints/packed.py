@@ -11,9 +11,10 @@ A weight is its code times its scale. config.json says so in `quantization_confi
 this package computes the weights; other programs get them from `toolformer export`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from toolformer_jax.checkpoints.tensors import Header, Tensors
@@ -25,9 +26,16 @@ _METHOD = 'toolformer_jax'
 _CODES, _SCALES = '.codes', '.scales'
 
 
-def quantization_config(bits: int, group_size: int) -> dict[str, Any]:
-  """Returns the field `quantization_config` of config.json."""
-  return {'quant_method': _METHOD, 'bits': bits, 'group_size': group_size}
+def quantization_config(bits: Sequence[int], group_size: int) -> dict[str, Any]:
+  """Returns the field `quantization_config` of config.json.
+
+  Args:
+    bits: 4 or 8 for each layer. The field has a list only if not all are the same.
+    group_size: number of inputs that share a scale in 4 bits.
+  """
+  alike = len(set(bits)) == 1
+  return {'quant_method': _METHOD, 'bits': bits[0] if alike else list(bits),
+          'group_size': group_size}
 
 
 def pack(name: str, codes: np.ndarray, scales: np.ndarray, bits: int) -> dict[str, np.ndarray]:
@@ -43,6 +51,23 @@ def pack(name: str, codes: np.ndarray, scales: np.ndarray, bits: int) -> dict[st
     shifted = (codes - LOWEST_OF_4_BITS).astype(np.uint8)
     codes = shifted[:, ::2] | shifted[:, 1::2] << 4
   return {name + _CODES: codes, name + _SCALES: scales}
+
+
+def abstract_pack(name: str, shape: Sequence[int], inputs_first: bool, bits: int, group_size: int
+                  ) -> dict[str, jax.ShapeDtypeStruct]:
+  """Returns shapes and dtypes of the tensors that `pack` returns.
+
+  Args:
+    name, shape: of the matrix.
+    inputs_first: whether it is [inputs, outputs].
+    bits: 4 or 8.
+    group_size: number of inputs that share a scale.
+  """
+  rows, columns = shape
+  groups = (rows // group_size, columns) if inputs_first else (rows, columns // group_size)
+  codes, scales = {4: ((rows, columns // 2), np.float16), 8: ((rows, columns), np.float32)}[bits]
+  return {name + _CODES: jax.ShapeDtypeStruct(codes, np.uint8 if bits == 4 else np.int8),
+          name + _SCALES: jax.ShapeDtypeStruct(groups, scales)}
 
 
 class PackedTensors:

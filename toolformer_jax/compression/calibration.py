@@ -1,13 +1,14 @@
 """Runs a model over calibration texts, block by block, and shows what each block does."""
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from toolformer_jax.compression.block_params import Params
 from toolformer_jax.errors import UserError
 from toolformer_jax.models.block_runner import embed_rows, run_block
 from toolformer_jax.models.decoder import BLOCKS
@@ -15,7 +16,6 @@ from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.tokenizer import Tokenizer
 
 _BATCH_TOKENS = 4096
-Params = dict[str, Any]
 
 
 class LayerStatistics(NamedTuple):
@@ -96,26 +96,3 @@ def _run(model: LanguageModel, block: Params, batches: list[np.ndarray], layer: 
 def _cosines(x_BTD: np.ndarray, y_BTD: np.ndarray) -> np.ndarray:
   norms_BT = np.linalg.norm(x_BTD, axis=-1) * np.linalg.norm(y_BTD, axis=-1)
   return ((x_BTD * y_BTD).sum(-1) / np.maximum(norms_BT, 1e-30)).ravel()
-
-
-def input_size(path: str, kernel: np.ndarray) -> int:
-  """Returns the number of inputs of a matrix product, I: those that its kernel contracts."""
-  return kernel.shape[0] * (kernel.shape[1] if path == 'attention/out' else 1)
-
-
-def kernels(block: Params) -> dict[str, np.ndarray]:
-  """Returns the kernels of a block's matrix products as matrices [I, O], by path: views of them."""
-  found = {f'{part}/{name}': product['kernel'] for part in ('attention', 'mlp')
-           for name, product in block[part].items() if 'kernel' in product}
-  return {path: kernel.reshape(input_size(path, kernel), -1) for path, kernel in found.items()}
-
-
-def with_kernels(block: Params, changed: Mapping[str, np.ndarray | jax.Array]) -> Params:
-  """Returns a block, or stacked blocks, with other kernels by their paths, such as [I, O]."""
-  block = dict(block)
-  for path, kernel_IO in changed.items():
-    part, name = path.split('/')
-    shape = block[part][name]['kernel'].shape
-    block[part] = block[part] | {
-        name: block[part][name] | {'kernel': kernel_IO.reshape(shape)}}
-  return block

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from toolformer_jax.compression.calibration import Params, with_kernels
+from toolformer_jax.compression.block_params import Params, with_kernels
 from toolformer_jax.models.decoder import BLOCKS, Decoder
 from toolformer_jax.models.language_model import LanguageModel
 
@@ -34,6 +34,14 @@ def first_order_changes(model: LanguageModel, rows_RT: np.ndarray, paths: Sequen
       yield jax.tree.map(np.asarray, changes)
 
 
+def calibration_loss(model: LanguageModel, rows_RT: np.ndarray) -> float:
+  """Returns the mean loss of all tokens but the first of each row."""
+  with jax.set_mesh(model.mesh):
+    losses_R = [_jitted_loss(model.decoder, model.variables['params'], jnp.asarray(tokens_T[None]))
+                for tokens_T in rows_RT]
+  return float(np.mean(jax.device_get(losses_R), dtype=np.float64))
+
+
 @functools.partial(jax.jit, static_argnames=('decoder', 'paths'))
 def _changes(decoder: Decoder, params: Params, tokens_BT: jax.Array, paths: tuple[str, ...]
              ) -> dict[str, jax.Array]:
@@ -54,3 +62,6 @@ def _loss(decoder: Decoder, params: Params, tokens_BT: jax.Array) -> jax.Array:
   outputs: Any = decoder.apply({'params': params}, tokens_BT)
   logprobs_BTV = jax.nn.log_softmax(outputs[0][:, :-1].astype(jnp.float32))
   return -jnp.take_along_axis(logprobs_BTV, tokens_BT[:, 1:, None], -1).mean()
+
+
+_jitted_loss = jax.jit(_loss, static_argnames='decoder')

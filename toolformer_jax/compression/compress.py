@@ -12,11 +12,12 @@ from etils import epath
 from toolformer_jax.checkpoints import huggingface
 from toolformer_jax.compression import bits as few_bits
 from toolformer_jax.compression import layers as whole_layers
-from toolformer_jax.compression import sparsity, structure
+from toolformer_jax.compression import mixed_precision, sparsity, structure
 from toolformer_jax.compression.calibration import calibration_rows
 from toolformer_jax.compression.config import CompressionConfig
 from toolformer_jax.errors import UserError
 from toolformer_jax.models.adapter_merging import merge_adapter
+from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.runtime.output_dir import check_is_new
 from toolformer_jax.runtime.paths import files_under
@@ -36,6 +37,9 @@ class CompressionResult:
     block_influences: of all layers, if layers were chosen by them.
     parameters: number of parameters before and after; zeros count.
     nonzero: number of parameters that are not zero after, before they are rounded to few bits.
+    bits: of the weights of each layer, 4 or 8; empty if they have all.
+    rounding_costs: how much the loss of the calibration texts rises if a layer alone has 4 bits;
+      for each layer, if bits were chosen by it.
     weight_bytes: size of the files with the weights.
   """
 
@@ -44,6 +48,8 @@ class CompressionResult:
   block_influences: tuple[float, ...]
   parameters: tuple[int, int]
   nonzero: int
+  bits: tuple[int, ...]
+  rounding_costs: tuple[float, ...]
   weight_bytes: int
 
   def to_record(self) -> dict[str, Any]:
@@ -65,7 +71,7 @@ def compress_model(model: LanguageModel, texts: Iterable[str] | None, *, output_
 
   Raises:
     UserError: the folder is not empty, the adapter cannot be merged, texts are missing or too
-      short, or the model does not have what shall be kept.
+      short, the model does not have what shall be kept, or it cannot fit into `weight_bytes`.
   """
   check_is_new(output_dir)
   model.check_is_float('compressed')
@@ -76,6 +82,9 @@ def compress_model(model: LanguageModel, texts: Iterable[str] | None, *, output_
     raise UserError(f'CompressionConfig.calibration_tokens {config.calibration_tokens} are more '
                     f'than the {model.config.max_positions} positions of the model')
   structure.check_sizes(model, config.kv_heads, config.mlp_dim)
+  if config.bits == 'mixed':
+    mixed_precision.check_budget(_kept_config(model.config, config), config.group_size,
+                                 config.weight_bytes)
   rows_RT = None
   if config.needs_texts and texts is not None:
     rows_RT = calibration_rows(texts, model.tokenizer, config.calibration_rows,
@@ -84,11 +93,11 @@ def compress_model(model: LanguageModel, texts: Iterable[str] | None, *, output_
   model, kept, influences = _fewer_layers(model, rows_RT, config)
   model = _fewer_units(model, rows_RT, config)
   model = _fewer_weights(model, rows_RT, config)
-  _save(output_dir, model, rows_RT, config)
+  bits, costs = _save(output_dir, model, rows_RT, config)
   weight_bytes = sum(file.stat().length for file in files_under(output_dir)
                      if file.suffix == '.safetensors')
   result = CompressionResult(output_dir, kept, influences, (before, _parameters(model)),
-                             _nonzero(model), weight_bytes)
+                             _nonzero(model), bits, costs, weight_bytes)
   write_json(output_dir / REPORT, {'settings': dataclasses.asdict(config), **result.to_record()})
   return result
 
@@ -129,16 +138,36 @@ def _fewer_weights(model: LanguageModel, rows_RT: np.ndarray | None, config: Com
 
 
 def _save(path: epath.Path, model: LanguageModel, rows_RT: np.ndarray | None,
-          config: CompressionConfig) -> None:
-  """Writes a model, in few bits if the configuration says so."""
+          config: CompressionConfig) -> tuple[tuple[int, ...], tuple[float, ...]]:
+  """Writes a model, in few bits if the configuration says so; returns these, and what they cost."""
   if config.bits == 'all':
     huggingface.save_directory(path, model)
-    return
-  number = {'int8': 8, 'int4': 4}[config.bits]
-  rounding = few_bits.Rounding(number, config.group_size, [])
+    return (), ()
+  bits, costs = _bits_of_layers(model, rows_RT, config)
+  rounding = few_bits.Rounding(bits, config.group_size, [])
   if config.rounding == 'gptq' and rows_RT is not None:
-    model, rounding = few_bits.round_by_gptq(model, rows_RT, number, config.group_size)
+    model, rounding = few_bits.round_by_gptq(model, rows_RT, bits, config.group_size)
   few_bits.save_rounded(path, model, rounding)
+  return bits, costs
+
+
+def _bits_of_layers(model: LanguageModel, rows_RT: np.ndarray | None, config: CompressionConfig
+                    ) -> tuple[tuple[int, ...], tuple[float, ...]]:
+  """Returns 4 or 8 for each layer, and the costs that they were chosen by."""
+  c, budget = model.config, config.weight_bytes
+  if config.bits != 'mixed' or rows_RT is None:
+    return ({'int8': 8, 'int4': 4}[config.bits],) * c.layers, ()
+  if mixed_precision.fits(c, budget):
+    return (8,) * c.layers, ()
+  costs = mixed_precision.rounding_costs(model, rows_RT, config.group_size)
+  return mixed_precision.choose_bits(costs, c, config.group_size, budget), tuple(costs)
+
+
+def _kept_config(c: DecoderConfig, config: CompressionConfig) -> DecoderConfig:
+  """Returns the configuration of a model of fewer layers, heads and channels."""
+  kv = config.kv_heads or c.kv_heads
+  return c.replace(layers=config.layers or len(config.keep_layers) or c.layers, kv_heads=kv,
+                   heads=kv * (c.heads // c.kv_heads), mlp_dim=config.mlp_dim or c.mlp_dim)
 
 
 def _parameters(model: LanguageModel) -> int:

@@ -9,7 +9,7 @@ from toolformer_jax.runtime.validation import check
 UnitScores = Literal['magnitude', 'activation', 'taylor']
 WeightScores = Literal['magnitude', 'wanda', 'gradient']
 Pattern = Literal['unstructured', '2:4']
-Bits = Literal['all', 'int8', 'int4']
+Bits = Literal['all', 'int8', 'int4', 'mixed']
 Rounding = Literal['nearest', 'gptq']
 
 
@@ -34,10 +34,12 @@ class CompressionConfig:
     weight_scores: how weights are ranked: by magnitude within a matrix; or within an output, by
       magnitude times the norm of the input (Wanda, Sun et al. 2024) or by the first-order change of
       the loss if they become zero, magnitude times gradient (Molchanov et al. 2019).
-    bits: bits of each weight in the matrices: 'all', 'int8' (a scale for each output) or 'int4' (a
-      scale for each group of inputs). Embeddings and the projection to the vocabulary have 8 in
-      either.
-    group_size: number of inputs that share a scale in 'int4'.
+    bits: bits of each weight in the matrices: 'all', 'int8' (a scale for each output), 'int4' (a
+      scale for each group of inputs), or 'mixed': either, by layer. Embeddings and the projection
+      to the vocabulary have 8 in all of these.
+    weight_bytes: largest size of the weight files, for the bits 'mixed'. As many layers as must
+      have 4 bits, those whose rounding raises the loss of the calibration texts least.
+    group_size: number of inputs that share a scale in 4 bits.
     rounding: to the nearest value, or so that a matrix product changes least on the calibration
       texts (GPTQ, Frantar et al. 2023).
     calibration_rows, calibration_tokens: number of rows of calibration texts, and tokens in each.
@@ -52,6 +54,7 @@ class CompressionConfig:
   pattern: Pattern = 'unstructured'
   weight_scores: WeightScores = 'wanda'
   bits: Bits = 'all'
+  weight_bytes: int = 0
   group_size: int = 32
   rounding: Rounding = 'gptq'
   calibration_rows: int = 64
@@ -59,7 +62,7 @@ class CompressionConfig:
 
   def __post_init__(self) -> None:
     check(self, layers=(0, 10**6), kv_heads=(0, 10**6), mlp_dim=(0, 10**9), sparsity=(0, 0.99),
-          calibration_rows=(1, 10**6), calibration_tokens=(2, 10**6))
+          weight_bytes=(0, 10**15), calibration_rows=(1, 10**6), calibration_tokens=(2, 10**6))
     if self.group_size not in (32, 64, 128):
       raise UserError(f'CompressionConfig.group_size must be 32, 64 or 128, not {self.group_size}')
     if self.layers and self.keep_layers:
@@ -68,6 +71,9 @@ class CompressionConfig:
         sorted(set(self.keep_layers)) != list(self.keep_layers)):
       raise UserError('CompressionConfig.keep_layers must be numbers of layers in ascending order, '
                       f'not {self.keep_layers}')
+    if (self.bits == 'mixed') != (self.weight_bytes > 0):
+      raise UserError("CompressionConfig: the bits 'mixed' need weight_bytes, the largest size of "
+                      'the weight files, and only they do')
     if self.sparsity and self.bits != 'all' and self.rounding == 'gptq':
       raise UserError('CompressionConfig: the rounding gptq would change weights that are zero; '
                       "set rounding to 'nearest' with a sparsity")
@@ -80,5 +86,5 @@ class CompressionConfig:
     """Whether something is chosen by what the model does on calibration texts."""
     units = bool(self.kv_heads or self.mlp_dim) and self.unit_scores != 'magnitude'
     weights = self.sparsity > 0 and self.weight_scores != 'magnitude'
-    bits = self.bits != 'all' and self.rounding == 'gptq'
+    bits = self.bits == 'mixed' or self.bits != 'all' and self.rounding == 'gptq'
     return bool(self.layers) or units or weights or bits

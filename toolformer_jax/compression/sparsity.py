@@ -1,19 +1,18 @@
 """Makes weights zero: unstructured, or two of each four."""
 
-import jax
 import numpy as np
 
-from toolformer_jax.compression.calibration import (
-  LayerStatistics,
+from toolformer_jax.compression.block_params import (
   Params,
+  blocks_of,
   kernels,
-  walk,
+  with_blocks,
   with_kernels,
 )
+from toolformer_jax.compression.calibration import LayerStatistics, walk
 from toolformer_jax.compression.calibration_loss import first_order_changes
 from toolformer_jax.compression.config import Pattern
 from toolformer_jax.errors import UserError
-from toolformer_jax.models.decoder import BLOCKS
 from toolformer_jax.models.language_model import LanguageModel
 
 
@@ -46,7 +45,7 @@ def prune_by_magnitude(model: LanguageModel, sparsity: float, pattern: Pattern) 
   """Returns the model without the smallest weights of each matrix of a block."""
   layers = [_masked(block, {path: np.abs(kernel_IO) for path, kernel_IO in kernels(block).items()},
                     sparsity, pattern, by_output=False)
-            for block in _blocks(model)]
+            for block in blocks_of(model)]
   return with_blocks(model, layers)
 
 
@@ -72,7 +71,7 @@ def prune_by_gradient(model: LanguageModel, rows_RT: np.ndarray, sparsity: float
 
   That is to first order: weight times gradient, without its sign, summed over calibration rows.
   """
-  blocks = _blocks(model)
+  blocks = blocks_of(model)
   totals: dict[str, np.ndarray] = {}
   for changes in first_order_changes(model, rows_RT, list(kernels(blocks[0]))):
     for path, change in changes.items():
@@ -82,20 +81,6 @@ def prune_by_gradient(model: LanguageModel, rows_RT: np.ndarray, sparsity: float
                     sparsity, pattern, by_output=True)
             for layer, block in enumerate(blocks)]
   return with_blocks(model, layers)
-
-
-def _blocks(model: LanguageModel) -> list[Params]:
-  """Returns the parameters of each block, as arrays of numpy."""
-  stacked = jax.tree.map(np.asarray, model.variables['params'][BLOCKS])
-  return [jax.tree.map(lambda x, layer=layer: x[layer], stacked)
-          for layer in range(model.config.layers)]
-
-
-def with_blocks(model: LanguageModel, layers: list[Params]) -> LanguageModel:
-  """Returns the model with other parameters of its blocks, one after the other."""
-  params = model.variables['params'] | {BLOCKS: jax.tree.map(lambda *x: np.stack(x), *layers)}
-  return LanguageModel.from_variables(
-      model.config, {'params': params}, model.tokenizer, model.mesh)
 
 
 def _masked(block: Params, scores: dict[str, np.ndarray], sparsity: float, pattern: Pattern,

@@ -7,7 +7,8 @@ import jax
 import numpy as np
 
 from toolformer_jax.checkpoints.families.registry import family_of
-from toolformer_jax.compression.calibration import Params, walk
+from toolformer_jax.compression.block_params import Params
+from toolformer_jax.compression.calibration import walk
 from toolformer_jax.compression.calibration_loss import first_order_changes
 from toolformer_jax.compression.config import UnitScores
 from toolformer_jax.errors import UserError

@@ -50,6 +50,13 @@ def to_codes(weights: np.ndarray, scales: np.ndarray, bits: int) -> np.ndarray:
   return np.clip(np.rint(ratio), lowest, highest).astype(np.int8)
 
 
+def round_to_nearest(matrix_OI: np.ndarray, bits: int, group_size: int
+                     ) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the codes [O, I] of a matrix, int8, and the scales of its groups of inputs [O, G]."""
+  scales_OG = group_scales(matrix_OI.reshape(len(matrix_OI), -1, group_size), bits)
+  return to_codes(matrix_OI, scales_OG.repeat(group_size, 1), bits), scales_OG
+
+
 def kernel_codes(kernel: np.ndarray, num_outputs: int) -> tuple[np.ndarray, np.ndarray]:
   """Returns the codes of a kernel, int8, and the scale of each output.
 
