@@ -51,7 +51,7 @@ if TYPE_CHECKING:
   from toolformer_jax.training.pretrain_config import PretrainConfig
   from toolformer_jax.training.pretraining import pretrain
   from toolformer_jax.training.privacy.config import PrivacyConfig
-  from toolformer_jax.training.recovery.config import DistillationConfig
+  from toolformer_jax.training.recovery.config import DistillationConfig, QatConfig
   from toolformer_jax.training.sources import TaskRow
 
 _MODULES = {
@@ -81,7 +81,7 @@ _MODULES = {
   'training.pretrain_config': ('PretrainConfig',),
   'training.pretraining': ('pretrain',),
   'training.privacy.config': ('PrivacyConfig',),
-  'training.recovery.config': ('DistillationConfig',),
+  'training.recovery.config': ('DistillationConfig', 'QatConfig'),
   'training.sources': ('TaskRow',),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
@@ -91,9 +91,9 @@ __all__ = [  # noqa: F822 - loaded by __getattr__
   'CompressionConfig', 'Context', 'CustomToolsConfig', 'DistillationConfig', 'Document', 'Engine',
   'EngineConfig', 'EvaluationConfig', 'ExecutorConfig', 'FinetuneConfig', 'GenerationConfig',
   'Ia3Config', 'LoraConfig', 'MediaLimits', 'MediaTable', 'MixtureConfig', 'ModelConfig',
-  'PrefixConfig', 'PretrainConfig', 'PrivacyConfig', 'Prompt', 'TaskRow', 'ToolConfig', 'Toolbox',
-  'annotate', 'compress', 'evaluate', 'export', 'finetune', 'generate', 'load_model', 'plan',
-  'pretrain', 'score', 'token_losses', 'tool', 'with_adapter',
+  'PrefixConfig', 'PretrainConfig', 'PrivacyConfig', 'Prompt', 'QatConfig', 'TaskRow', 'ToolConfig',
+  'Toolbox', 'annotate', 'compress', 'evaluate', 'export', 'finetune', 'generate', 'load_model',
+  'plan', 'pretrain', 'score', 'token_losses', 'tool', 'with_adapter',
 ]
 
 

@@ -12,7 +12,7 @@ import toolformer_jax as tf_jax
 from toolformer_jax import CompressionConfig
 from toolformer_jax.checkpoints.huggingface import load_directory
 from toolformer_jax.compression.bits import round_by_gptq, save_rounded
-from toolformer_jax.compression.block_params import kernels, with_blocks, with_kernels
+from toolformer_jax.compression.block_params import kernels, with_blocks
 from toolformer_jax.compression.calibration import calibration_rows
 from toolformer_jax.compression.calibration_loss import first_order_changes
 from toolformer_jax.compression.gptq import gptq
@@ -20,6 +20,7 @@ from toolformer_jax.compression.sparsity import mask_of, prune_by_gradient
 from toolformer_jax.errors import UserError
 from toolformer_jax.inference.scoring import ScoreRequest, score
 from toolformer_jax.models.int8 import group_scales, to_codes
+from toolformer_jax.models.kernels import with_kernels
 from toolformer_jax.runtime.paths import as_path
 
 from ..taught_model import ANSWERS, teach

@@ -12,11 +12,12 @@ from toolformer_jax.checkpoints.families.registry import family_of
 from toolformer_jax.checkpoints.families.weights import Weight, group_by_tensor
 from toolformer_jax.checkpoints.gguf_names import is_transposed
 from toolformer_jax.checkpoints.packed import abstract_pack, pack, quantization_config
-from toolformer_jax.compression.block_params import Params, kernels, with_blocks, with_kernels
+from toolformer_jax.compression.block_params import kernels, with_blocks
 from toolformer_jax.compression.calibration import LayerStatistics, walk
 from toolformer_jax.compression.gptq import gptq
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.int8 import round_to_nearest, to_codes
+from toolformer_jax.models.kernels import Params, with_kernels
 from toolformer_jax.models.language_model import LanguageModel
 
 _POSITIONS = ('position_embedding',)

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from toolformer_jax.compression.block_params import Params
 from toolformer_jax.errors import UserError
 from toolformer_jax.models.block_runner import embed_rows, run_block
 from toolformer_jax.models.decoder import BLOCKS
+from toolformer_jax.models.kernels import Params
 from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.tokenizer import Tokenizer
 

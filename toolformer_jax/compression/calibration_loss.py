@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from toolformer_jax.compression.block_params import Params, with_kernels
 from toolformer_jax.models.decoder import BLOCKS, Decoder
+from toolformer_jax.models.kernels import Params, with_kernels
 from toolformer_jax.models.language_model import LanguageModel
 
 

@@ -5,16 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from toolformer_jax.compression.bits import Rounding, packed_bytes
-from toolformer_jax.compression.block_params import (
-  blocks_of,
-  kernels,
-  with_blocks,
-  with_kernels,
-)
+from toolformer_jax.compression.block_params import blocks_of, kernels, with_blocks
 from toolformer_jax.compression.calibration_loss import calibration_loss
 from toolformer_jax.errors import UserError
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.int8 import round_to_nearest
+from toolformer_jax.models.kernels import with_kernels
 from toolformer_jax.models.language_model import LanguageModel
 
 

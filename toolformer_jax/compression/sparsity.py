@@ -2,17 +2,12 @@
 
 import numpy as np
 
-from toolformer_jax.compression.block_params import (
-  Params,
-  blocks_of,
-  kernels,
-  with_blocks,
-  with_kernels,
-)
+from toolformer_jax.compression.block_params import blocks_of, kernels, with_blocks
 from toolformer_jax.compression.calibration import LayerStatistics, walk
 from toolformer_jax.compression.calibration_loss import first_order_changes
 from toolformer_jax.compression.config import Pattern
 from toolformer_jax.errors import UserError
+from toolformer_jax.models.kernels import Params, with_kernels
 from toolformer_jax.models.language_model import LanguageModel
 
 

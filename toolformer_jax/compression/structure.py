@@ -7,12 +7,12 @@ import jax
 import numpy as np
 
 from toolformer_jax.checkpoints.families.registry import family_of
-from toolformer_jax.compression.block_params import Params
 from toolformer_jax.compression.calibration import walk
 from toolformer_jax.compression.calibration_loss import first_order_changes
 from toolformer_jax.compression.config import UnitScores
 from toolformer_jax.errors import UserError
 from toolformer_jax.models.decoder import BLOCKS
+from toolformer_jax.models.kernels import Params
 from toolformer_jax.models.language_model import LanguageModel
 
 _FIXED_HEADS = ('gpt2', 'gptj')  # config.json says how large a head is by how many there are

@@ -27,7 +27,7 @@ from toolformer_jax.tools.transcribe import TranscribeConfig
 from toolformer_jax.training.config import FinetuneConfig, MixtureConfig
 from toolformer_jax.training.pretrain_config import PretrainConfig
 from toolformer_jax.training.privacy.config import PrivacyConfig
-from toolformer_jax.training.recovery.config import DistillationConfig
+from toolformer_jax.training.recovery.config import DistillationConfig, QatConfig
 
 # Bound as `AnnotationConfig.temperature = 0.7`; ToolConfig also for one tool alone, as
 # `calculator/ToolConfig.k = 20`.
@@ -36,8 +36,8 @@ SETTINGS = {settings.__name__: settings for settings in (
     CustomToolsConfig, DistillationConfig, EngineConfig, EvaluationConfig, ExecutorConfig,
     ExperimentConfig, FinetuneConfig, FramesConfig, GenerationConfig, GridConfig, MediaLimits,
     MixtureConfig, ModelConfig, MtConfig, OcrConfig, PretrainConfig, PrivacyConfig, QaConfig,
-    RecognizeConfig, SearchConfig, ServingConfig, SpeakConfig, ToolConfig, TranscribeConfig,
-    *ADAPTERS.values())}
+    QatConfig, RecognizeConfig, SearchConfig, ServingConfig, SpeakConfig, ToolConfig,
+    TranscribeConfig, *ADAPTERS.values())}
 RENAMED = {'OwnTools': 'CustomToolsConfig'}  # by their names in earlier versions
 
 # Options of commands that gin binds as macros: `CHECKPOINT = 'smollm2-135m'` stands for

@@ -13,6 +13,7 @@ activation differently, as its last bits differ, the results differed by up to 0
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,25 +30,48 @@ _FINER = 2 * _HIGHEST  # the second code of an activation has steps that are fin
 _MIN_ROWS = 8
 
 
-def group_scales(groups_XG: np.ndarray, bits: int) -> np.ndarray:
-  """Returns the scale of each group of weights, [X], as it is stored.
+def group_scales(groups: Any, bits: int, axis: int = -1) -> Any:
+  """Returns the scale of each group of weights, as it is stored.
 
   In 4 bits the largest weight becomes the code -8, which no other sign reaches (as in Q4_0 of
   llama.cpp); in 8 bits it becomes 127 or -127.
+
+  Args:
+    groups: weights, an array of numpy or JAX.
+    bits: 4 or 8.
+    axis: of the weights of a group, which the scales do not have.
   """
+  xp = _namespace(groups)
+  # XLA would multiply by the rounded reciprocal of a constant, and may leave out the rounding to
+  # float16. The barrier makes it divide and round.
+  exactly = jax.lax.optimization_barrier if xp is jnp else lambda x: x
   if bits == 8:
-    return (np.abs(groups_XG).max(-1) / _HIGHEST).astype(np.float32)
-  largest_X = np.take_along_axis(
-      groups_XG, np.abs(groups_XG).argmax(-1, keepdims=True), -1)[..., 0]
-  return (largest_X / LOWEST_OF_4_BITS).astype(np.float16)
+    largest = xp.abs(groups).max(axis)
+    largest, divisor = exactly((largest, xp.full_like(largest, _HIGHEST)))
+    return (largest / divisor).astype(np.float32)
+  places = xp.abs(groups).argmax(axis, keepdims=True)
+  largest = xp.take_along_axis(groups, places, axis).squeeze(axis)
+  return exactly((largest / LOWEST_OF_4_BITS).astype(np.float16))
 
 
-def to_codes(weights: np.ndarray, scales: np.ndarray, bits: int) -> np.ndarray:
-  """Returns the nearest codes of weights, int8; a group whose scale is zero gets zeros."""
+def to_codes(weights: Any, scales: Any, bits: int) -> Any:
+  """Returns the nearest codes of weights, int8; a group whose scale is zero gets zeros.
+
+  Args:
+    weights: an array of numpy or JAX.
+    scales: of the same kind; broadcast to the weights.
+    bits: 4 or 8.
+  """
+  xp = _namespace(weights)
   lowest, highest = (-_HIGHEST, _HIGHEST) if bits == 8 else (LOWEST_OF_4_BITS, 7)
   scales = scales.astype(np.float32)
-  ratio = np.divide(weights, scales, out=np.zeros_like(weights), where=scales != 0)
-  return np.clip(np.rint(ratio), lowest, highest).astype(np.int8)
+  ratio = weights / xp.where(scales == 0, np.float32(np.inf), scales)
+  return xp.clip(xp.rint(ratio), lowest, highest).astype(np.int8)
+
+
+def _namespace(x: Any) -> Any:
+  """Returns the functions for an array: those of JAX, or of numpy."""
+  return jnp if isinstance(x, jax.Array) else np
 
 
 def round_to_nearest(matrix_OI: np.ndarray, bits: int, group_size: int

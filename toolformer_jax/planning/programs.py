@@ -19,7 +19,8 @@ from toolformer_jax.inference.shared_prefix import DOCUMENT_ROWS, prefill_rows
 from toolformer_jax.models import flops
 from toolformer_jax.models.adapters import ADAPTER
 from toolformer_jax.models.config import DecoderConfig
-from toolformer_jax.models.decoder import Decoder
+from toolformer_jax.models.decoder import BLOCKS, Decoder
+from toolformer_jax.models.kernels import block_kernels
 from toolformer_jax.models.kv_cache import KVCache
 from toolformer_jax.models.language_model import (
   abstract_variables,
@@ -109,7 +110,10 @@ def _train(decoder: Decoder, mesh: Mesh, batch: int, length: int,
   step = make_train_step(decoder, collection, optimizer, state, finetune)
   key = jax.eval_shape(lambda: jax.random.key(0))
   noise_key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=state.step.sharding)
-  arguments = (frozen, state, rows, *([noise_key] if finetune.privacy else []))
+  masks = {path: jax.ShapeDtypeStruct(kernel.shape, bool, sharding=kernel.sharding)
+           for path, kernel in block_kernels(variables['params'][BLOCKS]).items()}
+  arguments = (frozen, state, rows, noise_key if finetune.privacy else None, None,
+               masks if finetune.keep_zeros else None)
   return Program(step.trace, arguments, batch * length, useful,
                  (useful + again) * _copies(mesh, batch),
                  argument_bytes((frozen, state)) + argument_bytes(state))

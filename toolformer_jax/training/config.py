@@ -11,7 +11,7 @@ from toolformer_jax.errors import UserError
 from toolformer_jax.models.adapter_config import AdaLoraConfig, AdapterConfig
 from toolformer_jax.runtime.validation import check
 from toolformer_jax.training.privacy.config import PrivacyConfig
-from toolformer_jax.training.recovery.config import DistillationConfig
+from toolformer_jax.training.recovery.config import DistillationConfig, QatConfig
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,9 @@ class FinetuneConfig:
 
     distillation: what the model learns from a teacher, in gin @DistillationConfig(); None for none.
       The teacher is an argument of `finetune`, and --teacher of the command.
+    qat: rounds weights in the loss, so that they can be rounded afterwards (quantization-aware
+      training), in gin @QatConfig(); None for none. The weights of the result are not rounded.
+    keep_zeros: weights of a pruned checkpoint stay zero: those in the matrix products of blocks.
 
     privacy: differential privacy for the texts (DP-SGD), in gin @PrivacyConfig(); None for none. A
       batch is then a Poisson sample: it has each text with the same probability, and `batch_size`
@@ -96,6 +99,8 @@ class FinetuneConfig:
   label_smoothing: float = 0.0
   adversarial_epsilon: float = 0.0
   distillation: DistillationConfig | None = None
+  qat: QatConfig | None = None
+  keep_zeros: bool = False
   privacy: PrivacyConfig | None = None
 
   learning_rate: float = 1e-5
@@ -129,6 +134,12 @@ class FinetuneConfig:
       self.adapter.check_steps(self.steps)
     if self.privacy:
       self._check_privacy()
+    if self.qat and self.adapter:
+      raise UserError('FinetuneConfig.qat trains all weights: those of a model with an adapter are '
+                      'rounded only when it is merged; set FinetuneConfig.adapter to None')
+    if self.keep_zeros and self.adapter:
+      raise UserError('FinetuneConfig.keep_zeros trains all weights: an adapter would fill the '
+                      'zeros when it is merged; set FinetuneConfig.adapter to None')
     if self.batch_rows % self.num_microbatches:
       raise UserError(f'FinetuneConfig.num_microbatches is {self.num_microbatches}, which does not '
                       f'divide batch_rows, {self.batch_rows}')

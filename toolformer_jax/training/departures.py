@@ -24,6 +24,8 @@ STATED = {
   'FinetuneConfig.label_smoothing': Stated(0.0, f'{_LOSS}: the standard objective'),
   'FinetuneConfig.adversarial_epsilon': Stated(0.0, f'{_LOSS}: the standard objective'),
   'FinetuneConfig.distillation': Stated(None, f'{_LOSS}: the standard objective'),
+  'FinetuneConfig.keep_zeros': Stated(False, 'section 4.1: all weights'),
+  'FinetuneConfig.qat': Stated(None, f'{_LOSS}: the standard objective'),
   'FinetuneConfig.privacy': Stated(None, f'{_LOSS}: the standard objective'),
   'MixtureConfig.cap': Stated(25_000, _SIZES),
   'MixtureConfig.rates': Stated({}, f'{_SIZES}: every text once in an epoch'),

@@ -18,6 +18,8 @@ from toolformer_jax.training.loss import LossSums, SumsFn, next_token_loss
 from toolformer_jax.training.packing import PackedRows
 from toolformer_jax.training.privacy.gradients import private_gradients
 from toolformer_jax.training.recovery.distillation import Teacher
+from toolformer_jax.training.recovery.masks import masked_gradients
+from toolformer_jax.training.recovery.quantization import rounded_params
 
 Metrics = dict[str, jax.Array]
 FrozenVariables = dict[str, Any]
@@ -43,7 +45,7 @@ class TrainStep(Protocol):
 
   def __call__(self, frozen: FrozenVariables, state: TrainState, batch: PackedRows,
                noise_key: jax.Array | None = None, teacher: FrozenVariables | None = None,
-               ) -> tuple[TrainState, Metrics]:
+               masks: dict[str, jax.Array] | None = None) -> tuple[TrainState, Metrics]:
     """Returns the state after an update, and the metrics of the state before it."""
     ...
 
@@ -87,13 +89,14 @@ def make_train_step(
   second moments and accumulated gradients stay float32 whatever the dtype of the computation is.
   The noise of private training depends on the secret noise key and the step. The key is an
   argument: a constant would be written to the compilation cache with the program. So are the
-  variables of the teacher of `config.distillation`, whose decoder is `teacher_decoder`.
+  variables of the teacher of `config.distillation`, whose decoder is `teacher_decoder`. With masks
+  (`recovery.masks`), weights stay zero.
   """
   # Without output shardings, the compiler may return the state with other shardings.
   shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
   def train_step(frozen: FrozenVariables, state: TrainState, batch: PackedRows,
                  noise_key: jax.Array | None = None, teacher: FrozenVariables | None = None,
-                 ) -> tuple[TrainState, Metrics]:
+                 masks: dict[str, jax.Array] | None = None) -> tuple[TrainState, Metrics]:
     """Returns the state after an update with `batch`, and the metrics of the state before it."""
     def loss_sums(params: Any, rows: PackedRows, dropout_key: jax.Array,
                   offsets_RTD: jax.Array | None = None) -> LossSums:
@@ -104,14 +107,17 @@ def make_train_step(
           dropout_key=dropout_key if config.has_dropout else None,
           embedding_offsets_RTD=offsets_RTD)
     dropout_key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+    forward_params = rounded_params(state.params, config.qat) if config.qat else state.params
     if config.privacy:
       grads, loss = private_gradients(
-          loss_sums, config.privacy, state.params, batch, batch_size=config.batch_size,
+          loss_sums, config.privacy, forward_params, batch, batch_size=config.batch_size,
           num_microbatches=config.num_microbatches, dropout_key=dropout_key,
           noise_key=noise_key, step=state.step)
     else:
-      grads, loss = _mean_gradients(loss_sums, config, decoder.config.embed_dim, state.params,
+      grads, loss = _mean_gradients(loss_sums, config, decoder.config.embed_dim, forward_params,
                                     shardings.params, batch, dropout_key)
+    if masks is not None:
+      grads = masked_gradients(grads, masks)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params, grads=grads)
     metrics = {'loss': loss, 'grad_norm': optax.tree.norm(grads),
                'tokens': jnp.count_nonzero(batch.segment_ids_RT)}

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -24,6 +24,8 @@ from toolformer_jax.training.optimizer import make_optimizer
 from toolformer_jax.training.packing import PackedRows
 from toolformer_jax.training.preemption import StopSignal
 from toolformer_jax.training.privacy.sampling import PrivateRows
+from toolformer_jax.training.recovery.masks import nonzero_masks
+from toolformer_jax.training.recovery.quantization import rounded_params
 from toolformer_jax.training.reporter import Reporter
 from toolformer_jax.training.train_loop import mean_loss, train_loop
 from toolformer_jax.training.train_step import (
@@ -58,6 +60,8 @@ def train(model: LanguageModel, data: Blocks | PrivateRows, dev: PackedRows | No
   decoder = model.decoder.clone(remat=config.remat, dropout=config.dropout)
   optimizer = make_optimizer(config)
   abstract = abstract_train_state(decoder, collection, optimizer, model.mesh)
+  # Of the checkpoint and not of the newest state, in which others may be zero by chance.
+  masks = nonzero_masks(model.variables['params']) if config.keep_zeros else None
   state = _newest_state(checkpoints, abstract, model.variables[collection], optimizer)
   start_step = int(state.step)
   frozen = {name: value for name, value in model.variables.items() if name != collection}
@@ -65,8 +69,9 @@ def train(model: LanguageModel, data: Blocks | PrivateRows, dev: PackedRows | No
     # The source is cleared: these are no longer the weights of the checkpoint that it names.
     return dataclasses.replace(model, variables={**frozen, collection: state.params}, source='')
   batch_rows = config.batch_rows or data.row_multiple
+  rounded = _rounding(config, abstract)
   def dev_loss(dev: PackedRows, state: TrainState) -> float:
-    return mean_loss(with_params(state), dev, batch_rows // config.num_microbatches,
+    return mean_loss(with_params(rounded(state)), dev, batch_rows // config.num_microbatches,
                      config.loss_tokens)
   def put(picks: Picks) -> PackedRows:
     rows = data.rows(picks)
@@ -81,7 +86,7 @@ def train(model: LanguageModel, data: Blocks | PrivateRows, dev: PackedRows | No
                             'num_microbatches')):
     state, finished = train_loop(
         state, start_step, map(put, picks),
-        train_step=functools.partial(train_step, frozen, noise_key=noise_key,
+        train_step=functools.partial(train_step, frozen, noise_key=noise_key, masks=masks,
                                      teacher=teacher.variables if teacher else None),
         dev_loss=functools.partial(dev_loss, dev) if dev else None,
         config=config, checkpoints=checkpoints, reporter=reporter, stop=stop)
@@ -101,6 +106,15 @@ def _newest_state(checkpoints: StepCheckpoints, abstract: TrainState, params: An
     return init_train_state(abstract, params, optimizer)
   jax.tree.map(lambda array: array.delete(), params)
   return state
+
+
+def _rounding(config: FinetuneConfig, abstract: TrainState) -> Callable[[TrainState], TrainState]:
+  """Returns a function that rounds the parameters of a state as a training step does."""
+  if (qat := config.qat) is None:
+    return lambda state: state
+  shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract.params)
+  round_params = jax.jit(functools.partial(rounded_params, config=qat), out_shardings=shardings)
+  return lambda state: state._replace(params=round_params(state.params))
 
 
 def _draws(data: Blocks | PrivateRows, config: FinetuneConfig, start_step: int

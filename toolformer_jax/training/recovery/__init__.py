@@ -1,1 +1,1 @@
-"""What fine-tuning recovers of a compressed model: distillation."""
+"""What fine-tuning recovers of a compressed model: distillation, zeros that stay, and rounding."""

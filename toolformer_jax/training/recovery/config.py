@@ -1,7 +1,9 @@
 """Settings of the training of compressed models."""
 
 from dataclasses import dataclass
+from typing import Literal
 
+from toolformer_jax.errors import UserError
 from toolformer_jax.runtime.validation import check
 
 
@@ -23,3 +25,34 @@ class DistillationConfig:
 
   def __post_init__(self) -> None:
     check(self, weight=(0.0, 1.0), temperature=(0.01, 100.0))
+
+
+@dataclass(frozen=True)
+class QatConfig:
+  """How weights are rounded in the loss (quantization-aware training).
+
+  They are rounded as `toolformer compress` does with the same settings of CompressionConfig, and
+  the rounding 'nearest'.
+
+  Attributes:
+    bits: bits of each weight in the matrices of blocks: 'int8' (a scale for each output) or 'int4'
+      (a scale for each group of inputs).
+    group_size: number of inputs that share a scale in 'int4'.
+  """
+
+  bits: Literal['int8', 'int4'] = 'int4'
+  group_size: int = 32
+
+  def __post_init__(self) -> None:
+    check(self)
+    if self.group_size not in (32, 64, 128):
+      raise UserError(f'QatConfig.group_size must be 32, 64 or 128, not {self.group_size}')
+
+  def grid(self, inputs: int) -> tuple[int, int]:
+    """Returns the bits of a matrix of a block, and how many of its inputs share a scale.
+
+    In 8 bits all inputs of an output do. Rows that are no whole groups have 8 bits.
+    """
+    if self.bits == 'int8' or inputs % self.group_size:
+      return 8, inputs
+    return 4, self.group_size
