@@ -29,7 +29,7 @@ Run = Callable[[bool], dict[str, float]]  # warm-up or all -> amounts of work
 Side = Callable[[argparse.Namespace], Run]
 RESULTS = pathlib.Path(__file__).with_name('RESULTS.md')
 _PACKAGES = ('jax', 'flax', 'torch', 'transformers')
-DTYPES = ('float32', 'bfloat16', 'int8')
+DTYPES = ('float32', 'bfloat16', 'int8', 'int4')
 _FLOAT32 = 'ours_float32'
 _SIZES = (2048, 8192)  # of the matrices whose product is timed: on a CPU, on an accelerator
 # For both sides. XLA takes its memory anew at every call: small pages, 670,000 of them in a
@@ -93,8 +93,8 @@ def load(args: argparse.Namespace, checkpoint: str = 'smollm2-135m') -> 'Languag
 
 
 def their_dtype(dtype: str) -> str:
-  """Returns the dtype in which theirs is compared with ours in `dtype`: it has no int8."""
-  return 'bfloat16' if dtype == 'int8' else dtype
+  """Returns the dtype in which theirs is compared with ours in `dtype`: it has no integers."""
+  return 'bfloat16' if dtype in ('int8', 'int4') else dtype
 
 
 def record(section: str) -> None:

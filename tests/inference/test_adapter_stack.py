@@ -171,9 +171,9 @@ def test_a_prefix_is_cached_for_each_adapter(alone, stack):
 
 
 def test_int8_makes_the_texts_of_each_adapter_alone(alone, stack):
-  made = texts_of(stack.to_int8(), adapters=NAMES)
+  made = texts_of(stack.to_dtype('int8'), adapters=NAMES)
   for number, name in enumerate(NAMES[:4]):
-    assert text_of(alone[name].to_int8(), number) == made[number]
+    assert text_of(alone[name].to_dtype('int8'), number) == made[number]
 
 
 def test_what_cannot_be_used_is_refused(alone, stack, make_model):

@@ -75,7 +75,7 @@ def test_weights_are_cast_once(make, variant):
 def test_a_model_for_inference_is_not_changed(make, tmp_path):
   model = make('products', adapter=LoraConfig(rank=4)).for_inference()
   plain = make('products').for_inference()
-  for change in (lambda: merge_adapter(model), plain.to_int8,
+  for change in (lambda: merge_adapter(model), lambda: plain.to_dtype('int8'),
                  lambda: compress(plain, output_dir=tmp_path / 'compressed'),
                  lambda: export(plain, output_dir=tmp_path / 'exported')):
     with pytest.raises(UserError, match='was made for inference in bfloat16 cannot be'):

@@ -62,7 +62,7 @@ def test_a_token_of_zeros_stays_zero():
 @pytest.mark.parametrize('kind', KINDS)
 def test_logits_are_near_those_of_float32(make_model, kind):
   model = make_model(**KINDS[kind])
-  rounded = model.to_int8()
+  rounded = model.to_dtype('int8')
   expected, got = (jax.jit(m.decoder.apply)(m.variables, TOKENS)[0] for m in (model, rounded))
   assert got.dtype == jnp.float32
   assert 0 < np.linalg.norm(got - expected) < 0.01 * np.linalg.norm(expected)
@@ -77,35 +77,39 @@ def test_files_of_compress_are_used_as_they_are(make_model, tmp_path, kind):
   stored = load_model(tmp_path / 'c', config=ModelConfig('int8'), devices=jax.devices()[:1])
   for part in ('attention', 'mlp'):
     assert_same(stored.variables['params']['blocks'][part],
-                model.to_int8().variables['params']['blocks'][part])
+                model.to_dtype('int8').variables['params']['blocks'][part])
 
 
+@pytest.mark.parametrize('dtype', ['int8', 'int4'])
 @pytest.mark.parametrize('kind', KINDS)
-def test_every_format_is_rounded_alike(make_model, tmp_path, kind):
+def test_every_format_is_rounded_alike(make_model, tmp_path, kind, dtype):
   model = make_model(**KINDS[kind])
-  expected = model.to_int8().variables
+  expected = model.to_dtype(dtype).variables
   export(model, output_dir=tmp_path / 'hf')
-  found = load_model(tmp_path / 'hf', config=ModelConfig('int8'), devices=jax.devices()[:1])
+  found = load_model(tmp_path / 'hf', config=ModelConfig(dtype), devices=jax.devices()[:1])
   assert_same(found.variables, expected)
   save_model(as_path(tmp_path / 'orbax'), model)
-  assert_same(load_orbax_model(as_path(tmp_path / 'orbax'), one_device(), 'int8').variables,
+  assert_same(load_orbax_model(as_path(tmp_path / 'orbax'), one_device(), dtype).variables,
               expected)
 
 
-def test_meshes_get_the_same_codes(make_model, tmp_path):
+@pytest.mark.parametrize(('dtype', 'codes', 'scales'), [
+  ('int8', (2, 16, 32), (2, 32)), ('int4', (2, 8, 32), (2, 1, 32))])
+def test_meshes_get_the_same_codes(make_model, tmp_path, dtype, codes, scales):
   model = make_model()
   export(model, output_dir=tmp_path / 'hf')
-  config = ModelConfig('int8', 2, 2, 2)
+  config = ModelConfig(dtype, 2, 2, 2)
   found = load_model(tmp_path / 'hf', config=config, devices=jax.devices()[:8])
-  assert_same(found.variables, model.to_int8().variables)
+  assert_same(found.variables, model.to_dtype(dtype).variables)
   up = found.variables['params']['blocks']['mlp']['up']
-  assert up['kernel'].sharding.shard_shape(up['kernel'].shape) == (2, 16, 32)
-  assert up['kernel_scale'].sharding.shard_shape(up['kernel_scale'].shape) == (2, 32)
+  assert up['kernel'].sharding.shard_shape(up['kernel'].shape) == codes
+  assert up['kernel_scale'].sharding.shard_shape(up['kernel_scale'].shape) == scales
 
 
+@pytest.mark.parametrize('dtype', ['int8', 'int4'])
 @pytest.mark.parametrize('kind', KINDS)
-def test_a_cache_gives_what_prefill_gives(make_model, kind):
-  model = make_model(**KINDS[kind]).to_int8()
+def test_a_cache_gives_what_prefill_gives(make_model, kind, dtype):
+  model = make_model(**KINDS[kind]).to_dtype(dtype)
   expected, _ = jax.jit(model.decoder.apply)(model.variables, TOKENS)
   for one, layout in ((model, 'stacked'), (model.with_unrolled_layers(), 'per_layer')):
     step, cache = jax.jit(one.decoder.apply), KVCache.empty(one.config, 3, 32, layout)
@@ -114,36 +118,40 @@ def test_a_cache_gives_what_prefill_gives(make_model, kind):
       np.testing.assert_allclose(logits, expected[:, at:at + 3], atol=1e-4, rtol=1e-5)
 
 
-def test_adapters_take_part(make_model):
+@pytest.mark.parametrize(('dtype', 'bound'), [('int8', 0.01), ('int4', 0.2)])
+def test_adapters_take_part(make_model, dtype, bound):
   model = make_model(adapter=LoraConfig(rank=4))
+  rounded = model.to_dtype(dtype)
   plain = model.decoder.clone(config=model.config.replace(adapter=None))
   expected, got, without = (
       decoder.apply(variables, TOKENS)[0] for decoder, variables in (
-          (model.decoder, model.variables),
-          (model.to_int8().decoder, model.to_int8().variables),
+          (model.decoder, model.variables), (rounded.decoder, rounded.variables),
           (plain, {'params': model.variables['params']})))
   error = np.linalg.norm(got - expected)
-  assert 0 < error < 0.01 * np.linalg.norm(expected)
-  assert error < 0.2 * np.linalg.norm(without - expected)
+  assert 0 < error < bound * np.linalg.norm(expected)
+  assert error < 0.5 * np.linalg.norm(without - expected)
 
 
-def test_only_inference_takes_int8(make_model, tmp_path):
-  model = make_model(adapter=LoraConfig(rank=4)).to_int8()
+@pytest.mark.parametrize('dtype', ['int8', 'int4'])
+def test_only_inference_takes_integers(make_model, tmp_path, dtype):
+  model = make_model(adapter=LoraConfig(rank=4)).to_dtype(dtype)
   for use in (lambda: export(model, output_dir=tmp_path / 'a'),
               lambda: export(model, output_dir=tmp_path / 'b', format='gguf'),
               lambda: compress(model, output_dir=tmp_path / 'c'),
-              lambda: merge_adapter(model),
+              lambda: merge_adapter(model), lambda: model.to_dtype('float32'),
               lambda: finetune_examples(model=model, examples=[], config=FinetuneConfig(),
                                         output_dir=as_path(tmp_path / 'd'), depends_on={})):
-    with pytest.raises(UserError, match='a model in int8 cannot be'):
+    with pytest.raises(UserError, match=f'a model in {dtype} cannot be'):
       use()
 
 
-def test_plans_count_its_bytes(make_model):
+@pytest.mark.parametrize('dtype', ['int8', 'int4'])
+def test_plans_count_its_bytes(make_model, dtype):
   model = make_model()
+  rounded = model.to_dtype(dtype)
   def size(variables):
     return sum(x.nbytes for x in jax.tree.leaves(variables))
   scales = size([x['kernel_scale'] for part in ('attention', 'mlp')
-                 for x in model.to_int8().variables['params']['blocks'][part].values()])
+                 for x in rounded.variables['params']['blocks'][part].values()])
   assert weight_bytes(model.config) == size(model.variables)
-  assert weight_bytes(model.to_int8().config) == size(model.to_int8().variables) - scales
+  assert weight_bytes(rounded.config) == size(rounded.variables) - scales

@@ -26,7 +26,8 @@ class ModelConfig:
   Attributes:
     dtype: dtype of the computation, 'float32' or 'bfloat16'. Parameters are trained in float32.
       With 'int8', weights are rounded once, as the model is loaded, and products are those of
-      integers; for inference only.
+      integers. With 'int4', weights are rounded to 4 bits, unless they are stored so, and stay
+      packed in memory. Both are for inference only.
     data, fsdp, tensor: sizes of the mesh axes; -1 for all remaining devices.
   """
 

@@ -24,7 +24,7 @@ from toolformer_jax.models.adapter_config import (
   adapter_from_fields,
 )
 from toolformer_jax.models.adapters import ADAPTER
-from toolformer_jax.models.config import DecoderConfig
+from toolformer_jax.models.config import INTEGER_DTYPES, DecoderConfig, Dtype
 from toolformer_jax.models.language_model import LanguageModel, abstract_variables, make_decoder
 from toolformer_jax.runtime.paths import as_absolute_path, is_remote, make_directory
 from toolformer_jax.runtime.run_dir import read_json, write_json
@@ -81,20 +81,21 @@ def _replace(directory: epath.Path, temporary: epath.Path) -> None:
   shutil.rmtree(old, ignore_errors=True)
 
 
-def load_orbax_model(directory: epath.Path, mesh: Mesh, dtype: str = 'float32') -> LanguageModel:
+def load_orbax_model(directory: epath.Path, mesh: Mesh, dtype: Dtype = 'float32') -> LanguageModel:
   """Loads a model that `save_model` wrote onto `mesh`, which may differ from the mesh it was on.
 
   Args:
     directory: of the model, or the output folder of a fine-tuning run.
     mesh: the devices that get the variables.
-    dtype: of the computation; the variables are float32, in int8 those of matrix products codes.
+    dtype: of the computation; the variables are float32, in int8 and int4 those of matrix products
+      codes.
 
   Raises:
     UserError: there is no such model, or it cannot be read.
   """
   directory = as_absolute_path(_model_directory(directory))
-  is_int8 = dtype == 'int8'  # rounded once the model is read
-  config = _read_config(directory / _CONFIG).replace(dtype='float32' if is_int8 else dtype)
+  is_integer = dtype in INTEGER_DTYPES  # rounded once the model is read
+  config = _read_config(directory / _CONFIG).replace(dtype='float32' if is_integer else dtype)
   decoder = make_decoder(mesh, config)
   try:
     abstract = sharding.abstract_with_sharding(abstract_variables(decoder), mesh)
@@ -113,7 +114,7 @@ def load_orbax_model(directory: epath.Path, mesh: Mesh, dtype: str = 'float32') 
     raise UserError(f'the model in {directory} cannot be read ({reason}); save it again'
                     ) from error
   model = LanguageModel(decoder, variables, tokenizer, mesh)
-  return model.to_int8() if is_int8 else model
+  return model.to_dtype(dtype) if is_integer else model
 
 
 def _check_finite(variables: dict[str, Any], directory: epath.Path) -> None:

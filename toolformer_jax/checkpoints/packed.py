@@ -11,6 +11,7 @@ A weight is its code times its scale. config.json says so in `quantization_confi
 this package computes the weights; other programs get them from `toolformer export`.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ import numpy as np
 
 from toolformer_jax.checkpoints.tensors import Header, Tensors
 from toolformer_jax.errors import UserError
+from toolformer_jax.models.int4 import GROUP
 from toolformer_jax.models.int8 import LOWEST_OF_4_BITS
 
 QUANTIZATION_CONFIG = 'quantization_config'
@@ -112,18 +114,39 @@ class PackedTensors:
     """Returns the tensor called `name`; a packed one in float32."""
     if name + _CODES not in self._tensors.headers:
       return self._tensors.read(name)
+    codes, scales = self._expanded(name)
+    return codes * scales.astype(np.float32)
+
+  def read_codes(self, name: str, bits: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """Returns the codes of a matrix, int8, and the scale of each; None if it is not packed.
+
+    Args:
+      name: of the matrix.
+      bits: with 8, None is also returned of a matrix that has not 8 bits and one scale for each
+        output.
+
+    Raises:
+      UserError: 4 bits are asked for, and the matrix has 8, or smaller groups than `int4.GROUP`.
+    """
+    codes, scales = (self._tensors.headers.get(name + part) for part in (_CODES, _SCALES))
+    if codes is None or scales is None:
+      return None
+    if bits == 8:
+      return self._expanded(name) if codes.dtype == 'I8' and 1 in scales.shape else None
+    group_size = math.prod(self.headers[name].shape) // math.prod(scales.shape)
+    if codes.dtype != 'U8' or group_size % GROUP:
+      raise UserError(f'{self.where}: {name} is not stored in 4 bits with a scale for {GROUP} '
+                      'inputs or a multiple; load the model with another ModelConfig.dtype than '
+                      'int4')
+    return self._expanded(name)
+
+  def _expanded(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the codes of a packed matrix, int8, and the scale of each."""
     codes = self._tensors.read(name + _CODES)
     if codes.dtype == np.uint8:
       halves = np.stack([codes & 15, codes >> 4], -1).astype(np.int8) + np.int8(LOWEST_OF_4_BITS)
       codes = halves.reshape(len(codes), -1)
-    scales = self._tensors.read(name + _SCALES).astype(np.float32)
+    scales = self._tensors.read(name + _SCALES)
     for axis in (0, 1):
       scales = scales.repeat(codes.shape[axis] // scales.shape[axis], axis)
-    return codes * scales
-
-  def read_codes(self, name: str) -> tuple[np.ndarray, np.ndarray] | None:
-    """Returns codes and scales of a matrix with 8 bits and a scale for each output, else None."""
-    codes, scales = (self._tensors.headers.get(name + part) for part in (_CODES, _SCALES))
-    if codes is None or scales is None or codes.dtype != 'I8' or 1 not in scales.shape:
-      return None
-    return self._tensors.read(name + _CODES), self._tensors.read(name + _SCALES)
+    return codes, scales

@@ -18,14 +18,14 @@ from toolformer_jax.data.content_hash import gguf_parts
 from toolformer_jax.data.hub_models import download_model
 from toolformer_jax.data.local_copy import find_local_copy, local_copy
 from toolformer_jax.errors import NotLocalError, UserError
-from toolformer_jax.models.config import DecoderConfig
+from toolformer_jax.models.config import DecoderConfig, Dtype
 from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.runtime.paths import as_path, glob, is_remote
 from toolformer_jax.runtime.run_dir import read_json
 from toolformer_jax.tokenizer import Tokenizer
 
 
-def load_pretrained(name: str, *, mesh: Mesh, dtype: str = 'float32') -> LanguageModel:
+def load_pretrained(name: str, *, mesh: Mesh, dtype: Dtype = 'float32') -> LanguageModel:
   """Returns the model `name` on `mesh`.
 
   Args:
@@ -125,7 +125,7 @@ def _copy_on_disk(path: epath.Path, *choices: Sequence[epath.Path]) -> epath.Pat
   raise NotLocalError(f'{path} is not on this machine')
 
 
-def _load_directory(path: epath.Path, mesh: Mesh, dtype: str) -> LanguageModel:
+def _load_directory(path: epath.Path, mesh: Mesh, dtype: Dtype) -> LanguageModel:
   if huggingface.is_directory(path):
     return huggingface.load_directory(path, mesh, dtype)
   if glob(path, '*.safetensors'):

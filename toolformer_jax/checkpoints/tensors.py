@@ -19,7 +19,8 @@ from toolformer_jax.checkpoints.families.family import Family
 from toolformer_jax.checkpoints.families.weights import Weight
 from toolformer_jax.errors import UserError
 from toolformer_jax.models.config import DecoderConfig
-from toolformer_jax.models.int8 import KERNEL_SCALE, kernel_codes
+from toolformer_jax.models.int4 import GROUP, pack_rows, round_kernel
+from toolformer_jax.models.int8 import KERNEL_SCALE
 from toolformer_jax.models.language_model import LanguageModel, abstract_variables, make_decoder
 from toolformer_jax.tokenizer import Tokenizer
 
@@ -36,8 +37,9 @@ class Header(NamedTuple):
   dtype: str
 
 
-# Returns the codes and the scales of a matrix, if it is stored so.
-ReadCodes = Callable[[str], tuple[np.ndarray, np.ndarray] | None]
+# Returns the codes of a matrix and their scales, of the same shape, if it is stored so in 4 or 8
+# bits.
+ReadCodes = Callable[[str, int], tuple[np.ndarray, np.ndarray] | None]
 
 
 class Tensors(Protocol):
@@ -60,8 +62,8 @@ class Tensors(Protocol):
 
 def build_model(family: Family, config: DecoderConfig, tensors: Tensors,
                 load_tokenizer: Callable[[], Tokenizer], mesh: Mesh,
-                read_codes: ReadCodes = lambda name: None) -> LanguageModel:
-  """Returns a model with the weights in `tensors` on `mesh`: in float32, kernels of int8 as codes.
+                read_codes: ReadCodes = lambda name, bits: None) -> LanguageModel:
+  """Returns a model with the weights in `tensors` on `mesh`: float32; in int8 and int4, codes.
 
   Args:
     family: the model family.
@@ -70,8 +72,8 @@ def build_model(family: Family, config: DecoderConfig, tensors: Tensors,
     load_tokenizer: returns the tokenizer. It is called after the vocabulary size in `config` has
       been compared with the embedding table.
     mesh: devices of the model.
-    read_codes: returns codes and scales of a matrix that is stored in 8 bits, and None of others;
-      these are rounded if the model computes in int8.
+    read_codes: returns codes and scales of a matrix that is stored in as many bits, and None of
+      others; these are rounded if the model computes in int8 or int4.
 
   Raises:
     UserError: a tensor is missing, unexpected, or of another shape or dtype than `config` says; or
@@ -89,7 +91,7 @@ def build_model(family: Family, config: DecoderConfig, tensors: Tensors,
   params: dict[str, Any] = {}
   for weight in table:
     wanted = leaf(abstract, weight.path)
-    if wanted.dtype != jnp.int8:
+    if not jnp.issubdtype(wanted.dtype, jnp.integer):
       _put(params, weight.path, _place(tensors, weight, wanted))
       continue
     scales = (*weight.path[:-1], KERNEL_SCALE)
@@ -147,16 +149,16 @@ def _place_codes(tensors: Tensors, weight: Weight, wanted: jax.ShapeDtypeStruct,
                  wanted_scales: jax.ShapeDtypeStruct, read_codes: ReadCodes
                  ) -> tuple[jax.Array, jax.Array]:
   """Returns the codes and scales of a kernel on their devices: stored ones, or rounded here."""
-  num_outputs = len(wanted_scales.shape) - weight.of_block
+  scale_dims, dtype = len(wanted_scales.shape) - weight.of_block, wanted.dtype
   def read(name: str) -> tuple[np.ndarray, ...]:
-    found = read_codes(name)
+    found = read_codes(name, 8 if dtype == jnp.int8 else 4)
     if found is None:
-      return kernel_codes(weight.from_tensor(tensors.read(name)), num_outputs)
-    codes, scales = found
-    kernel = weight.from_tensor(codes)
-    # All inputs of an output have the same scale: that of the first input.
-    scales = weight.from_tensor(np.broadcast_to(scales, codes.shape))
-    return kernel, scales[(0,) * (kernel.ndim - num_outputs)]
+      return round_kernel(weight.from_tensor(tensors.read(name)), dtype, scale_dims)
+    codes, scales = map(weight.from_tensor, found)
+    if dtype == jnp.int8:  # all inputs of an output have the same scale: that of the first input
+      return codes, scales[(0,) * (codes.ndim - scale_dims)]
+    outputs = codes.shape[codes.ndim - scale_dims + 1:]
+    return pack_rows(codes.reshape(-1, *outputs)), scales.reshape(-1, *outputs)[::GROUP]
   codes, scales = _place_all(weight, (wanted, wanted_scales), tensors.where, read)
   return codes, scales
 

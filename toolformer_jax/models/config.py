@@ -16,7 +16,8 @@ from toolformer_jax.runtime.validation import check
 Norm = Literal['layer', 'rms']
 Positions = Literal['learned', 'rotary_halves', 'rotary_interleaved']
 Activation = Literal['silu', 'gelu_tanh']
-Dtype = Literal['float32', 'bfloat16', 'int8']
+Dtype = Literal['float32', 'bfloat16', 'int8', 'int4']
+INTEGER_DTYPES = ('int8', 'int4')  # of weights that are rounded, for inference only
 Bfloat16Parts = Literal['all', 'products', 'none']
 
 
@@ -74,8 +75,9 @@ class DecoderConfig:
     tied_head: the embedding table is also the projection to the vocabulary.
     adapter: kind and settings of the adapter; None for none.
     dtype: dtype of the computation. Norms, softmax and log-softmax are always in float32. In 'int8'
-      the products of activations and weights are those of integers, for inference only (see
-      `int8`); everything else is float32.
+      the products of activations and weights are those of integers (see `int8`), in 'int4' weights
+      are computed from 4 bits where they are used (see `int4`), both for inference only; everything
+      else is float32.
     bfloat16_parts: what 'bfloat16' computes in bfloat16: all but norms and softmax, only the
       products of activations and weights, or nothing. It follows from the devices and is not a
       property of the model, see `bfloat16.choose_parts`.
@@ -194,7 +196,7 @@ class DecoderConfig:
 
   @property
   def product_dtype(self) -> str:
-    """Dtype in which activations are multiplied by weights that are not int8."""
+    """Dtype in which activations are multiplied by weights that are not int8 codes."""
     in_bfloat16 = self.dtype == 'bfloat16' and self.bfloat16_parts != 'none'
     return 'bfloat16' if in_bfloat16 else 'float32'
 

@@ -17,7 +17,7 @@ from toolformer_jax.models.attention_mask import (
   attention_inputs,
 )
 from toolformer_jax.models.block import Block
-from toolformer_jax.models.config import DecoderConfig
+from toolformer_jax.models.config import INTEGER_DTYPES, DecoderConfig
 from toolformer_jax.models.kv_cache import KVCache, Prefix
 from toolformer_jax.models.layers import Dropout, Einsum, Norm
 from toolformer_jax.models.ops import MATMUL_OUTPUT, shard_rows_only, weight_einsum
@@ -196,7 +196,8 @@ def embed(config: DecoderConfig, embedding_VD: jax.Array, table_PD: jax.Array | 
 
 def _untied_head(config: DecoderConfig, **module_options: Any) -> Einsum:
   """Returns the projection to the vocabulary that has a kernel of its own."""
-  config = config.replace(adapter=None, dtype='float32' if config.dtype == 'int8' else config.dtype)
+  dtype = 'float32' if config.dtype in INTEGER_DTYPES else config.dtype
+  config = config.replace(adapter=None, dtype=dtype)
   return Einsum('btd,dv->btv', (config.embed_dim, config.vocab_size), ('embed', 'vocab'),
                 config.head_bias, config, **module_options)
 

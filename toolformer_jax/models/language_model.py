@@ -16,9 +16,10 @@ from toolformer_jax import sharding
 from toolformer_jax.errors import UserError
 from toolformer_jax.models.attention import choose_kernel
 from toolformer_jax.models.bfloat16 import as_bits, choose_parts, from_bits, is_bits
-from toolformer_jax.models.config import DecoderConfig, Dtype
+from toolformer_jax.models.config import INTEGER_DTYPES, DecoderConfig, Dtype
 from toolformer_jax.models.decoder import BLOCKS, Decoder, block_name
-from toolformer_jax.models.int8 import KERNEL_SCALE, kernel_codes
+from toolformer_jax.models.int4 import round_kernel
+from toolformer_jax.models.int8 import KERNEL_SCALE
 from toolformer_jax.tokenizer import Tokenizer
 
 
@@ -41,7 +42,8 @@ class LanguageModel:
   source: str = ''
 
   def __repr__(self) -> str:
-    count = sum(x.size for x in jax.tree.leaves(self.variables))
+    count = sum(x.size * (2 if x.dtype == jnp.uint8 else 1)  # two codes in a byte
+                for x in jax.tree.leaves(self.variables))
     devices = f'{self.mesh.size} {self.mesh.devices.flat[0].platform} device'
     return (f'LanguageModel({self.source or "unnamed"}, {count / 1e6:,.1f}M parameters, '
             f'{self.config.layers} layers, {self.config.dtype}, {devices}'
@@ -89,27 +91,22 @@ class LanguageModel:
     variables = cast_for_inference(self.variables, self.config)
     return dataclasses.replace(self, variables=jax.block_until_ready(variables))
 
-  def to_int8(self) -> 'LanguageModel':
-    """Returns the model with the weights of its matrix products rounded to int8; for inference.
+  def to_dtype(self, dtype: Dtype) -> 'LanguageModel':
+    """Returns the model with computation and weights in `dtype`, for inference.
 
-    Embeddings, norms and adapters are shared with this model.
+    In 'int8' and 'int4' the weights of matrix products are rounded. Embeddings, norms and adapters
+    are then shared with this model.
 
     Raises:
-      UserError: this model was made for inference in bfloat16, on a CPU.
+      UserError: the weights are rounded already, or bits of bfloat16.
     """
-    self.check_is_float('rounded to int8')
-    decoder = make_decoder(self.mesh, self.config.replace(dtype='int8'))
-    boxed = abstract_variables(decoder)['params']
-    abstract = sharding.abstract_with_sharding(boxed, self.mesh)
+    self.check_is_float(f'converted to {dtype}')
+    decoder = make_decoder(self.mesh, self.config.replace(dtype=dtype))
+    if dtype not in INTEGER_DTYPES:
+      return dataclasses.replace(self, decoder=decoder).for_inference()
+    abstract = sharding.abstract_with_sharding(abstract_variables(decoder)['params'], self.mesh)
     params = _with_codes(self.variables['params'], abstract)
     return dataclasses.replace(self, decoder=decoder, variables=self.variables | {'params': params})
-
-  def to_dtype(self, dtype: Dtype) -> 'LanguageModel':
-    """Returns the model with computation and weights in `dtype`, for inference."""
-    if dtype == 'int8':
-      return self.to_int8()
-    decoder = make_decoder(self.mesh, self.config.replace(dtype=dtype))
-    return dataclasses.replace(self, decoder=decoder).for_inference()
 
   def check_is_float(self, purpose: str) -> None:
     """Checks that the weights are floating-point numbers.
@@ -118,11 +115,11 @@ class LanguageModel:
       purpose: what cannot be done with such a model, such as 'trained'.
 
     Raises:
-      UserError: they are rounded to int8, or bits of bfloat16.
+      UserError: they are rounded to int8 or int4, or bits of bfloat16.
     """
-    if self.config.dtype == 'int8':
-      raise UserError(f'a model in int8 cannot be {purpose}: its weights are rounded; load it with '
-                      'the ModelConfig.dtype float32 or bfloat16')
+    if self.config.dtype in INTEGER_DTYPES:
+      raise UserError(f'a model in {self.config.dtype} cannot be {purpose}: its weights are '
+                      'rounded; load it with the ModelConfig.dtype float32 or bfloat16')
     if any(is_bits(x) for x in jax.tree.leaves(self.variables)):
       raise UserError(f'a model that was made for inference in bfloat16 cannot be {purpose}; take '
                       'the one that load_model returned')
@@ -158,11 +155,11 @@ class LanguageModel:
 
 def _with_codes(params: dict[str, Any], abstract: dict[str, Any], stacked: bool = False
                 ) -> dict[str, Any]:
-  """Returns `params` with the kernels that are int8 in `abstract` as codes and scales.
+  """Returns `params` with the kernels that are integers in `abstract` as codes and scales.
 
   Args:
     params: parameters in float32.
-    abstract: those of a model in int8, as shapes, dtypes and shardings.
+    abstract: those of a model in int8 or int4, as shapes, dtypes and shardings.
     stacked: whether they have an axis of layers.
   """
   result = {}
@@ -170,13 +167,13 @@ def _with_codes(params: dict[str, Any], abstract: dict[str, Any], stacked: bool 
     wanted = abstract[name]
     if isinstance(value, dict):
       result[name] = _with_codes(value, wanted, stacked or name == BLOCKS)
-    elif wanted.dtype == jnp.int8:
+    elif jnp.issubdtype(wanted.dtype, jnp.integer):
       scales, kernel = abstract[KERNEL_SCALE], np.asarray(value, np.float32)
       if stacked:
-        pairs = [kernel_codes(one, scales.ndim - 1) for one in kernel]
+        pairs = [round_kernel(one, wanted.dtype, scales.ndim - 1) for one in kernel]
         parts = [np.stack(part) for part in zip(*pairs, strict=True)]
       else:
-        parts = [*kernel_codes(kernel, scales.ndim)]
+        parts = [*round_kernel(kernel, wanted.dtype, scales.ndim)]
       result[name] = jax.device_put(parts[0], wanted.sharding)
       result[KERNEL_SCALE] = jax.device_put(parts[1], scales.sharding)
     else:
@@ -190,8 +187,8 @@ def cast_for_inference(variables: dict[str, Any], config: DecoderConfig) -> dict
   in_bits = config.product_dtype != config.activation_dtype  # in bfloat16 on CPUs
   def cast(path: tuple[Any, ...], x: jax.Array) -> jax.Array:
     names = [str(key.key) for key in path]
-    is_integer = jnp.issubdtype(x.dtype, jnp.integer)  # codes of int8, numbers of adapters
-    if is_integer or any(name.endswith('norm') for name in names):
+    is_integer = jnp.issubdtype(x.dtype, jnp.integer)  # codes of weights, numbers of adapters
+    if is_integer or names[-1] == KERNEL_SCALE or any(name.endswith('norm') for name in names):
       return x
     if names[-1] not in ('kernel', 'embedding'):
       return x.astype(config.activation_dtype)

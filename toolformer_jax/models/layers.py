@@ -1,5 +1,6 @@
 """Parts of a block: matrix products with adapters, norms, and dropout."""
 
+import math
 from collections.abc import Sequence
 
 import flax.linen as nn
@@ -16,6 +17,7 @@ from toolformer_jax.models.adapter_config import (
 )
 from toolformer_jax.models.adapters import Contraction, adapter_variable, ia3_scale, low_rank
 from toolformer_jax.models.config import DecoderConfig
+from toolformer_jax.models.int4 import GROUP, has_groups, unpack_rows
 from toolformer_jax.models.int8 import KERNEL_SCALE, int8_einsum
 from toolformer_jax.models.ops import MATMUL_OUTPUT, weight_einsum
 
@@ -80,16 +82,25 @@ class Einsum(nn.Module):
     return y if scale is None else y * scale
 
   def _product(self, contraction: Contraction, x: jax.Array) -> jax.Array:
-    """Returns the einsum with the kernel, which in int8 has codes and the scales of its outputs."""
+    """Returns the einsum with the kernel, which in int8 and int4 has codes and scales."""
     c = self.config
-    if c.dtype != 'int8':
-      kernel = self.param('kernel', _partitioned(_NORMAL, self.axes), self.shape, jnp.float32)
-      return weight_einsum(self.equation, c, x, kernel)
+    (inputs, in_axes), (outputs, out_axes) = map(
+        contraction.sizes, (contraction.input_dims, contraction.output_dims))
     zeros, ones = nn.initializers.zeros, nn.initializers.ones
-    codes = self.param('kernel', _partitioned(zeros, self.axes), self.shape, jnp.int8)
-    shape, axes = contraction.sizes(contraction.output_dims)
-    scales = self.param(KERNEL_SCALE, _partitioned(ones, axes), shape, jnp.float32)
-    return int8_einsum(self.equation, x, codes, scales)
+    if c.dtype == 'int8':
+      codes = self.param('kernel', _partitioned(zeros, self.axes), self.shape, jnp.int8)
+      scales = self.param(KERNEL_SCALE, _partitioned(ones, out_axes), outputs, jnp.float32)
+      return int8_einsum(self.equation, x, codes, scales)
+    if c.dtype == 'int4' and has_groups(size := math.prod(inputs)):
+      axes = [in_axes[0], *out_axes]
+      packed = self.param('kernel', _partitioned(zeros, axes), [size // 2, *outputs], jnp.uint8)
+      scales = self.param(KERNEL_SCALE, _partitioned(ones, axes), [size // GROUP, *outputs],
+                          jnp.float16)
+      # Else XLA may compute the weights of all layers ahead, and keep them.
+      x, packed = jax.lax.optimization_barrier((x, packed))
+      return weight_einsum(self.equation, c, x, unpack_rows(packed, scales).reshape(self.shape))
+    kernel = self.param('kernel', _partitioned(_NORMAL, self.axes), self.shape, jnp.float32)
+    return weight_einsum(self.equation, c, x, kernel)
 
   def _adapter_variable(self, name: str, init: nn.initializers.Initializer, shape: Sequence[int],
                         axes: Sequence[str | None]) -> jax.Array:

@@ -23,7 +23,7 @@ from toolformer_jax.calls import CallSyntax
 from toolformer_jax.data.records import Document
 from toolformer_jax.errors import UserError
 from toolformer_jax.inference.shared_prefix import DOCUMENT_ROWS
-from toolformer_jax.models.config import DecoderConfig
+from toolformer_jax.models.config import INTEGER_DTYPES, DecoderConfig
 from toolformer_jax.models.flops import block_weights, forward_flops, num_parameters
 from toolformer_jax.planning.hlo import Collectives
 from toolformer_jax.planning.roofline import roofline
@@ -136,8 +136,9 @@ def _bytes(decoder: DecoderConfig) -> int:
 
 def weight_bytes(decoder: DecoderConfig) -> int:
   """Returns the size of the weights in inference, about; scales are not counted."""
-  in_int8 = block_weights(decoder) * decoder.layers if decoder.dtype == 'int8' else 0
-  return (num_parameters(decoder) - in_int8) * _bytes(decoder) + in_int8
+  rounded = block_weights(decoder) * decoder.layers if decoder.dtype in INTEGER_DTYPES else 0
+  bits = 4 if decoder.dtype == 'int4' else 8
+  return (num_parameters(decoder) - rounded) * _bytes(decoder) + rounded * bits // 8
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from toolformer_jax.calls import DEFAULT_SYNTAX, CallSyntax
 from toolformer_jax.checkpoints.loading import ModelConfig
 from toolformer_jax.data.records import AnnotatedDocument, Document
 from toolformer_jax.errors import UserError
+from toolformer_jax.models.config import INTEGER_DTYPES
 from toolformer_jax.models.language_model import LanguageModel, abstract_variables, make_decoder
 from toolformer_jax.runtime.paths import as_absolute_path, write_text
 from toolformer_jax.tokenizer import Tokenizer
@@ -109,9 +110,9 @@ def _check_settings(config: FinetuneConfig, model_config: ModelConfig, has_token
     raise UserError('FinetuneConfig.adapter would leave the random weights of a new model as they '
                     'are; pretrain without an adapter')
   config.check_teacher(given=False)
-  if model_config.dtype == 'int8':
-    raise UserError('a model in int8 cannot be trained; set ModelConfig.dtype to float32 or '
-                    'bfloat16')
+  if model_config.dtype in INTEGER_DTYPES:
+    raise UserError(f'a model in {model_config.dtype} cannot be trained; set ModelConfig.dtype to '
+                    'float32 or bfloat16')
   if config.privacy and not has_tokenizer:
     raise UserError('FinetuneConfig.privacy does not protect what a tokenizer learns from the '
                     'texts; give the tokenizer of a model that has not seen them')

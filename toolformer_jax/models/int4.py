@@ -1,0 +1,58 @@
+"""Weights of 4 bits for inference: two codes in a byte, and a scale for each group of inputs.
+
+A weight is its code times the scale of its group, as `toolformer compress` stores it. Weights are
+computed where they are used, a matrix at a time, and products are those of float32: this saves
+memory. On CPUs decoding takes two to three times as long as with weights in float32.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from toolformer_jax.models.int8 import LOWEST_OF_4_BITS, kernel_codes, round_to_nearest
+
+GROUP = 32  # inputs that share a scale; of larger groups in a file, the scale is repeated
+
+
+def has_groups(inputs: int) -> bool:
+  """Returns whether a matrix with this number of inputs can have 4 bits."""
+  return inputs % GROUP == 0
+
+
+def pack_rows(codes: np.ndarray) -> np.ndarray:
+  """Returns codes [I, *outputs] with two neighbouring inputs in a byte, uint8 [I / 2, *outputs].
+
+  Each code is stored plus 8, that of the first input in the lower half.
+  """
+  shifted = (codes - LOWEST_OF_4_BITS).astype(np.uint8)
+  return shifted[::2] | shifted[1::2] << 4
+
+
+def unpack_rows(packed: jax.Array, scales: jax.Array) -> jax.Array:
+  """Returns weights, float32 [I, *outputs].
+
+  Args:
+    packed: from `pack_rows`.
+    scales: of the groups, [I / GROUP, *outputs].
+  """
+  halves = jnp.stack([packed & 15, packed >> 4], 1).astype(jnp.int8) + LOWEST_OF_4_BITS
+  groups = halves.astype(jnp.float32).reshape(len(scales), GROUP, *scales.shape[1:])
+  return (groups * scales.astype(jnp.float32)[:, None]).reshape(-1, *scales.shape[1:])
+
+
+def round_kernel(kernel: np.ndarray, dtype: np.dtype, scale_dims: int
+                 ) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the codes of a kernel and their scales, as a model in int8 or int4 has them.
+
+  Args:
+    kernel: [*inputs, *outputs], float32.
+    dtype: of the codes: int8, or uint8 for two of 4 bits in a byte.
+    scale_dims: number of dimensions of the scales: [*outputs], in 4 bits [groups, *outputs].
+  """
+  if dtype == np.int8:
+    return kernel_codes(kernel, scale_dims)
+  outputs = kernel.shape[kernel.ndim - scale_dims + 1:]
+  codes_OI, scales_OG = round_to_nearest(kernel.reshape(-1, math.prod(outputs)).T, 4, GROUP)
+  return (pack_rows(codes_OI.T.reshape(-1, *outputs)), scales_OG.T.reshape(-1, *outputs))
