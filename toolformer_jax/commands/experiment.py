@@ -107,5 +107,6 @@ def _experiment(args: argparse.Namespace, config: 'RunConfig') -> 'Experiment':
       data=tuple(args.data), data_dir=args.data_dir or 'data', limit=args.limit,
       config=config.experiment, annotation=config.annotation, corpus_config=config.corpus,
       tool_configs=config.tools, finetune=config.finetune, mixture=config.mixture,
+      compression=config.compression,
       evaluation=config.evaluation, generation=config.generation, engine=config.engine,
       model=config.model, executor=config.executor, toolbox=config.toolbox, syntax=config.syntax)

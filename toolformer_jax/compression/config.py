@@ -1,5 +1,6 @@
 """What is removed from a model. Importing this module does not load JAX."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
@@ -80,6 +81,22 @@ class CompressionConfig:
     if self.pattern == '2:4' and self.sparsity not in (0, 0.5):
       raise UserError('CompressionConfig: the pattern 2:4 has the sparsity 0.5, not '
                       f'{self.sparsity}')
+
+  @property
+  def is_neutral(self) -> bool:
+    """Whether nothing is removed."""
+    removed = self.layers, self.keep_layers, self.kv_heads, self.mlp_dim, self.sparsity
+    return not any(removed) and self.bits == 'all'
+
+  @property
+  def without_bits(self) -> 'CompressionConfig':
+    """The same, with all bits of what is left."""
+    return dataclasses.replace(self, bits='all')
+
+  @property
+  def bits_alone(self) -> 'CompressionConfig':
+    """The same bits, of all weights."""
+    return dataclasses.replace(self, layers=0, keep_layers=(), kv_heads=0, mlp_dim=0, sparsity=0.0)
 
   @property
   def needs_texts(self) -> bool:

@@ -45,6 +45,9 @@ def refuse_unused(bound: str, used: str, tools: Iterable[str]) -> None:
       raise unknown('tool', scope, tools)
     if SETTINGS.get(settings) in ADAPTERS.values():
       raise UserError(f'{name} has no effect without FinetuneConfig.adapter = @{settings}()')
+    if scope == 'recovery' and settings == 'FinetuneConfig':
+      raise UserError(f'{binding} has no effect without ExperimentConfig.recovery = '
+                      '@recovery/FinetuneConfig()')
     if SETTINGS.get(settings) is PrivacyConfig:
       raise UserError(f'{name} has no effect without FinetuneConfig.privacy = @{settings}()')
     if SETTINGS.get(settings) is AugmentationConfig:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from toolformer_jax.errors import UserError
 from toolformer_jax.runtime.validation import check
+from toolformer_jax.training.config import FinetuneConfig
 
 
 @dataclass(frozen=True)
@@ -17,11 +18,18 @@ class ExperimentConfig:
       0: no model is tuned.
     evaluation_tools: the tools that Toolformer may call in the evaluation, if they are not those of
       the training.
+    calibration: a corpus for models that `CompressionConfig` makes smaller: calibration texts, and
+      texts of the recovery.
+    recovery: how compressed models are trained again, in gin @recovery/FinetuneConfig(), on the
+      texts of the training and of `calibration`; None for not at all. With `distillation`, the
+      teacher is the model before the compression.
   """
 
   title: str = 'Experiment'
   rounds: int = 1
   evaluation_tools: tuple[str, ...] = ()
+  calibration: str = ''
+  recovery: FinetuneConfig | None = None
 
   def __post_init__(self) -> None:
     check(self, rounds=(0, 100))

@@ -37,7 +37,7 @@ from toolformer_jax.evaluation.task import (
   Text,
 )
 from toolformer_jax.evaluation.tasks import find_tasks, load_examples
-from toolformer_jax.experiments.stages import Annotate, Evaluate, Finetune, Stage
+from toolformer_jax.experiments.stages import Annotate, Compress, Evaluate, Finetune, Stage
 from toolformer_jax.media.limits import MediaLimits
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.flops import forward_flops, training_flops
@@ -97,7 +97,10 @@ class CostCounter:
       case Annotate():
         return self._annotation(stage)
       case Finetune():
-        return _training(stage, self._model(stage.checkpoint)[0])
+        teacher = stage.teacher and self._model(checkpoint_of(stage.teacher))[0]
+        return _training(stage, self._model(checkpoint_of(stage))[0], teacher)
+      case Compress():
+        return _compression(stage, self._model(checkpoint_of(stage))[0])
       case Evaluate():
         return self._evaluation(stage)
     raise TypeError(stage.kind)
@@ -135,14 +138,14 @@ class CostCounter:
     return self._evaluations[key]
 
 
-def checkpoint_of(stage: Stage) -> str:
-  """Returns the checkpoint that a stage begins with, whose shape its model has."""
-  match stage:
-    case Finetune():
-      return stage.checkpoint
-    case Annotate() | Evaluate():
-      return stage.model if isinstance(stage.model, str) else stage.model.checkpoint
-  raise TypeError(stage.kind)
+def checkpoint_of(model: str | Stage) -> str:
+  """Returns the checkpoint that a stage begins with; its model has this shape or a smaller one."""
+  match model:
+    case str():
+      return model
+    case Annotate() | Finetune() | Compress() | Evaluate():
+      return checkpoint_of(model.model)
+  raise TypeError(model.kind)
 
 
 def _model(checkpoint: str) -> tuple[DecoderConfig, Tokenizer]:
@@ -191,15 +194,27 @@ def _documents(corpus: str, config: CorpusConfig, limits: MediaLimits
   return first, len(first) + others
 
 
-def _training(stage: Finetune, decoder: DecoderConfig) -> Cost:
+def _training(stage: Finetune, decoder: DecoderConfig, teacher: DecoderConfig | None) -> Cost:
   config = stage.config
   if config.epochs:
     raise UnknownCostError(
         'the steps of FinetuneConfig.epochs depend on the number of texts with calls')
   passes = 2 if config.adversarial_epsilon else 1
   flops = training_flops(decoder.replace(adapter=config.adapter), config.row_tokens)
-  row = Cost(0, config.row_tokens, passes * flops)
+  flops *= passes
+  if teacher:
+    flops += forward_flops(teacher, config.row_tokens, logits=config.row_tokens)
+  row = Cost(0, config.row_tokens, flops)
   return row.times(config.steps * config.batch_items)
+
+
+def _compression(stage: Compress, decoder: DecoderConfig) -> Cost:
+  """Returns the cost of the calibration, which runs each block before and after its change."""
+  config = stage.config
+  if not config.needs_texts:
+    return Cost()
+  row = Cost(0, config.calibration_tokens, 2 * forward_flops(decoder, config.calibration_tokens))
+  return row.times(config.calibration_rows)
 
 
 def _task_cost(stage: Evaluate, task: Task, decoder: DecoderConfig, tokenizer: Tokenizer) -> Cost:

@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 from toolformer_jax.annotation.config import AnnotationConfig, ToolConfig
 from toolformer_jax.calls import DEFAULT_SYNTAX, CallSyntax
 from toolformer_jax.checkpoints.loading import ModelConfig
+from toolformer_jax.compression.config import CompressionConfig
 from toolformer_jax.data.corpus import CorpusConfig
 from toolformer_jax.errors import UserError, unknown
 from toolformer_jax.evaluation.arms import TITLES
 from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.evaluation.plan import check_limit
 from toolformer_jax.experiments.config import ExperimentConfig
-from toolformer_jax.experiments.stages import Annotate, Evaluate, Finetune, Stage
+from toolformer_jax.experiments.stages import Annotate, Compress, Evaluate, Finetune, Stage
 from toolformer_jax.inference.config import EngineConfig, GenerationConfig
 from toolformer_jax.tools.executor import ExecutorConfig
 from toolformer_jax.tools.registry import Toolbox
@@ -21,7 +22,7 @@ from toolformer_jax.training.config import FinetuneConfig, MixtureConfig
 
 @dataclass(frozen=True)
 class Experiment:
-  """Annotate, fine-tune, evaluate (paper, sections 2 and 4).
+  """Annotate, fine-tune, compress if asked to, evaluate (paper, sections 2 and 4).
 
   Attributes:
     checkpoint: the model to begin with.
@@ -33,6 +34,7 @@ class Experiment:
     tools: tools by name, of the annotation, and of the evaluation if `config` does not say others.
     data_dir, limit: as for `api.evaluate`.
     config: what the experiment does besides its stages' own settings.
+    compression: how the model of each arm is made smaller before it is evaluated.
     others: the settings of the stages.
   """
 
@@ -50,6 +52,7 @@ class Experiment:
   tool_configs: Mapping[str, ToolConfig] = field(default_factory=dict)
   finetune: FinetuneConfig = FinetuneConfig()
   mixture: MixtureConfig = MixtureConfig()
+  compression: CompressionConfig = CompressionConfig()
   evaluation: EvaluationConfig = EvaluationConfig()
   generation: GenerationConfig = GenerationConfig()
   engine: EngineConfig = EngineConfig()
@@ -68,6 +71,12 @@ class Experiment:
     if trained and self.config.rounds and not (self.corpus or self.data):
       raise UserError('there is nothing to learn from: the experiment needs CORPUS or DATA, or a '
                       f'checkpoint for each arm that it would train, such as {trained[0]}=C')
+    recovery = self.config.recovery
+    if (self.compression.needs_texts or recovery) and not self.config.calibration:
+      raise UserError('to make models smaller, this experiment needs texts: bind '
+                      'ExperimentConfig.calibration to a corpus')
+    if recovery and self.compression.is_neutral:
+      raise UserError('ExperimentConfig.recovery has no effect: CompressionConfig removes nothing')
 
   @property
   def evaluation_tools(self) -> tuple[str, ...]:
@@ -77,7 +86,7 @@ class Experiment:
   def evaluations(self) -> list[Evaluate]:
     """Returns the last stages, one for each arm; they contain all others."""
     return [Evaluate(
-        arm=arm, model=checkpoint or self._model(arm),
+        arm=arm, model=self._compressed(checkpoint or self._model(arm), arm == 'cc'),
         tasks=self.tasks, data_dir=self.data_dir, limit=self.limit,
         tools=self.evaluation_tools if arm == 'toolformer' else (), config=self.evaluation,
         generation_config=self.generation, engine_config=self.engine, model_config=self.model,
@@ -97,11 +106,38 @@ class Experiment:
       model = self._round(model, without_calls=False)
     return self._round(model, without_calls=arm == 'cc')
 
+  def _compressed(self, model: str | Finetune, without_calls: bool) -> str | Finetune | Compress:
+    """Returns a model, made smaller and then trained again if the experiment says so."""
+    everything = self.compression
+    if everything.is_neutral:
+      return model
+    if not self.config.recovery:
+      return self._compress(model, everything)
+    # Floating-point weights are trained, so that they are rounded to few bits last.
+    before, after = everything.without_bits, everything.bits_alone
+    begun = model if before.is_neutral else self._compress(model, before)
+    recovered = self._recovery(self.config.recovery, begun, model, without_calls)
+    return recovered if after.is_neutral else self._compress(recovered, after)
+
+  def _compress(self, model: str | Finetune, config: CompressionConfig) -> Compress:
+    corpus = self.config.calibration if config.needs_texts else ''
+    return Compress(model=model, corpus=corpus, config=config, model_config=self.model)
+
+  def _recovery(self, config: FinetuneConfig, compressed: str | Finetune | Compress,
+                original: str | Finetune, without_calls: bool) -> Finetune:
+    """Returns the training of a compressed model, on what the original learned and general texts.
+    """
+    learned = original.data if isinstance(original, Finetune) else ()
+    return Finetune(
+        model=compressed, teacher=original if getattr(config, "distillation", None) else None,
+        data=(*learned, self.config.calibration), config=config, mixture=self.mixture,
+        without_calls=without_calls, model_config=self.model, syntax=self.syntax)
+
   def _round(self, model: str | Finetune, without_calls: bool) -> Finetune:
     """Returns the training on what `model` annotates."""
     annotated = (self._annotated(model),) if self.corpus else ()
     return Finetune(
-        checkpoint=self.checkpoint, data=(*annotated, *self.data), config=self.finetune,
+        model=self.checkpoint, teacher=None, data=(*annotated, *self.data), config=self.finetune,
         mixture=self.mixture, without_calls=without_calls, model_config=self.model,
         syntax=self.syntax)
 

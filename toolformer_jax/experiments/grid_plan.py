@@ -18,9 +18,10 @@ from toolformer_jax.experiments.cost import (
 )
 from toolformer_jax.experiments.grid import Cell, check_differ
 from toolformer_jax.experiments.runner import StageRunner
-from toolformer_jax.experiments.stages import Annotate, Evaluate, Finetune, Stage
+from toolformer_jax.experiments.stages import Annotate, Compress, Evaluate, Finetune, Stage
 from toolformer_jax.runtime.markdown import markdown_table
 
+_KINDS = tuple(stage.kind for stage in (Annotate, Finetune, Compress, Evaluate))
 _WHAT_COUNTS = (
     'Texts are those to sample calls for, or the questions. FLOPs are those of matrix products and '
     'attention. They are upper bounds: they assume that all samples of the annotation are '
@@ -140,7 +141,7 @@ def _cell_rows(cells: Sequence[Cell], plan: GridPlan) -> Rows:
 def _stage_rows(plan: GridPlan) -> Rows:
   hours = ['hours (estimate)'] if plan.hours else []
   rows = [['left to do', 'stages', 'texts', 'tokens', 'FLOPs', *hours]]
-  for name in (Annotate.kind, Finetune.kind, Evaluate.kind, 'all'):
+  for name in (*_KINDS, 'all'):
     chosen = [stage for stage in plan.stages if name in (stage.kind, 'all')]
     left = sum(stage not in plan.done for stage in chosen)
     rows.append([name, str(left), *plan.shown(chosen)[:3 + bool(hours)]])

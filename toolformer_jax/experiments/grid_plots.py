@@ -19,13 +19,18 @@ _PAPER = '0.7'  # grey
 
 
 def draw(result: GridResult, folder: epath.Path) -> list[epath.Path]:
-  """Draws scaling.* if the grid has several sizes, ablations.* if it has ablations."""
+  """Draws scaling.* if the grid has several sizes, ablations.* if it has ablations.
+
+  If models are compressed, compression.* has the scores by the bytes of the weights.
+  """
   make_directory(folder)
   files = []
   if len(_sizes(result)) > 1:
     files += save(_scaling(result), folder / 'scaling')
   if any(ablation != UNCHANGED for _, ablation in result.groups()):
     files += save(_ablations(result), folder / 'ablations')
+  if any(not one.cell.experiment.compression.is_neutral for one in result.cells):
+    files += save(_compression(result), folder / 'compression')
   return files
 
 
@@ -59,12 +64,13 @@ def _draw_paper(axes: Axes, family: str) -> None:
               markersize=3, label=f'paper, {family}: {arm}')
 
 
-def _draw_points(axes: Axes, points: Sequence[tuple[float, SeededScore]], arm: str) -> None:
+def _draw_points(axes: Axes, points: Sequence[tuple[float, SeededScore]], arm: str,
+                 style: str = 'o-') -> None:
   scores = [score for _, score in points]
   # A bound of the bootstrap may lie beyond the value itself.
   whiskers = [[max(0.0, score.value - score.low) for score in scores],
               [max(0.0, score.high - score.value) for score in scores]]
-  axes.errorbar([x for x, _ in points], [score.value for score in scores], whiskers, fmt='o-',
+  axes.errorbar([x for x, _ in points], [score.value for score in scores], whiskers, fmt=style,
                 color=COLOURS[arm], capsize=2, markersize=4, label=TITLES[arm])
 
 
@@ -86,4 +92,23 @@ def _ablations(result: GridResult) -> matplotlib.figure.Figure:
     axes.set_yticks(range(len(groups)), [' '.join(group) for group in groups])
     axes.set_ylim(len(groups) - 0.5, -0.5)  # the first on top
     axes.spines[['top', 'right']].set_visible(False)
+  return figure
+
+
+def _compression(result: GridResult) -> matplotlib.figure.Figure:
+  """Draws each task by the bytes of the weights; the names are those of the ablations."""
+  tasks = result.tasks()
+  figure = matplotlib.figure.Figure(figsize=(4.5 * len(tasks), 3.6))
+  for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
+    for arm in result.arms():
+      found = {group: (size[1] / 1e6, score) for group in result.groups()
+               if (size := result.sizes(group)) and (score := result.score(group, task, arm))}
+      _draw_points(axes, list(found.values()), arm, 'o')
+      if arm == 'toolformer':
+        for (_, ablation), (x, score) in found.items():
+          axes.annotate(ablation, (x, score.value), fontsize='x-small', xytext=(3, 3),
+                        textcoords='offset points')
+    axes.set(title=find_tasks([task])[0].title, xlabel='MB of weights', xscale='log')
+    axes.spines[['top', 'right']].set_visible(False)
+    axes.legend(fontsize='x-small')
   return figure

@@ -1,12 +1,14 @@
 """The report of a grid: means over seeds, differences between cells, and what failed."""
 
 import functools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from toolformer_jax.errors import UserError
 from toolformer_jax.evaluation.arms import TITLES
 from toolformer_jax.evaluation.config import EvaluationConfig
+from toolformer_jax.evaluation.scores import OUTCOMES
 from toolformer_jax.evaluation.seed_statistics import (
   SeededRecords,
   SeededScore,
@@ -57,6 +59,11 @@ class GridResult:
              if one.cell.factors.group == group and one.records.get((task, arm))]
     return SeededRecords.of(found) if found else None
 
+  def sizes(self, group: Group) -> tuple[int, int] | None:
+    """Returns parameters and bytes of a group's models, which are alike; None without any."""
+    return next(((one.parameters, one.weight_bytes) for one in self.cells
+                 if one.cell.factors.group == group and one.parameters and one.weight_bytes), None)
+
   def score(self, group: Group, task: str, arm: str) -> SeededScore | None:
     """Returns the mean of a group's seeds; None if there are none."""
     records = self.records(group, task, arm)
@@ -100,6 +107,12 @@ def report(result: GridResult) -> str:
   if len(rows := ablation_rows(result)) > 1:
     parts += ['## Ablations', f'The arm Toolformer, minus that of `{UNCHANGED}` of the same size.',
               markdown_table(rows)]
+  if len(rows := outcome_rows(result)) > 1:
+    parts += ["## Toolformer's answers by outcome", 'Percentages over all seeds.',
+              markdown_table(rows)]
+  if any(not one.cell.experiment.compression.is_neutral for one in result.cells):
+    parts += ['## Sizes', 'Of the weights, as files: those of few bits as they are, others in '
+              'float32.', markdown_table(size_rows(result))]
   parts += _not_evaluated(result)
   if result.cell_report:
     parts.append(f'#{result.cell_report.rstrip()}'.replace('\n#', '\n##'))  # one level below
@@ -142,6 +155,30 @@ def _difference_rows(result: GridResult,
       if found := result.difference(first, second, task):
         rows.append([*second[0], title, _shown(found, sign='+'), str(found.seeds),
                      f'{found.detectable:.1f}'])
+  return rows
+
+
+def outcome_rows(result: GridResult) -> Rows:
+  """Returns what became of Toolformer's answers to each task of word problems."""
+  rows = [['size', 'ablation', 'task', *OUTCOMES]]
+  for group in result.groups():
+    members = [one for one in result.cells if one.cell.factors.group == group]
+    for task, title in zip(result.tasks(), _titles(result.tasks()), strict=True):
+      counts: Counter[str] = Counter()
+      for one in members:
+        counts.update(one.breakdowns.get(task, {}))
+      if counts:
+        rows.append([*group, title, *(f'{100 * counts[outcome] / counts.total():.1f}'
+                                      for outcome in OUTCOMES)])
+  return rows
+
+
+def size_rows(result: GridResult) -> Rows:
+  """Returns the size of the models of each group."""
+  rows = [['size', 'ablation', 'parameters', 'bytes of weights']]
+  for group in result.groups():
+    if found := result.sizes(group):
+      rows.append([*group, f'{found[0]:,}', f'{found[1]:,}'])
   return rows
 
 

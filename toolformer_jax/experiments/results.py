@@ -15,7 +15,7 @@ from toolformer_jax.evaluation.result import EvaluationResult
 from toolformer_jax.experiments import comparison
 from toolformer_jax.experiments.grid import Cell
 from toolformer_jax.experiments.runner import StageRunner
-from toolformer_jax.experiments.stages import Evaluate, Finetune
+from toolformer_jax.experiments.stages import Evaluate, Stage
 from toolformer_jax.runtime.run_dir import read_json
 
 Records = list[dict[str, Any]]
@@ -28,7 +28,9 @@ class CellResult:
   Attributes:
     cell: the cell.
     records: the scored predictions of each task and arm, as JSON objects.
-    parameters: of its model; None if it was not trained.
+    parameters: of its model; None if it was neither trained nor compressed.
+    weight_bytes: size of its model's weights: of files of few bits, or else in float32.
+    breakdowns: of word problems, by task: how many predictions of Toolformer had which outcome.
     skipped: why tasks were not evaluated, by name.
     sources: number, files and split of the examples of each task, by its name.
     failed: why an arm on a task failed, by `task/arm`.
@@ -38,6 +40,8 @@ class CellResult:
   cell: Cell
   records: Mapping[tuple[str, str], Records] = dataclasses.field(default_factory=dict)
   parameters: int | None = None
+  weight_bytes: int | None = None
+  breakdowns: Mapping[str, Mapping[str, int]] = dataclasses.field(default_factory=dict)
   skipped: Mapping[str, str] = dataclasses.field(default_factory=dict)
   sources: Mapping[str, str] = dataclasses.field(default_factory=dict)
   failed: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -51,10 +55,11 @@ def read_result(cell: Cell, runner: StageRunner) -> CellResult:
     UserError: a file is missing or broken.
   """
   records: dict[tuple[str, str], Records] = {}
+  breakdowns: dict[str, Mapping[str, int]] = {}
   skipped: dict[str, str] = {}
   sources: dict[str, str] = {}
   failed: dict[str, str] = {}
-  parameters = None
+  parameters = weight_bytes = None
   for stage in cell.experiment.evaluations():
     folder = runner.folder(stage)
     if not (folder / 'summary.json').exists():
@@ -62,12 +67,16 @@ def read_result(cell: Cell, runner: StageRunner) -> CellResult:
     summary = read_json(folder / 'summary.json')
     records |= {(task, stage.arm): found
                 for task, found in _records(stage, folder, summary['matchers'])}
+    breakdowns |= summary['breakdowns']
     sources |= summary['sources']
     skipped |= summary['skipped']
     failed |= summary['failed']
-    if isinstance(stage.model, Finetune):
-      parameters = runner.record(stage.model)['parameters']
-  return CellResult(cell, records, parameters, skipped, sources, failed)
+    if isinstance(stage.model, Stage):
+      model = runner.record(stage.model)
+      parameters = model['parameters']
+      weight_bytes = model.get('weight_bytes', 4 * parameters)
+  return CellResult(cell, records, parameters, weight_bytes, breakdowns, skipped, sources,
+                    failed)
 
 
 def _records(stage: Evaluate, folder: epath.Path, tasks: Iterable[str]

@@ -1,7 +1,7 @@
 """Runs the stages of experiments, each once, in folders that are named by what they depend on.
 
     stages/annotate-0a1b2c3d4e5f/     the folder that `annotate` writes, and stage.json
-    stages/finetune-.../, stages/evaluate-.../
+    stages/finetune-.../, stages/compress-.../, stages/evaluate-.../
 
 A stage is done when its stage.json exists. One that was interrupted continues where it stopped, as
 the commands do. Processes that need the same stage wait for each other.
@@ -16,9 +16,9 @@ from etils import epath
 
 from toolformer_jax import api
 from toolformer_jax.annotation.run_reader import RunReader
-from toolformer_jax.data.corpus import corpus_hash, read_corpus
+from toolformer_jax.data.corpus import CorpusConfig, corpus_hash, read_corpus
 from toolformer_jax.errors import UserError
-from toolformer_jax.experiments.stages import Annotate, Evaluate, Finetune, Stage
+from toolformer_jax.experiments.stages import Annotate, Compress, Evaluate, Finetune, Stage
 from toolformer_jax.models.flops import num_parameters
 from toolformer_jax.runtime import locks
 from toolformer_jax.runtime.paths import make_directory
@@ -26,6 +26,7 @@ from toolformer_jax.runtime.run_dir import read_json, write_json
 
 log = logging.getLogger(__name__)
 _RECORD = 'stage.json'
+_COMPRESSED = 'model'  # the checkpoint in the folder of a compression
 
 
 class StageRunner:
@@ -85,9 +86,12 @@ class StageRunner:
           'seconds': round(time.monotonic() - begin, 1),
           **({'continued': True} if begun_before else {}), **found})
 
-  def checkpoint(self, model: str | Finetune) -> str:
+  def checkpoint(self, model: str | Finetune | Compress) -> str:
     """Returns the checkpoint that a stage reads."""
-    return model if isinstance(model, str) else str(self.folder(model))
+    if isinstance(model, str):
+      return model
+    return str(self.folder(model) / _COMPRESSED if isinstance(model, Compress)
+               else self.folder(model))
 
 
 def _is_readable(run: epath.Path) -> bool:
@@ -116,13 +120,28 @@ def _finetune(runner: StageRunner, stage: Finetune, folder: epath.Path) -> dict[
                         for one in stage.data])
   if not texts:
     raise UserError('no call was kept, so that there is nothing to learn')
-  model = api.load_model(stage.checkpoint, config=stage.model_config)
+  model = api.load_model(runner.checkpoint(stage.model), config=stage.model_config)
+  teacher = stage.teacher and api.load_model(
+      runner.checkpoint(stage.teacher), config=stage.model_config)
   result = api.finetune(
       model, texts, output_dir=folder, config=stage.config, mixture=stage.mixture,
       without_calls=stage.without_calls, syntax=stage.syntax)
   if not result.finished:
     raise KeyboardInterrupt  # a signal asked for it, and asks the whole grid to stop
   return {'texts': result.texts, 'parameters': num_parameters(model.config)}
+
+
+def _compress(runner: StageRunner, stage: Compress, folder: epath.Path) -> dict[str, Any]:
+  output_dir = folder / _COMPRESSED
+  if output_dir.exists():
+    output_dir.rmtree()  # of a run that was interrupted
+  texts = None
+  if stage.corpus:
+    texts = (one.text for one in read_corpus(stage.corpus, CorpusConfig(media=False)))
+  model = api.load_model(runner.checkpoint(stage.model), config=stage.model_config)
+  result = api.compress(model, texts, output_dir=output_dir, config=stage.config)
+  return {'parameters': result.parameters[1], 'nonzero': result.nonzero,
+          'weight_bytes': result.weight_bytes}
 
 
 def _evaluate(runner: StageRunner, stage: Evaluate, folder: epath.Path) -> dict[str, Any]:
@@ -138,4 +157,4 @@ def _evaluate(runner: StageRunner, stage: Evaluate, folder: epath.Path) -> dict[
 
 
 _RUN: dict[type[Stage], Callable[[StageRunner, Any, epath.Path], dict[str, Any]]] = {
-    Annotate: _annotate, Finetune: _finetune, Evaluate: _evaluate}
+    Annotate: _annotate, Finetune: _finetune, Compress: _compress, Evaluate: _evaluate}

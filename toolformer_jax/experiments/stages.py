@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 from toolformer_jax.annotation.config import AnnotationConfig, ToolConfig
 from toolformer_jax.calls import CallSyntax
 from toolformer_jax.checkpoints.loading import ModelConfig
+from toolformer_jax.compression.config import CompressionConfig
 from toolformer_jax.data.corpus import CorpusConfig
 from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.inference.config import EngineConfig, GenerationConfig
@@ -73,10 +74,11 @@ class Annotate(Stage):
 
 @dataclass(frozen=True, eq=False)
 class Finetune(Stage):
-  """Trains a checkpoint on annotated texts; see `api.finetune` for its settings."""
+  """Trains a model on annotated texts; see `api.finetune` for its settings."""
 
   kind = 'finetune'
-  checkpoint: str
+  model: 'str | Compress'
+  teacher: 'str | Finetune | None'
   data: tuple[str | Annotate, ...]
   config: FinetuneConfig
   mixture: MixtureConfig
@@ -86,12 +88,23 @@ class Finetune(Stage):
 
 
 @dataclass(frozen=True, eq=False)
+class Compress(Stage):
+  """Makes a model smaller; see `api.compress` for its settings."""
+
+  kind = 'compress'
+  model: str | Finetune
+  corpus: str
+  config: CompressionConfig
+  model_config: ModelConfig
+
+
+@dataclass(frozen=True, eq=False)
 class Evaluate(Stage):
   """Evaluates one arm on all tasks; see `api.evaluate` for its settings."""
 
   kind = 'evaluate'
   arm: str
-  model: str | Finetune
+  model: str | Finetune | Compress
   tasks: tuple[str, ...]
   data_dir: str
   limit: int | None

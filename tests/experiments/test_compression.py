@@ -1,0 +1,100 @@
+"""Models that a grid makes smaller: as by hand, with recovery, and what is refused."""
+
+import json
+import pathlib
+
+import pytest
+
+EXPERIMENT = ('experiment', '--gin_file', 'base.gin', '--gin_file', 'small.gin',
+              '--output_dir', 'runs')
+FILES = {
+    'int8.gin': "CompressionConfig.bits = 'int8'\nCompressionConfig.rounding = 'nearest'\n",
+    'fewer.gin': 'CompressionConfig.keep_layers = (0,)\n',
+    'recovered.gin': '''
+include 'fewer.gin'
+CompressionConfig.bits = 'int8'
+CompressionConfig.rounding = 'nearest'
+ExperimentConfig.calibration = 'plain.jsonl'
+ExperimentConfig.recovery = @recovery/FinetuneConfig()
+recovery/FinetuneConfig.steps = 1
+'''}
+
+
+@pytest.fixture(autouse=True)
+def files(folder):
+  for name, text in FILES.items():
+    (folder / name).write_text(text)
+  (folder / 'plain.jsonl').write_text(json.dumps({'text': 'A plain text of some words.'}) + '\n')
+
+
+def grid(*names):
+  return f'--gin.GridConfig.ablations={names}'
+
+
+def stages(folder):
+  """Returns the kinds of the stages that were run."""
+  return sorted(path.name.split('-')[0] for path in folder.glob('runs/stages/*'))
+
+
+def test_a_grid_compresses_what_it_trained(run, folder):
+  code, out, err = run(*EXPERIMENT, grid('int8.gin', 'fewer.gin'), '--arms', 'disabled,toolformer')
+  assert code == 0, err
+  # Both arms are one model, which is trained once, and compressed once in each way.
+  assert stages(folder) == ['annotate', 'compress', 'compress', *['evaluate'] * 6, 'finetune']
+  sizes = {row.split(' | ')[1]: row.strip('| ').split(' | ')[2:]
+           for row in out.partition('## Sizes')[2].splitlines() if row.startswith('| model')}
+  [base, int8, fewer] = ([int(one.replace(',', '')) for one in sizes[name]] for name in ('base', 'int8', 'fewer'))
+  assert base[0] == int8[0] > fewer[0] and base[1] > int8[1]
+  assert base[1] == 4 * base[0]
+  assert "## Toolformer's answers by outcome" in out
+  assert (folder / 'runs/figures/compression.png').stat().st_size > 1000
+
+
+def test_compression_is_that_of_the_command(run, folder):
+  code, _, err = run(*EXPERIMENT, '--gin_file', 'fewer.gin', '--arms', 'toolformer')
+  assert code == 0, err
+  [tuned] = folder.glob('runs/stages/finetune-*')
+  [small] = folder.glob('runs/stages/compress-*')
+  code, _, err = run('compress', '--checkpoint', tuned, '--output_dir', 'small',
+                     '--gin_file', 'fewer.gin')
+  assert code == 0, err
+  [first, second] = (path / 'model.safetensors' for path in (folder / 'small', small / 'model'))
+  assert first.read_bytes() == second.read_bytes()
+
+
+def test_a_compression_that_was_interrupted_is_done_again(run, folder):
+  code, out, err = run(*EXPERIMENT, '--gin_file', 'fewer.gin', '--arms', 'base')
+  assert code == 0, err
+  [small] = folder.glob('runs/stages/compress-*')
+  weights = (small / 'model/model.safetensors').read_bytes()
+  (small / 'stage.json').unlink()
+  (small / 'model/model.safetensors').write_bytes(weights[:100])
+  assert run(*EXPERIMENT, '--gin_file', 'fewer.gin', '--arms', 'base')[:2] == (0, out)
+  assert (small / 'model/model.safetensors').read_bytes() == weights
+
+
+def test_recovery_trains_what_is_left_and_rounds_it_last(run, folder):
+  code, _, err = run(*EXPERIMENT, grid('recovered.gin'), '--arms', 'base,toolformer')
+  assert code == 0, err
+  # Of each arm: fewer layers, recovery, then int8.
+  assert stages(folder) == ['annotate', *['compress'] * 4, *['evaluate'] * 4, *['finetune'] * 3]
+  dry = run(*EXPERIMENT, grid('recovered.gin'), '--arms', 'base,toolformer', '--dry_run')[1]
+  assert '| compress | 0 | 0 | 0 | 0 |' in dry
+
+
+def test_the_teacher_is_the_model_before(run, folder):
+  code, _, err = run(*EXPERIMENT, '--gin_file', 'recovered.gin', '--arms', 'base')
+  assert code == 0, err
+  [trained] = folder.glob('runs/stages/finetune-*')
+  assert 'checkpoint' in json.dumps(json.loads((trained / 'run.json').read_text()))
+
+
+@pytest.mark.parametrize('settings, message', [
+    (["--gin.CompressionConfig.layers=1"], 'bind ExperimentConfig.calibration'),
+    (['--gin.ExperimentConfig.recovery=@recovery/FinetuneConfig()',
+      "--gin.ExperimentConfig.calibration='plain.jsonl'"], 'CompressionConfig removes nothing'),
+    (['--gin.recovery/FinetuneConfig.steps=3'], 'has no effect without ExperimentConfig.recovery')])
+def test_what_has_no_effect_is_refused(run, settings, message):
+  code, _, err = run(*EXPERIMENT, *settings)
+  assert code == 2 and message in err and err.count('\n') == 1
+  assert not pathlib.Path('runs').exists()
