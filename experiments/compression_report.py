@@ -3,18 +3,21 @@
     python experiments/compression_report.py --data_dir D --output_dir O
 
 compresses a model in every way of METHODS and computes its perplexity on the first windows of
-WikiText-2 (D/wikitext2). Calibration texts are those of `wikipedia-sample`. The ratio of each
-perplexity to that of the original model has a 95% interval over windows. Nothing is tuned after
-compression. O/results.jsonl has a line for each method that is finished: the same command continues
-there. The table is O/report.md.
+WikiText-2 (D/wikitext2). Texts of the calibration and of the recovery are those of
+`wikipedia-sample`. The ratio of each perplexity to that of the original model has a 95% interval
+over windows. O/results.jsonl has a line for each method that is finished: the same command
+continues there. The table is O/report.md.
 """
 
 import argparse
+import dataclasses
 import json
 import math
 import pathlib
 import shutil
 import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -30,14 +33,45 @@ from toolformer_jax.inference.scoring import ScoreRequest, score
 from toolformer_jax.models.language_model import LanguageModel
 
 WINDOW = 512  # tokens, after the start token
-# Settings of CompressionConfig, or the quantization of a GGUF file.
-METHODS: dict[str, dict[str, Any] | str] = {
-    'float32': {}, 'GGUF q8_0': 'q8_0',
-    'int4 in groups of 32, to the nearest': {'bits': 'int4', 'rounding': 'nearest'},
-    'int4 in groups of 32, GPTQ': {'bits': 'int4'},
-    'two layers less, by block influence': {'layers': -2},
-    'half of the weights zero, by magnitude': {'sparsity': 0.5, 'weight_scores': 'magnitude'},
-    'half of the weights zero, Wanda': {'sparsity': 0.5}}
+_NEAREST: dict[str, Any] = {'bits': 'int4', 'rounding': 'nearest'}
+
+
+@dataclass(frozen=True)
+class Method:
+  """A way to make a model smaller.
+
+  Attributes:
+    settings: of CompressionConfig; `layers` are those that are removed, as a negative number.
+    quantization: of a GGUF file, in place of the settings.
+    recovery: settings of FinetuneConfig, of the training between the settings but for their bits
+      and the bits; None for no training.
+  """
+
+  settings: Mapping[str, Any] = field(default_factory=dict)
+  quantization: str = ''
+  recovery: Mapping[str, Any] | None = None
+
+
+METHODS = {
+    'float32': Method(), 'GGUF f16': Method(quantization='f16'),
+    'GGUF q8_0': Method(quantization='q8_0'),
+    'int8, to the nearest': Method({'bits': 'int8', 'rounding': 'nearest'}),
+    'int4 in groups of 32, to the nearest': Method(_NEAREST),
+    'int4 in groups of 32, GPTQ': Method({'bits': 'int4'}),
+    'int4, trained for it': Method(_NEAREST, recovery={'qat': tf_jax.QatConfig()}),
+    'two layers less': Method({'layers': -2}),
+    'two layers less, recovered': Method({'layers': -2}, recovery={}),
+    'half of the weights zero, by magnitude': Method(
+        {'sparsity': 0.5, 'weight_scores': 'magnitude'}),
+    'half of the weights zero, by gradient': Method(
+        {'sparsity': 0.5, 'weight_scores': 'gradient'}),
+    'half of the weights zero, Wanda': Method({'sparsity': 0.5}),
+    'half of the weights zero, Wanda, recovered': Method(
+        {'sparsity': 0.5}, recovery={'keep_zeros': True})}
+# All weights learn from the original, as in experiments/compression/recovery.gin.
+RECOVERY = tf_jax.FinetuneConfig(
+    steps=100, batch_rows=4, row_tokens=512, learning_rate=1e-4, schedule='linear',
+    distillation=tf_jax.DistillationConfig())
 
 
 def main() -> None:
@@ -46,7 +80,8 @@ def main() -> None:
   parser.add_argument('--data_dir', type=pathlib.Path, required=True, metavar='D')
   parser.add_argument('--output_dir', type=pathlib.Path, required=True, metavar='O')
   parser.add_argument('--checkpoint', default='smollm2-135m', metavar='C')
-  parser.add_argument('--corpus', default='wikipedia-sample', metavar='F', help='calibration texts')
+  parser.add_argument('--corpus', default='wikipedia-sample', metavar='F',
+                      help='texts of the calibration and of the recovery')
   parser.add_argument('--windows', type=int, default=100, metavar='N')
   parser.add_argument('--calibration_rows', type=int, default=64, metavar='N')
   args = parser.parse_args()
@@ -86,19 +121,39 @@ def finished(path: pathlib.Path, settings: dict[str, Any]) -> dict[str, dict[str
   return {one['method']: one for one in found}
 
 
-def compressed(model: LanguageModel, method: dict[str, Any] | str, path: pathlib.Path,
-               args: argparse.Namespace) -> tuple[LanguageModel, int]:
+def compressed(model: LanguageModel, method: Method, path: pathlib.Path, args: argparse.Namespace
+               ) -> tuple[LanguageModel, int]:
   """Returns the compressed model as it is read from disk, and the bytes of its weights there."""
   shutil.rmtree(path, ignore_errors=True)
-  if isinstance(method, str):
-    tf_jax.export(model, output_dir=path, format='gguf', quantization=method)
+  if method.quantization:
+    tf_jax.export(model, output_dir=path, format='gguf', quantization=method.quantization)
     return tf_jax.load_model(path / 'model.gguf'), (path / 'model.gguf').stat().st_size
-  method = {name: model.config.layers + value if name == 'layers' else value
-            for name, value in method.items()}
-  config = tf_jax.CompressionConfig(calibration_rows=args.calibration_rows, **method)
-  texts = (document.text for document in read_corpus(args.corpus))
-  result = tf_jax.compress(model, texts, output_dir=path, config=config)
-  return tf_jax.load_model(path), result.weight_bytes
+  settings = {name: model.config.layers + value if name == 'layers' else value
+              for name, value in method.settings.items()}
+  config = tf_jax.CompressionConfig(calibration_rows=args.calibration_rows, **settings)
+  if method.recovery is not None:
+    model = recovered(model, config.without_bits, method.recovery, path, args)
+    config = config.bits_alone
+  result = tf_jax.compress(model, calibration(args), output_dir=path / 'small', config=config)
+  return tf_jax.load_model(path / 'small'), result.weight_bytes
+
+
+def recovered(model: LanguageModel, config: tf_jax.CompressionConfig, changes: Mapping[str, Any],
+              path: pathlib.Path, args: argparse.Namespace) -> LanguageModel:
+  """Returns what is left of a model by `config`, trained with the model as its teacher."""
+  tf_jax.compress(model, calibration(args), output_dir=path / 'start', config=config)
+  in_bfloat16 = tf_jax.ModelConfig(dtype='bfloat16')
+  tf_jax.finetune(
+      tf_jax.load_model(path / 'start', config=in_bfloat16), [args.corpus],
+      output_dir=path / 'trained', config=dataclasses.replace(RECOVERY, **changes),
+      mixture=tf_jax.MixtureConfig(dev_texts=0),
+      teacher=tf_jax.load_model(args.checkpoint, config=in_bfloat16))
+  return tf_jax.load_model(path / 'trained')
+
+
+def calibration(args: argparse.Namespace) -> Iterator[str]:
+  """Yields the texts of the calibration."""
+  return (document.text for document in read_corpus(args.corpus))
 
 
 def losses(model: LanguageModel, windows: list[list[int]]) -> list[float]:
