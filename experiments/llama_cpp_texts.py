@@ -3,8 +3,8 @@
     pip install xllamacpp
     python experiments/llama_cpp_texts.py --output_dir O [--checkpoint smollm2-135m]
 
-writes the model as GGUF files in O, continues the beginnings of 20 Wikipedia pages by 32 tokens with
-both programs, and counts equal texts. Where two differ, it prints by how many nats this package
+writes the model as GGUF files in O, continues the beginnings of 20 Wikipedia pages by 32 tokens
+with both programs, and counts equal texts. Where two differ, it prints by how many nats this package
 prefers its own token at the first difference: llama.cpp rounds activations to 8 bits ahead of
 products with weights of 8 bits, which turns the choice between tokens that are almost as likely.
 """
@@ -68,7 +68,8 @@ def first_difference(model: LanguageModel, prompt: str, text: str, other: str
                      ) -> tuple[int, float, str, str]:
   """Returns how many tokens are equal, by how much ours is likelier, and the tokens that differ."""
   encode = model.tokenizer.encode
-  context, ours, theirs = encode(prompt), encode(text), encode(other)
+  context = encode(prompt)
+  ours, theirs = (encode(prompt + one)[len(context):] for one in (text, other))
   same = next((i for i, (mine, one) in enumerate(zip(ours, theirs, strict=False)) if mine != one),
               min(len(ours), len(theirs)))
   ends = [ids[same] if same < len(ids) else min(model.tokenizer.end_ids) for ids in (ours, theirs)]
