@@ -17,6 +17,7 @@ CompressionConfig.rounding = 'nearest'
 ExperimentConfig.calibration = 'plain.jsonl'
 ExperimentConfig.recovery = @recovery/FinetuneConfig()
 recovery/FinetuneConfig.steps = 1
+recovery/FinetuneConfig.distillation = @DistillationConfig()
 '''}
 
 

@@ -129,7 +129,7 @@ class Experiment:
     """
     learned = original.data if isinstance(original, Finetune) else ()
     return Finetune(
-        model=compressed, teacher=original if getattr(config, "distillation", None) else None,
+        model=compressed, teacher=original if config.distillation else None,
         data=(*learned, self.config.calibration), config=config, mixture=self.mixture,
         without_calls=without_calls, model_config=self.model, syntax=self.syntax)
 

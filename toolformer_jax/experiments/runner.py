@@ -125,7 +125,7 @@ def _finetune(runner: StageRunner, stage: Finetune, folder: epath.Path) -> dict[
       runner.checkpoint(stage.teacher), config=stage.model_config)
   result = api.finetune(
       model, texts, output_dir=folder, config=stage.config, mixture=stage.mixture,
-      without_calls=stage.without_calls, syntax=stage.syntax)
+      without_calls=stage.without_calls, syntax=stage.syntax, teacher=teacher)
   if not result.finished:
     raise KeyboardInterrupt  # a signal asked for it, and asks the whole grid to stop
   return {'texts': result.texts, 'parameters': num_parameters(model.config)}
