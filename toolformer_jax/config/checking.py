@@ -8,10 +8,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from toolformer_jax.config.registry import RENAMED, RUN_MACROS, SETTINGS
-from toolformer_jax.data.augmentation import AugmentationConfig
 from toolformer_jax.errors import UserError, unknown
 from toolformer_jax.models.adapter_config import ADAPTERS
-from toolformer_jax.training.privacy.config import PrivacyConfig
 
 # The text before `=` in gin's listings: `MACRO`, `scope/Settings.parameter`, or nothing where
 # `gin.macro.value` is bound.
@@ -22,6 +20,11 @@ _UNKNOWN_FILE = re.compile(r'Unable to open file: (.+?)\. Searched')
 _UNKNOWN_MACRO = re.compile(r"No bindings specified for '(\w+)/gin.macro'")
 _DETAILS = re.compile(r' \(|: <')  # of a syntax error: its place, or a Python object
 _PLACE = re.compile(r'^\s*In file "(.+?)", line (\d+)', re.MULTILINE)
+# Settings that are a value of another one.
+_PARENTS = {'AugmentationConfig': 'MixtureConfig.augmentation',
+            'DistillationConfig': 'FinetuneConfig.distillation',
+            'PrivacyConfig': 'FinetuneConfig.privacy',
+            **{adapter.__name__: 'FinetuneConfig.adapter' for adapter in ADAPTERS.values()}}
 _EXAMPLES = {str: "a string such as 'runs/mine'", int: 'a whole number', bool: 'True or False',
              list: "a list of strings such as ['a', 'b']"}
 
@@ -43,15 +46,11 @@ def refuse_unused(bound: str, used: str, tools: Iterable[str]) -> None:
     settings = name.rpartition('.')[0].rpartition('.')[2]
     if settings == 'ToolConfig':
       raise unknown('tool', scope, tools)
-    if SETTINGS.get(settings) in ADAPTERS.values():
-      raise UserError(f'{name} has no effect without FinetuneConfig.adapter = @{settings}()')
+    if parent := _PARENTS.get(settings):
+      raise UserError(f'{name} has no effect without {parent} = @{settings}()')
     if scope == 'recovery' and settings == 'FinetuneConfig':
       raise UserError(f'{binding} has no effect without ExperimentConfig.recovery = '
                       '@recovery/FinetuneConfig()')
-    if SETTINGS.get(settings) is PrivacyConfig:
-      raise UserError(f'{name} has no effect without FinetuneConfig.privacy = @{settings}()')
-    if SETTINGS.get(settings) is AugmentationConfig:
-      raise UserError(f'{name} has no effect without MixtureConfig.augmentation = @{settings}()')
     if settings in SETTINGS:
       raise UserError(f'{binding}: only ToolConfig can be bound for one tool; write {name}')
     if settings:
