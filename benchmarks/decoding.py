@@ -45,9 +45,9 @@ def work(config: DecoderConfig, args: argparse.Namespace) -> dict[str, float]:
   return {'tokens': args.rows * args.tokens, 'flops': args.rows * flops}
 
 
-def ours(args: argparse.Namespace) -> harness.Run:
+def ours(args: argparse.Namespace, checkpoint: str = 'smollm2-135m') -> harness.Run:
   """Decodes by the project's engine."""
-  model = harness.load(args)
+  model = harness.load(args, checkpoint)
   endless = copy.copy(model.tokenizer)
   endless.end_ids = frozenset()
   model = dataclasses.replace(model, tokenizer=endless)

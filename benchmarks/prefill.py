@@ -39,9 +39,9 @@ def work(config: DecoderConfig, args: argparse.Namespace) -> dict[str, float]:
   return {'tokens': args.prompts * args.tokens, 'flops': args.prompts * flops}
 
 
-def ours(args: argparse.Namespace) -> harness.Run:
+def ours(args: argparse.Namespace, checkpoint: str = 'smollm2-135m') -> harness.Run:
   """Computes them by the project's engine."""
-  model = harness.load(args)
+  model = harness.load(args, checkpoint)
   prompts = read(model.tokenizer, args)
   amounts = work(model.config, args)
   def run(warm_up: bool) -> dict[str, float]:

@@ -91,7 +91,7 @@ def generated(args: argparse.Namespace) -> harness.Run:
 
 def llama_server(args: argparse.Namespace) -> harness.Run:
   """Streams from the server of llama.cpp, in this process."""
-  prompts, xllamacpp = _prompts(args), _optional('xllamacpp')
+  prompts, xllamacpp = _prompts(args), optional('xllamacpp')
   params = xllamacpp.CommonParams()
   params.model.path = str(catalogue.fetch(_MODEL))
   params.port, params.n_parallel = 0, args.clients
@@ -109,7 +109,7 @@ def llama_server(args: argparse.Namespace) -> harness.Run:
 
 def openvino(args: argparse.Namespace) -> harness.Run:
   """Generates by the continuous batching of OpenVINO GenAI, without a server."""
-  prompts, genai = _prompts(args), _optional('openvino_genai')
+  prompts, genai = _prompts(args), optional('openvino_genai')
   scheduler = genai.SchedulerConfig()
   scheduler.max_num_seqs, scheduler.cache_size = args.clients, 2
   pipeline = genai.ContinuousBatchingPipeline(str(catalogue.fetch(_MODEL)), scheduler, 'CPU')
@@ -129,7 +129,7 @@ def _prompts(args: argparse.Namespace) -> list[list[int]]:
   return [start + prompt for prompt in generation.read(tokenizer, args.prompts)]
 
 
-def _optional(name: str) -> ModuleType | Any:
+def optional(name: str) -> ModuleType | Any:
   try:
     return importlib.import_module(name)
   except ImportError:

@@ -1,0 +1,89 @@
+"""Decoding and prefill of one text by models of few bits, beside llama.cpp with the same weights.
+
+    python benchmarks/compressed_models.py [--prefill] [--model_dir runs/compressed]
+
+SmolLM2-135M is written in int8, in int4 and as a GGUF file of the type Q8_0 first, if MODEL_DIR
+lacks them. `q8_0` is ours with the file that llama.cpp reads. The memory is the peak of a process
+that loads the model and does the work.
+
+llama.cpp is optional: pip install xllamacpp
+"""
+
+import argparse
+import functools
+import os
+import pathlib
+import subprocess
+import sys
+
+import decoding
+import harness
+import prefill
+from serving import optional
+
+CHECKPOINT = 'smollm2-135m'
+# The folder of each model, and the dtype in which ours computes with it.
+OURS = {'float32': ('', 'float32'), 'bfloat16': ('', 'bfloat16'), 'int8': ('int8', 'int8'),
+        'int4': ('int4', 'int4'), 'q8_0': ('q8_0/model.gguf', 'bfloat16')}
+LLAMA_CPP = 'llama.cpp q8_0'
+
+
+def main() -> None:
+  """Reads the options, writes the models, and runs all sides."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('--prefill', action='store_true', help='of a long prompt, not decoding')
+  parser.add_argument('--tokens', type=int, default=96, help='of each text')
+  parser.add_argument('--model_dir', type=pathlib.Path, default=pathlib.Path('runs/compressed'))
+  if '--side' not in sys.argv:
+    prepare(parser.parse_known_args()[0].model_dir)
+  sides = {name: functools.partial(ours, name) for name in OURS} | {LLAMA_CPP: llama_cpp}
+  pairs = [(name, 'float32') for name in sides if name != 'float32']
+  pairs += [(name, LLAMA_CPP) for name in OURS]
+  def title(args: argparse.Namespace) -> str:
+    what = 'prefill' if args.prefill else 'single-stream decoding'
+    return f'Compressed models: {what} of {args.tokens} tokens'
+  harness.main(title, parser, sides, pairs)
+
+
+def prepare(folder: pathlib.Path) -> None:
+  """Writes the models that are not there."""
+  program = [sys.executable, '-m', 'toolformer_jax']
+  for name, rest in (('int8', ['compress', "--gin.CompressionConfig.bits='int8'"]),
+                     ('int4', ['compress', "--gin.CompressionConfig.bits='int4'"]),
+                     ('q8_0', ['export', '--format', 'gguf', '--quantization', 'q8_0'])):
+    if not (folder / name).exists():
+      nearest = ["--gin.CompressionConfig.rounding='nearest'"] if rest[0] == 'compress' else []
+      subprocess.run([*program, *rest, *nearest, '--checkpoint', CHECKPOINT,
+                      '--output_dir', str(folder / name)], check=True, stdout=sys.stderr)
+
+
+def ours(name: str, args: argparse.Namespace) -> harness.Run:
+  """Decodes, or computes the cache of prompts, by the project's engine."""
+  folder, args.dtype = OURS[name]
+  args.rows = args.prompts = 1
+  checkpoint = str(args.model_dir / folder) if folder else CHECKPOINT
+  return (prefill if args.prefill else decoding).ours(args, checkpoint)
+
+
+def llama_cpp(args: argparse.Namespace) -> harness.Run:
+  """Does the same by llama.cpp."""
+  xllamacpp = optional('xllamacpp')
+  from toolformer_jax.checkpoints.gguf import GgufFile
+  path = args.model_dir / OURS['q8_0'][0]
+  params = xllamacpp.CommonParams()
+  params.model.path, params.n_parallel, params.n_ctx = str(path), 1, 2048
+  for threads in (params.cpuparams, params.cpuparams_batch):
+    threads.n_threads = len(os.sched_getaffinity(0))
+  server, tokenizer = xllamacpp.Server(params), GgufFile(path).tokenizer()
+  args.prompts = 1
+  [prompt] = prefill.read(tokenizer, args) if args.prefill else decoding.prompts(tokenizer, 1)
+  request = {'prompt': prompt, 'temperature': 0.0, 'cache_prompt': False, 'ignore_eos': True,
+             'n_predict': 1 if args.prefill else args.tokens}
+  def run(warm_up: bool) -> dict[str, float]:
+    server.handle_completions(request)
+    return {'tokens': args.tokens}
+  return run
+
+
+if __name__ == '__main__':
+  main()
