@@ -76,3 +76,9 @@ def test_perplexities_are_averaged_over_tokens_and_then_over_seeds():
 def test_models_must_have_seen_the_same_questions():
   with pytest.raises(ValueError, match='the same examples'):
     SeededRecords.of([[{'id': 'a', 'correct': True}], [{'id': 'b', 'correct': True}]])
+
+
+def test_bounds_of_a_percentage_are_percentages():
+  low = seeded_score(records([[0] * 39 + [1], [0] * 40]), **HOW)
+  high = seeded_score(records([[1] * 39 + [0], [1] * 40]), **HOW)
+  assert low.low == 0 < low.high and high.low < 100 == high.high

@@ -124,7 +124,7 @@ def _means_of_resampled(group: SeededRecords, counts_BN: np.ndarray, random: np.
   """Returns the mean metric of models drawn with replacement, [B], on resampled examples.
 
   The variance of a mean of S values drawn from S is (S - 1) / S of the unbiased estimate. With few
-  seeds this matters, so that deviations from the mean are scaled up.
+  seeds this matters, so that deviations from the mean are scaled up; a percentage stays one.
   """
   S = len(group.values_SN)
   metrics_BS = group.metric_of(counts_BN @ group.values_SN.T,
@@ -132,4 +132,5 @@ def _means_of_resampled(group: SeededRecords, counts_BN: np.ndarray, random: np.
   mean_B = metrics_BS.mean(1)
   drawn_BS = random.integers(S, size=(len(counts_BN), S))
   deviation_B = np.take_along_axis(metrics_BS, drawn_BS, axis=1).mean(1) - mean_B
-  return mean_B + deviation_B * np.sqrt(S / max(S - 1, 1))
+  scaled_B = mean_B + deviation_B * np.sqrt(S / max(S - 1, 1))
+  return np.clip(scaled_B, 0, 100) if group.metric == ACCURACY else scaled_B
