@@ -1,8 +1,11 @@
 """What the report of a grid says of benchmarks that were not evaluated."""
 
+from etils import epath
+
 from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.experiments.experiment import Experiment
 from toolformer_jax.experiments.grid import Cell, Factors
+from toolformer_jax.experiments.grid_plots import draw
 from toolformer_jax.experiments.grid_report import GridResult
 from toolformer_jax.experiments.results import CellResult
 
@@ -27,3 +30,11 @@ def test_what_some_cells_skipped_names_them():
                {'asdiv': 'no file'}) == [
       '- asdiv: no file', '- mawps (model/base/seed0): no file',
       '- mawps (model/base/seed1): broken']
+
+
+def test_a_grid_without_any_score_has_a_report_and_no_figures(tmp_path):
+  cells = [CellResult(Cell(Factors('', ablation, 0), EXPERIMENT), failure='it was stopped')
+           for ablation in ('', 'one.gin')]
+  result = GridResult('A grid', cells, EvaluationConfig())
+  assert '- model/one/seed0: it was stopped' in result.report
+  assert draw(result, epath.Path(tmp_path)) == []

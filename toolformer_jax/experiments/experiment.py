@@ -86,7 +86,7 @@ class Experiment:
   def evaluations(self) -> list[Evaluate]:
     """Returns the last stages, one for each arm; they contain all others."""
     return [Evaluate(
-        arm=arm, model=self._compressed(checkpoint or self._model(arm), arm == 'cc'),
+        arm=arm, model=self._compressed(arm, checkpoint or self._model(arm)),
         tasks=self.tasks, data_dir=self.data_dir, limit=self.limit,
         tools=self.evaluation_tools if arm == 'toolformer' else (), config=self.evaluation,
         generation_config=self.generation, engine_config=self.engine, model_config=self.model,
@@ -106,7 +106,7 @@ class Experiment:
       model = self._round(model, without_calls=False)
     return self._round(model, without_calls=arm == 'cc')
 
-  def _compressed(self, model: str | Finetune, without_calls: bool) -> str | Finetune | Compress:
+  def _compressed(self, arm: str, model: str | Finetune) -> str | Finetune | Compress:
     """Returns a model, made smaller and then trained again if the experiment says so."""
     everything = self.compression
     if everything.is_neutral:
@@ -116,22 +116,23 @@ class Experiment:
     # Floating-point weights are trained, so that they are rounded to few bits last.
     before, after = everything.without_bits, everything.bits_alone
     begun = model if before.is_neutral else self._compress(model, before)
-    recovered = self._recovery(self.config.recovery, begun, model, without_calls)
+    recovered = self._recovery(self.config.recovery, arm, begun, model)
     return recovered if after.is_neutral else self._compress(recovered, after)
 
   def _compress(self, model: str | Finetune, config: CompressionConfig) -> Compress:
     corpus = self.config.calibration if config.needs_texts else ''
     return Compress(model=model, corpus=corpus, config=config, model_config=self.model)
 
-  def _recovery(self, config: FinetuneConfig, compressed: str | Finetune | Compress,
-                original: str | Finetune, without_calls: bool) -> Finetune:
-    """Returns the training of a compressed model, on what the original learned and general texts.
-    """
-    learned = original.data if isinstance(original, Finetune) else ()
+  def _recovery(self, config: FinetuneConfig, arm: str, compressed: str | Finetune | Compress,
+                original: str | Finetune) -> Finetune:
+    """Returns the training of a compressed model, on what its arm learned and general texts."""
+    learned: tuple[str | Annotate, ...] = () if arm == 'base' else self.data
+    if isinstance(original, Finetune):
+      learned = original.data
     return Finetune(
         model=compressed, teacher=original if config.distillation else None,
         data=(*learned, self.config.calibration), config=config, mixture=self.mixture,
-        without_calls=without_calls, model_config=self.model, syntax=self.syntax)
+        without_calls=arm == 'cc', model_config=self.model, syntax=self.syntax)
 
   def _round(self, model: str | Finetune, without_calls: bool) -> Finetune:
     """Returns the training on what `model` annotates."""

@@ -24,7 +24,9 @@ def draw(result: GridResult, folder: epath.Path) -> list[epath.Path]:
   If models are compressed, compression.* has the scores by the bytes of the weights.
   """
   make_directory(folder)
-  files = []
+  files: list[epath.Path] = []
+  if not result.tasks():
+    return files
   if len(_sizes(result)) > 1:
     files += save(_scaling(result), folder / 'scaling')
   if any(ablation != UNCHANGED for _, ablation in result.groups()):
