@@ -97,7 +97,9 @@ class CostCounter:
       case Annotate():
         return self._annotation(stage)
       case Finetune():
-        teacher = stage.teacher and self._model(checkpoint_of(stage.teacher))[0]
+        teacher = None
+        if stage.teacher is not None:
+          teacher = self._model(checkpoint_of(stage.teacher))[0]
         return _training(stage, self._model(checkpoint_of(stage))[0], teacher)
       case Compress():
         return _compression(stage, self._model(checkpoint_of(stage))[0])

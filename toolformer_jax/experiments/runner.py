@@ -121,8 +121,9 @@ def _finetune(runner: StageRunner, stage: Finetune, folder: epath.Path) -> dict[
   if not texts:
     raise UserError('no call was kept, so that there is nothing to learn')
   model = api.load_model(runner.checkpoint(stage.model), config=stage.model_config)
-  teacher = stage.teacher and api.load_model(
-      runner.checkpoint(stage.teacher), config=stage.model_config)
+  teacher = None
+  if stage.teacher is not None:
+    teacher = api.load_model(runner.checkpoint(stage.teacher), config=stage.model_config)
   result = api.finetune(
       model, texts, output_dir=folder, config=stage.config, mixture=stage.mixture,
       without_calls=stage.without_calls, syntax=stage.syntax, teacher=teacher)

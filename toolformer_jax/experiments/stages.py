@@ -77,7 +77,7 @@ class Finetune(Stage):
   """Trains a model on annotated texts; see `api.finetune` for its settings."""
 
   kind = 'finetune'
-  model: 'str | Compress'
+  model: 'str | Finetune | Compress'
   teacher: 'str | Finetune | None'
   data: tuple[str | Annotate, ...]
   config: FinetuneConfig
