@@ -91,7 +91,7 @@ class CompressionConfig:
   @property
   def without_bits(self) -> 'CompressionConfig':
     """The same, with all bits of what is left."""
-    return dataclasses.replace(self, bits='all')
+    return dataclasses.replace(self, bits='all', weight_bytes=0)
 
   @property
   def bits_alone(self) -> 'CompressionConfig':

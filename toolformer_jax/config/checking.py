@@ -23,7 +23,7 @@ _PLACE = re.compile(r'^\s*In file "(.+?)", line (\d+)', re.MULTILINE)
 # Settings that are a value of another one.
 _PARENTS = {'AugmentationConfig': 'MixtureConfig.augmentation',
             'DistillationConfig': 'FinetuneConfig.distillation',
-            'PrivacyConfig': 'FinetuneConfig.privacy',
+            'PrivacyConfig': 'FinetuneConfig.privacy', 'QatConfig': 'FinetuneConfig.qat',
             **{adapter.__name__: 'FinetuneConfig.adapter' for adapter in ADAPTERS.values()}}
 _EXAMPLES = {str: "a string such as 'runs/mine'", int: 'a whole number', bool: 'True or False',
              list: "a list of strings such as ['a', 'b']"}
