@@ -42,8 +42,8 @@ ARROWS = {
           'models', 'tools', 'training'},
   'config': {'annotation', 'checkpoints', 'compression', 'data', 'evaluation', 'experiments',
              'inference', 'media', 'models', 'serving', 'tools', 'training'},
-  'commands': {'annotation', 'api', 'checkpoints', 'config', 'data', 'evaluation', 'experiments',
-               'media', 'planning', 'serving', 'tools', 'view'},
+  'commands': {'annotation', 'api', 'checkpoints', 'compression', 'config', 'data', 'evaluation',
+               'experiments', 'media', 'planning', 'serving', 'tools', 'view'},
   'cli': {'commands'},
   '__main__': {'cli'},
 }

@@ -17,6 +17,7 @@ import argparse
 import dataclasses
 
 from toolformer_jax.commands import options
+from toolformer_jax.compression.checks import check_compression
 from toolformer_jax.data.corpus import read_corpus
 from toolformer_jax.errors import UserError
 from toolformer_jax.runtime.output_dir import check_is_new
@@ -40,6 +41,8 @@ def run(args: argparse.Namespace) -> None:
   if config.compression.needs_texts and not args.corpus:
     raise UserError('these settings of CompressionConfig need calibration texts: give --corpus')
   from toolformer_jax import api
+  from toolformer_jax.checkpoints.pretrained import pretrained_config
+  check_compression(config.compression, pretrained_config(args.checkpoint))
   texts = None
   if args.corpus and config.compression.needs_texts:
     texts_alone = dataclasses.replace(config.corpus, media=False)

@@ -1,7 +1,7 @@
 """Compresses a model step by step, and writes it."""
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,17 +14,16 @@ from toolformer_jax.compression import bits as few_bits
 from toolformer_jax.compression import layers as whole_layers
 from toolformer_jax.compression import mixed_precision, sparsity, structure
 from toolformer_jax.compression.calibration import calibration_rows
+from toolformer_jax.compression.checks import check_compression
 from toolformer_jax.compression.config import CompressionConfig
 from toolformer_jax.errors import UserError
 from toolformer_jax.models.adapter_merging import merge_adapter
-from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.runtime.output_dir import check_is_new
 from toolformer_jax.runtime.paths import files_under
 from toolformer_jax.runtime.run_dir import write_json
 
 REPORT = 'compression.json'
-Rows = Callable[[], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -71,20 +70,14 @@ def compress_model(model: LanguageModel, texts: Iterable[str] | None, *, output_
 
   Raises:
     UserError: the folder is not empty, the adapter cannot be merged, texts are missing or too
-      short, the model does not have what shall be kept, or it cannot fit into `weight_bytes`.
+      short, or the model cannot be compressed so, see `check_compression`.
   """
+  check_compression(config, model.config)
   check_is_new(output_dir)
   model.check_is_float('compressed')
   model = merge_adapter(model)
   if config.needs_texts and texts is None:
     raise UserError('these settings of CompressionConfig need calibration texts: give a corpus')
-  if config.needs_texts and config.calibration_tokens > model.config.max_positions:
-    raise UserError(f'CompressionConfig.calibration_tokens {config.calibration_tokens} are more '
-                    f'than the {model.config.max_positions} positions of the model')
-  structure.check_sizes(model, config.kv_heads, config.mlp_dim)
-  if config.bits == 'mixed':
-    mixed_precision.check_budget(_kept_config(model.config, config), config.group_size,
-                                 config.weight_bytes)
   rows_RT = None
   if config.needs_texts and texts is not None:
     rows_RT = calibration_rows(texts, model.tokenizer, config.calibration_rows,
@@ -106,10 +99,8 @@ def _fewer_layers(model: LanguageModel, rows_RT: np.ndarray | None, config: Comp
                   ) -> tuple[LanguageModel, tuple[int, ...], tuple[float, ...]]:
   """Returns a model of fewer layers, their numbers, and the influences that chose them."""
   kept, influences = config.keep_layers, []
-  if config.layers and rows_RT is not None:
-    if config.layers > model.config.layers:
-      raise UserError(f'CompressionConfig.layers is {config.layers}, and the model has '
-                      f'{model.config.layers}')
+  if config.layers:
+    assert rows_RT is not None
     influences = whole_layers.block_influences(model, rows_RT)
     kept = whole_layers.most_influential(influences, config.layers)
   if not kept:
@@ -131,8 +122,9 @@ def _fewer_weights(model: LanguageModel, rows_RT: np.ndarray | None, config: Com
   """Returns a model some of whose weights are zero."""
   if not config.sparsity:
     return model
-  if config.weight_scores == 'magnitude' or rows_RT is None:
+  if config.weight_scores == 'magnitude':
     return sparsity.prune_by_magnitude(model, config.sparsity, config.pattern)
+  assert rows_RT is not None
   prune = {'wanda': sparsity.prune_by_wanda, 'gradient': sparsity.prune_by_gradient}
   return prune[config.weight_scores](model, rows_RT, config.sparsity, config.pattern)
 
@@ -145,7 +137,8 @@ def _save(path: epath.Path, model: LanguageModel, rows_RT: np.ndarray | None,
     return (), ()
   bits, costs = _bits_of_layers(model, rows_RT, config)
   rounding = few_bits.Rounding(bits, config.group_size, [])
-  if config.rounding == 'gptq' and rows_RT is not None:
+  if config.rounding == 'gptq':
+    assert rows_RT is not None
     model, rounding = few_bits.round_by_gptq(model, rows_RT, bits, config.group_size)
   few_bits.save_rounded(path, model, rounding)
   return bits, costs
@@ -155,19 +148,13 @@ def _bits_of_layers(model: LanguageModel, rows_RT: np.ndarray | None, config: Co
                     ) -> tuple[tuple[int, ...], tuple[float, ...]]:
   """Returns 4 or 8 for each layer, and the costs that they were chosen by."""
   c, budget = model.config, config.weight_bytes
-  if config.bits != 'mixed' or rows_RT is None:
+  if config.bits != 'mixed':
     return ({'int8': 8, 'int4': 4}[config.bits],) * c.layers, ()
   if mixed_precision.fits(c, budget):
     return (8,) * c.layers, ()
+  assert rows_RT is not None
   costs = mixed_precision.rounding_costs(model, rows_RT, config.group_size)
   return mixed_precision.choose_bits(costs, c, config.group_size, budget), tuple(costs)
-
-
-def _kept_config(c: DecoderConfig, config: CompressionConfig) -> DecoderConfig:
-  """Returns the configuration of a model of fewer layers, heads and channels."""
-  kv = config.kv_heads or c.kv_heads
-  return c.replace(layers=config.layers or len(config.keep_layers) or c.layers, kv_heads=kv,
-                   heads=kv * (c.heads // c.kv_heads), mlp_dim=config.mlp_dim or c.mlp_dim)
 
 
 def _parameters(model: LanguageModel) -> int:

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from toolformer_jax.compression.calibration import walk
-from toolformer_jax.errors import UserError
+from toolformer_jax.compression.checks import check_kept_layers
 from toolformer_jax.models.decoder import BLOCKS
 from toolformer_jax.models.language_model import LanguageModel
 
@@ -31,21 +31,10 @@ def keep_layers(model: LanguageModel, kept: Sequence[int]) -> LanguageModel:
     kept: numbers of the layers that are kept, from 0 on, in ascending order.
 
   Raises:
-    UserError: there is no such layer, or layers would become local that are global, or global that
-      are local.
+    UserError: these layers cannot be kept, see `check_kept_layers`.
   """
   c = model.config
-  if not kept or max(kept) >= c.layers:
-    raise UserError(f'the layers {list(kept)} cannot be kept: the model has the layers 0 to '
-                    f'{c.layers - 1}')
-  if c.sliding_window and any((i + 1) % c.global_every == 0 for i in range(c.layers)):
-    moved = [i for place, i in enumerate(kept)
-             if (i + 1) % c.global_every and not (place + 1) % c.global_every
-             or not (i + 1) % c.global_every and (place + 1) % c.global_every]
-    if moved:
-      raise UserError(f'layer {moved[0]} cannot stay what it is, local or global, without the '
-                      'layers before it; remove whole periods of '
-                      f'{c.global_every} layers')
+  check_kept_layers(kept, c)
   params = dict(model.variables['params'])
   params[BLOCKS] = jax.tree.map(lambda x: np.asarray(x)[list(kept)], params[BLOCKS])
   return LanguageModel.from_variables(

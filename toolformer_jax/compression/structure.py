@@ -6,31 +6,12 @@ Dimensions: L layers, D embedding, N heads, K key/value heads, H head, F channel
 import jax
 import numpy as np
 
-from toolformer_jax.checkpoints.families.registry import family_of
 from toolformer_jax.compression.calibration import walk
 from toolformer_jax.compression.calibration_loss import first_order_changes
 from toolformer_jax.compression.config import UnitScores
-from toolformer_jax.errors import UserError
 from toolformer_jax.models.decoder import BLOCKS
 from toolformer_jax.models.kernels import Params
 from toolformer_jax.models.language_model import LanguageModel
-
-_FIXED_HEADS = ('gpt2', 'gptj')  # config.json says how large a head is by how many there are
-
-
-def check_sizes(model: LanguageModel, kv_heads: int, mlp_dim: int) -> None:
-  """Checks how many heads and channels shall be kept.
-
-  Raises:
-    UserError: there are not as many, or the model's family has no such models.
-  """
-  c = model.config
-  if kv_heads > c.kv_heads or mlp_dim > c.mlp_dim:
-    raise UserError(f'kv_heads {kv_heads} and mlp_dim {mlp_dim} cannot be kept: the model has '
-                    f'{c.kv_heads} and {c.mlp_dim}')
-  if kv_heads not in (0, c.kv_heads) and (name := family_of(c).model_type) in _FIXED_HEADS:
-    raise UserError(f'no head of a {name} model can be removed: in its format the heads divide '
-                    'the embedding; remove channels or layers')
 
 
 def unit_scores(model: LanguageModel, scores: UnitScores, rows_RT: np.ndarray | None
@@ -43,8 +24,9 @@ def unit_scores(model: LanguageModel, scores: UnitScores, rows_RT: np.ndarray | 
     rows_RT: calibration rows; None for 'magnitude'.
   """
   blocks = jax.tree.map(np.asarray, model.variables['params'][BLOCKS])
-  if scores == 'magnitude' or rows_RT is None:
+  if scores == 'magnitude':
     return _magnitudes(model, blocks)
+  assert rows_RT is not None
   if scores == 'taylor':
     return _taylor(model, rows_RT)
   out_LNHD, down_LFD = blocks['attention']['out']['kernel'], blocks['mlp']['down']['kernel']
