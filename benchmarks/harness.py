@@ -126,6 +126,8 @@ def _measure(side: Side, args: argparse.Namespace) -> dict[str, float]:
   if args.side == 'theirs':
     device, product, dtype = _torch_device, _torch_product, their_dtype(dtype)
   used = {'memory': memory} | device()  # before the product, which would count as memory
+  if dtype == 'int4':
+    dtype = 'float32'  # that of products; weights alone have 4 bits
   return {'seconds': seconds, **used, 'peak_flops': _peak_flops(*product(dtype)), **amounts}
 
 

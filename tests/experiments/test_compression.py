@@ -10,6 +10,10 @@ EXPERIMENT = ('experiment', '--gin_file', 'base.gin', '--gin_file', 'small.gin',
 FILES = {
     'int8.gin': "CompressionConfig.bits = 'int8'\nCompressionConfig.rounding = 'nearest'\n",
     'fewer.gin': 'CompressionConfig.keep_layers = (0,)\n',
+    'sparse.gin': '''
+CompressionConfig.sparsity = 0.5
+CompressionConfig.weight_scores = 'magnitude'
+''',
     'recovered.gin': '''
 include 'fewer.gin'
 CompressionConfig.bits = 'int8'
@@ -38,16 +42,19 @@ def stages(folder):
 
 
 def test_a_grid_compresses_what_it_trained(run, folder):
-  code, out, err = run(*EXPERIMENT, grid('int8.gin', 'fewer.gin'), '--arms', 'disabled,toolformer')
+  code, out, err = run(*EXPERIMENT, grid('int8.gin', 'fewer.gin', 'sparse.gin'),
+                       '--arms', 'disabled,toolformer')
   assert code == 0, err
   # Both arms are one model, which is trained once, and compressed once in each way.
-  assert stages(folder) == ['annotate', 'compress', 'compress', *['evaluate'] * 6, 'finetune']
+  assert stages(folder) == ['annotate', *['compress'] * 3, *['evaluate'] * 8, 'finetune']
   sizes = {row.split(' | ')[1]: row.strip('| ').split(' | ')[2:]
            for row in out.partition('## Sizes')[2].splitlines() if row.startswith('| model')}
-  base, int8, fewer = ([int(one.replace(',', '')) for one in sizes[name]]
-                       for name in ('base', 'int8', 'fewer'))
-  assert base[0] == int8[0] > fewer[0] and base[1] > int8[1]
-  assert base[1] == 4 * base[0]
+  base, int8, fewer, sparse = ([int(one.replace(',', '')) for one in sizes[name]]
+                               for name in ('base', 'int8', 'fewer', 'sparse'))
+  files = {path.stat().st_size
+           for path in folder.glob('runs/stages/compress-*/model/*.safetensors')}
+  assert {int8[2], fewer[2], sparse[2]} == files
+  assert base[0] > fewer[0] and int8[0] == sparse[0] > sparse[1] and base[2] > int8[2]
   assert "## Toolformer's answers by outcome" in out
   assert (folder / 'runs/figures/compression.png').stat().st_size > 1000
   [tuned] = folder.glob('runs/stages/finetune-*')
@@ -77,14 +84,30 @@ def test_recovery_trains_what_is_left_and_rounds_it_last(run, folder):
   assert stages(folder) == ['annotate', *['compress'] * 4, *['evaluate'] * 4, *['finetune'] * 3]
   runs = [json.loads(path.read_text()) for path in folder.glob('runs/stages/finetune-*/run.json')]
   assert sum('teacher' in one['configuration'] for one in runs) == 2
+  small = [path for path in folder.glob('runs/stages/compress-*/model')
+           if 'quantization_config' in (path / 'config.json').read_text()]
+  assert len(small) == 2
+  assert all(json.loads((path / 'config.json').read_text())['num_hidden_layers'] == 1
+             for path in small)
   dry = run(*EXPERIMENT, grid('recovered.gin'), '--arms', 'base,toolformer', '--dry_run')[1]
   assert '| compress | 0 | 0 | 0 | 0 |' in dry
 
 
+RECOVERY = ('--gin.ExperimentConfig.recovery=@recovery/FinetuneConfig()',
+            "--gin.ExperimentConfig.calibration='plain.jsonl'")
+
+
 @pytest.mark.parametrize('settings, message', [
-    (["--gin.CompressionConfig.layers=1"], 'bind ExperimentConfig.calibration'),
-    (['--gin.ExperimentConfig.recovery=@recovery/FinetuneConfig()',
-      "--gin.ExperimentConfig.calibration='plain.jsonl'"], 'CompressionConfig removes nothing'),
+    (['--gin.CompressionConfig.layers=1'], 'bind ExperimentConfig.calibration'),
+    ([*RECOVERY], 'CompressionConfig removes nothing'),
+    ([*RECOVERY, '--gin_file', 'sparse.gin'], 'would fill the zeros'),
+    ([*RECOVERY, '--gin_file', 'fewer.gin', '--gin.recovery/FinetuneConfig.keep_zeros=True'],
+     'keep_zeros has no effect'),
+    ([*RECOVERY, '--gin_file', 'int8.gin', '--gin.recovery/FinetuneConfig.qat=@QatConfig()'],
+     'must be the same'),
+    ([*RECOVERY, '--gin_file', 'fewer.gin', '--arms', 'toolformer=checkpoint'], 'give DATA'),
+    (['--gin.FinetuneConfig.distillation=@DistillationConfig()'], 'only in its recovery'),
+    (['--gin.DistillationConfig.weight=1.0'], 'or recovery/FinetuneConfig.distillation in an'),
     (['--gin.recovery/FinetuneConfig.steps=3'], 'has no effect without ExperimentConfig.recovery')])
 def test_what_has_no_effect_is_refused(run, settings, message):
   code, _, err = run(*EXPERIMENT, *settings)

@@ -25,6 +25,7 @@ _PARENTS = {'AugmentationConfig': 'MixtureConfig.augmentation',
             'DistillationConfig': 'FinetuneConfig.distillation',
             'PrivacyConfig': 'FinetuneConfig.privacy', 'QatConfig': 'FinetuneConfig.qat',
             **{adapter.__name__: 'FinetuneConfig.adapter' for adapter in ADAPTERS.values()}}
+_OF_RECOVERY = ('DistillationConfig', 'QatConfig')
 _EXAMPLES = {str: "a string such as 'runs/mine'", int: 'a whole number', bool: 'True or False',
              list: "a list of strings such as ['a', 'b']"}
 
@@ -47,7 +48,8 @@ def refuse_unused(bound: str, used: str, tools: Iterable[str]) -> None:
     if settings == 'ToolConfig':
       raise unknown('tool', scope, tools)
     if parent := _PARENTS.get(settings):
-      raise UserError(f'{name} has no effect without {parent} = @{settings}()')
+      raise UserError(f'{name} has no effect without {parent} = @{settings}()' + (
+          f', or recovery/{parent} in an experiment' if settings in _OF_RECOVERY else ''))
     if scope == 'recovery' and settings == 'FinetuneConfig':
       raise UserError(f'{binding} has no effect without ExperimentConfig.recovery = '
                       '@recovery/FinetuneConfig()')

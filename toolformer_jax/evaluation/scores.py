@@ -199,11 +199,12 @@ CORRECT, NO_CALL, NO_RESULT, WRONG_ARGUMENT, IGNORED, EXTRACTION = OUTCOMES = (
 
 def error_breakdown(records: Sequence[dict[str, Any]], config: EvaluationConfig) -> dict[str, int]:
   """Returns how many of the scored predictions have each of `OUTCOMES`."""
-  counts = Counter(_outcome(record, config) for record in records)
+  counts = Counter(outcome_of(record, config) for record in records)
   return {outcome: counts[outcome] for outcome in OUTCOMES}
 
 
-def _outcome(record: dict[str, Any], config: EvaluationConfig) -> str:
+def outcome_of(record: dict[str, Any], config: EvaluationConfig) -> str:
+  """Returns the one of `OUTCOMES` that a scored prediction has."""
   if record['correct']:
     return CORRECT
   results = [call['result'] for call in record['calls'] if call['result'] is not None]

@@ -5,6 +5,7 @@ the questions of one model is too narrow. Here both are resampled: models, and e
 examples for all models, as each of them was asked the same.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -83,7 +84,11 @@ def seeded_score(records: SeededRecords, *, samples: int, seed: int) -> SeededSc
     records: the records.
     samples, seed: of the bootstrap.
   """
-  return _bootstrap([records], lambda means: means[0], samples, seed)
+  found = _bootstrap([records], lambda means: means[0], samples, seed)
+  if records.metric != ACCURACY:
+    return found
+  # Scaled deviations may leave the range of a percentage.
+  return dataclasses.replace(found, low=max(0.0, found.low), high=min(100.0, found.high))
 
 
 def seeded_difference(first: SeededRecords, second: SeededRecords, *, samples: int, seed: int
@@ -124,7 +129,7 @@ def _means_of_resampled(group: SeededRecords, counts_BN: np.ndarray, random: np.
   """Returns the mean metric of models drawn with replacement, [B], on resampled examples.
 
   The variance of a mean of S values drawn from S is (S - 1) / S of the unbiased estimate. With few
-  seeds this matters, so that deviations from the mean are scaled up; a percentage stays one.
+  seeds this matters, so that deviations from the mean are scaled up.
   """
   S = len(group.values_SN)
   metrics_BS = group.metric_of(counts_BN @ group.values_SN.T,
@@ -132,5 +137,4 @@ def _means_of_resampled(group: SeededRecords, counts_BN: np.ndarray, random: np.
   mean_B = metrics_BS.mean(1)
   drawn_BS = random.integers(S, size=(len(counts_BN), S))
   deviation_B = np.take_along_axis(metrics_BS, drawn_BS, axis=1).mean(1) - mean_B
-  scaled_B = mean_B + deviation_B * np.sqrt(S / max(S - 1, 1))
-  return np.clip(scaled_B, 0, 100) if group.metric == ACCURACY else scaled_B
+  return mean_B + deviation_B * np.sqrt(S / max(S - 1, 1))

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from toolformer_jax.compression.config import CompressionConfig
 from toolformer_jax.errors import UserError
 from toolformer_jax.runtime.validation import check
 from toolformer_jax.training.config import FinetuneConfig
@@ -65,3 +66,21 @@ class GridConfig:
                         f'not {values!r}')
     if not self.seeds or not self.seeded:
       raise UserError('GridConfig needs at least one seed, and a setting that it is bound to')
+
+
+def check_recovery(recovery: FinetuneConfig, compression: CompressionConfig) -> None:
+  """Raises UserError if the training of a compressed model would undo or miss its compression."""
+  if compression.is_neutral:
+    raise UserError('ExperimentConfig.recovery has no effect: CompressionConfig removes nothing')
+  if compression.sparsity and not recovery.keep_zeros:
+    raise UserError('the recovery would fill the zeros of CompressionConfig.sparsity: bind '
+                    'recovery/FinetuneConfig.keep_zeros = True')
+  if recovery.keep_zeros and not compression.sparsity:
+    raise UserError('recovery/FinetuneConfig.keep_zeros has no effect without '
+                    'CompressionConfig.sparsity')
+  if qat := recovery.qat:
+    wanted = qat.bits, qat.group_size, 'nearest'
+    found = compression.bits, compression.group_size, compression.rounding
+    if wanted != found:
+      raise UserError(f'recovery/FinetuneConfig.qat trains for {wanted}, and CompressionConfig has '
+                      f'{found}: bits, group_size and rounding must be the same')

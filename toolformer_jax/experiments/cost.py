@@ -203,20 +203,30 @@ def _training(stage: Finetune, decoder: DecoderConfig, teacher: DecoderConfig | 
         'the steps of FinetuneConfig.epochs depend on the number of texts with calls')
   passes = 2 if config.adversarial_epsilon else 1
   flops = training_flops(decoder.replace(adapter=config.adapter), config.row_tokens)
-  flops *= passes
   if teacher:
     flops += forward_flops(teacher, config.row_tokens, logits=config.row_tokens)
-  row = Cost(0, config.row_tokens, flops)
+  row = Cost(0, config.row_tokens, passes * flops)
   return row.times(config.steps * config.batch_items)
 
 
 def _compression(stage: Compress, decoder: DecoderConfig) -> Cost:
-  """Returns the cost of the calibration, which runs each block before and after its change."""
-  config = stage.config
-  if not config.needs_texts:
-    return Cost()
-  row = Cost(0, config.calibration_tokens, 2 * forward_flops(decoder, config.calibration_tokens))
-  return row.times(config.calibration_rows)
+  """Returns the cost of the passes over the calibration texts.
+
+  The inverses of GPTQ and the like are not counted.
+  """
+  config, tokens = stage.config, stage.config.calibration_tokens
+  forward = forward_flops(decoder, tokens, logits=tokens)
+  training = training_flops(decoder, tokens)
+  flops = forward if config.layers else 0
+  if config.kv_heads or config.mlp_dim:
+    flops += {'magnitude': 0, 'activation': forward, 'taylor': training}[config.unit_scores]
+  if config.sparsity:  # with 'wanda', each block runs before and after its change
+    flops += {'magnitude': 0, 'wanda': 2 * forward, 'gradient': training}[config.weight_scores]
+  if config.bits == 'mixed':  # each layer is tried alone
+    flops += (decoder.layers + 1) * forward
+  if config.bits != 'all' and config.rounding == 'gptq':
+    flops += 2 * forward
+  return Cost(0, tokens if flops else 0, flops).times(config.calibration_rows)
 
 
 def _task_cost(stage: Evaluate, task: Task, decoder: DecoderConfig, tokenizer: Tokenizer) -> Cost:

@@ -12,7 +12,7 @@ from toolformer_jax.errors import UserError, unknown
 from toolformer_jax.evaluation.arms import TITLES
 from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.evaluation.plan import check_limit
-from toolformer_jax.experiments.config import ExperimentConfig
+from toolformer_jax.experiments.config import ExperimentConfig, check_recovery
 from toolformer_jax.experiments.stages import Annotate, Compress, Evaluate, Finetune, Stage
 from toolformer_jax.inference.config import EngineConfig, GenerationConfig
 from toolformer_jax.tools.executor import ExecutorConfig
@@ -66,17 +66,27 @@ class Experiment:
       if arm not in TITLES:
         raise unknown('arm', arm, TITLES)
     check_limit(self.limit)
-    self.finetune.check_teacher(given=False)
+    if self.finetune.distillation:
+      raise UserError('an experiment has a teacher only in its recovery: bind recovery/'
+                      'FinetuneConfig.distillation in place of FinetuneConfig.distillation')
     trained = [arm for arm, checkpoint in self.arms.items() if arm != 'base' and not checkpoint]
     if trained and self.config.rounds and not (self.corpus or self.data):
       raise UserError('there is nothing to learn from: the experiment needs CORPUS or DATA, or a '
                       f'checkpoint for each arm that it would train, such as {trained[0]}=C')
+    self._check_compression()
+
+  def _check_compression(self) -> None:
+    """Raises UserError if models cannot be made smaller, or trained after that."""
     recovery = self.config.recovery
     if (self.compression.needs_texts or recovery) and not self.config.calibration:
       raise UserError('to make models smaller, this experiment needs texts: bind '
                       'ExperimentConfig.calibration to a corpus')
-    if recovery and self.compression.is_neutral:
-      raise UserError('ExperimentConfig.recovery has no effect: CompressionConfig removes nothing')
+    if recovery:
+      check_recovery(recovery, self.compression)
+      given = [arm for arm, checkpoint in self.arms.items() if arm != 'base' and checkpoint]
+      if given and not self.data:
+        raise UserError(f'the recovery of {given[0]}={self.arms[given[0]]} needs the texts that it '
+                        'learned from: give DATA')
 
   @property
   def evaluation_tools(self) -> tuple[str, ...]:
@@ -121,7 +131,8 @@ class Experiment:
 
   def _compress(self, model: str | Finetune, config: CompressionConfig) -> Compress:
     corpus = self.config.calibration if config.needs_texts else ''
-    return Compress(model=model, corpus=corpus, config=config, model_config=self.model)
+    return Compress(model=model, corpus=corpus, corpus_config=self.corpus_config, config=config,
+                    model_config=self.model)
 
   def _recovery(self, config: FinetuneConfig, arm: str, compressed: str | Finetune | Compress,
                 original: str | Finetune) -> Finetune:

@@ -37,8 +37,9 @@ def draw(result: GridResult, folder: epath.Path) -> list[epath.Path]:
 
 
 def _sizes(result: GridResult) -> Mapping[str, int]:
-  """Returns the number of parameters of each size that was trained."""
-  return {one.cell.factors.group[0]: one.parameters for one in result.cells if one.parameters}
+  """Returns the number of parameters of each size that was evaluated."""
+  return {one.cell.factors.group[0]: one.parameters for one in result.cells
+          if one.parameters and one.cell.factors.group[1] == UNCHANGED}
 
 
 def _scaling(result: GridResult) -> matplotlib.figure.Figure:
@@ -103,7 +104,7 @@ def _compression(result: GridResult) -> matplotlib.figure.Figure:
   figure = matplotlib.figure.Figure(figsize=(4.5 * len(tasks), 3.6))
   for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
     for arm in result.arms():
-      found = {group: (size[1] / 1e6, score) for group in result.groups()
+      found = {group: (size[-1] / 1e6, score) for group in result.groups()
                if (size := result.sizes(group)) and (score := result.score(group, task, arm))}
       _draw_points(axes, list(found.values()), arm, 'o')
       if arm == 'toolformer':

@@ -1,14 +1,14 @@
 """The report of a grid: means over seeds, differences between cells, and what failed."""
 
 import functools
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from toolformer_jax.errors import UserError
+from toolformer_jax.evaluation.answer_matching import FirstNumber
 from toolformer_jax.evaluation.arms import TITLES
 from toolformer_jax.evaluation.config import EvaluationConfig
-from toolformer_jax.evaluation.scores import OUTCOMES
+from toolformer_jax.evaluation.scores import OUTCOMES, outcome_of
 from toolformer_jax.evaluation.seed_statistics import (
   SeededRecords,
   SeededScore,
@@ -16,6 +16,7 @@ from toolformer_jax.evaluation.seed_statistics import (
   seeded_score,
 )
 from toolformer_jax.evaluation.tables import Rows, latex
+from toolformer_jax.evaluation.task import QuestionTask
 from toolformer_jax.evaluation.tasks import find_tasks
 from toolformer_jax.experiments.grid import UNCHANGED
 from toolformer_jax.experiments.results import CellResult
@@ -59,9 +60,20 @@ class GridResult:
              if one.cell.factors.group == group and one.records.get((task, arm))]
     return SeededRecords.of(found) if found else None
 
-  def sizes(self, group: Group) -> tuple[int, int] | None:
-    """Returns parameters and bytes of a group's models, which are alike; None without any."""
-    return next(((one.parameters, one.weight_bytes) for one in self.cells
+  def outcome(self, group: Group, task: str, outcome: str) -> SeededScore | None:
+    """Returns the percentage of Toolformer's answers with an outcome; None without records."""
+    found = [[{**record, 'correct': outcome_of(record, self.config) == outcome}
+              for record in one.records[task, 'toolformer']] for one in self.cells
+             if one.cell.factors.group == group and one.records.get((task, 'toolformer'))]
+    return seeded_score(SeededRecords.of(found), **self._bootstrap) if found else None
+
+  def sizes(self, group: Group) -> tuple[int, int, int] | None:
+    """Returns parameters, those that are not zero, and bytes of a group's models, which are alike.
+
+    None if nothing was evaluated.
+    """
+    return next(((one.parameters, one.nonzero or one.parameters, one.weight_bytes)
+                 for one in self.cells
                  if one.cell.factors.group == group and one.parameters and one.weight_bytes), None)
 
   def score(self, group: Group, task: str, arm: str) -> SeededScore | None:
@@ -108,8 +120,7 @@ def report(result: GridResult) -> str:
     parts += ['## Ablations', f'The arm Toolformer, minus that of `{UNCHANGED}` of the same size.',
               markdown_table(rows)]
   if len(rows := outcome_rows(result)) > 1:
-    parts += ["## Toolformer's answers by outcome", 'Percentages over all seeds.',
-              markdown_table(rows)]
+    parts += ["## Toolformer's answers by outcome", markdown_table(rows)]
   if any(not one.cell.experiment.compression.is_neutral for one in result.cells):
     parts += ['## Sizes', 'Of the weights, as files: those of few bits as they are, others in '
               'float32.', markdown_table(size_rows(result))]
@@ -161,24 +172,22 @@ def _difference_rows(result: GridResult,
 def outcome_rows(result: GridResult) -> Rows:
   """Returns what became of Toolformer's answers to each task of word problems."""
   rows = [['size', 'ablation', 'task', *OUTCOMES]]
+  tasks = [task for name in result.tasks() for task in find_tasks([name])
+           if isinstance(task, QuestionTask) and isinstance(task.matcher, FirstNumber)]
   for group in result.groups():
-    members = [one for one in result.cells if one.cell.factors.group == group]
-    for task, title in zip(result.tasks(), _titles(result.tasks()), strict=True):
-      counts: Counter[str] = Counter()
-      for one in members:
-        counts.update(one.breakdowns.get(task, {}))
-      if counts:
-        rows.append([*group, title, *(f'{100 * counts[outcome] / counts.total():.1f}'
-                                      for outcome in OUTCOMES)])
+    for task in tasks:
+      found = [result.outcome(group, task.name, outcome) for outcome in OUTCOMES]
+      if any(found):
+        rows.append([*group, task.title, *map(_shown, found)])
   return rows
 
 
 def size_rows(result: GridResult) -> Rows:
   """Returns the size of the models of each group."""
-  rows = [['size', 'ablation', 'parameters', 'bytes of weights']]
+  rows = [['size', 'ablation', 'parameters', 'not zero', 'bytes of weights']]
   for group in result.groups():
     if found := result.sizes(group):
-      rows.append([*group, f'{found[0]:,}', f'{found[1]:,}'])
+      rows.append([*group, *(f'{one:,}' for one in found)])
   return rows
 
 

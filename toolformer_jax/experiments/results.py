@@ -15,7 +15,7 @@ from toolformer_jax.evaluation.result import EvaluationResult
 from toolformer_jax.experiments import comparison
 from toolformer_jax.experiments.grid import Cell
 from toolformer_jax.experiments.runner import StageRunner
-from toolformer_jax.experiments.stages import Evaluate, Stage
+from toolformer_jax.experiments.stages import Compress, Evaluate, Finetune, Stage
 from toolformer_jax.runtime.run_dir import read_json
 
 Records = list[dict[str, Any]]
@@ -28,9 +28,9 @@ class CellResult:
   Attributes:
     cell: the cell.
     records: the scored predictions of each task and arm, as JSON objects.
-    parameters: of its model; None if it was neither trained nor compressed.
+    parameters: of its model; None if nothing was evaluated.
     weight_bytes: size of its model's weights: of files of few bits, or else in float32.
-    breakdowns: of word problems, by task: how many predictions of Toolformer had which outcome.
+    nonzero: number of its weights that are not zero; None if it was not pruned.
     skipped: why tasks were not evaluated, by name.
     sources: number, files and split of the examples of each task, by its name.
     failed: why an arm on a task failed, by `task/arm`.
@@ -41,7 +41,7 @@ class CellResult:
   records: Mapping[tuple[str, str], Records] = dataclasses.field(default_factory=dict)
   parameters: int | None = None
   weight_bytes: int | None = None
-  breakdowns: Mapping[str, Mapping[str, int]] = dataclasses.field(default_factory=dict)
+  nonzero: int | None = None
   skipped: Mapping[str, str] = dataclasses.field(default_factory=dict)
   sources: Mapping[str, str] = dataclasses.field(default_factory=dict)
   failed: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -55,11 +55,10 @@ def read_result(cell: Cell, runner: StageRunner) -> CellResult:
     UserError: a file is missing or broken.
   """
   records: dict[tuple[str, str], Records] = {}
-  breakdowns: dict[str, Mapping[str, int]] = {}
   skipped: dict[str, str] = {}
   sources: dict[str, str] = {}
   failed: dict[str, str] = {}
-  parameters = weight_bytes = None
+  parameters = weight_bytes = nonzero = None
   for stage in cell.experiment.evaluations():
     folder = runner.folder(stage)
     if not (folder / 'summary.json').exists():
@@ -67,16 +66,28 @@ def read_result(cell: Cell, runner: StageRunner) -> CellResult:
     summary = read_json(folder / 'summary.json')
     records |= {(task, stage.arm): found
                 for task, found in _records(stage, folder, summary['matchers'])}
-    breakdowns |= summary['breakdowns']
     sources |= summary['sources']
     skipped |= summary['skipped']
     failed |= summary['failed']
-    if isinstance(stage.model, Stage):
-      model = runner.record(stage.model)
-      parameters = model['parameters']
-      weight_bytes = model.get('weight_bytes', 4 * parameters)
-  return CellResult(cell, records, parameters, weight_bytes, breakdowns, skipped, sources,
+    # A stage of an earlier version has no parameters in its record.
+    if runner.is_done(stage) and (found := runner.record(stage).get('parameters')):
+      parameters, weight_bytes = found, 4 * found
+    if isinstance(stage.model, Compress):
+      weight_bytes = runner.record(stage.model)['weight_bytes']
+    if pruned := _pruned(stage.model):
+      nonzero = runner.record(pruned)['nonzero']
+  return CellResult(cell, records, parameters, weight_bytes, nonzero, skipped, sources,
                     failed)
+
+
+def _pruned(model: str | Stage) -> Compress | None:
+  """Returns the stage that made weights of a model zero; a recovery keeps them."""
+  match model:
+    case Compress(config=config) if config.sparsity:
+      return model
+    case Compress() | Finetune():
+      return _pruned(model.model)
+  return None
 
 
 def _records(stage: Evaluate, folder: epath.Path, tasks: Iterable[str]

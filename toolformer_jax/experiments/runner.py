@@ -7,6 +7,7 @@ A stage is done when its stage.json exists. One that was interrupted continues w
 the commands do. Processes that need the same stage wait for each other.
 """
 
+import dataclasses
 import logging
 import time
 from collections.abc import Callable
@@ -16,7 +17,8 @@ from etils import epath
 
 from toolformer_jax import api
 from toolformer_jax.annotation.run_reader import RunReader
-from toolformer_jax.data.corpus import CorpusConfig, corpus_hash, read_corpus
+from toolformer_jax.checkpoints.pretrained import pretrained_config
+from toolformer_jax.data.corpus import corpus_hash, read_corpus
 from toolformer_jax.errors import UserError
 from toolformer_jax.experiments.stages import Annotate, Compress, Evaluate, Finetune, Stage
 from toolformer_jax.models.flops import num_parameters
@@ -138,7 +140,8 @@ def _compress(runner: StageRunner, stage: Compress, folder: epath.Path) -> dict[
     output_dir.rmtree()  # of a run that was interrupted
   texts = None
   if stage.corpus:
-    texts = (one.text for one in read_corpus(stage.corpus, CorpusConfig(media=False)))
+    texts_alone = dataclasses.replace(stage.corpus_config, media=False)
+    texts = (one.text for one in read_corpus(stage.corpus, texts_alone))
   model = api.load_model(runner.checkpoint(stage.model), config=stage.model_config)
   result = api.compress(model, texts, output_dir=output_dir, config=stage.config)
   return {'parameters': result.parameters[1], 'nonzero': result.nonzero,
@@ -154,7 +157,8 @@ def _evaluate(runner: StageRunner, stage: Evaluate, folder: epath.Path) -> dict[
       toolbox=stage.toolbox, syntax=stage.syntax)
   if result.failed:
     result.raise_failures()
-  return {}
+  config = pretrained_config(runner.checkpoint(stage.model), local_files_only=True)
+  return {'parameters': num_parameters(config)}
 
 
 _RUN: dict[type[Stage], Callable[[StageRunner, Any, epath.Path], dict[str, Any]]] = {

@@ -94,6 +94,7 @@ class Compress(Stage):
   kind = 'compress'
   model: str | Finetune
   corpus: str
+  corpus_config: CorpusConfig
   config: CompressionConfig
   model_config: ModelConfig
 
