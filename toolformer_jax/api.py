@@ -52,10 +52,9 @@ from toolformer_jax.tools.executor import Executor, ExecutorConfig
 from toolformer_jax.tools.media_contexts import Media, contexts_with_media
 from toolformer_jax.tools.registry import AnyTool, Toolbox, build_tools, tool_objects
 from toolformer_jax.training.config import FinetuneConfig, MixtureConfig
-from toolformer_jax.training.finetune import check_row_tokens
+from toolformer_jax.training.finetune import check_fits
 from toolformer_jax.training.finetune import finetune as finetune_on_texts
 from toolformer_jax.training.mixture import check_epoch
-from toolformer_jax.training.recovery.distillation import check_teacher
 from toolformer_jax.training.result import FinetuneResult
 from toolformer_jax.training.sources import Source, Text, as_texts
 from toolformer_jax.training.stream import TextStream, check_stream_settings, training_data
@@ -249,15 +248,14 @@ def finetune(
     UserError: there is no text to train on, the teacher does not fit, the folder holds a run with
       another configuration, or the loss explodes.
   """
-  config.check_teacher(teacher is not None)
+  config.check_has_teacher(teacher is not None)
   texts = training_data(data)
   if isinstance(texts, TextStream):
     check_stream_settings(config, mixture, without_calls)
   else:
     check_epoch(texts, mixture)
-  check_row_tokens(config, decoder_config(model))
+  check_fits(config, decoder_config(model), None if teacher is None else decoder_config(teacher))
   if teacher is not None:
-    check_teacher(decoder_config(teacher), decoder_config(model), config.row_tokens)
     teacher = as_model(teacher, model_config, devices).for_inference()
   model = as_model(model, model_config, devices)
   depends_on = dict(depends_on or {})

@@ -91,6 +91,8 @@ def test_a_run_says_how_many_were_scored_again(make_eager_model, tmp_path):
   assert len(folders) == 2
   with pytest.raises(UserError, match='filter_dtype .* needs the ModelConfig.dtype float32'):
     annotate(**fast, model=model.to_dtype('bfloat16'))
+  with pytest.raises(UserError, match="filter_dtype must be 'float32' or 'bfloat16' or 'int8'"):
+    tf_jax.AnnotationConfig(filter_dtype='int4')
   with pytest.raises(UserError, match='filter_dtype .* not bfloat16'):  # not: no such model
     tf_jax.annotate('nowhere', [DOCUMENT.text], tools=[tool], output_dir=tmp_path,
                     config=tf_jax.AnnotationConfig(filter_dtype='int8'),

@@ -15,6 +15,7 @@ from toolformer_jax.models.adapter_config import LoraConfig
 
 from .test_compress import GEMMA, GPT2, TEXTS
 
+WIDE = dict(embed_dim=64, head_dim=16, rotary_dim=16, mlp_dim=128)
 REFUSED = [
   ({}, dict(keep_layers=(0, 99)), r'the layers \[0, 99\] cannot be kept'),
   (GEMMA, dict(keep_layers=(0, 2, 3)), 'layer 2 cannot stay what it is'),
@@ -24,6 +25,12 @@ REFUSED = [
   (GPT2, dict(kv_heads=1), 'no head of a gpt2 model can be removed'),
   ({'max_positions': 63}, dict(layers=1, calibration_tokens=64), 'more than the 63 positions'),
   ({}, dict(mlp_dim=62, sparsity=0.5, pattern='2:4'), 'the matrix down has 62 inputs'),
+  (WIDE, dict(bits='int4', group_size=128),
+   'group_size 128 does not divide the 64 inputs of the matrix query; take 32 or 64$'),
+  (WIDE, dict(bits='mixed', weight_bytes=10**9, group_size=64, mlp_dim=96),
+   'does not divide the 96 inputs of the matrix down; take 32$'),
+  ({}, dict(bits='int4', mlp_dim=48),
+   "48 inputs of the matrix down; .* take CompressionConfig.bits 'int8'$"),
   ({}, dict(bits='mixed', weight_bytes=1), 'weight_bytes is 1, and with 4 bits in every layer')]
 
 
@@ -51,6 +58,7 @@ def test_no_text_is_read_for_what_the_model_lacks(make_model, tmp_path, kind, se
   ({}, {}), ({}, dict(layers=2, kv_heads=2, mlp_dim=64)), ({}, dict(keep_layers=(1,))),
   (GEMMA, dict(keep_layers=(0, 3))), (GPT2, dict(kv_heads=4, mlp_dim=62)),
   ({'max_positions': 63}, dict(sparsity=0.5, weight_scores='magnitude')),
+  (WIDE, dict(bits='int4', group_size=64)), ({}, dict(bits='int8', mlp_dim=48)),
   ({}, dict(sparsity=0.5, pattern='2:4')), ({}, dict(bits='mixed', weight_bytes=10**9)),
   ({'adapter': LoraConfig(rank=2)}, dict(bits='mixed', weight_bytes=10**9))])
 def test_what_the_model_has_passes(decoder_of, kind, settings):

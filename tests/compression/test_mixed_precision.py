@@ -20,7 +20,7 @@ from toolformer_jax.runtime.paths import as_path
 from ..taught_model import ANSWERS, teach
 from .test_compress import GPT2, TEXTS, changed, compressed, mesh
 
-KINDS = {'llama': {}, 'gpt2': GPT2, 'untied': {'tied_head': False}, 'no groups': {'mlp_dim': 48}}
+KINDS = {'llama': {}, 'gpt2': GPT2, 'untied': {'tied_head': False}}
 
 
 def size(config, *bits):

@@ -14,7 +14,7 @@ from toolformer_jax.checkpoints.huggingface import load_directory
 from toolformer_jax.compression.bits import round_by_gptq, save_rounded
 from toolformer_jax.compression.block_params import kernels, with_blocks
 from toolformer_jax.compression.calibration import calibration_rows
-from toolformer_jax.compression.calibration_loss import first_order_changes
+from toolformer_jax.compression.calibration_loss import sum_of_changes
 from toolformer_jax.compression.gptq import gptq
 from toolformer_jax.compression.sparsity import mask_of, prune_by_gradient
 from toolformer_jax.errors import UserError
@@ -25,6 +25,10 @@ from toolformer_jax.runtime.paths import as_path
 
 from ..taught_model import ANSWERS, teach
 from .test_compress import GPT2, TEXTS, compressed, mesh
+
+
+def sizes(config, path, changes):
+  return abs(changes)
 
 
 def blocks(model):
@@ -88,17 +92,34 @@ def test_gradient_scores_are_weights_times_gradients(make_model, kind):
   model = make_model(**kind)
   rows_RT = calibration_rows(TEXTS, model.tokenizer, 3, 64)
   paths = list(kernels(next(blocks(model))))
-  for row_T, changes in zip(rows_RT, first_order_changes(model, rows_RT, paths), strict=True):
+  sums = sum_of_changes(model, rows_RT, paths, sizes)
+  expected = dict.fromkeys(paths, 0)
+  for row_T in rows_RT:
     def loss(params, row_T=row_T):
       logits_1TV, _ = model.decoder.apply({'params': params}, row_T[None, :-1])
       return optax.softmax_cross_entropy_with_integer_labels(logits_1TV[0], row_T[1:]).mean()
     gradients = jax.grad(loss)(model.variables['params'])['blocks']
-    for path, change in changes.items():
+    for path in paths:
       part, name = path.split('/')
       weights = model.variables['params']['blocks'][part][name]['kernel']
-      expected = np.asarray(weights * gradients[part][name]['kernel'])
-      largest = np.abs(expected).max()
-      np.testing.assert_allclose(change / largest, expected / largest, atol=1e-3)
+      expected[path] += np.abs(weights * gradients[part][name]['kernel'])
+  for path, found in sums.items():
+    np.testing.assert_allclose(found / expected[path].max(), expected[path] / expected[path].max(),
+                               atol=1e-3)
+
+
+def test_changes_are_summed_on_the_devices(make_model, monkeypatch):
+  """Whatever the number of rows, each sum is copied to the host once."""
+  model = make_model()
+  rows_RT = calibration_rows(TEXTS, model.tokenizer, 5, 64)
+  copied = []
+  as_array = np.asarray
+  def counted(x, *arguments, **settings):
+    copied.extend([x] if isinstance(x, jax.Array) else [])
+    return as_array(x, *arguments, **settings)
+  monkeypatch.setattr(np, 'asarray', counted)
+  sum_of_changes(model, rows_RT, ['mlp/down', 'mlp/up'], sizes)
+  assert len(copied) == 2
 
 
 def test_weights_of_low_gradient_scores_matter_least(make_model, tmp_path):
@@ -107,8 +128,7 @@ def test_weights_of_low_gradient_scores_matter_least(make_model, tmp_path):
   rows_RT = np.stack([model.tokenizer.encode(f'{word} is [Up({word}) -> {answer}] {answer}.')
                       for word, answer in ANSWERS.items()])
   paths = list(kernels(next(blocks(model))))
-  changes = list(first_order_changes(model, rows_RT, paths))
-  scores = {path: sum(np.abs(one[path]) for one in changes) for path in paths}
+  scores = sum_of_changes(model, rows_RT, paths, sizes)
   def without(sign):
     """Returns the loss without the weights of the lowest or of the highest scores."""
     return mean_loss(with_blocks(model, [with_kernels(block, {
@@ -194,11 +214,18 @@ def test_weights_on_disk_are_those_that_gptq_has_rounded(make_model, tmp_path, k
   assert (np.asarray(found['mlp']['up']['kernel']) != before['mlp']['up']['kernel']).any()
 
 
-def test_rows_that_are_no_whole_groups_have_eight_bits(make_model, tmp_path):
-  compressed(make_model(mlp_dim=48), tmp_path, bits='int4', rounding='nearest')
+@pytest.mark.parametrize('size', [32, 64])
+def test_all_matrices_of_blocks_have_the_bits_that_the_folder_says(make_model, tmp_path, size):
+  model = make_model(embed_dim=64, head_dim=16, rotary_dim=16, mlp_dim=128)
+  compressed(model, tmp_path, bits='int4', rounding='nearest', group_size=size)
+  config = json.loads((tmp_path / 'config.json').read_text())['quantization_config']
+  assert config['bits'] == 4 and config['group_size'] == size
   stored = load_file(tmp_path / 'model.safetensors')
-  assert stored['model.layers.0.mlp.down_proj.weight.codes'].dtype == np.int8
-  assert stored['model.layers.0.mlp.up_proj.weight.codes'].dtype == np.uint8
+  codes = [name for name in stored if name.endswith('.codes') and '.layers.' in name]
+  assert len(codes) == 2 * 7 and {stored[name].dtype.name for name in codes} == {'uint8'}
+  for name in codes:
+    inputs = 2 * stored[name].shape[1]
+    assert stored[name.replace('.codes', '.scales')].shape[1] == inputs // size
 
 
 @pytest.mark.parametrize(('method', 'message'), [

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tokenizers.pre_tokenizers import ByteLevel
 
 import toolformer_jax as tf_jax
 from toolformer_jax import DistillationConfig, sharding
@@ -16,6 +17,7 @@ from toolformer_jax.config.loading import load
 from toolformer_jax.errors import UserError
 from toolformer_jax.models.adapter_config import LoraConfig
 from toolformer_jax.planning.programs import program
+from toolformer_jax.tokenizer import Tokenizer
 from toolformer_jax.training.config import FinetuneConfig
 from toolformer_jax.training.finetune import finetune_examples
 from toolformer_jax.training.loss import next_token_loss
@@ -23,6 +25,7 @@ from toolformer_jax.training.packing import pack
 from toolformer_jax.training.privacy.config import PrivacyConfig
 from toolformer_jax.training.recovery.distillation import Teacher, distillation_loss
 
+from ..conftest import END
 from .plain import plain_example
 
 SETTINGS = FinetuneConfig(steps=6, batch_rows=8, row_tokens=32, learning_rate=1e-2, save_every=2,
@@ -219,6 +222,11 @@ def test_a_teacher_must_fit(make_model, teacher_of, tmp_path):
     run(teacher_of(vocab_size=300))
   with pytest.raises(UserError, match='row_tokens is 32, but the teacher has only 16 positions'):
     run(teacher_of(max_positions=16))
+  other = Tokenizer.byte_level_bpe([*sorted(ByteLevel.alphabet()), 'Ġ<', '=>', END],
+                                   [('Ġ', '<'), ('=', '>')], [END], split_digits=True, bos_id=None,
+                                   eos_id=258)
+  with pytest.raises(UserError, match='the teacher has another tokenizer than the model'):
+    run(dataclasses.replace(teacher_of(), tokenizer=other))
   with pytest.raises(UserError, match='the teacher is on other devices than the model'):
     run(teacher_of(sharding.make_mesh(2, 2, 2)))
   with pytest.raises(UserError, match='distillation needs a teacher'):
@@ -226,7 +234,7 @@ def test_a_teacher_must_fit(make_model, teacher_of, tmp_path):
   model = make_model()
   with pytest.raises(UserError, match='the teacher has the same arrays as the model'):
     tf_jax.finetune(model, DOCUMENTS, teacher=model, output_dir=tmp_path, config=SETTINGS)
-  with pytest.raises(UserError, match='a teacher has no effect without'):
+  with pytest.raises(UserError, match=r'a teacher has no effect .* @DistillationConfig\(\)'):
     run(teacher_of(), distillation=None)
 
 
@@ -240,8 +248,10 @@ def test_where_there_is_no_teacher_distillation_is_refused(make_model):
     dataclasses.replace(SETTINGS, batch_rows=0, privacy=PrivacyConfig())
 
 
-def test_the_command_binds_the_distillation_of_its_teacher(make_model, tmp_path, monkeypatch):
-  """Its saved configuration, too, has the teacher."""
+@pytest.mark.parametrize('by_gin', [False, True])
+def test_the_command_binds_the_distillation_of_its_teacher(make_model, tmp_path, monkeypatch,
+                                                           by_gin):
+  """Whether an option or a gin file names it; the saved configuration, too, has the teacher."""
   for name in ('model', 'teacher'):
     tf_jax.export(make_model(), output_dir=tmp_path / name)
   (tmp_path / 'texts.jsonl').write_text('{"text": "1 + 2 equals 3"}\n' * 4)
@@ -251,7 +261,12 @@ def test_the_command_binds_the_distillation_of_its_teacher(make_model, tmp_path,
     raise KeyboardInterrupt
   monkeypatch.setattr('toolformer_jax.api.finetune', finetune)
   argv = ['--data', tmp_path / 'texts.jsonl', '--checkpoint', tmp_path / 'model', '--output_dir',
-          tmp_path / 'out', '--teacher', tmp_path / 'teacher']
+          tmp_path / 'out']
+  if by_gin:
+    (tmp_path / 'own.gin').write_text(f'TEACHER = {str(tmp_path / "teacher")!r}\n')
+    argv += ['--gin_file', tmp_path / 'own.gin']
+  else:
+    argv += ['--teacher', tmp_path / 'teacher']
   args = command_parser('finetune').parse_args(list(map(str, argv)))
   args.bindings = ['DistillationConfig.weight = 0.9']
   with pytest.raises(KeyboardInterrupt):

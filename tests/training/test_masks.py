@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+import toolformer_jax as tf_jax
 from toolformer_jax import LoraConfig, sharding
 from toolformer_jax.compression.block_params import kernels
 from toolformer_jax.compression.sparsity import prune_by_magnitude
@@ -70,12 +71,20 @@ def test_without_it_zeros_are_filled(make_model, examples, tmp_path):
       _run(_pruned(make_model), examples, plain, tmp_path)))
 
 
-def test_a_model_without_zeros_is_trained_as_always(make_model, examples, tmp_path):
-  kept = _run(make_model(), examples, SETTINGS, tmp_path / 'kept')
-  plain = _run(make_model(), examples, dataclasses.replace(SETTINGS, keep_zeros=False),
-               tmp_path / 'plain')
-  jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=1e-6),
-               kept.variables, plain.variables)
+def test_a_model_without_zeros_is_refused(make_model, examples, tmp_path):
+  with pytest.raises(UserError, match='keep_zeros has no effect: the model has no weights'):
+    _run(make_model(), examples, SETTINGS, tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()
+
+
+def test_weights_that_were_rounded_to_zero_stay_zero(make_model, examples, tmp_path):
+  config = tf_jax.CompressionConfig(bits='int4', rounding='nearest')
+  path = tf_jax.compress(make_model(), output_dir=tmp_path / 'packed', config=config).path
+  before = _zeros(tf_jax.load_model(path))
+  trained = _run(tf_jax.load_model(path), examples, SETTINGS, tmp_path / 'run')
+  for zeros, wanted in zip(_zeros(trained), before, strict=True):
+    assert wanted.any()
+    np.testing.assert_array_equal(zeros, wanted)
 
 
 def test_a_resumed_run_has_the_masks_of_the_checkpoint(make_model, examples, tmp_path, monkeypatch):

@@ -6,10 +6,10 @@ from typing import Literal
 
 from toolformer_jax.data.records import BaselineLoss
 from toolformer_jax.errors import unknown
-from toolformer_jax.models.config import Dtype
 from toolformer_jax.runtime.validation import check
 
 STAGES = ('sample', 'execute', 'filter', 'merge')
+FilterDtype = Literal['float32', 'bfloat16', 'int8']
 CallPlacement = Literal['prefix', 'in_place']
 THRESHOLDS = (0.5, 1.0, 2.0)  # the values of tau_f in the paper's Table 2
 
@@ -110,7 +110,7 @@ class AnnotationConfig:
   early_reject: bool = False
   call_placement: CallPlacement = 'prefix'
   baseline_loss: BaselineLoss = 'min'
-  filter_dtype: Dtype = 'float32'
+  filter_dtype: FilterDtype = 'float32'
   verify_margin: float = 0.2
   preselect: bool = True
   scoring_tokens: int = 1024

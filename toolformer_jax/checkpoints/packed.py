@@ -20,7 +20,7 @@ import numpy as np
 
 from toolformer_jax.checkpoints.tensors import Header, Tensors
 from toolformer_jax.errors import UserError
-from toolformer_jax.models.int4 import GROUP
+from toolformer_jax.models.int4 import GROUP, pack_rows
 from toolformer_jax.models.int8 import LOWEST_OF_4_BITS
 
 QUANTIZATION_CONFIG = 'quantization_config'
@@ -50,8 +50,7 @@ def pack(name: str, codes: np.ndarray, scales: np.ndarray, bits: int) -> dict[st
     bits: 4 or 8.
   """
   if bits == 4:
-    shifted = (codes - LOWEST_OF_4_BITS).astype(np.uint8)
-    codes = shifted[:, ::2] | shifted[:, 1::2] << 4
+    codes = np.ascontiguousarray(pack_rows(codes.T).T)
   return {name + _CODES: codes, name + _SCALES: scales}
 
 

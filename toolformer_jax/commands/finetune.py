@@ -58,9 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
   """Runs the command."""
-  distillation = ['FinetuneConfig.distillation = @DistillationConfig()'] if args.teacher else []
-  config = options.configuration(args, *distillation)
-  config.finetune.check_teacher(bool(args.teacher))
+  config = options.configuration(
+      args, implied={'TEACHER': 'FinetuneConfig.distillation = @DistillationConfig()'})
+  config.finetune.check_has_teacher(bool(args.teacher))
   if not args.data and not args.task:
     raise UserError('there is nothing to train on: give --data, or --task')
   task = _trainable_task(args.task) if args.task else None

@@ -5,7 +5,7 @@ import contextlib
 import datetime
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from toolformer_jax.checkpoints.names import check_adapter, check_checkpoint
@@ -46,7 +46,8 @@ def add_required(parser: argparse.ArgumentParser, name: str, **details: Any) -> 
   parser.set_defaults(required=(*(parser.get_default('required') or ()), name))
 
 
-def configuration(args: argparse.Namespace, *own: str, first: Sequence[str] = ()) -> 'RunConfig':
+def configuration(args: argparse.Namespace, *own: str, first: Sequence[str] = (),
+                  implied: Mapping[str, str] | None = None) -> 'RunConfig':
   """Returns the configuration of a command.
 
   Options that the user gave are bound as macros, so that the saved configuration has them. Options
@@ -56,6 +57,7 @@ def configuration(args: argparse.Namespace, *own: str, first: Sequence[str] = ()
     args: the parsed options.
     own: bindings that the command makes of its other options.
     first: gin files of the command, which those of the user override.
+    implied: bindings by the option that makes them, whether the user or a gin file gives it.
 
   Raises:
     UserError: the configuration is wrong, or an option that is required is missing.
@@ -64,7 +66,7 @@ def configuration(args: argparse.Namespace, *own: str, first: Sequence[str] = ()
   from toolformer_jax.config.registry import RUN_MACROS
   given = [f'{name} = {_plain(value)!r}' for name in RUN_MACROS
            if (value := getattr(args, name.lower(), None)) not in (None, False, [])]
-  config = load([*first, *args.gin_file], [*args.bindings, *given, *own])
+  config = load([*first, *args.gin_file], [*args.bindings, *given, *own], implied)
   for name, value in config.macros.items():
     if hasattr(args, name.lower()):
       setattr(args, name.lower(), as_path(value) if name == 'OUTPUT_DIR' else value)

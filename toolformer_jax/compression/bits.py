@@ -40,13 +40,13 @@ class Rounding(NamedTuple):
   def of_matrix(self, layer: int | None, inputs: int) -> tuple[int, int]:
     """Returns the bits of a matrix, and how many inputs share a scale.
 
-    In 8 bits all inputs of an output do. Rows that are no whole groups have 8 bits.
+    In 8 bits all inputs of an output do.
 
     Args:
       layer: the number of its layer; None for a matrix that is in no block.
       inputs: its number of inputs.
     """
-    if layer is None or self.bits[layer] == 8 or inputs % self.group_size:
+    if layer is None or self.bits[layer] == 8:
       return 8, inputs
     return 4, self.group_size
 

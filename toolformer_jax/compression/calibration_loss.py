@@ -1,37 +1,45 @@
 """The loss of a model on calibration texts, and its gradients."""
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.decoder import BLOCKS, Decoder
 from toolformer_jax.models.kernels import Params, with_kernels
 from toolformer_jax.models.language_model import LanguageModel
 
+# Of the decoder's configuration, the path of a kernel and its changes, [L, *kernel].
+Score = Callable[[DecoderConfig, str, jax.Array], jax.Array]
 
-def first_order_changes(model: LanguageModel, rows_RT: np.ndarray, paths: Sequence[str]
-                        ) -> Iterator[dict[str, np.ndarray]]:
-  """Yields for each row how its loss falls if a weight becomes zero, to first order.
 
-  That is the weight times the gradient of the row's mean loss (Molchanov et al. 2019).
+def sum_of_changes(model: LanguageModel, rows_RT: np.ndarray, paths: Sequence[str],
+                   score: Score) -> dict[str, np.ndarray]:
+  """Returns how much weights matter to the loss of rows, to first order, summed over the rows.
+
+  The change of a row's mean loss if a weight becomes zero is the weight times its gradient
+  (Molchanov et al. 2019). Nothing leaves the devices before the last row.
 
   Args:
     model: the model, without adapters.
     rows_RT: tokens, from `calibration_rows`.
     paths: the matrix products whose weights are asked for, such as 'mlp/down'.
+    score: what is summed of a row's changes, such as their absolute values. It is compiled, and
+      kept as long as the process, so that it must hold no weights.
 
-  Yields:
-    the changes for each weight, [L, *kernel] by path.
+  Returns:
+    the sums, by path.
   """
+  params, total = model.variables['params'], None
   with jax.set_mesh(model.mesh):
     for tokens_T in rows_RT:
-      changes = _changes(model.decoder, model.variables['params'], jnp.asarray(tokens_T[None]),
-                         tuple(paths))
-      yield jax.tree.map(np.asarray, changes)
+      total = _with_changes(total, model.decoder, params, jnp.asarray(tokens_T[None]),
+                            tuple(paths), score)
+  return jax.tree.map(np.asarray, total)
 
 
 def calibration_loss(model: LanguageModel, rows_RT: np.ndarray) -> float:
@@ -42,10 +50,11 @@ def calibration_loss(model: LanguageModel, rows_RT: np.ndarray) -> float:
   return float(np.mean(jax.device_get(losses_R), dtype=np.float64))
 
 
-@functools.partial(jax.jit, static_argnames=('decoder', 'paths'))
-def _changes(decoder: Decoder, params: Params, tokens_BT: jax.Array, paths: tuple[str, ...]
-             ) -> dict[str, jax.Array]:
-  """Returns the chosen kernels times their gradients."""
+@functools.partial(jax.jit, static_argnames=('decoder', 'paths', 'score'), donate_argnames='total')
+def _with_changes(
+    total: dict[str, jax.Array] | None, decoder: Decoder, params: Params, tokens_BT: jax.Array,
+    paths: tuple[str, ...], score: Score) -> dict[str, jax.Array]:
+  """Returns the sums with those of another row: scores of kernels times their gradients."""
   blocks = params[BLOCKS]
   kernels = {}
   for path in paths:
@@ -54,7 +63,8 @@ def _changes(decoder: Decoder, params: Params, tokens_BT: jax.Array, paths: tupl
   def loss(kernels: dict[str, jax.Array]) -> jax.Array:
     return _loss(decoder, params | {BLOCKS: with_kernels(blocks, kernels)}, tokens_BT)
   gradients = jax.grad(loss)(kernels)
-  return {path: kernels[path] * gradients[path] for path in paths}
+  scores = {path: score(decoder.config, path, kernels[path] * gradients[path]) for path in paths}
+  return jax.tree.map(jnp.add, total, scores) if total else scores
 
 
 def _loss(decoder: Decoder, params: Params, tokens_BT: jax.Array) -> jax.Array:

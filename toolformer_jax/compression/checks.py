@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from toolformer_jax.compression.config import CompressionConfig
 from toolformer_jax.errors import UserError
 from toolformer_jax.models.config import DecoderConfig
+from toolformer_jax.models.weight_groups import check_groups
 
 _FIXED_HEADS = ('gpt2', 'gptj')  # config.json says how large a head is by how many there are
 
@@ -20,9 +21,9 @@ def check_compression(config: CompressionConfig, decoder: DecoderConfig) -> None
     decoder: configuration of the model.
 
   Raises:
-    UserError: the model does not have what shall be kept, its family has no such models, its
-      matrices have no pattern 2:4, it has fewer positions than a row of calibration texts, or it
-      cannot fit into `weight_bytes`.
+    UserError: the model does not have what shall be kept, its family has no such models, the
+      inputs of its matrices are no whole groups for 2:4 or 4 bits, it has fewer positions than a
+      row of calibration texts, or it cannot fit into `weight_bytes`.
   """
   if config.needs_texts and config.calibration_tokens > decoder.max_positions:
     raise UserError(f'CompressionConfig.calibration_tokens {config.calibration_tokens} are more '
@@ -39,6 +40,8 @@ def check_compression(config: CompressionConfig, decoder: DecoderConfig) -> None
       if inputs % 4:
         raise UserError(f"CompressionConfig.pattern is '2:4', and the matrix {name} has {inputs} "
                         "inputs, which 4 does not divide; take 'unstructured'")
+  if config.bits in ('int4', 'mixed'):
+    check_groups(kept, config.group_size, 'CompressionConfig')
   if config.bits == 'mixed':
     from toolformer_jax.compression.mixed_precision import check_budget  # loads JAX
     check_budget(kept, config.group_size, config.weight_bytes)

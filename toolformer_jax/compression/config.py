@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from toolformer_jax.errors import UserError
+from toolformer_jax.models.weight_groups import GROUP_SIZES
 from toolformer_jax.runtime.validation import check
 
 UnitScores = Literal['magnitude', 'activation', 'taylor']
@@ -40,7 +41,7 @@ class CompressionConfig:
       to the vocabulary have 8 in all of these.
     weight_bytes: largest size of the weight files, for the bits 'mixed'. As many layers as must
       have 4 bits, those whose rounding raises the loss of the calibration texts least.
-    group_size: number of inputs that share a scale in 4 bits.
+    group_size: number of inputs that share a scale in 4 bits; it divides those of every matrix.
     rounding: to the nearest value, or so that a matrix product changes least on the calibration
       texts (GPTQ, Frantar et al. 2023).
     calibration_rows, calibration_tokens: number of rows of calibration texts, and tokens in each.
@@ -64,7 +65,7 @@ class CompressionConfig:
   def __post_init__(self) -> None:
     check(self, layers=(0, 10**6), kv_heads=(0, 10**6), mlp_dim=(0, 10**9), sparsity=(0, 0.99),
           weight_bytes=(0, 10**15), calibration_rows=(1, 10**6), calibration_tokens=(2, 10**6))
-    if self.group_size not in (32, 64, 128):
+    if self.group_size not in GROUP_SIZES:
       raise UserError(f'CompressionConfig.group_size must be 32, 64 or 128, not {self.group_size}')
     if self.layers and self.keep_layers:
       raise UserError('CompressionConfig: give layers or keep_layers, not both')

@@ -1,12 +1,14 @@
 """Makes weights zero: unstructured, or two of each four."""
 
+import jax
 import numpy as np
 
 from toolformer_jax.compression.block_params import blocks_of, kernels, with_blocks
 from toolformer_jax.compression.calibration import LayerStatistics, walk
-from toolformer_jax.compression.calibration_loss import first_order_changes
+from toolformer_jax.compression.calibration_loss import sum_of_changes
 from toolformer_jax.compression.config import Pattern
 from toolformer_jax.errors import UserError
+from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.kernels import Params, with_kernels
 from toolformer_jax.models.language_model import LanguageModel
 
@@ -67,15 +69,16 @@ def prune_by_gradient(model: LanguageModel, rows_RT: np.ndarray, sparsity: float
   That is to first order: weight times gradient, without its sign, summed over calibration rows.
   """
   blocks = blocks_of(model)
-  totals: dict[str, np.ndarray] = {}
-  for changes in first_order_changes(model, rows_RT, list(kernels(blocks[0]))):
-    for path, change in changes.items():
-      totals[path] = totals.get(path, 0) + np.abs(change)
+  totals = sum_of_changes(model, rows_RT, list(kernels(blocks[0])), _size)
   layers = [_masked(block, {path: totals[path][layer].reshape(kernel_IO.shape)
                             for path, kernel_IO in kernels(block).items()},
                     sparsity, pattern, by_output=True)
             for layer, block in enumerate(blocks)]
   return with_blocks(model, layers)
+
+
+def _size(config: DecoderConfig, path: str, changes: jax.Array) -> jax.Array:
+  return abs(changes)
 
 
 def _masked(block: Params, scores: dict[str, np.ndarray], sparsity: float, pattern: Pattern,

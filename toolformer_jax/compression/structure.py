@@ -3,12 +3,15 @@
 Dimensions: L layers, D embedding, N heads, K key/value heads, H head, F channels.
 """
 
+from typing import Any
+
 import jax
 import numpy as np
 
 from toolformer_jax.compression.calibration import walk
-from toolformer_jax.compression.calibration_loss import first_order_changes
+from toolformer_jax.compression.calibration_loss import sum_of_changes
 from toolformer_jax.compression.config import UnitScores
+from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.decoder import BLOCKS
 from toolformer_jax.models.kernels import Params
 from toolformer_jax.models.language_model import LanguageModel
@@ -35,20 +38,20 @@ def unit_scores(model: LanguageModel, scores: UnitScores, rows_RT: np.ndarray | 
       (statistics.inputs['attention/out'], statistics.inputs['mlp/down'])))
   squares_LNH, squares_LF = (np.stack(one) for one in zip(*found, strict=True))
   heads_LNH = squares_LNH.reshape(out_LNHD.shape[:3]) * (out_LNHD**2).sum(-1)
-  return _by_kv_head(model, heads_LNH), squares_LF * (down_LFD**2).sum(-1)
+  return _by_kv_head(model.config, heads_LNH), squares_LF * (down_LFD**2).sum(-1)
 
 
-def _by_kv_head(model: LanguageModel, scores_LNH: np.ndarray) -> np.ndarray:
+def _by_kv_head(config: DecoderConfig, scores_LNH: Any) -> Any:
   """Returns the sums over the query heads of each key/value head, [L, K]."""
-  return scores_LNH.reshape(len(scores_LNH), model.config.kv_heads, -1).sum(-1)
+  return scores_LNH.reshape(len(scores_LNH), config.kv_heads, -1).sum(-1)
 
 
 def _magnitudes(model: LanguageModel, blocks: Params) -> tuple[np.ndarray, np.ndarray]:
   """Returns the sums of the squares of all weights of a head or channel."""
   attention, mlp = blocks['attention'], blocks['mlp']
-  heads_LK = _by_kv_head(model, (attention['out']['kernel']**2).sum(-1))
+  heads_LK = _by_kv_head(model.config, (attention['out']['kernel']**2).sum(-1))
   for name in ('query', 'key', 'value'):
-    heads_LK = heads_LK + _by_kv_head(model, (attention[name]['kernel']**2).sum(1))
+    heads_LK = heads_LK + _by_kv_head(model.config, (attention[name]['kernel']**2).sum(1))
   ups = [mlp[name]['kernel'] for name in ('up', 'gate') if name in mlp]
   return heads_LK, sum(((up_LDF**2).sum(1) for up_LDF in ups), (mlp['down']['kernel']**2).sum(-1))
 
@@ -59,11 +62,13 @@ def _taylor(model: LanguageModel, rows_RT: np.ndarray) -> tuple[np.ndarray, np.n
   What a head or channel adds to a hidden state is its activation times its row of a kernel, so that
   the sum of that row times its gradient is the sum over tokens of activation times its gradient.
   """
-  heads_LK, channels_LF = 0, 0
-  for changes in first_order_changes(model, rows_RT, ('attention/out', 'mlp/down')):
-    heads_LK = heads_LK + np.abs(_by_kv_head(model, changes['attention/out'].sum(-1)))
-    channels_LF = channels_LF + np.abs(changes['mlp/down'].sum(-1))
-  return np.asarray(heads_LK), np.asarray(channels_LF)
+  scores = sum_of_changes(model, rows_RT, ('attention/out', 'mlp/down'), _size_by_unit)
+  return scores['attention/out'], scores['mlp/down']
+
+
+def _size_by_unit(config: DecoderConfig, path: str, changes: jax.Array) -> jax.Array:
+  by_unit = changes.sum(-1)
+  return abs(_by_kv_head(config, by_unit) if path == 'attention/out' else by_unit)
 
 
 def keep_units(model: LanguageModel, scores_LK: np.ndarray, scores_LF: np.ndarray, kv_heads: int,

@@ -40,7 +40,8 @@ gin.config.register_file_reader(lambda name: open_text(as_path(name)),
                                 lambda name: is_remote(name) and as_path(name).is_file())
 
 
-def load(files: Sequence[epath.PathLike] = (), bindings: Sequence[str] = ()) -> RunConfig:
+def load(files: Sequence[epath.PathLike] = (), bindings: Sequence[str] = (),
+         implied: Mapping[str, str] | None = None) -> RunConfig:
   """Returns the configuration that `files` and, after them, `bindings` give.
 
   What they do not bind has its default, which is the paper's value where the paper states one.
@@ -52,6 +53,7 @@ def load(files: Sequence[epath.PathLike] = (), bindings: Sequence[str] = ()) -> 
     files: gin files, the later ones override; a file that is not there is looked for among those
       of the package (`quickstart.gin`, `models/gptj_6b.gin`).
     bindings: lines of gin, `AnnotationConfig.seed = 1`.
+    implied: further bindings by the run macro, such as TEACHER, that makes them if it is bound.
 
   Raises:
     UserError: a file cannot be read or parsed, a name in it is unknown or used nowhere, or a
@@ -68,6 +70,7 @@ def load(files: Sequence[epath.PathLike] = (), bindings: Sequence[str] = ()) -> 
       source = ''
       trust.check_included(trust.parse_statements('\n'.join(bindings)))
       gin.parse_config(list(bindings))
+      gin.parse_config([line for macro, line in (implied or {}).items() if _is_bound(macro)])
       gin.finalize()
     config = _build(bindings)
     trust.record(config.text)
@@ -155,10 +158,14 @@ def _build(bindings: Sequence[str]) -> RunConfig:
 
 def _macros() -> Mapping[str, Any]:
   """Returns the values of the run macros that are bound."""
-  bound = [name for name in RUN_MACROS if gin.get_bindings(
-      f'{name}/gin.macro', resolve_references=False, inherit_scopes=False)]
+  bound = filter(_is_bound, RUN_MACROS)
   return {name: checking.check_macro(name, gin.get_configurable(f'{name}/gin.macro')())
           for name in bound}
+
+
+def _is_bound(macro: str) -> bool:
+  return bool(gin.get_bindings(f'{macro}/gin.macro', resolve_references=False,
+                               inherit_scopes=False))
 
 
 def _with_functions(macros: Mapping[str, Any], custom: CustomToolsConfig

@@ -16,11 +16,6 @@ from toolformer_jax.models.int8 import LOWEST_OF_4_BITS, kernel_codes, round_to_
 GROUP = 32  # inputs that share a scale; of larger groups in a file, the scale is repeated
 
 
-def has_groups(inputs: int) -> bool:
-  """Returns whether a matrix with this number of inputs can have 4 bits."""
-  return inputs % GROUP == 0
-
-
 def pack_rows(codes: np.ndarray) -> np.ndarray:
   """Returns codes [I, *outputs] with two neighbouring inputs in a byte, uint8 [I / 2, *outputs].
 

@@ -17,9 +17,10 @@ from toolformer_jax.models.adapter_config import (
 )
 from toolformer_jax.models.adapters import Contraction, adapter_variable, ia3_scale, low_rank
 from toolformer_jax.models.config import DecoderConfig
-from toolformer_jax.models.int4 import GROUP, has_groups, unpack_rows
+from toolformer_jax.models.int4 import GROUP, unpack_rows
 from toolformer_jax.models.int8 import KERNEL_SCALE, int8_einsum
 from toolformer_jax.models.ops import MATMUL_OUTPUT, weight_einsum
+from toolformer_jax.models.weight_groups import has_groups
 
 _NORMAL = nn.initializers.normal(0.02)
 
@@ -91,7 +92,7 @@ class Einsum(nn.Module):
       codes = self.param('kernel', _partitioned(zeros, self.axes), self.shape, jnp.int8)
       scales = self.param(KERNEL_SCALE, _partitioned(ones, out_axes), outputs, jnp.float32)
       return int8_einsum(self.equation, x, codes, scales)
-    if c.dtype == 'int4' and has_groups(size := math.prod(inputs)):
+    if c.dtype == 'int4' and has_groups(size := math.prod(inputs), GROUP):
       axes = [in_axes[0], *out_axes]
       packed = self.param('kernel', _partitioned(zeros, axes), [size // 2, *outputs], jnp.uint8)
       scales = self.param(KERNEL_SCALE, _partitioned(ones, axes), [size // GROUP, *outputs],

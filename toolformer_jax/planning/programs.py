@@ -96,7 +96,9 @@ def argument_bytes(arguments: Any) -> int:
 
 def _train(decoder: Decoder, mesh: Mesh, batch: int, length: int,
            finetune: FinetuneConfig) -> Program:
-  finetune.check_teacher(given=False)
+  finetune.check_has_teacher(given=False)
+  if finetune.qat:
+    finetune.qat.check_model(decoder.config)
   config = decoder.config.replace(adapter=finetune.adapter)
   decoder = decoder.clone(config=config, remat=finetune.remat, dropout=finetune.dropout)
   collection = ADAPTER if config.adapter else 'params'

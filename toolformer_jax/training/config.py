@@ -54,6 +54,7 @@ class FinetuneConfig:
     qat: rounds weights in the loss, so that they can be rounded afterwards (quantization-aware
       training), in gin @QatConfig(); None for none. The weights of the result are not rounded.
     keep_zeros: weights of a pruned checkpoint stay zero: those in the matrix products of blocks.
+      A checkpoint of few bits also has weights that were rounded to zero; they stay zero too.
 
     privacy: differential privacy for the texts (DP-SGD), in gin @PrivacyConfig(); None for none. A
       batch is then a Poisson sample: it has each text with the same probability, and `batch_size`
@@ -158,14 +159,14 @@ class FinetuneConfig:
     if not importlib.util.find_spec('jax_privacy'):
       raise UserError('FinetuneConfig.privacy needs: pip install "toolformer_jax[privacy]"')
 
-  def check_teacher(self, given: bool) -> None:
+  def check_has_teacher(self, given: bool) -> None:
     """Raises UserError unless a teacher is given exactly if `distillation` asks for one."""
     if self.distillation and not given:
       raise UserError('FinetuneConfig.distillation needs a teacher: give --teacher, or the '
                       'argument `teacher` of finetune')
     if given and not self.distillation:
       raise UserError('a teacher has no effect without FinetuneConfig.distillation; set it to '
-                      'DistillationConfig()')
+                      'DistillationConfig(), in gin @DistillationConfig()')
 
   @property
   def has_dropout(self) -> bool:

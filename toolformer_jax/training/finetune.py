@@ -41,6 +41,7 @@ from toolformer_jax.training.privacy.sampling import (
   open_private_rows,
 )
 from toolformer_jax.training.recovery.distillation import check_teacher
+from toolformer_jax.training.recovery.masks import check_has_zeros
 from toolformer_jax.training.result import FinetuneResult
 from toolformer_jax.training.sources import Text
 from toolformer_jax.training.stream import (
@@ -133,12 +134,16 @@ def finetune_examples(
 
   Raises:
     UserError: no example has a loss, rows are longer than the model allows, the teacher does not
-      fit, the folder belongs to another run, or the loss explodes or is not a number.
+      fit, the model has no zeros to keep or cannot be rounded, the folder belongs to another run,
+      or the loss explodes or is not a number.
   """
   model.check_is_float('trained')
-  config.check_teacher(teacher is not None)
+  config.check_has_teacher(teacher is not None)
+  check_fits(config, model.config, teacher.config if teacher else None)
   if teacher:
     _check_teacher(teacher, model, config)
+  if config.keep_zeros:
+    check_has_zeros(model.variables['params'])
   model = add_adapter(model, config)
   open_data, config = _prepared_data(model, examples, config, output_dir)
   dev = _pack(model, dev_examples, config) if dev_examples else None
@@ -169,7 +174,9 @@ def evaluate_loss(model: LanguageModel, examples: Sequence[Example],
 
 def _check_teacher(teacher: LanguageModel, model: LanguageModel, config: FinetuneConfig) -> None:
   """Raises UserError if a model cannot learn from a teacher."""
-  check_teacher(teacher.config, model.config, config.row_tokens)
+  if teacher.tokenizer.token_ids_sha256 != model.tokenizer.token_ids_sha256:
+    raise UserError('the teacher has another tokenizer than the model, so that its token ids are '
+                    'other tokens; take a teacher with the same tokenizer')
   if teacher.mesh != model.mesh:
     raise UserError('the teacher is on other devices than the model: load both with the same '
                     'ModelConfig')
@@ -253,6 +260,25 @@ def _segments(model: LanguageModel, examples: Sequence[Example], config: Finetun
     raise UserError(f'there is nothing to train on: none of the {len(examples)} examples has a '
                     'token whose loss weight is not 0')
   return segments
+
+
+def check_fits(config: FinetuneConfig, model: DecoderConfig, teacher: DecoderConfig | None = None
+               ) -> None:
+  """Checks that a model can be trained so, before it is loaded.
+
+  Args:
+    config: how it is trained.
+    model, teacher: configurations of the model and of its teacher, if it has one.
+
+  Raises:
+    UserError: rows are too long for the model or the teacher, the vocabulary of the teacher has
+      another size, or the model's matrices cannot be rounded as FinetuneConfig.qat says.
+  """
+  check_row_tokens(config, model)
+  if config.qat:
+    config.qat.check_model(model)
+  if teacher:
+    check_teacher(teacher, model, config.row_tokens)
 
 
 def check_row_tokens(config: FinetuneConfig, model: DecoderConfig) -> None:

@@ -19,7 +19,7 @@ from toolformer_jax.models.language_model import LanguageModel, abstract_variabl
 from toolformer_jax.runtime.paths import as_absolute_path, write_text
 from toolformer_jax.tokenizer import Tokenizer
 from toolformer_jax.training.config import FinetuneConfig, MixtureConfig
-from toolformer_jax.training.finetune import check_row_tokens, finetune
+from toolformer_jax.training.finetune import check_fits, finetune
 from toolformer_jax.training.mixture import check_epoch, hold_out
 from toolformer_jax.training.pretrain_config import PretrainConfig
 from toolformer_jax.training.result import FinetuneResult
@@ -61,7 +61,7 @@ def pretrain(
       be used, the folder holds another run, or the loss explodes.
   """
   _check_settings(config, model_config, has_tokenizer=tokenizer is not None)
-  check_row_tokens(config, shape.decoder(shape.vocab_size))
+  check_fits(config, shape.decoder(shape.vocab_size))
   texts = training_data(data)
   dev_texts = None if dev is None else as_texts(dev)
   if isinstance(texts, TextStream):
@@ -109,7 +109,7 @@ def _check_settings(config: FinetuneConfig, model_config: ModelConfig, has_token
   if config.adapter:
     raise UserError('FinetuneConfig.adapter would leave the random weights of a new model as they '
                     'are; pretrain without an adapter')
-  config.check_teacher(given=False)
+  config.check_has_teacher(given=False)
   if model_config.dtype in INTEGER_DTYPES:
     raise UserError(f'a model in {model_config.dtype} cannot be trained; set ModelConfig.dtype to '
                     'float32 or bfloat16')

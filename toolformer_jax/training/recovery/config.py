@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from toolformer_jax.errors import UserError
+from toolformer_jax.models.config import DecoderConfig
+from toolformer_jax.models.weight_groups import GROUP_SIZES, check_groups
 from toolformer_jax.runtime.validation import check
 
 
@@ -37,7 +39,7 @@ class QatConfig:
   Attributes:
     bits: bits of each weight in the matrices of blocks: 'int8' (a scale for each output) or 'int4'
       (a scale for each group of inputs).
-    group_size: number of inputs that share a scale in 'int4'.
+    group_size: number of inputs that share a scale in 'int4'; it divides those of every matrix.
   """
 
   bits: Literal['int8', 'int4'] = 'int4'
@@ -45,14 +47,17 @@ class QatConfig:
 
   def __post_init__(self) -> None:
     check(self)
-    if self.group_size not in (32, 64, 128):
+    if self.group_size not in GROUP_SIZES:
       raise UserError(f'QatConfig.group_size must be 32, 64 or 128, not {self.group_size}')
 
   def grid(self, inputs: int) -> tuple[int, int]:
     """Returns the bits of a matrix of a block, and how many of its inputs share a scale.
 
-    In 8 bits all inputs of an output do. Rows that are no whole groups have 8 bits.
+    In 8 bits all inputs of an output do.
     """
-    if self.bits == 'int8' or inputs % self.group_size:
-      return 8, inputs
-    return 4, self.group_size
+    return (8, inputs) if self.bits == 'int8' else (4, self.group_size)
+
+  def check_model(self, decoder: DecoderConfig) -> None:
+    """Raises UserError if a model's matrices cannot be rounded so."""
+    if self.bits == 'int4':
+      check_groups(decoder, self.group_size, 'QatConfig')
