@@ -13,6 +13,7 @@ import argparse
 import functools
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -48,12 +49,16 @@ def main() -> None:
 def prepare(folder: pathlib.Path) -> None:
   """Writes the models that are not there."""
   program = [sys.executable, '-m', 'toolformer_jax']
-  for name, rest in (('int8', ['compress', "--gin.CompressionConfig.bits='int8'"]),
-                     ('int4', ['compress', "--gin.CompressionConfig.bits='int4'"]),
-                     ('q8_0', ['export', '--format', 'gguf', '--quantization', 'q8_0'])):
-    if not (folder / name).exists():
-      nearest = ["--gin.CompressionConfig.rounding='nearest'"] if rest[0] == 'compress' else []
-      subprocess.run([*program, *rest, *nearest, '--checkpoint', CHECKPOINT,
+  def compress(bits: str) -> list[str]:
+    return ['compress', f"--gin.CompressionConfig.bits='{bits}'",
+            "--gin.CompressionConfig.rounding='nearest'"]
+  for name, last_file, command in (
+      ('int8', 'compression.json', compress('int8')),
+      ('int4', 'compression.json', compress('int4')),
+      ('q8_0', 'model.gguf', ['export', '--format', 'gguf', '--quantization', 'q8_0'])):
+    if not (folder / name / last_file).exists():
+      shutil.rmtree(folder / name, ignore_errors=True)
+      subprocess.run([*program, *command, '--checkpoint', CHECKPOINT,
                       '--output_dir', str(folder / name)], check=True, stdout=sys.stderr)
 
 

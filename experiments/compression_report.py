@@ -68,7 +68,7 @@ METHODS = {
     'half of the weights zero, Wanda': Method({'sparsity': 0.5}),
     'half of the weights zero, Wanda, recovered': Method(
         {'sparsity': 0.5}, recovery={'keep_zeros': True})}
-# All weights learn from the original, as in experiments/compression/recovery.gin.
+# All weights learn from the original, and from the corpus.
 RECOVERY = tf_jax.FinetuneConfig(
     steps=100, batch_rows=4, row_tokens=512, learning_rate=1e-4, schedule='linear',
     distillation=tf_jax.DistillationConfig())
@@ -90,16 +90,21 @@ def main() -> None:
   results = args.output_dir / 'results.jsonl'
   model = tf_jax.load_model(args.checkpoint)
   windows = text_windows(model, [example.text for example in examples], args.windows)
+  if len(windows) < 2:
+    raise UserError('--windows must be at least 2, and WikiText-2 long enough for them')
   settings = {'checkpoint': args.checkpoint, 'corpus': args.corpus, 'windows': len(windows),
               'calibration_rows': args.calibration_rows}
   done = finished(results, settings)
-  for name, method in METHODS.items():
+  for number, (name, method) in enumerate(METHODS.items()):
     if name in done:
       continue
-    small, size = compressed(model, method, args.output_dir / 'model', args)
-    done[name] = {'method': name, 'bytes': size, 'losses': losses(small, windows), **settings}
+    folder = args.output_dir / f'model{number}'
+    small, size = compressed(model, method, folder, args)
+    done[name] = {'method': name, 'settings': described(method), 'bytes': size,
+                  'losses': losses(small, windows), **settings}
     with open(results, 'a', encoding='utf-8') as file:
       file.write(json.dumps(done[name]) + '\n')
+    shutil.rmtree(folder)
     (args.output_dir / 'report.md').write_text(table(done), encoding='utf-8')
   print(table(done), end='')
 
@@ -110,22 +115,33 @@ def text_windows(model: LanguageModel, texts: list[str], count: int) -> list[lis
   return [ids[start:start + WINDOW] for start in range(0, len(ids) - WINDOW + 1, WINDOW)]
 
 
+def described(method: Method) -> str:
+  """Returns all settings of a method."""
+  return f'{method}, {RECOVERY}' if method.recovery is not None else str(method)
+
+
 def finished(path: pathlib.Path, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
-  """Returns the results of an earlier run with the same settings, by method."""
+  """Returns the results of an earlier run with the same settings, by method.
+
+  Methods whose own settings have changed since then are left out.
+  """
   if not path.exists():
     return {}
   found = [json.loads(line) for line in path.read_text('utf-8').splitlines()]
   for name, value in settings.items():
     if any(one[name] != value for one in found):
       raise UserError(f'{path} was made with another {name}; choose another --output_dir')
-  return {one['method']: one for one in found}
+  return {one['method']: one for one in found
+          if one['settings'] == described(METHODS.get(one['method'], Method()))}
 
 
 def compressed(model: LanguageModel, method: Method, path: pathlib.Path, args: argparse.Namespace
                ) -> tuple[LanguageModel, int]:
   """Returns the compressed model as it is read from disk, and the bytes of its weights there."""
-  shutil.rmtree(path, ignore_errors=True)
+  for part in ('gguf', 'small'):  # of a run that was interrupted; a training is continued
+    shutil.rmtree(path / part, ignore_errors=True)
   if method.quantization:
+    path = path / 'gguf'
     tf_jax.export(model, output_dir=path, format='gguf', quantization=method.quantization)
     return tf_jax.load_model(path / 'model.gguf'), (path / 'model.gguf').stat().st_size
   settings = {name: model.config.layers + value if name == 'layers' else value
@@ -141,13 +157,17 @@ def compressed(model: LanguageModel, method: Method, path: pathlib.Path, args: a
 def recovered(model: LanguageModel, config: tf_jax.CompressionConfig, changes: Mapping[str, Any],
               path: pathlib.Path, args: argparse.Namespace) -> LanguageModel:
   """Returns what is left of a model by `config`, trained with the model as its teacher."""
-  tf_jax.compress(model, calibration(args), output_dir=path / 'start', config=config)
+  if not (path / 'start' / 'compression.json').exists():
+    shutil.rmtree(path / 'start', ignore_errors=True)
+    tf_jax.compress(model, calibration(args), output_dir=path / 'start', config=config)
   in_bfloat16 = tf_jax.ModelConfig(dtype='bfloat16')
-  tf_jax.finetune(
+  result = tf_jax.finetune(
       tf_jax.load_model(path / 'start', config=in_bfloat16), [args.corpus],
       output_dir=path / 'trained', config=dataclasses.replace(RECOVERY, **changes),
       mixture=tf_jax.MixtureConfig(dev_texts=0),
       teacher=tf_jax.load_model(args.checkpoint, config=in_bfloat16))
+  if not result.finished:
+    raise KeyboardInterrupt  # a signal asked for it
   return tf_jax.load_model(path / 'trained')
 
 

@@ -3,8 +3,8 @@
     pip install xllamacpp
     python experiments/llama_cpp_texts.py --output_dir O [--checkpoint smollm2-135m]
 
-writes the model as GGUF files in O, continues the beginnings of 20 Wikipedia pages by 32 tokens
-with both programs, and counts equal texts. Where two differ, it prints by how many nats this
+writes the model as GGUF files in new folders of O, continues the beginnings of 20 Wikipedia pages
+by 32 tokens with both programs, and counts equal texts. Where two differ, it prints by how many nats this
 package prefers its own token at the first difference: llama.cpp rounds activations to 8 bits
 ahead of products with weights of 8 bits, which turns the choice between tokens that are almost as
 likely.
@@ -39,17 +39,16 @@ def main() -> None:
   prompts = beginnings(args.prompts)
   for quantization in args.quantizations:
     folder = args.output_dir / quantization
-    if not folder.exists():
-      tf_jax.export(args.checkpoint, output_dir=folder, format='gguf', quantization=quantization)
+    tf_jax.export(args.checkpoint, output_dir=folder, format='gguf', quantization=quantization)
     print(compare(folder / 'model.gguf', quantization, prompts))
 
 
 def beginnings(count: int) -> list[str]:
-  """Returns the beginnings of short Wikipedia pages, the same ones each time."""
+  """Returns the beginnings of short Wikipedia pages, whole words, the same ones each time."""
   pages = [page.text for page in read_corpus('wikipedia-sample')
            if len(page.text.split()) <= _MAX_WORDS]
   pages.sort(key=lambda text: hashlib.sha256(text.encode()).digest())
-  return [text[:_CHARACTERS] for text in pages[:count]]
+  return [text[:_CHARACTERS].rpartition(' ')[0] for text in pages[:count]]
 
 
 def compare(path: pathlib.Path, name: str, prompts: list[str]) -> str:
@@ -69,8 +68,7 @@ def first_difference(model: LanguageModel, prompt: str, text: str, other: str
                      ) -> tuple[int, float, str, str]:
   """Returns how many tokens are equal, by how much ours is likelier, and the tokens that differ."""
   encode = model.tokenizer.encode
-  context = encode(prompt)
-  ours, theirs = (encode(prompt + one)[len(context):] for one in (text, other))
+  context, ours, theirs = encode(prompt), encode(text), encode(other)
   same = next((i for i, (mine, one) in enumerate(zip(ours, theirs, strict=False)) if mine != one),
               min(len(ours), len(theirs)))
   ends = [ids[same] if same < len(ids) else min(model.tokenizer.end_ids) for ids in (ours, theirs)]
