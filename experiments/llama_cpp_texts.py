@@ -4,10 +4,10 @@
     python experiments/llama_cpp_texts.py --output_dir O [--checkpoint smollm2-135m]
 
 writes the model as GGUF files in new folders of O, continues the beginnings of 20 Wikipedia pages
-by 32 tokens with both programs, and counts equal texts. Where two differ, it prints by how many nats this
-package prefers its own token at the first difference: llama.cpp rounds activations to 8 bits
-ahead of products with weights of 8 bits, which turns the choice between tokens that are almost as
-likely.
+by 32 tokens with both programs, and counts equal texts. Where two differ, it prints by how many
+nats this package prefers its own token at the first difference: llama.cpp rounds activations to 8
+bits ahead of products with weights of 8 bits, which turns the choice between tokens that are almost
+as likely.
 """
 
 import argparse
