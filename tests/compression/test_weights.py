@@ -15,7 +15,7 @@ from toolformer_jax.compression.bits import round_by_gptq, save_rounded
 from toolformer_jax.compression.block_params import kernels, with_blocks
 from toolformer_jax.compression.calibration import calibration_rows
 from toolformer_jax.compression.calibration_loss import sum_of_changes
-from toolformer_jax.compression.gptq import gptq
+from toolformer_jax.compression.gptq import fitted_scales, gptq
 from toolformer_jax.compression.sparsity import mask_of, prune_by_gradient
 from toolformer_jax.errors import UserError
 from toolformer_jax.inference.scoring import ScoreRequest, score
@@ -167,6 +167,21 @@ def test_gptq_changes_a_product_less_than_rounding(bits, group):
   codes_IO = to_codes(rounded_IO, scales_GO.repeat(group, 0), bits)
   np.testing.assert_array_equal(
       codes_IO * scales_GO.repeat(group, 0).astype(np.float32), rounded_IO)
+
+
+def test_fitted_scales_change_no_product_more_than_those_of_the_largest_weight():
+  rng = np.random.default_rng(4)
+  kernel_IO = rng.normal(size=(64, 40)).astype(np.float32)
+  squares_I = np.exp(rng.normal(size=64, scale=3))  # some inputs are much larger
+  def errors_GO(scales_GO):
+    expanded_IO = scales_GO.repeat(32, 0)
+    rounded_IO = to_codes(kernel_IO, expanded_IO, 4) * expanded_IO.astype(np.float32)
+    return (squares_I[:, None] * (rounded_IO - kernel_IO)**2).reshape(2, 32, 40).sum(1)
+  plain_GO = group_scales(kernel_IO.reshape(2, 32, 40), 4, axis=1)
+  fitted_GO = fitted_scales(kernel_IO, squares_I, 4, 32)
+  assert fitted_GO.dtype == plain_GO.dtype == np.float16
+  assert (errors_GO(fitted_GO) <= errors_GO(plain_GO) * (1 + 1e-5)).all()
+  assert errors_GO(fitted_GO).sum() < 0.8 * errors_GO(plain_GO).sum()
 
 
 def test_gptq_of_inputs_without_correlation_is_rounding():

@@ -22,6 +22,7 @@ ExperimentConfig.calibration = 'plain.jsonl'
 ExperimentConfig.recovery = @recovery/FinetuneConfig()
 recovery/FinetuneConfig.steps = 1
 recovery/FinetuneConfig.distillation = @DistillationConfig()
+DistillationConfig.weight = 0.25
 '''}
 
 
@@ -106,6 +107,8 @@ RECOVERY = ('--gin.ExperimentConfig.recovery=@recovery/FinetuneConfig()',
     ([*RECOVERY, '--gin_file', 'int8.gin', '--gin.recovery/FinetuneConfig.qat=@QatConfig()'],
      'must be the same'),
     ([*RECOVERY, '--gin_file', 'fewer.gin', '--arms', 'toolformer=checkpoint'], 'give DATA'),
+    ([RECOVERY[1], '--gin.CompressionConfig.layers=9'], 'seed0: CompressionConfig.layers is 9'),
+    ([RECOVERY[0].replace('@recovery', '@recover'), RECOVERY[1]], 'write @recovery/Finetune'),
     (['--gin.FinetuneConfig.distillation=@DistillationConfig()'], 'only in its recovery'),
     (['--gin.DistillationConfig.weight=1.0'], 'or recovery/FinetuneConfig.distillation in an'),
     (['--gin.recovery/FinetuneConfig.steps=3'], 'has no effect without ExperimentConfig.recovery')])

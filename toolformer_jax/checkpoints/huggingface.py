@@ -197,7 +197,7 @@ def save_directory(path: epath.Path, model: LanguageModel, *,
       _save_tensors(folder, tensors or exported_tensors(model, config))
       model.tokenizer.export(folder, config.max_positions)
       write_json(folder / _GENERATION_CONFIG, ids | {'pad_token_id': eos_id, 'do_sample': False})
-      write_text(folder / 'README.md', model_card(model))
+      write_text(folder / 'README.md', model_card(model, quantization is not None))
       packed = {QUANTIZATION_CONFIG: quantization} if quantization else {}
       write_json(folder / _CONFIG, write_config(config) | ids | packed)
   except (OSError, SafetensorError) as error:  # A full disk can raise either.

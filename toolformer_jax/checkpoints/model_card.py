@@ -42,21 +42,37 @@ _CITATION = """## Citation
 """
 
 
-def model_card(model: LanguageModel) -> str:
+_USE_PACKED = """## How to use it
+
+Only `toolformer_jax` reads this folder, because its weights are packed integers. A folder for other
+programs is written by `toolformer export --checkpoint FOLDER --output_dir D`.
+
+    toolformer generate --checkpoint FOLDER --tools calculator,calendar --prompt 'Today is'
+"""
+
+
+def model_card(model: LanguageModel, is_packed: bool = False) -> str:
   """Returns the model card of `model` in Markdown.
 
   How the model was trained is read from the fine-tuning run that it was loaded from.
+
+  Args:
+    model: the model.
+    is_packed: whether its weights are packed integers, which transformers does not read.
   """
   config = model.config
   about = (f'# Toolformer, {config.layers} layers of {config.embed_dim}\n\n'
            'A language model that calls tools (Toolformer, Schick et al. 2023), exported by '
            f'toolformer_jax {toolformer_jax.__version__}. It has {config.max_positions:,} '
-           f'positions and {config.vocab_size:,} tokens; its weights are float32.')
+           f'positions and {config.vocab_size:,} tokens; its weights are '
+           f'{"integers of 8 or 4 bits" if is_packed else "float32"}.')
   start = model.tokenizer.start_id
   named = 'no start token' if start is None else f'`{model.tokenizer.token_of(start)}`'
+  header, use = _HEADER, _USE.format(start=named)
+  if is_packed:
+    header, use = _HEADER.replace('transformers', 'toolformer_jax'), _USE_PACKED
   return '\n\n'.join(part.strip() for part in (
-      _HEADER, about, _training(as_path(model.source)), _USE.format(start=named),
-      _CITATION)) + '\n'
+      header, about, _training(as_path(model.source)), use, _CITATION)) + '\n'
 
 
 def _training(run: epath.Path) -> str:

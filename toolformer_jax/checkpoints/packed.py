@@ -103,8 +103,10 @@ class PackedTensors:
       raise UserError(f'{self.where}: {name} has codes without scales, or of another type')
     rows, columns = codes.shape
     shape = (rows, columns * 2 if codes.dtype == 'U8' else columns)
-    if len(scales.shape) != 2 or any(not groups or size % groups for size, groups
-                                     in zip(shape, scales.shape, strict=True)):
+    fits = len(scales.shape) == 2 and all(
+        groups and size % groups == 0 for size, groups in zip(shape, scales.shape, strict=True))
+    # Groups lie along the inputs; each output has scales of its own.
+    if not fits or all(size != groups for size, groups in zip(shape, scales.shape, strict=True)):
       raise UserError(f'{self.where}: the scales of {name}, {tuple(scales.shape)}, do not fit a '
                       f'matrix {shape}')
     return Header(shape, 'float32')

@@ -26,11 +26,11 @@ def check_compression(config: CompressionConfig, decoder: DecoderConfig) -> None
       row of calibration texts, or it cannot fit into `weight_bytes`.
   """
   if config.needs_texts and config.calibration_tokens > decoder.max_positions:
-    raise UserError(f'CompressionConfig.calibration_tokens {config.calibration_tokens} are more '
-                    f'than the {decoder.max_positions} positions of the model')
+    raise UserError(f'CompressionConfig.calibration_tokens is {config.calibration_tokens}; bind it '
+                    f'to at most {decoder.max_positions}, the positions of the model')
   if config.layers > decoder.layers:
-    raise UserError(f'CompressionConfig.layers is {config.layers}, and the model has '
-                    f'{decoder.layers}')
+    raise UserError(f'CompressionConfig.layers is {config.layers}; keep at most the '
+                    f'{decoder.layers} layers that the model has')
   if config.keep_layers:
     check_kept_layers(config.keep_layers, decoder)
   _check_units(config, decoder)
@@ -72,9 +72,11 @@ def check_kept_layers(kept: Sequence[int], decoder: DecoderConfig) -> None:
 
 def _check_units(config: CompressionConfig, decoder: DecoderConfig) -> None:
   """Checks how many heads and channels shall be kept."""
-  if config.kv_heads > decoder.kv_heads or config.mlp_dim > decoder.mlp_dim:
-    raise UserError(f'CompressionConfig.kv_heads {config.kv_heads} and mlp_dim {config.mlp_dim} '
-                    f'cannot be kept: the model has {decoder.kv_heads} and {decoder.mlp_dim}')
+  for name in ('kv_heads', 'mlp_dim'):
+    kept, there = getattr(config, name), getattr(decoder, name)
+    if kept > there:
+      raise UserError(f'CompressionConfig.{name} is {kept}; keep at most {there}, as many as the '
+                      'model has')
   if config.kv_heads not in (0, decoder.kv_heads):
     from toolformer_jax.checkpoints.families.registry import family_of  # loads JAX
     if (name := family_of(decoder).model_type) in _FIXED_HEADS:

@@ -74,6 +74,9 @@ def compress_model(model: LanguageModel, texts: Iterable[str] | None, *, output_
   """
   check_compression(config, model.config)
   check_is_new(output_dir)
+  if isinstance(texts, str):
+    raise UserError('the calibration texts must be several strings, not one; of a file, give the '
+                    'texts in it')
   model.check_is_float('compressed')
   model = merge_adapter(model)
   if config.needs_texts and texts is None:

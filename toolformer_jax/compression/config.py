@@ -43,7 +43,8 @@ class CompressionConfig:
       have 4 bits, those whose rounding raises the loss of the calibration texts least.
     group_size: number of inputs that share a scale in 4 bits; it divides those of every matrix.
     rounding: to the nearest value, or so that a matrix product changes least on the calibration
-      texts (GPTQ, Frantar et al. 2023).
+      texts (GPTQ, Frantar et al. 2023; the largest inputs come first, and the scales of 4 bits are
+      fitted to the inputs).
     calibration_rows, calibration_tokens: number of rows of calibration texts, and tokens in each.
   """
 
@@ -67,6 +68,9 @@ class CompressionConfig:
           weight_bytes=(0, 10**15), calibration_rows=(1, 10**6), calibration_tokens=(2, 10**6))
     if self.group_size not in GROUP_SIZES:
       raise UserError(f'CompressionConfig.group_size must be 32, 64 or 128, not {self.group_size}')
+    if self.pattern == '2:4' and not self.sparsity:
+      raise UserError("CompressionConfig.pattern = '2:4' has no effect without "
+                      'CompressionConfig.sparsity = 0.5')
     if self.layers and self.keep_layers:
       raise UserError('CompressionConfig: give layers or keep_layers, not both')
     if any(type(i) is not int or i < 0 for i in self.keep_layers) or (

@@ -20,6 +20,7 @@ _UNKNOWN_FILE = re.compile(r'Unable to open file: (.+?)\. Searched')
 _UNKNOWN_MACRO = re.compile(r"No bindings specified for '(\w+)/gin.macro'")
 _DETAILS = re.compile(r' \(|: <')  # of a syntax error: its place, or a Python object
 _PLACE = re.compile(r'^\s*In file "(.+?)", line (\d+)', re.MULTILINE)
+_RECOVERY = re.compile(r'^ExperimentConfig\.recovery = @([\w/]*)FinetuneConfig\(\)', re.MULTILINE)
 # Settings that are a value of another one.
 _PARENTS = {'AugmentationConfig': 'MixtureConfig.augmentation',
             'DistillationConfig': 'FinetuneConfig.distillation',
@@ -42,6 +43,11 @@ def refuse_unused(bound: str, used: str, tools: Iterable[str]) -> None:
     UserError: a binding was not read.
   """
   read = set(_BOUND.findall(used))
+  # Within the scope of a recovery, a binding without scope is listed with it.
+  read |= {name.removeprefix('recovery/') for name in read}
+  if (found := _RECOVERY.search(bound)) and found[1] not in ('', 'recovery/'):
+    raise UserError(f'ExperimentConfig.recovery = @{found[1]}FinetuneConfig(): write '
+                    '@recovery/FinetuneConfig()')
   for binding in sorted(set(_BOUND.findall(bound)) - read):
     scope, _, name = (binding or 'macro.value').rpartition('/')
     settings = name.rpartition('.')[0].rpartition('.')[2]

@@ -1,10 +1,12 @@
 """The cells of a grid: which experiments are run."""
 
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from toolformer_jax.errors import UserError
+from toolformer_jax.checkpoints.pretrained import pretrained_config
+from toolformer_jax.compression.checks import check_compression
+from toolformer_jax.errors import NotLocalError, UserError
 from toolformer_jax.experiments.config import GridConfig
 from toolformer_jax.experiments.experiment import Experiment
 from toolformer_jax.experiments.stages import Finetune
@@ -99,6 +101,25 @@ def check_differ(cells: Sequence[Cell]) -> None:
     if same is not cell:
       raise UserError(f'{cell.factors.folder} and {same.factors.folder} are the same experiment: '
                       'what one of them changes is not used, or is set by an option as well')
+
+
+def check_can_be_compressed(cells: Iterable[Cell]) -> None:
+  """Checks the compression of each cell by the configurations of the models that are there.
+
+  Raises:
+    UserError: a model cannot be made smaller so.
+  """
+  for cell in cells:
+    experiment = cell.experiment
+    for checkpoint in {experiment.checkpoint, *experiment.arms.values()} - {''}:
+      try:
+        decoder = pretrained_config(checkpoint, local_files_only=True)
+      except NotLocalError:
+        continue
+      try:
+        check_compression(experiment.compression, decoder)
+      except UserError as error:
+        raise UserError(f'{cell.factors.folder}: {error}') from error
 
 
 def _groups(grid: GridConfig) -> Iterator[tuple[str, str]]:

@@ -11,7 +11,7 @@ from etils import epath
 
 from toolformer_jax.errors import UserError
 from toolformer_jax.experiments import grid_report
-from toolformer_jax.experiments.grid import Cell, check_differ
+from toolformer_jax.experiments.grid import Cell, check_can_be_compressed, check_differ
 from toolformer_jax.experiments.grid_report import GridResult
 from toolformer_jax.experiments.results import CellResult, cell_report, read_result
 from toolformer_jax.experiments.runner import StageRunner
@@ -31,9 +31,11 @@ def run_grid(cells: Sequence[Cell], *, output_dir: epath.Path, only: int | None 
     only: the number of the only cell to run; the report then has the cells that are done.
 
   Raises:
-    UserError: two groups of cells are the same experiment, or the folder cannot be written to.
+    UserError: two groups of cells are the same experiment, a model cannot be compressed, or the
+      folder cannot be written to.
   """
   check_differ(cells)
+  check_can_be_compressed(cells)
   runner = StageRunner(output_dir)
   results, size = [], cells[0].factors.size
   for number, cell in enumerate(cells):
