@@ -58,19 +58,19 @@ METHODS = {
     'int8, to the nearest': Method({'bits': 'int8', 'rounding': 'nearest'}),
     'int4 in groups of 32, to the nearest': Method(_NEAREST),
     'int4 in groups of 32, GPTQ': Method({'bits': 'int4'}),
-    'int4, trained for it': Method(_NEAREST, recovery={'qat': tf_jax.QatConfig()}),
     'two layers less': Method({'layers': -2}),
-    'two layers less, recovered': Method({'layers': -2}, recovery={}),
     'half of the weights zero, by magnitude': Method(
         {'sparsity': 0.5, 'weight_scores': 'magnitude'}),
     'half of the weights zero, by gradient': Method(
         {'sparsity': 0.5, 'weight_scores': 'gradient'}),
     'half of the weights zero, Wanda': Method({'sparsity': 0.5}),
+    'two layers less, recovered': Method({'layers': -2}, recovery={}),
     'half of the weights zero, Wanda, recovered': Method(
-        {'sparsity': 0.5}, recovery={'keep_zeros': True})}
+        {'sparsity': 0.5}, recovery={'keep_zeros': True}),
+    'int4, trained for it': Method(_NEAREST, recovery={'qat': tf_jax.QatConfig()})}
 # All weights learn from the original, and from the corpus.
 RECOVERY = tf_jax.FinetuneConfig(
-    steps=100, batch_rows=4, row_tokens=512, learning_rate=1e-4, schedule='linear',
+    steps=150, batch_rows=4, row_tokens=512, learning_rate=1e-4, schedule='linear',
     distillation=tf_jax.DistillationConfig())
 
 
