@@ -19,11 +19,11 @@ WIDE = dict(embed_dim=64, head_dim=16, rotary_dim=16, mlp_dim=128)
 REFUSED = [
   ({}, dict(keep_layers=(0, 99)), r'the layers \[0, 99\] cannot be kept'),
   (GEMMA, dict(keep_layers=(0, 2, 3)), 'layer 2 cannot stay what it is'),
-  ({}, dict(layers=3), 'layers is 3, and the model has 2'),
-  ({}, dict(kv_heads=3), 'kv_heads 3 and mlp_dim 0 cannot be kept: the model has 2 and 64'),
-  ({}, dict(mlp_dim=65), 'the model has 2 and 64'),
+  ({}, dict(layers=3), 'layers is 3; keep at most the 2 layers'),
+  ({}, dict(kv_heads=3), 'kv_heads is 3; keep at most 2'),
+  ({}, dict(mlp_dim=65), 'mlp_dim is 65; keep at most 64'),
   (GPT2, dict(kv_heads=1), 'no head of a gpt2 model can be removed'),
-  ({'max_positions': 63}, dict(layers=1, calibration_tokens=64), 'more than the 63 positions'),
+  ({'max_positions': 63}, dict(layers=1, calibration_tokens=64), 'at most 63, the positions'),
   ({}, dict(mlp_dim=62, sparsity=0.5, pattern='2:4'), 'the matrix down has 62 inputs'),
   (WIDE, dict(bits='int4', group_size=128),
    'group_size 128 does not divide the 64 inputs of the matrix query; take 32 or 64$'),
@@ -80,5 +80,5 @@ def test_the_command_checks_before_it_loads_weights(make_model, tmp_path, monkey
       '--checkpoint', str(tmp_path / 'model'), '--corpus', str(tmp_path / 'texts.jsonl'),
       '--output_dir', str(tmp_path / 'out')])
   args.bindings = ['CompressionConfig.layers = 3', 'CompressionConfig.calibration_tokens = 32']
-  with pytest.raises(UserError, match='layers is 3, and the model has 2'):
+  with pytest.raises(UserError, match='layers is 3; keep at most the 2 layers'):
     command.run(args)

@@ -136,11 +136,11 @@ def test_the_folder_says_what_was_removed(make_model, tmp_path):
 
 @pytest.mark.parametrize(('kind', 'settings', 'message'), [
   ({}, dict(keep_layers=(0, 2)), 'the model has the layers 0 to 1'),
-  ({}, dict(layers=3), 'layers is 3, and the model has 2'),
-  ({}, dict(mlp_dim=65), 'the model has 2 and 64'),
+  ({}, dict(layers=3), 'layers is 3; keep at most the 2 layers'),
+  ({}, dict(mlp_dim=65), 'mlp_dim is 65; keep at most 64'),
   (GPT2, dict(kv_heads=1), 'no head of a gpt2 model can be removed'),
   ({'adapter': PrefixConfig(num_virtual_tokens=2)}, {}, 'a prefix adapter cannot be merged'),
-  ({'max_positions': 63}, {'layers': 1}, 'more than the 63 positions')])
+  ({'max_positions': 63}, {'layers': 1}, 'at most 63, the positions')])
 def test_what_the_model_lacks_is_refused(make_model, tmp_path, kind, settings, message):
   with pytest.raises(UserError, match=message):
     compressed(make_model(**kind), tmp_path / 'out', **settings)

@@ -5,8 +5,8 @@ from scipy.linalg import cho_factor, cho_solve
 
 from toolformer_jax.models.int8 import group_scales, to_codes
 
-# Share of the mean of the diagonal: ten times that of the paper, for calibration texts of few tokens.
-# It was chosen on SmolLM2-135M, with 8,192 tokens, by the perplexity of other texts of their corpus.
+# Share of the mean of the diagonal: ten times that of the paper, for calibration texts of few
+# tokens. It was chosen on SmolLM2-135M, with 8,192 tokens, by other texts of their corpus.
 _DAMPING = 0.1
 _BLOCK = 128  # rows that are rounded before all later ones are corrected
 # Scales that are tried, as factors of the one that makes the largest weight of a group the code -8.
