@@ -39,14 +39,21 @@ def test_shipped_files_build_and_what_is_saved_gives_the_same_again(name, tmp_pa
 
 @pytest.mark.parametrize('name', SHIPPED)
 def test_shipped_files_bind_departures_alone(name, tmp_path):
-  """Without any one of its bindings a file gives another configuration."""
+  """Without any one of its bindings a file gives another configuration, or none at all."""
   lines = pathlib.Path(SHIPPED[name]).read_text('utf-8').splitlines()
-  loaded, own = configuration.load([name]), tmp_path / 'own.gin'
+  # Ways to compress depart from the grid that they are ablations of, which trains an adapter.
+  before = ['answers.gin'] if name.startswith('experiments/compression/') else []
+  loaded, own = configuration.load([*before, name]), tmp_path / 'own.gin'
+  def is_other() -> bool:
+    try:
+      return configuration.load([*before, own]) != loaded
+    except UserError:
+      return True
   for i, line in enumerate(lines):
     if line and not line.startswith(('#', 'include')):
       assert ' = ' in line, 'a binding takes one line'
       own.write_text('\n'.join(lines[:i] + lines[i + 1:]))
-      assert configuration.load([own]) != loaded, f'{line!r} binds a default'
+      assert is_other(), f'{line!r} binds a default'
 
 
 def test_every_model_has_a_file_that_binds_its_checkpoint():
