@@ -1,5 +1,6 @@
 """The cells of a grid: which experiments are run."""
 
+import functools
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -109,11 +110,12 @@ def check_can_be_compressed(cells: Iterable[Cell]) -> None:
   Raises:
     UserError: a model cannot be made smaller so.
   """
-  for cell in cells:
+  config_of = functools.cache(pretrained_config)  # cells share checkpoints
+  for cell in (one for one in cells if not one.experiment.compression.is_neutral):
     experiment = cell.experiment
     for checkpoint in {experiment.checkpoint, *experiment.arms.values()} - {''}:
       try:
-        decoder = pretrained_config(checkpoint, local_files_only=True)
+        decoder = config_of(checkpoint, local_files_only=True)
       except NotLocalError:
         continue
       try:

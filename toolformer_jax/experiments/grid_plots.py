@@ -31,7 +31,7 @@ def draw(result: GridResult, folder: epath.Path) -> list[epath.Path]:
     files += save(_scaling(result), folder / 'scaling')
   if any(ablation != UNCHANGED for _, ablation in result.groups()):
     files += save(_ablations(result), folder / 'ablations')
-  if any(not one.cell.experiment.compression.is_neutral for one in result.cells):
+  if result.is_compressed:
     files += save(_compression(result), folder / 'compression')
   return files
 

@@ -41,6 +41,11 @@ class GridResult:
   config: EvaluationConfig
   cell_report: str = ''
 
+  @property
+  def is_compressed(self) -> bool:
+    """Whether some cell makes its models smaller."""
+    return any(not one.cell.experiment.compression.is_neutral for one in self.cells)
+
   def groups(self) -> list[Group]:
     """Returns the size and the ablation of every group of seeds, in the order of the grid."""
     return list(dict.fromkeys(one.cell.factors.group for one in self.cells))
@@ -121,7 +126,7 @@ def report(result: GridResult) -> str:
               markdown_table(rows)]
   if len(rows := outcome_rows(result)) > 1:
     parts += ["## Toolformer's answers by outcome", markdown_table(rows)]
-  if any(not one.cell.experiment.compression.is_neutral for one in result.cells):
+  if result.is_compressed:
     parts += ['## Sizes', 'Of the weights, as files: those of few bits as they are, others in '
               'float32.', markdown_table(size_rows(result))]
   parts += _not_evaluated(result)
