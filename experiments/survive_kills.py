@@ -7,7 +7,8 @@ OPTIONS are those of the command: of `annotate`, for instance, `--checkpoint smo
 calculator`. With --tiny, a small model of random weights is made. One run is not disturbed. Others
 are killed (SIGKILL) at random moments and started again until they end, each in a new folder, until
 all kills are used. All files must be equal byte by byte, and a trained model bit by bit, except for
-times, locks and the states to resume from. Of `experiment`, reports and predictions are compared.
+times, locks and the states to resume from. Of `experiment`, reports, predictions and the weights of
+trained models are compared.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import itertools
 import json
 import pathlib
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -33,6 +35,8 @@ from toolformer_jax.errors import UserError
 
 _OWN = ('times.log', '.lock', '.turn', 'events.out.tfevents')
 _STATES, _MODEL = 'steps', 'model/variables'  # of fine-tuning; Orbax names their files at random
+# Orbax names its files at random, so that equal weights have another hash in each run.
+_HASH_OF_TRAINED = re.compile(rb'(stages/finetune-\w+`) \(sha256 \w+\)')
 _TIMES = ('step_s', 'tokens_per_s', 'mfu')  # in metrics.jsonl
 
 
@@ -118,10 +122,15 @@ def run_to_end(command: Sequence[str]) -> None:
 
 
 def files_of_experiment(folder: pathlib.Path) -> dict[str, bytes]:
-  """Returns the reports, and the predictions of all stages."""
-  return {path.relative_to(folder).as_posix(): path.read_bytes().replace(str(folder).encode(), b'')
-          for pattern in ('**/report.md', 'table.tex', 'stages/*/predictions/*.jsonl')
-          for path in folder.glob(pattern)}
+  """Returns the reports, and the predictions and trained weights of all stages."""
+  found = {path.relative_to(folder).as_posix():
+           _HASH_OF_TRAINED.sub(rb'\1', path.read_bytes().replace(str(folder).encode(), b''))
+           for pattern in ('**/report.md', 'table.tex', 'stages/*/predictions/*.jsonl')
+           for path in folder.glob(pattern)}
+  for stage in folder.glob('stages/finetune-*'):
+    name = stage.relative_to(folder).as_posix()
+    found |= {f'{name}/{leaf}': content for leaf, content in trained_weights(stage).items()}
+  return found
 
 
 def files_of_run(folder: pathlib.Path) -> dict[str, bytes]:
@@ -133,10 +142,15 @@ def files_of_run(folder: pathlib.Path) -> dict[str, bytes]:
       content = path.read_bytes().replace(str(folder).encode(), b'')  # config.gin names its folder
       found[name] = without_times(content) if path.name == 'metrics.jsonl' else content
   if (folder / _MODEL).is_dir():
-    leaves = jax.tree_util.tree_leaves_with_path(load_model(folder).variables)
-    found |= {f'{_MODEL}{jax.tree_util.keystr(path)}': np.asarray(leaf).tobytes()
-              for path, leaf in leaves}
+    found |= trained_weights(folder)
   return found
+
+
+def trained_weights(folder: pathlib.Path) -> dict[str, bytes]:
+  """Returns the weights of the model that a run has trained."""
+  leaves = jax.tree_util.tree_leaves_with_path(load_model(folder).variables)
+  return {f'{_MODEL}{jax.tree_util.keystr(path)}': np.asarray(leaf).tobytes()
+          for path, leaf in leaves}
 
 
 def without_times(metrics: bytes) -> bytes:
