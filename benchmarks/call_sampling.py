@@ -58,29 +58,20 @@ def ours(args: argparse.Namespace) -> harness.Run:
 
 def theirs(args: argparse.Namespace) -> harness.Run:
   """Samples by transformers."""
-  from transformers_inference import Transformers
+  from transformers_inference import CallSampler, Transformers
   model = Transformers(harness.their_dtype(args.dtype))
-  tokenizer = model.tokenizer
-  prompt = [tokenizer.start_id, *tokenizer.encode(CALCULATOR.text_before_input(DEFAULT_SYNTAX))]
-  between = tokenizer.encode(CALCULATOR.text_before_output())
-  opening = tokenizer.encode(f'{DEFAULT_SYNTAX.start}Calculator(')
-  shared = model.prefill(prompt)
-  stop = [i for i, spelled in enumerate(tokenizer.token_bytes) if {*spelled} & {*b']\n'}]
+  sampler = CallSampler(model, args.k, args.m, settings(args).max_call_tokens, args.temperature)
   def run(warm_up: bool) -> dict[str, float]:
     positions = 1 if warm_up else args.their_positions
     samples, reading, sampling = 0, 0.0, 0.0
     for document in read(1 if warm_up else args.texts):
       start = time.perf_counter()
-      ids = tokenizer.encode(document.text)
-      before = len(ids) + len(between)
-      logprobs, cache = model.start_logprobs(shared, [*ids, *between, *ids], opening[0],
-                                             len(ids) + 1)
-      likeliest = logprobs[:-1].topk(min(args.k, len(ids))).indices.tolist()
+      ids = model.tokenizer.encode(document.text)
+      likeliest, cache = sampler.likeliest(ids)
       chosen = likeliest[len(likeliest) // (2 * positions)::len(likeliest) // positions][:positions]
       middle = time.perf_counter()
       for position in chosen:
-        model.continuations(cache, len(prompt) + before + position, opening, args.m,
-                            settings(args).max_call_tokens, args.temperature, stop)
+        sampler.samples(ids, cache, position)
       reading += middle - start
       sampling += (time.perf_counter() - middle) / len(chosen) * len(likeliest)
       samples += len(likeliest) * args.m

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 import transformers
 
+from toolformer_jax.annotation.prompts import CALCULATOR
+from toolformer_jax.calls import DEFAULT_SYNTAX
 from toolformer_jax.checkpoints.families.registry import write_config
 from toolformer_jax.checkpoints.gguf import GgufFile
 from toolformer_jax.data import catalogue as fetch
@@ -181,3 +183,32 @@ class Transformers:
     tokens = torch.tensor([[0] * (longest - len(row)) + row for row in rows])
     mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
     return tokens, mask
+
+
+class CallSampler:
+  """Samples calls to the calculator; the prompt is read once, and each text once after it."""
+
+  def __init__(self, model: Transformers, k: int, m: int, max_tokens: int, temperature: float):
+    """Reads the prompt."""
+    tokenizer = model.tokenizer
+    self._model, self._k, self._m = model, k, m
+    self._max_tokens, self._temperature = max_tokens, temperature
+    self._prompt = [tokenizer.start_id,
+                    *tokenizer.encode(CALCULATOR.text_before_input(DEFAULT_SYNTAX))]
+    self._between = tokenizer.encode(CALCULATOR.text_before_output())
+    self._opening = tokenizer.encode(f'{DEFAULT_SYNTAX.start}Calculator(')
+    self._shared = model.prefill(self._prompt)
+    self._stop = [i for i, spelled in enumerate(tokenizer.token_bytes)
+                  if {*spelled} & {*b']\n'}]
+
+  def likeliest(self, ids: list[int]) -> tuple[list[int], transformers.Cache]:
+    """Returns the k positions of a text where a call is most probable, and the text's cache."""
+    logprobs, cache = self._model.start_logprobs(
+        self._shared, [*ids, *self._between, *ids], self._opening[0], len(ids) + 1)
+    return logprobs[:-1].topk(min(self._k, len(ids))).indices.tolist(), cache
+
+  def samples(self, ids: list[int], cache: transformers.Cache, position: int) -> list[list[int]]:
+    """Returns m continuations of the beginning of a call at a position of a text."""
+    visible = len(self._prompt) + len(ids) + len(self._between) + position
+    return self._model.continuations(cache, visible, self._opening, self._m, self._max_tokens,
+                                     self._temperature, self._stop)

@@ -12,6 +12,7 @@ FOLDER = pathlib.Path(__file__).parents[1] / 'benchmarks'
 THEIRS = {'transformers_inference', 'transformers_training'}
 NAMES = sorted({path.stem for path in FOLDER.glob('*.py')} - THEIRS)
 SMALL = {
+    'annotation': ('--texts', '2', '--k', '1', '--m', '1'),
     'call_sampling': ('--texts', '1', '--k', '1', '--m', '1'),
     'decoding': ('--rows', '1', '--tokens', '4'),
     'finetuning': ('--model', 'gpt2_124m', '--rows', '1', '--tokens', '32', '--steps', '1'),
