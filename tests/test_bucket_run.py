@@ -85,8 +85,7 @@ def places(bucket, tmp_path, monkeypatch):
     upload(file, as_path(bucket) / file.relative_to(disk))
   for root in (str(disk), bucket):
     (as_path(root) / 'settings.gin').write_bytes(SETTINGS.replace('ROOT', root).encode())
-  yield str(disk), bucket
-  jax.config.update('jax_compilation_cache_dir', None)
+  return str(disk), bucket
 
 
 def commands(root):

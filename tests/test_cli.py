@@ -56,11 +56,10 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def workplace(tmp_path, monkeypatch):
-  """A working directory and a cache of their own; JAX forgets the cache afterwards."""
+  """A working directory and a cache of their own."""
   monkeypatch.chdir(tmp_path)
   monkeypatch.setenv('TOOLFORMER_CACHE', str(tmp_path / 'cache'))
-  yield tmp_path
-  jax.config.update('jax_compilation_cache_dir', None)
+  return tmp_path
 
 
 @pytest.fixture

@@ -147,8 +147,7 @@ def folder(tmp_path, monkeypatch, make_model):
     rows = [f'{"lost my card" if n % 2 else "top up now"} {n},{"card_lost" if n % 2 else "top_up"}'
             for n in range(count)]
     (tmp_path / f'data/banking77/{split}.csv').write_text('\n'.join(['text,category', *rows]))
-  yield tmp_path
-  jax.config.update('jax_compilation_cache_dir', None)
+  return tmp_path
 
 
 def test_a_model_learns_a_task_and_is_asked_the_same(folder, capsys):

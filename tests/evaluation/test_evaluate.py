@@ -24,8 +24,7 @@ def workplace(tmp_path, monkeypatch):
   monkeypatch.setenv('TOOLFORMER_CACHE', str(tmp_path / 'cache'))
   write('svamp', 'SVAMP.json', json.dumps([problem for problem, _ in PROBLEMS]))
   write('wikitext2', 'wiki.valid.tokens', WIKI)
-  yield tmp_path
-  jax.config.update('jax_compilation_cache_dir', None)
+  return tmp_path
 
 
 def write(task, name, text):

@@ -4,7 +4,6 @@ import json
 import pathlib
 import sys
 
-import jax
 import pytest
 
 from toolformer_jax import cli
@@ -35,8 +34,7 @@ def script(tmp_path, monkeypatch, capsys, taught, experiment):
     code = module.main(name, module.TITLE, module.run, getattr(module, 'add', None)
                        or module.evaluate.add_evaluation_options)
     return code, *capsys.readouterr()
-  yield script
-  jax.config.update('jax_compilation_cache_dir', None)
+  return script
 
 
 QUICK = ['--data_dir', 'data', '--tools', 'calculator', '--gin.EngineConfig.slots=4',

@@ -2,7 +2,6 @@
 
 import json
 
-import jax
 import pytest
 
 from toolformer_jax import cli
@@ -54,8 +53,7 @@ def folder(tmp_path, monkeypatch, make_eager_model):
     path = tmp_path / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
-  yield tmp_path
-  jax.config.update('jax_compilation_cache_dir', None)
+  return tmp_path
 
 
 @pytest.fixture

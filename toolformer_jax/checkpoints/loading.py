@@ -60,7 +60,8 @@ def load_model(checkpoint: str | os.PathLike[str], *, config: ModelConfig = Mode
                adapters: 'Mapping[str, str | os.PathLike[str]] | None' = None) -> 'LanguageModel':
   """Loads a model.
 
-  Also turns on JAX's persistent compilation cache, so that the next process starts faster.
+  Also turns on JAX's persistent compilation cache, so that the next process starts faster. One
+  that is on already is kept.
 
   Args:
     checkpoint: a name such as 'smollm2-135m', `hf://org/name[@revision]`, a .gguf file, a Hugging
@@ -81,8 +82,9 @@ def load_model(checkpoint: str | os.PathLike[str], *, config: ModelConfig = Mode
   from toolformer_jax.checkpoints.adapters.load import load_adapter, load_adapters
   from toolformer_jax.checkpoints.pretrained import load_pretrained
 
-  jax.config.update('jax_compilation_cache_dir', str(cache_directory() / 'compiled'))
-  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+  if jax.config.values['jax_compilation_cache_dir'] is None:
+    jax.config.update('jax_compilation_cache_dir', str(cache_directory() / 'compiled'))
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
   mesh = config.make_mesh(devices)
   for path in (*([] if adapter is None else [adapter]), *(adapters or {}).values()):
     check_adapter(str(path))
