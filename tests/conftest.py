@@ -1,6 +1,7 @@
 """What all tests share: eight simulated devices, outside data, a real model and a tiny one."""
 
 import fcntl
+import gc
 import importlib
 import json
 import os
@@ -48,6 +49,13 @@ hypothesis.settings.register_profile(
   suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile('toolformer')
+
+
+def pytest_collection_finish() -> None:
+  """Leaves out of garbage collections what was imported: it is never garbage, and takes long."""
+  gc.collect()
+  gc.freeze()
+  gc.set_threshold(10_000)
 
 
 @pytest.fixture(scope='session')
