@@ -1,6 +1,7 @@
 """Classification: the likeliest label by the model's own probabilities, and its metrics."""
 
 import dataclasses
+import functools
 import json
 import math
 
@@ -34,14 +35,19 @@ def model(make_model):
   return make_model(max_positions=512)
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _logprobs(decoder, variables, tokens_1T):
+  return jax.nn.log_softmax(decoder.apply(variables, tokens_1T)[0][0])
+
+
 def label_logprob(model, prompt, label):
-  """Returns log p(label | prompt), of a sequence that nothing is computed beside."""
+  """Returns log p(label | prompt), of a sequence alone; causality hides the padding."""
   tokenizer = model.tokenizer
   start = [] if tokenizer.start_id is None else [tokenizer.start_id]
   prompt, target = [*start, *tokenizer.encode(prompt)], tokenizer.encode(target_text(label))
-  ids = np.array([[*prompt, *target]], np.int32)
-  logits_1TV, _ = model.decoder.apply(model.variables, ids)
-  logprobs_TV = np.asarray(jax.nn.log_softmax(logits_1TV[0]))
+  tokens_1T = np.zeros((1, 64), np.int32)
+  tokens_1T[0, :len(prompt) + len(target)] = [*prompt, *target]
+  logprobs_TV = np.asarray(_logprobs(model.decoder, model.variables, tokens_1T))
   return sum(float(logprobs_TV[len(prompt) - 1 + i, token]) for i, token in enumerate(target))
 
 
