@@ -76,13 +76,14 @@ def test_cells_share_equal_stages_and_a_second_run_does_nothing(run, monkeypatch
   # One annotation; two arms of training for (steps 2, steps 1) x 2 seeds.
   assert '1 annotate' in out and '8 finetune' in out
   assert not pathlib.Path('runs').exists()
-  code, out, err = run(*EXPERIMENT, *SEEDS, '--output_dir', 'runs')
+  grid = (*EXPERIMENT, *SEEDS, '--arms', 'base,toolformer', '--output_dir', 'runs')
+  code, out, err = run(*grid)
   assert code == 0, err
   report = pathlib.Path('runs/report.md').read_text()
   assert '| model | base | Toolformer | 2 |' in report and '| model | short | SVAMP |' in report
   assert pathlib.Path('runs/figures/ablations.png').stat().st_size > 1000
   monkeypatch.setattr(runner, '_RUN', {})
-  assert run(*EXPERIMENT, *SEEDS, '--output_dir', 'runs')[:2] == (0, report)
+  assert run(*grid)[:2] == (0, report)
 
 
 def test_an_ablation_of_a_threshold_takes_the_samples_of_the_base_cell(run, folder, monkeypatch):
