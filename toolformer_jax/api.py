@@ -36,6 +36,7 @@ from toolformer_jax.errors import UserError
 from toolformer_jax.evaluation import runner
 from toolformer_jax.evaluation.arms import Arm, as_arms
 from toolformer_jax.evaluation.config import EvaluationConfig
+from toolformer_jax.evaluation.label_scoring import check_ensemble
 from toolformer_jax.evaluation.plan import EvaluationPlan
 from toolformer_jax.evaluation.result import EvaluationResult
 from toolformer_jax.evaluation.task import Task
@@ -333,6 +334,8 @@ def evaluation_plan(
   chosen = [task for one in _as_list(tasks)
             for task in (find_tasks([one]) if isinstance(one, str) else [one])]
   arms, in_memory = as_arms(arms)
+  if config.ensemble_adapters:
+    check_ensemble(in_memory.values())
   dtypes = {in_memory[arm.checkpoint].config.dtype if arm.checkpoint in in_memory
             else model_config.dtype for arm in arms}
   if len(dtypes) > 1:

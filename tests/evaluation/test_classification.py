@@ -4,19 +4,26 @@ import dataclasses
 import functools
 import json
 import math
+import pathlib
 
 import jax
 import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
+import toolformer_jax as tf_jax
 from toolformer_jax import cli
+from toolformer_jax.checkpoints.adapters.save import save_adapter
 from toolformer_jax.checkpoints.orbax import save_model
 from toolformer_jax.errors import UserError
 from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.evaluation.files import MissingDataError
 from toolformer_jax.evaluation.label_metrics import Confusion, label_metrics
-from toolformer_jax.evaluation.label_scoring import predict_labels, target_text
+from toolformer_jax.evaluation.label_scoring import (
+  check_ensemble,
+  predict_labels,
+  target_text,
+)
 from toolformer_jax.evaluation.task import Question
 from toolformer_jax.evaluation.tasks import TASKS, load_examples
 from toolformer_jax.models.adapter_config import LoraConfig
@@ -96,8 +103,9 @@ def test_an_ensemble_averages_the_scores_of_its_adapters(model, empty):
     assert prediction.prediction == max(means, key=means.get)
   one = stack_adapters(model, {'only': alone[0]})
   assert predict_labels(one, QUESTIONS, ensemble=True) == predict_labels(alone[0], QUESTIONS)
+  assert predict_labels(model, QUESTIONS, ensemble=True) == predict_labels(model, QUESTIONS)
   with pytest.raises(UserError, match='adapters by name'):
-    predict_labels(model, QUESTIONS, ensemble=True)
+    check_ensemble([model])
 
 
 def test_a_prompt_that_is_too_long_is_a_failure_alone(model):
@@ -173,6 +181,63 @@ def test_a_model_learns_a_task_and_is_asked_the_same(folder, capsys):
   assert math.isfinite(summary['label_metrics']['banking77']['base']['f1'])
   lines = (folder / 'scores/predictions/banking77.toolformer.jsonl').read_text().splitlines()
   assert [json.loads(line)['prediction'] for line in lines] == ['top up', 'card lost'] * 3
+
+
+@pytest.fixture
+def adapters(folder, make_model):
+  """Folders of PEFT with adapters of the small model, as the options of an ensemble.
+
+  There are twelve intents, which are equally long.
+  """
+  rows = [f'text {number} and {7 * number},{chr(97 + number % 12) * 2}' for number in range(24)]
+  for split in ('train', 'test'):
+    (folder / f'data/banking77/{split}.csv').write_text('\n'.join(['text,category', *rows]))
+  base = make_model(embed_dim=64, mlp_dim=128, max_positions=256)
+  for seed in range(3):
+    save_adapter(folder / f'seed{seed}', tuned(base, seed), 'org/base')
+  return [one for seed in range(3) for one in ('--adapter', f's{seed}=seed{seed}')]
+
+
+def predictions(output_dir, arm):
+  lines = pathlib.Path(output_dir, f'predictions/banking77.{arm}.jsonl').read_text().splitlines()
+  return [json.loads(line)['prediction'] for line in lines]
+
+
+def test_a_command_evaluates_an_ensemble_as_python_does(folder, capsys, adapters):
+  command = ['evaluate', '--tasks', 'banking77', '--data_dir', 'data', '--checkpoint', 'model']
+  arms = ['--arms', 'base=model,toolformer']
+  assert cli.main([*command, *adapters, *arms, '--output_dir', 'scores']) == 0
+  assert 'ensemble_adapters = True' in capsys.readouterr().out
+  stack = tf_jax.load_model('model', adapters={f's{seed}': f'seed{seed}' for seed in range(3)})
+  tf_jax.evaluate('banking77', arms={'base': 'model', 'toolformer': stack}, data_dir='data',
+                  output_dir='by_hand', config=EvaluationConfig(ensemble_adapters=True))
+  assert predictions('scores', 'toolformer') == predictions('by_hand', 'toolformer')
+  assert cli.main([*command, '--arms', 'base', '--output_dir', 'alone']) == 0
+  assert predictions('scores', 'base') == predictions('alone', 'base')
+  assert predictions('scores', 'toolformer') != predictions('scores', 'base')
+  # The saved configuration is the same evaluation.
+  assert cli.main(['evaluate', '--gin_file', 'scores/config.gin', '--output_dir', 'again']) == 0
+  assert predictions('again', 'toolformer') == predictions('scores', 'toolformer')
+
+
+@pytest.mark.parametrize(('argv', 'message'), [
+  (['--tasks', 'svamp'], 'svamp is no task of classification'),
+  (['--tasks', 'banking77', '--arms', 'toolformer=model'], '--adapter has no effect'),
+  (['--tasks', 'banking77', '--adapter', 'seed0'], 'each of several adapters needs a name'),
+])
+def test_what_no_ensemble_can_do_is_refused(folder, capsys, adapters, argv, message):
+  assert cli.main(['evaluate', '--data_dir', 'data', '--checkpoint', 'model', *adapters,
+                   '--output_dir', 'out', *argv]) == 2
+  err = capsys.readouterr().err
+  assert message in err and len(err.splitlines()) == 1
+  assert not (folder / 'out').exists()
+
+
+def test_an_ensemble_without_adapters_is_refused(folder, capsys):
+  assert cli.main(['evaluate', '--data_dir', 'data', '--checkpoint', 'model', '--tasks',
+                   'banking77', '--output_dir', 'out',
+                   '--gin.EvaluationConfig.ensemble_adapters=True']) == 2
+  assert '--adapter NAME=D' in capsys.readouterr().err and not (folder / 'out').exists()
 
 
 @pytest.mark.parametrize(('argv', 'message'), [

@@ -1,5 +1,6 @@
 """A server with several adapters: a request chooses one by its name, as the model."""
 
+import argparse
 import collections
 import dataclasses
 import threading
@@ -12,7 +13,7 @@ import openai
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from toolformer_jax.commands.serve import _by_name
+from toolformer_jax.commands import options
 from toolformer_jax.errors import UserError
 from toolformer_jax.inference.config import GenerationConfig
 from toolformer_jax.inference.generation import generate
@@ -160,19 +161,29 @@ def test_a_name_that_is_not_there_is_404(client):
     client.completions.create(model='third', prompt='ab is')
 
 
-def test_options_name_the_adapters():
-  assert _by_name([]) == (None, {})
-  assert _by_name(['runs/a']) == ('runs/a', {})
-  assert _by_name(['runs/rate=3']) == ('runs/rate=3', {})
+def chosen(*given):
+  """Returns the adapter without a name, and the folders of those that have one."""
+  args = argparse.Namespace(adapter=None, adapters=[*given])
+  return options.adapters_by_name(args), args.adapter
+
+
+def test_options_name_the_adapters(tmp_path):
+  assert chosen() == ({}, None)
+  folder = tmp_path / 'rate=3'
+  folder.mkdir()
+  (folder / 'adapter_config.json').write_text('{}')
+  assert chosen(str(folder)) == ({}, str(folder))
+  assert chosen(f'a={folder}') == ({'a': str(folder)}, None)
   with pytest.raises(UserError, match='NAME=runs/a'):
-    _by_name(['runs/a', 'b=runs/b'])
-  with pytest.raises(UserError, match='no such folder'):
-    _by_name(['a=nowhere', 'b=nowhere'])
+    chosen('runs/a', 'b=runs/b')
+  for given in (['a=nowhere', 'b=nowhere'], ['nowhere']):
+    with pytest.raises(UserError, match='no such folder'):
+      chosen(*given)
 
 
 def test_no_name_is_given_twice(tmp_path):
   (tmp_path / 'adapter_config.json').write_text('{}')
-  assert _by_name([f'a={tmp_path}', f'b={tmp_path}']) == (
-      None, {'a': str(tmp_path), 'b': str(tmp_path)})
+  assert chosen(f'a={tmp_path}', f'b={tmp_path}') == (
+      {'a': str(tmp_path), 'b': str(tmp_path)}, None)
   with pytest.raises(UserError, match='another a already'):
-    _by_name([f'a={tmp_path}', f'a={tmp_path}'])
+    chosen(f'a={tmp_path}', f'a={tmp_path}')

@@ -127,6 +127,49 @@ def add_adapter(parser: argparse.ArgumentParser) -> None:
                       help='a folder of PEFT or AdapterHub with an adapter for the checkpoint')
 
 
+def add_adapters(parser: argparse.ArgumentParser, several: str) -> None:
+  """Lets a command take an adapter for its model, or several by name; see `adapters_by_name`.
+
+  Args:
+    parser: of the command.
+    several: what is done with several adapters, for the help.
+  """
+  parser.add_argument('--adapter', dest='adapters', action='append', default=[],
+                      metavar='[NAME=]D', help=
+                      'a folder of PEFT or AdapterHub with an adapter for the checkpoint; with a '
+                      f'name, which has no slash, it may be repeated: {several}')
+  parser.set_defaults(adapter=None)
+
+
+def adapters_by_name(args: argparse.Namespace) -> dict[str, str]:
+  """Returns the folders of the adapters that have names; sets `args.adapter` to one without.
+
+  An option takes precedence over ADAPTER of a gin file. A name has no slash, so that `runs/rate=3`
+  is a folder.
+
+  Raises:
+    UserError: one of several adapters has no name, or a name is there twice; or there is no adapter
+      in a folder.
+  """
+  pairs = [one.partition('=') for one in args.adapters]
+  named = [bool(equals) and '/' not in name for name, equals, _ in pairs]
+  if named == [False]:
+    args.adapter, = args.adapters
+    check_adapter(args.adapter)
+    return {}
+  folders: dict[str, str] = {}
+  for one, (name, _, folder), has_name in zip(args.adapters, pairs, named, strict=True):
+    if not (has_name and name.strip() and folder):
+      raise UserError(f'--adapter {one}: each of several adapters needs a name, NAME={one}')
+    if name in folders:
+      raise UserError(f'--adapter {one}: there is another {name} already; choose another name')
+    check_adapter(folder)
+    folders[name] = folder
+  if folders:
+    args.adapter = None
+  return folders
+
+
 def model(args: argparse.Namespace, config: 'RunConfig',
           devices: 'Sequence[jax.Device] | None' = None) -> 'str | LanguageModel':
   """Returns the name of the model; with `--adapter`, the model itself, with the adapter."""

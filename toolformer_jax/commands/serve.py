@@ -14,9 +14,7 @@ import argparse
 import importlib.util
 import pathlib
 import sys
-from collections.abc import Sequence
 
-from toolformer_jax.checkpoints.names import check_adapter
 from toolformer_jax.commands import options
 from toolformer_jax.errors import UserError
 from toolformer_jax.runtime.standard_output import print_result
@@ -25,11 +23,7 @@ from toolformer_jax.runtime.standard_output import print_result
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Declares the options."""
   options.add_checkpoint(parser, with_adapter=False)
-  parser.add_argument('--adapter', dest='adapters', action='append', default=[],
-                      metavar='[NAME=]D', help=
-                      'a folder of PEFT or AdapterHub with an adapter for the checkpoint; with a '
-                      'name, which has no slash, it may be repeated, and requests choose an '
-                      'adapter by its name as their `model`')
+  options.add_adapters(parser, 'requests choose an adapter by its name as their `model`')
   parser.add_argument('--tools', default=[], metavar='A,B', type=options.names,
                       help='tools that texts may call, separated by commas (default: none)')
   parser.add_argument('--host', default='127.0.0.1', metavar='H',
@@ -47,8 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
   """Runs the command."""
   _check_packages()
-  args.adapter, adapters = _by_name(args.adapters)
   config = options.configuration(args)
+  adapters = options.adapters_by_name(args)
   name = pathlib.PurePath(args.checkpoint).name.removesuffix('.gguf')
   if name in adapters:
     raise UserError(f'--adapter {name}=...: this is the name of the model; choose another')
@@ -77,30 +71,6 @@ def run(args: argparse.Namespace) -> None:
                          drain_s=args.drain_s).run()
   if code:
     sys.exit(code)
-
-
-def _by_name(given: Sequence[str]) -> tuple[str | None, dict[str, str]]:
-  """Returns the folder of the only adapter, if it has no name; or folders by name.
-
-  A name has no slash, so that `runs/rate=3` is a folder.
-
-  Raises:
-    UserError: one of several adapters has no name, or a name is there twice; or there is no adapter
-      in a folder.
-  """
-  pairs = [one.partition('=') for one in given]
-  named = [bool(equals) and '/' not in name for name, equals, _ in pairs]
-  if named == [False]:
-    return given[0], {}
-  folders: dict[str, str] = {}
-  for one, (name, _, folder), has_name in zip(given, pairs, named, strict=True):
-    if not (has_name and name.strip() and folder):
-      raise UserError(f'--adapter {one}: each of several adapters needs a name, NAME={one}')
-    if name in folders:
-      raise UserError(f'--adapter {one}: there is another {name} already; choose another name')
-    check_adapter(folder)
-    folders[name] = folder
-  return None, folders
 
 
 def _check_packages() -> None:

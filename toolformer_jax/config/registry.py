@@ -43,9 +43,9 @@ RENAMED = {'OwnTools': 'CustomToolsConfig'}  # by their names in earlier version
 # Options of commands that gin binds as macros: `CHECKPOINT = 'smollm2-135m'` stands for
 # `--checkpoint smollm2-135m`. Lists are lists of strings. A command ignores those that it lacks.
 RUN_MACROS: Mapping[str, type] = {
-    'ADAPTER': str, 'ARMS': str, 'CHECKPOINT': str, 'CORPUS': str, 'DATA': list, 'DATA_DIR': str,
-    'DEV': list, 'LIMIT': int, 'OUTPUT_DIR': str, 'SEED': int, 'TASKS': list, 'TEACHER': str,
-    'TOKENIZER': str, 'TOOLS': list, 'WITHOUT_CALLS': bool}
+    'ADAPTER': str, 'ADAPTERS': list, 'ARMS': str, 'CHECKPOINT': str, 'CORPUS': str, 'DATA': list,
+    'DATA_DIR': str, 'DEV': list, 'LIMIT': int, 'OUTPUT_DIR': str, 'SEED': int, 'TASKS': list,
+    'TEACHER': str, 'TOKENIZER': str, 'TOOLS': list, 'WITHOUT_CALLS': bool}
 
 
 def default_bindings() -> Iterator[str]:

@@ -36,7 +36,8 @@ class EvaluationConfig:
     calibrate_labels: subtract from the log-probability of each label that after a text which says
       nothing (Zhao et al. 2021), in tasks of classification.
     ensemble_adapters: in tasks of classification, the score of a label is the mean over all
-      adapters that the model has by name.
+      adapters that the model of an arm has by name; one without any has its own score. Several
+      --adapter NAME=D of a command set it.
     start_token: begin prompts and texts with the tokenizer's start token, where it has one (not
       stated in the paper).
     min_tokens: the end of the text is not sampled before a continuation has this many tokens; calls

@@ -8,7 +8,7 @@ adapters, the score is the mean of those of its members.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -35,10 +35,10 @@ def predict_labels(model: LanguageModel, questions: Sequence[Question], *,
     questions: with the labels to choose from. All have the same labels.
     content_free_prompt: the prompt of a text that says nothing; '' for no calibration.
     calendar_date: recorded with the predictions.
-    ensemble: average the scores over all adapters that the model has by name.
+    ensemble: average the scores over all adapters that the model has by name, if it has any.
 
   Raises:
-    UserError: there is not enough memory, or the model of an ensemble has no adapters by name.
+    UserError: there is not enough memory.
   """
   members = _members(model) if ensemble else [model]
   labels = questions[0].labels
@@ -57,11 +57,14 @@ def predict_labels(model: LanguageModel, questions: Sequence[Question], *,
 
 def _members(model: LanguageModel) -> list[LanguageModel]:
   """Returns the model with each of its adapters. No program is compiled again for another one."""
-  names = adapter_names(model)
-  if not names:
+  return [with_adapter(model, name) for name in adapter_names(model)] or [model]
+
+
+def check_ensemble(models: Iterable[LanguageModel]) -> None:
+  """Raises UserError unless one of the models of an evaluation has adapters by name."""
+  if not any(map(adapter_names, models)):
     raise UserError('EvaluationConfig.ensemble_adapters needs a model that has adapters by name: '
-                    'load_model(checkpoint, adapters={NAME: DIR})')
-  return [with_adapter(model, name) for name in names]
+                    '--adapter NAME=D for each, or load_model(checkpoint, adapters={NAME: DIR})')
 
 
 def _mean_scores(members: Sequence[LanguageModel], prompts: Sequence[Sequence[int]],
