@@ -75,7 +75,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, monkeypatch):
     run(tmp_path / 'killed', shape=dataclasses.replace(SHAPE, seed=1))
 
 
-def test_other_commands_take_the_checkpoint(tmp_path):
+def test_other_commands_take_the_checkpoint(tmp_path, capsys):
   (tmp_path / 'texts.jsonl').write_text(''.join(json.dumps({'text': text}) + '\n'
                                                 for text in TEXTS))
   sizes = [f'--gin.PretrainConfig.{name}={getattr(SHAPE, name)}'
@@ -83,6 +83,11 @@ def test_other_commands_take_the_checkpoint(tmp_path):
                         'max_positions', 'vocab_size')]
   settings = ['--gin.FinetuneConfig.steps=2', '--gin.FinetuneConfig.row_tokens=32']
   corpus, first, second = (str(tmp_path / name) for name in ('texts.jsonl', 'first', 'second'))
+  with open(corpus, 'a', encoding='utf-8') as file:
+    file.write('{"url": "https://example.org"}\n')
+  assert cli.main(['pretrain', '--corpus', corpus, '--output_dir', first]) == 2
+  assert 'needs the field `text`' in capsys.readouterr().err
+  settings += ['--gin.CorpusConfig.skip_without_text=True']
   assert cli.main(['pretrain', '--corpus', corpus, '--output_dir', first, *sizes, *settings]) == 0
   assert cli.main(['finetune', '--data', corpus, '--checkpoint', first, '--output_dir', second,
                    *settings, '--gin.FinetuneConfig.batch_rows=2']) == 0

@@ -8,11 +8,13 @@ import pytest
 
 from toolformer_jax.annotation.run_dir import RunFolder
 from toolformer_jax.annotation.stage_keys import MERGED
+from toolformer_jax.data.corpus import CorpusConfig
 from toolformer_jax.data.records import AnnotatedDocument, Document, ScoredCall, write_records
 from toolformer_jax.errors import UserError
 from toolformer_jax.training.examples import task_example
 from toolformer_jax.training.packing import pack
 from toolformer_jax.training.sources import TaskRow, read_texts
+from toolformer_jax.training.stream import training_data
 
 CALL = ScoredCall('d', 'Calculator', '1 + 1', 0, 0.5, '2')
 RECORDS = [AnnotatedDocument(Document('d', 'two'), (CALL,)),
@@ -47,6 +49,28 @@ def test_any_corpus_is_plain_text(tmp_path):
   texts = list(read_texts(str(tmp_path / 'plain.jsonl')))
   assert [text.document.text for text in texts] == ['one', 'two']
   assert not any(text.calls for text in texts)
+
+
+def test_a_corpus_is_read_as_its_settings_say(tmp_path):
+  file = tmp_path / 'plain.jsonl'
+  file.write_text('{"text": "one", "id": "a"}\n{"id": "b"}\n{"text": "two", "id": "a"}\n'
+                  '{"text": "three", "id": "c", "media": "a word"}\n')
+  with pytest.raises(UserError, match='needs the field `text`'):
+    list(read_texts(str(file)))
+  config = CorpusConfig(skip_without_text=True, repeated_ids='drop')
+  texts = list(read_texts(str(file), config))
+  assert [text.document.text for text in texts] == ['one', 'three']
+  assert training_data([str(file)], config) == texts
+
+
+def test_a_folder_of_pages_is_a_corpus(tmp_path):
+  (tmp_path / 'pages').mkdir()
+  (tmp_path / 'pages' / 'one.md').write_text('# One\n\nThe first page.\n')
+  text, = read_texts(str(tmp_path / 'pages'))
+  assert 'The first page.' in text.document.text
+  (tmp_path / 'empty').mkdir()
+  with pytest.raises(UserError, match='not the output folder of a finished annotation run'):
+    list(read_texts(str(tmp_path / 'empty')))
 
 
 def test_of_a_task_the_targets_alone_are_learned(tokenizer):

@@ -65,8 +65,8 @@ def run(args: argparse.Namespace) -> None:
     raise UserError('there is nothing to train on: give --data, or --task')
   task = _trainable_task(args.task) if args.task else None
   from toolformer_jax import api
-  texts = api.training_data([*args.data, *_rows(task, args.data_dir or 'data')])
-  dev = api.as_texts(args.dev) if args.dev else None
+  texts = api.training_data([*args.data, *_rows(task, args.data_dir or 'data')], config.corpus)
+  dev = api.as_texts(args.dev, config.corpus) if args.dev else None
   if not isinstance(texts, api.TextStream) and not texts:
     raise UserError(f'{", ".join(args.data)} holds no text with a call, so there is nothing to '
                     'train on; lower tau_f, or annotate more texts')

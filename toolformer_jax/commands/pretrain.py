@@ -47,6 +47,6 @@ def run(args: argparse.Namespace) -> None:
       tokenizer=pretrained_tokenizer(args.tokenizer) if args.tokenizer else None,
       shape=config.pretrain, config=config.finetune, mixture=config.mixture,
       model_config=config.model, devices=devices, syntax=config.syntax,
-      extra_files={'config.gin': config.text})
+      corpus_config=config.corpus, extra_files={'config.gin': config.text})
   if is_first or not result.finished:
     print_result(result.summary())

@@ -12,6 +12,7 @@ from etils import epath
 from toolformer_jax import sharding
 from toolformer_jax.calls import DEFAULT_SYNTAX, CallSyntax
 from toolformer_jax.checkpoints.loading import ModelConfig
+from toolformer_jax.data.corpus import CorpusConfig
 from toolformer_jax.data.records import AnnotatedDocument, Document
 from toolformer_jax.errors import UserError
 from toolformer_jax.models.config import INTEGER_DTYPES
@@ -37,7 +38,7 @@ def pretrain(
     shape: PretrainConfig = PretrainConfig(), config: FinetuneConfig = FinetuneConfig(),
     mixture: MixtureConfig = MixtureConfig(cap=10**9), model_config: ModelConfig = ModelConfig(),
     devices: Sequence[jax.Device] | None = None, syntax: CallSyntax = DEFAULT_SYNTAX,
-    extra_files: Mapping[str, str] | None = None,
+    corpus_config: CorpusConfig = CorpusConfig(), extra_files: Mapping[str, str] | None = None,
 ) -> FinetuneResult:
   """Trains a decoder with random weights on texts; every token of a text is a target.
 
@@ -54,6 +55,7 @@ def pretrain(
     mixture: how many texts are used and held out.
     model_config, devices: dtype of the computation, and the mesh.
     syntax: how calls are spelled; their start becomes one token of a new tokenizer.
+    corpus_config: how corpora are read that are given by name.
     extra_files: texts that are written to `output_dir` before the work, by file name.
 
   Raises:
@@ -62,8 +64,8 @@ def pretrain(
   """
   _check_settings(config, model_config, has_tokenizer=tokenizer is not None)
   check_fits(config, shape.decoder(shape.vocab_size))
-  texts = training_data(data)
-  dev_texts = None if dev is None else as_texts(dev)
+  texts = training_data(data, corpus_config)
+  dev_texts = None if dev is None else as_texts(dev, corpus_config)
   if isinstance(texts, TextStream):
     check_stream_settings(config, mixture, without_calls=False)
     if tokenizer is None:

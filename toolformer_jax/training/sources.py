@@ -1,5 +1,6 @@
 """Reads the texts to train on: annotation runs, files of texts with calls, corpora, seqio tasks."""
 
+import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from toolformer_jax.annotation.stage_keys import MERGED
 from toolformer_jax.data import hub_datasets
 from toolformer_jax.data.corpus import CorpusConfig, read_corpus
 from toolformer_jax.data.jsonl import read_objects
+from toolformer_jax.data.page_folder import page_files
 from toolformer_jax.data.records import AnnotatedDocument, Document, from_json
 from toolformer_jax.errors import UserError
 from toolformer_jax.runtime.paths import as_path, is_file
@@ -46,8 +48,9 @@ Text = AnnotatedDocument | TaskRow
 Source = str | os.PathLike  # see `read_texts`
 
 
-def as_texts(data: AnnotationResult | Source | Iterable[Source | Text | Document]) -> list[Text]:
-  """Returns texts to train on; strings and paths are sources, which are read.
+def as_texts(data: AnnotationResult | Source | Iterable[Source | Text | Document],
+             config: CorpusConfig = CorpusConfig()) -> list[Text]:
+  """Returns texts to train on; strings and paths are sources, which are read as `config` says.
 
   Raises:
     UserError: a source cannot be read, or an item is neither a source nor a text.
@@ -58,7 +61,7 @@ def as_texts(data: AnnotationResult | Source | Iterable[Source | Text | Document
   texts: list[Text] = []
   for number, item in enumerate(items):
     if isinstance(item, Source):
-      texts += read_texts(str(item))
+      texts += read_texts(str(item), config)
     elif isinstance(item, Document | Text):
       texts.append(AnnotatedDocument(item, ()) if isinstance(item, Document) else item)
     else:
@@ -67,13 +70,14 @@ def as_texts(data: AnnotationResult | Source | Iterable[Source | Text | Document
   return texts
 
 
-def read_texts(source: str) -> Iterator[Text]:
+def read_texts(source: str, config: CorpusConfig = CorpusConfig()) -> Iterator[Text]:
   """Yields the texts of one source.
 
   Args:
     source: the output folder of an annotation run; a file of annotated texts (.jsonl, .jsonl.gz,
       .jsonl.zst); a corpus that can be annotated, whose texts have no calls; or a task or mixture
       of seqio, `seqio:MODULE:NAME[@SPLIT]`.
+    config: how a corpus is read; but for its media, which are not learned.
 
   Raises:
     UserError: the source does not exist, the annotation run is not finished, or a record is
@@ -81,13 +85,17 @@ def read_texts(source: str) -> Iterator[Text]:
   """
   if source.startswith(hub_datasets.SEQIO):
     yield from _read_task(source)
-  elif (path := as_path(source)).is_dir():
+  elif (path := as_path(source)).is_dir() and not _is_page_folder(path):
     yield from finished_run(path).annotated()
   elif _has_calls(path):
     yield from _read_annotated(path)
   else:
-    for document in read_corpus(source, CorpusConfig(media=False)):
+    for document in read_corpus(source, dataclasses.replace(config, media=False)):
       yield AnnotatedDocument(document, ())
+
+
+def _is_page_folder(folder: epath.Path) -> bool:
+  return RunReader(folder).settings is None and bool(page_files(folder))
 
 
 def finished_run(path: epath.PathLike) -> RunReader:

@@ -19,6 +19,7 @@ from etils import epath
 from jax.sharding import Mesh
 
 from toolformer_jax.annotation.result import AnnotationResult
+from toolformer_jax.data.corpus import CorpusConfig
 from toolformer_jax.data.hub_datasets import SEQIO, open_task, task_examples
 from toolformer_jax.data.records import Document
 from toolformer_jax.errors import UserError
@@ -90,8 +91,11 @@ class ExampleStream:
 
 def training_data(
     data: AnnotationResult | TextStream | Source | Iterable[Source | Text | Document],
+    config: CorpusConfig = CorpusConfig(),
 ) -> list[Text] | TextStream:
   """Returns the texts to train on; a task of seqio alone is a stream, all else is read.
+
+  `config` says how corpora are read.
 
   Raises:
     UserError: see `as_texts`.
@@ -100,7 +104,9 @@ def training_data(
     return data
   # The command line gives a list of one name.
   name = data[0] if isinstance(data, list | tuple) and len(data) == 1 else data
-  return TextStream(name) if isinstance(name, str) and name.startswith(SEQIO) else as_texts(data)
+  if isinstance(name, str) and name.startswith(SEQIO):
+    return TextStream(name)
+  return as_texts(data, config)
 
 
 def check_stream_settings(config: FinetuneConfig, mixture: MixtureConfig,
