@@ -85,7 +85,8 @@ def test_a_perplexity_is_of_a_token(registered, tokenizer):
   assert metric(texts, [-30.0, -6.0])['perplexity'] == pytest.approx(np.exp(36 / tokens))
 
 
-@pytest.mark.parametrize('name', ['nq_open', 'webquestions', 'triviaqa', 'gsm8k'])
+@pytest.mark.parametrize('name', [
+  'nq_open', 'webquestions', 'triviaqa', 'gsm8k', 'sst2', 'ag_news_subset', 'xsum'])
 def test_sets_of_tfds_have_the_features_that_are_read(name):
   # The builders of tfds itself, which make up examples instead of fetching them: answers that are
   # numbers in the real data are random letters.

@@ -41,7 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
       parser, 'tasks', metavar='A,B', type=options.names,
       help='benchmarks, separated by commas: lama, asdiv, svamp, mawps, gsm8k, webquestions, '
            'nq_open, triviaqa, mlqa, mlqa_all_en, xquad, templama, dateset, wikitext2, corpus, '
-           'banking77, clinc150, sib200, flores200, scitldr, wnut17, sgd, xquad_en')
+           'banking77, clinc150, sib200, sst2, ag_news_subset, flores200, scitldr, xsum, wnut17, '
+           'sgd, xquad_en')
   options.add_required(parser, 'output_dir', type=options.path, metavar='O',
                        help='the folder of the report; the same command continues it')
   options.add_shards(parser, 'Several processes can share the questions in one folder; the last '

@@ -13,17 +13,11 @@ Examples:
 """
 
 import argparse
-from typing import TYPE_CHECKING
 
-import toolformer_jax as tf_jax
 from toolformer_jax.commands import options
 from toolformer_jax.errors import UserError
-from toolformer_jax.evaluation.task import ClassificationTask, TextTask
-from toolformer_jax.evaluation.tasks import find_tasks, load_split
+from toolformer_jax.evaluation.tasks import trainable_task
 from toolformer_jax.runtime.standard_output import print_result
-
-if TYPE_CHECKING:
-  from collections.abc import Iterator
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,9 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
            'memory, and seqio alone is a stream')
   parser.add_argument('--task', metavar='T',
                       help='train on a task, mixed with --data if there is any: banking77, '
-                           'clinc150, sib200, flores200, scitldr, wnut17, sgd')
+                           'clinc150, sib200, sst2, ag_news_subset, flores200, scitldr, xsum, '
+                           'wnut17, sgd')
   parser.add_argument('--data_dir', metavar='D',
-                      help='of --task: D/<task>/ holds the official files (default: data)')
+                      help='of --task: D/<task>/ holds the official files (default: data); tfds: '
+                           'or tfds:D for sets of TensorFlow Datasets')
   parser.add_argument('--dev', nargs='+', default=[], metavar='D',
                       help='data to choose the best checkpoint by; by default '
                            'MixtureConfig.dev_texts of the training texts are held out')
@@ -63,9 +59,11 @@ def run(args: argparse.Namespace) -> None:
   config.finetune.check_has_teacher(bool(args.teacher))
   if not args.data and not args.task:
     raise UserError('there is nothing to train on: give --data, or --task')
-  task = _trainable_task(args.task) if args.task else None
+  task = trainable_task(args.task, '--task') if args.task else None
   from toolformer_jax import api
-  texts = api.training_data([*args.data, *_rows(task, args.data_dir or 'data')], config.corpus)
+  from toolformer_jax.experiments.task_data import task_rows
+  rows = task_rows(task, args.data_dir or 'data') if task else ()
+  texts = api.training_data([*args.data, *rows], config.corpus)
   dev = api.as_texts(args.dev, config.corpus) if args.dev else None
   if not isinstance(texts, api.TextStream) and not texts:
     raise UserError(f'{", ".join(args.data)} holds no text with a call, so there is nothing to '
@@ -78,18 +76,3 @@ def run(args: argparse.Namespace) -> None:
       syntax=config.syntax, extra_files={'config.gin': config.text})
   if is_first or not result.finished:
     print_result(result.summary())
-
-
-def _trainable_task(name: str) -> ClassificationTask | TextTask:
-  task, = find_tasks([name])
-  if not isinstance(task, ClassificationTask | TextTask):
-    raise UserError(f'--task {name}: only tasks of classification and of writing can be trained on')
-  return task
-
-
-def _rows(task: ClassificationTask | TextTask | None, data_dir: str) -> 'Iterator[tf_jax.TaskRow]':
-  """Yields the training split of a task, as the model is asked in the evaluation."""
-  from toolformer_jax.evaluation.label_scoring import target_text
-  if task:
-    for one in load_split(task, data_dir, 'train'):
-      yield tf_jax.TaskRow(one.id, one.prompt, target_text(one.answers[0]))

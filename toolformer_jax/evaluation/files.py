@@ -35,7 +35,7 @@ class TaskFolder:
   path: epath.Path
   how_to_get: str
   split: str = ''
-  found: list[epath.Path] = field(default_factory=list)
+  found: list[epath.PathLike] = field(default_factory=list)
 
   def files(self, *patterns: str) -> list[epath.Path]:
     """Returns the files that match the first of `patterns` that any matches, sorted.
@@ -52,6 +52,14 @@ class TaskFolder:
     path = self._matching(patterns)[0]
     self.found.append(path)
     return path
+
+  def rows(self, name: str, split: str) -> Iterator[dict[str, Any]]:
+    """Yields the rows of a data set of TensorFlow Datasets, which `TfdsFolder` has.
+
+    Raises:
+      MissingDataError: this is a folder of files.
+    """
+    raise MissingDataError(f'{self.path} is not read: {self.how_to_get}')
 
   def _matching(self, patterns: Sequence[str]) -> list[epath.Path]:
     for pattern in patterns:

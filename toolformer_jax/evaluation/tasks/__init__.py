@@ -34,6 +34,7 @@ from toolformer_jax.evaluation.tasks import (
     text_to_text,
     word_problems,
 )
+from toolformer_jax.evaluation.tasks.tfds_sets import TfdsFolder, read_tfds
 from toolformer_jax.runtime.paths import as_path, storage_errors
 
 TASKS = {task.name: task for task in (
@@ -44,8 +45,9 @@ TASKS = {task.name: task for task in (
     lama.TEMPLAMA, dateset.DATESET,
     perplexity.WIKITEXT2, perplexity.CORPUS,
     classification.BANKING77, classification.CLINC150, classification.SIB200,
-    text_to_text.FLORES200, text_to_text.SCITLDR, text_to_text.WNUT17, text_to_text.SGD,
-    text_to_text.XQUAD_EN)}
+    classification.SST2, classification.AG_NEWS,
+    text_to_text.FLORES200, text_to_text.SCITLDR, text_to_text.XSUM, text_to_text.WNUT17,
+    text_to_text.SGD, text_to_text.XQUAD_EN)}
 TFDS = 'tfds:'  # prefix of a data_dir of TensorFlow Datasets
 
 
@@ -119,15 +121,11 @@ def load_task(task: Task, data_dir: epath.PathLike, config: EvaluationConfig,
     MissingDataError: the files are not there.
     UserError: they are broken, or hold no example; or the few-shot prompt cannot be read.
   """
-  from_tfds = task.how_to_get and str(data_dir).startswith(TFDS)
-  source = str(data_dir) if from_tfds else str(as_path(data_dir) / (task.folder or task.name))
+  folder, source = _folder_of(task, str(data_dir))
   with _official_format(task, source):
-    if from_tfds:
-      from toolformer_jax.evaluation.tasks.tfds_sets import TfdsFolder, read_tfds
-      folder = TfdsFolder(source.removeprefix(TFDS))
+    if isinstance(folder, TfdsFolder):
       read: Iterable[Example] = read_tfds(task, folder, config)
     else:
-      folder = TaskFolder(as_path(source), task.how_to_get, task.split)
       read = task.read(folder, config)
     examples = list(itertools.islice(read, limit))
   _check(task, examples, config, source)
@@ -136,24 +134,49 @@ def load_task(task: Task, data_dir: epath.PathLike, config: EvaluationConfig,
   return TaskData(examples, tuple(dict.fromkeys(map(str, folder.found))), folder.split)
 
 
+def trainable_task(name: str, setting: str) -> ClassificationTask | TextTask:
+  """Returns a task by its name.
+
+  Args:
+    name: of the task.
+    setting: where it was named, for errors.
+
+  Raises:
+    UserError: there is no such task, or it cannot be trained on.
+  """
+  task, = find_tasks([name])
+  if not isinstance(task, ClassificationTask | TextTask):
+    raise UserError(f'{setting} {name}: only tasks of classification and of writing can be trained '
+                    'on')
+  return task
+
+
 def load_split(task: ClassificationTask | TextTask, data_dir: epath.PathLike, split: str
                ) -> list[Question]:
   """Returns the questions of a split of a task, for instance 'train'.
 
   Args:
     task: the task.
-    data_dir: has the task's official files in a folder of its name.
+    data_dir: as for `load_task`.
     split: the split's name.
 
   Raises:
     MissingDataError: the files are not there.
     UserError: they are broken, or hold no question.
   """
-  path = as_path(data_dir) / (task.folder or task.name)
-  with _official_format(task, str(path)):
-    questions = list(task.read_split(TaskFolder(path, task.how_to_get), split))
-  _check(task, questions, EvaluationConfig(), str(path))
+  folder, source = _folder_of(task, str(data_dir))
+  with _official_format(task, source):
+    questions = list(task.read_split(folder, split))
+  _check(task, questions, EvaluationConfig(), source)
   return questions
+
+
+def _folder_of(task: Task, data_dir: str) -> tuple[TaskFolder, str]:
+  """Returns what the examples of a task are read from, and its name."""
+  if task.how_to_get and data_dir.startswith(TFDS):
+    return TfdsFolder.of(task, data_dir.removeprefix(TFDS)), data_dir
+  path = as_path(data_dir) / (task.folder or task.name)
+  return TaskFolder(path, task.how_to_get, task.split), str(path)
 
 
 @contextlib.contextmanager

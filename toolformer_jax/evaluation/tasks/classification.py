@@ -1,10 +1,11 @@
-"""Banking77, CLINC150 and SIB-200: texts with one of several labels, in text-to-text form.
+"""Texts with one of several labels, in text-to-text form: intents, topics, sentiment.
 
 A prompt is the text and the name of what is asked for, on a line of its own; the label follows on
 the same line. Fine-tuning learns the same form.
 """
 
-from collections.abc import Callable, Iterator
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from toolformer_jax.evaluation.answer_matching import FirstLine
@@ -16,6 +17,9 @@ OUT_OF_SCOPE = 'out of scope'
 # Folders of SIB-200 by the language code of the group.
 LANGUAGES = {'en': 'eng_Latn', 'zh': 'zho_Hans', 'de': 'deu_Latn', 'es': 'spa_Latn',
              'hi': 'hin_Deva'}
+# The labels of data sets of tfds by their numbers.
+SENTIMENTS = 'negative', 'positive'
+NEWS_TOPICS = 'World', 'Sports', 'Business', 'Sci/Tech'
 
 
 @dataclass(frozen=True)
@@ -52,18 +56,38 @@ def read_sib200(folder: TaskFolder, split: str) -> Iterator[LabelledText]:
   return interleave(map(of_language, there or ['en']))
 
 
+def read_sst2(folder: TaskFolder, split: str) -> Iterator[LabelledText]:
+  """Yields sentences on films (SST-2, Socher et al. 2013, as in GLUE).
+
+  The validation split is tested: the labels of the official test split are not public.
+  """
+  for row in folder.rows('glue/sst2', 'validation' if split == 'test' else split):
+    yield LabelledText(row['sentence'].decode(), SENTIMENTS[row['label']])
+
+
+def read_ag_news(folder: TaskFolder, split: str) -> Iterator[LabelledText]:
+  """Yields news with their titles (AG News, Zhang et al. 2015)."""
+  for row in folder.rows('ag_news_subset', split):
+    text = f'{row["title"].decode()}. {row["description"].decode()}'
+    yield LabelledText(text, NEWS_TOPICS[row['label']])
+
+
 def _task(name: str, title: str, read_split: ReadSplit, asked: str, how_to_get: str,
-          groups: tuple[tuple[str, str], ...] = ()) -> ClassificationTask:
-  """Returns the task whose test split `read_split` reads, and whose prompts ask for `asked`."""
+          groups: tuple[tuple[str, str], ...] = (), labels: Sequence[str] = ()
+          ) -> ClassificationTask:
+  """Returns the task whose test split `read_split` reads, and whose prompts ask for `asked`.
+
+  Its labels are `labels`, or else those of the training split.
+  """
   def prompt(text: str) -> str:
     return f'{" ".join(text.split())}\n{asked}:'
   def read(folder: TaskFolder, split: str) -> Iterator[Question]:
     # The test split of a large set may lack a label.
-    unrecorded = TaskFolder(folder.path, folder.how_to_get)
-    labels = tuple(sorted({one.label for one in read_split(unrecorded, 'train')}))
+    unrecorded = dataclasses.replace(folder, found=[])
+    known = labels or sorted({one.label for one in read_split(unrecorded, 'train')})
     for number, one in enumerate(read_split(folder, split)):
       yield Question(f'{name}-{split}-{number:05}', prompt(one.text), (one.label,), one.group,
-                     labels=labels)
+                     labels=tuple(known))
   def read_test(folder: TaskFolder, config: EvaluationConfig) -> Iterator[Question]:
     return read(folder, 'test')
   return ClassificationTask(
@@ -78,3 +102,7 @@ CLINC150 = _task('clinc150', 'CLINC150', read_clinc150, 'Intent',
 SIB200 = _task('sib200', 'SIB-200', read_sib200, 'Topic',
                'fetch the folders eng_Latn and so on of dadelani/sib-200, with *.tsv',
                groups=tuple((language, f'SIB-200 {language}') for language in LANGUAGES))
+SST2 = _task('sst2', 'SST-2', read_sst2, 'Sentiment',
+             'TensorFlow Datasets has it as glue/sst2: give --data_dir tfds:', labels=SENTIMENTS)
+AG_NEWS = _task('ag_news_subset', 'AG News', read_ag_news, 'Topic',
+                'TensorFlow Datasets has it: give --data_dir tfds:', labels=NEWS_TOPICS)

@@ -83,6 +83,14 @@ def read_scitldr(folder: TaskFolder, split: str) -> Iterator[Pair]:
                baseline=paper['source'][0])
 
 
+def read_xsum(folder: TaskFolder, split: str) -> Iterator[Pair]:
+  """Yields articles with a sentence about each (XSum, Narayan et al. 2018)."""
+  for row in folder.rows('xsum', split):
+    article = row['document'].decode()
+    yield Pair(' '.join(article.split()), [row['summary'].decode()],
+               baseline=_SENTENCE_END.split(article.strip())[0])
+
+
 def read_wnut17(folder: TaskFolder, split: str) -> Iterator[Pair]:
   """Yields posts with their entities (WNUT 2017, Derczynski et al. 2017)."""
   name = {'train': 'wnut17train.conll', 'test': 'emerging.test.annotated'}[split]
@@ -162,6 +170,9 @@ SCITLDR = _task(
     'scitldr', 'SciTLDR', read_scitldr, 'TL;DR', ('ROUGE-1', 'ROUGE-2', 'ROUGE-L'),
     'fetch SciTLDR-AIC/train.jsonl and test.jsonl of allenai/scitldr', tokens=64,
     baseline='first sentence')
+XSUM = _task(
+    'xsum', 'XSum', read_xsum, 'TL;DR', ('ROUGE-1', 'ROUGE-2', 'ROUGE-L'),
+    'TensorFlow Datasets has it: give --data_dir tfds:', tokens=64, baseline='first sentence')
 WNUT17 = _task(
     'wnut17', 'WNUT 2017', read_wnut17, 'Entities', ('entity F1',),
     'fetch wnut17train.conll and emerging.test.annotated of leondz/emerging_entities_17', tokens=96)

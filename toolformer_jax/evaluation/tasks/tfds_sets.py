@@ -1,40 +1,75 @@
 """The benchmarks that TensorFlow Datasets has: `--data_dir tfds:`, or `tfds:D` to keep them in D.
 
-Questions, ids and answers equal those of the official files.
+Questions, ids and answers equal those of the official files, where there are such files.
 """
 
 import logging
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
 
 from toolformer_jax.data.gsm8k import is_dev
 from toolformer_jax.errors import UserError
 from toolformer_jax.evaluation.config import EvaluationConfig
-from toolformer_jax.evaluation.files import MissingDataError
-from toolformer_jax.evaluation.task import Question, Task, interleave
+from toolformer_jax.evaluation.files import MissingDataError, TaskFolder
+from toolformer_jax.evaluation.task import Example, Question, Task, interleave
 from toolformer_jax.evaluation.tasks import multilingual, questions, word_problems
+from toolformer_jax.runtime.paths import as_path
 
+log = logging.getLogger(__name__)
 Load = Callable[[str, str], Iterator[dict[str, Any]]]  # from name and split to rows
 
 
 @dataclass
-class TfdsFolder:
-  """The folder of prepared data sets, and what has been read from it.
+class TfdsFolder(TaskFolder):
+  """The folder of prepared data sets; it has rows in place of files.
 
   Attributes:
-    path: '' for the default of tfds.
-    split: of the last data set that was read.
-    found: names of the data sets.
+    data_dir: its name; '' for the default of tfds.
+    title: of the task.
   """
 
-  path: str
-  split: str = ''
-  found: list[str] = field(default_factory=list)
+  data_dir: str = ''
+  title: str = ''
+
+  @classmethod
+  def of(cls, task: Task, data_dir: str) -> 'TfdsFolder':
+    """Returns the folder `data_dir` for a task."""
+    return cls(as_path(data_dir or '.'), task.how_to_get, data_dir=data_dir, title=task.title)
+
+  def rows(self, name: str, split: str) -> Iterator[dict[str, Any]]:
+    """Yields the rows of a data set, which is downloaded if it is not there.
+
+    Raises:
+      UserError: it cannot be loaded, or tfds is not installed.
+    """
+    try:
+      import tensorflow as tf
+      import tensorflow_datasets as tfds
+    except ImportError as error:
+      raise UserError('--data_dir tfds: needs: pip install "toolformer_jax[data]"') from error
+    tf.config.set_visible_devices([], 'GPU')  # TensorFlow would take all of its memory
+    for logger, level in (('tensorflow_datasets', logging.WARNING), ('absl', logging.ERROR),
+                          ('urllib3', logging.ERROR)):  # which warns of each of ten attempts
+      logging.getLogger(logger).setLevel(level)
+    self.found.append(f'tfds:{name}')
+    self.split = split
+    log.info('reading %s of TensorFlow Datasets; it is downloaded if it is not there', name)
+    try:
+      yield from tfds.as_numpy(tfds.load(name, split=split, data_dir=self.data_dir or None))
+    except Exception as error:  # of the network, of the disk
+      reason = ' '.join(str(error).split())[:300]
+      raise UserError(
+          f'tfds cannot load {name}: {type(error).__name__}: {reason}; where there is no network, '
+          'copy the folder of a machine that has prepared it to D, and give --data_dir tfds:D'
+      ) from error
+
+  def _matching(self, patterns: Sequence[str]) -> NoReturn:
+    raise MissingDataError(f'tfds has no {self.title}: {self.how_to_get}')
 
 
-def read_tfds(task: Task, folder: TfdsFolder, config: EvaluationConfig) -> Iterator[Question]:
-  """Returns the questions of a task.
+def read_tfds(task: Task, folder: TfdsFolder, config: EvaluationConfig) -> Iterable[Example]:
+  """Returns the examples of a task.
 
   Args:
     task: the task.
@@ -45,26 +80,11 @@ def read_tfds(task: Task, folder: TfdsFolder, config: EvaluationConfig) -> Itera
     MissingDataError: tfds does not have it.
     UserError: it cannot be loaded, or tfds is not installed.
   """
-  if task.name not in (*_READERS, 'gsm8k'):
-    raise MissingDataError(f'tfds has no {task.title}: {task.how_to_get}')
-  try:
-    import tensorflow as tf
-    import tensorflow_datasets as tfds
-  except ImportError as error:
-    raise UserError('--data_dir tfds: needs: pip install "toolformer_jax[data]"') from error
-  tf.config.set_visible_devices([], 'GPU')  # TensorFlow would take all of its memory
-  logging.getLogger('tensorflow_datasets').setLevel(logging.WARNING)
-  def load(name: str, split: str) -> Iterator[dict[str, Any]]:
-    folder.found.append(f'tfds:{name}')
-    folder.split = split
-    try:
-      yield from tfds.as_numpy(tfds.load(name, split=split, data_dir=folder.path or None))
-    except Exception as error:  # of the network, of the disk
-      reason = ' '.join(str(error).split())[:300]
-      raise UserError(f'tfds cannot load {name}: {type(error).__name__}: {reason}') from error
   if task.name == 'gsm8k':
-    return _gsm8k(load, config.gsm8k_split)
-  return _READERS[task.name](load)
+    return _gsm8k(folder.rows, config.gsm8k_split)
+  if task.name in _READERS:
+    return _READERS[task.name](folder.rows)
+  return task.read(folder, config)
 
 
 def _texts(values: Any) -> tuple[str, ...]:
