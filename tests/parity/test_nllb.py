@@ -52,17 +52,34 @@ def directory(tokenizer, theirs, tmp_path_factory):
   return target
 
 
-def test_translations_are_those_of_transformers(directory, tokenizer, theirs):
-  ours = Nllb(str(directory), 'v', beam_size=1, max_tokens=MAX_TOKENS)
-  expected = []
-  for text, language in TEXTS:
+@pytest.fixture
+def translated(tokenizer, theirs):
+  """Returns a function from a text and the codes of two languages to transformers' translation."""
+  def translated(text, source, target):
     ids = tokenizer.encode(text, add_special_tokens=False).ids
-    source = torch.tensor([[tokenizer.token_to_id(CODE_OF[language]), *ids, 2]])
-    made = theirs.generate(source, num_beams=1, do_sample=False, max_new_tokens=MAX_TOKENS,
-                           forced_bos_token_id=tokenizer.token_to_id('eng_Latn'))
-    expected.append(tokenizer.decode(made[0].tolist()).strip())
+    made = theirs.generate(torch.tensor([[tokenizer.token_to_id(source), *ids, 2]]), num_beams=1,
+                           do_sample=False, max_new_tokens=MAX_TOKENS,
+                           forced_bos_token_id=tokenizer.token_to_id(target))
+    return tokenizer.decode(made[0].tolist()).strip()
+  return translated
+
+
+def test_translations_are_those_of_transformers(directory, translated):
+  ours = Nllb(str(directory), 'v', beam_size=1, max_tokens=MAX_TOKENS)
+  expected = [translated(text, CODE_OF[language], 'eng_Latn') for text, language in TEXTS]
   assert ours.translate_many(*zip(*TEXTS, strict=True)) == expected
   assert len(set(expected)) > 2
+
+
+def test_translations_from_english_are_those_of_transformers(directory, translated):
+  ours, texts = Nllb(str(directory), 'v', beam_size=1, max_tokens=MAX_TOKENS), dict(TEXTS)
+  expected = {target: [translated(text, 'eng_Latn', code) for text in texts]
+              for target, code in CODE_OF.items()}
+  for target, found in expected.items():
+    assert ours.translate_many([*texts], ['en'] * len(texts), target) == found
+  assert expected['es'] != expected['de']
+  with pytest.raises(ToolError, match='no pair: en to xx'):
+    ours.check_pair('en', 'xx')
 
 
 def test_unknown_languages_are_tool_errors(directory):

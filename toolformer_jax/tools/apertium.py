@@ -1,4 +1,4 @@
-"""Translation to English with Apertium. Its pipelines of processes are kept running."""
+"""Translation to and from English with Apertium. Its pipelines of processes are kept running."""
 
 import contextlib
 import hashlib
@@ -25,6 +25,13 @@ ROUTES = {
     'is': ('isl-eng',), 'it': ('ita-spa', 'spa-eng'), 'mk': ('mkd-eng',),
     'pt': ('pt-es', 'spa-eng'), 'ro': ('ro-es', 'spa-eng'), 'sh': ('hbs-eng',),
     'sr': ('hbs-eng',),
+}
+# Those that translate from English, where there are such modes.
+FROM_ENGLISH = {
+    'bs': ('eng-hbs',), 'ca': ('eng-cat',), 'eo': ('en-eo',), 'es': ('eng-spa',),
+    'fr': ('eng-spa', 'es-fr'), 'gl': ('en-gl',), 'hr': ('eng-hbs',),
+    'it': ('eng-spa', 'spa-ita'), 'pt': ('eng-spa', 'es-pt'), 'sh': ('eng-hbs',),
+    'sr': ('eng-hbs',),
 }
 _INSTALL = 'install Apertium and its pairs: `make apertium`, or Debian\'s packages apertium-*'
 
@@ -54,7 +61,7 @@ class Apertium:
     self._pipelines: dict[str, _Pipeline] = {}
     self._lock = threading.Lock()
     self.languages = sorted(language for language, route in ROUTES.items()
-                            if all((modes / f'{mode}.mode').is_file() for mode in route))
+                            if self._has(route))
     if not self.languages or not shutil.which('lt-proc'):
       raise UserError(f'no language pair of Apertium to English is installed; {_INSTALL}')
     self.version = f'apertium-{self._installed()}'
@@ -69,20 +76,44 @@ class Apertium:
       digest.update(repr((mode, commands, sizes)).encode())
     return digest.hexdigest()[:12]
 
-  def translate(self, text: str, language: str) -> str:
-    """Returns the English translation of `text`, whose language (ISO 639) is `language`.
+  def _has(self, route: Sequence[str]) -> bool:
+    return all((self._modes / f'{mode}.mode').is_file() for mode in route)
+
+  def check_pair(self, source: str, target: str = 'en') -> None:
+    """Raises ToolError if no installed pair translates from `source` into `target`."""
+    self._route(source, target)
+
+  def _route(self, source: str, target: str) -> Sequence[str]:
+    """Returns the modes that translate from `source` into `target`.
 
     Raises:
-      ToolError: the text is too long, or no installed pair translates this language to English.
+      ToolError: there are none, or they are not installed.
+    """
+    into = 'English' if target == 'en' else target
+    route = ROUTES.get(source) if target == 'en' else (
+        FROM_ENGLISH.get(target) if source == 'en' else None)
+    if route is None:
+      raise ToolError(f'no pair: Apertium does not translate {source} to {into}')
+    if not self._has(route):
+      raise ToolError(f'no pair: {source} to {into} is not installed')
+    return route
+
+  def translate(self, text: str, language: str, target: str = 'en') -> str:
+    """Returns the translation of `text` into `target`, by default English.
+
+    Args:
+      text: the text.
+      language: ISO 639 code of its language.
+      target: that of the translation. One of both languages is English.
+
+    Raises:
+      ToolError: the text is too long, or no installed pair translates so.
       ConnectionError: the processes failed. The next text starts them again.
     """
-    if language not in ROUTES:
-      raise ToolError(f'no pair: Apertium does not translate {language} to English')
-    if language not in self.languages:
-      raise ToolError(f'no pair: {language} to English is not installed')
+    route = self._route(language, target)
     if len(text) > _MAX_CHARS:
       raise ToolError('too long')
-    for mode in ROUTES[language]:
+    for mode in route:
       text = self._pipeline(mode).translate(text)
     return text
 

@@ -19,7 +19,7 @@ _EXAMPLES = (
 
 
 class FewShotTranslator:
-  """Translates to English by continuing a prompt."""
+  """Translates to English, or from it, by continuing a prompt."""
 
   time_limit_s = 600.0  # includes compilation and waiting for other calls
 
@@ -28,14 +28,25 @@ class FewShotTranslator:
     self._complete = complete
     self.version = f'few-shot-{version}'
 
+  def check_pair(self, source: str, target: str = 'en') -> None:
+    """Raises ToolError unless one language is English and the other one is in LANGUAGES."""
+    if not (target == 'en' and source in LANGUAGES or source == 'en' and target in LANGUAGES):
+      raise ToolError(f'no pair: {source} to {"English" if target == "en" else target}')
+
   def translate_many(
-      self, texts: Sequence[str], languages: Sequence[str]
+      self, texts: Sequence[str], languages: Sequence[str], target: str = 'en'
   ) -> Sequence[str | ToolError]:
-    """Returns `texts` in English, and a ToolError for each language that is not in LANGUAGES."""
-    known = [i for i, language in enumerate(languages) if language in LANGUAGES]
-    prompts = [translation_prompt(texts[i], LANGUAGES[languages[i]]) for i in known]
-    outcomes: list[str | ToolError] = [
-        ToolError(f'no pair: {language} to English') for language in languages]
+    """Returns `texts` in `target`, and a ToolError for each language that it does not know."""
+    outcomes: list[str | ToolError] = []
+    for language in languages:
+      try:
+        self.check_pair(language, target)
+        outcomes.append('')
+      except ToolError as error:
+        outcomes.append(error)
+    known = [i for i, outcome in enumerate(outcomes) if not isinstance(outcome, ToolError)]
+    prompts = [translation_prompt(texts[i], LANGUAGES[languages[i]]) if target == 'en'
+               else prompt_from_english(texts[i], LANGUAGES[target]) for i in known]
     for i, completion in zip(known, self._complete(prompts) if prompts else [], strict=True):
       outcomes[i] = completion.strip() or ToolError('no translation')
     return outcomes
@@ -45,3 +56,9 @@ def translation_prompt(text: str, language: str) -> str:
   """Returns a prompt whose continuation is the English translation of `text`."""
   shown = [f'{name}: {source}\nEnglish: {target}\n\n' for name, source, target in _EXAMPLES]
   return f'{"".join(shown)}{language}: {" ".join(text.split())}\nEnglish:'
+
+
+def prompt_from_english(text: str, language: str) -> str:
+  """Returns a prompt whose continuation is the translation of an English text into `language`."""
+  shown = [f'English: {english}\n{name}: {other}\n\n' for name, other, english in _EXAMPLES]
+  return f'{"".join(shown)}English: {" ".join(text.split())}\n{language}:'

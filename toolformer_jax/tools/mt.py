@@ -1,22 +1,31 @@
 """Machine translation to English (paper, section 3). The source language is detected.
 
-There are three backends: Apertium (rules), NLLB (as in the paper), and a language model.
+`PairTranslation` translates between given languages, also from English. There are three backends:
+Apertium (rules), NLLB (as in the paper), and a language model.
 """
 
 from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 from toolformer_jax import calls
+from toolformer_jax.errors import UserError
 from toolformer_jax.tools.base import Context, ToolError, call_one
 
 
 class Translator(Protocol):
-  """A backend. `version` changes whenever translations may change."""
+  """A backend. `version` changes whenever translations may change. Languages are ISO 639 codes."""
 
   version: str
 
-  def translate(self, text: str, language: str) -> str:
-    """Returns `text` in English. Raises ToolError if `language` (ISO 639) is not supported."""
+  def check_pair(self, source: str, target: str) -> None:
+    """Raises ToolError if it cannot translate from `source` into `target`."""
+    ...
+
+  def translate(self, text: str, language: str, target: str = 'en') -> str:
+    """Returns `text` in `target`; raises ToolError if `language` is not supported.
+
+    One of both languages is English.
+    """
     ...
 
 
@@ -26,8 +35,12 @@ class BatchTranslator(Protocol):
 
   version: str
 
+  def check_pair(self, source: str, target: str) -> None:
+    """Raises ToolError if it cannot translate from `source` into `target`."""
+    ...
+
   def translate_many(
-      self, texts: Sequence[str], languages: Sequence[str]
+      self, texts: Sequence[str], languages: Sequence[str], target: str = 'en'
   ) -> Sequence[str | ToolError]:
     """Returns for each text its translation or a ToolError."""
     ...
@@ -72,7 +85,7 @@ class MachineTranslation:
     outcomes: list[str | Exception] = [self._language(text) for text in texts]
     known = [i for i, outcome in enumerate(outcomes) if isinstance(outcome, str)]
     languages = [outcome for outcome in outcomes if isinstance(outcome, str)]
-    translated = self._translate([texts[i] for i in known], languages)
+    translated = _translate(self._translator, [texts[i] for i in known], languages, 'en')
     for i, outcome in zip(known, translated, strict=True):
       outcomes[i] = outcome
     return outcomes
@@ -86,15 +99,61 @@ class MachineTranslation:
       return ToolError('unknown language')
     return ToolError('it is English') if language == 'en' else language
 
-  def _translate(self, texts: Sequence[str], languages: Sequence[str]
-                 ) -> list[str | Exception]:
-    if isinstance(self._translator, BatchTranslator):
-      return list(self._translator.translate_many(texts, languages)) if texts else []
-    return [_translate_one(self._translator, *pair) for pair in zip(texts, languages, strict=True)]
+  def of_pair(self, source: str, target: str) -> 'PairTranslation':
+    """Returns a tool that translates from one language into another, with the same backend.
+
+    Raises:
+      UserError: the backend cannot.
+    """
+    return PairTranslation(self._translator, source, target)
 
 
-def _translate_one(translator: Translator, text: str, language: str) -> str | Exception:
+class PairTranslation:
+  """Translates its argument from a given language into another, one of which is English."""
+
+  name = 'MT'
+  batch = 8
+
+  def __init__(self, translator: Translator | BatchTranslator, source: str, target: str):
+    """Creates the tool; languages are ISO 639 codes.
+
+    Raises:
+      UserError: the translator has no such pair.
+    """
+    try:
+      translator.check_pair(source, target)
+    except ToolError as error:
+      raise UserError(f'translation from {source} into {target}: {error}') from error
+    self._translator, self._source, self._target = translator, source, target
+    if hasattr(translator, 'time_limit_s'):
+      self.time_limit_s = translator.time_limit_s
+    self.version = f'{translator.version}-{source}-{target}'
+
+  def __call__(self, argument: str, context: Context) -> str:
+    """Returns the translation.
+
+    Raises:
+      ToolError: there is none.
+    """
+    return call_one(self, argument, context)
+
+  def call_many(
+      self, arguments: Sequence[str], contexts: Sequence[Context]
+  ) -> Sequence[str | Exception]:
+    """Returns for each argument its translation, or the exception that `__call__` would raise."""
+    return _translate(self._translator, arguments, [self._source] * len(arguments), self._target)
+
+
+def _translate(translator: Translator | BatchTranslator, texts: Sequence[str],
+               languages: Sequence[str], target: str) -> list[str | Exception]:
+  if isinstance(translator, BatchTranslator):
+    return list(translator.translate_many(texts, languages, target)) if texts else []
+  return [_translate_one(translator, *pair, target) for pair in zip(texts, languages, strict=True)]
+
+
+def _translate_one(translator: Translator, text: str, language: str, target: str
+                   ) -> str | Exception:
   try:
-    return translator.translate(text, language)
+    return translator.translate(text, language, target)
   except (ToolError, OSError) as error:
     return error

@@ -7,7 +7,7 @@ from toolformer_jax.errors import UserError
 from toolformer_jax.runtime.paths import as_path, is_remote
 from toolformer_jax.tools.base import ToolError
 
-_TARGET = 'eng_Latn'
+_ENGLISH = 'eng_Latn'
 # ISO 639 codes (of the language detector) and the codes of NLLB.
 CODES = {
     'af': 'afr_Latn', 'am': 'amh_Ethi', 'ar': 'arb_Arab', 'as': 'asm_Beng', 'az': 'azj_Latn',
@@ -32,7 +32,7 @@ CODES = {
 
 
 class Nllb:
-  """Translates to English with a converted NLLB checkpoint."""
+  """Translates to English, or into another language, with a converted NLLB checkpoint."""
 
   time_limit_s = 600.0  # Batches wait for each other.
 
@@ -65,19 +65,31 @@ class Nllb:
     self._beam_size, self._max_tokens = beam_size, max_tokens
     self.version = f'nllb-{version}-{beam_size}-{max_tokens}'
 
+  def check_pair(self, source: str, target: str = 'en') -> None:
+    """Raises ToolError if it does not know one of both languages."""
+    if not (_code(source) and _code(target)):
+      into = 'English' if target == 'en' else target
+      raise ToolError(f'no pair: {source} to {into}')
+
   def translate_many(
-      self, texts: Sequence[str], languages: Sequence[str]
+      self, texts: Sequence[str], languages: Sequence[str], target: str = 'en'
   ) -> Sequence[str | ToolError]:
-    """Returns `texts` in English, and a ToolError for each unsupported language."""
-    known = [i for i, language in enumerate(languages) if language in CODES]
-    sources = [self._source(texts[i], CODES[languages[i]]) for i in known]
+    """Returns `texts` in `target`, and a ToolError for each unsupported language."""
+    outcomes: list[str | ToolError] = []
+    for language in languages:
+      try:
+        self.check_pair(language, target)
+        outcomes.append('')
+      except ToolError as error:
+        outcomes.append(error)
+    known = [i for i, outcome in enumerate(outcomes) if not isinstance(outcome, ToolError)]
+    sources = [self._source(texts[i], _code(languages[i])) for i in known]
     found = self._translator.translate_batch(
-        sources, target_prefix=[[_TARGET]] * len(sources), beam_size=self._beam_size,
+        sources, target_prefix=[[_code(target)]] * len(sources), beam_size=self._beam_size,
         max_decoding_length=self._max_tokens) if sources else []
-    outcomes: list[str | ToolError] = [
-        ToolError(f'no pair: {language} to English') for language in languages]
     for i, result in zip(known, found, strict=True):
-      outcomes[i] = self._text(result.hypotheses[0]) or ToolError('no translation')
+      made = self._text(result.hypotheses[0], _code(target))
+      outcomes[i] = made or ToolError('no translation')
     return outcomes
 
   def _source(self, text: str, code: str) -> list[str]:
@@ -85,6 +97,11 @@ class Nllb:
     encoding = self._tokenizer.encode(text, add_special_tokens=False)
     return [code, *encoding.tokens[:self._max_tokens], '</s>']
 
-  def _text(self, tokens: Sequence[str]) -> str:
-    ids = [self._tokenizer.token_to_id(token) for token in tokens if token != _TARGET]
+  def _text(self, tokens: Sequence[str], code: str) -> str:
+    ids = [self._tokenizer.token_to_id(token) for token in tokens if token != code]
     return self._tokenizer.decode([i for i in ids if i is not None]).strip()
+
+
+def _code(language: str) -> str:
+  """Returns the code that NLLB has for a language; '' for one that it does not know."""
+  return _ENGLISH if language == 'en' else CODES.get(language, '')
