@@ -12,6 +12,7 @@ FOLDER = pathlib.Path(__file__).parents[1] / 'benchmarks'
 THEIRS = {'transformers_inference', 'transformers_training'}
 NAMES = sorted({path.stem for path in FOLDER.glob('*.py')} - THEIRS)
 SMALL = {
+    'adapter_stack': ('--rows', '2', '--tokens', '3', '--adapters', '2', '--rank', '2'),
     'annotation': ('--texts', '2', '--k', '1', '--m', '1'),
     'call_sampling': ('--texts', '1', '--k', '1', '--m', '1'),
     'decoding': ('--rows', '1', '--tokens', '4'),
@@ -31,7 +32,8 @@ def test_every_benchmark_can_be_imported():
 @pytest.mark.long
 @pytest.mark.parametrize('name', SMALL)
 def test_its_own_side_runs(name, smollm2_path):
-  done = subprocess.run([sys.executable, FOLDER / f'{name}.py', *SMALL[name], '--side', 'ours'],
+  done = subprocess.run([sys.executable, FOLDER / f'{name}.py', *SMALL[name],
+                         '--side', 'stack' if name == 'adapter_stack' else 'ours'],
                         capture_output=True, text=True, check=False)
   assert done.returncode == 0, done.stderr
   assert json.loads(done.stdout.splitlines()[-1])['seconds'] > 0
