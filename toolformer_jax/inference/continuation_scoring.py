@@ -16,7 +16,7 @@ from toolformer_jax.inference.batching import count_bucket, length_bucket
 from toolformer_jax.models.decoder import Decoder, apply_with_cache
 from toolformer_jax.models.kv_cache import KVCache, Prefix
 from toolformer_jax.models.language_model import LanguageModel
-from toolformer_jax.models.ops import target_logits
+from toolformer_jax.models.ops import target_log_softmax
 from toolformer_jax.runtime.oom import explain_out_of_memory
 
 
@@ -90,7 +90,5 @@ def _target_logprobs(
   inputs_BT = jnp.concatenate([jnp.repeat(last_P, L)[:, None], before_LT], 1)
   logits_BTV, _ = decoder.apply(
       variables, inputs_BT, prefixes=[Prefix.of(cache, jnp.repeat(lengths_P, L))])
-  logits_BTV = logits_BTV.astype(jnp.float32)
   targets_BT = jnp.broadcast_to(targets_LT, (P, L, T)).reshape(P * L, T)
-  logprobs_BT = target_logits(logits_BTV, targets_BT) - jax.nn.logsumexp(logits_BTV, -1)
-  return logprobs_BT.reshape(P, L, T)
+  return target_log_softmax(logits_BTV, targets_BT).reshape(P, L, T)

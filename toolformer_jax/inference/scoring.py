@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from toolformer_jax import sharding
@@ -28,7 +27,7 @@ from toolformer_jax.inference.batching import (
 )
 from toolformer_jax.models.decoder import Decoder
 from toolformer_jax.models.language_model import LanguageModel
-from toolformer_jax.models.ops import target_logits
+from toolformer_jax.models.ops import target_log_softmax
 from toolformer_jax.runtime.oom import explain_out_of_memory
 from toolformer_jax.runtime.progress import Progress
 
@@ -204,8 +203,7 @@ def target_logprobs(decoder: Decoder, variables: dict[str, Any], batch: ScoreBat
   logits_BMV, _ = decoder.apply(
       variables, packed.tokens_BT, positions_BT=packed.positions_BT,
       segment_ids_BT=packed.segment_ids_BT, logits_at_BM=batch.at_BM)
-  logits_BMV = logits_BMV.astype(jnp.float32)
-  return target_logits(logits_BMV, batch.targets_BM) - jax.nn.logsumexp(logits_BMV, -1)
+  return target_log_softmax(logits_BMV, batch.targets_BM)
 
 
 def score_texts(model: LanguageModel, texts: Sequence[str], *, scoring_tokens: int = 1024,

@@ -15,7 +15,7 @@ from toolformer_jax.inference.batching import count_bucket, count_tokens, length
 from toolformer_jax.models.decoder import Decoder, apply_with_cache
 from toolformer_jax.models.kv_cache import KVCache, Prefix, new_cache
 from toolformer_jax.models.language_model import LanguageModel
-from toolformer_jax.models.ops import target_logits
+from toolformer_jax.models.ops import target_log_softmax
 from toolformer_jax.runtime.oom import explain_out_of_memory
 
 # Documents per call: their logits take more memory than their keys and values.
@@ -126,7 +126,5 @@ def prefill_rows(
   logits_PMV, rows = apply_with_cache(
       decoder, variables, tokens_PT, cache=KVCache.empty(decoder.config, P, T),
       prefixes=[Prefix.of(prompt, limit_P)], logits_at_BM=at_PM)
-  logits_PMV = logits_PMV.astype(jnp.float32)
-  token_PM = jnp.full_like(at_PM, token_id)
-  logprobs_PM = target_logits(logits_PMV, token_PM) - jax.nn.logsumexp(logits_PMV, -1)
+  logprobs_PM = target_log_softmax(logits_PMV, jnp.full_like(at_PM, token_id))
   return logprobs_PM, cache.put(first + jnp.arange(P), rows.grow(cache.slots))

@@ -130,3 +130,9 @@ def target_logits(logits_BTV: jax.Array, targets_BT: jax.Array) -> jax.Array:
   """
   is_target_BTV = jnp.arange(logits_BTV.shape[-1]) == targets_BT[..., None]
   return jnp.where(is_target_BTV, logits_BTV, 0).sum(-1)
+
+
+def target_log_softmax(logits_BTV: jax.Array, targets_BT: jax.Array) -> jax.Array:
+  """Returns the natural-log probability of the target token at each position, [B, T], float32."""
+  logits_BTV = logits_BTV.astype(jnp.float32)
+  return target_logits(logits_BTV, targets_BT) - jax.nn.logsumexp(logits_BTV, -1)
