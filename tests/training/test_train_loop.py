@@ -120,6 +120,26 @@ def test_a_line_of_metrics_says_what_a_step_did(run, tmp_path):
   assert 0.75 * 64 < tokens < 1.02 * 64  # two rows of 32, not all of them full
 
 
+def test_the_first_line_has_the_memory_of_a_step_which_is_compiled_once(run, tmp_path):
+  compiled = []
+  def listen(event, duration_secs, **details):
+    if event == '/jax/core/compile/backend_compile_duration':
+      compiled.append(str(details))
+  jax.clear_caches()
+  jax.monitoring.register_event_duration_secs_listener(listen)
+  try:
+    tuned = run(dataclasses.replace(SETTINGS, steps=3))
+  finally:
+    jax.monitoring.unregister_event_duration_listener(listen)
+  assert sum('train_step' in one for one in compiled) == 1
+  first, *others = _lines(tmp_path)
+  assert not any('step_bytes' in line for line in others)
+  weights = sum(x.nbytes for x in jax.tree.leaves(tuned.variables))
+  batch, logits = 4 * 2 * 32 * 4, 2 * 32 * tuned.config.vocab_size * 4
+  # Weights and two moments, a gradient or what takes its place, the batch, and logits.
+  assert 3 * weights + batch + logits < first['step_bytes'] < 20 * weights
+
+
 def test_step_time_and_mfu_exclude_dev_evaluation_and_saving(run, tmp_path, monkeypatch):
   def slow(seconds, function):
     def slowed(*arguments, **options):

@@ -29,6 +29,7 @@ class Reporter:
     epsilon: from the number of steps to the epsilon that they spend; None without privacy, or
       without noise.
     pending: number and metrics of the step that has not been reported yet.
+    step_bytes: memory of a step on each device, to be written with the next metrics.
   """
 
   config: FinetuneConfig
@@ -39,6 +40,7 @@ class Reporter:
   utilization: Callable[[float], float | None]
   epsilon: Callable[[int], float] | None = None
   pending: tuple[int, Metrics] | None = None
+  step_bytes: int | None = None
   _step_start: float = dataclasses.field(default_factory=time.monotonic)
   _mean_loss: float | None = None
   _lowest: tuple[float, int] = (math.inf, 0)  # of the moving average, and its step
@@ -80,6 +82,8 @@ class Reporter:
         'tokens_per_s': round(tokens / seconds, 1)}
     if (mfu := self.utilization(tokens / seconds)) is not None:
       values['mfu'] = round(mfu, 4)
+    if self.step_bytes:
+      values['step_bytes'], self.step_bytes = self.step_bytes, None
     if self.epsilon and saved:
       values['epsilon'] = self.epsilon(step)
     measured = dev_loss() if dev_loss else None

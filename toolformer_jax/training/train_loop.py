@@ -20,6 +20,7 @@ from toolformer_jax.training.train_step import Metrics, TrainState
 def train_loop(
     state: TrainState, start_step: int, batches: Iterator[PackedRows], *,
     train_step: Callable[[TrainState, PackedRows], tuple[TrainState, Metrics]],
+    trace: Callable[[TrainState, PackedRows], jax.stages.Traced],
     dev_loss: Callable[[TrainState], float] | None, config: FinetuneConfig,
     checkpoints: StepCheckpoints, reporter: Reporter, stop: StopSignal,
 ) -> tuple[TrainState, bool]:
@@ -33,6 +34,7 @@ def train_loop(
     start_step: number of steps done.
     batches: the batches of the steps after it.
     train_step: returns the next state and the metrics of the step.
+    trace: returns its program.
     dev_loss: the loss that checkpoints are compared by; None for no dev texts.
     config, checkpoints, reporter, stop: of the run.
 
@@ -42,6 +44,8 @@ def train_loop(
   for step, batch in zip(range(start_step + 1, config.steps + 1), batches, strict=False):
     if _is_patience_over(step - 1, config, checkpoints):
       break
+    if step == start_step + 1:
+      reporter.step_bytes = _step_bytes(trace(state, batch))
     state, metrics = train_step(state, batch)
     reporter.report()  # of the step before, while the device computes this one
     reporter.pending = step, metrics
@@ -55,6 +59,16 @@ def train_loop(
     if stopped and step < config.steps:
       return state, False
   return state, True
+
+
+def _step_bytes(step: jax.stages.Traced) -> int | None:
+  """Returns the memory of a step on each device, None if the compiler does not say.
+
+  The program is compiled here, and not again when the step is run.
+  """
+  sizes = step.lower().compile().memory_analysis()
+  return sizes and (sizes.argument_size_in_bytes + sizes.temp_size_in_bytes
+                    + sizes.output_size_in_bytes - sizes.alias_size_in_bytes)
 
 
 def _is_due(step: int, config: FinetuneConfig) -> bool:

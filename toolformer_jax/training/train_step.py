@@ -49,7 +49,7 @@ class TrainStep(Protocol):
     """Returns the state after an update, and the metrics of the state before it."""
     ...
 
-  def trace(self, *arguments: Any) -> jax.stages.Traced:
+  def trace(self, *arguments: Any, **keywords: Any) -> jax.stages.Traced:
     """Returns the traced step, for arguments that may be shapes."""
     ...
 

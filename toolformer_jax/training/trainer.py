@@ -29,7 +29,10 @@ from toolformer_jax.training.recovery.quantization import rounded_params
 from toolformer_jax.training.reporter import Reporter
 from toolformer_jax.training.train_loop import mean_loss, train_loop
 from toolformer_jax.training.train_step import (
+  FrozenVariables,
+  Metrics,
   TrainState,
+  TrainStep,
   abstract_train_state,
   init_train_state,
   make_train_step,
@@ -68,17 +71,18 @@ def train(model: LanguageModel, data: Blocks | PrivateRows, dev: PackedRows | No
   def with_params(state: TrainState) -> LanguageModel:
     # The source is cleared: these are no longer the weights of the checkpoint that it names.
     return dataclasses.replace(model, variables={**frozen, collection: state.params}, source='')
-  batch_rows = config.batch_rows or data.row_multiple
+  rows_at_once = (config.batch_rows or data.row_multiple) // config.num_microbatches
   rounded = _rounding(config, abstract)
   def dev_loss(dev: PackedRows, state: TrainState) -> float:
-    return mean_loss(with_params(rounded(state)), dev, batch_rows // config.num_microbatches,
-                     config.loss_tokens)
+    return mean_loss(with_params(rounded(state)), dev, rows_at_once, config.loss_tokens)
   def put(picks: Picks) -> PackedRows:
     rows = data.rows(picks)
     return put_batch(rows, np.arange(len(rows)), model.mesh)
   picks, noise_key = _draws(data, config, start_step)
-  train_step = make_train_step(decoder, collection, optimizer, abstract, config,
-                               teacher.decoder if teacher else None)
+  train_step, trace = _given(
+      make_train_step(decoder, collection, optimizer, abstract, config,
+                      teacher.decoder if teacher else None),
+      frozen, noise_key=noise_key, masks=masks, teacher=teacher.variables if teacher else None)
   with (
       _reporter(model, data, config, checkpoints, output_dir, start_step, teacher) as reporter,
       StopSignal() as stop, jax.set_mesh(model.mesh),
@@ -86,8 +90,7 @@ def train(model: LanguageModel, data: Blocks | PrivateRows, dev: PackedRows | No
                             'num_microbatches')):
     state, finished = train_loop(
         state, start_step, map(put, picks),
-        train_step=functools.partial(train_step, frozen, noise_key=noise_key, masks=masks,
-                                     teacher=teacher.variables if teacher else None),
+        train_step=train_step, trace=trace,
         dev_loss=functools.partial(dev_loss, dev) if dev else None,
         config=config, checkpoints=checkpoints, reporter=reporter, stop=stop)
   if not finished:
@@ -96,6 +99,13 @@ def train(model: LanguageModel, data: Blocks | PrivateRows, dev: PackedRows | No
   if dev and checkpoints.best_step() not in (None, int(state.step)):
     state = checkpoints.restore_best(abstract)
   return with_params(state), has_run
+
+
+def _given(train_step: TrainStep, frozen: FrozenVariables, **given: Any
+           ) -> tuple[Callable[..., tuple[TrainState, Metrics]], Callable[..., jax.stages.Traced]]:
+  """Returns a step, and what traces it, with all arguments but the state and the batch."""
+  return (functools.partial(train_step, frozen, **given),
+          functools.partial(train_step.trace, frozen, **given))
 
 
 def _newest_state(checkpoints: StepCheckpoints, abstract: TrainState, params: Any,
