@@ -22,7 +22,12 @@ from toolformer_jax.checkpoints.names import check_checkpoint
 from toolformer_jax.commands import options
 from toolformer_jax.errors import UserError
 from toolformer_jax.evaluation.arms import TITLES, parse_arms
-from toolformer_jax.evaluation.tasks import check_has_data, find_tasks
+from toolformer_jax.evaluation.tasks import (
+  check_has_data,
+  find_tasks,
+  trainable_task,
+  without_data,
+)
 from toolformer_jax.runtime.standard_output import print_result
 
 if TYPE_CHECKING:
@@ -100,11 +105,15 @@ def _experiment(args: argparse.Namespace, config: 'RunConfig') -> 'Experiment':
   arms = parse_arms(args.arms or ','.join(TITLES))
   for checkpoint in filter(None, arms.values()):
     check_checkpoint(checkpoint)
-  check_has_data(find_tasks(args.tasks), args.data_dir or 'data')
+  data_dir = args.data_dir or 'data'
+  check_has_data(find_tasks(args.tasks), data_dir)
+  for name in config.experiment.train_tasks:
+    if without_data([task := trainable_task(name, 'ExperimentConfig.train_tasks')], data_dir):
+      raise UserError(f'ExperimentConfig.train_tasks: {data_dir} has no {name}; {task.how_to_get}')
   return Experiment(
       checkpoint=args.checkpoint, tasks=tuple(args.tasks), tools=tuple(args.tools),
       arms=arms, corpus=args.corpus or '',
-      data=tuple(args.data), data_dir=args.data_dir or 'data', limit=args.limit,
+      data=tuple(args.data), data_dir=data_dir, limit=args.limit,
       config=config.experiment, annotation=config.annotation, corpus_config=config.corpus,
       tool_configs=config.tools, finetune=config.finetune, mixture=config.mixture,
       compression=config.compression,

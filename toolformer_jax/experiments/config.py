@@ -17,6 +17,8 @@ class ExperimentConfig:
     rounds: how often the corpus is annotated: from the second round on by the model that was tuned
       in the round before (the paper suggests it in section 7). The last round's calls are learned.
       0: no model is tuned.
+    train_tasks: tasks whose training splits are learned besides the texts with calls, such as
+      'banking77'; their files are in the folder of the evaluation.
     evaluation_tools: the tools that Toolformer may call in the evaluation, if they are not those of
       the training.
     calibration: a corpus for models that `CompressionConfig` makes smaller: calibration texts, and
@@ -28,6 +30,7 @@ class ExperimentConfig:
 
   title: str = 'Experiment'
   rounds: int = 1
+  train_tasks: tuple[str, ...] = ()
   evaluation_tools: tuple[str, ...] = ()
   calibration: str = ''
   recovery: FinetuneConfig | None = None

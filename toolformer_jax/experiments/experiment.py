@@ -12,8 +12,16 @@ from toolformer_jax.errors import UserError, unknown
 from toolformer_jax.evaluation.arms import TITLES
 from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.evaluation.plan import check_limit
+from toolformer_jax.evaluation.tasks import trainable_task
 from toolformer_jax.experiments.config import ExperimentConfig, check_recovery
-from toolformer_jax.experiments.stages import Annotate, Compress, Evaluate, Finetune, Stage
+from toolformer_jax.experiments.stages import (
+  Annotate,
+  Compress,
+  Evaluate,
+  Finetune,
+  Stage,
+  TaskSplit,
+)
 from toolformer_jax.inference.config import EngineConfig, GenerationConfig
 from toolformer_jax.tools.executor import ExecutorConfig
 from toolformer_jax.tools.registry import Toolbox
@@ -70,7 +78,9 @@ class Experiment:
       raise UserError('an experiment has a teacher only in its recovery: bind recovery/'
                       'FinetuneConfig.distillation in place of FinetuneConfig.distillation')
     trained = [arm for arm, checkpoint in self.arms.items() if arm != 'base' and not checkpoint]
-    if trained and self.config.rounds and not (self.corpus or self.data):
+    for task in self.config.train_tasks:
+      trainable_task(task, 'ExperimentConfig.train_tasks')
+    if trained and self.config.rounds and not (self.corpus or self.data or self.config.train_tasks):
       raise UserError('there is nothing to learn from: the experiment needs CORPUS or DATA, or a '
                       f'checkpoint for each arm that it would train, such as {trained[0]}=C')
     self._check_compression()
@@ -137,7 +147,9 @@ class Experiment:
   def _recovery(self, config: FinetuneConfig, arm: str, compressed: str | Finetune | Compress,
                 original: str | Finetune) -> Finetune:
     """Returns the training of a compressed model, on what its arm learned and general texts."""
-    learned: tuple[str | Annotate, ...] = () if arm == 'base' else self.data
+    learned: tuple[str | Annotate | TaskSplit, ...] = ()
+    if arm != 'base':
+      learned = (*self.data, *self._train_tasks)
     if isinstance(original, Finetune):
       learned = original.data
     return Finetune(
@@ -149,9 +161,13 @@ class Experiment:
     """Returns the training on what `model` annotates."""
     annotated = (self._annotated(model),) if self.corpus else ()
     return Finetune(
-        model=self.checkpoint, teacher=None, data=(*annotated, *self.data), config=self.finetune,
-        mixture=self.mixture, without_calls=without_calls, model_config=self.model,
-        syntax=self.syntax)
+        model=self.checkpoint, teacher=None, data=(*annotated, *self.data, *self._train_tasks),
+        config=self.finetune, mixture=self.mixture, without_calls=without_calls,
+        model_config=self.model, syntax=self.syntax)
+
+  @property
+  def _train_tasks(self) -> tuple[TaskSplit, ...]:
+    return tuple(TaskSplit(name, self.data_dir) for name in self.config.train_tasks)
 
   def _annotated(self, model: str | Finetune) -> Annotate:
     return Annotate(

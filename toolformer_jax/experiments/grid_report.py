@@ -1,8 +1,9 @@
 """The report of a grid: means over seeds, differences between cells, and what failed."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from toolformer_jax.errors import UserError
 from toolformer_jax.evaluation.answer_matching import FirstNumber
@@ -19,7 +20,13 @@ from toolformer_jax.evaluation.tables import Rows, latex
 from toolformer_jax.evaluation.task import QuestionTask
 from toolformer_jax.evaluation.tasks import find_tasks
 from toolformer_jax.experiments.grid import UNCHANGED
-from toolformer_jax.experiments.results import CellResult
+from toolformer_jax.experiments.results import CellResult, Records
+from toolformer_jax.experiments.training_tables import (
+  call_rows,
+  part_rows,
+  shown,
+  training_rows,
+)
 from toolformer_jax.runtime.markdown import markdown_table
 
 Group = tuple[str, str]  # a size and an ablation
@@ -59,18 +66,30 @@ class GridResult:
     found = {arm for one in self.cells for _, arm in one.records}
     return [arm for arm in TITLES if arm in found]
 
-  def records(self, group: Group, task: str, arm: str) -> SeededRecords | None:
-    """Returns the records of all seeds of a group; None if there are none."""
-    found = [one.records[task, arm] for one in self.cells
-             if one.cell.factors.group == group and one.records.get((task, arm))]
-    return SeededRecords.of(found) if found else None
+  def records(self, group: Group, task: str, arm: str, part: str = '') -> SeededRecords | None:
+    """Returns the records of all seeds of a group, those of a part of the task if one is named.
+
+    None if there are none.
+    """
+    found = [[record for record in records if part in ('', record['group'])]
+             for records in self._of_seeds(group, task, arm)]
+    return SeededRecords.of(found) if any(found) else None
+
+  def _of_seeds(self, group: Group, task: str, arm: str) -> list[Records]:
+    return [one.records[task, arm] for one in self.cells
+            if one.cell.factors.group == group and one.records.get((task, arm))]
+
+  def share(self, group: Group, task: str, arm: str, has: Callable[[dict[str, Any]], bool]
+            ) -> SeededScore | None:
+    """Returns the percentage of an arm's answers that have something; None without records."""
+    found = [[{**record, 'correct': has(record)} for record in records]
+             for records in self._of_seeds(group, task, arm)]
+    return seeded_score(SeededRecords.of(found), **self._bootstrap) if found else None
 
   def outcome(self, group: Group, task: str, outcome: str) -> SeededScore | None:
     """Returns the percentage of Toolformer's answers with an outcome; None without records."""
-    found = [[{**record, 'correct': outcome_of(record, self.config) == outcome}
-              for record in one.records[task, 'toolformer']] for one in self.cells
-             if one.cell.factors.group == group and one.records.get((task, 'toolformer'))]
-    return seeded_score(SeededRecords.of(found), **self._bootstrap) if found else None
+    return self.share(group, task, 'toolformer',
+                      lambda record: outcome_of(record, self.config) == outcome)
 
   def sizes(self, group: Group) -> tuple[int, int, int] | None:
     """Returns parameters, those that are not zero, and bytes of a group's models, which are alike.
@@ -81,9 +100,12 @@ class GridResult:
                  for one in self.cells
                  if one.cell.factors.group == group and one.parameters and one.weight_bytes), None)
 
-  def score(self, group: Group, task: str, arm: str) -> SeededScore | None:
-    """Returns the mean of a group's seeds; None if there are none."""
-    records = self.records(group, task, arm)
+  def score(self, group: Group, task: str, arm: str, part: str = '') -> SeededScore | None:
+    """Returns the mean of a group's seeds, on a part of the task if one is named.
+
+    None if there are none.
+    """
+    records = self.records(group, task, arm, part)
     return None if records is None else seeded_score(records, **self._bootstrap)
 
   def difference(self, first: tuple[Group, str], second: tuple[Group, str], task: str
@@ -124,8 +146,17 @@ def report(result: GridResult) -> str:
   if len(rows := ablation_rows(result)) > 1:
     parts += ['## Ablations', f'The arm Toolformer, minus that of `{UNCHANGED}` of the same size.',
               markdown_table(rows)]
+  for task, title in zip(result.tasks(), _titles(result.tasks()), strict=True):
+    if len(rows := part_rows(result, task)) > 1:
+      parts += [f'## Parts of {title}', markdown_table(rows)]
+  if len(rows := call_rows(result)) > 1:
+    parts += ["## Toolformer's answers with a call", 'In percent.', markdown_table(rows)]
   if len(rows := outcome_rows(result)) > 1:
     parts += ["## Toolformer's answers by outcome", markdown_table(rows)]
+  if len(rows := training_rows(result)) > 1:
+    parts += ['## Training', 'Memory of a step: weights, optimizer, activations and batch, on each '
+              'device, as the compiler plans it. Seconds of all steps, the mean over seeds.',
+              markdown_table(rows)]
   if result.is_compressed:
     parts += ['## Sizes', 'Of the weights, as files: those of few bits as they are, others in '
               'float32.', markdown_table(size_rows(result))]
@@ -144,7 +175,7 @@ def score_rows(result: GridResult) -> Rows:
       scores = [result.score(group, task, arm) for task in tasks]
       seeds = max((score.seeds for score in scores if score), default=0)
       if seeds:
-        rows.append([*group, TITLES[arm], str(seeds), *map(_shown, scores)])
+        rows.append([*group, TITLES[arm], str(seeds), *map(shown, scores)])
     if not any(result.records(group, task, arm) for task in tasks for arm in result.arms()):
       rows.append([*group, '-', '0', *['-'] * len(tasks)])
   return rows
@@ -169,7 +200,7 @@ def _difference_rows(result: GridResult,
   for first, second in pairs:
     for task, title in zip(result.tasks(), _titles(result.tasks()), strict=True):
       if found := result.difference(first, second, task):
-        rows.append([*second[0], title, _shown(found, sign='+'), str(found.seeds),
+        rows.append([*second[0], title, shown(found, sign='+'), str(found.seeds),
                      f'{found.detectable:.1f}'])
   return rows
 
@@ -183,7 +214,7 @@ def outcome_rows(result: GridResult) -> Rows:
     for task in tasks:
       found = [result.outcome(group, task.name, outcome) for outcome in OUTCOMES]
       if any(found):
-        rows.append([*group, task.title, *map(_shown, found)])
+        rows.append([*group, task.title, *map(shown, found)])
   return rows
 
 
@@ -198,12 +229,6 @@ def size_rows(result: GridResult) -> Rows:
 
 def _titles(tasks: Sequence[str]) -> list[str]:
   return [find_tasks([task])[0].title for task in tasks]
-
-
-def _shown(score: SeededScore | None, sign: str = '') -> str:
-  if score is None:
-    return '-'
-  return f'{score.value:{sign}.1f} [{score.low:{sign}.1f}, {score.high:{sign}.1f}]'
 
 
 def _not_evaluated(result: GridResult) -> list[str]:

@@ -22,6 +22,21 @@ Records = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
+class Training:
+  """What the last training of a cell's model took.
+
+  Attributes:
+    weights: number of weights that were trained.
+    seconds: duration of all steps, with the compilation in the first.
+    step_bytes: memory of a step on each device; None if the compiler does not say.
+  """
+
+  weights: int
+  seconds: float
+  step_bytes: int | None
+
+
+@dataclass(frozen=True)
 class CellResult:
   """What a cell of a grid found.
 
@@ -31,6 +46,7 @@ class CellResult:
     parameters: of its model; None if nothing was evaluated.
     weight_bytes: size of its model's weights: of files of few bits, or else in float32.
     nonzero: number of its weights that are not zero; None if it was not pruned.
+    training: of the arm toolformer, or of another one; None if nothing was trained.
     skipped: why tasks were not evaluated, by name.
     sources: number, files and split of the examples of each task, by its name.
     failed: why an arm on a task failed, by `task/arm`.
@@ -42,6 +58,7 @@ class CellResult:
   parameters: int | None = None
   weight_bytes: int | None = None
   nonzero: int | None = None
+  training: Training | None = None
   skipped: Mapping[str, str] = dataclasses.field(default_factory=dict)
   sources: Mapping[str, str] = dataclasses.field(default_factory=dict)
   failed: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -58,7 +75,7 @@ def read_result(cell: Cell, runner: StageRunner) -> CellResult:
   skipped: dict[str, str] = {}
   sources: dict[str, str] = {}
   failed: dict[str, str] = {}
-  parameters = weight_bytes = nonzero = None
+  parameters = weight_bytes = nonzero = training = None
   for stage in cell.experiment.evaluations():
     folder = runner.folder(stage)
     if not (folder / 'summary.json').exists():
@@ -72,12 +89,26 @@ def read_result(cell: Cell, runner: StageRunner) -> CellResult:
     # A stage of an earlier version has no parameters in its record.
     if runner.is_done(stage) and (found := runner.record(stage).get('parameters')):
       parameters, weight_bytes = found, 4 * found
+    training = _training(stage.model, runner) or training  # that of toolformer comes last
     if isinstance(stage.model, Compress):
       weight_bytes = runner.record(stage.model)['weight_bytes']
     if pruned := _pruned(stage.model):
       nonzero = runner.record(pruned)['nonzero']
-  return CellResult(cell, records, parameters, weight_bytes, nonzero, skipped, sources,
+  return CellResult(cell, records, parameters, weight_bytes, nonzero, training, skipped, sources,
                     failed)
+
+
+def _training(model: str | Stage, runner: StageRunner) -> Training | None:
+  """Returns what the last training of a model took; None if an earlier version did not record it.
+  """
+  match model:
+    case Compress():
+      return _training(model.model, runner)
+    case Finetune():
+      record = runner.record(model)
+      if 'trained' in record:
+        return Training(record['trained'], record['train_seconds'], record.get('step_bytes'))
+  return None
 
 
 def _pruned(model: str | Stage) -> Compress | None:

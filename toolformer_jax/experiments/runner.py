@@ -9,8 +9,9 @@ the commands do. Processes that need the same stage wait for each other.
 
 import dataclasses
 import logging
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from etils import epath
@@ -20,11 +21,22 @@ from toolformer_jax.annotation.run_reader import RunReader
 from toolformer_jax.checkpoints.pretrained import pretrained_config
 from toolformer_jax.data.corpus import corpus_hash, read_corpus
 from toolformer_jax.errors import UserError
-from toolformer_jax.experiments.stages import Annotate, Compress, Evaluate, Finetune, Stage
-from toolformer_jax.models.flops import num_parameters
+from toolformer_jax.evaluation.tasks import trainable_task
+from toolformer_jax.experiments.stages import (
+  Annotate,
+  Compress,
+  Evaluate,
+  Finetune,
+  Stage,
+  TaskSplit,
+)
+from toolformer_jax.experiments.task_data import task_rows
+from toolformer_jax.models.config import DecoderConfig
+from toolformer_jax.models.flops import num_adapter_parameters, num_parameters
 from toolformer_jax.runtime import locks
 from toolformer_jax.runtime.paths import make_directory
 from toolformer_jax.runtime.run_dir import read_json, write_json
+from toolformer_jax.training.sources import TaskRow
 
 log = logging.getLogger(__name__)
 _RECORD = 'stage.json'
@@ -118,8 +130,7 @@ def _annotate(runner: StageRunner, stage: Annotate, folder: epath.Path) -> dict[
 
 
 def _finetune(runner: StageRunner, stage: Finetune, folder: epath.Path) -> dict[str, Any]:
-  texts = api.as_texts([one if isinstance(one, str) else str(runner.folder(one))
-                        for one in stage.data])
+  texts = api.as_texts([text for one in stage.data for text in _texts(runner, one)])
   if not texts:
     raise UserError('no call was kept, so that there is nothing to learn')
   model = api.load_model(runner.checkpoint(stage.model), config=stage.model_config)
@@ -131,7 +142,27 @@ def _finetune(runner: StageRunner, stage: Finetune, folder: epath.Path) -> dict[
       without_calls=stage.without_calls, syntax=stage.syntax, teacher=teacher)
   if not result.finished:
     raise KeyboardInterrupt  # a signal asked for it, and asks the whole grid to stop
-  return {'texts': result.texts, 'parameters': num_parameters(model.config)}
+  return {'texts': result.texts, **_training_record(stage, model.config, result.metrics)}
+
+
+def _texts(runner: StageRunner, data: str | Annotate | TaskSplit) -> Iterable[str | TaskRow]:
+  """Returns what `api.as_texts` reads of one item of the data of a training."""
+  if isinstance(data, TaskSplit):
+    return task_rows(trainable_task(data.task, 'ExperimentConfig.train_tasks'), data.data_dir)
+  return [data if isinstance(data, str) else str(runner.folder(data))]
+
+
+def _training_record(stage: Finetune, model: DecoderConfig, metrics: Iterable[Mapping[str, Any]]
+                     ) -> dict[str, Any]:
+  """Returns what a training took, for the report; `metrics` are those of its steps."""
+  adapted = model.replace(adapter=stage.config.adapter)
+  steps = list(metrics)
+  sizes = [step['step_bytes'] for step in steps if 'step_bytes' in step]
+  return {
+      'parameters': num_parameters(model),
+      'trained': num_adapter_parameters(adapted) if adapted.adapter else num_parameters(model),
+      'train_seconds': round(math.fsum(step['step_s'] for step in steps), 1),
+      **({'step_bytes': max(sizes)} if sizes else {})}
 
 
 def _compress(runner: StageRunner, stage: Compress, folder: epath.Path) -> dict[str, Any]:

@@ -72,14 +72,27 @@ class Annotate(Stage):
   syntax: CallSyntax
 
 
+@dataclass(frozen=True)
+class TaskSplit:
+  """The training split of a task; see `task_data.task_rows`.
+
+  Attributes:
+    task: its name.
+    data_dir: has its official files in a folder of this name.
+  """
+
+  task: str
+  data_dir: str
+
+
 @dataclass(frozen=True, eq=False)
 class Finetune(Stage):
-  """Trains a model on annotated texts; see `api.finetune` for its settings."""
+  """Trains a model on annotated texts and tasks; see `api.finetune` for its settings."""
 
   kind = 'finetune'
   model: 'str | Finetune | Compress'
   teacher: 'str | Finetune | None'
-  data: tuple[str | Annotate, ...]
+  data: tuple[str | Annotate | TaskSplit, ...]
   config: FinetuneConfig
   mixture: MixtureConfig
   without_calls: bool
