@@ -25,7 +25,6 @@ from toolformer_jax.experiments.training_tables import (
   call_rows,
   part_rows,
   shown,
-  training_rows,
 )
 from toolformer_jax.runtime.markdown import markdown_table
 
@@ -153,10 +152,6 @@ def report(result: GridResult) -> str:
     parts += ["## Toolformer's answers with a call", 'In percent.', markdown_table(rows)]
   if len(rows := outcome_rows(result)) > 1:
     parts += ["## Toolformer's answers by outcome", markdown_table(rows)]
-  if len(rows := training_rows(result)) > 1:
-    parts += ['## Training', 'Memory of a step: weights, optimizer, activations and batch, on each '
-              'device, as the compiler plans it. Seconds of all steps, the mean over seeds.',
-              markdown_table(rows)]
   if result.is_compressed:
     parts += ['## Sizes', 'Of the weights, as files: those of few bits as they are, others in '
               'float32.', markdown_table(size_rows(result))]

@@ -16,6 +16,7 @@ from toolformer_jax.experiments.grid_report import GridResult
 from toolformer_jax.experiments.results import CellResult, cell_report, read_result
 from toolformer_jax.experiments.runner import StageRunner
 from toolformer_jax.experiments.stages import Stage
+from toolformer_jax.experiments.training_tables import training_report
 from toolformer_jax.runtime.paths import make_directory, write_text
 
 log = logging.getLogger(__name__)
@@ -23,7 +24,7 @@ log = logging.getLogger(__name__)
 
 def run_grid(cells: Sequence[Cell], *, output_dir: epath.Path, only: int | None = None
              ) -> GridResult:
-  """Runs the cells that are not done, and writes report.md, table.tex and the figures.
+  """Runs the cells that are not done, and writes report.md, table.tex, training.md and the figures.
 
   Args:
     cells: the cells.
@@ -95,6 +96,8 @@ def _report_of_only_cell(results: Sequence[CellResult], output_dir: epath.Path) 
 def _write(result: GridResult, output_dir: epath.Path) -> None:
   for name, text in (('report.md', result.report), ('table.tex', grid_report.latex_table(result))):
     write_text(output_dir / name, text)
+  if training := training_report(result):
+    write_text(output_dir / 'training.md', training)
   if importlib.util.find_spec('matplotlib'):
     from toolformer_jax.experiments.grid_plots import draw
     draw(result, output_dir / 'figures')

@@ -1,4 +1,4 @@
-"""Tables of a grid's report: what trainings took, how often tools were called, parts of tasks."""
+"""Tables of a grid: what trainings took, how often tools were called, parts of tasks."""
 
 from typing import TYPE_CHECKING
 
@@ -6,12 +6,25 @@ from toolformer_jax.evaluation.arms import TITLES
 from toolformer_jax.evaluation.seed_statistics import SeededScore
 from toolformer_jax.evaluation.tables import Rows
 from toolformer_jax.evaluation.tasks import find_tasks
+from toolformer_jax.runtime.markdown import markdown_table
 
 if TYPE_CHECKING:
   from toolformer_jax.experiments.grid_report import GridResult
 
 
-def training_rows(result: 'GridResult') -> Rows:
+def training_report(result: 'GridResult') -> str:
+  """Returns what trainings took, the content of training.md; '' if nothing was trained.
+
+  Seconds differ from run to run, so that they are not in report.md.
+  """
+  if len(rows := _training_rows(result)) == 1:
+    return ''
+  about = ('Memory of a step: weights, optimizer, activations and batch, on each device, as the '
+           'compiler plans it. Seconds of all steps, the mean over seeds.')
+  return f'# Training\n\n{about}\n\n{markdown_table(rows)}\n'
+
+
+def _training_rows(result: 'GridResult') -> Rows:
   """Returns what the training of each group took: the mean over its seeds."""
   rows = [['size', 'ablation', 'seeds', 'trained weights', 'MB of a step', 'seconds']]
   for group in result.groups():
