@@ -111,7 +111,8 @@ def _compression(result: GridResult) -> matplotlib.figure.Figure:
         for (_, ablation), (x, score) in found.items():
           axes.annotate(ablation, (x, score.value), fontsize='x-small', xytext=(3, 3),
                         textcoords='offset points')
-    axes.set(title=find_tasks([task])[0].title, xlabel='MB of weights', xscale='log')
+    axes.set(title=find_tasks([task])[0].title, xlabel='MB of weights')
+    axes.set_xlim(left=0)
     axes.spines[['top', 'right']].set_visible(False)
     axes.legend(fontsize='x-small')
   return figure
