@@ -1,19 +1,32 @@
 #!/usr/bin/env bash
-# The tables of this report: two hours on two cores that do nothing else. Each step continues where it
+# The tables of this report: five hours on two cores that do nothing else. Each step continues where it
 # was stopped.
 #
-#     bash experiments/reports/compression/run.sh DATA RUN OUTPUT
+#     bash experiments/reports/compression/run.sh DATA OUTPUT
 #
 # From the root of the repository, with its environment active, and `pip install xllamacpp` for the last
-# two steps. DATA holds wikitext2/ and svamp/; RUN is the output of reports/smollm2_135m/run.sh, of which
-# balanced.jsonl and toolformer/ are read.
+# steps. DATA holds gsm8k/train.jsonl.gz, wikitext2/ and svamp/.
 set -euo pipefail
-data=$1 run=$2 out=$3
+data=$1 out=$2
+mkdir -p "$out"
+
+# The Toolformer that is compressed, made as in reports/smollm2_135m from two of its three parts.
+python experiments/answer_corpus.py --data "$data/gsm8k/train.jsonl.gz" --output "$out/all.jsonl"
+for part in a:1,480 b:961,1564; do
+  sed -n "${part#*:}p" "$out/all.jsonl" > "$out/${part%:*}.jsonl"
+  toolformer annotate --corpus "$out/${part%:*}.jsonl" --tools calculator --checkpoint smollm2-135m \
+      --gin_file answers.gin --output_dir "$out/${part%:*}"
+done
+python experiments/balanced_calls.py --runs "$out/a" "$out/b" --output "$out/balanced.jsonl" \
+    --dev "$out/dev.jsonl"
+toolformer finetune --data "$out/balanced.jsonl" --dev "$out/dev.jsonl" --checkpoint smollm2-135m \
+    --gin_file answers.gin --gin.FinetuneConfig.steps=80 --output_dir "$out/toolformer"
+
+toolformer experiment --gin_file experiments/grids/compression.gin --data "$out/balanced.jsonl" \
+    --arms "disabled=$out/toolformer,toolformer=$out/toolformer" --data_dir "$data" --limit 300 \
+    --output_dir "$out/grid"
 python experiments/compression_report.py --data_dir "$data" --output_dir "$out/perplexity" --windows 24 \
     --calibration_rows 24
-toolformer experiment --gin_file experiments/grids/compression.gin --data "$run/balanced.jsonl" \
-    --arms "disabled=$run/toolformer,toolformer=$run/toolformer" --data_dir "$data" --limit 300 \
-    --output_dir "$out/grid"
 python experiments/llama_cpp_texts.py --output_dir "$out/gguf"
 python benchmarks/compressed_models.py --repeats 1 --model_dir "$out/models"
 python benchmarks/compressed_models.py --repeats 1 --model_dir "$out/models" --prefill --tokens 1024
