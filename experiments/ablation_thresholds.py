@@ -7,9 +7,9 @@ prints the number of calls that would be kept, and of texts with one. For the ca
 prints the share of calls whose result is the number that the text states next, which the filter
 does not check. Needs no model.
 
-The gain of a call whose third loss was not computed (`early_reject`) is an upper bound: below the
-run's own tau_f the counts are too high, and are marked. Positions where no sample was a call are
-missing in the ranking by probability.
+With `early_reject`, gains below the lowest threshold of the run's report are not all known: the
+counts of lower thresholds are upper bounds, and are marked. Positions where no sample was a call,
+or none was sampled, are missing in the ranking by probability.
 """
 
 import argparse
@@ -22,8 +22,15 @@ import table2_api_calls
 from ablation_filter import documents_of
 from reproduce import main
 
+from toolformer_jax.annotation.early_rejection import (
+  MIN_LOSS_NO_CALL,
+  REJECTED_POSITIONS,
+  REJECTING_TEXTS,
+  min_gain,
+)
 from toolformer_jax.annotation.merge import merge
 from toolformer_jax.annotation.run_reader import RunReader
+from toolformer_jax.annotation.stage_keys import stage_name
 from toolformer_jax.data.numbers import number_at, parse_number
 from toolformer_jax.data.records import Document, ExecutedCall, ScoredCall
 from toolformer_jax.runtime.markdown import markdown_table
@@ -46,10 +53,13 @@ def run(args: argparse.Namespace) -> str:
   settings = reader.tool_settings()
   sections = [f'# {TITLE}']
   for tool, calls in by_tool.items():
-    known_from = settings[tool]['tau_f'] if any(call.loss_call is None for call in calls) else 0.0
+    rejects = MIN_LOSS_NO_CALL in settings[tool] or any(call.loss_call is None for call in calls)
+    known_from = min_gain(settings[tool]['tau_f'], rejects)
+    counts = reader.counts(stage_name(tool, 'sample'))
+    rejected = counts[REJECTED_POSITIONS], counts[REJECTING_TEXTS]
     ranks = ranked(reader.calls(tool, 'execute'))
     sections += [f'## {tool}, {len(calls):,} calls of {len(documents):,} texts',
-                 markdown_table(rows(calls, ranks, documents, tokenizer, known_from))]
+                 markdown_table(rows(calls, ranks, documents, tokenizer, known_from, rejected))]
   return '\n\n'.join(sections)
 
 
@@ -63,8 +73,13 @@ def ranked(calls: Iterable[ExecutedCall]) -> dict[tuple[str, int], int]:
 
 
 def rows(calls: Sequence[ScoredCall], ranks: dict[tuple[str, int], int],
-         documents: Sequence[Document], tokenizer: Tokenizer, known_from: float) -> list[list[str]]:
-  """Returns a table with a row for each pair of tau_f and k; below `known_from` it is marked."""
+         documents: Sequence[Document], tokenizer: Tokenizer, known_from: float,
+         rejected: tuple[int, int]) -> list[list[str]]:
+  """Returns a table with a row for each pair of tau_f and k.
+
+  Below `known_from`, `rejected` positions, in as many texts as its second number says, may keep a
+  call too.
+  """
   texts = {document.id: document.text for document in documents}
   most = max(ranks.values()) + 1
   table = [['tau_f', 'k', 'calls kept', 'texts', 'state the next number']]
@@ -73,9 +88,10 @@ def rows(calls: Sequence[ScoredCall], ranks: dict[tuple[str, int], int],
       kept = kept_with(calls, ranks, documents, tau_f, k)
       right = sum(states_next_number(call, texts[call.document_id], tokenizer) for call in kept)
       share = f'{right / len(kept):.0%}' if kept and kept[0].tool == 'Calculator' else '-'
-      mark = '<= ' if tau_f < known_from else ''
-      table.append([str(tau_f), str(k), f'{mark}{len(kept):,}',
-                    f'{mark}{len({call.document_id for call in kept}):,}', share])
+      sizes = len(kept), len({call.document_id for call in kept})
+      table.append([str(tau_f), str(k), *(
+          f'<= {size + more:,}' if tau_f < known_from else f'{size:,}'
+          for size, more in zip(sizes, rejected, strict=True)), share])
   return table
 
 

@@ -1,5 +1,6 @@
 """The report of an annotation run counts what is in its folder."""
 
+import dataclasses
 import re
 from collections import Counter
 
@@ -8,6 +9,11 @@ import tokenizers
 
 from toolformer_jax.annotation import report
 from toolformer_jax.annotation.config import ToolConfig
+from toolformer_jax.annotation.early_rejection import (
+  REJECTED_POSITIONS,
+  REJECTING_TEXTS,
+  TOKENS_SKIPPED,
+)
 from toolformer_jax.annotation.merge import merge
 from toolformer_jax.annotation.prompts import CALCULATOR
 from toolformer_jax.annotation.run_dir import RunFolder
@@ -16,6 +22,7 @@ from toolformer_jax.annotation.tool_plan import ToolPlan
 from toolformer_jax.annotation.tool_summary import tool_summaries
 from toolformer_jax.calls import DEFAULT_SYNTAX
 from toolformer_jax.data.records import Candidate, Document, ScoredCall
+from toolformer_jax.inference.batching import TOKENS_COMPUTED, TOKENS_NEEDED
 from toolformer_jax.tokenizer import Tokenizer
 from toolformer_jax.tools.calculator import Calculator
 
@@ -117,6 +124,30 @@ def test_note_names_the_stage_that_drops_everything(folder, stage):
   write_stage(folder, 'filter', kept)
   note, = report.notes(*tool_summaries(folder, [PLAN]))
   assert re.search(f'^Calculator: no call is kept; .*{message}', note)
+
+
+def test_notes_tell_what_early_rejection_saved(folder):
+  write_stage(folder, 'sample', [Candidate('a', 'Calculator', '1', 0, 0.5)], documents=2,
+              positions=4, samples=12, **{REJECTED_POSITIONS: 2, REJECTING_TEXTS: 1})
+  write_stage(folder, 'execute', [], candidates=3, executed=3)
+  unknown = [dataclasses.replace(scored('a', i, 0.25), loss_call=None) for i in range(2)]
+  write_stage(folder, 'filter', [scored('a', 5, 1.0), *unknown], scored=3,
+              **{TOKENS_NEEDED: 30, TOKENS_COMPUTED: 60, TOKENS_SKIPPED: 10})
+  row, = tool_summaries(folder, [PLAN])
+  assert (row.positions, row.rejected_positions, row.scored, row.rejected_calls) == (4, 2, 3, 2)
+  positions, losses = report.notes(row)
+  assert 'no call was sampled at 2 of 6 positions (6 of 18 samples)' in positions
+  assert ('the loss with an empty result was not computed for 2 of 3 calls (25% of the tokens of '
+          'the filter)') in losses
+
+
+def test_note_tells_that_all_positions_are_rejected(folder):
+  write_stage(folder, 'sample', [], documents=2, **{REJECTED_POSITIONS: 2, REJECTING_TEXTS: 1})
+  write_stage(folder, 'execute', [])
+  write_stage(folder, 'filter', [])
+  row, = tool_summaries(folder, [PLAN])
+  assert report.notes(row)[-1] == (
+      'Calculator: no call is kept; at all 2 positions the loss without a call is too low.')
 
 
 def test_note_tells_an_unfinished_stage_from_an_empty_one(folder):

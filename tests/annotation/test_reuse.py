@@ -147,13 +147,13 @@ def test_what_depends_on_a_setting_is_computed_again(annotate, tmp_path, written
 
 
 @pytest.mark.parametrize('tau_f', [0.6, 0.5, 0.4])
-def test_with_early_rejection_losses_depend_on_the_lowest_threshold(annotate, tmp_path, written,
-                                                                    tau_f):
+def test_with_early_rejection_samples_depend_on_the_lowest_threshold(annotate, tmp_path, written,
+                                                                     tau_f):
   config = dataclasses.replace(CONFIG, early_reject=True)
   annotate(tmp_path / 'run', tool={'tau_f': 1.0}, config=config)
   written.clear()
   annotate(tmp_path / 'run', tool={'tau_f': tau_f}, config=config)
-  assert {*written} == ({MERGED} if tau_f >= 0.5 else {FILTER, MERGED})
+  assert {*written} == ({MERGED} if tau_f >= 0.5 else {SAMPLE, EXECUTE, FILTER, MERGED})
   annotate(tmp_path / 'fresh', tool={'tau_f': tau_f}, config=config)
   assert stages(tmp_path / 'run') == stages(tmp_path / 'fresh')
 

@@ -172,8 +172,8 @@ def test_other_thresholds_keep_what_annotate_would(experiment, tokenizer):
   assert kept(0.2, 1) == ['2 + 3'] and kept(0.2, 2) == ['2 + 3']
   assert kept(0.2, 3) == ['1 + 2', '2 + 3'] and kept(0.5, 3) == ['1 + 2']
   assert [ablation.states_next_number(c, text, tokenizer) for c in calls] == [True, False, True]
-  table = ablation.rows(calls, ranks, [document], tokenizer, known_from=0.3)
-  assert table[1] == ['0.1', '1', '<= 1', '<= 1', '100%'] and ['0.3', '5', '2', '1', '50%'] in table
+  table = ablation.rows(calls, ranks, [document], tokenizer, known_from=0.3, rejected=(4, 2))
+  assert table[1] == ['0.1', '1', '<= 5', '<= 3', '100%'] and ['0.3', '5', '2', '1', '50%'] in table
 
 
 def test_all_of_them_in_one_report(script, taught, annotated):

@@ -4,6 +4,7 @@ from collections import Counter
 
 import pytest
 
+from toolformer_jax.annotation.early_rejection import REJECTED_POSITIONS, REJECTING_TEXTS
 from toolformer_jax.annotation.run_dir import RunFolder
 from toolformer_jax.annotation.run_reader import CALL_RECORDS, RunReader
 from toolformer_jax.annotation.stage_keys import DOCUMENTS, stage_name
@@ -12,8 +13,11 @@ from toolformer_jax.data.records import ScoredCall, SelectedText, from_json, to_
 
 @pytest.fixture(scope='session')
 def write_run(tokenizer):
-  """Returns a function that writes a run; `chunks` are lists of documents."""
-  def write(path, chunks, calls, tau_f, **settings):
+  """Returns a function that writes a run; `chunks` are lists of documents.
+
+  `rejected` are the positions that were rejected early: tool, document id, position.
+  """
+  def write(path, chunks, calls, tau_f, rejected=(), **settings):
     tools = {tool: {'tau_s': 0.1, 'k': 5, 'm': 5, 'tau_f': tau, **settings}
              for tool, tau in tau_f.items()}
     with RunFolder(path, {'tools': tools}, {}) as folder:
@@ -30,9 +34,16 @@ def write_run(tokenizer):
           for stage, kind in CALL_RECORDS.items():
             of_stage = [from_json(kind, to_json(call)) for call in calls
                         if isinstance(call, kind) and call.tool == tool and call.document_id in ids]
-            folder.write(stage_name(tool, stage), number, of_stage, Counter())
+            folder.write(stage_name(tool, stage), number, of_stage, _sample_counts(
+                {place for place in rejected if place[0] == tool and place[1] in ids}
+            ) if stage == 'sample' else Counter())
     return path
   return write
+
+
+def _sample_counts(rejected):
+  return Counter({REJECTED_POSITIONS: len(rejected),
+                  REJECTING_TEXTS: len({document_id for _, document_id, _ in rejected})})
 
 
 @pytest.fixture(scope='session')

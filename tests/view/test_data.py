@@ -207,3 +207,27 @@ def test_gains_that_are_not_known_are_bounds_and_not_counted(
                                    if call.tool == tool.name)
     if tau_f >= min_gain:
       assert kept == sum(len(record.calls) for record in merged)
+
+
+@given(st.lists(PLACES, max_size=12), st.sets(st.sampled_from('abc'), max_size=2),
+       st.floats(0.1, 1), st.floats(-3, 3))
+def test_calls_that_were_not_sampled_are_not_counted_and_may_be_kept(
+    tmp_path_factory, write_run, scored, places, rejecting, least, tau_f):
+  """No calls are known at positions of some texts where all gain less than `least`."""
+  whole = [scored(*place) for place in places]
+  def place_of(call):
+    return call.tool, call.document_id, call.position
+  high = {place_of(call) for call in whole if call.gain >= least}
+  rejected = {place_of(call) for call in whole if call.document_id in rejecting} - high
+  path = write_run(
+      tmp_path_factory.mktemp('run') / 'r', [DOCUMENTS[:2], DOCUMENTS[2:]],
+      [call for call in whole if place_of(call) not in rejected], TAU_F, rejected,
+      min_loss_no_call=least)
+  for tool in LiveRun(path).read().tools:
+    merged, _ = merge(DOCUMENTS, whole, {**dict.fromkeys(TAU_F, math.inf), tool.name: tau_f})
+    calls, texts = sum(len(record.calls) for record in merged), len(merged)
+    kept = tool.kept_calls(tau_f), tool.kept_texts(tau_f)
+    unknown = tool.unknown_calls(tau_f), tool.unknown_texts(tau_f)
+    assert kept[0] <= calls <= kept[0] + unknown[0] and kept[1] <= texts <= kept[1] + unknown[1]
+    if tau_f >= least:
+      assert (kept, unknown) == ((calls, texts), (0, 0))

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from toolformer_jax.data.records import Candidate, Document, ExecutedCall
 from toolformer_jax.view import charts
-from toolformer_jax.view.data import LiveRun, ToolGains
+from toolformer_jax.view.data import LiveRun
+from toolformer_jax.view.gains import ToolGains
 from toolformer_jax.view.pages import TEXTS_PER_PAGE, error_page, page_count, run_page
 from toolformer_jax.view.query import parse, select
 
@@ -143,6 +144,22 @@ def test_a_cap_that_leaves_texts_out_is_told(tmp_path, write_run, scored, max_te
   page = run_page(run, parse('', run.tools), select(run, parse('', run.tools)),
                   explains=False)
   assert ('before all but 1 texts are left out' in page) == noted
+
+
+def test_positions_without_a_sample_are_told_beside_what_a_lower_threshold_keeps(
+    tmp_path, write_run, scored):
+  path = write_run(
+      tmp_path / 'run', [[Document('a', 'xyz'), Document('b', 'xyz')]], [scored('a', 0, 1.0)],
+      {'Calculator': 0.75}, {('Calculator', name, at) for name in 'ab' for at in (1, 2)},
+      min_loss_no_call=0.5)
+  run = LiveRun(path).read()
+  def page(fields=''):
+    query = parse(fields, run.tools)
+    return run_page(run, query, select(run, query), explains=False)
+  assert 'no call was sampled at 4 positions, as none can gain 0.5 there' in page()
+  at_most = 'and at most <output>{}</output> more, in <output>{}</output> more texts'
+  assert at_most.format(0, 0) in page('tau_f.Calculator=0.5')
+  assert at_most.format(4, 2) in page('tau_f.Calculator=0.4')
 
 
 def test_form_shows_what_was_asked_for_and_works_without_a_script(tmp_path, write_run, scored):

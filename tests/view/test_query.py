@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from toolformer_jax.data.records import Candidate, Document, ExecutedCall
 from toolformer_jax.errors import UserError
-from toolformer_jax.view.data import STATES, Run, ShownCall, Text, ToolGains
+from toolformer_jax.view.data import STATES, Run, ShownCall, Text
+from toolformer_jax.view.gains import ToolGains
 from toolformer_jax.view.query import Query, Selection, parse, select
 
 TOOLS = tuple(ToolGains(name, tau_f, math.inf, (), (), ())

@@ -76,9 +76,10 @@ class AnnotationConfig:
     look_ahead_guard: drop calls whose argument, or a number in it, appears in the text only after
       the call. The model sees the whole text while it annotates, and can copy from there. Calls to
       the translator are always checked for this, as in the paper (appendix A.1).
-    early_reject: do not compute the loss with an empty result for calls that are rejected without
+    early_reject: sample no calls at positions where the loss without a call is so low that none can
+      gain enough. Do not compute the loss with an empty result for calls that are rejected without
       it, because the loss with the result is not low enough compared with the loss without a call.
-      Saves up to half of the filter's work; the same calls are kept.
+      The same calls are kept.
     call_placement: where the filter puts a call when it computes losses: 'prefix', before the
       text, as in the paper (footnote 3), or 'in_place', at its position, as in the texts of C*.
     baseline_loss: which loss the result has to lower: that without a call ('no_call'), that with

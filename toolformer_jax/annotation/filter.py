@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from toolformer_jax.annotation.config import CallPlacement
+from toolformer_jax.annotation.early_rejection import TOKENS_SKIPPED
 from toolformer_jax.calls import Call, CallSyntax
 from toolformer_jax.data.records import (
   BaselineLoss,
@@ -17,7 +18,7 @@ from toolformer_jax.data.records import (
   to_json,
 )
 from toolformer_jax.errors import UserError
-from toolformer_jax.inference.scoring import ScoreRequest, score
+from toolformer_jax.inference.scoring import ScoreRequest, needed_tokens, score
 from toolformer_jax.models.language_model import LanguageModel
 
 # The paper's weights (section 4.1): max(0, 1 - 0.2 t), normalised to a sum of 1; five are not zero.
@@ -37,11 +38,28 @@ def weighted_loss(logprobs: np.ndarray) -> float:
   return float(-(WEIGHTS[:len(logprobs)] * logprobs.astype(np.float64)).sum())
 
 
+def losses_no_call(places: Sequence[tuple[tuple[int, ...], int]], *, model: LanguageModel,
+                   scoring_tokens: int, counts: Counter[str]) -> list[float]:
+  """Returns the losses of texts alone; those of all positions of a text are computed in one pass.
+
+  Args:
+    places: the token ids of a text, and a position in it.
+    model: scores the texts.
+    scoring_tokens: largest number of tokens in a batch.
+    counts: gets the numbers of tokens that are needed and computed.
+
+  Raises:
+    UserError: there is not enough memory, or a loss is not a number.
+  """
+  return _losses([_before_text(text, position, ()) for text, position in places], model,
+                 scoring_tokens, counts)
+
+
 def score_calls(
     executed: Sequence[ExecutedCall], documents: Sequence[Document], *,
     model: LanguageModel, syntax: CallSyntax, min_gain: float = -math.inf,
     placement: CallPlacement = 'prefix', baseline: BaselineLoss = 'min',
-    scoring_tokens: int = 1024,
+    scoring_tokens: int = 1024, reuse_no_call: bool = False,
 ) -> tuple[list[ScoredCall], Counter]:
   """Returns the calls that have a result, with their three losses, and counts.
 
@@ -60,36 +78,63 @@ def score_calls(
     baseline: which loss the gain is measured from: 'min' of that without a call and that with an
       empty result, as in the paper, or one of them.
     scoring_tokens: largest number of tokens in a batch.
+    reuse_no_call: calls that have a loss without a call keep it: it is of the same model.
 
   Raises:
     UserError: there is not enough memory, or a loss is not a number.
   """
   texts = {document.id: tuple(model.tokenizer.encode(document.text)) for document in documents}
   calls = [call for call in executed if call.failure is None]
-  prefixes = [call_prefixes(call.call(), model.tokenizer.encode, syntax) for call in calls]
-  request = _PLACED[placement]
-  requests = [request(texts[call.document_id], call.position, prefix)
-              for call, (nothing, _, result) in zip(calls, prefixes, strict=True)
-              for prefix in (nothing, result)]
+  requests = [_requests(texts[call.document_id], call, model.tokenizer.encode, syntax, placement)
+              for call in calls]
   counts = Counter(scored=len(calls))
+  known = [call.loss_no_call if reuse_no_call else None for call in calls]
+  found = iter(_losses(
+      [request for loss, (no_call, _, result) in zip(known, requests, strict=True)
+       for request in ((no_call, result) if loss is None else (result,))],
+      model, scoring_tokens, counts))
+  losses = [(next(found) if loss is None else loss, next(found)) for loss in known]
+  needed = [i for i, (no_call, result) in enumerate(losses)
+            if baseline == 'no_result' or no_call - result >= min_gain]
+  empty = [request for _, request, _ in requests]
+  loss_call = dict(zip(needed, _losses([empty[i] for i in needed], model, scoring_tokens, counts),
+                       strict=True))
+  if len(needed) < len(calls):
+    counts[TOKENS_SKIPPED] = needed_tokens(model, empty) - needed_tokens(
+        model, [empty[i] for i in needed])
+  scored = [
+      from_json(ScoredCall, {**to_json(call), 'loss_no_call': no_call,
+                             'loss_call': loss_call.get(i), 'loss_result': result,
+                             'baseline': baseline})
+      for i, (call, (no_call, result)) in enumerate(zip(calls, losses, strict=True))]
+  return scored, counts
+
+
+def _losses(requests: Sequence[ScoreRequest], model: LanguageModel, scoring_tokens: int,
+            counts: Counter[str]) -> list[float]:
+  """Returns the weighted loss of each request.
+
+  Raises:
+    UserError: there is not enough memory, or a loss is not a number.
+  """
   logprobs = score(model, requests, scoring_tokens=scoring_tokens, counts=counts)
   losses = [*map(weighted_loss, logprobs)]
   if not all(map(math.isfinite, losses)):
     raise UserError('the model gives a loss that is not a number; its weights are broken, or '
                     'ModelConfig.dtype has too small a range for them')
-  loss_no_call, loss_result = losses[::2], losses[1::2]
-  needed = [i for i in range(len(calls))
-            if baseline == 'no_result' or loss_no_call[i] - loss_result[i] >= min_gain]
-  requests = [request(texts[calls[i].document_id], calls[i].position, prefixes[i][1])
-              for i in needed]
-  logprobs = score(model, requests, scoring_tokens=scoring_tokens, counts=counts)
-  loss_call = dict(zip(needed, map(weighted_loss, logprobs), strict=True))
-  scored = [
-      from_json(ScoredCall, {**to_json(call), 'loss_no_call': loss_no_call[i],
-                             'loss_call': loss_call.get(i), 'loss_result': loss_result[i],
-                             'baseline': baseline})
-      for i, call in enumerate(calls)]
-  return scored, counts
+  return losses
+
+
+def _requests(text: tuple[int, ...], call: ExecutedCall, encode: Callable[[str], list[int]],
+              syntax: CallSyntax, placement: CallPlacement) -> list[ScoreRequest]:
+  """Returns the requests for the losses without a call, with an empty result, and with the result.
+
+  Those without a call are for the same text wherever the call is.
+  """
+  no_call, *with_call = call_prefixes(call.call(), encode, syntax)
+  place = _PLACED[placement]
+  return [_before_text(text, call.position, no_call),
+          *(place(text, call.position, prefix) for prefix in with_call)]
 
 
 def _before_text(text: tuple[int, ...], position: int, call: tuple[int, ...]) -> ScoreRequest:

@@ -27,6 +27,7 @@ from typing import Any, cast
 
 from toolformer_jax.annotation.config import STAGES, AnnotationConfig
 from toolformer_jax.annotation.documents import split_and_filter
+from toolformer_jax.annotation.early_rejection import REJECTED_POSITIONS
 from toolformer_jax.annotation.merge import documents_over_cap, merge
 from toolformer_jax.annotation.preselect import with_heuristic
 from toolformer_jax.annotation.run_dir import ChunkWriter, RunFolder
@@ -96,7 +97,7 @@ class AnnotationPipeline:
         'limits': {'time_limit_s': limits.time_limit_s,
                    'max_result_chars': limits.max_result_chars},
         'syntax': dataclasses.asdict(self.syntax),
-        'tools': {plan.tool.name: plan.configuration() for plan in self.plans}}
+        'tools': {plan.tool.name: plan.configuration(self.config) for plan in self.plans}}
 
   def run(self, corpus: Callable[[], Iterable[Document]], folder: RunFolder,
           stages: Iterable[str] = STAGES) -> None:
@@ -265,7 +266,7 @@ def _progress(folder: RunFolder, tool: str, stage: str, pending: Collection[int]
 
 def _log_positions(tool: str, tau_s: float, counts: Counter[str]) -> None:
   """Logs which tau_s would select positions, if the tool's own selects none."""
-  if counts['documents'] and not counts['positions']:
+  if counts['documents'] and not counts['positions'] and not counts[REJECTED_POSITIONS]:
     others = ', '.join(f'{other:g} in {texts} texts' for other, texts in itertools.islice(
         texts_by_tau_s(counts).items(), 3))
     log.warning('%s: no position has a probability above tau_s = %g; these would pass: %s', tool,

@@ -73,14 +73,27 @@ def notes(summary: ToolSummary) -> list[str]:
     reasons = ', '.join(f'{n} x {reason}' for reason, n in summary.failures.most_common(5))
     found.append(f'{name}: {summary.failures.total()} of {summary.candidates} candidates have no '
                  f'result: {reasons}.')
+  if summary.rejected_positions:
+    rejected, m = summary.rejected_positions, config.m
+    found.append(f'{name}: no call was sampled at {rejected} of {rejected + summary.positions} '
+                 f'positions ({rejected * m} of {rejected * m + summary.samples} samples), where '
+                 'the loss without a call is so low that none can be kept.')
+  if summary.rejected_calls:
+    found.append(f'{name}: the loss with an empty result was not computed for '
+                 f'{summary.rejected_calls} of {summary.scored} calls '
+                 f'({summary.skipped_tokens:.0%} of the tokens of the filter), which are rejected '
+                 'without it.')
   if summary.rescored:
     found.append(f'{name}: {summary.rescored} of {summary.scored} calls were scored again in '
                  'float32, as a decision may depend on their gain.')
   stages = (
       (summary.texts, 'the corpus has no text'),
       (summary.preselected, f'none of {summary.texts} texts passes the heuristic of preselection'),
-      (summary.positions, f'nowhere in {summary.preselected} texts does a call start with a '
-                          f'probability above tau_s = {config.tau_s}{_lower(summary)}'),
+      (summary.positions + summary.rejected_positions,
+       f'nowhere in {summary.preselected} texts does a call start with a probability above '
+       f'tau_s = {config.tau_s}{_lower(summary)}'),
+      (summary.positions, f'at all {summary.rejected_positions} positions the loss without a call '
+                          'is too low'),
       (summary.candidates, f'all {summary.samples} samples are malformed'),
       (summary.executed, f'none of {summary.candidates} candidates has a result'),
       (summary.kept[config.tau_f], f'none of {summary.scored} calls gains tau_f = {config.tau_f}'

@@ -32,7 +32,8 @@ from toolformer_jax.runtime.paths import as_path, file_stamps, glob, reason
 from toolformer_jax.tokenizer import Tokenizer
 
 # The records of the stages of a tool that have calls.
-CALL_RECORDS = {'sample': Candidate, 'execute': ExecutedCall, 'filter': ScoredCall}
+CALL_RECORDS: dict[str, type[Candidate]] = {
+  'sample': Candidate, 'execute': ExecutedCall, 'filter': ScoredCall}
 MEDIA_FOLDER = 'media_folder'  # the file that names the folder of the corpus, if it has media
 _CHUNK = re.compile(r'\d{5,}\.jsonl', re.ASCII)
 

@@ -3,10 +3,17 @@
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from toolformer_jax.annotation.config import AnnotationConfig, ToolConfig
+from toolformer_jax.annotation.early_rejection import (
+  REJECTED_POSITIONS,
+  REJECTING_TEXTS,
+  min_loss_no_call,
+)
+from toolformer_jax.annotation.filter import losses_no_call
 from toolformer_jax.annotation.prompts import Prompt
 from toolformer_jax.calls import Call, CallSyntax
 from toolformer_jax.data.content_hash import stable_hash
@@ -18,6 +25,7 @@ from toolformer_jax.models.language_model import LanguageModel
 
 _BELOW_TAU_S = 'below tau_s: '  # in counts, followed by a probability
 _DOCUMENTS = 32  # in one batch: they have enough samples to fill all rows
+_ROUNDING = 1e-3  # nats, more than losses differ by rounding
 
 
 def check_fits(model: LanguageModel, prompt: Prompt, config: AnnotationConfig,
@@ -46,6 +54,15 @@ def opening(prompt: Prompt, config: AnnotationConfig, syntax: CallSyntax) -> str
   return syntax.start + (prompt.tool if config.force_name else '')
 
 
+class _Place(NamedTuple):
+  """A position at which calls are sampled, in the text of a row; see `Candidate`."""
+
+  row: int
+  position: int
+  probability: float
+  loss_no_call: float | None = None
+
+
 class CallSampler:
   """Samples calls to one tool; the keys and values of its prompt are computed once."""
 
@@ -62,6 +79,7 @@ class CallSampler:
     """
     self._model, self._prompt, self._tool_config = model, prompt, tool_config
     self._config, self._syntax = config, syntax
+    self._min_loss_no_call = min_loss_no_call(tool_config.tau_f, config)
     encode = model.tokenizer.encode
     self._shared = prefill_prompt(model, encode(prompt.text_before_input(syntax)))
     self._between = encode(prompt.text_before_output())
@@ -102,19 +120,42 @@ class CallSampler:
     for row, (ids, logprobs) in enumerate(zip(texts, prefilled.logprobs, strict=True)):
       allowed = self._allowed(ids)
       positions = self._positions(allowed, logprobs)
-      places += [(row, position, float(np.exp(logprobs[position]))) for position in positions]
+      places += [_Place(row, position, float(np.exp(logprobs[position])))
+                 for position in positions]
       if not positions and allowed:
         counts[below_tau_s(float(np.exp(max(logprobs[i] for i in allowed))))] += 1
+    if self._min_loss_no_call:
+      places = self._reject_early(texts, places, counts)
     branches = [
-        sampling.Branch(row, starts[row] + position,
-                        fold_seed(self._config.seed, documents[row].id, position, sample))
-        for row, position, _ in places for sample in range(self._tool_config.m)]
-    texts = sampling.sample_branches(self._model, prefilled, branches, self._branch_config,
-                                     sampling_rows=self._config.sampling_rows, counts=counts)
-    found = [self._parse(text) if text is not None else None for text in texts]
+        sampling.Branch(place.row, starts[place.row] + place.position,
+                        fold_seed(self._config.seed, documents[place.row].id, place.position,
+                                  sample))
+        for place in places for sample in range(self._tool_config.m)]
+    samples = sampling.sample_branches(self._model, prefilled, branches, self._branch_config,
+                                       sampling_rows=self._config.sampling_rows, counts=counts)
+    found = [self._parse(text) if text is not None else None for text in samples]
     counts.update(positions=len(places), samples=len(branches),
                   malformed=sum(call is None for call in found))
     return _unique_candidates(documents, places, found, self._tool_config.m), counts
+
+  def _reject_early(self, texts: Sequence[list[int]], places: Sequence[_Place],
+                    counts: Counter[str]) -> list[_Place]:
+    """Returns the places at which a call may gain enough, with their losses without a call.
+
+    The samples at a place do not depend on the others, so that they are the same as without it.
+    """
+    losses = losses_no_call(
+        [(tuple(texts[place.row]), place.position) for place in places], model=self._model,
+        scoring_tokens=self._config.scoring_tokens, counts=counts)
+    kept, rejected = [], []
+    for place, loss in zip(places, losses, strict=True):
+      if loss < self._min_loss_no_call - _ROUNDING:
+        rejected.append(place)
+      else:
+        kept.append(place._replace(loss_no_call=loss))
+    counts.update({REJECTED_POSITIONS: len(rejected),
+                   REJECTING_TEXTS: len({place.row for place in rejected})})
+    return kept
 
   def _allowed(self, ids: list[int]) -> list[int]:
     """Returns the positions where a call may come: not between two tokens of a character."""
@@ -182,14 +223,15 @@ def fold_seed(*parts: int | str) -> int:
   return int.from_bytes(stable_hash(*parts)[:4], 'little')
 
 
-def _unique_candidates(documents: Sequence[Document], places: Sequence[tuple[int, int, float]],
+def _unique_candidates(documents: Sequence[Document], places: Sequence[_Place],
                        found: Sequence[Call | None], m: int) -> list[Candidate]:
   """Returns the different calls at each position, each once."""
   candidates: dict[tuple, Candidate] = {}
   for i, call in enumerate(found):
     if call is not None:
-      row, position, probability = places[i // m]
-      key = (row, position, call.argument)
+      place = places[i // m]
+      key = (place.row, place.position, call.argument)
       candidates.setdefault(key, Candidate(
-          documents[row].id, call.name, call.argument, position, probability))
+          documents[place.row].id, call.name, call.argument, place.position, place.probability,
+          loss_no_call=place.loss_no_call))
   return list(candidates.values())

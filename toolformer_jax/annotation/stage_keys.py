@@ -5,7 +5,8 @@ change of a setting therefore leaves alone the chunks of all stages before those
 
     documents   <- corpus, tokenizer, length and chunks of texts
     T/select    <- documents, seed and preselection if the tool T has a heuristic
-    T/sample    <- T/select, checkpoint, dtype, prompt, tau_s, k, m, temperature, ...
+    T/sample    <- T/select, checkpoint, dtype, prompt, tau_s, k, m, temperature, ..., with
+                   early_reject the loss without a call below which positions are rejected
     T/execute   <- T/sample, version of T, limits of calls, look_ahead_guard
     T/filter    <- T/execute, call_placement, baseline_loss, with early_reject the gain that need
                    not be known, and in another filter_dtype than float32 verify_margin and tau_f
@@ -14,11 +15,10 @@ change of a setting therefore leaves alone the chunks of all stages before those
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from typing import Any
 
-from toolformer_jax.annotation.config import THRESHOLDS
+from toolformer_jax.annotation.early_rejection import MIN_LOSS_NO_CALL, min_gain
 from toolformer_jax.annotation.preselect import with_heuristic
 
 DOCUMENTS, MERGED = 'documents', 'merged'
@@ -51,14 +51,6 @@ def join_configuration(fixed: Mapping[str, Any], rest: Mapping[str, Any]) -> dic
   return {**fixed, **rest, 'settings': {**fixed['settings'], **rest['settings']}}
 
 
-def min_gain(tau_f: float, early_reject: bool) -> float:
-  """Returns the gain below which the filter need not know a call's gain exactly.
-
-  That is the lowest threshold that the run or a report uses; without `early_reject`, -inf.
-  """
-  return min(*THRESHOLDS, tau_f) if early_reject else -math.inf
-
-
 def stage_folders(configuration: Mapping[str, Any]) -> dict[str, str]:
   """Returns the folder of each stage, relative to the run's folder, by the stage's name.
 
@@ -88,8 +80,10 @@ def _tool_keys(configuration: Mapping[str, Any], documents: str, tool: str,
     return {name: values.get(name) for name in names}
   of_heuristic = of(settings, 'preselect', 'seed') if with_heuristic([tool]) else {}
   select = _key(documents, tool, of_heuristic)
+  of_plan = ['prompt', 'tau_s', 'k', 'm']
+  of_plan += [MIN_LOSS_NO_CALL] if MIN_LOSS_NO_CALL in plan else []
   sample = _key(
-      select, of(configuration, 'checkpoint', 'dtype'), of(plan, 'prompt', 'tau_s', 'k', 'm'),
+      select, of(configuration, 'checkpoint', 'dtype'), of(plan, *of_plan),
       of(settings, 'seed', 'temperature', 'top_p', 'max_call_tokens', 'force_name'))
   execute = _key(sample, plan.get('version'), configuration.get('limits'),
                  of(settings, 'look_ahead_guard'))

@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import cast
 
 from toolformer_jax.annotation.config import AnnotationConfig
+from toolformer_jax.annotation.early_rejection import min_gain
 from toolformer_jax.annotation.execute import start_calls
 from toolformer_jax.annotation.filter import score_calls
 from toolformer_jax.annotation.run_reader import RunReader
 from toolformer_jax.annotation.sample import CallSampler
-from toolformer_jax.annotation.stage_keys import min_gain
 from toolformer_jax.annotation.tool_plan import ToolPlan
 from toolformer_jax.annotation.verified_filter import score_calls_verified
 from toolformer_jax.calls import CallSyntax
@@ -71,7 +71,8 @@ def filter_stage(plan: ToolPlan, *, run: RunReader, model: LanguageModel, fast: 
       ids = {document.id for document in window}
       return score_window([call for call in executed if call.document_id in ids], window,
                           syntax=syntax, min_gain=least, placement=config.call_placement,
-                          baseline=config.baseline_loss, scoring_tokens=config.scoring_tokens)
+                          baseline=config.baseline_loss, scoring_tokens=config.scoring_tokens,
+                          reuse_no_call=True)
     return functools.partial(_by_window, score, documents, config)
   return start
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from toolformer_jax.annotation.config import THRESHOLDS
+from toolformer_jax.annotation.early_rejection import REJECTED_POSITIONS, TOKENS_SKIPPED
 from toolformer_jax.annotation.run_reader import RunReader
 from toolformer_jax.annotation.sample import texts_by_tau_s
 from toolformer_jax.annotation.stage_keys import DOCUMENTS, stage_name
@@ -27,10 +28,13 @@ class ToolSummary:
     texts: number of texts of the corpus.
     preselected: texts in which calls were sampled.
     positions: positions at which calls were sampled.
+    rejected_positions: those at which none were, as no call can be kept there (`early_reject`).
     samples: samples, well-formed or not.
     candidates: different well-formed calls.
     executed: calls that have a result.
     scored: calls that have losses.
+    rejected_calls: those of them without a loss with an empty result (`early_reject`).
+    skipped_tokens: share of the filter's tokens that were not computed for it.
     rescored: those of them that were scored again in float32, see `verified_filter`.
     kept: positions that keep a call, by threshold; one of the thresholds is that of the plan.
     texts_kept: texts that keep a call, by threshold, before the cap (the paper's Table 2).
@@ -48,10 +52,13 @@ class ToolSummary:
   texts: int
   preselected: int
   positions: int
+  rejected_positions: int
   samples: int
   candidates: int
   executed: int
   scored: int
+  rejected_calls: int
+  skipped_tokens: float
   rescored: int
   kept: dict[float, int]
   texts_kept: dict[float, int]
@@ -85,11 +92,12 @@ def _tool_summary(run: RunReader, plan: ToolPlan, texts: int) -> ToolSummary:
   sampled, executed, filtered = (run.counts(stage_name(tool, stage))
                                  for stage in ('sample', 'execute', 'filter'))
   kept, texts_kept = ({t: 0 for t in sorted({*THRESHOLDS, tau_f})} for _ in range(2))
-  scored, max_gain = 0, -math.inf
+  scored, rejected, max_gain = 0, 0, -math.inf
   best_kept: list[ScoredCall] = []
   best_rejected: list[ScoredCall] = []
   for calls in run.calls(tool, 'filter').chunks():
     scored += len(calls)
+    rejected += sum(call.loss_call is None for call in calls)
     max_gain = max([max_gain, *(call.gain for call in calls if call.loss_call is not None)])
     for t in kept:
       places = {(call.document_id, call.position) for call in calls if call.gain >= t}
@@ -100,10 +108,12 @@ def _tool_summary(run: RunReader, plan: ToolPlan, texts: int) -> ToolSummary:
     best_rejected = heapq.nsmallest(_BEST, [*best_rejected, *below], key=_rank)
   return ToolSummary(
       plan=plan, texts=texts, preselected=sampled['documents'], positions=sampled['positions'],
-      samples=sampled['samples'], candidates=len(run.calls(tool, 'sample')),
-      executed=executed['executed'], scored=scored, rescored=filtered[RESCORED], kept=kept,
-      texts_kept=texts_kept, max_gain=max_gain if max_gain > -math.inf else None,
-      failures=_failures(tool, executed),
+      rejected_positions=sampled[REJECTED_POSITIONS], samples=sampled['samples'],
+      candidates=len(run.calls(tool, 'sample')), executed=executed['executed'], scored=scored,
+      rejected_calls=rejected, skipped_tokens=filtered[TOKENS_SKIPPED] / max(
+          1, filtered[TOKENS_SKIPPED] + filtered[TOKENS_NEEDED]),
+      rescored=filtered[RESCORED], kept=kept, texts_kept=texts_kept,
+      max_gain=max_gain if max_gain > -math.inf else None, failures=_failures(tool, executed),
       texts_by_tau_s=texts_by_tau_s(sampled), batch_fill={
           stage: counts[TOKENS_NEEDED] / counts[TOKENS_COMPUTED]
           for stage, counts in (('sample', sampled), ('filter', filtered))

@@ -30,7 +30,8 @@ def check_dtypes(config: AnnotationConfig, model_dtype: str) -> None:
 
 def score_calls_verified(
     executed: Sequence[ExecutedCall], documents: Sequence[Document], *, model: LanguageModel,
-    fast: LanguageModel, tau_f: float, margin: float, min_gain: float, **options: Any,
+    fast: LanguageModel, tau_f: float, margin: float, min_gain: float,
+    reuse_no_call: bool = False, **options: Any,
 ) -> tuple[list[ScoredCall], Counter[str]]:
   """Returns what `score_calls` does, with losses in float32 where a decision may depend on them.
 
@@ -42,16 +43,19 @@ def score_calls_verified(
     tau_f: the threshold.
     margin: largest difference between a gain by `fast` and by `model`, in nats.
     min_gain: see `score_calls`; at most `tau_f`.
+    reuse_no_call: see `score_calls`; the losses that calls have are by `model`.
     options: the other arguments of `score_calls`.
 
   Raises:
     UserError: there is not enough memory, or a loss is not a number.
   """
+  calls = [call for call in executed if call.failure is None]
   scored, counts = score_calls(
-      executed, documents, model=fast, min_gain=min_gain - margin, **options)
+      calls, documents, model=fast, min_gain=min_gain - margin, **options)
   open_calls = undecided(scored, tau_f, margin)
   exact, exact_counts = score_calls(
-      [scored[i] for i in open_calls], documents, model=model, min_gain=min_gain, **options)
+      [calls[i] for i in open_calls], documents, model=model, min_gain=min_gain,
+      reuse_no_call=reuse_no_call, **options)
   for i, call in zip(open_calls, exact, strict=True):
     scored[i] = call
   del exact_counts['scored']

@@ -10,7 +10,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
 from etils import epath
@@ -67,6 +67,7 @@ class Candidate:
     tool, argument: the call.
     position: index of the token that the call comes before.
     probability: of the call's start token there.
+    loss_no_call: of the text alone, from the position on; None if sampling did not need it.
   """
 
   document_id: str
@@ -74,6 +75,7 @@ class Candidate:
   argument: str
   position: int
   probability: float
+  loss_no_call: float | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ class ScoredCall(ExecutedCall):
     baseline: which loss the result has to lower: 'min' of the first two, 'no_call' or 'no_result'.
   """
 
-  loss_no_call: float = 0.0
+  loss_no_call: float = field(default=0.0, kw_only=True)
   loss_call: float | None = None
   loss_result: float = 0.0
   baseline: str = 'min'
@@ -145,7 +147,11 @@ def to_json(record: Record) -> dict[str, Any]:
     # Records of texts without media are as they were before there were any.
     fields = {name: value for name, value in fields.items() if name != 'media'} | (
         {'media': media} if media else {})
+  if isinstance(record, Candidate) and (loss_no_call := fields.pop('loss_no_call')) is not None:
+    fields['loss_no_call'] = loss_no_call
   if isinstance(record, ScoredCall):
+    for name in ('loss_call', 'loss_result', 'baseline'):  # after the first of the losses
+      fields[name] = fields.pop(name)
     fields['gain'] = None if record.loss_call is None else record.gain
   return fields
 

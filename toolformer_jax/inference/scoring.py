@@ -50,6 +50,10 @@ class ScoreRequest:
   target_positions: tuple[int, ...]
 
 
+# The indices of targets, by prefix and text.
+_Groups = dict[tuple[tuple[int, ...], tuple[int, ...]], set[int]]
+
+
 @dataclass(frozen=True)
 class _Sequence:
   """One sequence to compute: the logits at index logits_at[i] predict target_ids[i]."""
@@ -76,18 +80,33 @@ def score(model: LanguageModel, requests: Sequence[ScoreRequest], *,
   Raises:
     UserError: there is not enough memory.
   """
-  groups: dict[tuple[tuple[int, ...], tuple[int, ...]], set[int]] = {}
-  for request in requests:
-    groups.setdefault((request.prefix_ids, request.token_ids), set()).update(
-        request.target_positions)
-  sequences = [_sequence(model, prefix, text, sorted(targets))
-               for (prefix, text), targets in groups.items()]
+  groups = _grouped(requests)
+  sequences = _sequences(model, groups)
   with explain_out_of_memory('lower scoring_tokens, or shorten the texts'):
     logprobs = _score_sequences(model, sequences, scoring_tokens, counts)
   known = {key: dict(zip(sorted(targets), values, strict=True))
            for (key, targets), values in zip(groups.items(), logprobs, strict=True)}
   return [np.array([known[request.prefix_ids, request.token_ids][j]
                     for j in request.target_positions], np.float32) for request in requests]
+
+
+def needed_tokens(model: LanguageModel, requests: Sequence[ScoreRequest]) -> int:
+  """Returns how many tokens `score` has to compute for `requests`, without padding."""
+  return sum(len(sequence.token_ids) for sequence in _sequences(model, _grouped(requests)))
+
+
+def _grouped(requests: Sequence[ScoreRequest]) -> _Groups:
+  """Returns the targets of all requests for the same prefix and text."""
+  groups: _Groups = {}
+  for request in requests:
+    groups.setdefault((request.prefix_ids, request.token_ids), set()).update(
+        request.target_positions)
+  return groups
+
+
+def _sequences(model: LanguageModel, groups: _Groups) -> list[_Sequence]:
+  return [_sequence(model, prefix, text, sorted(targets))
+          for (prefix, text), targets in groups.items()]
 
 
 def _sequence(model: LanguageModel, prefix: Sequence[int], text: Sequence[int],

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 
-from toolformer_jax.view.data import ToolGains
+from toolformer_jax.view.gains import ToolGains
 
 # Boundaries of the colors of gains, from red through grey to green.
 _COLOR_EDGES = (-1.0, -0.5, -0.2, -0.05, 0.05, 0.2, 0.5, 1.0)

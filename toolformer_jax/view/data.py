@@ -1,18 +1,23 @@
-"""The content of the pages: the texts of a run with their calls, and the gains of each tool.
+"""The content of the pages: the texts of a run with their calls.
 
 The run may still be in progress; only its finished chunks are shown.
 """
 
-import bisect
 import functools
 import itertools
 import math
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from etils import epath
 
+from toolformer_jax.annotation.early_rejection import (
+  MIN_LOSS_NO_CALL,
+  REJECTED_POSITIONS,
+  REJECTING_TEXTS,
+)
 from toolformer_jax.annotation.run_reader import CALL_RECORDS, RunReader
 from toolformer_jax.annotation.stage_keys import DOCUMENTS, MERGED, stage_name
 from toolformer_jax.calls import DEFAULT_SYNTAX, CallSyntax
@@ -20,6 +25,7 @@ from toolformer_jax.data.records import Candidate, Document, ExecutedCall, Score
 from toolformer_jax.errors import UserError
 from toolformer_jax.runtime.paths import as_absolute_path
 from toolformer_jax.tokenizer import Tokenizer
+from toolformer_jax.view.gains import Rejected, ToolGains, tool_gains
 
 KEPT, REJECTED, UNKNOWN, FAILED, PENDING = STATES = (
     'kept', 'rejected', 'unknown', 'failed', 'pending')
@@ -95,55 +101,6 @@ class Stage:
   name: str
   chunks: int
   is_complete: bool
-
-
-@dataclass(frozen=True)
-class ToolGains:
-  """The gains of the calls to one tool, in nats and ascending order.
-
-  The gains of calls that were rejected early are not known; only bounds of them are.
-
-  Attributes:
-    name: the tool's name, spelled as in calls.
-    tau_f: threshold of the run.
-    max_texts: largest number of texts that keep calls; infinite for runs that do not record it.
-    calls: known gains.
-    bounds: upper bounds of the gains that are not known.
-    positions: the largest known gain at each position of a text, where merging keeps one call.
-    texts: the largest known gain in each text.
-    possible_positions, possible_texts: the same, with each unknown gain at its bound.
-  """
-
-  name: str
-  tau_f: float
-  max_texts: float
-  calls: tuple[float, ...] = ()
-  bounds: tuple[float, ...] = ()
-  positions: tuple[float, ...] = ()
-  texts: tuple[float, ...] = ()
-  possible_positions: tuple[float, ...] = ()
-  possible_texts: tuple[float, ...] = ()
-
-  def kept_calls(self, tau_f: float) -> int:
-    """Returns how many calls are surely kept at a threshold, before the limit on texts."""
-    return _at_least(self.positions, tau_f)
-
-  def kept_texts(self, tau_f: float) -> int:
-    """Returns how many texts surely keep a call at a threshold, before the limit on texts."""
-    return _at_least(self.texts, tau_f)
-
-  def unknown_calls(self, tau_f: float) -> int:
-    """Returns how many more calls may be kept at a threshold, if their gains were known."""
-    return _at_least(self.possible_positions, tau_f) - self.kept_calls(tau_f)
-
-  def unknown_texts(self, tau_f: float) -> int:
-    """Returns how many more texts may keep a call at a threshold."""
-    return _at_least(self.possible_texts, tau_f) - self.kept_texts(tau_f)
-
-
-def _at_least(ascending: Sequence[float], least: float) -> int:
-  """Returns how many of the numbers are at least `least`."""
-  return len(ascending) - bisect.bisect_left(ascending, least)
 
 
 @dataclass(frozen=True)
@@ -236,17 +193,32 @@ class LiveRun:
         if call.document_id in calls:  # else the text is missing: the run may still be reading
           calls[call.document_id].append(call)
     texts = tuple(Text(document, _ordered(calls[document.id])) for document in documents)
-    return Run(as_absolute_path(folder.path).name,
-               tuple(_gains(tool, limits, texts) for tool, limits in tools.items()),
+    gains = (tool_gains(tool, limits, texts, self._rejected(folder, tool, times))
+             for tool, limits in tools.items())
+    return Run(as_absolute_path(folder.path).name, tuple(gains),
                tuple(Stage(name, len(times[name]), complete[name]) for name in complete),
                texts, self._tokenizer)
 
+  def _rejected(self, folder: RunReader, tool: str, times: dict[str, dict[int, int]]
+                ) -> Rejected:
+    """Returns the positions that were rejected early."""
+    stage, least = stage_name(tool, 'sample'), folder.tool_settings()[tool].get(MIN_LOSS_NO_CALL)
+    if least is None:
+      return Rejected()
+    def counts(chunk: int) -> list[Counter[str]]:
+      written = folder.counts_file(stage, chunk).exists()  # else somebody else made the chunk
+      return [folder.counts(stage, [chunk])] if written else []
+    every = self._read_all(folder, stage, times, counts, 'counts')
+    positions, of_texts = (sum(one[name] for one in every)
+                           for name in (REJECTED_POSITIONS, REJECTING_TEXTS))
+    return Rejected(positions, of_texts, float(least))
+
   def _read_all(self, folder: RunReader, stage: str, times: dict[str, dict[int, int]],
-                read: Callable[[int], list]) -> list:
-    """Returns the records of a stage; `read` reads a chunk that has changed."""
+                read: Callable[[int], list], what: str = 'records') -> list:
+    """Returns the records of a stage, or `what` else `read` reads of a chunk that has changed."""
     records = []
     for chunk, time in sorted(times[stage].items()):
-      key = str(folder.folder(stage)), chunk
+      key = f'{folder.folder(stage)} {what}', chunk
       if self._records.get(key, (None,))[0] != time:
         self._records[key] = time, read(chunk)
       records += self._records[key][1]
@@ -334,31 +306,3 @@ def _known(call: Candidate) -> tuple[float | None, float | None]:
   if not isinstance(call, ScoredCall):
     return None, None
   return (None, call.gain) if call.loss_call is None else (call.gain, None)
-
-
-def _gains(tool: str, limits: tuple[float, float], texts: Iterable[Text]) -> ToolGains:
-  calls, bounds = [], []
-  at_positions: tuple[list[float], list[float]] = ([], [])  # known gains; with bounds
-  of_texts: tuple[list[float], list[float]] = ([], [])
-  for text in texts:
-    scored = [call for call in text.calls if call.record.tool == tool]
-    calls += [call.gain for call in scored if call.gain is not None]
-    bounds += [call.bound for call in scored if call.bound is not None]
-    for found, best, of in zip(at_positions, of_texts, (_gain, _possible_gain), strict=True):
-      by_position: dict[int, float] = {}
-      for call in scored:
-        if (gain := of(call)) is not None:
-          position = call.record.position
-          by_position[position] = max(gain, by_position.get(position, gain))
-      found += by_position.values()
-      best += [max(by_position.values())] if by_position else []
-  sequences = (calls, bounds, at_positions[0], of_texts[0], at_positions[1], of_texts[1])
-  return ToolGains(tool, *limits, *(tuple(sorted(gains)) for gains in sequences))
-
-
-def _gain(call: ShownCall) -> float | None:
-  return call.gain
-
-
-def _possible_gain(call: ShownCall) -> float | None:
-  return call.bound if call.gain is None else call.gain

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from toolformer_jax.errors import UserError, unknown
-from toolformer_jax.view.data import STATES, Run, ShownCall, Text, ToolGains
+from toolformer_jax.view.data import STATES, Run, ShownCall, Text
+from toolformer_jax.view.gains import ToolGains
 
 _TAU_F = 'tau_f.'  # followed by the name of a tool
 _Value = TypeVar('_Value')
