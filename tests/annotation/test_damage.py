@@ -180,7 +180,8 @@ def test_a_chunk_of_somebody_else_has_no_counts_file_and_is_checked(annotate, fi
   ('loss_no_call', float('nan'), 'loss_no_call is nan'), ('loss_result', 10**400, 'loss_result is'),
 ])
 def test_impossible_values_are_refused(name, value, message):
-  call = ScoredCall('d', 'Calculator', '1', 0, 0.5, '1', None, 2.0, 1.5, 1.0)
+  call = ScoredCall('d', 'Calculator', '1', 0, 0.5, '1', loss_no_call=2.0, loss_call=1.5,
+                    loss_result=1.0)
   with pytest.raises((TypeError, ValueError), match=message):
     from_json(ScoredCall, to_json(call) | {name: value})
   assert from_json(Candidate, to_json(call)).probability == 0.5

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 
@@ -13,32 +14,42 @@ from toolformer_jax.annotation.run_dir import RunFolder
 from toolformer_jax.annotation.run_reader import RunReader
 from toolformer_jax.annotation.stage_keys import stage_folders
 from toolformer_jax.inference import branch_sampling
+from toolformer_jax.models.language_model import LanguageModel
 
 TOOLS = ('Calculator', 'Echo')
 CONFIG = tf_jax.AnnotationConfig(
     force_name=True, max_text_tokens=60, max_call_tokens=6, temperature=3.0, preselect=False,
     window_documents=4, chunk_documents=4)
 EARLY = dataclasses.replace(CONFIG, early_reject=True)
-TOOL_CONFIG = tf_jax.ToolConfig(tau_s=0.0, k=12, m=4, tau_f=0.5)
+TAU_F = 0.03
+TOOL_CONFIG = tf_jax.ToolConfig(tau_s=0.0, k=20, m=4, tau_f=TAU_F)
 ECHO = tf_jax.Prompt('Echo', CALCULATOR.instruction.replace('Calculator', 'Echo'),
                      ('One is [Echo(1)] 1.',))
 
 
 def texts(count):
-  """Returns texts of random letters, with the signs that the model likes in their middle."""
+  """Returns texts of random letters, with what the model expects everywhere in their middle."""
   rng = np.random.default_rng(0)
   def some(letters, size):
     return ''.join(rng.choice([*letters], size))
-  return [f'{some("abc 123", 12)}{some(")]", int(rng.integers(8, 20)))}{some("xyz 789", 12)}'
+  return [f'{some("abc 123", 12)}{")" * int(rng.integers(8, 20))}{some("xyz 789", 12)}'
           for _ in range(count)]
 
 
-TEXTS = texts(10)
+TEXTS = texts(9)
 
 
 @pytest.fixture(scope='module')
 def model(make_eager_model):
-  return make_eager_model(max_positions=8192)
+  """A random model that expects `)`, and whose losses depend on what is before the text."""
+  model = make_eager_model(max_positions=8192)
+  parameters = model.variables['params']
+  blocks = jax.tree.map(lambda x: 8 * x if x.ndim > 2 else x, parameters['blocks'])
+  head = {'kernel': 10 * parameters['head']['kernel'],
+          'bias': parameters['head']['bias'].at[model.tokenizer.encode(')')[0]].set(24.0)}
+  return LanguageModel.from_variables(
+      model.config, {'params': {**parameters, 'blocks': blocks, 'head': head}}, model.tokenizer,
+      model.mesh)
 
 
 @pytest.fixture(scope='module')
@@ -71,15 +82,15 @@ def losses_no_call(model, text):
   return [float((WEIGHTS * losses[i:i + len(WEIGHTS)]).sum()) for i in range(len(ids))]
 
 
-@pytest.mark.parametrize('tools', [TOOLS[:1], TOOLS])
-@pytest.mark.parametrize('changes', [
-  {}, {'call_placement': 'in_place'}, {'baseline_loss': 'no_call'}, {'temperature': 0.0},
-  {'filter_dtype': 'int8', 'verify_margin': 1.0}], ids=str)
+@pytest.mark.parametrize(('tools', 'changes'), [
+  (TOOLS[:1], {}), (TOOLS, {}), (TOOLS, {'call_placement': 'in_place'}),
+  (TOOLS[:1], {'baseline_loss': 'no_call'}), (TOOLS[:1], {'top_p': 0.9, 'seed': 1}),
+  (TOOLS[:1], {'filter_dtype': 'int8', 'verify_margin': 1.0})], ids=str)
 def test_the_same_calls_are_kept(annotate, tmp_path, tools, changes):
   whole, early = (annotate(tmp_path / name, dataclasses.replace(config, **changes), tools)
                   for name, config in (('whole', CONFIG), ('early', EARLY)))
   expected, found = kept(whole), kept(early)
-  assert list(found) == list(expected) and len(found) > 2 * len(tools)
+  assert list(found) == list(expected) and len(found) > 1
   for place, numbers in found.items():
     if 'filter_dtype' not in changes:  # else losses of calls that are surely kept are of int8
       np.testing.assert_allclose(numbers, expected[place], rtol=1e-4)
@@ -106,22 +117,22 @@ def test_no_call_is_sampled_where_the_loss_without_one_is_low(annotate, tmp_path
   assert every == len(sampled) + summary.rejected_positions and len(sampled) < every
   for call in result.run.calls('Calculator', 'sample'):
     loss = positions[call.document_id][call.position]
-    assert loss > 0.499 and call.loss_no_call == pytest.approx(loss, rel=1e-4)
+    assert loss > TAU_F - 0.002 and call.loss_no_call == pytest.approx(loss, rel=1e-4)
   for call in result.scored['Calculator']:
     assert call.loss_no_call == pytest.approx(positions[call.document_id][call.position], rel=1e-4)
   assert (f'no call was sampled at {summary.rejected_positions} of {every} positions'
           in result.report)
   missing = RunReader(tmp_path / 'all').calls('Calculator', 'filter')
   rejected = [call for call in missing
-              if positions[call.document_id][call.position] < 0.499]
-  assert rejected and max(call.gain for call in rejected) < 0.5
+              if positions[call.document_id][call.position] < TAU_F - 0.002]
+  assert rejected and max(call.gain for call in rejected) < TAU_F
 
 
 class Killed(BaseException):
   """Ends a run anywhere, like a signal."""
 
 
-@pytest.mark.parametrize('writes', [0, 4, 7, 9, 13, 16])
+@pytest.mark.parametrize('writes', [8, 15])
 def test_a_killed_run_continues_to_the_same_files(annotate, tmp_path, monkeypatch, writes):
   annotate(tmp_path / 'whole', EARLY)
   left, write = [writes], RunFolder.write

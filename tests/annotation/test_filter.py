@@ -1,11 +1,15 @@
 """The filter's losses, by the paper's formula."""
 
+import dataclasses
+from collections import Counter
+
 import numpy as np
 import pytest
 
-from toolformer_jax.annotation.filter import WEIGHTS, score_calls, weighted_loss
+from toolformer_jax.annotation.filter import WEIGHTS, losses_no_call, score_calls, weighted_loss
 from toolformer_jax.calls import DEFAULT_SYNTAX, Call, insert_calls
 from toolformer_jax.data.records import Document, ExecutedCall, ScoredCall, from_json, to_json
+from toolformer_jax.inference.batching import TOKENS_NEEDED
 from toolformer_jax.inference.scoring import ScoreRequest, score
 
 TEXT = 'There are 48 and 36, which makes 84 in all.'
@@ -91,6 +95,30 @@ def test_gains_are_measured_from_the_loss_that_is_chosen(make_model, baseline):
   reaching = [one.gain >= 0 for one in every]
   assert any(reaching) and not all(reaching)
   assert [one.loss_call is not None and one.gain >= 0 for one in scored(min_gain=0.0)] == reaching
+
+
+@pytest.mark.parametrize('placement', ['prefix', 'in_place'])
+def test_one_pass_over_a_text_gives_the_losses_without_a_call(make_model, placement):
+  model, counts = make_model(max_positions=512), Counter()
+  ids = tuple(model.tokenizer.encode(TEXT))
+  losses = losses_no_call([(ids, position) for position in range(len(ids))], model=model,
+                          scoring_tokens=1024, counts=counts)
+  assert counts[TOKENS_NEEDED] == len(ids)  # the start token, and all tokens but the last
+  calls = [call(position) for position in range(len(ids))]
+  def scored(calls, reuse):
+    return score_calls(calls, [Document('d', TEXT)], model=model, syntax=DEFAULT_SYNTAX,
+                       placement=placement, reuse_no_call=reuse)
+  every, needed = scored(calls, True)
+  known = [dataclasses.replace(one, loss_no_call=loss)
+           for one, loss in zip(calls, losses, strict=True)]
+  reused, fewer = scored(known, True)
+  assert needed[TOKENS_NEEDED] - fewer[TOKENS_NEEDED] == len(ids)
+  for one, other in zip(every, reused, strict=True):
+    assert one.gain == pytest.approx(other.gain, abs=1e-5)
+  wrong = [dataclasses.replace(one, loss_no_call=-9.0) for one in calls]
+  assert all(one.loss_no_call == -9.0 for one in scored(wrong, True)[0])
+  assert [one.loss_no_call for one in scored(wrong, False)[0]] == [one.loss_no_call
+                                                                   for one in every]
 
 
 def test_calls_without_a_result_are_not_scored(make_model):

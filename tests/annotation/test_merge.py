@@ -16,7 +16,8 @@ CALLS = st.lists(st.tuples(
 
 
 def scored(name, argument, position, result, gain):
-  return ScoredCall('d', name, argument, position, 0.1, result.strip(), None, gain, gain, 0.0)
+  return ScoredCall('d', name, argument, position, 0.1, result.strip(), loss_no_call=gain,
+                    loss_call=gain, loss_result=0.0)
 
 
 @given(TEXTS, CALLS)

@@ -336,7 +336,8 @@ def test_texts_with_calls_are_left_out_and_long_ones_split(annotation, tmp_path)
 
 def test_the_real_tool_has_the_same_interface(annotation):
   assert Calculator.name == Echo.name
-  assert ScoredCall('d', 'Calculator', '1', 0, 0.5, '1', None, 2.0, 1.5, 1.0).gain == 0.5
+  assert ScoredCall('d', 'Calculator', '1', 0, 0.5, '1', loss_no_call=2.0, loss_call=1.5,
+                    loss_result=1.0).gain == 0.5
 
 
 def test_a_full_disk_is_an_error_and_what_is_done_stays(annotation, tmp_path):

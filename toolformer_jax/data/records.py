@@ -94,7 +94,7 @@ class ExecutedCall(Candidate):
 BaselineLoss = Literal['min', 'no_call', 'no_result']
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ScoredCall(ExecutedCall):
   """An executed call with the three losses of the filter (paper, section 2).
 
@@ -107,7 +107,7 @@ class ScoredCall(ExecutedCall):
     baseline: which loss the result has to lower: 'min' of the first two, 'no_call' or 'no_result'.
   """
 
-  loss_no_call: float = field(default=0.0, kw_only=True)
+  loss_no_call: float = 0.0
   loss_call: float | None = None
   loss_result: float = 0.0
   baseline: str = 'min'
