@@ -1,5 +1,7 @@
 """The weight files of a Hugging Face directory: safetensors, or PyTorch's .bin files.
 
+Safetensors may be compressed, see `zstd_files`.
+
 A .bin file is a pickle. It is only read by torch.load(weights_only=True), which runs no code of the
 file.
 """
@@ -18,6 +20,7 @@ from etils import epath
 from safetensors.numpy import save_file
 
 from toolformer_jax.checkpoints.tensors import Header, Tensors
+from toolformer_jax.checkpoints.zstd_files import plain_file, stored_name
 from toolformer_jax.errors import UserError
 from toolformer_jax.runtime.run_dir import read_json
 
@@ -34,8 +37,11 @@ _METADATA = {'format': 'pt'}
 
 def has_weights(path: epath.Path) -> bool:
   """Returns whether the directory `path` has weights in a supported format."""
-  return any((path / name).is_file()
-             for name in (SAFETENSORS, SAFETENSORS_INDEX, _BIN, _BIN_INDEX))
+  return _has_safetensors(path) or any((path / name).is_file() for name in (_BIN, _BIN_INDEX))
+
+
+def _has_safetensors(path: epath.Path) -> bool:
+  return bool(stored_name(path, SAFETENSORS)) or (path / SAFETENSORS_INDEX).is_file()
 
 
 def open_weights(path: epath.Path) -> Tensors:
@@ -44,7 +50,7 @@ def open_weights(path: epath.Path) -> Tensors:
   Raises:
     UserError: a file is missing or broken, or torch is needed and not installed.
   """
-  if (path / SAFETENSORS).is_file() or (path / SAFETENSORS_INDEX).is_file():
+  if _has_safetensors(path):
     return SafetensorsFiles(path)
   return TorchFiles(path)
 
@@ -78,18 +84,19 @@ def _files(path: epath.Path, single: str, index: str) -> list[epath.Path]:
   Raises:
     UserError: the index is broken, or lists a file that is not in `path`.
   """
-  if (path / single).is_file():
-    return [path / single]
+  if found := stored_name(path, single):
+    return [found]
   where = read_json(path / index).get('weight_map')
   if not isinstance(where, dict) or not all(isinstance(name, str) for name in where.values()):
     raise UserError(f'{path / index} has no valid weight_map')
-  names = sorted(set(where.values()))
-  for name in names:
+  files = []
+  for name in sorted(set(where.values())):
     if pathlib.PurePath(name).name != name:
       raise UserError(f'{path / index} lists a file in another directory: {name!r}')
-    if not (path / name).is_file():
+    if not (found := stored_name(path, name)):
       raise UserError(f'{path / index} lists {name}, which is missing; download it')
-  return [path / name for name in names]
+    files.append(found)
+  return files
 
 
 def _named_as_today(names: Collection[str]) -> dict[str, str]:
@@ -109,7 +116,8 @@ class SafetensorsFiles:
     self._in: dict[str, safetensors.safe_open] = {}
     for file in _files(path, SAFETENSORS, SAFETENSORS_INDEX):
       try:
-        opened = safetensors.safe_open(file, framework='numpy')
+        with plain_file(file) as plain:
+          opened = safetensors.safe_open(plain, framework='numpy')
         self._in |= dict.fromkeys(opened.keys(), opened)
       except (OSError, safetensors.SafetensorError) as error:
         raise UserError(f'{file} is not a complete safetensors file: {error}') from error

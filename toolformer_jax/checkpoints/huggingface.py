@@ -23,6 +23,7 @@ from toolformer_jax.checkpoints.hf_files import (
 from toolformer_jax.checkpoints.model_card import model_card
 from toolformer_jax.checkpoints.packed import QUANTIZATION_CONFIG, PackedTensors
 from toolformer_jax.checkpoints.tensors import build_model, leaf
+from toolformer_jax.checkpoints.zstd_files import SUFFIX, compress_file
 from toolformer_jax.errors import UserError
 from toolformer_jax.models.adapter_merging import check_mergeable, merge_parameter
 from toolformer_jax.models.adapters import ADAPTER
@@ -169,7 +170,7 @@ def load_chat_template(path: epath.Path) -> str:
 
 def save_directory(path: epath.Path, model: LanguageModel, *,
                    tensors: Iterator[tuple[str, np.ndarray]] | None = None,
-                   quantization: dict[str, Any] | None = None) -> None:
+                   quantization: dict[str, Any] | None = None, zstd: bool = False) -> None:
   """Writes `model` as a Hugging Face directory for transformers, with its adapter merged.
 
   Besides weights, configuration and tokenizer it has generation_config.json and a model card.
@@ -179,6 +180,7 @@ def save_directory(path: epath.Path, model: LanguageModel, *,
     model: the model.
     tensors: names and values of packed tensors that stand for the weights, see `packed`.
     quantization: how these are packed.
+    zstd: compress the weight files, see `zstd_files`.
 
   Raises:
     UserError: the directory cannot be written, or the adapter cannot be merged.
@@ -194,10 +196,11 @@ def save_directory(path: epath.Path, model: LanguageModel, *,
   try:
     # The configuration is written last: a directory that has it is complete.
     with local_folder(path, last=_CONFIG) as folder:
-      _save_tensors(folder, tensors or exported_tensors(model, config))
+      _save_tensors(folder, tensors or exported_tensors(model, config), zstd)
       model.tokenizer.export(folder, config.max_positions)
       write_json(folder / _GENERATION_CONFIG, ids | {'pad_token_id': eos_id, 'do_sample': False})
-      write_text(folder / 'README.md', model_card(model, quantization is not None))
+      write_text(folder / 'README.md', model_card(
+          model, is_packed=quantization is not None, is_compressed=zstd))
       packed = {QUANTIZATION_CONFIG: quantization} if quantization else {}
       write_json(folder / _CONFIG, write_config(config) | ids | packed)
   except (OSError, SafetensorError) as error:  # A full disk can raise either.
@@ -239,7 +242,8 @@ def weight_bytes(tensors: Mapping[str, jax.ShapeDtypeStruct]) -> int:
   return sum(map(file_bytes, _in_files(tensors.items())))
 
 
-def _save_tensors(path: epath.Path, tensors: Iterator[tuple[str, np.ndarray]]) -> None:
+def _save_tensors(path: epath.Path, tensors: Iterator[tuple[str, np.ndarray]], zstd: bool
+                  ) -> None:
   """Writes `tensors` to one file, or to several files and an index."""
   names: list[str] = []
   where: dict[str, str] = {}
@@ -249,8 +253,11 @@ def _save_tensors(path: epath.Path, tensors: Iterator[tuple[str, np.ndarray]]) -
     save_tensors({name: np.ascontiguousarray(tensor) for name, tensor in part.items()},
                  path / names[-1])
     part.clear()  # else it is in memory while the next one is read
+    if zstd:
+      compress_file(path / names[-1])
   if len(names) == 1:
-    (path / names[0]).rename(path / SAFETENSORS)
+    end = SUFFIX if zstd else ''
+    (path / (names[0] + end)).rename(path / (SAFETENSORS + end))
   else:
     write_json(path / SAFETENSORS_INDEX, {'metadata': {}, 'weight_map': where})
 

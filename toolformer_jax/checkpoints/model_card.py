@@ -50,8 +50,13 @@ programs is written by `toolformer export --checkpoint FOLDER --output_dir D`.
     toolformer generate --checkpoint FOLDER --tools calculator,calendar --prompt 'Today is'
 """
 
+_DECOMPRESS = """The weight files are compressed. `toolformer_jax` reads them as they are. For other
+programs, restore them first: `zstd -d --rm *.zst` in this folder.
+"""
 
-def model_card(model: LanguageModel, is_packed: bool = False) -> str:
+
+def model_card(model: LanguageModel, *, is_packed: bool = False, is_compressed: bool = False
+               ) -> str:
   """Returns the model card of `model` in Markdown.
 
   How the model was trained is read from the fine-tuning run that it was loaded from.
@@ -59,6 +64,7 @@ def model_card(model: LanguageModel, is_packed: bool = False) -> str:
   Args:
     model: the model.
     is_packed: whether its weights are packed integers, which transformers does not read.
+    is_compressed: whether its weight files are compressed by Zstandard.
   """
   config = model.config
   about = (f'# Toolformer, {config.layers} layers of {config.embed_dim}\n\n'
@@ -71,6 +77,8 @@ def model_card(model: LanguageModel, is_packed: bool = False) -> str:
   header, use = _HEADER, _USE.format(start=named)
   if is_packed:
     header, use = _HEADER.replace('transformers', 'toolformer_jax'), _USE_PACKED
+  if is_compressed:
+    use += f'\n{_DECOMPRESS}'
   return '\n\n'.join(part.strip() for part in (
       header, about, _training(as_path(model.source)), use, _CITATION)) + '\n'
 

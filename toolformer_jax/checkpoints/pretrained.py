@@ -110,11 +110,15 @@ def _from_bucket(path: epath.Path, weights: bool, local_files_only: bool) -> epa
   if not (config := path / 'config.json').exists() or 'model_type' not in read_json(config):
     return path
   settings = sorted(file for file in path.iterdir() if file.suffix in ('.json', '.jinja', '.txt'))
-  tensors = glob(path, '*.safetensors') or glob(path, 'pytorch_model*.bin')
+  tensors = _safetensors(path) or glob(path, 'pytorch_model*.bin')
   whole = sorted([*settings, *tensors])
   if local_files_only:
     return _copy_on_disk(path, *([whole] if weights else [settings, whole]))
   return local_copy(whole if weights else settings)
+
+
+def _safetensors(path: epath.Path) -> list[epath.Path]:
+  return glob(path, '*.safetensors') or glob(path, '*.safetensors.zst')
 
 
 def _copy_on_disk(path: epath.Path, *choices: Sequence[epath.Path]) -> epath.Path:
@@ -128,7 +132,7 @@ def _copy_on_disk(path: epath.Path, *choices: Sequence[epath.Path]) -> epath.Pat
 def _load_directory(path: epath.Path, mesh: Mesh, dtype: Dtype) -> LanguageModel:
   if huggingface.is_directory(path):
     return huggingface.load_directory(path, mesh, dtype)
-  if glob(path, '*.safetensors'):
+  if _safetensors(path):
     raise UserError(f'{path} is a Hugging Face directory without config.json, or without '
                     'model.safetensors or its index')
   return load_orbax_model(path, mesh, dtype)

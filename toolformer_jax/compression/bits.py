@@ -69,17 +69,22 @@ def round_by_gptq(model: LanguageModel, rows_RT: np.ndarray, bits: tuple[int, ..
   return with_blocks(model, layers), rounding
 
 
-def save_rounded(path: epath.Path, model: LanguageModel, rounding: Rounding) -> None:
+def save_rounded(path: epath.Path, model: LanguageModel, rounding: Rounding, *,
+                 zstd: bool = False) -> None:
   """Writes a Hugging Face directory whose matrices are packed integers.
 
-  Weights are rounded to the nearest code where `rounding` has no scale for them.
+  Args:
+    path: the directory.
+    model: the model.
+    rounding: how it is rounded: to the nearest code where there is no scale for a weight.
+    zstd: compress the weight files, see `checkpoints.zstd_files`.
 
   Raises:
     UserError: the directory cannot be written.
   """
   huggingface.save_directory(
       path, model, tensors=_packed(model, rounding),
-      quantization=quantization_config(rounding.bits, rounding.group_size))
+      quantization=quantization_config(rounding.bits, rounding.group_size), zstd=zstd)
 
 
 def packed_bytes(config: DecoderConfig, rounding: Rounding) -> int:

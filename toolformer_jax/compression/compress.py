@@ -1,6 +1,7 @@
 """Compresses a model step by step, and writes it."""
 
 import dataclasses
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from toolformer_jax.checkpoints import huggingface
+from toolformer_jax.checkpoints import huggingface, zstd_files
 from toolformer_jax.compression import bits as few_bits
 from toolformer_jax.compression import layers as whole_layers
 from toolformer_jax.compression import mixed_precision, sparsity, structure
@@ -20,10 +21,11 @@ from toolformer_jax.errors import UserError
 from toolformer_jax.models.adapter_merging import merge_adapter
 from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.runtime.output_dir import check_is_new
-from toolformer_jax.runtime.paths import files_under
+from toolformer_jax.runtime.paths import glob
 from toolformer_jax.runtime.run_dir import write_json
 
 REPORT = 'compression.json'
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,8 @@ class CompressionResult:
     bits: of the weights of each layer, 4 or 8; empty if they have all.
     rounding_costs: how much the loss of the calibration texts rises if a layer alone has 4 bits;
       for each layer, if bits were chosen by it.
-    weight_bytes: size of the files with the weights.
+    weight_bytes: size of the files with the weights, before they are compressed by Zstandard.
+    zstd_bytes: their size after that; None if they are not.
   """
 
   path: epath.Path
@@ -50,6 +53,7 @@ class CompressionResult:
   bits: tuple[int, ...]
   rounding_costs: tuple[float, ...]
   weight_bytes: int
+  zstd_bytes: int | None = None
 
   def to_record(self) -> dict[str, Any]:
     """Returns the fields as JSON has them, without the path."""
@@ -59,7 +63,8 @@ class CompressionResult:
 
 
 def compress_model(model: LanguageModel, texts: Iterable[str] | None, *, output_dir: epath.Path,
-                   config: CompressionConfig = CompressionConfig()) -> CompressionResult:
+                   config: CompressionConfig = CompressionConfig(), zstd: bool = False
+                   ) -> CompressionResult:
   """Writes a compressed model, and `compression.json`, which says what was removed.
 
   Args:
@@ -67,11 +72,15 @@ def compress_model(model: LanguageModel, texts: Iterable[str] | None, *, output_
     texts: calibration texts; None if the configuration needs none.
     output_dir: the folder of the model; it must be new or empty.
     config: what is removed.
+    zstd: compress the weight files without loss; they are decompressed as they are loaded.
 
   Raises:
     UserError: the folder is not empty, the adapter cannot be merged, texts are missing or too
-      short, or the model cannot be compressed so, see `check_compression`.
+      short, the package zstandard is missing, or the model cannot be compressed so, see
+      `check_compression`.
   """
+  if zstd:
+    zstd_files.check_zstandard()
   check_compression(config, model.config)
   check_is_new(output_dir)
   if isinstance(texts, str):
@@ -89,11 +98,9 @@ def compress_model(model: LanguageModel, texts: Iterable[str] | None, *, output_
   model, kept, influences = _fewer_layers(model, rows_RT, config)
   model = _fewer_units(model, rows_RT, config)
   model = _fewer_weights(model, rows_RT, config)
-  bits, costs = _save(output_dir, model, rows_RT, config)
-  weight_bytes = sum(file.stat().length for file in files_under(output_dir)
-                     if file.suffix == '.safetensors')
+  bits, costs = _save(output_dir, model, rows_RT, config, zstd)
   result = CompressionResult(output_dir, kept, influences, (before, _parameters(model)),
-                             _nonzero(model), bits, costs, weight_bytes)
+                             _nonzero(model), bits, costs, *_weight_bytes(output_dir, zstd))
   write_json(output_dir / REPORT, {'settings': dataclasses.asdict(config), **result.to_record()})
   return result
 
@@ -133,17 +140,17 @@ def _fewer_weights(model: LanguageModel, rows_RT: np.ndarray | None, config: Com
 
 
 def _save(path: epath.Path, model: LanguageModel, rows_RT: np.ndarray | None,
-          config: CompressionConfig) -> tuple[tuple[int, ...], tuple[float, ...]]:
+          config: CompressionConfig, zstd: bool) -> tuple[tuple[int, ...], tuple[float, ...]]:
   """Writes a model, in few bits if the configuration says so; returns these, and what they cost."""
   if config.bits == 'all':
-    huggingface.save_directory(path, model)
+    huggingface.save_directory(path, model, zstd=zstd)
     return (), ()
   bits, costs = _bits_of_layers(model, rows_RT, config)
   rounding = few_bits.Rounding(bits, config.group_size, [])
   if config.rounding == 'gptq':
     assert rows_RT is not None
     model, rounding = few_bits.round_by_gptq(model, rows_RT, bits, config.group_size)
-  few_bits.save_rounded(path, model, rounding)
+  few_bits.save_rounded(path, model, rounding, zstd=zstd)
   return bits, costs
 
 
@@ -158,6 +165,17 @@ def _bits_of_layers(model: LanguageModel, rows_RT: np.ndarray | None, config: Co
   assert rows_RT is not None
   costs = mixed_precision.rounding_costs(model, rows_RT, config.group_size)
   return mixed_precision.choose_bits(costs, c, config.group_size, budget), tuple(costs)
+
+
+def _weight_bytes(path: epath.Path, zstd: bool) -> tuple[int, int | None]:
+  """Returns the size of the weight files, and what is left of it if they are compressed."""
+  files = glob(path, f'*.safetensors{zstd_files.SUFFIX if zstd else ""}')
+  plain = sum(map(zstd_files.content_bytes, files))
+  if not zstd:
+    return plain, None
+  compressed = sum(file.stat().length for file in files)
+  log.info('zstd: the weights take %.1f in place of %.1f MB', compressed / 1e6, plain / 1e6)
+  return plain, compressed
 
 
 def _parameters(model: LanguageModel) -> int:

@@ -42,7 +42,7 @@ def read_errors(path: epath.Path) -> tuple[type[Exception], ...]:
       OSError, EOFError, zlib.error, lzma.LZMAError, *storage_errors())
   if path.suffix != '.zst':
     return errors
-  return (*errors, _zstandard().ZstdError)
+  return (*errors, zstandard_package().ZstdError)
 
 
 def uncompressed_name(path: epath.Path) -> str:
@@ -51,13 +51,18 @@ def uncompressed_name(path: epath.Path) -> str:
 
 
 def _open_zstandard(file: BinaryIO) -> BinaryIO:
-  zstandard = _zstandard()
+  zstandard = zstandard_package()
   return zstandard.open(file, 'rb', dctx=zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW))
 
 
-def _zstandard() -> ModuleType:
+def zstandard_package() -> ModuleType:
+  """Returns the optional package that reads and writes .zst files.
+
+  Raises:
+    UserError: it is not installed.
+  """
   try:
-    import zstandard  # an optional package: nothing else needs it
+    import zstandard
   except ImportError as error:
-    raise UserError('reading .zst files needs a package: pip install zstandard') from error
+    raise UserError('.zst files need a package: pip install zstandard') from error
   return zstandard

@@ -4,6 +4,8 @@ import pathlib
 
 from toolformer_jax.errors import NotLocalError, UserError
 
+_SAFETENSORS = '*.safetensors', '*.safetensors.zst'
+
 
 def download_model(name: str, *, weights: bool = True, local_files_only: bool = False
                    ) -> pathlib.Path:
@@ -30,8 +32,9 @@ def download_model(name: str, *, weights: bool = True, local_files_only: bool = 
   try:
     if not weights:
       return snapshot()
-    path = snapshot('*.safetensors')
-    return path if list(path.glob('*.safetensors')) else snapshot('pytorch_model*.bin')
+    path = snapshot(*_SAFETENSORS)
+    found = any(any(path.glob(pattern)) for pattern in _SAFETENSORS)
+    return path if found else snapshot('pytorch_model*.bin')
   except Exception as error:  # network, unknown name, missing permission, ...
     if local_files_only:
       raise NotLocalError(f'{name} is not on this machine') from error

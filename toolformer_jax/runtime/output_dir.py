@@ -11,7 +11,7 @@ from etils import epath
 from toolformer_jax.errors import UserError
 from toolformer_jax.runtime.paths import as_path, is_remote
 
-_WEIGHTS = ('.safetensors', '.bin', '.gguf', '.safetensors.index.json')
+_WEIGHTS = ('.safetensors', '.safetensors.zst', '.bin', '.gguf', '.safetensors.index.json')
 
 
 def check_output_dir(path: epath.PathLike) -> None:
