@@ -255,6 +255,8 @@ def finetune(
     check_stream_settings(config, mixture, without_calls)
   else:
     check_epoch(texts, mixture)
+  if not isinstance(model, LanguageModel):
+    model_config.check_is_float('trained')
   check_fits(config, decoder_config(model), None if teacher is None else decoder_config(teacher))
   if teacher is not None:
     teacher = as_model(teacher, model_config, devices).for_inference()

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 import toolformer_jax as tf_jax
-from toolformer_jax import CompressionConfig
+from toolformer_jax import CompressionConfig, cli
 from toolformer_jax.commands import compress as command
 from toolformer_jax.commands.parsers import command_parser
 from toolformer_jax.compression.checks import check_compression
@@ -64,6 +64,21 @@ def test_no_text_is_read_for_what_the_model_lacks(make_model, tmp_path, kind, se
 def test_what_the_model_has_passes(decoder_of, kind, settings):
   check_compression(CompressionConfig(**{'calibration_tokens': 32, **settings}),
                     decoder_of(**{'max_positions': 512, **kind}))
+
+
+@pytest.mark.parametrize('dtype', ['int8', 'int4'])
+@pytest.mark.parametrize(('options', 'message'), [
+  (['compress'], 'cannot be compressed: its weights are rounded'),
+  (['finetune', '--data', 'texts.jsonl'], 'cannot be trained: its weights are rounded')])
+def test_rounded_models_are_refused_before_they_are_loaded(
+    make_model, tmp_path, monkeypatch, capsys, dtype, options, message):
+  monkeypatch.chdir(tmp_path)
+  path = tf_jax.export(make_model(), output_dir=tmp_path / 'model')
+  (path / 'model.safetensors').write_bytes(b'no weights')
+  (tmp_path / 'texts.jsonl').write_text(f'{{"text": "{TEXTS[0]}"}}\n')
+  assert cli.main([*options, '--checkpoint', str(path), '--output_dir', 'o',
+                   f'--gin.ModelConfig.dtype="{dtype}"']) == 2
+  assert message in capsys.readouterr().err
 
 
 def test_the_check_does_not_load_jax():

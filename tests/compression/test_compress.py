@@ -126,6 +126,70 @@ def test_first_order_scores_are_the_change_of_the_loss(make_model):
   np.testing.assert_allclose(heads_LK[0, 1], slope('attention', 'out', 0, slice(2, 4)), rtol=0.05)
 
 
+def test_rows_that_the_texts_do_not_fill_are_told(make_model, tmp_path, caplog):
+  few = TEXTS[:3]
+  _, result = compressed(make_model(), tmp_path / 'few', texts=few, layers=1)
+  tokens = sum(len(text) + 1 for text in few)  # a token for each byte but merges, and the start
+  assert result.calibration_rows == 2 and tokens // 64 == 2
+  message, = (one.getMessage() for one in caplog.records if one.levelname == 'WARNING')
+  assert message == ('the calibration texts fill only 2 rows of 64 tokens, fewer than '
+                     'CompressionConfig.calibration_rows, 4')
+  record = json.loads((tmp_path / 'few' / 'compression.json').read_text())
+  assert record['calibration_rows'] == 2 and record['settings']['calibration_rows'] == 4
+  caplog.clear()
+  assert compressed(make_model(), tmp_path / 'all', layers=1)[1].calibration_rows == 4
+  assert compressed(make_model(), tmp_path / 'none', keep_layers=(0,))[1].calibration_rows == 0
+  assert not caplog.records
+
+
+@pytest.mark.filterwarnings('error::RuntimeWarning')
+@pytest.mark.parametrize('settings', [
+  {}, dict(bits='int4'), dict(bits='int8', rounding='nearest'), dict(sparsity=0.5)])
+@pytest.mark.parametrize('number', [np.nan, np.inf, -np.inf])
+def test_weights_that_are_not_finite_are_refused_by_name(make_model, tmp_path, settings, number):
+  def damage(blocks):
+    blocks['mlp']['down']['kernel'][1, 3, 5] = number
+  with pytest.raises(UserError, match='blocks/mlp/down/kernel of the model has numbers that are'):
+    compressed(changed(make_model(), damage), tmp_path / 'out', **settings)
+  assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.filterwarnings('error::RuntimeWarning')
+@pytest.mark.parametrize('settings', [
+  dict(bits='int4', rounding='nearest'), dict(bits='int4'),
+  dict(bits='mixed', weight_bytes=30_000)])
+@pytest.mark.parametrize('number', [524_100.0, -1e6])
+def test_weights_too_large_for_four_bits_are_refused(make_model, tmp_path, settings, number):
+  def grow(size):
+    def change(blocks):
+      blocks['attention']['out']['kernel'][0, 0, 0, 0] = size
+    return changed(make_model(), change)
+  with pytest.raises(UserError, match='the matrices attention/out: a weight of .* too large for 4'):
+    compressed(grow(number), tmp_path / 'out', **settings)
+  assert not (tmp_path / 'out').exists()
+  found, _ = compressed(grow(524_000.0), tmp_path / 'most', bits='int4', rounding='nearest')
+  kernel = found.variables['params']['blocks']['attention']['out']['kernel']
+  np.testing.assert_allclose(kernel[0, 0, 0, 0], 524_000, rtol=1e-3)
+  save_directory(tmp_path / 'large', grow(number))
+  with pytest.raises(UserError, match='the tensor .*o_proj.weight: a weight of .* take 8 bits'):
+    load_directory(tmp_path / 'large', mesh(), 'int4')
+
+
+@pytest.mark.filterwarnings('error::RuntimeWarning')
+@pytest.mark.parametrize('settings', [
+  dict(layers=1), dict(bits='int4'), dict(sparsity=0.5), dict(mlp_dim=32, unit_scores='taylor'),
+  dict(bits='mixed', weight_bytes=30_000, rounding='nearest')])
+def test_texts_that_a_model_makes_no_numbers_of_are_refused(make_model, tmp_path, settings):
+  def grow(blocks):
+    for name in ('up', 'gate', 'down'):
+      blocks['mlp'][name]['kernel'][:] *= 1e14 if settings.get('bits') is None else 3e5
+    if settings.get('bits'):
+      blocks['mlp_norm']['scale'][:] = 1e30
+  with pytest.raises(UserError, match='makes numbers that are not finite .* of the calibration'):
+    compressed(changed(make_model(), grow), tmp_path / 'out', **settings)
+  assert not (tmp_path / 'out').exists()
+
+
 def test_the_folder_says_what_was_removed(make_model, tmp_path):
   _, result = compressed(make_model(layers=3), tmp_path, keep_layers=(0, 2))
   record = json.loads((tmp_path / 'compression.json').read_text())

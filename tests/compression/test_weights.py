@@ -269,6 +269,19 @@ def test_damaged_packed_weights_are_named(make_model, tmp_path, part, change, me
     load_directory(tmp_path, mesh())
 
 
+@pytest.mark.parametrize('dtype', ['float32', 'int4'])
+@pytest.mark.parametrize('kind', [{}, GPT2], ids=['llama', 'gpt2'])
+def test_packed_weights_without_what_says_so_are_named(make_model, tmp_path, kind, dtype):
+  compressed(make_model(**kind), tmp_path, bits='int4', rounding='nearest')
+  config = json.loads((tmp_path / 'config.json').read_text())
+  assert config.pop('quantization_config')
+  (tmp_path / 'config.json').write_text(json.dumps(config))
+  with pytest.raises(UserError, match='packed integers.* config.json lacks quantization_config.*;'
+                                      ' copy the config.json that was written with them') as error:
+    load_directory(tmp_path, mesh(), dtype)
+  assert str(tmp_path) in str(error.value)
+
+
 def test_a_packed_model_is_a_checkpoint_like_others(make_model, tmp_path):
   """It is compressed again, and exported as what others read."""
   settings = CompressionConfig(bits='int8', rounding='nearest')

@@ -21,7 +21,11 @@ from toolformer_jax.checkpoints.hf_files import (
   save_tensors,
 )
 from toolformer_jax.checkpoints.model_card import model_card
-from toolformer_jax.checkpoints.packed import QUANTIZATION_CONFIG, PackedTensors
+from toolformer_jax.checkpoints.packed import (
+  QUANTIZATION_CONFIG,
+  PackedTensors,
+  check_is_not_packed,
+)
 from toolformer_jax.checkpoints.tensors import build_model, leaf
 from toolformer_jax.checkpoints.zstd_files import SUFFIX, compress_file
 from toolformer_jax.errors import UserError
@@ -68,6 +72,7 @@ def load_directory(path: epath.Path, mesh: Mesh, dtype: str = 'float32') -> Lang
   if packed:
     stored = PackedTensors(tensors, packed)
     return build_model(family, config, stored, tokenizer, mesh, stored.read_codes)
+  check_is_not_packed(tensors)
   return build_model(family, config, tensors, tokenizer, mesh)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from toolformer_jax.checkpoints.names import check_adapter
 from toolformer_jax.data.local_cache import cache_directory
 from toolformer_jax.errors import UserError
-from toolformer_jax.models.config import Dtype
+from toolformer_jax.models.config import Dtype, check_is_float_dtype
 from toolformer_jax.runtime.validation import check
 
 if TYPE_CHECKING:
@@ -40,6 +40,10 @@ class ModelConfig:
     check(self, data=(-1, 10**6), fsdp=(-1, 10**6), tensor=(-1, 10**6))
     if 0 in (self.data, self.fsdp, self.tensor):
       raise UserError('ModelConfig: no axis of the mesh can have size 0')
+
+  def check_is_float(self, purpose: str) -> None:
+    """Raises UserError if weights are rounded as they are loaded; see `check_is_float_dtype`."""
+    check_is_float_dtype(self.dtype, purpose)
 
   def make_mesh(self, devices: 'Sequence[jax.Device] | None' = None) -> 'jax.sharding.Mesh':
     """Returns the mesh of `devices`, by default of all devices of this process.

@@ -71,6 +71,14 @@ def abstract_pack(name: str, shape: Sequence[int], inputs_first: bool, bits: int
           name + _SCALES: jax.ShapeDtypeStruct(groups, scales)}
 
 
+def check_is_not_packed(tensors: Tensors) -> None:
+  """Raises UserError if weights are packed, in a directory whose config.json does not say so."""
+  if any(name.endswith(_CODES) for name in tensors.headers):
+    raise UserError(f'{tensors.where}: the weights are packed integers, as `toolformer compress` '
+                    f'writes them, but config.json lacks {QUANTIZATION_CONFIG}, which says so; '
+                    'copy the config.json that was written with them')
+
+
 class PackedTensors:
   """The tensors of a directory, some of which are packed, as matrices in float32."""
 

@@ -153,7 +153,12 @@ def _place_codes(tensors: Tensors, weight: Weight, wanted: jax.ShapeDtypeStruct,
   def read(name: str) -> tuple[np.ndarray, ...]:
     found = read_codes(name, 8 if dtype == jnp.int8 else 4)
     if found is None:
-      return round_kernel(weight.from_tensor(tensors.read(name)), dtype, scale_dims)
+      kernel = weight.from_tensor(tensors.read(name))
+      _check_finite(kernel, name, tensors.where)
+      try:
+        return round_kernel(kernel, dtype, scale_dims)
+      except UserError as error:
+        raise UserError(f'{tensors.where}: the tensor {name}: {error}') from error
     codes, scales = map(weight.from_tensor, found)
     if dtype == jnp.int8:  # all inputs of an output have the same scale: that of the first input
       return codes, scales[(0,) * (codes.ndim - scale_dims)]
@@ -191,10 +196,16 @@ def _place_all(weight: Weight, wanted: Sequence[jax.ShapeDtypeStruct], where: st
           for one, of_devices, own in zip(wanted, indices, parts, strict=True)]
 
 
+def is_finite(values: Any) -> bool:
+  """Returns whether all numbers of an array are finite."""
+  values = np.asarray(values)
+  # Both are NaN if any number is; unlike np.isfinite(values), they need no memory.
+  return not values.size or bool(np.isfinite([values.min(), values.max()]).all())
+
+
 def _check_finite(values: np.ndarray, name: str, where: str) -> None:
   """Raises UserError for a tensor whose numbers are not all finite."""
-  # Both are NaN if any number is; unlike np.isfinite(values), they need no memory.
-  if values.size and not np.isfinite([values.min(), values.max()]).all():
+  if not is_finite(values):
     raise UserError(f'{where}: the tensor {name} has numbers that are not finite (NaN or '
                     'infinity); the file is damaged, or the training of the model diverged')
 

@@ -45,6 +45,7 @@ def run(args: argparse.Namespace) -> None:
   check_is_new(args.output_dir)
   if config.compression.needs_texts and not args.corpus:
     raise UserError('these settings of CompressionConfig need calibration texts: give --corpus')
+  config.model.check_is_float('compressed')
   if args.zstd:
     check_zstandard()
   from toolformer_jax import api

@@ -1,6 +1,7 @@
 """Runs a model over calibration texts, block by block, and shows what each block does."""
 
 import itertools
+import logging
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from toolformer_jax.compression.finite import check_calibration
 from toolformer_jax.errors import UserError
 from toolformer_jax.models.block_runner import embed_rows, run_block
 from toolformer_jax.models.decoder import BLOCKS
@@ -15,6 +17,7 @@ from toolformer_jax.models.kernels import Params
 from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.tokenizer import Tokenizer
 
+log = logging.getLogger(__name__)
 _BATCH_TOKENS = 4096
 
 
@@ -39,7 +42,8 @@ def calibration_rows(texts: Iterable[str], tokenizer: Tokenizer, rows: int, toke
   Args:
     texts: the texts.
     tokenizer: of the model.
-    rows, tokens: number of rows, and tokens in each. There are fewer rows if the texts are short.
+    rows, tokens: number of rows, and tokens in each. There are fewer rows, and a warning, if the
+      texts are short.
 
   Raises:
     UserError: the texts do not fill a single row.
@@ -51,6 +55,9 @@ def calibration_rows(texts: Iterable[str], tokenizer: Tokenizer, rows: int, toke
   if not found:
     raise UserError(f'the calibration texts have {len(ids)} tokens, fewer than '
                     f'CompressionConfig.calibration_tokens, {tokens}')
+  if found < rows:
+    log.warning('the calibration texts fill only %d rows of %d tokens, fewer than '
+                'CompressionConfig.calibration_rows, %d', found, tokens, rows)
   return np.array(ids[:found * tokens], np.int32).reshape(found, tokens)
 
 
@@ -65,6 +72,9 @@ def walk(model: LanguageModel, rows_RT: np.ndarray,
     visit: gets the number of the layer, a copy of its parameters as arrays of numpy, and the
       statistics. If it returns other parameters, later blocks get what the block does with those.
     products: sum outer products of inputs rather than squares.
+
+  Raises:
+    UserError: what a block does is not finite.
   """
   config, params = model.config, model.variables['params']
   size = max(1, _BATCH_TOKENS // rows_RT.shape[1])
@@ -73,6 +83,7 @@ def walk(model: LanguageModel, rows_RT: np.ndarray,
   for layer in range(config.layers):
     block = jax.tree.map(lambda x, layer=layer: np.array(x[layer]), params[BLOCKS])
     after, statistics = _run(model, block, batches, layer, products)
+    check_calibration((statistics.influence, *statistics.inputs.values()), f'layer {layer}')
     changed = visit(layer, block, statistics)
     batches = after if changed is None else _run(model, changed, batches, layer, False)[0]
 
@@ -94,5 +105,6 @@ def _run(model: LanguageModel, block: Params, batches: list[np.ndarray], layer: 
 
 
 def _cosines(x_BTD: np.ndarray, y_BTD: np.ndarray) -> np.ndarray:
-  norms_BT = np.linalg.norm(x_BTD, axis=-1) * np.linalg.norm(y_BTD, axis=-1)
-  return ((x_BTD * y_BTD).sum(-1) / np.maximum(norms_BT, 1e-30)).ravel()
+  with np.errstate(over='ignore', invalid='ignore'):  # who calls this looks at the numbers
+    norms_BT = np.linalg.norm(x_BTD, axis=-1) * np.linalg.norm(y_BTD, axis=-1)
+    return ((x_BTD * y_BTD).sum(-1) / np.maximum(norms_BT, 1e-30)).ravel()

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from toolformer_jax.compression.finite import check_calibration
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.decoder import BLOCKS, Decoder
 from toolformer_jax.models.kernels import Params, with_kernels
@@ -33,21 +34,33 @@ def sum_of_changes(model: LanguageModel, rows_RT: np.ndarray, paths: Sequence[st
 
   Returns:
     the sums, by path.
+
+  Raises:
+    UserError: they are not finite.
   """
   params, total = model.variables['params'], None
   with jax.set_mesh(model.mesh):
     for tokens_T in rows_RT:
       total = _with_changes(total, model.decoder, params, jnp.asarray(tokens_T[None]),
                             tuple(paths), score)
-  return jax.tree.map(np.asarray, total)
+  sums: dict[str, np.ndarray] = jax.tree.map(np.asarray, total)
+  for path, changes in sums.items():
+    check_calibration([changes], path)
+  return sums
 
 
 def calibration_loss(model: LanguageModel, rows_RT: np.ndarray) -> float:
-  """Returns the mean loss of all tokens but the first of each row."""
+  """Returns the mean loss of all tokens but the first of each row.
+
+  Raises:
+    UserError: it is not finite.
+  """
   with jax.set_mesh(model.mesh):
     losses_R = [_jitted_loss(model.decoder, model.variables['params'], jnp.asarray(tokens_T[None]))
                 for tokens_T in rows_RT]
-  return float(np.mean(jax.device_get(losses_R), dtype=np.float64))
+  losses_R = jax.device_get(losses_R)
+  check_calibration([losses_R], 'the model')
+  return float(np.mean(losses_R, dtype=np.float64))
 
 
 @functools.partial(jax.jit, static_argnames=('decoder', 'paths', 'score'), donate_argnames='total')

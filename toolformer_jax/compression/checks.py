@@ -21,10 +21,13 @@ def check_compression(config: CompressionConfig, decoder: DecoderConfig) -> None
     decoder: configuration of the model.
 
   Raises:
-    UserError: the model does not have what shall be kept, its family has no such models, the
-      inputs of its matrices are no whole groups for 2:4 or 4 bits, it has fewer positions than a
-      row of calibration texts, or it cannot fit into `weight_bytes`.
+    UserError: the model does not have what shall be kept, its family has no such models, its
+      adapter cannot be merged, the inputs of its matrices are no whole groups for 2:4 or 4 bits, it
+      has fewer positions than a row of calibration texts, or it cannot fit into `weight_bytes`.
   """
+  if decoder.adapter:
+    from toolformer_jax.models.adapter_merging import check_mergeable  # loads JAX
+    check_mergeable(decoder.adapter)
   if config.needs_texts and config.calibration_tokens > decoder.max_positions:
     raise UserError(f'CompressionConfig.calibration_tokens is {config.calibration_tokens}; bind it '
                     f'to at most {decoder.max_positions}, the positions of the model')
@@ -34,7 +37,7 @@ def check_compression(config: CompressionConfig, decoder: DecoderConfig) -> None
   if config.keep_layers:
     check_kept_layers(config.keep_layers, decoder)
   _check_units(config, decoder)
-  kept = _kept(config, decoder)
+  kept = compressed_config(config, decoder)
   if config.sparsity and config.pattern == '2:4':
     for name, (inputs, _) in kept.modules.items():
       if inputs % 4:
@@ -84,8 +87,13 @@ def _check_units(config: CompressionConfig, decoder: DecoderConfig) -> None:
                       'the embedding; remove channels or layers')
 
 
-def _kept(config: CompressionConfig, decoder: DecoderConfig) -> DecoderConfig:
-  """Returns the configuration of a model of fewer layers, heads and channels, without adapter."""
+def compressed_config(config: CompressionConfig, decoder: DecoderConfig) -> DecoderConfig:
+  """Returns the configuration of a compressed model: fewer layers, heads and channels, no adapter.
+
+  Args:
+    config: what is removed.
+    decoder: configuration of the model before.
+  """
   kv_heads = config.kv_heads or decoder.kv_heads
   return decoder.replace(
       adapter=None, layers=config.layers or len(config.keep_layers) or decoder.layers,

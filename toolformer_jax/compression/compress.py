@@ -17,6 +17,7 @@ from toolformer_jax.compression import mixed_precision, sparsity, structure
 from toolformer_jax.compression.calibration import calibration_rows
 from toolformer_jax.compression.checks import check_compression
 from toolformer_jax.compression.config import CompressionConfig
+from toolformer_jax.compression.finite import check_weights
 from toolformer_jax.errors import UserError
 from toolformer_jax.models.adapter_merging import merge_adapter
 from toolformer_jax.models.language_model import LanguageModel
@@ -38,6 +39,7 @@ class CompressionResult:
     block_influences: of all layers, if layers were chosen by them.
     parameters: number of parameters before and after; zeros count.
     nonzero: number of parameters that are not zero after, before they are rounded to few bits.
+    calibration_rows: number of rows that the calibration texts filled; 0 if none were needed.
     bits: of the weights of each layer, 4 or 8; empty if they have all.
     rounding_costs: how much the loss of the calibration texts rises if a layer alone has 4 bits;
       for each layer, if bits were chosen by it.
@@ -50,6 +52,7 @@ class CompressionResult:
   block_influences: tuple[float, ...]
   parameters: tuple[int, int]
   nonzero: int
+  calibration_rows: int
   bits: tuple[int, ...]
   rounding_costs: tuple[float, ...]
   weight_bytes: int
@@ -76,8 +79,8 @@ def compress_model(model: LanguageModel, texts: Iterable[str] | None, *, output_
 
   Raises:
     UserError: the folder is not empty, the adapter cannot be merged, texts are missing or too
-      short, the package zstandard is missing, or the model cannot be compressed so, see
-      `check_compression`.
+      short, weights are not finite, the package zstandard is missing, or the model cannot be
+      compressed so, see `check_compression`.
   """
   if zstd:
     zstd_files.check_zstandard()
@@ -90,6 +93,7 @@ def compress_model(model: LanguageModel, texts: Iterable[str] | None, *, output_
   model = merge_adapter(model)
   if config.needs_texts and texts is None:
     raise UserError('these settings of CompressionConfig need calibration texts: give a corpus')
+  check_weights(model, config)
   rows_RT = None
   if config.needs_texts and texts is not None:
     rows_RT = calibration_rows(texts, model.tokenizer, config.calibration_rows,
@@ -100,7 +104,8 @@ def compress_model(model: LanguageModel, texts: Iterable[str] | None, *, output_
   model = _fewer_weights(model, rows_RT, config)
   bits, costs = _save(output_dir, model, rows_RT, config, zstd)
   result = CompressionResult(output_dir, kept, influences, (before, _parameters(model)),
-                             _nonzero(model), bits, costs, *_weight_bytes(output_dir, zstd))
+                             _nonzero(model), 0 if rows_RT is None else len(rows_RT), bits, costs,
+                             *_weight_bytes(output_dir, zstd))
   write_json(output_dir / REPORT, {'settings': dataclasses.asdict(config), **result.to_record()})
   return result
 

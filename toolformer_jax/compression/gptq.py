@@ -55,7 +55,8 @@ def fitted_scales(kernel_IO: np.ndarray, squares_I: np.ndarray, bits: int, group
   squares_GN1 = squares_I.astype(np.float32).reshape(-1, group_size, 1)
   best_GO, smallest_GO = scales_GO, np.full(scales_GO.shape, np.inf, np.float32)
   for factor in _FACTORS:
-    tried_GO = (factor * scales_GO.astype(np.float32)).astype(np.float16)
+    with np.errstate(over='ignore'):
+      tried_GO = (factor * scales_GO.astype(np.float32)).astype(np.float16)
     tried_G1O = tried_GO[:, None]
     rounded_GNO = to_codes(groups_GNO, tried_G1O, bits) * tried_G1O.astype(np.float32)
     errors_GO = (squares_GN1 * (groups_GNO - rounded_GNO)**2).sum(1)

@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from toolformer_jax.errors import UserError
 from toolformer_jax.models.adapter_config import (
   AdapterConfig,
   PrefixConfig,
@@ -19,6 +20,21 @@ Activation = Literal['silu', 'gelu_tanh']
 Dtype = Literal['float32', 'bfloat16', 'int8', 'int4']
 INTEGER_DTYPES = ('int8', 'int4')  # of weights that are rounded, for inference only
 Bfloat16Parts = Literal['all', 'products', 'none']
+
+
+def check_is_float_dtype(dtype: str, purpose: str) -> None:
+  """Checks that the weights of a model are not rounded as it is loaded.
+
+  Args:
+    dtype: of the model's computation.
+    purpose: what cannot be done with such a model, such as 'trained'.
+
+  Raises:
+    UserError: they are.
+  """
+  if dtype in INTEGER_DTYPES:
+    raise UserError(f'a model in {dtype} cannot be {purpose}: its weights are rounded; load it '
+                    'with the ModelConfig.dtype float32 or bfloat16')
 
 
 @dataclass(frozen=True)

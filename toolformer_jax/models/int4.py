@@ -6,13 +6,16 @@ memory. On CPUs decoding takes two to three times as long as with weights in flo
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from toolformer_jax.errors import UserError
 from toolformer_jax.models.int8 import LOWEST_OF_4_BITS, kernel_codes, round_to_nearest
 
+_LARGEST = -LOWEST_OF_4_BITS * float(np.finfo(np.float16).max)
 GROUP = 32  # inputs that share a scale; of larger groups in a file, the scale is repeated
 
 
@@ -37,6 +40,14 @@ def unpack_rows(packed: jax.Array, scales: jax.Array) -> jax.Array:
   return (groups * scales.astype(jnp.float32)[:, None]).reshape(-1, *scales.shape[1:])
 
 
+def check_largest(weights: Any) -> None:
+  """Raises UserError if a weight is so large that its scale is no finite float16."""
+  largest = max(float(weights.max()), -float(weights.min()))
+  if largest > _LARGEST:
+    raise UserError(f'a weight of {largest:.3g} is too large for 4 bits, whose scales have 16 (at '
+                    f'most {_LARGEST:,.0f}); take 8 bits')
+
+
 def round_kernel(kernel: np.ndarray, dtype: np.dtype, scale_dims: int
                  ) -> tuple[np.ndarray, np.ndarray]:
   """Returns the codes of a kernel and their scales, as a model in int8 or int4 has them.
@@ -45,9 +56,13 @@ def round_kernel(kernel: np.ndarray, dtype: np.dtype, scale_dims: int
     kernel: [*inputs, *outputs], float32.
     dtype: of the codes: int8, or uint8 for two of 4 bits in a byte.
     scale_dims: number of dimensions of the scales: [*outputs], in 4 bits [groups, *outputs].
+
+  Raises:
+    UserError: a weight is too large for 4 bits.
   """
   if dtype == np.int8:
     return kernel_codes(kernel, scale_dims)
+  check_largest(kernel)
   outputs = kernel.shape[kernel.ndim - scale_dims + 1:]
   codes_OI, scales_OG = round_to_nearest(kernel.reshape(-1, math.prod(outputs)).T, 4, GROUP)
   return (pack_rows(codes_OI.T.reshape(-1, *outputs)), scales_OG.T.reshape(-1, *outputs))

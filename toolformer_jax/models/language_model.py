@@ -16,7 +16,7 @@ from toolformer_jax import sharding
 from toolformer_jax.errors import UserError
 from toolformer_jax.models.attention import choose_kernel
 from toolformer_jax.models.bfloat16 import as_bits, choose_parts, from_bits, is_bits
-from toolformer_jax.models.config import INTEGER_DTYPES, DecoderConfig, Dtype
+from toolformer_jax.models.config import INTEGER_DTYPES, DecoderConfig, Dtype, check_is_float_dtype
 from toolformer_jax.models.decoder import BLOCKS, Decoder, block_name
 from toolformer_jax.models.int4 import round_kernel
 from toolformer_jax.models.int8 import KERNEL_SCALE
@@ -117,9 +117,7 @@ class LanguageModel:
     Raises:
       UserError: they are rounded to int8 or int4, or bits of bfloat16.
     """
-    if self.config.dtype in INTEGER_DTYPES:
-      raise UserError(f'a model in {self.config.dtype} cannot be {purpose}: its weights are '
-                      'rounded; load it with the ModelConfig.dtype float32 or bfloat16')
+    check_is_float_dtype(self.config.dtype, purpose)
     if any(is_bits(x) for x in jax.tree.leaves(self.variables)):
       raise UserError(f'a model that was made for inference in bfloat16 cannot be {purpose}; take '
                       'the one that load_model returned')
