@@ -190,6 +190,26 @@ def test_options_of_commands_are_macros(tmp_path):
   assert configuration.load([tmp_path / 'config.gin']).macros == loaded.macros
 
 
+@pytest.mark.parametrize(('text', 'bindings', 'of_all', 'of_recovery'), [
+  ('FinetuneConfig.epochs = 2.0', (), (2000, 2.0), (2000, 2.0)),
+  ('FinetuneConfig.epochs = 2.0\nrecovery/FinetuneConfig.steps = 60', (), (2000, 2.0), (60, 0.0)),
+  ('FinetuneConfig.epochs = 2.0\nrecovery/FinetuneConfig.steps = 60\n'
+   'recovery/FinetuneConfig.epochs = 3.0', (), (2000, 2.0), (60, 3.0)),
+  ('FinetuneConfig.epochs = 2.0', ('FinetuneConfig.steps = 5',), (5, 0.0), (5, 0.0)),
+  ('FinetuneConfig.steps = 5', ('FinetuneConfig.epochs = 2.0',), (5, 2.0), (5, 2.0)),
+  ('FinetuneConfig.epochs = 2.0\nFinetuneConfig.steps = 5', (), (5, 2.0), (5, 2.0)),
+  ('FinetuneConfig.epochs = 2.0', ('recovery/FinetuneConfig.steps = 5',), (2000, 2.0), (5, 0.0))])
+def test_steps_count_where_epochs_come_from_elsewhere(tmp_path, text, bindings, of_all,
+                                                     of_recovery):
+  file = tmp_path / 'a.gin'
+  file.write_text(f'ExperimentConfig.recovery = @recovery/FinetuneConfig()\n{text}\n')
+  config = configuration.load([file], bindings)
+  for found, expected in ((config.finetune, of_all), (config.experiment.recovery, of_recovery)):
+    assert (found.steps, found.epochs) == expected
+  file.write_text(config.text)
+  assert configuration.load([file]) == config
+
+
 def test_nothing_stays_from_one_configuration_to_the_next():
   plain = configuration.load()
   configuration.load([], ["CallSyntax.start = ' <'", 'calculator/ToolConfig.k = 3'])

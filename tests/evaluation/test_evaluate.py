@@ -302,6 +302,14 @@ def test_predictions_depend_on_dtype_and_limits_of_tools(evaluate, change, named
   assert code == 2 and named in err
 
 
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16', 'int8', 'int4'])
+def test_the_report_states_what_the_models_computed_in(evaluate, dtype):
+  code, _, err = evaluate(f'--gin.ModelConfig.dtype="{dtype}"', '--limit', 1, arms='base')
+  assert code == 0, err
+  assert f'\n- ModelConfig: dtype = {dtype}\n' in pathlib.Path('out/report.md').read_text()
+  assert json.loads(pathlib.Path('out/summary.json').read_text())['dtype'] == dtype
+
+
 def test_predictions_depend_on_tools_and_the_searched_corpus(evaluate):
   corpus = pathlib.Path('pages.jsonl')
   corpus.write_text('{"id": "1", "title": "Xi", "text": "Xi has 7."}\n')

@@ -98,6 +98,46 @@ RECOVERY = ('--gin.ExperimentConfig.recovery=@recovery/FinetuneConfig()',
             "--gin.ExperimentConfig.calibration='plain.jsonl'")
 
 
+LATE = {
+    'sparsity.gin': ('CompressionConfig.sparsity = 2.0', 'CompressionConfig.sparsity must be betw'),
+    'layers.gin': ("CompressionConfig.layers = 9\nExperimentConfig.calibration = 'plain.jsonl'",
+                   'CompressionConfig.layers is 9; keep at most the 2 layers'),
+    'calibration.gin': ("CompressionConfig.layers = 1\nExperimentConfig.calibration = 'no.jsonl'",
+                        'there is no file no.jsonl'),
+    'run.gin': ("include 'recovered.gin'\nExperimentConfig.calibration = 'pages'",
+                'pages is not the output folder of a finished annotation run'),
+    'tokens.gin': ('GenerationConfig.max_tokens = 7',
+                   'GenerationConfig.max_tokens has no effect on an evaluation; use Evaluation'),
+    'range.gin': ('GenerationConfig.max_tokens = 0', 'GenerationConfig.max_tokens must be between'),
+    'room.gin': ('EvaluationConfig.number_tokens = 2047', 'tokens leave no room for a prompt in 2'),
+    'dtype.gin': ("ModelConfig.dtype = 'int4'", 'a model in int4 cannot be trained: its weights'),
+    'rows.gin': ("include 'recovered.gin'\nrecovery/FinetuneConfig.row_tokens = 4096",
+                 'FinetuneConfig.row_tokens is 4096, but the model has only 2048 positions'),
+    'qat.gin': ("include 'recovered.gin'\nrecovery/FinetuneConfig.qat = @QatConfig()\n"
+                "QatConfig.bits = 'mixed'", "'int8' or 'int4', not 'mixed': which layers have 4"),
+    'mixed.gin': ("include 'recovered.gin'\nrecovery/FinetuneConfig.qat = @QatConfig()\n"
+                  "CompressionConfig.bits = 'mixed'\nCompressionConfig.weight_bytes = 1000000",
+                  "qat cannot train for CompressionConfig.bits 'mixed'"),
+    'prefix.gin': ("include 'fewer.gin'\nFinetuneConfig.adapter = @PrefixConfig()",
+                   'a prefix adapter cannot be merged into the weights'),
+    'adapter.gin': ("include 'int8.gin'\nFinetuneConfig.adapter = @LoraConfig()\n"
+                    "ExperimentConfig.calibration = 'plain.jsonl'\n"
+                    'ExperimentConfig.recovery = @recovery/FinetuneConfig()\n'
+                    'recovery/FinetuneConfig.adapter = None', 'the model has the adapter Lora')}
+
+
+@pytest.mark.parametrize('dry', [['--dry_run'], []], ids=['dry run', 'run'])
+@pytest.mark.parametrize('name', LATE)
+def test_values_that_would_fail_late_are_refused_with_their_file(run, folder, name, dry):
+  text, message = LATE[name]
+  (folder / name).write_text(text + '\n')
+  (folder / 'pages').mkdir()
+  (folder / 'pages' / 'a.html').write_text('<p>A page of a few words.</p>')
+  code, out, err = run(*EXPERIMENT, grid('short.gin', name), '--arms', 'toolformer', *dry)
+  assert (code, out) == (2, '') and err.startswith(f'error: {name}: ') and message in err
+  assert err.count('\n') == 1 and not (folder / 'runs').exists()
+
+
 @pytest.mark.parametrize('settings, message', [
     (['--gin.CompressionConfig.layers=1'], 'bind ExperimentConfig.calibration'),
     ([*RECOVERY], 'CompressionConfig removes nothing'),

@@ -89,8 +89,14 @@ def _cells(args: argparse.Namespace) -> list['Cell']:
   for factors in factors_of(grid):
     files = [*args.gin_file, *([factors.size] if factors.size else [])]
     own = argparse.Namespace(**{**vars(args), 'gin_file': files})
-    config = options.configuration(own, *factors.bindings(grid))
-    cells.append(Cell(factors, _experiment(own, config), config.text))
+    try:
+      config = options.configuration(own, *factors.bindings(grid))
+      cells.append(Cell(factors, _experiment(own, config), config.text))
+    except UserError as error:
+      changed = factors.ablation or factors.size  # what the cells before it do not have
+      if not changed or changed in str(error):
+        raise
+      raise UserError(f'{changed}: {error}') from error
   return without_repeated_seeds(cells)
 
 

@@ -26,6 +26,7 @@ from toolformer_jax.runtime.paths import as_path, is_file, is_remote, open_text
 from toolformer_jax.tools.custom import CustomToolsConfig, function_tool
 from toolformer_jax.tools.media_tools import MediaToolbox
 from toolformer_jax.tools.registry import Toolbox
+from toolformer_jax.training.config import FinetuneConfig
 
 _Config = TypeVar('_Config', ToolConfig, EvaluationConfig)
 _SHIPPED = importlib.resources.files('toolformer_jax.configs')
@@ -119,6 +120,25 @@ def _bind_tools(tools: Collection[str], bindings: Sequence[str]) -> None:
         gin.bind_parameter(f'{tool}/ToolConfig.{field.name}', value)
 
 
+def _bind_steps(bindings: Sequence[str]) -> None:
+  """Lets `steps` count where a training has `epochs` from somewhere else.
+
+  That is where `bindings` bind steps over the epochs of a file, and where a recovery has its own
+  steps, and the epochs of all trainings.
+  """
+  name = FinetuneConfig.__name__
+  given = {(statement.scope, statement.arg_name) for statement in _statements('\n'.join(bindings))
+           if isinstance(statement, config_parser.BindingStatement)
+           and statement.selector.rpartition('.')[2] == name}
+  of_all, own = (gin.get_bindings(one, resolve_references=False, inherit_scopes=False)
+                 for one in (name, f'recovery/{name}'))
+  if ('', 'steps') in given and ('', 'epochs') not in given and of_all.get('epochs'):
+    gin.bind_parameter(f'{name}.epochs', 0.0)
+  is_bound = 'recovery' in gin.get_bindings('ExperimentConfig', resolve_references=False)
+  if is_bound and 'steps' in own and 'epochs' not in own and of_all.get('epochs'):
+    gin.bind_parameter(f'recovery/{name}.epochs', 0.0)
+
+
 def _statements(text: str) -> Iterator[Any]:
   """Yields the statements of bindings, and of the files that they include, directly or not."""
   for statement in trust.parse_statements(text):
@@ -136,6 +156,7 @@ def _build(bindings: Sequence[str]) -> RunConfig:
                      if not _bound_for_tool(tool, inherit=False))
   with gin.unlock_config():
     _bind_tools(toolbox.names(), bindings)
+    _bind_steps(bindings)
   tools = {}
   for tool in toolbox.names():
     with gin.config_scope(tool):

@@ -38,6 +38,33 @@ def check_limit(limit: int | None) -> None:
     raise UserError(f'--limit must be at least 1, not {limit!r}')
 
 
+def check_evaluation(tasks: Sequence[Task], arms: Sequence[str], *, limit: int | None,
+                     generation: GenerationConfig) -> None:
+  """Checks what is evaluated, before any file is read.
+
+  Args:
+    tasks: the tasks.
+    arms: names of the arms.
+    limit, generation: see `EvaluationPlan`.
+
+  Raises:
+    UserError: something is named twice or not at all, has no effect, or needs a package.
+  """
+  for option, names in (('--tasks', [task.name for task in tasks]), ('--arms', [*arms])):
+    if not names:
+      raise UserError(f'{option} is empty')
+    if repeated := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+      raise UserError(f'{option}: {repeated[0]} occurs twice')
+  check_limit(limit)
+  check_can_classify(tasks)
+  for task in tasks:
+    if isinstance(task, TextTask):
+      check_packages(task.metrics)
+  for name, instead in _FIXED_FIELDS.items():
+    if getattr(generation, name) != getattr(GenerationConfig(), name):
+      raise UserError(f'GenerationConfig.{name} has no effect on an evaluation; use {instead}')
+
+
 @dataclass(frozen=True)
 class EvaluationPlan:
   """What is evaluated, and how.
@@ -72,21 +99,9 @@ class EvaluationPlan:
   versions: Mapping[str, str]
 
   def __post_init__(self) -> None:
-    for option, values in (('--tasks', self.tasks), ('--arms', self.arms)):
-      names = [value.name for value in values]
-      if not names:
-        raise UserError(f'{option} is empty')
-      if repeated := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
-        raise UserError(f'{option}: {repeated[0]} occurs twice')
-    check_limit(self.limit)
+    check_evaluation(self.tasks, [arm.name for arm in self.arms], limit=self.limit,
+                     generation=self.generation)
     check_data_dir(self.tasks, self.data_dir)
-    check_can_classify(self.tasks)
-    for task in self.tasks:
-      if isinstance(task, TextTask):
-        check_packages(task.metrics)
-    for name, instead in _FIXED_FIELDS.items():
-      if getattr(self.generation, name) != getattr(GenerationConfig(), name):
-        raise UserError(f'GenerationConfig.{name} has no effect on an evaluation; use {instead}')
 
   def tools_of(self, task: Task, arm: Arm) -> list[str]:
     """Returns the names of the tools that `arm` may call in `task`."""

@@ -20,6 +20,7 @@ from toolformer_jax.inference.generation import generate
 from toolformer_jax.inference.request import GeneratedText
 from toolformer_jax.inference.scoring import ScoreRequest, score
 from toolformer_jax.media.table import MediaTable
+from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.tools.base import Context
 from toolformer_jax.tools.executor import Executor
@@ -120,13 +121,8 @@ def predict(
   contexts = [Context(question.id, date=question.date or calendar_date,
                       media=MediaTable(question.media)) for question in questions]
   prompts = [model.tokenizer.encode(question.prompt) for question in questions]
-  # The start token and one more, so that a whole continuation fits without a call.
-  max_prompt_tokens = model.config.max_tokens - config.max_tokens - 2
-  if max_prompt_tokens < 1:
-    raise UserError(f'continuations of {config.max_tokens} tokens leave no room for a prompt in '
-                    f'{model.config.max_tokens} positions, all that the model has; lower '
-                    'EvaluationConfig.number_tokens or tokens_per_word')
-  fitting = [i for i, prompt in enumerate(prompts) if len(prompt) <= max_prompt_tokens]
+  longest = max_prompt_tokens(model.config, config)
+  fitting = [i for i, prompt in enumerate(prompts) if len(prompt) <= longest]
   generated = generate(
       model, [prompts[i] for i in fitting], config=config, engine_config=engine_config,
       executor=executor, tool_names=tool_names, contexts=[contexts[i] for i in fitting],
@@ -135,6 +131,25 @@ def predict(
   return [_prediction(question, question.date or calendar_date, by_index.get(i), len(prompt),
                       syntax, tool_names)
           for i, (question, prompt) in enumerate(zip(questions, prompts, strict=True))]
+
+
+def max_prompt_tokens(decoder: DecoderConfig, config: GenerationConfig) -> int:
+  """Returns the largest number of tokens of a prompt.
+
+  Args:
+    decoder: configuration of the model.
+    config: how to decode, see `generation_config`.
+
+  Raises:
+    UserError: no prompt can fit.
+  """
+  # The start token and one more, so that a whole continuation fits without a call.
+  tokens = decoder.max_tokens - config.max_tokens - 2
+  if tokens < 1:
+    raise UserError(f'continuations of {config.max_tokens} tokens leave no room for a prompt in '
+                    f'{decoder.max_tokens} positions, all that the model has; lower '
+                    'EvaluationConfig.number_tokens or tokens_per_word')
+  return tokens
 
 
 def _sampling_seed(seed: int, question: Question) -> int:

@@ -284,7 +284,7 @@ def _write_report(plan: EvaluationPlan, result: EvaluationResult, folder: epath.
       **result.to_dict(),
       'arms': {arm.name: {'checkpoint': arm.checkpoint,
                           'sha256': plan.checkpoint_hashes[arm.checkpoint]} for arm in plan.arms},
-      'limit': plan.limit, 'tools': list(plan.tool_names),
+      'dtype': plan.dtype, 'limit': plan.limit, 'tools': list(plan.tool_names),
       'matchers': {task.name: str(getattr(task, 'matcher', 'perplexity')) for task in plan.tasks},
       'settings': dataclasses.asdict(plan.config),
       'generation': dataclasses.asdict(plan.generation)})

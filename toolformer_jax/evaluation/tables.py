@@ -170,6 +170,7 @@ def _settings_lines(plan: EvaluationPlan) -> list[str]:
     lines.append(f'{task.title}: {_how_scored(task)} {task.remark}'.rstrip())
   if plan.limit:
     lines.append(f'Only the first {plan.limit} examples of each task were used.')
+  lines.append(f'ModelConfig: dtype = {plan.dtype}')
   generation = {name: value for name, value in dataclasses.asdict(plan.generation).items()
                 if name in ('top_k_api', 'max_calls', 'temperature', 'max_call_tokens')}
   for kind, values in (('GenerationConfig', generation),

@@ -81,6 +81,10 @@ def check_recovery(recovery: FinetuneConfig, compression: CompressionConfig) -> 
   if recovery.keep_zeros and not compression.sparsity:
     raise UserError('recovery/FinetuneConfig.keep_zeros has no effect without '
                     'CompressionConfig.sparsity')
+  if recovery.qat and compression.bits == 'mixed':
+    raise UserError("recovery/FinetuneConfig.qat cannot train for CompressionConfig.bits 'mixed': "
+                    "which layers have 4 bits is chosen after the training; take 'int4' or 'int8', "
+                    'or leave qat out')
   if qat := recovery.qat:
     wanted = qat.bits, qat.group_size, 'nearest'
     found = compression.bits, compression.group_size, compression.rounding

@@ -11,8 +11,8 @@ from toolformer_jax.data.corpus import CorpusConfig
 from toolformer_jax.errors import UserError, unknown
 from toolformer_jax.evaluation.arms import TITLES
 from toolformer_jax.evaluation.config import EvaluationConfig
-from toolformer_jax.evaluation.plan import check_limit
-from toolformer_jax.evaluation.tasks import trainable_task
+from toolformer_jax.evaluation.plan import check_evaluation
+from toolformer_jax.evaluation.tasks import find_tasks, trainable_task
 from toolformer_jax.experiments.config import ExperimentConfig, check_recovery
 from toolformer_jax.experiments.stages import (
   Annotate,
@@ -73,7 +73,8 @@ class Experiment:
     for arm in self.arms:
       if arm not in TITLES:
         raise unknown('arm', arm, TITLES)
-    check_limit(self.limit)
+    check_evaluation(find_tasks(self.tasks), [*self.arms], limit=self.limit,
+                     generation=self.generation)
     if self.finetune.distillation:
       raise UserError('an experiment has a teacher only in its recovery: bind recovery/'
                       'FinetuneConfig.distillation in place of FinetuneConfig.distillation')

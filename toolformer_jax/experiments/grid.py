@@ -1,13 +1,10 @@
 """The cells of a grid: which experiments are run."""
 
-import functools
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from toolformer_jax.checkpoints.pretrained import pretrained_config
-from toolformer_jax.compression.checks import check_compression
-from toolformer_jax.errors import NotLocalError, UserError
+from toolformer_jax.errors import UserError
 from toolformer_jax.experiments.config import GridConfig
 from toolformer_jax.experiments.experiment import Experiment
 from toolformer_jax.experiments.stages import Finetune
@@ -39,6 +36,11 @@ class Factors:
   def folder(self) -> str:
     """The folder of the cell, relative to that of the grid."""
     return '/'.join((*self.group, f'seed{self.seed}'))
+
+  @property
+  def source(self) -> str:
+    """The gin files that make the cell what it is, for errors; its folder if there are none."""
+    return ', '.join(filter(None, (self.size, self.ablation))) or self.folder
 
   def bindings(self, grid: GridConfig) -> tuple[str, ...]:
     """Returns what the cell adds to the bindings of the run, as gin.
@@ -102,26 +104,6 @@ def check_differ(cells: Sequence[Cell]) -> None:
     if same is not cell:
       raise UserError(f'{cell.factors.folder} and {same.factors.folder} are the same experiment: '
                       'what one of them changes is not used, or is set by an option as well')
-
-
-def check_can_be_compressed(cells: Iterable[Cell]) -> None:
-  """Checks the compression of each cell by the configurations of the models that are there.
-
-  Raises:
-    UserError: a model cannot be made smaller so.
-  """
-  config_of = functools.cache(pretrained_config)  # cells share checkpoints
-  for cell in (one for one in cells if not one.experiment.compression.is_neutral):
-    experiment = cell.experiment
-    for checkpoint in {experiment.checkpoint, *experiment.arms.values()} - {''}:
-      try:
-        decoder = config_of(checkpoint, local_files_only=True)
-      except NotLocalError:
-        continue
-      try:
-        check_compression(experiment.compression, decoder)
-      except UserError as error:
-        raise UserError(f'{cell.factors.folder}: {error}') from error
 
 
 def _groups(grid: GridConfig) -> Iterator[tuple[str, str]]:

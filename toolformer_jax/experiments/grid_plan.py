@@ -16,8 +16,9 @@ from toolformer_jax.experiments.cost import (
   UnknownCostError,
   checkpoint_of,
 )
-from toolformer_jax.experiments.grid import Cell, check_can_be_compressed, check_differ
+from toolformer_jax.experiments.grid import Cell, check_differ
 from toolformer_jax.experiments.runner import StageRunner
+from toolformer_jax.experiments.stage_checks import check_stages
 from toolformer_jax.experiments.stages import Annotate, Compress, Evaluate, Finetune, Stage
 from toolformer_jax.runtime.markdown import markdown_table
 
@@ -109,11 +110,11 @@ def plan_table(cells: Sequence[Cell], output_dir: epath.Path) -> str:
   """Returns the cells and their stages in Markdown, what they share, and what is left to compute.
 
   Raises:
-    UserError: two groups of cells are the same experiment, a model cannot be compressed, or as for
+    UserError: two groups of cells are the same experiment, a stage would be refused, or as for
       `plan_grid`.
   """
   check_differ(cells)
-  check_can_be_compressed(cells)
+  check_stages(cells)
   plan = plan_grid(cells, output_dir)
   kinds = Counter(stage.kind for stage in plan.stages)
   total = ', '.join(f'{count} {kind}' for kind, count in kinds.items())

@@ -11,10 +11,11 @@ from etils import epath
 
 from toolformer_jax.errors import UserError
 from toolformer_jax.experiments import grid_report
-from toolformer_jax.experiments.grid import Cell, check_can_be_compressed, check_differ
+from toolformer_jax.experiments.grid import Cell, check_differ
 from toolformer_jax.experiments.grid_report import GridResult
 from toolformer_jax.experiments.results import CellResult, cell_report, read_result
 from toolformer_jax.experiments.runner import StageRunner
+from toolformer_jax.experiments.stage_checks import check_stages
 from toolformer_jax.experiments.stages import Stage
 from toolformer_jax.experiments.training_tables import training_report
 from toolformer_jax.runtime.paths import make_directory, write_text
@@ -32,11 +33,11 @@ def run_grid(cells: Sequence[Cell], *, output_dir: epath.Path, only: int | None 
     only: the number of the only cell to run; the report then has the cells that are done.
 
   Raises:
-    UserError: two groups of cells are the same experiment, a model cannot be compressed, or the
-      folder cannot be written to.
+    UserError: two groups of cells are the same experiment, a stage would be refused, or the folder
+      cannot be written to.
   """
   check_differ(cells)
-  check_can_be_compressed(cells)
+  check_stages(cells)
   runner = StageRunner(output_dir)
   results, size = [], cells[0].factors.size
   for number, cell in enumerate(cells):

@@ -9,9 +9,23 @@ import jax.numpy as jnp
 from toolformer_jax import sharding
 from toolformer_jax.errors import UserError
 from toolformer_jax.models.adapters import ADAPTER
+from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.decoder import Decoder
 from toolformer_jax.models.language_model import LanguageModel, abstract_variables
 from toolformer_jax.training.config import FinetuneConfig
+
+
+def adapted_config(config: FinetuneConfig, model: DecoderConfig) -> DecoderConfig:
+  """Returns the configuration of a model with the adapter that `config` asks for.
+
+  Raises:
+    UserError: the model has another adapter, or lacks a module that `config` names.
+  """
+  has, wanted = model.adapter, config.adapter
+  if has and wanted != has:
+    raise UserError(f'the model has the adapter {has}; fine-tune it with the same '
+                    f'FinetuneConfig.adapter, not {wanted}')
+  return model.replace(adapter=wanted)
 
 
 def add_adapter(model: LanguageModel, config: FinetuneConfig) -> LanguageModel:
@@ -20,15 +34,10 @@ def add_adapter(model: LanguageModel, config: FinetuneConfig) -> LanguageModel:
   Raises:
     UserError: the model has another adapter, or lacks a module that `config` names.
   """
-  has, wanted = model.config.adapter, config.adapter
-  if has:
-    if wanted != has:
-      raise UserError(f'the model has the adapter {has}; fine-tune it with the same '
-                      f'FinetuneConfig.adapter, not {wanted}')
+  wanted = adapted_config(config, model.config)
+  if wanted == model.config:
     return model
-  if not wanted:
-    return model
-  decoder = model.decoder.clone(config=model.config.replace(adapter=wanted))
+  decoder = model.decoder.clone(config=wanted)
   shardings = sharding.state_shardings(abstract_variables(decoder)[ADAPTER], model.mesh)
   adapter = init_adapter(decoder, shardings, config.seed)
   return dataclasses.replace(

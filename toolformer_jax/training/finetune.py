@@ -18,7 +18,7 @@ from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.language_model import LanguageModel
 from toolformer_jax.runtime.paths import write_text
 from toolformer_jax.runtime.run_dir import LockedFolder, Shard, software_versions
-from toolformer_jax.training.adapters import add_adapter
+from toolformer_jax.training.adapters import adapted_config, add_adapter
 from toolformer_jax.training.checkpointing import StepCheckpoints
 from toolformer_jax.training.config import FinetuneConfig, MixtureConfig
 from toolformer_jax.training.departures import finetuning_departures
@@ -271,10 +271,11 @@ def check_fits(config: FinetuneConfig, model: DecoderConfig, teacher: DecoderCon
     model, teacher: configurations of the model and of its teacher, if it has one.
 
   Raises:
-    UserError: rows are too long for the model or the teacher, the vocabulary of the teacher has
-      another size, or the model's matrices cannot be rounded as FinetuneConfig.qat says.
+    UserError: the model has another adapter, rows are too long for it or the teacher, the
+      vocabulary of the teacher has another size, or the model's matrices cannot be rounded as
+      FinetuneConfig.qat says.
   """
-  check_row_tokens(config, model)
+  check_row_tokens(config, adapted_config(config, model))
   if config.qat:
     config.qat.check_model(model)
   if teacher:

@@ -46,6 +46,9 @@ class QatConfig:
   group_size: int = 32
 
   def __post_init__(self) -> None:
+    if str(self.bits) == 'mixed':  # as CompressionConfig has it
+      raise UserError("QatConfig.bits must be 'int8' or 'int4', not 'mixed': which layers have 4 "
+                      'bits is chosen after the training')
     check(self)
     if self.group_size not in GROUP_SIZES:
       raise UserError(f'QatConfig.group_size must be 32, 64 or 128, not {self.group_size}')
