@@ -12,7 +12,8 @@ from toolformer_jax.evaluation.result import EvaluationResult
 from toolformer_jax.evaluation.task import TextTask
 from toolformer_jax.evaluation.tasks import TASKS, load_examples, load_split, load_task
 
-TEXT_TASKS = [name for name, task in TASKS.items() if isinstance(task, TextTask)]
+# Of files; those of TensorFlow Datasets alone are in tests/parity.
+TEXT_TASKS = [name for name, task in TASKS.items() if isinstance(task, TextTask) and name != 'xsum']
 POSTS = '@ann\tO\nin\tO\nNew\tB-location\nYork\tI-location\nwith\tO\nBo\tB-person\n\nhi\tO\n'
 
 

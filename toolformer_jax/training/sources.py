@@ -95,7 +95,9 @@ def read_texts(source: str, config: CorpusConfig = CorpusConfig()) -> Iterator[T
 
 
 def _is_page_folder(folder: epath.Path) -> bool:
-  return RunReader(folder).settings is None and bool(page_files(folder))
+  """Returns whether a folder has pages, and nothing of a run: a run's report is no page."""
+  of_runs = 'run.json', 'config.gin', 'documents'
+  return not any((folder / name).exists() for name in of_runs) and bool(page_files(folder))
 
 
 def finished_run(path: epath.PathLike) -> RunReader:
