@@ -296,6 +296,7 @@ def test_a_killed_run_has_the_same_noise_again(make_model, tokenizer, tmp_path, 
       if int(state.step) == 3:
         raise _Killed
       return step(frozen, state, batch, **noise)
+    run.trace = step.trace
     return run
   monkeypatch.setattr(trainer, 'make_train_step', dying)
   with pytest.raises(_Killed):
