@@ -28,6 +28,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from toolformer_jax import sharding
 from toolformer_jax.data.catalogue import fetch
 from toolformer_jax.data.download import DownloadError
+from toolformer_jax.models import language_model
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.decoder import Decoder
 from toolformer_jax.models.language_model import LanguageModel, abstract_variables
@@ -155,6 +156,18 @@ def make_model(tokenizer):
     decoder = Decoder(config)
     random = _random(abstract_variables(decoder))
     return LanguageModel.from_variables(config, random, tokenizer, mesh)
+  return make
+
+
+@pytest.fixture
+def make_bfloat16(make_model, monkeypatch):
+  """Returns a function from what is computed in bfloat16, and changes, to a random model.
+
+  Without it that depends on the CPU: many have no fast products of bfloat16, and use float32.
+  """
+  def make(parts, *args, **changes):
+    monkeypatch.setattr(language_model, 'choose_parts', lambda mesh: parts)
+    return make_model(*args, dtype='bfloat16', **changes)
   return make
 
 

@@ -384,7 +384,8 @@ def export(model: AnyModel, *, output_dir: epath.PathLike, adapter_of: str | Non
 def compress(model: AnyModel, texts: Iterable[str] | None = None, *, output_dir: epath.PathLike,
              config: CompressionConfig = CompressionConfig(), zstd: bool = False
              ) -> CompressionResult:
-  """Writes a smaller model; arguments, result and errors are those of `compress_model`."""
+  """Writes a smaller model, as `compression.compress.compress_model` does, whose docstring names
+  the arguments, the result and the errors."""
   return compress_model(as_model(model), texts, output_dir=as_path(output_dir), config=config,
                         zstd=zstd)
 

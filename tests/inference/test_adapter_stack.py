@@ -122,9 +122,9 @@ def test_the_active_adapter_scores_as_it_does_alone(alone, stack, name):
                              score_continuations(alone[name], PROMPTS, labels), atol=1e-4)
 
 
-def test_bfloat16_rounds_as_much_as_the_adapter_alone(make_model, alone, stack):
+def test_bfloat16_rounds_as_much_as_the_adapter_alone(make_bfloat16, alone, stack):
   # Not the same sums, so that a token may be another one where two are as likely.
-  rounded = variants(make_model(max_positions=512, dtype='bfloat16'))
+  rounded = variants(make_bfloat16('all', max_positions=512))
   rounded_stack, texts = stack_of(rounded), [stack.tokenizer.decode(one) for one in PROMPTS[2:5]]
   def logprobs(model):
     return np.concatenate([text['logprobs'][1:] for text in score_texts(model, texts)])

@@ -16,7 +16,7 @@ from toolformer_jax.checkpoints.orbax import load_orbax_config, save_model
 from toolformer_jax.errors import UserError
 from toolformer_jax.inference.decoding import STEPS, DecodeRows, SpecialTokens, decode_steps
 from toolformer_jax.inference.scoring import ScoreRequest, score
-from toolformer_jax.models import bfloat16, language_model
+from toolformer_jax.models import bfloat16
 from toolformer_jax.models.adapter_config import LoraConfig
 from toolformer_jax.models.adapter_merging import merge_adapter
 from toolformer_jax.models.kv_cache import KVCache
@@ -31,39 +31,31 @@ VARIANTS = {
 TOKENS = jnp.array(np.random.default_rng(0).integers(0, 250, (3, 24)))
 
 
-@pytest.fixture
-def make(make_model, monkeypatch):
-  """Returns a function from what is computed in bfloat16, and changes, to a model."""
-  def make_in(parts, **changes):
-    monkeypatch.setattr(language_model, 'choose_parts', lambda mesh: parts)
-    return make_model(dtype='bfloat16', **changes)
-  return make_in
-
-
 def logits(model):
   return jax.jit(model.decoder.apply)(model.variables, TOKENS)[0]
 
 
 @pytest.mark.parametrize('variant', VARIANTS)
-def test_products_alone_are_nearer_to_float32(make, make_model, variant):
+def test_products_alone_are_nearer_to_float32(make_bfloat16, make_model, variant):
   expected = logits(make_model(**VARIANTS[variant]))
-  products, everything = (np.asarray(logits(make(parts, **VARIANTS[variant])), np.float32)
-                          for parts in ('products', 'all'))
+  products, everything = (
+      np.asarray(logits(make_bfloat16(parts, **VARIANTS[variant])), np.float32)
+      for parts in ('products', 'all'))
   def error(got):
     return np.linalg.norm(got - expected) / np.linalg.norm(expected)
   assert 0 < error(products) < min(0.01, 0.7 * error(everything))
 
 
-def test_without_fast_products_it_is_float32(make, make_model):
-  model = make('none')
+def test_without_fast_products_it_is_float32(make_bfloat16, make_model):
+  model = make_bfloat16('none')
   np.testing.assert_array_equal(logits(model), logits(make_model()))
   assert model.config.dtype == 'bfloat16'
   assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(model.for_inference().variables))
 
 
 @pytest.mark.parametrize('variant', VARIANTS)
-def test_weights_are_cast_once(make, variant):
-  model = make('products', **VARIANTS[variant])
+def test_weights_are_cast_once(make_bfloat16, variant):
+  model = make_bfloat16('products', **VARIANTS[variant])
   frozen = model.for_inference()
   np.testing.assert_array_equal(logits(frozen), logits(model))
   names = [path[-1].key for path, x in jax.tree_util.tree_leaves_with_path(frozen.variables)
@@ -72,9 +64,9 @@ def test_weights_are_cast_once(make, variant):
   assert KVCache.empty(model.config, 1, 8).keys.dtype == jnp.float32
 
 
-def test_a_model_for_inference_is_not_changed(make, tmp_path):
-  model = make('products', adapter=LoraConfig(rank=4)).for_inference()
-  plain = make('products').for_inference()
+def test_a_model_for_inference_is_not_changed(make_bfloat16, tmp_path):
+  model = make_bfloat16('products', adapter=LoraConfig(rank=4)).for_inference()
+  plain = make_bfloat16('products').for_inference()
   for change in (lambda: merge_adapter(model), lambda: plain.to_dtype('int8'),
                  lambda: compress(plain, output_dir=tmp_path / 'compressed'),
                  lambda: export(plain, output_dir=tmp_path / 'exported')):
@@ -82,8 +74,8 @@ def test_a_model_for_inference_is_not_changed(make, tmp_path):
       change()
 
 
-def test_every_product_with_weights_is_one_of_bfloat16(make):
-  model = make('products', adapter=LoraConfig(rank=4))
+def test_every_product_with_weights_is_one_of_bfloat16(make_bfloat16):
+  model = make_bfloat16('products', adapter=LoraConfig(rank=4))
   def loss(params):
     return model.decoder.apply({**model.variables, 'params': params}, TOKENS)[0].sum()
   traced = jax.make_jaxpr(jax.grad(loss))(model.variables['params'])
@@ -95,16 +87,17 @@ def test_every_product_with_weights_is_one_of_bfloat16(make):
   assert kinds.count(('bfloat16', 'bfloat16', 'float32')) >= 7 * 3 + 1
 
 
-def test_one_token_is_computed_as_two(make):
-  model = make('products')
+def test_one_token_is_computed_as_two(make_bfloat16):
+  model = make_bfloat16('products')
   apply = jax.jit(model.decoder.apply)
   np.testing.assert_allclose(apply(model.variables, TOKENS[:1, :1])[0],
                              apply(model.variables, TOKENS[:1, :2])[0][:, :1], rtol=1e-5, atol=1e-5)
 
 
-def test_decoding_converts_no_table_of_embeddings(make):
+def test_decoding_converts_no_table_of_embeddings(make_bfloat16):
   """XLA would do so at every call of `decode_steps`, ahead of its loop."""
-  model = make('products', layers=1, vocab_size=8192).for_inference().with_unrolled_layers()
+  model = make_bfloat16('products', layers=1, vocab_size=8192)
+  model = model.for_inference().with_unrolled_layers()
   def zeros(dtype, *shape):
     return jnp.zeros((2, *shape), dtype)
   rows = DecodeRows(
@@ -118,10 +111,10 @@ def test_decoding_converts_no_table_of_embeddings(make):
   assert compiled.memory_analysis().temp_size_in_bytes < table_bytes
 
 
-def test_a_score_belongs_to_its_sequence(make):
+def test_a_score_belongs_to_its_sequence(make_bfloat16):
   """A number whose last bits differ between two programs may be rounded to the next bfloat16, which
   is 1/256 away; one product later, the difference is as large as that of any such rounding."""
-  model = make('products').for_inference()
+  model = make_bfloat16('products').for_inference()
   rng = np.random.default_rng(0)
   requests = [ScoreRequest((), tuple(rng.integers(0, 250, size)), tuple(range(1, size)))
               for size in (5, 30, 17, 90, 8)]
@@ -131,7 +124,7 @@ def test_a_score_belongs_to_its_sequence(make):
   assert differences.max() < 0.05 and np.median(differences) < 1e-4
 
 
-def test_gradients_are_nearer_to_those_of_float32(make, make_model):
+def test_gradients_are_nearer_to_those_of_float32(make_bfloat16, make_model):
   def gradients(model):
     def loss(params):
       logits_BTV, _ = model.decoder.apply({**model.variables, 'params': params}, TOKENS)
@@ -139,7 +132,7 @@ def test_gradients_are_nearer_to_those_of_float32(make, make_model):
       return -jnp.take_along_axis(logprobs, TOKENS[:, 1:, None], -1).mean()
     return jax.jit(jax.value_and_grad(loss))(model.variables['params'])
   (wanted, expected), (loss, products), (_, everything) = map(
-      gradients, (make_model(), make('products'), make('all')))
+      gradients, (make_model(), make_bfloat16('products'), make_bfloat16('all')))
   assert float(loss) == pytest.approx(float(wanted), rel=2e-3)
   assert all(x.dtype == jnp.float32 and jnp.isfinite(x).all() for x in jax.tree.leaves(products))
   def error(some):
@@ -163,8 +156,8 @@ def test_devices_choose(monkeypatch, caplog):
   assert bfloat16.choose_parts(here) in ('products', 'none')
 
 
-def test_checkpoints_do_not_depend_on_the_device(make, tmp_path):
-  save_model(as_path(tmp_path), make('products'))
+def test_checkpoints_do_not_depend_on_the_device(make_bfloat16, tmp_path):
+  save_model(as_path(tmp_path), make_bfloat16('products'))
   assert load_orbax_config(as_path(tmp_path)).bfloat16_parts == 'all'
   files = [json.loads(file.read_text()) for file in tmp_path.rglob('*.json')]
   assert all('bfloat16_parts' not in json.dumps(fields) for fields in files)

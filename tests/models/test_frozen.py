@@ -16,16 +16,17 @@ VARIANTS = {
 
 
 @pytest.mark.parametrize('variant', VARIANTS)
-def test_logits_are_bit_equal(make_model, variant):
-  model = make_model(dtype='bfloat16', **VARIANTS[variant])
+@pytest.mark.parametrize('parts', ['all', 'products'])
+def test_logits_are_bit_equal(make_bfloat16, parts, variant):
+  model = make_bfloat16(parts, **VARIANTS[variant])
   tokens_BT = jnp.array(np.random.default_rng(0).integers(0, 250, (2, 24)))
   apply = jax.jit(model.decoder.apply)
   expected, got = (apply(m.variables, tokens_BT)[0] for m in (model, model.for_inference()))
   np.testing.assert_array_equal(np.asarray(got, np.float32), np.asarray(expected, np.float32))
 
 
-def test_only_norms_stay_in_float32(make_model):
-  frozen = make_model(dtype='bfloat16').for_inference()
+def test_only_norms_stay_in_float32(make_bfloat16):
+  frozen = make_bfloat16('all').for_inference()
   dtypes = {'/'.join(key.key for key in path): x.dtype for path, x in
             jax.tree_util.tree_leaves_with_path(frozen.variables)}
   assert {name for name, dtype in dtypes.items() if dtype == jnp.float32} == {
