@@ -102,6 +102,12 @@ def constrain(x: jax.Array, *names: str | None) -> jax.Array:
   return jax.lax.with_sharding_constraint(x, partition_spec(x.shape, names, dict(mesh.shape)))
 
 
+def on_one_device() -> bool:
+  """Returns whether what is traced now runs on one device: with a mesh of one, or without any."""
+  mesh = jax.sharding.get_abstract_mesh()
+  return mesh.empty or mesh.size == 1
+
+
 def rows_per_device(rows: int) -> int:
   """Returns how many rows of a batch each device of the current mesh has; all without a mesh."""
   mesh = jax.sharding.get_abstract_mesh()

@@ -1,5 +1,9 @@
 """Weights of 4 bits in memory: they are those of the file, and are computed a layer at a time."""
 
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -83,6 +87,29 @@ def test_only_a_few_matrices_are_expanded_at_a_time(make_model, unrolled):
   program = jax.jit(model.decoder.apply).lower(
       model.variables, TOKENS[:1, :1], cache=cache).compile()
   assert program.memory_analysis().temp_size_in_bytes < 3 * expanded / model.config.layers
+
+
+# XLA's scheduler is chosen once for a process, and that of the tests starts nothing early.
+TEMPORARIES = '''
+import jax
+from toolformer_jax import ModelConfig, load_model
+from toolformer_jax.models.kv_cache import KVCache
+model = load_model('c', config=ModelConfig('int4')).with_unrolled_layers()
+cache = KVCache.empty(model.config, 1, 8, 'per_layer')
+program = jax.jit(model.decoder.apply).lower(
+    model.variables, jax.numpy.ones((1, 1), int), cache=cache).compile()
+print(program.memory_analysis().temp_size_in_bytes)
+'''
+
+
+def test_layers_are_not_expanded_ahead_by_another_scheduler(make_model, tmp_path):
+  model = make_model(layers=6, mlp_dim=512)
+  expanded = sum(x.nbytes for x in jax.tree.leaves(model.variables['params']['blocks']))
+  compress(model, output_dir=tmp_path / 'c',
+           config=CompressionConfig(bits='int4', rounding='nearest'))
+  done = subprocess.run([sys.executable, '-c', TEMPORARIES], cwd=tmp_path, text=True, check=True,
+                        stdout=subprocess.PIPE, env={**os.environ, 'XLA_FLAGS': ''})
+  assert int(done.stdout) < expanded / model.config.layers
 
 
 @pytest.mark.parametrize('bits', [(8, 8), (4, 8)])

@@ -14,6 +14,7 @@ import numpy as np
 
 from toolformer_jax.errors import UserError
 from toolformer_jax.models.int8 import LOWEST_OF_4_BITS, kernel_codes, round_to_nearest
+from toolformer_jax.sharding import on_one_device
 
 _LARGEST = -LOWEST_OF_4_BITS * float(np.finfo(np.float16).max)
 GROUP = 32  # inputs that share a scale; of larger groups in a file, the scale is repeated
@@ -26,6 +27,26 @@ def pack_rows(codes: np.ndarray) -> np.ndarray:
   """
   shifted = (codes - LOWEST_OF_4_BITS).astype(np.uint8)
   return shifted[::2] | shifted[1::2] << 4
+
+
+def packed_after(x: jax.Array, packed: jax.Array) -> jax.Array:
+  """Returns packed codes that are known no earlier than `x`, so that they are expanded no earlier.
+
+  Else XLA may expand the matrices of all layers first, and keep them. A barrier is not enough on
+  CPUs: XLA removes it before it orders operations, and then starts all that wait for nothing. So
+  the codes depend on an activation, by a zero that XLA cannot know to be one. On several devices
+  that would be a message for each matrix; the layers are in a loop there, which expands those of
+  one at a time.
+
+  Args:
+    x: activations that are multiplied with the matrix, float32.
+    packed: from `pack_rows`.
+  """
+  if not on_one_device():
+    return jax.lax.optimization_barrier((x, packed))[1]
+  bits = jax.lax.bitcast_convert_type(x[(0,) * x.ndim], jnp.uint32)
+  zero = jax.lax.population_count(bits) >> 6  # at most 32 bits are set
+  return packed | zero.astype(packed.dtype)
 
 
 def unpack_rows(packed: jax.Array, scales: jax.Array) -> jax.Array:

@@ -17,7 +17,7 @@ from toolformer_jax.models.adapter_config import (
 )
 from toolformer_jax.models.adapters import Contraction, adapter_variable, ia3_scale, low_rank
 from toolformer_jax.models.config import DecoderConfig
-from toolformer_jax.models.int4 import GROUP, unpack_rows
+from toolformer_jax.models.int4 import GROUP, packed_after, unpack_rows
 from toolformer_jax.models.int8 import KERNEL_SCALE, int8_einsum
 from toolformer_jax.models.ops import MATMUL_OUTPUT, weight_einsum
 from toolformer_jax.models.weight_groups import has_groups
@@ -97,9 +97,8 @@ class Einsum(nn.Module):
       packed = self.param('kernel', _partitioned(zeros, axes), [size // 2, *outputs], jnp.uint8)
       scales = self.param(KERNEL_SCALE, _partitioned(ones, axes), [size // GROUP, *outputs],
                           jnp.float16)
-      # Else XLA may compute the weights of all layers ahead, and keep them.
-      x, packed = jax.lax.optimization_barrier((x, packed))
-      return weight_einsum(self.equation, c, x, unpack_rows(packed, scales).reshape(self.shape))
+      kernel = unpack_rows(packed_after(x, packed), scales)
+      return weight_einsum(self.equation, c, x, kernel.reshape(self.shape))
     kernel = self.param('kernel', _partitioned(_NORMAL, self.axes), self.shape, jnp.float32)
     return weight_einsum(self.equation, c, x, kernel)
 
