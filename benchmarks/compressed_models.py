@@ -6,6 +6,12 @@ SmolLM2-135M is written in int8, in int4 and as a GGUF file of the type Q8_0 fir
 lacks them. `q8_0` is ours with the file that llama.cpp reads. The memory is the peak of a process
 that loads the model and does the work.
 
+    python benchmarks/compressed_models.py --model base=F --model int4=F,int4 --json S
+
+measures models of other folders F instead, in float32 or the dtype after the comma, and compares
+them with the first one. With S, `experiments/compression_plot.py` draws how good they are at which
+speed.
+
 llama.cpp is optional: pip install xllamacpp
 """
 
@@ -23,10 +29,10 @@ import prefill
 from serving import optional
 
 CHECKPOINT = 'smollm2-135m'
-# The folder of each model, and the dtype in which ours computes with it.
-OURS = {'float32': ('', 'float32'), 'bfloat16': ('', 'bfloat16'), 'int8': ('int8', 'int8'),
-        'int4': ('int4', 'int4'), 'q8_0': ('q8_0/model.gguf', 'bfloat16')}
+Q8_0 = 'q8_0/model.gguf'
 LLAMA_CPP = 'llama.cpp q8_0'
+# The checkpoint of a model, and the dtype in which ours computes with it.
+Model = tuple[str, str]
 
 
 def main() -> None:
@@ -35,15 +41,41 @@ def main() -> None:
   parser.add_argument('--prefill', action='store_true', help='of a long prompt, not decoding')
   parser.add_argument('--tokens', type=int, default=96, help='of each text')
   parser.add_argument('--model_dir', type=pathlib.Path, default=pathlib.Path('runs/compressed'))
-  if '--side' not in sys.argv:
-    prepare(parser.parse_known_args()[0].model_dir)
-  sides = {name: functools.partial(ours, name) for name in OURS} | {LLAMA_CPP: llama_cpp}
-  pairs = [(name, 'float32') for name in sides if name != 'float32']
-  pairs += [(name, LLAMA_CPP) for name in OURS]
+  parser.add_argument('--model', type=named_model, action='append', metavar='NAME=F[,DTYPE]',
+                      help='a model to measure; may be repeated')
+  args = parser.parse_known_args()[0]
+  if not args.model and '--side' not in sys.argv:
+    prepare(args.model_dir)
+  models = dict(args.model or prepared(args.model_dir))
+  sides = {name: functools.partial(ours, model) for name, model in models.items()}
+  if not args.model:
+    sides[LLAMA_CPP] = llama_cpp
+  first, *others = sides
+  pairs = [(name, first) for name in others]
+  pairs += [(name, LLAMA_CPP) for name in models if LLAMA_CPP in sides]
   def title(args: argparse.Namespace) -> str:
     what = 'prefill' if args.prefill else 'single-stream decoding'
-    return f'Compressed models: {what} of {args.tokens} tokens'
+    which = f' {", ".join(models)}' if args.model else ''
+    return f'Compressed models{which}: {what} of {args.tokens} tokens'
   harness.main(title, parser, sides, pairs)
+
+
+def named_model(text: str) -> tuple[str, Model]:
+  """Reads `int4=runs/int4,int4`: a name, a checkpoint, and the dtype to compute in."""
+  name, _, checkpoint = text.partition('=')
+  checkpoint, comma, dtype = checkpoint.partition(',')
+  dtype = dtype if comma else 'float32'
+  if not name or not checkpoint or dtype not in harness.DTYPES:
+    raise argparse.ArgumentTypeError(f'{text!r} is not of the form NAME=FOLDER[,DTYPE], with a '
+                                     f'dtype of {", ".join(harness.DTYPES)}')
+  return name, (checkpoint, dtype)
+
+
+def prepared(folder: pathlib.Path) -> dict[str, Model]:
+  """Returns the models that `prepare` writes, after those that they are made of."""
+  return {'float32': (CHECKPOINT, 'float32'), 'bfloat16': (CHECKPOINT, 'bfloat16'),
+          'int8': (str(folder / 'int8'), 'int8'), 'int4': (str(folder / 'int4'), 'int4'),
+          'q8_0': (str(folder / Q8_0), 'bfloat16')}
 
 
 def prepare(folder: pathlib.Path) -> None:
@@ -62,11 +94,10 @@ def prepare(folder: pathlib.Path) -> None:
                       '--output_dir', str(folder / name)], check=True, stdout=sys.stderr)
 
 
-def ours(name: str, args: argparse.Namespace) -> harness.Run:
+def ours(model: Model, args: argparse.Namespace) -> harness.Run:
   """Decodes, or computes the cache of prompts, by the project's engine."""
-  folder, args.dtype = OURS[name]
+  checkpoint, args.dtype = model
   args.rows = args.prompts = 1
-  checkpoint = str(args.model_dir / folder) if folder else CHECKPOINT
   return (prefill if args.prefill else decoding).ours(args, checkpoint)
 
 
@@ -74,7 +105,7 @@ def llama_cpp(args: argparse.Namespace) -> harness.Run:
   """Does the same by llama.cpp."""
   xllamacpp = optional('xllamacpp')
   from toolformer_jax.checkpoints.gguf import GgufFile
-  path = args.model_dir / OURS['q8_0'][0]
+  path = args.model_dir / Q8_0
   params = xllamacpp.CommonParams()
   params.model.path, params.n_parallel, params.n_ctx = str(path), 1, 2048
   for threads in (params.cpuparams, params.cpuparams_batch):

@@ -49,6 +49,8 @@ def main(title: Callable[[argparse.Namespace], str], parser: argparse.ArgumentPa
                       help='measure this one, here; prints JSON')
   parser.add_argument('--repeats', type=int, default=3, help='of each side (default: 3)')
   parser.add_argument('--record', action='store_true', help=f'put the table into {RESULTS.name}')
+  parser.add_argument('--json', type=pathlib.Path, metavar='FILE',
+                      help='also write the medians of each side there')
   args = parser.parse_args()
   if args.side == _FLOAT32:
     args.side, args.dtype = 'ours', 'float32'
@@ -67,8 +69,12 @@ def main(title: Callable[[argparse.Namespace], str], parser: argparse.ArgumentPa
   if pairs is None:
     pairs = [(side, 'theirs') for side in sides if side != 'theirs']
     pairs += [('ours', side) for side in also]
-  section = report(title(args), args.repeats, results, *devices, pairs)
+  middle = {side: {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+            for side, runs in results.items()}
+  section = report(title(args), args.repeats, middle, *devices, pairs)
   print(section)
+  if args.json:
+    args.json.write_text(json.dumps(middle, indent=2) + '\n', 'utf-8')
   if args.record:
     record(section)
 
@@ -184,14 +190,12 @@ def _torch_product(dtype: str) -> tuple[Callable[[], None], int]:
   return multiply, size
 
 
-def report(title: str, repeats: int, results: Mapping[str, list[dict[str, float]]],
-           device: str, pairs: Sequence[tuple[str, str]]) -> str:
-  """Returns a Markdown section: medians of each side, and ratios of pairs of them.
+def report(title: str, repeats: int, middle: Mapping[str, Mapping[str, float]], device: str,
+           pairs: Sequence[tuple[str, str]]) -> str:
+  """Returns a Markdown section: the medians `middle` of each side, and ratios of pairs of them.
 
   The machine is part of its title: results of another one stay beside it.
   """
-  middle = {side: {key: statistics.median(run[key] for run in runs) for key in runs[0]}
-            for side, runs in results.items()}
   names = [key for key in next(iter(middle.values())) if key not in _MEASURED]
   units = [name for name in names if not name.endswith('(s)')]
   times = [name for name in names if name.endswith('(s)')]
