@@ -48,7 +48,7 @@ def test_a_grid_compresses_what_it_trained(run, folder):
   assert code == 0, err
   # Both arms are one model, which is trained once, and compressed once in each way.
   assert stages(folder) == ['annotate', *['compress'] * 3, *['evaluate'] * 8, 'finetune']
-  sizes = {row.split(' | ')[1]: row.strip('| ').split(' | ')[2:]
+  sizes = {row.split(' | ')[1]: row.strip('| ').split(' | ')[3:]
            for row in out.partition('## Sizes')[2].splitlines() if row.startswith('| model')}
   base, int8, fewer, sparse = ([int(one.replace(',', '')) for one in sizes[name]]
                                for name in ('base', 'int8', 'fewer', 'sparse'))

@@ -1,6 +1,6 @@
 """Figures of a grid, as PNG and PDF. Needs matplotlib."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import matplotlib.figure
 from etils import epath
@@ -27,7 +27,7 @@ def draw(result: GridResult, folder: epath.Path) -> list[epath.Path]:
   files: list[epath.Path] = []
   if not result.tasks():
     return files
-  if len(_sizes(result)) > 1:
+  if len(_evaluated_sizes(result)) > 1:
     files += save(_scaling(result), folder / 'scaling')
   if any(ablation != UNCHANGED for _, ablation in result.groups()):
     files += save(_ablations(result), folder / 'ablations')
@@ -36,10 +36,9 @@ def draw(result: GridResult, folder: epath.Path) -> list[epath.Path]:
   return files
 
 
-def _sizes(result: GridResult) -> Mapping[str, int]:
-  """Returns the number of parameters of each size that was evaluated."""
-  return {one.cell.factors.group[0]: one.parameters for one in result.cells
-          if one.parameters and one.cell.factors.group[1] == UNCHANGED}
+def _evaluated_sizes(result: GridResult) -> list[str]:
+  return [size for size, ablation in result.groups() if ablation == UNCHANGED
+          and any(result.size((size, ablation), arm) for arm in result.arms())]
 
 
 def _scaling(result: GridResult) -> matplotlib.figure.Figure:
@@ -51,8 +50,9 @@ def _scaling(result: GridResult) -> matplotlib.figure.Figure:
       if task in names:
         _draw_paper(axes, family)
     for arm in result.arms():
-      points = [(parameters / 1e6, score) for size, parameters in _sizes(result).items()
-                if (score := result.score((size, UNCHANGED), task, arm))]
+      points = [(found.parameters / 1e6, score) for size in _evaluated_sizes(result)
+                if (found := result.size((size, UNCHANGED), arm))
+                and (score := result.score((size, UNCHANGED), task, arm))]
       _draw_points(axes, sorted(points, key=lambda point: point[0]), arm)
     axes.set(title=find_tasks([task])[0].title, xlabel='million parameters', xscale='log')
     axes.spines[['top', 'right']].set_visible(False)
@@ -104,15 +104,31 @@ def _compression(result: GridResult) -> matplotlib.figure.Figure:
   figure = matplotlib.figure.Figure(figsize=(4.5 * len(tasks), 3.6))
   for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
     for arm in result.arms():
-      found = {group: (size[-1] / 1e6, score) for group in result.groups()
-               if (size := result.sizes(group)) and (score := result.score(group, task, arm))}
-      _draw_points(axes, list(found.values()), arm, 'o')
-      if arm == 'toolformer':
-        for (_, ablation), (x, score) in found.items():
-          axes.annotate(ablation, (x, score.value), fontsize='x-small', xytext=(3, 3),
-                        textcoords='offset points')
-    axes.set(title=find_tasks([task])[0].title, xlabel='MB of weights')
-    axes.set_xlim(left=0)
-    axes.spines[['top', 'right']].set_visible(False)
-    axes.legend(fontsize='x-small')
+      draw_by_cost(axes, arm, [
+          (group[1], size.weight_bytes / 1e6, score) for group in result.groups()
+          if (size := result.size(group, arm)) and (score := result.score(group, task, arm))])
+    finish_costs(axes, task, 'MB of weights')
   return figure
+
+
+def draw_by_cost(axes: Axes, arm: str, models: Sequence[tuple[str, float, SeededScore]]) -> None:
+  """Draws the scores of an arm by what its models cost; names the models if it is Toolformer.
+
+  Args:
+    axes: where.
+    arm: of all models.
+    models: name, cost and score of each.
+  """
+  _draw_points(axes, [(cost, score) for _, cost, score in models], arm, 'o')
+  if arm == 'toolformer':
+    for name, x, score in models:
+      axes.annotate(name, (x, score.value), fontsize='x-small', xytext=(3, 3),
+                    textcoords='offset points')
+
+
+def finish_costs(axes: Axes, task: str, cost: str) -> None:
+  """Adds the title, the name of the axis of costs, which begins at zero, and the legend."""
+  axes.set(title=find_tasks([task])[0].title, xlabel=cost)
+  axes.set_xlim(left=0)
+  axes.spines[['top', 'right']].set_visible(False)
+  axes.legend(fontsize='x-small')

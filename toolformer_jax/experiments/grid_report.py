@@ -1,5 +1,6 @@
 """The report of a grid: means over seeds, differences between cells, and what failed."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from toolformer_jax.evaluation.tables import Rows, latex
 from toolformer_jax.evaluation.task import QuestionTask
 from toolformer_jax.evaluation.tasks import find_tasks
 from toolformer_jax.experiments.grid import UNCHANGED
-from toolformer_jax.experiments.results import CellResult, Records
+from toolformer_jax.experiments.results import CellResult, ModelSize, Records
 from toolformer_jax.experiments.training_tables import (
   call_rows,
   part_rows,
@@ -90,14 +91,10 @@ class GridResult:
     return self.share(group, task, 'toolformer',
                       lambda record: outcome_of(record, self.config) == outcome)
 
-  def sizes(self, group: Group) -> tuple[int, int, int] | None:
-    """Returns parameters, those that are not zero, and bytes of a group's models, which are alike.
-
-    None if nothing was evaluated.
-    """
-    return next(((one.parameters, one.nonzero or one.parameters, one.weight_bytes)
-                 for one in self.cells
-                 if one.cell.factors.group == group and one.parameters and one.weight_bytes), None)
+  def size(self, group: Group, arm: str) -> ModelSize | None:
+    """Returns the size of an arm's models of a group, which are alike; None if it has no record."""
+    return next((one.sizes[arm] for one in self.cells
+                 if one.cell.factors.group == group and arm in one.sizes), None)
 
   def score(self, group: Group, task: str, arm: str, part: str = '') -> SeededScore | None:
     """Returns the mean of a group's seeds, on a part of the task if one is named.
@@ -176,6 +173,14 @@ def score_rows(result: GridResult) -> Rows:
   return rows
 
 
+def score_objects(result: GridResult) -> list[dict[str, Any]]:
+  """Returns the scores of `score_rows` as JSON objects, the content of scores.json."""
+  return [{'size': size, 'ablation': ablation, 'task': task, 'arm': arm,
+           'score': dataclasses.asdict(score)}
+          for size, ablation in result.groups() for arm in result.arms()
+          for task in result.tasks() if (score := result.score((size, ablation), task, arm))]
+
+
 def tool_gain_rows(result: GridResult) -> Rows:
   """Returns the gain of tools in each group."""
   return _difference_rows(result, [((group, 'disabled'), (group, 'toolformer'))
@@ -214,11 +219,15 @@ def outcome_rows(result: GridResult) -> Rows:
 
 
 def size_rows(result: GridResult) -> Rows:
-  """Returns the size of the models of each group."""
-  rows = [['size', 'ablation', 'parameters', 'not zero', 'bytes of weights']]
+  """Returns the size of the models of each group; arms of one size share a row."""
+  rows = [['size', 'ablation', 'model', 'parameters', 'not zero', 'bytes of weights']]
   for group in result.groups():
-    if found := result.sizes(group):
-      rows.append([*group, *(f'{one:,}' for one in found)])
+    titles: dict[ModelSize, list[str]] = {}
+    for arm in result.arms():
+      if found := result.size(group, arm):
+        titles.setdefault(found, []).append(TITLES[arm])
+    rows += [[*group, ', '.join(names), f'{size.parameters:,}', f'{size.nonzero:,}',
+              f'{size.weight_bytes:,}'] for size, names in titles.items()]
   return rows
 
 

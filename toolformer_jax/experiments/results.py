@@ -37,15 +37,28 @@ class Training:
 
 
 @dataclass(frozen=True)
+class ModelSize:
+  """How large a model is.
+
+  Attributes:
+    parameters: number of its weights.
+    nonzero: number of those that are not zero; all of a model that was not pruned.
+    weight_bytes: size of its weights: of files of few bits, or else in float32.
+  """
+
+  parameters: int
+  nonzero: int
+  weight_bytes: int
+
+
+@dataclass(frozen=True)
 class CellResult:
   """What a cell of a grid found.
 
   Attributes:
     cell: the cell.
     records: the scored predictions of each task and arm, as JSON objects.
-    parameters: of its model; None if nothing was evaluated.
-    weight_bytes: size of its model's weights: of files of few bits, or else in float32.
-    nonzero: number of its weights that are not zero; None if it was not pruned.
+    sizes: of the model of each arm that was evaluated.
     training: of the arm toolformer, or of another one; None if nothing was trained.
     skipped: why tasks were not evaluated, by name.
     sources: number, files and split of the examples of each task, by its name.
@@ -55,9 +68,7 @@ class CellResult:
 
   cell: Cell
   records: Mapping[tuple[str, str], Records] = dataclasses.field(default_factory=dict)
-  parameters: int | None = None
-  weight_bytes: int | None = None
-  nonzero: int | None = None
+  sizes: Mapping[str, ModelSize] = dataclasses.field(default_factory=dict)
   training: Training | None = None
   skipped: Mapping[str, str] = dataclasses.field(default_factory=dict)
   sources: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -75,7 +86,8 @@ def read_result(cell: Cell, runner: StageRunner) -> CellResult:
   skipped: dict[str, str] = {}
   sources: dict[str, str] = {}
   failed: dict[str, str] = {}
-  parameters = weight_bytes = nonzero = training = None
+  sizes: dict[str, ModelSize] = {}
+  training = None
   for stage in cell.experiment.evaluations():
     folder = runner.folder(stage)
     if not (folder / 'summary.json').exists():
@@ -88,14 +100,16 @@ def read_result(cell: Cell, runner: StageRunner) -> CellResult:
     failed |= summary['failed']
     # A stage of an earlier version has no parameters in its record.
     if runner.is_done(stage) and (found := runner.record(stage).get('parameters')):
-      parameters, weight_bytes = found, 4 * found
+      sizes[stage.arm] = _size(stage.model, found, runner)
     training = _training(stage.model, runner) or training  # that of toolformer comes last
-    if isinstance(stage.model, Compress):
-      weight_bytes = runner.record(stage.model)['weight_bytes']
-    if pruned := _pruned(stage.model):
-      nonzero = runner.record(pruned)['nonzero']
-  return CellResult(cell, records, parameters, weight_bytes, nonzero, training, skipped, sources,
-                    failed)
+  return CellResult(cell, records, sizes, training, skipped, sources, failed)
+
+
+def _size(model: str | Stage, parameters: int, runner: StageRunner) -> ModelSize:
+  pruned = _pruned(model)
+  return ModelSize(
+      parameters, runner.record(pruned)['nonzero'] if pruned else parameters,
+      runner.record(model)['weight_bytes'] if isinstance(model, Compress) else 4 * parameters)
 
 
 def _training(model: str | Stage, runner: StageRunner) -> Training | None:

@@ -19,13 +19,14 @@ from toolformer_jax.experiments.stage_checks import check_stages
 from toolformer_jax.experiments.stages import Stage
 from toolformer_jax.experiments.training_tables import training_report
 from toolformer_jax.runtime.paths import make_directory, write_text
+from toolformer_jax.runtime.run_dir import write_json
 
 log = logging.getLogger(__name__)
 
 
 def run_grid(cells: Sequence[Cell], *, output_dir: epath.Path, only: int | None = None
              ) -> GridResult:
-  """Runs the cells that are not done, and writes report.md, table.tex, training.md and the figures.
+  """Runs the cells that are not done, and writes the report in its formats, and the figures.
 
   Args:
     cells: the cells.
@@ -97,6 +98,7 @@ def _report_of_only_cell(results: Sequence[CellResult], output_dir: epath.Path) 
 def _write(result: GridResult, output_dir: epath.Path) -> None:
   for name, text in (('report.md', result.report), ('table.tex', grid_report.latex_table(result))):
     write_text(output_dir / name, text)
+  write_json(output_dir / 'scores.json', {'scores': grid_report.score_objects(result)})
   if training := training_report(result):
     write_text(output_dir / 'training.md', training)
   if importlib.util.find_spec('matplotlib'):
