@@ -17,7 +17,6 @@ llama.cpp is optional: pip install xllamacpp
 
 import argparse
 import functools
-import os
 import pathlib
 import shutil
 import subprocess
@@ -26,7 +25,7 @@ import sys
 import decoding
 import harness
 import prefill
-from serving import optional
+import serving
 
 CHECKPOINT = 'smollm2-135m'
 Q8_0 = 'q8_0/model.gguf'
@@ -103,14 +102,9 @@ def ours(model: Model, args: argparse.Namespace) -> harness.Run:
 
 def llama_cpp(args: argparse.Namespace) -> harness.Run:
   """Does the same by llama.cpp."""
-  xllamacpp = optional('xllamacpp')
   from toolformer_jax.checkpoints.gguf import GgufFile
   path = args.model_dir / Q8_0
-  params = xllamacpp.CommonParams()
-  params.model.path, params.n_parallel, params.n_ctx = str(path), 1, 2048
-  for threads in (params.cpuparams, params.cpuparams_batch):
-    threads.n_threads = len(os.sched_getaffinity(0))
-  server, tokenizer = xllamacpp.Server(params), GgufFile(path).tokenizer()
+  server, tokenizer = serving.llama_cpp(path, 1, 2048), GgufFile(path).tokenizer()
   args.prompts = 1
   [prompt] = prefill.read(tokenizer, args) if args.prefill else decoding.prompts(tokenizer, 1)
   request = {'prompt': prompt, 'temperature': 0.0, 'cache_prompt': False, 'ignore_eos': True,

@@ -91,14 +91,8 @@ def generated(args: argparse.Namespace) -> harness.Run:
 
 def llama_server(args: argparse.Namespace) -> harness.Run:
   """Streams from the server of llama.cpp, in this process."""
-  prompts, xllamacpp = _prompts(args), optional('xllamacpp')
-  params = xllamacpp.CommonParams()
-  params.model.path = str(catalogue.fetch(_MODEL))
-  params.port, params.n_parallel = 0, args.clients
-  params.n_ctx = args.clients * _MAX_MODEL_LEN
-  for threads in (params.cpuparams, params.cpuparams_batch):
-    threads.n_threads = len(os.sched_getaffinity(0))
-  server = xllamacpp.Server(params)
+  prompts = _prompts(args)
+  server = llama_cpp(catalogue.fetch(_MODEL), args.clients, _MAX_MODEL_LEN)
   def run(warm_up: bool) -> dict[str, float]:
     port = urllib.parse.urlsplit(server.listening_address).port
     return http_load.measure(port, prompts[:_WARM_UP] if warm_up else prompts,
@@ -127,6 +121,17 @@ def _prompts(args: argparse.Namespace) -> list[list[int]]:
   tokenizer = GgufFile(catalogue.fetch(_MODEL)).tokenizer()
   start = [] if tokenizer.start_id is None else [tokenizer.start_id]
   return [start + prompt for prompt in generation.read(tokenizer, args.prompts)]
+
+
+def llama_cpp(path: os.PathLike[str], rows: int, row_tokens: int) -> Any:
+  """Returns a server of llama.cpp in this process, on all cores, at a free port."""
+  xllamacpp = optional('xllamacpp')
+  params = xllamacpp.CommonParams()
+  params.model.path, params.port = os.fspath(path), 0
+  params.n_parallel, params.n_ctx = rows, rows * row_tokens
+  for threads in (params.cpuparams, params.cpuparams_batch):
+    threads.n_threads = len(os.sched_getaffinity(0))
+  return xllamacpp.Server(params)
 
 
 def optional(name: str) -> ModuleType | Any:

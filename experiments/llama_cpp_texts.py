@@ -13,8 +13,10 @@ as likely.
 import argparse
 import hashlib
 import json
+import os
 import pathlib
 import sys
+from typing import Any
 
 import toolformer_jax as tf_jax
 from toolformer_jax import cli
@@ -79,17 +81,8 @@ def first_difference(model: LanguageModel, prompt: str, text: str, other: str
 
 
 def llama_cpp_texts(path: pathlib.Path, prompts: list[str]) -> list[str]:
-  """Returns the greedy continuations of llama.cpp, with its cache in float32."""
-  try:
-    import xllamacpp
-  except ImportError:
-    raise UserError('the comparison needs: pip install xllamacpp') from None
-  params = xllamacpp.CommonParams()
-  params.model.path, params.n_ctx, params.n_parallel, params.warmup = str(path), 512, 1, False
-  params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
-  params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
-  params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
-  server = xllamacpp.Server(params)
+  """Returns the greedy continuations of llama.cpp."""
+  server = llama_cpp(path)
   texts = []
   for prompt in prompts:
     answer = server.handle_completions({'prompt': prompt, 'n_predict': TOKENS, 'temperature': 0.0,
@@ -97,6 +90,22 @@ def llama_cpp_texts(path: pathlib.Path, prompts: list[str]) -> list[str]:
     answer = answer if isinstance(answer, dict) else json.loads(answer)
     texts.append(answer['content'] if 'content' in answer else answer['choices'][0]['text'])
   return texts
+
+
+def llama_cpp(path: os.PathLike[str]) -> Any:
+  """Returns a server of llama.cpp in this process that repeats itself: one thread, and a cache in
+  float32."""
+  try:
+    import xllamacpp
+  except ImportError:
+    raise UserError('the comparison needs: pip install xllamacpp') from None
+  params = xllamacpp.CommonParams()
+  params.model.path, params.warmup = os.fspath(path), False
+  params.n_ctx, params.n_parallel = 512, 1
+  params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+  params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+  params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
+  return xllamacpp.Server(params)
 
 
 if __name__ == '__main__':

@@ -25,16 +25,12 @@ PROMPT_CHARACTERS, TOKENS, ROW = 100, 32, 128
 
 
 @pytest.fixture
-def llama_cpp():
+def llama_cpp(experiment):
   """Returns a function from a file and prompts to greedy continuations: ids, log-probabilities."""
-  xllamacpp = pytest.importorskip('xllamacpp', reason='the package xllamacpp is not installed')
+  pytest.importorskip('xllamacpp', reason='the package xllamacpp is not installed')
+  script = experiment('llama_cpp_texts')
   def generate(path, prompts):
-    params = xllamacpp.CommonParams()
-    params.model.path, params.n_ctx, params.n_parallel, params.warmup = str(path), 512, 1, False
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
-    params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
-    params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
-    server = xllamacpp.Server(params)
+    server = script.llama_cpp(path)
     request = {'n_predict': TOKENS, 'temperature': 0.0, 'logprobs': 1, 'cache_prompt': False}
     answers = [server.handle_completions({**request, 'prompt': prompt}) for prompt in prompts]
     return [[(token['id'], token['logprob']) for token in
