@@ -2,7 +2,7 @@
 
 A weight is its code times the scale of its group, as `toolformer compress` stores it. Weights are
 computed where they are used, a matrix at a time, and products are those of float32: this saves
-memory. On CPUs decoding takes two to three times as long as with weights in float32.
+memory.
 """
 
 import math

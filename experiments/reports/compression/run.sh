@@ -4,8 +4,8 @@
 #
 #     bash experiments/reports/compression/run.sh DATA OUTPUT
 #
-# From the root of the repository, with its environment active, and `pip install xllamacpp` for the last
-# steps. DATA holds gsm8k/train.jsonl.gz, wikitext2/ and svamp/.
+# From the root of the repository, with its environment active, and `pip install xllamacpp` for the
+# comparisons with llama.cpp. DATA holds gsm8k/train.jsonl.gz, wikitext2/ and svamp/.
 set -euo pipefail
 data=$1 out=$2
 mkdir -p "$out"
@@ -30,3 +30,18 @@ python experiments/compression_report.py --data_dir "$data" --output_dir "$out/p
 python experiments/llama_cpp_texts.py --output_dir "$out/gguf"
 python benchmarks/compressed_models.py --repeats 1 --model_dir "$out/models"
 python benchmarks/compressed_models.py --repeats 1 --model_dir "$out/models" --prefill --tokens 1024
+
+# The speed of models of the grid, which is not measured in the grid, and its scores by it.
+models=(--model "base=$out/toolformer")
+for name in layers_28 sparsity_50 int8 int4; do
+  if [ ! -f "$out/small/$name/compression.json" ]; then
+    rm -rf "$out/small/$name"
+    toolformer compress --checkpoint "$out/toolformer" --corpus wikipedia-sample \
+        --gin_file "experiments/compression/$name.gin" --output_dir "$out/small/$name"
+  fi
+  case $name in int8 | int4) dtype=$name ;; *) dtype=float32 ;; esac
+  models+=(--model "$name=$out/small/$name,$dtype")
+done
+python benchmarks/compressed_models.py --repeats 1 "${models[@]}" --json "$out/speeds.json"
+python experiments/compression_plot.py --grid "$out/grid" --speeds "$out/speeds.json" \
+    --output "$out/svamp_speed.png"
