@@ -26,6 +26,12 @@ def min_gain(tau_f: float, early_reject: bool) -> float:
   return min(*THRESHOLDS, tau_f) if early_reject else -math.inf
 
 
+def sampling_settings(tau_f: float, config: AnnotationConfig) -> dict[str, float]:
+  """Returns what the samples of a tool depend on if positions are rejected early; {} if not."""
+  least = min_loss_no_call(tau_f, config)
+  return {MIN_LOSS_NO_CALL: least} if least else {}
+
+
 def min_loss_no_call(tau_f: float, config: AnnotationConfig) -> float:
   """Returns the loss without a call below which no call is sampled at a position; 0 for none.
 
