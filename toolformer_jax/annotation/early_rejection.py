@@ -9,7 +9,7 @@ import math
 
 from toolformer_jax.annotation.config import THRESHOLDS, AnnotationConfig
 
-# In the settings of tools in run.json, if positions are rejected early.
+# The name of that threshold in the settings of a tool in run.json.
 MIN_LOSS_NO_CALL = 'min_loss_no_call'
 
 # Counts: positions at which no call was sampled, the texts that have some, and the tokens of losses
