@@ -6,7 +6,7 @@ Both sides take the k likeliest positions of each text, sample m calls at each, 
 calculator, and compute all three losses of every call that has a result. Theirs is what a competent
 user would write with transformers: `benchmarks/call_sampling.py` and `benchmarks/filter_scoring.py`
 say how it samples and scores. Ours writes its run into a folder, with everything that a resumed run
-needs. Both print how many calls they keep: samples differ, so that these are only similar.
+needs. Both print how many calls they keep. These numbers are only similar, as samples differ.
 """
 
 import argparse
@@ -70,8 +70,10 @@ def theirs(args: argparse.Namespace) -> harness.Run:
     calls = [call for document in documents
              for call in executed(document, sampler, model.tokenizer)]
     logprobs = model.last_logprobs(*sequences(calls, documents, model.tokenizer), args.batch_rows)
-    kept = sum(gain >= args.tau_f for gain in gains(calls, logprobs))
-    print(f'theirs keeps {kept} calls', file=sys.stderr)
+    # As `merge` does, a position keeps one call.
+    kept = {(call.document_id, call.position)
+            for call, gain in zip(calls, gains(calls, logprobs), strict=True) if gain >= args.tau_f}
+    print(f'theirs keeps {len(kept)} calls', file=sys.stderr)
     return {'texts': len(documents)}
   return run
 

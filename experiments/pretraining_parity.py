@@ -4,10 +4,10 @@
 
 The decoder is that of `toolformer pretrain`, the texts are those of `wikipedia-sample`, and
 WikiText-2 (D/wikitext2) is held out. PyTorch's side is `LlamaForCausalLM` of transformers with the
-fused AdamW. It begins with the same weights and gets the same batches of packed rows, in which
-attention is masked to the segment. A competent user might do without the mask, which lets torch
-take its fastest attention: the seconds of such steps are measured as well. O/result.json has the
-numbers.
+fused AdamW. It begins with the same weights and gets the same batches of packed rows, in which a
+mask limits attention to the segment. A competent user might do without the mask, so that torch can
+use its fastest attention: the time of such steps is measured as well. O is a new folder;
+O/result.json has the numbers.
 """
 
 import argparse
@@ -170,4 +170,4 @@ def _torch_loss(model: Any, rows: PackedRows, masked: bool) -> tuple[Any, Any]:
 
 
 if __name__ == '__main__':
-  sys.exit(cli.guarded(main, resumable=True))
+  sys.exit(cli.guarded(main, resumable=False))

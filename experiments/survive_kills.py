@@ -37,7 +37,8 @@ _OWN = ('times.log', '.lock', '.turn', 'events.out.tfevents')
 _STATES, _MODEL = 'steps', 'model/variables'  # of fine-tuning; Orbax names their files at random
 # Orbax names its files at random, so that equal weights have another hash in each run.
 _HASH_OF_TRAINED = re.compile(rb'(stages/finetune-\w+`) \(sha256 \w+\)')
-_TIMES = ('step_s', 'tokens_per_s', 'mfu')  # in metrics.jsonl
+# In metrics.jsonl: times, and what each process writes with its first step.
+_OF_PROCESSES = ('step_s', 'tokens_per_s', 'mfu', 'step_bytes')
 
 
 def main() -> None:
@@ -140,7 +141,7 @@ def files_of_run(folder: pathlib.Path) -> dict[str, bytes]:
     name = path.relative_to(folder).as_posix()
     if path.is_file() and not path.name.startswith(_OWN) and not name.startswith((_STATES, _MODEL)):
       content = path.read_bytes().replace(str(folder).encode(), b'')  # config.gin names its folder
-      found[name] = without_times(content) if path.name == 'metrics.jsonl' else content
+      found[name] = comparable(content) if path.name == 'metrics.jsonl' else content
   if (folder / _MODEL).is_dir():
     found |= trained_weights(folder)
   return found
@@ -153,11 +154,12 @@ def trained_weights(folder: pathlib.Path) -> dict[str, bytes]:
           for path, leaf in leaves}
 
 
-def without_times(metrics: bytes) -> bytes:
-  """Returns the lines of metrics.jsonl without the fields that no two runs have the same."""
+def comparable(metrics: bytes) -> bytes:
+  """Returns the lines of metrics.jsonl without the fields that differ between equal runs."""
   rows = [json.loads(line) for line in metrics.splitlines()]
-  return '\n'.join(json.dumps({name: value for name, value in row.items() if name not in _TIMES})
-                   for row in rows).encode()
+  return '\n'.join(
+      json.dumps({name: value for name, value in row.items() if name not in _OF_PROCESSES})
+      for row in rows).encode()
 
 
 def compare(name_of_run: str, found: Mapping[str, bytes], expected: Mapping[str, bytes]

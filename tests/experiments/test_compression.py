@@ -104,8 +104,10 @@ LATE = {
                    'CompressionConfig.layers is 9; keep at most the 2 layers'),
     'calibration.gin': ("CompressionConfig.layers = 1\nExperimentConfig.calibration = 'no.jsonl'",
                         'there is no file no.jsonl'),
-    'run.gin': ("include 'recovered.gin'\nExperimentConfig.calibration = 'pages'",
-                'pages is not the output folder of a finished annotation run'),
+    'run.gin': ("include 'recovered.gin'\nDATA = ['unfinished']",
+                'unfinished is not the output folder of a finished annotation run'),
+    'ensemble.gin': ('EvaluationConfig.ensemble_adapters = True',
+                     'ensemble_adapters needs a model that has adapters by name'),
     'tokens.gin': ('GenerationConfig.max_tokens = 7',
                    'GenerationConfig.max_tokens has no effect on an evaluation; use Evaluation'),
     'range.gin': ('GenerationConfig.max_tokens = 0', 'GenerationConfig.max_tokens must be between'),
@@ -131,8 +133,7 @@ LATE = {
 def test_values_that_would_fail_late_are_refused_with_their_file(run, folder, name, dry):
   text, message = LATE[name]
   (folder / name).write_text(text + '\n')
-  (folder / 'pages').mkdir()
-  (folder / 'pages' / 'a.html').write_text('<p>A page of a few words.</p>')
+  (folder / 'unfinished' / 'documents').mkdir(parents=True)
   code, out, err = run(*EXPERIMENT, grid('short.gin', name), '--arms', 'toolformer', *dry)
   assert (code, out) == (2, '') and err.startswith(f'error: {name}: ') and message in err
   assert err.count('\n') == 1 and not (folder / 'runs').exists()

@@ -143,10 +143,11 @@ def test_shared_stages_and_shared_parts_count_once(folder):
   own = {'calculator': dataclasses.replace(TOOL, tau_f=2.0)}
   in_place = dataclasses.replace(ANNOTATION, call_placement='in_place')
   other_seed = dataclasses.replace(EXPERIMENT.finetune, seed=1)
-  one, seeds, threshold, place = (
+  early = dataclasses.replace(ANNOTATION, early_reject=True)
+  one, seeds, threshold, place, rejecting = (
       plan_grid(cells(EXPERIMENT, *others), folder / 'runs') for others in (
           [], [changed(finetune=other_seed)], [changed(tool_configs=own)],
-          [changed(annotation=in_place)]))
+          [changed(annotation=in_place)], [changed(annotation=early)]))
   def by_kind(plan, kind):
     return [plan.costs[stage] for stage in plan.stages if isinstance(stage, kind)]
   assert len(by_kind(seeds, Annotate)) == 1 and len(by_kind(seeds, Finetune)) == 4
@@ -158,6 +159,7 @@ def test_shared_stages_and_shared_parts_count_once(folder):
   whole, filter_alone = (cost.flops for cost in by_kind(place, Annotate))
   assert 0 < filter_alone < whole
   assert [cost.texts for cost in by_kind(place, Annotate)] == [4, 0]
+  assert [cost.texts for cost in by_kind(rejecting, Annotate)] == [4, 4]  # other samples
 
 
 def test_the_table_adds_up_and_what_is_done_is_free(run, folder):

@@ -1,5 +1,6 @@
 """Every script says how it is used, and reports wrong input as the commands do."""
 
+import json
 import pathlib
 import runpy
 import sys
@@ -23,6 +24,16 @@ def run(experiment, monkeypatch, capsys):
 
 def test_scripts_are_found():
   assert len(SCRIPTS) > 20 and {'web_posts', 'gsm8k_oracle'} <= {path.stem for path in SCRIPTS}
+
+
+def test_a_training_that_was_killed_has_the_metrics_of_one_that_was_not(experiment):
+  def metrics(resumed):
+    first = {'step': 1, 'loss': 2.0, 'step_s': 3.0, 'step_bytes': 9}
+    second = {'step': 2, 'loss': 1.5, 'step_s': 1.0} | ({'step_bytes': 9} if resumed else {})
+    return '\n'.join(map(json.dumps, (first, second))).encode()
+  comparable = experiment('survive_kills').comparable
+  assert comparable(metrics(True)) == comparable(metrics(False))
+  assert comparable(metrics(True)) != comparable(metrics(True).replace(b'1.5', b'1.6'))
 
 
 @pytest.mark.parametrize('path', SCRIPTS, ids=lambda path: path.stem)

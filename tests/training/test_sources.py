@@ -13,7 +13,7 @@ from toolformer_jax.data.records import AnnotatedDocument, Document, ScoredCall,
 from toolformer_jax.errors import UserError
 from toolformer_jax.training.examples import task_example
 from toolformer_jax.training.packing import pack
-from toolformer_jax.training.sources import TaskRow, read_texts
+from toolformer_jax.training.sources import TaskRow, check_source, read_texts
 from toolformer_jax.training.stream import training_data
 
 CALL = ScoredCall('d', 'Calculator', '1 + 1', 0, 0.5, '2')
@@ -66,11 +66,13 @@ def test_a_corpus_is_read_as_its_settings_say(tmp_path):
 def test_a_folder_of_pages_is_a_corpus(tmp_path):
   (tmp_path / 'pages').mkdir()
   (tmp_path / 'pages' / 'one.md').write_text('# One\n\nThe first page.\n')
+  check_source(str(tmp_path / 'pages'))
   text, = read_texts(str(tmp_path / 'pages'))
   assert 'The first page.' in text.document.text
   (tmp_path / 'empty').mkdir()
-  with pytest.raises(UserError, match='not the output folder of a finished annotation run'):
-    list(read_texts(str(tmp_path / 'empty')))
+  for read in (check_source, lambda source: list(read_texts(source))):
+    with pytest.raises(UserError, match='not the output folder of a finished annotation run'):
+      read(str(tmp_path / 'empty'))
 
 
 def test_of_a_task_the_targets_alone_are_learned(tokenizer):

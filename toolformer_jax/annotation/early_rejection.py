@@ -9,7 +9,7 @@ import math
 
 from toolformer_jax.annotation.config import THRESHOLDS, AnnotationConfig
 
-# In the settings of tools in run.json, if positions are rejected early.
+# The name of that threshold in the settings of a tool in run.json.
 MIN_LOSS_NO_CALL = 'min_loss_no_call'
 
 # Counts: positions at which no call was sampled, the texts that have some, and the tokens of losses
@@ -24,6 +24,12 @@ def min_gain(tau_f: float, early_reject: bool) -> float:
   That is the lowest threshold that the run or a report uses; without `early_reject`, -inf.
   """
   return min(*THRESHOLDS, tau_f) if early_reject else -math.inf
+
+
+def sampling_settings(tau_f: float, config: AnnotationConfig) -> dict[str, float]:
+  """Returns what the samples of a tool depend on if positions are rejected early; {} if not."""
+  least = min_loss_no_call(tau_f, config)
+  return {MIN_LOSS_NO_CALL: least} if least else {}
 
 
 def min_loss_no_call(tau_f: float, config: AnnotationConfig) -> float:

@@ -78,7 +78,7 @@ def score_calls(
     baseline: which loss the gain is measured from: 'min' of that without a call and that with an
       empty result, as in the paper, or one of them.
     scoring_tokens: largest number of tokens in a batch.
-    reuse_no_call: calls that have a loss without a call keep it: it is of the same model.
+    reuse_no_call: keep the losses without a call that `executed` has; they must be of `model`.
 
   Raises:
     UserError: there is not enough memory, or a loss is not a number.
@@ -129,7 +129,7 @@ def _requests(text: tuple[int, ...], call: ExecutedCall, encode: Callable[[str],
               syntax: CallSyntax, placement: CallPlacement) -> list[ScoreRequest]:
   """Returns the requests for the losses without a call, with an empty result, and with the result.
 
-  Those without a call are for the same text wherever the call is.
+  The first one is the same for both placements: one pass over a text is enough for all its calls.
   """
   no_call, *with_call = call_prefixes(call.call(), encode, syntax)
   place = _PLACED[placement]

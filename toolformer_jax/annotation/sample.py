@@ -142,7 +142,7 @@ class CallSampler:
                     counts: Counter[str]) -> list[_Place]:
     """Returns the places at which a call may gain enough, with their losses without a call.
 
-    The samples at a place do not depend on the others, so that they are the same as without it.
+    Samples do not depend on those of other places: they are the same as without early rejection.
     """
     losses = losses_no_call(
         [(tuple(texts[place.row]), place.position) for place in places], model=self._model,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from toolformer_jax.annotation.config import PAPER_TOOL_CONFIGS, AnnotationConfig, ToolConfig
-from toolformer_jax.annotation.early_rejection import MIN_LOSS_NO_CALL, min_loss_no_call
+from toolformer_jax.annotation.early_rejection import sampling_settings
 from toolformer_jax.annotation.prompts import Prompt, prompt_for
 from toolformer_jax.calls import DEFAULT_SYNTAX
 from toolformer_jax.errors import UserError, unknown
@@ -33,10 +33,9 @@ class ToolPlan:
   def configuration(self, config: AnnotationConfig) -> dict[str, Any]:
     """Returns what the results depend on, as JSON; the prompt by a hash of its text."""
     text = self.prompt.text_before_input(DEFAULT_SYNTAX)
-    least = min_loss_no_call(self.config.tau_f, config)
     return dataclasses.asdict(self.config) | {
         'version': self.tool.version, 'prompt': hashlib.sha256(text.encode()).hexdigest()[:12],
-        **({MIN_LOSS_NO_CALL: least} if least else {})}
+        **sampling_settings(self.config.tau_f, config)}
 
 
 def tool_plans(tools: Sequence[Tool], tool_configs: Mapping[str, ToolConfig] | None = None,

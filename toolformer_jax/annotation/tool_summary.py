@@ -28,14 +28,14 @@ class ToolSummary:
     texts: number of texts of the corpus.
     preselected: texts in which calls were sampled.
     positions: positions at which calls were sampled.
-    rejected_positions: those at which none were, as no call can be kept there (`early_reject`).
+    rejected_positions: positions without samples, as no call can be kept there (`early_reject`).
     samples: samples, well-formed or not.
     candidates: different well-formed calls.
     executed: calls that have a result.
     scored: calls that have losses.
-    rejected_calls: those of them without a loss with an empty result (`early_reject`).
-    skipped_tokens: share of the filter's tokens that were not computed for it.
-    rescored: those of them that were scored again in float32, see `verified_filter`.
+    rejected_calls: scored calls without the loss with an empty result (`early_reject`).
+    skipped_tokens: the share of the filter's tokens that was not computed, as that loss is not.
+    rescored: scored calls that were scored again in float32, see `verified_filter`.
     kept: positions that keep a call, by threshold; one of the thresholds is that of the plan.
     texts_kept: texts that keep a call, by threshold, before the cap (the paper's Table 2).
     max_gain: largest known gain of a call, in nats; None if none is known.

@@ -43,7 +43,7 @@ def score_calls_verified(
     tau_f: the threshold.
     margin: largest difference between a gain by `fast` and by `model`, in nats.
     min_gain: see `score_calls`; at most `tau_f`.
-    reuse_no_call: see `score_calls`; the losses that calls have are by `model`.
+    reuse_no_call: see `score_calls`; the losses that `executed` has are of `model`.
     options: the other arguments of `score_calls`.
 
   Raises:

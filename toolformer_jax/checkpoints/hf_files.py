@@ -20,7 +20,7 @@ from etils import epath
 from safetensors.numpy import save_file
 
 from toolformer_jax.checkpoints.tensors import Header, Tensors
-from toolformer_jax.checkpoints.zstd_files import plain_file, stored_name
+from toolformer_jax.checkpoints.zstd_files import plain_file, stored_file
 from toolformer_jax.errors import UserError
 from toolformer_jax.runtime.run_dir import read_json
 
@@ -41,7 +41,7 @@ def has_weights(path: epath.Path) -> bool:
 
 
 def _has_safetensors(path: epath.Path) -> bool:
-  return bool(stored_name(path, SAFETENSORS)) or (path / SAFETENSORS_INDEX).is_file()
+  return bool(stored_file(path, SAFETENSORS)) or (path / SAFETENSORS_INDEX).is_file()
 
 
 def open_weights(path: epath.Path) -> Tensors:
@@ -84,7 +84,7 @@ def _files(path: epath.Path, single: str, index: str) -> list[epath.Path]:
   Raises:
     UserError: the index is broken, or lists a file that is not in `path`.
   """
-  if found := stored_name(path, single):
+  if found := stored_file(path, single):
     return [found]
   where = read_json(path / index).get('weight_map')
   if not isinstance(where, dict) or not all(isinstance(name, str) for name in where.values()):
@@ -93,7 +93,7 @@ def _files(path: epath.Path, single: str, index: str) -> list[epath.Path]:
   for name in sorted(set(where.values())):
     if pathlib.PurePath(name).name != name:
       raise UserError(f'{path / index} lists a file in another directory: {name!r}')
-    if not (found := stored_name(path, name)):
+    if not (found := stored_file(path, name)):
       raise UserError(f'{path / index} lists {name}, which is missing; download it')
     files.append(found)
   return files

@@ -1,4 +1,4 @@
-"""Weight files that are compressed by Zstandard: `NAME.zst`, which `zstd -d` makes `NAME` again."""
+"""Weight files that are compressed by Zstandard: `NAME.zst`, of which `zstd -d` restores `NAME`."""
 
 import contextlib
 import os
@@ -36,7 +36,7 @@ def compress_file(file: epath.Path) -> None:
   file.unlink()
 
 
-def stored_name(folder: epath.Path, name: str) -> epath.Path | None:
+def stored_file(folder: epath.Path, name: str) -> epath.Path | None:
   """Returns the file called `name` in a folder, as it is or compressed; None if there is none."""
   return next((file for file in (folder / name, folder / (name + SUFFIX)) if file.is_file()), None)
 
@@ -66,7 +66,8 @@ def content_bytes(file: epath.Path) -> int:
 def plain_file(file: epath.Path) -> Iterator[epath.Path]:
   """Yields a file, or if it is compressed a temporary one with its content.
 
-  Who has mapped the temporary file to memory keeps its content.
+  The temporary file is removed at the end. A process that has mapped it to memory keeps its
+  content.
 
   Raises:
     UserError: the file is damaged or not whole, the disk has too little space, or the package
@@ -86,8 +87,8 @@ def plain_file(file: epath.Path) -> Iterator[epath.Path]:
     except read_errors(file) as error:
       raise UserError(f'{file} cannot be decompressed: {reason(error)}') from error
     if found != size:
-      raise UserError(f'{file} is not complete: it has {found:,} of {size:,} bytes when it is '
-                      'decompressed; copy it again')
+      raise UserError(f'{file} is not complete: decompressed, it does not have the {size:,} bytes '
+                      'that it says; copy it again')
     yield epath.Path(plain)
 
 

@@ -7,13 +7,13 @@ one adds tasks, arms or questions.
 
 Arms: base and cc know no calls, disabled never starts a call, toolformer calls tools.
 
-Several adapters are an ensemble: the score of a label is its mean over them.
+Several adapters are an ensemble, for classification: the score of a label is its mean over them.
 
 Examples:
   toolformer evaluate --tasks svamp --data_dir data --limit 100 --tools calculator \\
       --arms base=smollm2-135m,disabled,toolformer --checkpoint runs/tuned --output_dir runs/svamp
   toolformer evaluate --tasks banking77 --data_dir data --arms base=smollm2-135m,toolformer \\
-      --checkpoint smollm2-135m --adapter a=runs/seed0 --adapter b=runs/seed1 \\
+      --checkpoint smollm2-135m --adapter a=runs/adapter0 --adapter b=runs/adapter1 \\
       --output_dir runs/ensemble
 """
 

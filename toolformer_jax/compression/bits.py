@@ -76,7 +76,7 @@ def save_rounded(path: epath.Path, model: LanguageModel, rounding: Rounding, *,
   Args:
     path: the directory.
     model: the model.
-    rounding: how it is rounded: to the nearest code where there is no scale for a weight.
+    rounding: how it is rounded. Weights without a scale in it are rounded to the nearest code.
     zstd: compress the weight files, see `checkpoints.zstd_files`.
 
   Raises:

@@ -105,6 +105,6 @@ def _run(model: LanguageModel, block: Params, batches: list[np.ndarray], layer: 
 
 
 def _cosines(x_BTD: np.ndarray, y_BTD: np.ndarray) -> np.ndarray:
-  with np.errstate(over='ignore', invalid='ignore'):  # who calls this looks at the numbers
+  with np.errstate(over='ignore', invalid='ignore'):  # `walk` checks the result
     norms_BT = np.linalg.norm(x_BTD, axis=-1) * np.linalg.norm(y_BTD, axis=-1)
     return ((x_BTD * y_BTD).sum(-1) / np.maximum(norms_BT, 1e-30)).ravel()

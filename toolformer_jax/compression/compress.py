@@ -173,7 +173,7 @@ def _bits_of_layers(model: LanguageModel, rows_RT: np.ndarray | None, config: Co
 
 
 def _weight_bytes(path: epath.Path, zstd: bool) -> tuple[int, int | None]:
-  """Returns the size of the weight files, and what is left of it if they are compressed."""
+  """Returns the size of the weight files before Zstandard compresses them, and that after it."""
   files = glob(path, f'*.safetensors{zstd_files.SUFFIX if zstd else ""}')
   plain = sum(map(zstd_files.content_bytes, files))
   if not zstd:

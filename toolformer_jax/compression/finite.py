@@ -39,7 +39,7 @@ def check_calibration(values: Iterable[Any], what: str) -> None:
 
   Args:
     values: numbers and arrays.
-    what: makes them, such as 'layer 3'.
+    what: the part of the model that makes them, such as 'layer 3'.
 
   Raises:
     UserError: a number is not finite.

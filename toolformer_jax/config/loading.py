@@ -121,10 +121,10 @@ def _bind_tools(tools: Collection[str], bindings: Sequence[str]) -> None:
 
 
 def _bind_steps(bindings: Sequence[str]) -> None:
-  """Lets `steps` count where a training has `epochs` from somewhere else.
+  """Sets `epochs` to 0, so that `steps` counts, where `steps` is bound more closely than `epochs`.
 
-  That is where `bindings` bind steps over the epochs of a file, and where a recovery has its own
-  steps, and the epochs of all trainings.
+  These are trainings whose epochs a file binds and whose steps `bindings` bind, and a recovery with
+  steps of its own and the epochs that are bound for all trainings.
   """
   name = FinetuneConfig.__name__
   given = {(statement.scope, statement.arg_name) for statement in _statements('\n'.join(bindings))

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from toolformer_jax.annotation.config import PAPER_TOOL_CONFIGS, ToolConfig
+from toolformer_jax.annotation.early_rejection import sampling_settings
 from toolformer_jax.annotation.prompts import Prompt, prompt_for
 from toolformer_jax.annotation.stage_keys import stage_folders, stage_name
 from toolformer_jax.calls import DEFAULT_SYNTAX
@@ -171,7 +172,8 @@ def _parts(stage: Annotate, tools: dict[str, tuple[ToolConfig, Prompt]]
   model = stage.model if isinstance(stage.model, str) else stage.model.key
   described = {
       name: {**dataclasses.asdict(config), 'version': str(stage.toolbox),
-             'prompt': prompt.text_before_input(DEFAULT_SYNTAX)}
+             'prompt': prompt.text_before_input(DEFAULT_SYNTAX),
+             **sampling_settings(config.tau_f, stage.config)}
       for name, (config, prompt) in tools.items()}
   folders = stage_folders({
       'checkpoint': model, 'dtype': stage.model_config.dtype, 'tools': described,

@@ -21,12 +21,8 @@ from toolformer_jax.evaluation.tables import Rows, latex
 from toolformer_jax.evaluation.task import QuestionTask
 from toolformer_jax.evaluation.tasks import find_tasks
 from toolformer_jax.experiments.grid import UNCHANGED
+from toolformer_jax.experiments.grid_tables import call_rows, part_rows, shown
 from toolformer_jax.experiments.results import CellResult, ModelSize, Records
-from toolformer_jax.experiments.training_tables import (
-  call_rows,
-  part_rows,
-  shown,
-)
 from toolformer_jax.runtime.markdown import markdown_table
 
 Group = tuple[str, str]  # a size and an ablation
@@ -67,9 +63,12 @@ class GridResult:
     return [arm for arm in TITLES if arm in found]
 
   def records(self, group: Group, task: str, arm: str, part: str = '') -> SeededRecords | None:
-    """Returns the records of all seeds of a group, those of a part of the task if one is named.
+    """Returns the records of all seeds of a group; None if there are none.
 
-    None if there are none.
+    Args:
+      group: size and ablation.
+      task, arm: what was evaluated.
+      part: of the task, such as a language; '' for the whole task.
     """
     found = [[record for record in records if part in ('', record['group'])]
              for records in self._of_seeds(group, task, arm)]
@@ -81,7 +80,7 @@ class GridResult:
 
   def share(self, group: Group, task: str, arm: str, has: Callable[[dict[str, Any]], bool]
             ) -> SeededScore | None:
-    """Returns the percentage of an arm's answers that have something; None without records."""
+    """Returns the percentage of an arm's answers for which `has` is true; None without records."""
     found = [[{**record, 'correct': has(record)} for record in records]
              for records in self._of_seeds(group, task, arm)]
     return seeded_score(SeededRecords.of(found), **self._bootstrap) if found else None
@@ -97,10 +96,7 @@ class GridResult:
                  if one.cell.factors.group == group and arm in one.sizes), None)
 
   def score(self, group: Group, task: str, arm: str, part: str = '') -> SeededScore | None:
-    """Returns the mean of a group's seeds, on a part of the task if one is named.
-
-    None if there are none.
-    """
+    """Returns the mean of a group's seeds; arguments and None as for `records`."""
     records = self.records(group, task, arm, part)
     return None if records is None else seeded_score(records, **self._bootstrap)
 

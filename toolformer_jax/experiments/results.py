@@ -113,7 +113,7 @@ def _size(model: str | Stage, parameters: int, runner: StageRunner) -> ModelSize
 
 
 def _training(model: str | Stage, runner: StageRunner) -> Training | None:
-  """Returns what the last training of a model took; None if an earlier version did not record it.
+  """Returns what the last training of a model took; None if there was none, or it is not recorded.
   """
   match model:
     case Compress():

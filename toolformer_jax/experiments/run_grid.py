@@ -13,11 +13,11 @@ from toolformer_jax.errors import UserError
 from toolformer_jax.experiments import grid_report
 from toolformer_jax.experiments.grid import Cell, check_differ
 from toolformer_jax.experiments.grid_report import GridResult
+from toolformer_jax.experiments.grid_tables import training_report
 from toolformer_jax.experiments.results import CellResult, cell_report, read_result
 from toolformer_jax.experiments.runner import StageRunner
 from toolformer_jax.experiments.stage_checks import check_stages
 from toolformer_jax.experiments.stages import Stage
-from toolformer_jax.experiments.training_tables import training_report
 from toolformer_jax.runtime.paths import make_directory, write_text
 from toolformer_jax.runtime.run_dir import write_json
 

@@ -8,16 +8,16 @@ from toolformer_jax.compression.checks import check_compression, compressed_conf
 from toolformer_jax.data.corpus import check_corpus
 from toolformer_jax.errors import NotLocalError, UserError
 from toolformer_jax.evaluation.arms import Arm
+from toolformer_jax.evaluation.label_scoring import check_ensemble
 from toolformer_jax.evaluation.predict import generation_config, max_prompt_tokens
 from toolformer_jax.evaluation.task import ClassificationTask, QuestionTask
 from toolformer_jax.evaluation.tasks import check_data_dir, find_tasks
 from toolformer_jax.experiments.grid import Cell
 from toolformer_jax.experiments.stages import Annotate, Compress, Evaluate, Finetune, Stage
 from toolformer_jax.models.config import DecoderConfig
-from toolformer_jax.runtime.paths import as_path
 from toolformer_jax.training.adapters import adapted_config
 from toolformer_jax.training.finetune import check_fits
-from toolformer_jax.training.sources import finished_run
+from toolformer_jax.training.sources import check_source
 
 # The configuration of the decoder of a model; None if the model is not on this machine.
 _DecoderOf = Callable[[str | Stage], DecoderConfig | None]
@@ -28,7 +28,8 @@ def check_stages(cells: Iterable[Cell]) -> None:
 
   Raises:
     UserError: a corpus or the folder of the benchmarks is missing, a model cannot be trained or
-      made smaller so, or continuations leave no room for a prompt.
+      made smaller so, there are no adapters for an ensemble, or continuations leave no room for a
+      prompt.
   """
   decoder_of: _DecoderOf = functools.cache(lambda model: _decoder(model, decoder_of))
   checked: set[Stage] = set()
@@ -78,10 +79,7 @@ def _check_finetune(stage: Finetune, decoder_of: _DecoderOf) -> None:
   stage.model_config.check_is_float('trained')
   for source in stage.data:
     if isinstance(source, str):
-      if as_path(source).is_dir():
-        finished_run(source)
-      else:
-        check_corpus(source)
+      check_source(source)
   if decoder := decoder_of(stage.model):
     check_fits(stage.config, decoder, decoder_of(stage.teacher) if stage.teacher else None)
 
@@ -89,6 +87,8 @@ def _check_finetune(stage: Finetune, decoder_of: _DecoderOf) -> None:
 def _check_evaluate(stage: Evaluate, decoder: DecoderConfig | None) -> None:
   tasks = find_tasks(stage.tasks)
   check_data_dir(tasks, stage.data_dir)
+  if stage.config.ensemble_adapters:
+    check_ensemble([])  # no model of an experiment has adapters by name
   for task in tasks:
     if isinstance(task, QuestionTask) and not isinstance(task, ClassificationTask):
       config = generation_config(task, Arm(stage.arm, ''), stage.generation_config, stage.config)

@@ -1,4 +1,4 @@
-"""Texts that were translated into another language and back, for small sets.
+"""Translates texts into another language and back, as an augmentation of small data sets.
 
 Such copies say the same in other words (Sennrich et al. 2016, "Improving Neural Machine Translation
 Models with Monolingual Data"); `data.augmentation` changes single words.
@@ -24,8 +24,8 @@ _LIMITS = ExecutorConfig(max_result_chars=100_000, workers=1)
 class BackTranslation:
   """Translates a share of all texts into another language and back.
 
-  Which ones depends on the seed and the text alone. What cannot be translated stays as it is, with
-  a warning.
+  Which texts are translated depends on the seed and the text alone. A line that cannot be
+  translated stays as it is, with a warning.
 
   Attributes:
     num_failed: the lines that stayed as they were because a translation failed.
@@ -36,7 +36,7 @@ class BackTranslation:
     """Finds the two pairs of languages.
 
     Args:
-      mt: the tool of translation; both directions have its backend.
+      mt: the tool of translation, whose backend translates in both directions.
       through: the other language, an ISO 639 code such as 'es'.
       rate: the share of the texts that are translated; at 0 all stay as they are.
       language: of the texts; it or `through` is English.
@@ -45,7 +45,7 @@ class BackTranslation:
       limits: of a translation.
 
     Raises:
-      UserError: the rate is no share, or the backend does not translate so.
+      UserError: the rate is not between 0 and 1, or the backend lacks one of the two pairs.
     """
     if not 0 <= rate <= 1:
       raise UserError(f'back-translation: the rate must be between 0 and 1, not {rate}')
@@ -77,7 +77,7 @@ class BackTranslation:
     return changed
 
   def _warn(self, reason: str | None) -> None:
-    """Tells of a failure; of many, of the first, the tenth, the hundredth and so on."""
+    """Counts a failure, and logs the first, the tenth, the hundredth and so on."""
     self.num_failed += 1
     if str(self.num_failed).rstrip('0') == '1':
       log.warning('back-translation: %d lines stay as they are; the last one: %s',

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from toolformer_jax.tools.base import Complete, ToolError
+from toolformer_jax.tools.mt import pair_outcomes
 
 # Languages that small models may know, as the prompt names them.
 LANGUAGES = {
@@ -29,7 +30,7 @@ class FewShotTranslator:
     self.version = f'few-shot-{version}'
 
   def check_pair(self, source: str, target: str = 'en') -> None:
-    """Raises ToolError unless one language is English and the other one is in LANGUAGES."""
+    """Raises ToolError unless one language is English, and the other one is in LANGUAGES."""
     if not (target == 'en' and source in LANGUAGES or source == 'en' and target in LANGUAGES):
       raise ToolError(f'no pair: {source} to {"English" if target == "en" else target}')
 
@@ -37,14 +38,7 @@ class FewShotTranslator:
       self, texts: Sequence[str], languages: Sequence[str], target: str = 'en'
   ) -> Sequence[str | ToolError]:
     """Returns `texts` in `target`, and a ToolError for each language that it does not know."""
-    outcomes: list[str | ToolError] = []
-    for language in languages:
-      try:
-        self.check_pair(language, target)
-        outcomes.append('')
-      except ToolError as error:
-        outcomes.append(error)
-    known = [i for i, outcome in enumerate(outcomes) if not isinstance(outcome, ToolError)]
+    outcomes, known = pair_outcomes(self, languages, target)
     prompts = [translation_prompt(texts[i], LANGUAGES[languages[i]]) if target == 'en'
                else prompt_from_english(texts[i], LANGUAGES[target]) for i in known]
     for i, completion in zip(known, self._complete(prompts) if prompts else [], strict=True):

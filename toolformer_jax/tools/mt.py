@@ -22,9 +22,10 @@ class Translator(Protocol):
     ...
 
   def translate(self, text: str, language: str, target: str = 'en') -> str:
-    """Returns `text` in `target`; raises ToolError if `language` is not supported.
+    """Returns `text` in `target`; one of the two languages is English.
 
-    One of both languages is English.
+    Raises:
+      ToolError: there is no translation, for instance because the pair is not supported.
     """
     ...
 
@@ -109,7 +110,7 @@ class MachineTranslation:
 
 
 class PairTranslation:
-  """Translates its argument from a given language into another, one of which is English."""
+  """Translates its argument between two given languages, one of which is English."""
 
   name = 'MT'
   batch = 8
@@ -142,6 +143,19 @@ class PairTranslation:
   ) -> Sequence[str | Exception]:
     """Returns for each argument its translation, or the exception that `__call__` would raise."""
     return _translate(self._translator, arguments, [self._source] * len(arguments), self._target)
+
+
+def pair_outcomes(translator: BatchTranslator, languages: Sequence[str], target: str
+                  ) -> tuple[list[str | ToolError], list[int]]:
+  """Returns an outcome for each language, '' or the error of `check_pair`, and the places of ''."""
+  outcomes: list[str | ToolError] = []
+  for language in languages:
+    try:
+      translator.check_pair(language, target)
+      outcomes.append('')
+    except ToolError as error:
+      outcomes.append(error)
+  return outcomes, [i for i, outcome in enumerate(outcomes) if isinstance(outcome, str)]
 
 
 def _translate(translator: Translator | BatchTranslator, texts: Sequence[str],

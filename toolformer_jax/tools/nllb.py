@@ -6,6 +6,7 @@ from toolformer_jax.data.local_copy import local_copy
 from toolformer_jax.errors import UserError
 from toolformer_jax.runtime.paths import as_path, is_remote
 from toolformer_jax.tools.base import ToolError
+from toolformer_jax.tools.mt import pair_outcomes
 
 _ENGLISH = 'eng_Latn'
 # ISO 639 codes (of the language detector) and the codes of NLLB.
@@ -66,7 +67,7 @@ class Nllb:
     self.version = f'nllb-{version}-{beam_size}-{max_tokens}'
 
   def check_pair(self, source: str, target: str = 'en') -> None:
-    """Raises ToolError if it does not know one of both languages."""
+    """Raises ToolError if it does not know one of the two languages."""
     if not (_code(source) and _code(target)):
       into = 'English' if target == 'en' else target
       raise ToolError(f'no pair: {source} to {into}')
@@ -75,14 +76,7 @@ class Nllb:
       self, texts: Sequence[str], languages: Sequence[str], target: str = 'en'
   ) -> Sequence[str | ToolError]:
     """Returns `texts` in `target`, and a ToolError for each unsupported language."""
-    outcomes: list[str | ToolError] = []
-    for language in languages:
-      try:
-        self.check_pair(language, target)
-        outcomes.append('')
-      except ToolError as error:
-        outcomes.append(error)
-    known = [i for i, outcome in enumerate(outcomes) if not isinstance(outcome, ToolError)]
+    outcomes, known = pair_outcomes(self, languages, target)
     sources = [self._source(texts[i], _code(languages[i])) for i in known]
     found = self._translator.translate_batch(
         sources, target_prefix=[[_code(target)]] * len(sources), beam_size=self._beam_size,

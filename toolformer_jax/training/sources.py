@@ -13,7 +13,7 @@ from toolformer_jax.annotation.result import AnnotationResult
 from toolformer_jax.annotation.run_reader import RunReader
 from toolformer_jax.annotation.stage_keys import MERGED
 from toolformer_jax.data import hub_datasets
-from toolformer_jax.data.corpus import CorpusConfig, read_corpus
+from toolformer_jax.data.corpus import CorpusConfig, check_corpus, read_corpus
 from toolformer_jax.data.jsonl import read_objects
 from toolformer_jax.data.page_folder import page_files
 from toolformer_jax.data.records import AnnotatedDocument, Document, from_json
@@ -70,6 +70,18 @@ def as_texts(data: AnnotationResult | Source | Iterable[Source | Text | Document
   return texts
 
 
+def check_source(source: str) -> None:
+  """Checks that a source of `read_texts` is there. No text is read.
+
+  Raises:
+    UserError: there is no such source, or it is an annotation run that is not finished.
+  """
+  if (path := as_path(source)).is_dir() and not _is_page_folder(path):
+    finished_run(path)
+  else:
+    check_corpus(source)
+
+
 def read_texts(source: str, config: CorpusConfig = CorpusConfig()) -> Iterator[Text]:
   """Yields the texts of one source.
 
@@ -77,7 +89,7 @@ def read_texts(source: str, config: CorpusConfig = CorpusConfig()) -> Iterator[T
     source: the output folder of an annotation run; a file of annotated texts (.jsonl, .jsonl.gz,
       .jsonl.zst); a corpus that can be annotated, whose texts have no calls; or a task or mixture
       of seqio, `seqio:MODULE:NAME[@SPLIT]`.
-    config: how a corpus is read; but for its media, which are not learned.
+    config: how a corpus is read. Its media are left out: they are not learned.
 
   Raises:
     UserError: the source does not exist, the annotation run is not finished, or a record is

@@ -34,7 +34,7 @@ def train_loop(
     start_step: number of steps done.
     batches: the batches of the steps after it.
     train_step: returns the next state and the metrics of the step.
-    trace: returns its program.
+    trace: returns the step as JAX has traced it, for the same arguments.
     dev_loss: the loss that checkpoints are compared by; None for no dev texts.
     config, checkpoints, reporter, stop: of the run.
 

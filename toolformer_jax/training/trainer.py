@@ -103,7 +103,7 @@ def train(model: LanguageModel, data: Blocks | PrivateRows, dev: PackedRows | No
 
 def _given(train_step: TrainStep, frozen: FrozenVariables, **given: Any
            ) -> tuple[Callable[..., tuple[TrainState, Metrics]], Callable[..., jax.stages.Traced]]:
-  """Returns a step, and what traces it, with all arguments but the state and the batch."""
+  """Returns functions of state and batch: the training step, and one that traces it."""
   return (functools.partial(train_step, frozen, **given),
           functools.partial(train_step.trace, frozen, **given))
 

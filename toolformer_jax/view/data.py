@@ -215,7 +215,10 @@ class LiveRun:
 
   def _read_all(self, folder: RunReader, stage: str, times: dict[str, dict[int, int]],
                 read: Callable[[int], list], what: str = 'records') -> list:
-    """Returns the records of a stage, or `what` else `read` reads of a chunk that has changed."""
+    """Returns what `read` returns for the chunks of a stage, by default their records.
+
+    Only chunks that have changed are read. `what` names the kind of content.
+    """
     records = []
     for chunk, time in sorted(times[stage].items()):
       key = f'{folder.folder(stage)} {what}', chunk

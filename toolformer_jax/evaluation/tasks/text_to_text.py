@@ -172,7 +172,9 @@ SCITLDR = _task(
     baseline='first sentence')
 XSUM = _task(
     'xsum', 'XSum', read_xsum, 'TL;DR', ('ROUGE-1', 'ROUGE-2', 'ROUGE-L'),
-    'TensorFlow Datasets has it: give --data_dir tfds:', tokens=64, baseline='first sentence')
+    'TensorFlow Datasets has it: download its articles by hand, as '
+    'tensorflow.org/datasets/catalog/xsum says, and give --data_dir tfds:', tokens=64,
+    baseline='first sentence')
 WNUT17 = _task(
     'wnut17', 'WNUT 2017', read_wnut17, 'Entities', ('entity F1',),
     'fetch wnut17train.conll and emerging.test.annotated of leondz/emerging_entities_17', tokens=96)

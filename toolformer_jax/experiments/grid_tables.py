@@ -1,4 +1,4 @@
-"""Tables of a grid: what trainings took, how often tools were called, parts of tasks."""
+"""Tables of a grid: what trainings took, how often tools were called, scores of parts of tasks."""
 
 from typing import TYPE_CHECKING
 
@@ -20,12 +20,12 @@ def training_report(result: 'GridResult') -> str:
   if len(rows := _training_rows(result)) == 1:
     return ''
   about = ('Memory of a step: weights, optimizer, activations and batch, on each device, as the '
-           'compiler plans it. Seconds of all steps, the mean over seeds.')
+           'compiler plans it. Seconds: the duration of all steps, as a mean over seeds.')
   return f'# Training\n\n{about}\n\n{markdown_table(rows)}\n'
 
 
 def _training_rows(result: 'GridResult') -> Rows:
-  """Returns what the training of each group took: the mean over its seeds."""
+  """Returns what the training of each group took."""
   rows = [['size', 'ablation', 'seeds', 'trained weights', 'MB of a step', 'seconds']]
   for group in result.groups():
     found = [one.training for one in result.cells
@@ -54,9 +54,9 @@ def call_rows(result: 'GridResult') -> Rows:
 
 def part_rows(result: 'GridResult', task: str) -> Rows:
   """Returns the scores of the parts of a task, such as languages, a column for each."""
-  parts = {part: title for part, title in find_tasks([task])[0].groups
-           if part in {record['group'] for one in result.cells for (name, _), records in
-                       one.records.items() if name == task for record in records}}
+  there = {record['group'] for one in result.cells for (name, _), records in one.records.items()
+           if name == task for record in records}
+  parts = {part: title for part, title in find_tasks([task])[0].groups if part in there}
   rows = [['size', 'ablation', 'model', *parts.values()]]
   for group in result.groups() if len(parts) > 1 else ():
     for arm in result.arms():
