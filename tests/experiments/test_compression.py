@@ -25,12 +25,15 @@ recovery/FinetuneConfig.distillation = @DistillationConfig()
 DistillationConfig.weight = 0.25
 '''}
 
+DROP_REPEATED = "--gin.CorpusConfig.repeated_ids='drop'"
+
 
 @pytest.fixture(autouse=True)
 def files(folder):
   for name, text in FILES.items():
     (folder / name).write_text(text)
-  (folder / 'plain.jsonl').write_text(json.dumps({'text': 'A plain text of some words.'}) + '\n')
+  plain = json.dumps({'id': 'a', 'text': 'A plain text of some words.'}) + '\n'
+  (folder / 'plain.jsonl').write_text(2 * plain)
 
 
 def grid(*names):
@@ -79,7 +82,8 @@ def test_a_compression_that_was_interrupted_is_done_again(run, folder):
 
 
 def test_recovery_trains_what_is_left_and_rounds_it_last(run, folder):
-  code, _, err = run(*EXPERIMENT, grid('recovered.gin'), '--arms', 'base,toolformer')
+  arguments = *EXPERIMENT, grid('recovered.gin'), '--arms', 'base,toolformer', DROP_REPEATED
+  code, _, err = run(*arguments)
   assert code == 0, err
   # Of each arm: fewer layers, recovery with the model before as the teacher, then int8.
   assert stages(folder) == ['annotate', *['compress'] * 4, *['evaluate'] * 4, *['finetune'] * 3]
@@ -90,7 +94,7 @@ def test_recovery_trains_what_is_left_and_rounds_it_last(run, folder):
   assert len(small) == 2
   assert all(json.loads((path / 'config.json').read_text())['num_hidden_layers'] == 1
              for path in small)
-  dry = run(*EXPERIMENT, grid('recovered.gin'), '--arms', 'base,toolformer', '--dry_run')[1]
+  dry = run(*arguments, '--dry_run')[1]
   assert '| compress | 0 | 0 | 0 | 0 |' in dry
 
 

@@ -155,16 +155,17 @@ class Experiment:
       learned = original.data
     return Finetune(
         model=compressed, teacher=original if config.distillation else None,
-        data=(*learned, self.config.calibration), config=config, mixture=self.mixture,
-        without_calls=arm == 'cc', model_config=self.model, syntax=self.syntax)
+        data=(*learned, self.config.calibration), corpus_config=self.corpus_config, config=config,
+        mixture=self.mixture, without_calls=arm == 'cc', model_config=self.model,
+        syntax=self.syntax)
 
   def _round(self, model: str | Finetune, without_calls: bool) -> Finetune:
     """Returns the training on what `model` annotates."""
     annotated = (self._annotated(model),) if self.corpus else ()
     return Finetune(
         model=self.checkpoint, teacher=None, data=(*annotated, *self.data, *self._train_tasks),
-        config=self.finetune, mixture=self.mixture, without_calls=without_calls,
-        model_config=self.model, syntax=self.syntax)
+        corpus_config=self.corpus_config, config=self.finetune, mixture=self.mixture,
+        without_calls=without_calls, model_config=self.model, syntax=self.syntax)
 
   @property
   def _train_tasks(self) -> tuple[TaskSplit, ...]:

@@ -130,7 +130,8 @@ def _annotate(runner: StageRunner, stage: Annotate, folder: epath.Path) -> dict[
 
 
 def _finetune(runner: StageRunner, stage: Finetune, folder: epath.Path) -> dict[str, Any]:
-  texts = api.as_texts([text for one in stage.data for text in _texts(runner, one)])
+  texts = api.as_texts([text for one in stage.data for text in _texts(runner, one)],
+                       stage.corpus_config)
   if not texts:
     raise UserError('no call was kept, so that there is nothing to learn')
   model = api.load_model(runner.checkpoint(stage.model), config=stage.model_config)

@@ -93,6 +93,7 @@ class Finetune(Stage):
   model: 'str | Finetune | Compress'
   teacher: 'str | Finetune | None'
   data: tuple[str | Annotate | TaskSplit, ...]
+  corpus_config: CorpusConfig
   config: FinetuneConfig
   mixture: MixtureConfig
   without_calls: bool
