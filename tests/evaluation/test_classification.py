@@ -145,6 +145,9 @@ def test_the_real_data(data_dir, name, counts, labels):
   groups = [question.group for question in questions]
   assert {group: groups.count(group) for group in {*groups}} == counts
   assert len(questions[0].labels) == labels
+  # The first questions, which --limit takes, have all labels, though the files are sorted by them.
+  first = questions[:len(questions) // 4]
+  assert len({question.answers[0] for question in first}) > 0.95 * labels
   for question in questions:
     assert question.answers[0] in question.labels and '_' not in question.answers[0]
     assert question.prompt.count('\n') == 1 and question.prompt.endswith(('Intent:', 'Topic:'))
