@@ -61,8 +61,9 @@ def main() -> None:
   tokenizer = train_tokenizer((text.document.text for text in texts), shape.vocab_size)
   start = new_model(shape, tokenizer)
   tf_jax.export(start, output_dir=args.output_dir / 'start')
-  rows, dev_rows = (_rows(some, tokenizer, config) for some in (build_epoch(texts, MIXTURE), dev))
-  batches = [*itertools.islice(_batches(rows, config), config.steps)]
+  rows, dev_rows = (packed_rows(some, tokenizer, config)
+                    for some in (build_epoch(texts, MIXTURE), dev))
+  batches = [*itertools.islice(drawn_batches(rows, config), config.steps)]
   result = {'parameters': sum(array.size for array in _leaves(start)),
             'tokens': sum(int((batch.loss_weights_RT > 0).sum()) for batch in batches),
             'steps': config.steps}
@@ -94,14 +95,15 @@ def _leaves(model: LanguageModel) -> list[Any]:
   return jax.tree.leaves(model.variables)
 
 
-def _rows(texts: list[Text], tokenizer: Tokenizer, config: tf_jax.FinetuneConfig) -> PackedRows:
+def packed_rows(texts: list[Text], tokenizer: Tokenizer, config: tf_jax.FinetuneConfig
+                ) -> PackedRows:
   """Returns texts as the trainer packs them."""
   examples = make_examples(texts, tokenizer, DEFAULT_SYNTAX, mask_results=config.mask_results,
                            without_calls=False)
   return pack(examples, tokenizer, config.row_tokens, config.end_of_text)
 
 
-def _batches(rows: PackedRows, config: tf_jax.FinetuneConfig) -> Iterator[PackedRows]:
+def drawn_batches(rows: PackedRows, config: tf_jax.FinetuneConfig) -> Iterator[PackedRows]:
   """Yields batches in the order of the trainer."""
   epochs = Epochs(rows)
   return map(epochs.rows, batch_picks(epochs, config.batch_rows, config.seed, 0))
