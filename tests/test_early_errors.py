@@ -35,7 +35,7 @@ CASES = [
       for command in (EVALUATE, ANNOTATE, FINETUNE, SCORE, GENERATE, EXPORT, SERVE)),
     (EVALUATE, ['--arms', 'toolformer=nowhere'], NO_FOLDER),
     (EVALUATE, ['--arms', 'toolformerr'], "unknown arm 'toolformerr'"),
-    (SCORE, ['--checkpoint', 'file'], 'neither a .gguf file nor a directory'),
+    (SCORE, ['--checkpoint', 'file'], 'file is not a checkpoint: give a Hugging Face directory'),
     (SCORE, ['--checkpoint', 'empty'], 'the folder is empty'),
     # Data.
     (ANNOTATE, ['--corpus', 'nothing.jsonl'], 'there is no file nothing.jsonl'),

@@ -1,5 +1,6 @@
 """Compressed models: nothing asked is nothing changed, and what did nothing goes first."""
 
+import dataclasses
 import json
 
 import jax
@@ -219,6 +220,18 @@ def test_an_adapter_is_merged_first(make_model, tmp_path):
   jax.tree.map(np.testing.assert_array_equal, found.variables, expected.variables)
   plain, _ = compressed(make_model(), tmp_path / 'plain', layers=1)
   assert not all(jax.tree.leaves(jax.tree.map(np.array_equal, found.variables, plain.variables)))
+
+
+@pytest.mark.parametrize('settings', [
+  {'keep_layers': (0,)}, {'bits': 'int4'}, {'bits': 'int8', 'rounding': 'nearest'}])
+def test_the_model_card_says_how_the_original_was_trained(make_model, tmp_path, settings):
+  run = tmp_path / 'run'
+  run.mkdir()
+  (run / 'report.md').write_text('# Fine-tuning\n\nTrained 7 steps.\n')
+  (run / 'run.json').write_text(json.dumps({'configuration': {'finetune': {'steps': 7}}}))
+  model = dataclasses.replace(make_model(adapter=LoraConfig(rank=2)), source=str(run))
+  compressed(model, tmp_path / 'small', **settings)
+  assert 'Trained 7 steps.' in (tmp_path / 'small/README.md').read_text()
 
 
 def test_texts_are_asked_for(make_model, tmp_path):

@@ -34,11 +34,14 @@ def check_checkpoint(name: str) -> None:
   if path.is_dir():
     if not any(path.iterdir()):
       raise UserError(f'{name} is not a checkpoint: the folder is empty')
+    if (file := path / 'model.gguf').is_file():
+      raise UserError(f'{name} is not a checkpoint, but {file} in it is: give that')
   elif path.suffix == '.gguf':
     if not path.is_file():
       raise UserError(f'there is no file {name}')
   elif path.exists():
-    raise UserError(f'{name} is not a checkpoint: neither a .gguf file nor a directory')
+    raise UserError(f'{name} is not a checkpoint: give a Hugging Face directory, an output '
+                    'folder of finetune, a .gguf file, or a name such as smollm2-135m')
   elif len(path.parts) > 1:
     raise UserError(f'there is no checkpoint {name}: no such folder or file')
   else:

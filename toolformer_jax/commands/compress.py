@@ -44,7 +44,8 @@ def run(args: argparse.Namespace) -> None:
   config = options.configuration(args)
   check_is_new(args.output_dir)
   if config.compression.needs_texts and not args.corpus:
-    raise UserError('these settings of CompressionConfig need calibration texts: give --corpus')
+    raise UserError('these settings of CompressionConfig need calibration texts: give --corpus, or '
+                    'choose by keep_layers, by magnitude, or with the rounding nearest')
   config.model.check_is_float('compressed')
   if args.zstd:
     check_zstandard()

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Declares the options."""
   options.add_checkpoint(parser)
-  options.add_tools(parser)
+  parser.add_argument('--tools', default=[], metavar='A,B', type=options.names,
+                      help='tools that texts may call, separated by commas; see annotate --help '
+                           '(default: none)')
   given = parser.add_mutually_exclusive_group(required=True)
   given.add_argument('--prompt', metavar='T', help='the text to continue')
   given.add_argument('--input', type=options.path, metavar='F',

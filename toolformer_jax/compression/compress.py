@@ -90,6 +90,7 @@ def compress_model(model: LanguageModel, texts: Iterable[str] | None, *, output_
     raise UserError('the calibration texts must be several strings, not one; of a file, give the '
                     'texts in it')
   model.check_is_float('compressed')
+  source, layers = model.source, model.config.layers
   model = merge_adapter(model)
   if config.needs_texts and texts is None:
     raise UserError('these settings of CompressionConfig need calibration texts: give a corpus')
@@ -102,11 +103,15 @@ def compress_model(model: LanguageModel, texts: Iterable[str] | None, *, output_
   model, kept, influences = _fewer_layers(model, rows_RT, config)
   model = _fewer_units(model, rows_RT, config)
   model = _fewer_weights(model, rows_RT, config)
-  bits, costs = _save(output_dir, model, rows_RT, config, zstd)
+  # The model card says how the original was trained.
+  bits, costs = _save(output_dir, dataclasses.replace(model, source=source), rows_RT, config, zstd)
   result = CompressionResult(output_dir, kept, influences, (before, _parameters(model)),
                              _nonzero(model), 0 if rows_RT is None else len(rows_RT), bits, costs,
                              *_weight_bytes(output_dir, zstd))
   write_json(output_dir / REPORT, {'settings': dataclasses.asdict(config), **result.to_record()})
+  log.info('%d of %d layers, %s of %s parameters, %.1f%% of them zero, %.1f MB of weights',
+           len(kept), layers, f'{result.parameters[1]:,}', f'{before:,}',
+           100 * (1 - result.nonzero / result.parameters[1]), result.weight_bytes / 1e6)
   return result
 
 
@@ -154,7 +159,8 @@ def _save(path: epath.Path, model: LanguageModel, rows_RT: np.ndarray | None,
   rounding = few_bits.Rounding(bits, config.group_size, [])
   if config.rounding == 'gptq':
     assert rows_RT is not None
-    model, rounding = few_bits.round_by_gptq(model, rows_RT, bits, config.group_size)
+    rounded, rounding = few_bits.round_by_gptq(model, rows_RT, bits, config.group_size)
+    model = dataclasses.replace(rounded, source=model.source)
   few_bits.save_rounded(path, model, rounding, zstd=zstd)
   return bits, costs
 

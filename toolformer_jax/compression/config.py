@@ -78,8 +78,8 @@ class CompressionConfig:
       raise UserError('CompressionConfig.keep_layers must be numbers of layers in ascending order, '
                       f'not {self.keep_layers}')
     if (self.bits == 'mixed') != (self.weight_bytes > 0):
-      raise UserError("CompressionConfig: the bits 'mixed' need weight_bytes, the largest size of "
-                      'the weight files, and only they do')
+      raise UserError("CompressionConfig.bits = 'mixed' needs CompressionConfig.weight_bytes, the "
+                      'largest size of the weight files; other bits do not have it')
     if self.sparsity and self.bits != 'all' and self.rounding == 'gptq':
       raise UserError('CompressionConfig: the rounding gptq would change weights that are zero; '
                       "set rounding to 'nearest' with a sparsity")

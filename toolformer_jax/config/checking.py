@@ -123,7 +123,7 @@ def _reason(error: BaseException, message: str) -> str:
       return 'not gin: a bracket or a string is not closed'
     case SyntaxError():
       return (f'not gin: {_DETAILS.split(message)[0].rstrip(".")}; a binding is NAME = VALUE, and '
-              'strings need quotes')
+              """strings need quotes, also within those of a shell: --gin.NAME="'VALUE'\"""")
     case TypeError() | AttributeError():
       return f'a value is of a wrong type: {message}'
     case RecursionError():
