@@ -329,8 +329,8 @@ def test_score_refuses_bad_input_and_keeps_earlier_results(
 
 @pytest.fixture
 def generate(run, checkpoint):
-  def generate(*argv):
-    code, out, err = run('generate', '--checkpoint', checkpoint, '--tools', 'calculator,Calendar',
+  def generate(*argv, tools=('--tools', 'calculator,Calendar')):
+    code, out, err = run('generate', '--checkpoint', checkpoint, *tools,
                          '--gin.GenerationConfig.max_tokens=3', *argv)
     assert code == 0, err
     return out
@@ -349,7 +349,7 @@ def test_generate_continues_every_text_of_a_file_as_if_it_were_alone(generate, c
   alone = [generate('--json', '--disable_tools', '--prompt', text) for text in TEXTS]
   assert generate('--json', '--disable_tools', '--input', corpus) == ''.join(alone)
   (workplace / 'lines.txt').write_text('\n'.join(TEXTS))
-  assert generate('--json', '--disable_tools', '--input', 'lines.txt') == ''.join(alone)
+  assert generate('--json', '--disable_tools', '--input', 'lines.txt', tools=()) == ''.join(alone)
 
 
 def test_texts_are_printed_in_order_as_soon_as_they_are_finished(capsys):
