@@ -133,5 +133,5 @@ def test_a_budget_that_nothing_fits_into_is_refused(make_model, tmp_path):
 @pytest.mark.parametrize('settings', [{'bits': 'mixed'}, {'weight_bytes': 1},
                                       {'bits': 'int8', 'weight_bytes': 10**9}])
 def test_a_budget_belongs_to_mixed_bits(settings):
-  with pytest.raises(UserError, match="'mixed' need weight_bytes"):
+  with pytest.raises(UserError, match="'mixed' needs CompressionConfig.weight_bytes"):
     CompressionConfig(**settings)
