@@ -101,6 +101,6 @@ def test_a_dry_run_of_the_shipped_grid_prints_its_cost(
   # Seven kinds and three seeds; the model that has learned nothing is asked once.
   assert '43 different stages: 22 evaluate, 21 finetune.' in out
   row = next(line for line in out.splitlines() if line.startswith('| finetune'))
-  assert row.split(' | ')[3] == f'{21 * 250 * 4 * 256:,}' and 'unknown' not in out
+  assert row.split(' | ')[3] == f'{21 * 60 * 4 * 256:,}' and 'unknown' not in out
   for name in ('base', 'lora', 'adalora', 'ia3', 'houlsby', 'pfeiffer', 'prefix'):
     assert f'smollm2_135m/{name}/seed2' in out or f'model/{name}/seed2' in out
