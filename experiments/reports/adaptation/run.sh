@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The tables of this report: five hours on two cores that do nothing else. Trainings and grids continue
+# The tables of this report: four hours on two cores that do nothing else. Trainings and grids continue
 # where they were stopped.
 #
 #     bash experiments/reports/adaptation/run.sh DATA CALLS OUTPUT
