@@ -124,7 +124,7 @@ def test_the_active_adapter_scores_as_it_does_alone(alone, stack, name):
 
 def test_bfloat16_rounds_as_much_as_the_adapter_alone(make_bfloat16, alone, stack):
   # Not the same sums, so that a token may be another one where two are as likely.
-  rounded = variants(make_bfloat16('all', max_positions=512))
+  rounded = variants(make_bfloat16('products', max_positions=512))
   rounded_stack, texts = stack_of(rounded), [stack.tokenizer.decode(one) for one in PROMPTS[2:5]]
   def logprobs(model):
     return np.concatenate([text['logprobs'][1:] for text in score_texts(model, texts)])
@@ -132,7 +132,7 @@ def test_bfloat16_rounds_as_much_as_the_adapter_alone(make_bfloat16, alone, stac
     return np.abs(one - other).mean()
   for name in CONFIGS:
     exact, found = logprobs(alone[name]), logprobs(with_adapter(rounded_stack, name))
-    assert distance(found, exact) < 2 * distance(logprobs(rounded[name]), exact) + 1e-3
+    assert distance(found, exact) < 1.2 * distance(logprobs(rounded[name]), exact)
     assert distance(found, exact) < 0.5 * distance(exact, logprobs(alone[None]))
 
 
