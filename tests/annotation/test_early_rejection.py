@@ -10,11 +10,12 @@ import toolformer_jax as tf_jax
 from toolformer_jax.annotation.early_rejection import min_loss_no_call
 from toolformer_jax.annotation.filter import WEIGHTS
 from toolformer_jax.annotation.prompts import CALCULATOR
-from toolformer_jax.annotation.run_dir import RunFolder
 from toolformer_jax.annotation.run_reader import RunReader
 from toolformer_jax.annotation.stage_keys import stage_folders
 from toolformer_jax.inference import branch_sampling
 from toolformer_jax.models.language_model import LanguageModel
+
+from .killed import killed_after
 
 TOOLS = ('Calculator', 'Echo')
 CONFIG = tf_jax.AnnotationConfig(
@@ -128,23 +129,11 @@ def test_no_call_is_sampled_where_the_loss_without_one_is_low(annotate, tmp_path
   assert rejected and max(call.gain for call in rejected) < TAU_F
 
 
-class Killed(BaseException):
-  """Ends a run anywhere, like a signal."""
-
-
 @pytest.mark.parametrize('writes', [8, 15])
-def test_a_killed_run_continues_to_the_same_files(annotate, tmp_path, monkeypatch, writes):
+def test_a_killed_run_continues_to_the_same_files(annotate, tmp_path, writes):
   annotate(tmp_path / 'whole', EARLY)
-  left, write = [writes], RunFolder.write
-  def dying_write(self, *args):
-    left[0] -= 1
-    if left[0] < 0:
-      raise Killed
-    write(self, *args)
-  monkeypatch.setattr(RunFolder, 'write', dying_write)
-  with pytest.raises(Killed):
+  with killed_after(writes):
     annotate(tmp_path / 'killed', EARLY)
-  monkeypatch.undo()
   annotate(tmp_path / 'killed', EARLY)
   def files(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob('*')

@@ -8,7 +8,6 @@ import pytest
 
 import toolformer_jax as tf_jax
 from toolformer_jax.annotation.prompts import CALCULATOR
-from toolformer_jax.annotation.run_dir import RunFolder
 from toolformer_jax.annotation.run_reader import RunReader
 from toolformer_jax.data.corpus import corpus_hash, read_corpus
 from toolformer_jax.errors import UserError
@@ -17,6 +16,7 @@ from toolformer_jax.tools.executor import Executor, Request
 from toolformer_jax.training.sources import as_texts
 
 from ..media.made_files import picture, sound
+from .killed import killed_after
 
 COLORS = ('red', 'green', 'blue')
 CONFIG = tf_jax.AnnotationConfig(
@@ -86,18 +86,10 @@ def test_calls_see_the_media_of_their_text(model, corpus, tmp_path):
 
 
 @pytest.mark.parametrize('writes', [1, 4, 9, 12])
-def test_a_killed_run_ends_with_the_same_files(model, corpus, tmp_path, monkeypatch, writes):
+def test_a_killed_run_ends_with_the_same_files(model, corpus, tmp_path, writes):
   annotate(model, corpus, tmp_path / 'whole')
-  left, write = [writes], RunFolder.write
-  def dying_write(self, *args):
-    left[0] -= 1
-    if left[0] < 0:
-      raise KeyboardInterrupt
-    write(self, *args)
-  monkeypatch.setattr(RunFolder, 'write', dying_write)
-  with pytest.raises(KeyboardInterrupt):
+  with killed_after(writes, KeyboardInterrupt):
     annotate(model, corpus, tmp_path / 'killed')
-  monkeypatch.undo()
   annotate(model, corpus, tmp_path / 'killed')
   assert files(tmp_path / 'killed') == files(tmp_path / 'whole')
 

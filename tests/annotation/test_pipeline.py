@@ -26,6 +26,8 @@ from toolformer_jax.tools.calculator import Calculator
 from toolformer_jax.tools.call_store import CallStore
 from toolformer_jax.tools.executor import ExecutorConfig
 
+from .killed import killed_after
+
 TEXTS = [f'There are {i} and {i + 7} ducks. In all there are {2 * i + 7} ducks.' for i in range(7)]
 DOCUMENTS = [Document(f'd{i}', text) for i, text in enumerate(TEXTS)]
 WAIT_S = 60.0  # far more than anything here needs, and less than the time limit of a call
@@ -90,24 +92,12 @@ def run(annotation, path, corpus=lambda: DOCUMENTS, **kwargs):
     return list(folder.annotated())
 
 
-class Killed(BaseException):
-  """Ends a run anywhere, like a signal."""
-
-
 @pytest.mark.parametrize('writes', [1, 6, 9, 13, 18, 22])
-def test_resumed_equals_undisturbed(annotation, tmp_path, monkeypatch, writes):
+def test_resumed_equals_undisturbed(annotation, tmp_path, writes):
   records = run(annotation, tmp_path / 'whole')
   assert sum(len(record.calls) for record in records) > 5
-  left, write = [writes], RunFolder.write
-  def dying_write(self, *args):
-    left[0] -= 1
-    if left[0] < 0:
-      raise Killed
-    write(self, *args)
-  monkeypatch.setattr(RunFolder, 'write', dying_write)
-  with pytest.raises(Killed):
+  with killed_after(writes):
     run(annotation, tmp_path / 'killed')
-  monkeypatch.undo()
   run(annotation, tmp_path / 'killed')
   assert files(tmp_path / 'killed') == files(tmp_path / 'whole')
 

@@ -19,6 +19,8 @@ from toolformer_jax.runtime.run_dir import Shard
 from toolformer_jax.training.sources import read_texts
 from toolformer_jax.view.data import LiveRun
 
+from .killed import killed_after
+
 TEXTS = [f'There are {i} and {i + 7} ducks. In all there are {2 * i + 7} ducks.' for i in range(6)]
 CALCULATOR_CONFIG = tf_jax.ToolConfig(tau_s=0.0, k=3, m=4, tau_f=-1.0)
 CONFIG = tf_jax.AnnotationConfig(
@@ -183,23 +185,11 @@ def test_a_process_with_other_settings_is_refused_while_one_is_at_work(annotate,
     annotate(tmp_path, shard=Shard(0, 2), tool={'k': 1})
 
 
-class Killed(BaseException):
-  """Ends a run anywhere, like a signal."""
-
-
 @pytest.mark.parametrize('writes', [0, 1, 4, 8])
-def test_a_changed_run_is_killed_and_resumed(annotate, tmp_path, monkeypatch, writes):
+def test_a_changed_run_is_killed_and_resumed(annotate, tmp_path, writes):
   annotate(tmp_path / 'run')
-  left, write = [writes], RunFolder.write
-  def dying_write(self, *args):
-    left[0] -= 1
-    if left[0] < 0:
-      raise Killed
-    write(self, *args)
-  monkeypatch.setattr(RunFolder, 'write', dying_write)
-  with pytest.raises(Killed):
+  with killed_after(writes):
     annotate(tmp_path / 'run', tool={'k': 2})
-  monkeypatch.undo()
   with contextlib.suppress(UserError):
     assert list(read_texts(str(tmp_path / 'run'))) == []  # never those of the earlier settings
   annotate(tmp_path / 'run', tool={'k': 2})
