@@ -214,6 +214,15 @@ def test_chunks_do_not_matter_to_a_document(annotation, tmp_path):
       [(c.position, c.argument) for c in record.calls] for record in same]
 
 
+def test_kept_calls_tell_the_characters_before_them(annotation, tmp_path):
+  tokenizer = annotation.model.tokenizer
+  calls = [(record.document.text, call) for record in run(annotation, tmp_path)
+           for call in record.calls]
+  assert calls
+  for text, call in calls:
+    assert text[:call.char_offset] == tokenizer.decode(tokenizer.encode(text)[:call.position])
+
+
 def test_a_stage_needs_the_one_before(annotation, tmp_path):
   for stages in ('execute',), ('filter',), ('sample', 'filter'), ('merge',):
     with pytest.raises(UserError, match='run the stages before it first'):

@@ -4,10 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from toolformer_jax.annotation.merge import with_char_offsets
 from toolformer_jax.calls import DEFAULT_SYNTAX, Call, insert_calls
 from toolformer_jax.data.records import AnnotatedDocument, Document, ScoredCall
 from toolformer_jax.errors import UserError
-from toolformer_jax.training.examples import annotated_example
+from toolformer_jax.training.examples import annotated_example, token_position
+from toolformer_jax.training.tokenizer_training import train_tokenizer
 
 from .plain import plain_example
 
@@ -91,3 +93,36 @@ def test_the_call_of_the_paper(tokenizer):
   assert tokenizer.decode(ids) == 'I have  [Calculator(48 + 36) -> 84]84.'
   assert ids == insert_calls(tokenizer.encode('I have 84.'),
                              [(7, Call('Calculator', '48 + 36', '84'))], tokenizer.encode)
+
+
+@pytest.fixture(scope='module')
+def other_tokenizer():
+  return train_tokenizer(['There were 12 ducks and 34 geese on the pond.'] * 20, vocab_size=300)
+
+
+def test_a_model_with_another_tokenizer_learns_calls_at_the_same_characters(
+    tokenizer, other_tokenizer):
+  text = 'There were 12 ducks and 34 geese. The answer is 46.'
+  place = text.index(' 46.')
+  position = len(tokenizer.encode(text[:place]))
+  assert position != len(other_tokenizer.encode(text[:place]))
+  record = with_char_offsets(_record(text, [(position, '12 + 34', '46')]), tokenizer)
+  assert record.calls[0].char_offset == place
+  for one in (tokenizer, other_tokenizer):
+    ids = annotated_example(record, one).token_ids
+    assert one.decode(ids) == (
+        'There were 12 ducks and 34 geese. The answer is [Calculator(12 + 34) -> 46] 46.')
+
+
+@given(text=words, calls=places)
+def test_with_another_tokenizer_a_call_comes_before_the_token_of_its_place(
+    text, calls, tokenizer, other_tokenizer):
+  record = with_char_offsets(_record_within(text, calls, tokenizer), tokenizer)
+  ids = other_tokenizer.encode(text)
+  for call in record.calls:
+    assert token_position(call, text, tokenizer) == call.position
+    at = token_position(call, text, other_tokenizer)
+    before = other_tokenizer.characters_before(text, at)
+    assert before <= call.char_offset
+    if at < len(ids) and before < call.char_offset:
+      assert other_tokenizer.characters_before(text, at + 1) > call.char_offset

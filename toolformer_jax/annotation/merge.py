@@ -1,11 +1,13 @@
 """Step 4: insert the kept calls of all tools into their texts: C* (paper, section 2)."""
 
+import dataclasses
 import heapq
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from toolformer_jax.data.content_hash import stable_hash
 from toolformer_jax.data.records import AnnotatedDocument, Document, ScoredCall
+from toolformer_jax.tokenizer import Tokenizer
 
 
 def merge(
@@ -39,6 +41,14 @@ def merge(
   counts.update(Counter(f'texts {tool}' for record in annotated
                         for tool in {call.tool for call in record.calls}))
   return annotated, counts
+
+
+def with_char_offsets(record: AnnotatedDocument, tokenizer: Tokenizer) -> AnnotatedDocument:
+  """Returns a text whose calls tell the characters before them; `tokenizer` is that of the run."""
+  text = record.document.text
+  return dataclasses.replace(record, calls=tuple(
+      dataclasses.replace(call, char_offset=tokenizer.characters_before(text, call.position))
+      for call in record.calls))
 
 
 def documents_over_cap(tool: str, document_ids: Collection[str], cap: int,

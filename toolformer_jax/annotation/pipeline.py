@@ -28,7 +28,7 @@ from typing import Any, cast
 from toolformer_jax.annotation.config import STAGES, AnnotationConfig
 from toolformer_jax.annotation.documents import split_and_filter
 from toolformer_jax.annotation.early_rejection import REJECTED_POSITIONS
-from toolformer_jax.annotation.merge import documents_over_cap, merge
+from toolformer_jax.annotation.merge import documents_over_cap, merge, with_char_offsets
 from toolformer_jax.annotation.preselect import with_heuristic
 from toolformer_jax.annotation.run_dir import ChunkWriter, RunFolder
 from toolformer_jax.annotation.run_media import check_media, note_media_folder
@@ -244,7 +244,9 @@ class AnnotationPipeline:
       while following and following[0] < end:
         scored += cast(list[ScoredCall], following[1])
         following = next(calls, None)
-      folder.write(MERGED, chunk, *merge(documents, scored, tau_f, excluded))
+      annotated, counts = merge(documents, scored, tau_f, excluded)
+      folder.write(MERGED, chunk, [with_char_offsets(record, self.model.tokenizer)
+                                   for record in annotated], counts)
     folder.complete(MERGED)
 
   def _over_cap(self, folder: RunFolder, plan: ToolPlan) -> set[tuple[str, str]]:

@@ -105,12 +105,15 @@ class ScoredCall(ExecutedCall):
     loss_call: with the call and an empty result.
     loss_result: with the call and its result.
     baseline: which loss the result has to lower: 'min' of the first two, 'no_call' or 'no_result'.
+    char_offset: characters of the text before the call, by which models with another tokenizer find
+      its place; None before the call is kept.
   """
 
   loss_no_call: float = 0.0
   loss_call: float | None = None
   loss_result: float = 0.0
   baseline: str = 'min'
+  char_offset: int | None = None
 
   @property
   def gain(self) -> float:
@@ -152,6 +155,8 @@ def to_json(record: Record) -> dict[str, Any]:
   if isinstance(record, ScoredCall):
     for name in ('loss_call', 'loss_result', 'baseline'):  # after the first of the losses
       fields[name] = fields.pop(name)
+    if (char_offset := fields.pop('char_offset')) is not None:
+      fields['char_offset'] = char_offset
     fields['gain'] = None if record.loss_call is None else record.gain
   return fields
 
@@ -161,7 +166,7 @@ def from_json(kind: type[Record], fields: dict[str, Any]) -> Record:
 
   Raises:
     TypeError: a required field is missing or of another type, or `fields` is not an object.
-    ValueError: a position or index is negative, a probability is not between 0 and 1, a loss is not
+    ValueError: a position, index or offset is negative, a probability is not between 0 and 1, a loss is not
       a finite number, or a baseline is unknown.
   """
   if not isinstance(fields, dict):
@@ -180,8 +185,8 @@ def from_json(kind: type[Record], fields: dict[str, Any]) -> Record:
       raise TypeError(f'{name} is {value!r}')
     if known[name] in _NUMBERS and value is not None and not _is_finite(value):
       raise ValueError(f'{name} is {value}')
-  for name in ('position', 'index'):
-    if chosen.get(name, 0) < 0:
+  for name in ('position', 'index', 'char_offset'):
+    if (chosen.get(name) or 0) < 0:
       raise ValueError(f'{name} is {chosen[name]}')
   if chosen.get('baseline', 'min') not in get_args(BaselineLoss):
     raise ValueError(f'baseline is {chosen["baseline"]!r}')

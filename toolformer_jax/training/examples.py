@@ -1,5 +1,6 @@
 """Tokenizes the texts to train on, with their calls, and weights the loss of each token."""
 
+import bisect
 import dataclasses
 from collections.abc import Sequence
 
@@ -29,14 +30,16 @@ def annotated_example(record: AnnotatedDocument, tokenizer: Tokenizer,
   """Returns the text with its calls (x* in the paper, section 2).
 
   The ids of the text itself are those of the text without calls (law 1). All tokens count in the
-  loss, as in the paper; with `mask_results` the tokens of ` result]` do not.
+  loss, as in the paper; with `mask_results` the tokens of ` result]` do not. The run may have had
+  another tokenizer: see `token_position`.
 
   Raises:
     UserError: a call's position is outside the text, or a call cannot be written.
   """
   for call in record.calls:
     _check_call(record.document.id, call, syntax)
-  inserted = [(call.position, call.call()) for call in record.calls]
+  inserted = [(token_position(call, record.document.text, tokenizer), call.call())
+              for call in record.calls]
   masked = {syntax.closing(call.result or '') for _, call in inserted} if mask_results else set()
   ids = tokenizer.encode(record.document.text)
   # Ids and weights are inserted by the same function, so that they always have the same length.
@@ -47,7 +50,22 @@ def annotated_example(record: AnnotatedDocument, tokenizer: Tokenizer,
                    calls.insert_calls([1.0] * len(ids), inserted, piece_weights, syntax))
   except ValueError as error:
     raise UserError(f'document {record.document.id}: {error}; was it annotated with the tokenizer '
-                    'of another model?') from error
+                    'of another model, and by a version that wrote no char_offset?') from error
+
+
+def token_position(call: ScoredCall, text: str, tokenizer: Tokenizer) -> int:
+  """Returns the index of the token of `text` that a call comes before.
+
+  `call.position` counts the tokens of the run's tokenizer. Where they are not those of `tokenizer`,
+  the call comes before the token that has the character after it.
+  """
+  if call.char_offset is None:
+    return call.position
+  starts = [*tokenizer.character_offsets(text), len(text)]
+  if call.position < len(starts) and starts[call.position] == call.char_offset:
+    return call.position
+  first = bisect.bisect_left(starts, call.char_offset)
+  return first if starts[first:first + 1] == [call.char_offset] else first - 1
 
 
 def _check_call(document_id: str, call: ScoredCall, syntax: calls.CallSyntax) -> None:
