@@ -9,7 +9,7 @@ from toolformer_jax.checkpoints.loading import ModelConfig
 from toolformer_jax.compression.config import CompressionConfig
 from toolformer_jax.data.corpus import CorpusConfig
 from toolformer_jax.errors import UserError, unknown
-from toolformer_jax.evaluation.arms import TITLES
+from toolformer_jax.evaluation.arms import TITLES, Arm
 from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.evaluation.plan import check_evaluation
 from toolformer_jax.evaluation.tasks import find_tasks, trainable_task
@@ -106,17 +106,23 @@ class Experiment:
 
   def evaluations(self) -> list[Evaluate]:
     """Returns the last stages, one for each arm; they contain all others."""
-    return [Evaluate(
-        arm=arm, model=self._compressed(arm, checkpoint or self._model(arm)),
-        tasks=self.tasks, data_dir=self.data_dir, limit=self.limit,
-        tools=self.evaluation_tools if arm == 'toolformer' else (), config=self.evaluation,
-        generation_config=self.generation, engine_config=self.engine, model_config=self.model,
-        executor_config=self.executor, toolbox=self.toolbox, syntax=self.syntax)
-        for arm, checkpoint in self.arms.items()]
+    return [self._evaluation(arm, checkpoint) for arm, checkpoint in self.arms.items()]
 
   def stages(self) -> list[Stage]:
     """Returns all stages, each after those that it reads, and each once."""
     return list(dict.fromkeys(stage for last in self.evaluations() for stage in last.in_order()))
+
+  def _evaluation(self, arm: str, checkpoint: str) -> Evaluate:
+    """Returns the evaluation of an arm; what only calls use is no input of an arm without them."""
+    calls = Arm(arm, checkpoint).calls
+    return Evaluate(
+        arm=arm, model=self._compressed(arm, checkpoint or self._model(arm)),
+        tasks=self.tasks, data_dir=self.data_dir, limit=self.limit,
+        tools=self.evaluation_tools if calls else (), config=self.evaluation,
+        generation_config=self.generation if calls else self.generation.without_calls,
+        engine_config=self.engine, model_config=self.model,
+        executor_config=self.executor if calls else ExecutorConfig(),
+        toolbox=self.toolbox if calls else Toolbox(), syntax=self.syntax)
 
   def _model(self, arm: str) -> str | Finetune:
     """Returns the model to begin with, or the training of the last round."""
