@@ -80,7 +80,7 @@ class Experiment:
                       'FinetuneConfig.distillation in place of FinetuneConfig.distillation')
     trained = [arm for arm, checkpoint in self.arms.items() if arm != 'base' and not checkpoint]
     for task in self.config.train_tasks:
-      trainable_task(task, 'ExperimentConfig.train_tasks')
+      trainable_task(task, 'ExperimentConfig.train_tasks', self.data_dir)
     if trained and self.config.rounds and not (self.corpus or self.data or self.config.train_tasks):
       raise UserError('there is nothing to learn from: the experiment needs CORPUS or DATA, or a '
                       f'checkpoint for each arm that it would train, such as {trained[0]}=C')
