@@ -80,6 +80,7 @@ def test_the_same_texts_are_a_task_alone_or_by_command(run, folder):
 
 @pytest.mark.parametrize(('tasks', 'options', 'message'), [
     ("('sib2000',)", [], "unknown task 'sib2000'"),
+    ("('sib200', 'SIB200')", [], 'ExperimentConfig.train_tasks: sib200 occurs twice'),
     ("('svamp',)", [], 'ExperimentConfig.train_tasks svamp: only tasks of classification and'),
     ("('banking77',)", [], 'ExperimentConfig.train_tasks: data has no banking77; fetch train.csv'),
     ("('banking77',)", ['--data_dir', 'tfds:'], 'ExperimentConfig.train_tasks banking77: with '

@@ -79,12 +79,18 @@ class Experiment:
       raise UserError('an experiment has a teacher only in its recovery: bind recovery/'
                       'FinetuneConfig.distillation in place of FinetuneConfig.distillation')
     trained = [arm for arm, checkpoint in self.arms.items() if arm != 'base' and not checkpoint]
-    for task in self.config.train_tasks:
-      trainable_task(task, 'ExperimentConfig.train_tasks', self.data_dir)
+    self._check_train_tasks()
     if trained and self.config.rounds and not (self.corpus or self.data or self.config.train_tasks):
       raise UserError('there is nothing to learn from: the experiment needs CORPUS or DATA, or a '
                       f'checkpoint for each arm that it would train, such as {trained[0]}=C')
     self._check_compression()
+
+  def _check_train_tasks(self) -> None:
+    """Raises UserError if a task cannot be learned, or would be learned twice."""
+    setting = 'ExperimentConfig.train_tasks'
+    names = [trainable_task(task, setting, self.data_dir).name for task in self.config.train_tasks]
+    if repeated := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+      raise UserError(f'{setting}: {repeated[0]} occurs twice')
 
   def _check_compression(self) -> None:
     """Raises UserError if models cannot be made smaller, or trained after that."""
