@@ -35,6 +35,7 @@ CASES = [
       for command in (EVALUATE, ANNOTATE, FINETUNE, SCORE, GENERATE, EXPORT, SERVE)),
     (EVALUATE, ['--arms', 'toolformer=nowhere'], NO_FOLDER),
     (EVALUATE, ['--arms', 'toolformerr'], "unknown arm 'toolformerr'"),
+    (FINETUNE, ['--teacher', 'no/model'], '--teacher: there is no checkpoint no/model'),
     (SCORE, ['--checkpoint', 'file'], 'file is not a checkpoint: give a Hugging Face directory'),
     (SCORE, ['--checkpoint', 'empty'], 'the folder is empty'),
     # Data.

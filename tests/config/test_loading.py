@@ -277,6 +277,19 @@ def test_wrong_bindings_are_errors_of_one_line(binding, message):
   assert 'object at' not in str(caught.value)
 
 
+@pytest.mark.parametrize('binding, shown', [
+  ('ModelConfig.dtype = bfloat16', 'ModelConfig.dtype = bfloat16: not gin: '),
+  ('GridConfig.seeds = (0, 1', 'GridConfig.seeds = (0, 1: not gin: a bracket or a string is not'),
+  ('ToolConfig.k\n= 3', 'ToolConfig.k = 3: not gin: '),
+  ('ToolConfig.k = five' + 100 * ' or six', 'ToolConfig.k = five or six or'),
+  ('ToolConfig.k = ' + '[' * 500, 'ToolConfig.k =...: a value refers to itself, or is nested')])
+def test_a_binding_that_is_not_gin_is_named_among_others(binding, shown):
+  with pytest.raises(UserError) as caught:
+    configuration.load([], ['SEED = 1', binding, "CORPUS = 'c.jsonl'"])
+  message = str(caught.value)
+  assert message.startswith(shown) and '\n' not in message and len(message) < 300
+
+
 @pytest.mark.parametrize('text, message', [
   ('# a comment\nToolConfig.tau = 3\n', 'own.gin, line 2: unknown parameter'),
   ("include 'nowhere.gin'\n", 'own.gin, line 1: there is no gin file nowhere.gin'),

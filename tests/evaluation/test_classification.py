@@ -249,6 +249,7 @@ def test_an_ensemble_without_adapters_is_refused(folder, capsys):
   (['--task', 'bankin77'], "unknown task 'bankin77'"),
   ([], 'there is nothing to train on: give --data, or --task'),
   (['--task', 'clinc150', '--data_dir', 'data'], 'there is no folder data/clinc150'),
+  (['--task', 'clinc150', '--data_dir', 'tfds:'], '--task clinc150: with --data_dir tfds: only'),
 ])
 def test_what_cannot_be_trained_on_is_said_at_once(folder, capsys, argv, message):
   assert cli.main(['finetune', *argv, '--checkpoint', 'model', '--output_dir', 'out']) == 2

@@ -109,3 +109,18 @@ def test_a_prompt_that_is_too_long_is_a_failure_of_its_own(model):
   failed, beside = predict(model, [long, short], **how)
   assert 'too many' in failed.failure and failed.text == ''
   assert beside == alone and beside.text
+
+
+@pytest.mark.parametrize('arm', ['base', 'cc', 'disabled'])
+@pytest.mark.parametrize('temperature', [0.0, 1.0])
+def test_settings_of_calls_change_no_prediction_of_an_arm_without_calls(model, arm, temperature):
+  asked = [Question(str(i), prompt, ('x',)) for i, prompt in enumerate(('The cat', 'ab', '2 + 2'))]
+  changed = GenerationConfig(temperature=temperature, top_k_api=1000, max_calls=3,
+                             max_call_tokens=1)
+  kept, shared = (
+      predict(model, asked, engine_config=EngineConfig(), syntax=DEFAULT_SYNTAX,
+              config=generation_config(TASKS['svamp'], Arm(arm, 'x'), one, EvaluationConfig()),
+              calendar_date='2020-01-01')
+      for one in (changed, changed.without_calls))
+  assert changed.without_calls == GenerationConfig(temperature=temperature)
+  assert kept == shared

@@ -78,12 +78,16 @@ def test_the_same_texts_are_a_task_alone_or_by_command(run, folder):
   assert losses[0] == losses[1] and len(losses[0]) == 2
 
 
-@pytest.mark.parametrize(('tasks', 'message'), [
-    ("('sib2000',)", "unknown task 'sib2000'"),
-    ("('svamp',)", 'ExperimentConfig.train_tasks svamp: only tasks of classification and'),
-    ("('banking77',)", 'ExperimentConfig.train_tasks: data has no banking77; fetch train.csv')])
-def test_what_cannot_be_learned_is_refused_at_once(run, tasks, message):
-  code, _, err = run(*EXPERIMENT, f'--gin.ExperimentConfig.train_tasks={tasks}', '--dry_run')
+@pytest.mark.parametrize(('tasks', 'options', 'message'), [
+    ("('sib2000',)", [], "unknown task 'sib2000'"),
+    ("('sib200', 'SIB200')", [], 'ExperimentConfig.train_tasks: sib200 occurs twice'),
+    ("('svamp',)", [], 'ExperimentConfig.train_tasks svamp: only tasks of classification and'),
+    ("('banking77',)", [], 'ExperimentConfig.train_tasks: data has no banking77; fetch train.csv'),
+    ("('banking77',)", ['--data_dir', 'tfds:'], 'ExperimentConfig.train_tasks banking77: with '
+     '--data_dir tfds: only sst2, ag_news_subset, xsum can be trained on')])
+def test_what_cannot_be_learned_is_refused_at_once(run, tasks, options, message):
+  code, _, err = run(*EXPERIMENT, f'--gin.ExperimentConfig.train_tasks={tasks}', '--dry_run',
+                     *options)
   assert code == 2 and message in err and err.count('\n') == 1
   assert not pathlib.Path('runs').exists()
 

@@ -83,7 +83,7 @@ def test_a_compression_that_was_interrupted_is_done_again(run, folder):
 
 def test_recovery_trains_what_is_left_and_rounds_it_last(run, folder):
   arguments = *EXPERIMENT, grid('recovered.gin'), '--arms', 'base,toolformer', DROP_REPEATED
-  code, _, err = run(*arguments)
+  code, out, err = run(*arguments)
   assert code == 0, err
   # Of each arm: fewer layers, recovery with the model before as the teacher, then int8.
   assert stages(folder) == ['annotate', *['compress'] * 4, *['evaluate'] * 4, *['finetune'] * 3]
@@ -94,8 +94,10 @@ def test_recovery_trains_what_is_left_and_rounds_it_last(run, folder):
   assert len(small) == 2
   assert all(json.loads((path / 'config.json').read_text())['num_hidden_layers'] == 1
              for path in small)
+  (folder / 'plain.jsonl').unlink()  # what is done needs its texts no more
   dry = run(*arguments, '--dry_run')[1]
   assert '| compress | 0 | 0 | 0 | 0 |' in dry
+  assert run(*arguments)[:2] == (0, out)
 
 
 RECOVERY = ('--gin.ExperimentConfig.recovery=@recovery/FinetuneConfig()',

@@ -75,6 +75,9 @@ def test_cells_share_equal_stages_and_a_second_run_does_nothing(run, monkeypatch
   assert code == 0, err
   # One annotation; two arms of training for (steps 2, steps 1) x 2 seeds.
   assert '1 annotate' in out and '8 finetune' in out
+  # The base model; the cc and the disabled arm of (steps 2, steps 1) x 2 seeds: how calls are
+  # decoded is a setting of Toolformer's 6 alone.
+  assert f'{1 + 2 * 4 + 6} evaluate' in out
   assert not pathlib.Path('runs').exists()
   grid = (*EXPERIMENT, *SEEDS, '--arms', 'base,toolformer', '--output_dir', 'runs')
   code, out, err = run(*grid)
@@ -84,6 +87,16 @@ def test_cells_share_equal_stages_and_a_second_run_does_nothing(run, monkeypatch
   assert pathlib.Path('runs/figures/ablations.png').stat().st_size > 1000
   monkeypatch.setattr(runner, '_RUN', {})
   assert run(*grid)[:2] == (0, report)
+
+
+def test_an_arm_without_calls_is_evaluated_once_for_all_settings_of_tools(run, folder):
+  (folder / 'tools.gin').write_text('ExecutorConfig.time_limit_s = 3.0\n'
+                                    'SearchConfig.snippet_words = 20\n')
+  code, out, err = run(*EXPERIMENT, "--gin.GridConfig.ablations=('tools.gin',)", '--dry_run',
+                       '--arms', 'disabled=checkpoint,toolformer=checkpoint',
+                       '--output_dir', 'runs')
+  assert code == 0, err
+  assert '3 evaluate' in out
 
 
 def test_an_ablation_of_a_threshold_takes_the_samples_of_the_base_cell(run, folder, monkeypatch):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 
 import jax
 import numpy as np
@@ -41,8 +42,10 @@ def equal(one, other):
   return all(jax.tree.leaves(jax.tree.map(np.array_equal, one, other)))
 
 
-def test_the_held_out_loss_is_that_of_all_tokens(tmp_path):
-  result = run(tmp_path / 'run')
+def test_the_held_out_loss_is_that_of_all_tokens(tmp_path, caplog):
+  with caplog.at_level(logging.INFO, 'toolformer_jax'):
+    result = run(tmp_path / 'run')
+  assert any(one.startswith('pretraining: 6 of 6 steps') for one in caplog.messages)
   model, losses = result.model, []
   for text in DEV:
     ids = [model.tokenizer.start_id, *model.tokenizer.encode(text), model.tokenizer.eos_id]

@@ -75,6 +75,23 @@ def test_a_folder_of_pages_is_a_corpus(tmp_path):
       read(str(tmp_path / 'empty'))
 
 
+def test_reports_of_runs_in_a_folder_are_no_texts(tmp_path):
+  cell, stages = tmp_path / 'grid/model/base/seed0', tmp_path / 'grid/stages'
+  for folder, settings in ((cell, 'config.gin'), (stages / 'annotate-0a', 'run.json'),
+                           (stages / 'finetune-1b', 'run.json')):
+    folder.mkdir(parents=True)
+    (folder / settings).write_text('')
+    (folder / 'report.md').write_text('# Report\n\nA run.\n')
+  (stages / 'annotate-0a/documents').mkdir()
+  (tmp_path / 'grid/report.md').write_text('# A grid\n')
+  for read in (check_source, lambda source: list(read_texts(source))):
+    with pytest.raises(UserError, match=r'grid holds the folders of runs, .* to train on; give a '
+                       rf'run of annotate in it: {stages / "annotate-0a"}$'):
+      read(str(tmp_path / 'grid'))
+    with pytest.raises(UserError, match='model holds .*; no finished run of annotate is among'):
+      read(str(tmp_path / 'grid/model'))
+
+
 def test_of_a_task_the_targets_alone_are_learned(tokenizer):
   example = task_example(TaskRow('r', 'ab', 'cd'), tokenizer)
   assert example.token_ids == tokenizer.encode('ab') + tokenizer.encode('cd')

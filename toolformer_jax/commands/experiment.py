@@ -114,7 +114,8 @@ def _experiment(args: argparse.Namespace, config: 'RunConfig') -> 'Experiment':
   data_dir = args.data_dir or 'data'
   check_has_data(find_tasks(args.tasks), data_dir)
   for name in config.experiment.train_tasks:
-    if without_data([task := trainable_task(name, 'ExperimentConfig.train_tasks')], data_dir):
+    task = trainable_task(name, 'ExperimentConfig.train_tasks', data_dir)
+    if without_data([task], data_dir):
       raise UserError(f'ExperimentConfig.train_tasks: {data_dir} has no {name}; {task.how_to_get}')
   return Experiment(
       checkpoint=args.checkpoint, tasks=tuple(args.tasks), tools=tuple(args.tools),

@@ -59,10 +59,11 @@ def run(args: argparse.Namespace) -> None:
   config.finetune.check_has_teacher(bool(args.teacher))
   if not args.data and not args.task:
     raise UserError('there is nothing to train on: give --data, or --task')
-  task = trainable_task(args.task, '--task') if args.task else None
+  data_dir = args.data_dir or 'data'
+  task = trainable_task(args.task, '--task', data_dir) if args.task else None
   from toolformer_jax import api
   from toolformer_jax.experiments.task_data import task_rows
-  rows = task_rows(task, args.data_dir or 'data') if task else ()
+  rows = task_rows(task, data_dir) if task else ()
   texts = api.training_data([*args.data, *rows], config.corpus)
   dev = api.as_texts(args.dev, config.corpus) if args.dev else None
   if not isinstance(texts, api.TextStream) and not texts:

@@ -97,11 +97,19 @@ def _check_values(args: argparse.Namespace, config: 'RunConfig') -> None:
   """
   checks = {'adapter': check_adapter, 'checkpoint': check_checkpoint, 'corpus': check_corpus,
             'data': _check_sources, 'dev': _check_sources, 'output_dir': check_output_dir,
-            'tasks': find_tasks, 'teacher': check_checkpoint,
+            'tasks': find_tasks, 'teacher': _check_teacher,
             'tools': config.toolbox.canonical_names}
   for name, check in checks.items():
     if value := getattr(args, name, None):
       check(value)
+
+
+def _check_teacher(checkpoint: str) -> None:
+  """Checks that a teacher is there; errors name its option, because a student is given as well."""
+  try:
+    check_checkpoint(checkpoint)
+  except UserError as error:
+    raise UserError(f'--teacher: {error}') from error
 
 
 def _check_sources(sources: Sequence[str]) -> None:

@@ -9,6 +9,8 @@ import dataclasses
 import importlib.resources
 import logging
 import pathlib
+import textwrap
+import tokenize
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -31,6 +33,7 @@ from toolformer_jax.training.config import FinetuneConfig
 _Config = TypeVar('_Config', ToolConfig, EvaluationConfig)
 _SHIPPED = importlib.resources.files('toolformer_jax.configs')
 _EXPERIMENTS = importlib.resources.files('toolformer_jax.configs.experiments')
+_MAX_SHOWN = 80  # characters of a binding in an error
 _BUILD = {name: gin.external_configurable(settings) for name, settings in SETTINGS.items()}
 
 # Where gin looks for `include 'quickstart.gin'` after the working directory, and for
@@ -69,7 +72,7 @@ def load(files: Sequence[epath.PathLike] = (), bindings: Sequence[str] = (),
         trust.check_trusted(as_path(source))
         gin.parse_config_file(source)
       source = ''
-      trust.check_included(trust.parse_statements('\n'.join(bindings)))
+      trust.check_included(_parsed(bindings))
       gin.parse_config(list(bindings))
       gin.parse_config([line for macro, line in (implied or {}).items() if _is_bound(macro)])
       gin.finalize()
@@ -79,6 +82,20 @@ def load(files: Sequence[epath.PathLike] = (), bindings: Sequence[str] = (),
   # A gin file may import a module, which may raise anything or exit.
   except (Exception, SystemExit) as error:
     raise checking.explained(error, source) from error
+
+
+def _parsed(bindings: Sequence[str]) -> Iterator[Any]:
+  """Yields the statements of bindings.
+
+  Raises:
+    UserError: one of them is not gin.
+  """
+  for binding in bindings:
+    try:
+      yield from trust.parse_statements(binding)
+    except (SyntaxError, ValueError, tokenize.TokenError, RecursionError) as error:
+      shown = textwrap.shorten(binding, _MAX_SHOWN, placeholder='...')
+      raise UserError(f'{shown}: {checking.explained(error, "")}') from error
 
 
 def _macros_and_toolbox() -> tuple[Mapping[str, Any], Toolbox]:

@@ -9,7 +9,7 @@ from toolformer_jax.checkpoints.loading import ModelConfig
 from toolformer_jax.compression.config import CompressionConfig
 from toolformer_jax.data.corpus import CorpusConfig
 from toolformer_jax.errors import UserError, unknown
-from toolformer_jax.evaluation.arms import TITLES
+from toolformer_jax.evaluation.arms import TITLES, Arm
 from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.evaluation.plan import check_evaluation
 from toolformer_jax.evaluation.tasks import find_tasks, trainable_task
@@ -79,12 +79,18 @@ class Experiment:
       raise UserError('an experiment has a teacher only in its recovery: bind recovery/'
                       'FinetuneConfig.distillation in place of FinetuneConfig.distillation')
     trained = [arm for arm, checkpoint in self.arms.items() if arm != 'base' and not checkpoint]
-    for task in self.config.train_tasks:
-      trainable_task(task, 'ExperimentConfig.train_tasks')
+    self._check_train_tasks()
     if trained and self.config.rounds and not (self.corpus or self.data or self.config.train_tasks):
       raise UserError('there is nothing to learn from: the experiment needs CORPUS or DATA, or a '
                       f'checkpoint for each arm that it would train, such as {trained[0]}=C')
     self._check_compression()
+
+  def _check_train_tasks(self) -> None:
+    """Raises UserError if a task cannot be learned, or would be learned twice."""
+    setting = 'ExperimentConfig.train_tasks'
+    names = [trainable_task(task, setting, self.data_dir).name for task in self.config.train_tasks]
+    if repeated := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+      raise UserError(f'{setting}: {repeated[0]} occurs twice')
 
   def _check_compression(self) -> None:
     """Raises UserError if models cannot be made smaller, or trained after that."""
@@ -106,17 +112,23 @@ class Experiment:
 
   def evaluations(self) -> list[Evaluate]:
     """Returns the last stages, one for each arm; they contain all others."""
-    return [Evaluate(
-        arm=arm, model=self._compressed(arm, checkpoint or self._model(arm)),
-        tasks=self.tasks, data_dir=self.data_dir, limit=self.limit,
-        tools=self.evaluation_tools if arm == 'toolformer' else (), config=self.evaluation,
-        generation_config=self.generation, engine_config=self.engine, model_config=self.model,
-        executor_config=self.executor, toolbox=self.toolbox, syntax=self.syntax)
-        for arm, checkpoint in self.arms.items()]
+    return [self._evaluation(arm, checkpoint) for arm, checkpoint in self.arms.items()]
 
   def stages(self) -> list[Stage]:
     """Returns all stages, each after those that it reads, and each once."""
     return list(dict.fromkeys(stage for last in self.evaluations() for stage in last.in_order()))
+
+  def _evaluation(self, arm: str, checkpoint: str) -> Evaluate:
+    """Returns the evaluation of an arm; what only calls use is no input of an arm without them."""
+    calls = Arm(arm, checkpoint).calls
+    return Evaluate(
+        arm=arm, model=self._compressed(arm, checkpoint or self._model(arm)),
+        tasks=self.tasks, data_dir=self.data_dir, limit=self.limit,
+        tools=self.evaluation_tools if calls else (), config=self.evaluation,
+        generation_config=self.generation if calls else self.generation.without_calls,
+        engine_config=self.engine, model_config=self.model,
+        executor_config=self.executor if calls else ExecutorConfig(),
+        toolbox=self.toolbox if calls else Toolbox(), syntax=self.syntax)
 
   def _model(self, arm: str) -> str | Finetune:
     """Returns the model to begin with, or the training of the last round."""

@@ -114,7 +114,7 @@ def plan_table(cells: Sequence[Cell], output_dir: epath.Path) -> str:
       `plan_grid`.
   """
   check_differ(cells)
-  check_stages(cells)
+  check_stages(cells, StageRunner(output_dir))
   plan = plan_grid(cells, output_dir)
   kinds = Counter(stage.kind for stage in plan.stages)
   total = ', '.join(f'{count} {kind}' for kind, count in kinds.items())

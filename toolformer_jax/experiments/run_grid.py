@@ -38,8 +38,8 @@ def run_grid(cells: Sequence[Cell], *, output_dir: epath.Path, only: int | None 
       cannot be written to.
   """
   check_differ(cells)
-  check_stages(cells)
   runner = StageRunner(output_dir)
+  check_stages(cells, runner)
   results, size = [], cells[0].factors.size
   for number, cell in enumerate(cells):
     if cell.factors.size != size:

@@ -149,7 +149,8 @@ def _finetune(runner: StageRunner, stage: Finetune, folder: epath.Path) -> dict[
 def _texts(runner: StageRunner, data: str | Annotate | TaskSplit) -> Iterable[str | TaskRow]:
   """Returns what `api.as_texts` reads of one item of the data of a training."""
   if isinstance(data, TaskSplit):
-    return task_rows(trainable_task(data.task, 'ExperimentConfig.train_tasks'), data.data_dir)
+    task = trainable_task(data.task, 'ExperimentConfig.train_tasks', data.data_dir)
+    return task_rows(task, data.data_dir)
   return [data if isinstance(data, str) else str(runner.folder(data))]
 
 

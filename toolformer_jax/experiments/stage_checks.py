@@ -13,6 +13,7 @@ from toolformer_jax.evaluation.predict import generation_config, max_prompt_toke
 from toolformer_jax.evaluation.task import ClassificationTask, QuestionTask
 from toolformer_jax.evaluation.tasks import check_data_dir, find_tasks
 from toolformer_jax.experiments.grid import Cell
+from toolformer_jax.experiments.runner import StageRunner
 from toolformer_jax.experiments.stages import Annotate, Compress, Evaluate, Finetune, Stage
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.training.adapters import adapted_config
@@ -23,8 +24,8 @@ from toolformer_jax.training.sources import check_source
 _DecoderOf = Callable[[str | Stage], DecoderConfig | None]
 
 
-def check_stages(cells: Iterable[Cell]) -> None:
-  """Checks what the stages of each cell would refuse only when they run.
+def check_stages(cells: Iterable[Cell], runner: StageRunner) -> None:
+  """Checks what the stages of each cell that are not done would refuse only when they run.
 
   Raises:
     UserError: a corpus or the folder of the benchmarks is missing, a model cannot be trained or
@@ -35,7 +36,7 @@ def check_stages(cells: Iterable[Cell]) -> None:
   checked: set[Stage] = set()
   for cell in cells:
     for stage in cell.experiment.stages():
-      if stage not in checked:
+      if stage not in checked and not runner.is_done(stage):
         checked.add(stage)
         try:
           _check(stage, decoder_of)

@@ -1,5 +1,6 @@
 """Settings of generation; importing them does not load JAX."""
 
+import dataclasses
 from dataclasses import dataclass
 
 from toolformer_jax.errors import UserError
@@ -48,6 +49,13 @@ class GenerationConfig:
     if self.min_tokens > self.max_tokens:
       raise UserError(f'GenerationConfig.min_tokens {self.min_tokens} must not exceed max_tokens '
                       f'{self.max_tokens}')
+
+  @property
+  def without_calls(self) -> 'GenerationConfig':
+    """The same for texts that may have no calls: what only calls use has its default."""
+    default = GenerationConfig()
+    return dataclasses.replace(self, top_k_api=default.top_k_api, max_calls=default.max_calls,
+                               max_call_tokens=default.max_call_tokens)
 
 
 @dataclass(frozen=True)

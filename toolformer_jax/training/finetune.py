@@ -63,11 +63,11 @@ def finetune(
     output_dir: epath.Path, depends_on: dict[str, Any], mixture: MixtureConfig = MixtureConfig(),
     dev: Sequence[Text] | None = None, without_calls: bool = False,
     syntax: CallSyntax = DEFAULT_SYNTAX, extra_files: Mapping[str, str] | None = None,
-    teacher: LanguageModel | None = None) -> FinetuneResult:
+    teacher: LanguageModel | None = None, title: str = 'fine-tuning') -> FinetuneResult:
   """Trains `model` on texts with calls, or continues an earlier run in `output_dir`.
 
   Args:
-    model, config, output_dir, depends_on, extra_files, teacher: see `finetune_examples`.
+    model, config, output_dir, depends_on, extra_files, teacher, title: see `finetune_examples`.
     texts: the training data. Those of a stream are read while the model is trained; none of them
       are held out.
     mixture: which texts an epoch holds, and how many are held out if there is no `dev`.
@@ -94,7 +94,8 @@ def finetune(
     data = examples(epoch)
   trained = finetune_examples(
       model=model, examples=data, dev_examples=examples(dev or ()), config=config,
-      output_dir=output_dir, depends_on=depends_on, extra_files=extra_files, teacher=teacher)
+      output_dir=output_dir, depends_on=depends_on, extra_files=extra_files, teacher=teacher,
+      title=title)
   metrics = read_metrics(output_dir / 'metrics.jsonl')
   result = FinetuneResult(trained, metrics, output_dir, None if epoch is None else len(epoch),
                           finetuning_departures(config, mixture, model.config),
@@ -108,6 +109,7 @@ def finetune_examples(
     *, model: LanguageModel, examples: Sequence[Example] | ExampleStream, config: FinetuneConfig,
     output_dir: epath.Path, depends_on: dict[str, Any], dev_examples: Sequence[Example] = (),
     extra_files: Mapping[str, str] | None = None, teacher: LanguageModel | None = None,
+    title: str = 'fine-tuning',
 ) -> LanguageModel | None:
   """Trains `model` on `examples`, or continues an earlier run in `output_dir`.
 
@@ -128,6 +130,7 @@ def finetune_examples(
       appendix B); without any, the last one.
     extra_files: texts that are written to `output_dir` before the work, by file name.
     teacher: the model of `config.distillation`, which is left as it is.
+    title: of the progress.
 
   Returns:
     the trained model; None if the run was asked to stop before its end.
@@ -156,7 +159,8 @@ def finetune_examples(
   with LockedFolder(output_dir, configuration, software_versions(), process) as folder:
     folder.write_texts(extra_files or {})
     with StepCheckpoints(output_dir / STEPS, config.keep) as checkpoints:
-      trained, has_run = train(model, open_data(), dev, config, checkpoints, output_dir, teacher)
+      trained, has_run = train(model, open_data(), dev, config, checkpoints, output_dir, teacher,
+                               title)
     if trained and (has_run or not is_model(output_dir / MODEL)):
       save_model(output_dir / MODEL, trained)
     if trained and config.privacy:

@@ -81,7 +81,7 @@ def pretrain(
   output_dir = as_absolute_path(output_dir)
   result = finetune(
       model, texts, dev=dev_texts, config=config, mixture=mixture, output_dir=output_dir,
-      depends_on=depends_on, syntax=syntax, extra_files=extra_files)
+      depends_on=depends_on, syntax=syntax, extra_files=extra_files, title='pretraining')
   # The paper states settings of fine-tuning alone.
   result = dataclasses.replace(result, departures=())
   if jax.process_index() == 0:

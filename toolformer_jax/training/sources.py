@@ -74,7 +74,8 @@ def check_source(source: str) -> None:
   """Checks that a source of `read_texts` is there. No text is read.
 
   Raises:
-    UserError: there is no such source, or it is an annotation run that is not finished.
+    UserError: there is no such source, or it is an annotation run that is not finished, or holds
+      runs.
   """
   if (path := as_path(source)).is_dir() and not _is_page_folder(path):
     finished_run(path)
@@ -92,8 +93,8 @@ def read_texts(source: str, config: CorpusConfig = CorpusConfig()) -> Iterator[T
     config: how a corpus is read. Its media are left out: they are not learned.
 
   Raises:
-    UserError: the source does not exist, the annotation run is not finished, or a record is
-      invalid.
+    UserError: the source does not exist, the annotation run is not finished, a folder holds runs,
+      or a record is invalid.
   """
   if source.startswith(hub_datasets.SEQIO):
     yield from _read_task(source)
@@ -107,9 +108,30 @@ def read_texts(source: str, config: CorpusConfig = CorpusConfig()) -> Iterator[T
 
 
 def _is_page_folder(folder: epath.Path) -> bool:
-  """Returns whether a folder has pages, and nothing of a run: a run's report is no page."""
+  """Returns whether a folder has pages, and nothing of a run: a run's report is no page.
+
+  Raises:
+    UserError: folders in it are those of runs, as in the folder of a grid.
+  """
   of_runs = 'run.json', 'config.gin', 'documents'
-  return not any((folder / name).exists() for name in of_runs) and bool(page_files(folder))
+  if any((folder / name).exists() for name in of_runs):
+    return False
+  pages = page_files(folder)
+  _check_holds_no_run(folder, pages)
+  return bool(pages)
+
+
+def _check_holds_no_run(folder: epath.Path, pages: Iterable[epath.Path]) -> None:
+  """Raises UserError if one of `pages`, which are below `folder`, is the report of a run."""
+  runs = [inner for inner in dict.fromkeys(page.parent for page in pages)
+          if (inner / 'run.json').exists() or (inner / 'config.gin').exists()]
+  if not runs:
+    return
+  annotated = [str(run) for run in runs if (run / 'documents').exists()]
+  instead = (f'give a run of annotate in it: {", ".join(annotated)}' if annotated else
+             'no finished run of annotate is among them')
+  raise UserError(f'{folder} holds the folders of runs, whose reports are no texts to train on; '
+                  f'{instead}')
 
 
 def finished_run(path: epath.PathLike) -> RunReader:

@@ -41,7 +41,7 @@ from toolformer_jax.training.train_step import (
 
 def train(model: LanguageModel, data: Blocks | PrivateRows, dev: PackedRows | None,
           config: FinetuneConfig, checkpoints: StepCheckpoints, output_dir: epath.Path,
-          teacher: LanguageModel | None = None) -> tuple[LanguageModel | None, bool]:
+          teacher: LanguageModel | None, title: str) -> tuple[LanguageModel | None, bool]:
   """Trains `model`, or continues from the newest of `checkpoints`.
 
   Args:
@@ -52,6 +52,7 @@ def train(model: LanguageModel, data: Blocks | PrivateRows, dev: PackedRows | No
     checkpoints: the states of the run.
     output_dir: gets the metrics.
     teacher: what the model learns from besides the data; on the same mesh.
+    title: of the progress.
 
   Returns:
     the trained model, None if the run was asked to stop; and whether any step was done.
@@ -84,7 +85,8 @@ def train(model: LanguageModel, data: Blocks | PrivateRows, dev: PackedRows | No
                       teacher.decoder if teacher else None),
       frozen, noise_key=noise_key, masks=masks, teacher=teacher.variables if teacher else None)
   with (
-      _reporter(model, data, config, checkpoints, output_dir, start_step, teacher) as reporter,
+      _reporter(model, data, config, checkpoints, output_dir, start_step, teacher, title
+                ) as reporter,
       StopSignal() as stop, jax.set_mesh(model.mesh),
       explain_out_of_memory('lower FinetuneConfig.loss_tokens or row_tokens, or raise '
                             'num_microbatches')):
@@ -147,7 +149,7 @@ def _flops_per_token(model: LanguageModel, teacher: LanguageModel | None, row_to
 @contextlib.contextmanager
 def _reporter(model: LanguageModel, data: Blocks | PrivateRows, config: FinetuneConfig,
               checkpoints: StepCheckpoints, output_dir: epath.Path, start_step: int,
-              teacher: LanguageModel | None) -> Iterator[Reporter]:
+              teacher: LanguageModel | None, title: str) -> Iterator[Reporter]:
   """Opens the reporter of a run; of several processes only the first writes metrics."""
   devices = model.mesh.devices.flatten().tolist()
   flops_per_token = _flops_per_token(model, teacher, config.row_tokens)
@@ -157,7 +159,7 @@ def _reporter(model: LanguageModel, data: Blocks | PrivateRows, config: Finetune
     if jax.process_index() == 0:
       writers = open_metric_writers(output_dir, start_step, config.wandb_project)
       log = stack.enter_context(MetricsLog(output_dir / 'metrics.jsonl', start_step, writers))
-    progress = stack.enter_context(Progress('fine-tuning', config.steps, 'steps', start_step))
+    progress = stack.enter_context(Progress(title, config.steps, 'steps', start_step))
     yield Reporter(
         config, checkpoints, progress, log, data.epoch_items,
         lambda tokens_per_s: flops.utilization(tokens_per_s * flops_per_token, devices),

@@ -34,7 +34,7 @@ from toolformer_jax.evaluation.tasks import (
     text_to_text,
     word_problems,
 )
-from toolformer_jax.evaluation.tasks.tfds_sets import TfdsFolder, read_tfds
+from toolformer_jax.evaluation.tasks.tfds_sets import TRAINABLE, TfdsFolder, read_tfds
 from toolformer_jax.runtime.paths import as_path, storage_errors
 
 TASKS = {task.name: task for task in (
@@ -134,20 +134,24 @@ def load_task(task: Task, data_dir: epath.PathLike, config: EvaluationConfig,
   return TaskData(examples, tuple(dict.fromkeys(map(str, folder.found))), folder.split)
 
 
-def trainable_task(name: str, setting: str) -> ClassificationTask | TextTask:
+def trainable_task(name: str, setting: str, data_dir: str) -> ClassificationTask | TextTask:
   """Returns a task by its name.
 
   Args:
     name: of the task.
     setting: where it was named, for errors.
+    data_dir: as for `load_task`.
 
   Raises:
-    UserError: there is no such task, or it cannot be trained on.
+    UserError: there is no such task, it cannot be trained on, or TensorFlow Datasets lacks it.
   """
   task, = find_tasks([name])
   if not isinstance(task, ClassificationTask | TextTask):
     raise UserError(f'{setting} {name}: only tasks of classification and of writing can be trained '
                     'on')
+  if data_dir.startswith(TFDS) and task.name not in TRAINABLE:
+    raise UserError(f'{setting} {name}: with --data_dir {data_dir} only {", ".join(TRAINABLE)} can '
+                    'be trained on; give a folder with the official files')
   return task
 
 

@@ -17,6 +17,8 @@ from toolformer_jax.evaluation.tasks import multilingual, questions, word_proble
 from toolformer_jax.runtime.paths import as_path
 
 log = logging.getLogger(__name__)
+# Tasks whose own readers take rows of every split, and so can be trained on.
+TRAINABLE = ('sst2', 'ag_news_subset', 'xsum')
 Load = Callable[[str, str], Iterator[dict[str, Any]]]  # from name and split to rows
 
 
