@@ -72,8 +72,14 @@ def test_what_the_model_has_no_room_for_is_refused(model):
   def check(**settings):
     check_fits(model, PROMPT, AnnotationConfig(force_name=True, **settings), DEFAULT_SYNTAX)
   check(max_text_tokens=200)
-  with pytest.raises(UserError, match='lower AnnotationConfig.max_text_tokens'):
+  with pytest.raises(UserError, match='AnnotationConfig.max_text_tokens to at most') as refused:
     check(max_text_tokens=500)
+  most = int(str(refused.value).split()[-1])
+  check(max_text_tokens=most)
+  with pytest.raises(UserError):
+    check(max_text_tokens=most + 1)
+  with pytest.raises(UserError, match='ToolConfig.prompt a shorter prompt'):
+    check(max_text_tokens=1, max_call_tokens=1000)
 
 
 def test_a_start_of_several_tokens_is_refused(model):

@@ -187,6 +187,20 @@ def test_a_model_learns_a_task_and_is_asked_the_same(folder, capsys):
   assert [found[f'banking77-test-{n:05}'] for n in range(6)] == ['top up', 'card lost'] * 3
 
 
+@pytest.mark.parametrize('tasks', [
+  ['--task', 'banking77', '--task', 'sib200'], ['--task', 'banking77', 'sib200']])
+def test_all_tasks_that_are_named_are_learned(folder, capsys, tasks):
+  (folder / 'data/sib200/eng_Latn').mkdir(parents=True)
+  rows = [f'{n}\thealth\tThe doctor says {n}.' for n in range(10)]
+  (folder / 'data/sib200/eng_Latn/train.tsv').write_text(
+      '\n'.join(['index_id\tcategory\ttext', *rows]))
+  assert cli.main(['finetune', *tasks, '--data_dir', 'data', '--checkpoint', 'model',
+                   '--output_dir', 'tuned', '--gin.FinetuneConfig.steps=1',
+                   '--gin.FinetuneConfig.row_tokens=128', '--gin.FinetuneConfig.batch_size=8',
+                   '--gin.MixtureConfig.dev_texts=0']) == 0
+  assert 'epochs of 34 texts' in capsys.readouterr().out
+
+
 @pytest.fixture
 def adapters(folder, make_model):
   """Folders of PEFT with adapters of the small model, as the options of an ensemble.
@@ -247,6 +261,8 @@ def test_an_ensemble_without_adapters_is_refused(folder, capsys):
 @pytest.mark.parametrize(('argv', 'message'), [
   (['--task', 'svamp'], '--task svamp: only tasks of classification and of writing'),
   (['--task', 'bankin77'], "unknown task 'bankin77'"),
+  (['--task', 'banking77', '--task', 'banking77'], '--task: banking77 occurs twice'),
+  (['--data', 'no.jsonl', '--data', 'data'], 'there is no file no.jsonl'),
   ([], 'there is nothing to train on: give --data, or --task'),
   (['--task', 'clinc150', '--data_dir', 'data'], 'there is no folder data/clinc150'),
   (['--task', 'clinc150', '--data_dir', 'tfds:'], '--task clinc150: with --data_dir tfds: only'),

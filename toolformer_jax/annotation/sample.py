@@ -42,11 +42,14 @@ def check_fits(model: LanguageModel, prompt: Prompt, config: AnnotationConfig,
   text, call = config.max_text_tokens, config.max_call_tokens
   start = model.tokenizer.start_id is not None
   needed = start + prompt_tokens + 2 * text + len(encode(opening(prompt, config, syntax))) + call
-  if needed > model.config.max_tokens:
+  if needed > (positions := model.config.max_tokens):
+    fitting = (positions - needed) // 2 + text
+    advice = (f'set AnnotationConfig.max_text_tokens to at most {fitting}' if fitting > 0 else
+              f'give {prompt.tool.lower()}/ToolConfig.prompt a shorter prompt, or take a model with '
+              'more positions')
     raise UserError(
-        f'the prompt of {prompt.tool}, a text of {text} tokens twice and a call of {call} tokens '
-        f'need {needed} positions, and the model has {model.config.max_tokens}; lower '
-        'AnnotationConfig.max_text_tokens')
+        f'the prompt of {prompt.tool}, {prompt_tokens} tokens, a text of {text} tokens twice and a '
+        f'call of {call} tokens need {needed} positions, and the model has {positions}; {advice}')
 
 
 def opening(prompt: Prompt, config: AnnotationConfig, syntax: CallSyntax) -> str:

@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   options.add_checkpoint(parser, with_adapter=False)
   parser.add_argument('--adapter', help=argparse.SUPPRESS)  # refused, as ADAPTER in a gin file is
   parser.add_argument('--corpus', metavar='F', help='the corpus to annotate, see annotate --help')
-  parser.add_argument('--data', nargs='+', default=[], metavar='D',
+  parser.add_argument('--data', nargs='+', action='extend', default=[], metavar='D',
                       help='training data besides the corpus, see finetune --help')
   options.add_tools(parser)
   options.add_required(parser, 'tasks', metavar='A,B', type=options.names,

@@ -16,25 +16,25 @@ import argparse
 
 from toolformer_jax.commands import options
 from toolformer_jax.errors import UserError
-from toolformer_jax.evaluation.tasks import trainable_task
+from toolformer_jax.evaluation.tasks import trainable_tasks
 from toolformer_jax.runtime.standard_output import print_result
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Declares the options."""
   parser.add_argument(
-      '--data', nargs='+', default=[], metavar='D',
+      '--data', nargs='+', action='extend', default=[], metavar='D',
       help='training data: an output folder of annotate, a file of texts with calls (.jsonl), a '
            'corpus (see annotate --help), or seqio:MODULE:NAME[@SPLIT]; several are mixed in '
            'memory, and seqio alone is a stream')
-  parser.add_argument('--task', metavar='T',
-                      help='train on a task, mixed with --data if there is any: banking77, '
+  parser.add_argument('--task', nargs='+', action='extend', default=[], metavar='T',
+                      help='train on tasks, mixed with --data if there is any: banking77, '
                            'clinc150, sib200, sst2, ag_news_subset, flores200, scitldr, xsum, '
                            'wnut17, sgd')
   parser.add_argument('--data_dir', metavar='D',
                       help='of --task: D/<task>/ holds the official files (default: data); tfds: '
                            'or tfds:D for sets of TensorFlow Datasets')
-  parser.add_argument('--dev', nargs='+', default=[], metavar='D',
+  parser.add_argument('--dev', nargs='+', action='extend', default=[], metavar='D',
                       help='data to choose the best checkpoint by; by default '
                            'MixtureConfig.dev_texts of the training texts are held out')
   options.add_checkpoint(parser)
@@ -60,10 +60,10 @@ def run(args: argparse.Namespace) -> None:
   if not args.data and not args.task:
     raise UserError('there is nothing to train on: give --data, or --task')
   data_dir = args.data_dir or 'data'
-  task = trainable_task(args.task, '--task', data_dir) if args.task else None
+  tasks = trainable_tasks(args.task, '--task', data_dir)
   from toolformer_jax import api
   from toolformer_jax.experiments.task_data import task_rows
-  rows = task_rows(task, data_dir) if task else ()
+  rows = [row for task in tasks for row in task_rows(task, data_dir)]
   texts = api.training_data([*args.data, *rows], config.corpus)
   dev = api.as_texts(args.dev, config.corpus) if args.dev else None
   if not isinstance(texts, api.TextStream) and not texts:

@@ -21,7 +21,7 @@ from toolformer_jax.runtime.standard_output import print_result
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Declares the options."""
   options.add_corpus(parser)
-  parser.add_argument('--dev', nargs='+', default=[], metavar='D',
+  parser.add_argument('--dev', nargs='+', action='extend', default=[], metavar='D',
                       help='texts whose loss is measured; by default MixtureConfig.dev_texts of '
                            'the corpus are held out')
   parser.add_argument('--tokenizer', metavar='C',

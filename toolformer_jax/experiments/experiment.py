@@ -12,7 +12,7 @@ from toolformer_jax.errors import UserError, unknown
 from toolformer_jax.evaluation.arms import TITLES, Arm
 from toolformer_jax.evaluation.config import EvaluationConfig
 from toolformer_jax.evaluation.plan import check_evaluation
-from toolformer_jax.evaluation.tasks import find_tasks, trainable_task
+from toolformer_jax.evaluation.tasks import find_tasks, trainable_tasks
 from toolformer_jax.experiments.config import ExperimentConfig, check_recovery
 from toolformer_jax.experiments.stages import (
   Annotate,
@@ -79,18 +79,11 @@ class Experiment:
       raise UserError('an experiment has a teacher only in its recovery: bind recovery/'
                       'FinetuneConfig.distillation in place of FinetuneConfig.distillation')
     trained = [arm for arm, checkpoint in self.arms.items() if arm != 'base' and not checkpoint]
-    self._check_train_tasks()
+    trainable_tasks(self.config.train_tasks, 'ExperimentConfig.train_tasks', self.data_dir)
     if trained and self.config.rounds and not (self.corpus or self.data or self.config.train_tasks):
       raise UserError('there is nothing to learn from: the experiment needs CORPUS or DATA, or a '
                       f'checkpoint for each arm that it would train, such as {trained[0]}=C')
     self._check_compression()
-
-  def _check_train_tasks(self) -> None:
-    """Raises UserError if a task cannot be learned, or would be learned twice."""
-    setting = 'ExperimentConfig.train_tasks'
-    names = [trainable_task(task, setting, self.data_dir).name for task in self.config.train_tasks]
-    if repeated := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
-      raise UserError(f'{setting}: {repeated[0]} occurs twice')
 
   def _check_compression(self) -> None:
     """Raises UserError if models cannot be made smaller, or trained after that."""

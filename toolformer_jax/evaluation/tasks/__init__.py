@@ -155,6 +155,15 @@ def trainable_task(name: str, setting: str, data_dir: str) -> ClassificationTask
   return task
 
 
+def trainable_tasks(names: Sequence[str], setting: str, data_dir: str
+                    ) -> list[ClassificationTask | TextTask]:
+  """Returns tasks to train on together, each once; see `trainable_task`."""
+  tasks = [trainable_task(name, setting, data_dir) for name in names]
+  if repeated := [task.name for task in dict.fromkeys(tasks) if tasks.count(task) > 1]:
+    raise UserError(f'{setting}: {repeated[0]} occurs twice')
+  return tasks
+
+
 def load_split(task: ClassificationTask | TextTask, data_dir: epath.PathLike, split: str
                ) -> list[Question]:
   """Returns the questions of a split of a task, for instance 'train'.
