@@ -79,7 +79,7 @@ def test_what_the_model_has_no_room_for_is_refused(model):
   with pytest.raises(UserError):
     check(max_text_tokens=most + 1)
   with pytest.raises(UserError, match='ToolConfig.prompt a shorter prompt'):
-    check(max_text_tokens=1, max_call_tokens=1000)
+    check(max_text_tokens=8, max_call_tokens=1000)
 
 
 def test_a_start_of_several_tokens_is_refused(model):

@@ -44,7 +44,7 @@ def check_fits(model: LanguageModel, prompt: Prompt, config: AnnotationConfig,
   needed = start + prompt_tokens + 2 * text + len(encode(opening(prompt, config, syntax))) + call
   if needed > (positions := model.config.max_tokens):
     fitting = (positions - needed) // 2 + text
-    advice = (f'set AnnotationConfig.max_text_tokens to at most {fitting}' if fitting > 0 else
+    advice = (f'set AnnotationConfig.max_text_tokens to at most {fitting}' if fitting >= MIN_TEXT_TOKENS else
               f'give {prompt.tool.lower()}/ToolConfig.prompt a shorter prompt, or take a model with '
               'more positions')
     raise UserError(
