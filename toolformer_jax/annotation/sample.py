@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from toolformer_jax.annotation.config import AnnotationConfig, ToolConfig
+from toolformer_jax.annotation.config import MIN_TEXT_TOKENS, AnnotationConfig, ToolConfig
 from toolformer_jax.annotation.early_rejection import (
   REJECTED_POSITIONS,
   REJECTING_TEXTS,
@@ -44,9 +44,10 @@ def check_fits(model: LanguageModel, prompt: Prompt, config: AnnotationConfig,
   needed = start + prompt_tokens + 2 * text + len(encode(opening(prompt, config, syntax))) + call
   if needed > (positions := model.config.max_tokens):
     fitting = (positions - needed) // 2 + text
-    advice = (f'set AnnotationConfig.max_text_tokens to at most {fitting}' if fitting >= MIN_TEXT_TOKENS else
-              f'give {prompt.tool.lower()}/ToolConfig.prompt a shorter prompt, or take a model with '
-              'more positions')
+    advice = f'set AnnotationConfig.max_text_tokens to at most {fitting}'
+    if fitting < MIN_TEXT_TOKENS:
+      advice = (f'give {prompt.tool.lower()}/ToolConfig.prompt a shorter prompt, or take a model '
+                'with more positions')
     raise UserError(
         f'the prompt of {prompt.tool}, {prompt_tokens} tokens, a text of {text} tokens twice and a '
         f'call of {call} tokens need {needed} positions, and the model has {positions}; {advice}')

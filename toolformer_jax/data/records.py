@@ -166,8 +166,8 @@ def from_json(kind: type[Record], fields: dict[str, Any]) -> Record:
 
   Raises:
     TypeError: a required field is missing or of another type, or `fields` is not an object.
-    ValueError: a position, index or offset is negative, a probability is not between 0 and 1, a loss is not
-      a finite number, or a baseline is unknown.
+    ValueError: a position, index or offset is negative, a probability is not between 0 and 1, a
+      loss is not a finite number, or a baseline is unknown.
   """
   if not isinstance(fields, dict):
     raise TypeError('not a JSON object')
