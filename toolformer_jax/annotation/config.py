@@ -122,8 +122,8 @@ class AnnotationConfig:
 
   def __post_init__(self) -> None:
     check(self, max_text_tokens=(MIN_TEXT_TOKENS, 100_000), temperature=(0.0, 10.0),
-          top_p=(1e-6, 1.0), max_call_tokens=(1, 1000), verify_margin=(0.0, 100.0), chunk_documents=(1, 1_000_000),
-          window_documents=(1, 1_000_000),
+          top_p=(1e-6, 1.0), max_call_tokens=(1, 1000), verify_margin=(0.0, 100.0),
+          chunk_documents=(1, 1_000_000), window_documents=(1, 1_000_000),
           scoring_tokens=(1, 10**9), sampling_rows=(1, 10**6))
 
   @property
