@@ -7,7 +7,13 @@ from toolformer_jax.evaluation.arms import TITLES
 from toolformer_jax.evaluation.departures import evaluation_departures
 from toolformer_jax.evaluation.plan import EvaluationPlan
 from toolformer_jax.evaluation.result import EvaluationResult
-from toolformer_jax.evaluation.scores import OUTCOMES, PERPLEXITY, Difference, Score
+from toolformer_jax.evaluation.scores import (
+  OUTCOMES,
+  PERPLEXITY,
+  Difference,
+  Score,
+  is_degenerate,
+)
 from toolformer_jax.evaluation.task import (
   ClassificationTask,
   PerplexityTask,
@@ -15,6 +21,7 @@ from toolformer_jax.evaluation.task import (
   Task,
   TextTask,
 )
+from toolformer_jax.evaluation.text_metrics import TextMetric
 from toolformer_jax.runtime.departures import departures_section
 from toolformer_jax.runtime.markdown import markdown_table
 
@@ -23,13 +30,14 @@ Rows = list[list[str]]
 
 def report(plan: EvaluationPlan, result: EvaluationResult) -> str:
   """Returns all tables and how the scores were computed, in Markdown."""
-  parts = ['# Evaluation', 'Percentage of correct answers, or perplexity per token; in brackets '
-           'the 95% confidence interval (Wilson; of perplexities by bootstrap over texts).',
-           markdown_table(score_rows(plan, result.scores))]
-  if result.differences:
+  parts = ['# Evaluation']
+  if len(rows := score_rows(plan, result.scores)) > 1:
+    parts += ['Percentage of correct answers, or perplexity per token; in brackets the 95% '
+              'confidence interval (Wilson; of perplexities by bootstrap over texts).',
+              markdown_table(rows)]
+  if len(rows := _difference_rows(plan, result)) > 1:
     parts += ['## Toolformer minus the other arms', 'Percentage points on the same questions; '
-              '95% confidence interval by paired bootstrap.',
-              markdown_table(_difference_rows(plan, result))]
+              '95% confidence interval by paired bootstrap.', markdown_table(rows)]
   if tool_rows := _tool_use_rows(plan, result.scores):
     parts += ['## Tools', 'Percentage of the questions with a call that returned a result; with a '
               'call that returned none; accuracy with and without a result.',
@@ -54,11 +62,16 @@ def report(plan: EvaluationPlan, result: EvaluationResult) -> str:
 
 
 def score_rows(plan: EvaluationPlan, scores: Sequence[Score]) -> Rows:
-  """Returns the scores of each task and group; the first row is the header."""
+  """Returns the scores of each task and group; the first row is the header.
+
+  Written texts have metrics of their own: few of them are equal to a reference.
+  """
   by_key = {(score.task, score.group, score.arm): score for score in scores}
   arms = [arm.name for arm in plan.arms]
   rows = [['', 'questions', *(TITLES[arm] for arm in arms)]]
   for task, group in scored_groups(plan, scores):
+    if isinstance(task, TextTask):
+      continue
     by_arm = [by_key.get((task.name, group, arm)) for arm in arms]
     count = max(score.count for score in by_arm if score)
     rows.append([task.title_of(group), f'{count:,}',
@@ -90,6 +103,8 @@ def _difference_rows(plan: EvaluationPlan, result: EvaluationResult) -> Rows:
   arms = [arm.name for arm in plan.arms if arm.name != 'toolformer']
   rows = [['', *(f'against {TITLES[arm]}' for arm in arms)]]
   for task, group in scored_groups(plan, result.differences):
+    if isinstance(task, TextTask):
+      continue
     by_arm = [by_key.get((task.name, group, arm)) for arm in arms]
     rows.append([task.title_of(group), *(format_score(difference) if difference else '-'
                                          for difference in by_arm)])
@@ -142,13 +157,21 @@ def _label_rows(plan: EvaluationPlan, result: EvaluationResult) -> Rows:
 def _text_rows(plan: EvaluationPlan, result: EvaluationResult) -> Rows:
   """Returns the metrics of each task of writing, its groups and arms, and of the baselines."""
   rows = [['', 'model', 'metric', 'value']]
+  counts = {(score.task, score.group): score.count for score in result.scores}
   for task, group in ((one, group) for one in plan.tasks for group in ('', *dict(one.groups))):
     key = f'{task.name}.{group}' if group else task.name
     for arm, metrics in result.text_metrics.get(key, {}).items():
       rows += [[task.title_of(group), TITLES.get(arm, arm), name,
-                f'{metric.value:.1f} [{metric.low:.1f}, {metric.high:.1f}]']
+                _format_metric(metric, counts[task.name, group])]
                for name, metric in metrics.items()]
   return rows
+
+
+def _format_metric(metric: TextMetric, count: int) -> str:
+  """Returns a metric of `count` written texts with its interval."""
+  if is_degenerate(metric.low, metric.high, count):
+    return f'{metric.value:.1f} [too few texts]'
+  return f'{metric.value:.1f} [{metric.low:.1f}, {metric.high:.1f}]'
 
 
 def source_lines(tasks: Sequence[Task], sources: Mapping[str, str]) -> list[str]:

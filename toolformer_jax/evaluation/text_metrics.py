@@ -72,7 +72,7 @@ def _sacrebleu(metric_class: str, texts: Sequence[str], references: Sequence[Seq
                           test_type='bs', n_samples=samples)()
   _, (result,) = results.values()  # of the names of the systems, and of the metric
   value, mean, half = map(float, (result.score, result.mean, result.ci))
-  return TextMetric(value, mean - half, mean + half)
+  return TextMetric(value, max(mean - half, 0.0), min(mean + half, 100.0))
 
 
 def _mean(of_text: Callable[[str, Sequence[str]], float], texts: Sequence[str],
