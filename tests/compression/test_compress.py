@@ -262,7 +262,10 @@ def test_the_command(make_model, tmp_path, capsys):
   argv = ['compress', '--checkpoint', str(tmp_path / 'model'), '--output_dir',
           str(tmp_path / 'small'), '--gin.CompressionConfig.layers=2',
           '--gin.CompressionConfig.calibration_tokens=32']
-  assert cli.main(argv) == 2 and 'give --corpus' in capsys.readouterr().err
+  assert cli.main(argv) == 2
+  with pytest.raises(UserError, match='give --corpus, or the argument `texts`') as refused:
+    compressed(make_model(), tmp_path / 'small', texts=None, layers=1)
+  assert capsys.readouterr().err == f'error: {refused.value}\n'
   code = cli.main([*argv, '--corpus', str(corpus)])
   out, err = capsys.readouterr()
   assert (code, out.strip()) == (0, str(tmp_path / 'small')), err

@@ -1,6 +1,7 @@
 """Back-translation: which texts change, what stays, what is kept in a store, and what fails."""
 
 import logging
+import threading
 
 import pytest
 from etils import epath
@@ -101,6 +102,25 @@ def test_what_cannot_work_is_refused_at_once():
     back_translation(Words(), 'de')
   with pytest.raises(UserError, match='rate must be between 0 and 1, not 1.5'):
     back_translation(Words(), rate=1.5)
+
+
+def test_no_thread_is_left():
+  def threads():
+    return {thread for thread in threading.enumerate() if thread.name == 'tool'}
+  before = threads()
+  with back_translation(Words()) as found:
+    assert found.changed_text('the big house') == 'the large house'
+    started = threads() - before
+    assert len(started) == 2
+  for thread in started:
+    thread.join(10)
+  assert not any(thread.is_alive() for thread in started)
+  one_way = Words()
+  one_way.check_pair = lambda source, target: Words().check_pair(source, target if source == 'en'
+                                                                 else 'no way back')
+  with pytest.raises(UserError, match='translation from es into en: no pair'):
+    back_translation(one_way)
+  assert threads() <= before
 
 
 def test_a_preprocessor_of_seqio_changes_the_same_texts():

@@ -1,5 +1,7 @@
 """Translations to English: by Apertium's real pairs, and by a model."""
 
+import shutil
+
 import pytest
 import sacrebleu
 from hypothesis import given, settings
@@ -104,6 +106,20 @@ def test_a_text_that_could_block_a_pipe_is_refused(apertium):
 def test_without_pairs_it_says_what_to_do(tmp_path):
   with pytest.raises(UserError, match='make apertium'):
     Apertium(tmp_path)
+
+
+def test_the_version_depends_on_the_pairs_in_both_directions(tmp_path, monkeypatch):
+  monkeypatch.setattr(shutil, 'which', lambda name: name)
+  rules = tmp_path / 'eng-spa.bin'
+  def version(mode='', text=''):
+    if mode:
+      (tmp_path / f'{mode}.mode').write_text(text)
+    return Apertium(tmp_path).version
+  alone = version('spa-eng', 'lt-proc spa.bin')
+  assert version('es-fr', 'lt-proc fr.bin') == alone  # no route without eng-spa
+  both = version('eng-spa', f'lt-proc {rules}')
+  rules.write_text('rules')
+  assert len({alone, both, version(), version('eng-spa', f'lt-proc -g {rules}')}) == 4
 
 
 def test_every_route_ends_in_english():

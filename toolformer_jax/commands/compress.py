@@ -21,7 +21,6 @@ from toolformer_jax.checkpoints.zstd_files import check_zstandard
 from toolformer_jax.commands import options
 from toolformer_jax.compression.checks import check_compression
 from toolformer_jax.data.corpus import read_corpus
-from toolformer_jax.errors import UserError
 from toolformer_jax.runtime.output_dir import check_is_new
 from toolformer_jax.runtime.standard_output import print_result
 
@@ -43,9 +42,7 @@ def run(args: argparse.Namespace) -> None:
   """Runs the command."""
   config = options.configuration(args)
   check_is_new(args.output_dir)
-  if config.compression.needs_texts and not args.corpus:
-    raise UserError('these settings of CompressionConfig need calibration texts: give --corpus, or '
-                    'choose by keep_layers, by magnitude, or with the rounding nearest')
+  config.compression.check_has_texts(bool(args.corpus))
   config.model.check_is_float('compressed')
   if args.zstd:
     check_zstandard()

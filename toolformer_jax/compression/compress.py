@@ -89,11 +89,10 @@ def compress_model(model: LanguageModel, texts: Iterable[str] | None, *, output_
   if isinstance(texts, str):
     raise UserError('the calibration texts must be several strings, not one; of a file, give the '
                     'texts in it')
+  config.check_has_texts(texts is not None)
   model.check_is_float('compressed')
   source, layers = model.source, model.config.layers
   model = merge_adapter(model)
-  if config.needs_texts and texts is None:
-    raise UserError('these settings of CompressionConfig need calibration texts: give a corpus')
   check_weights(model, config)
   rows_RT = None
   if config.needs_texts and texts is not None:

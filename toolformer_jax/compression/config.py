@@ -110,3 +110,10 @@ class CompressionConfig:
     weights = self.sparsity > 0 and self.weight_scores != 'magnitude'
     bits = self.bits == 'mixed' or self.bits != 'all' and self.rounding == 'gptq'
     return bool(self.layers) or units or weights or bits
+
+  def check_has_texts(self, given: bool) -> None:
+    """Raises UserError if calibration texts are needed and not given."""
+    if self.needs_texts and not given:
+      raise UserError('these settings of CompressionConfig need calibration texts: give --corpus, '
+                      'or the argument `texts` of compress; or choose by keep_layers, by '
+                      'magnitude, or with the rounding nearest')

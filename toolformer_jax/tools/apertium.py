@@ -67,9 +67,13 @@ class Apertium:
     self.version = f'apertium-{self._installed()}'
 
   def _installed(self) -> str:
-    """Returns a short hash of the installed pairs: their commands, and the sizes of their files."""
+    """Returns a short hash of the installed pairs: their commands, and the sizes of their files.
+
+    Those from English count too: back-translation keeps what they answer.
+    """
     digest = hashlib.sha256()
-    for mode in sorted({mode for language in self.languages for mode in ROUTES[language]}):
+    routes = filter(self._has, [*ROUTES.values(), *FROM_ENGLISH.values()])
+    for mode in sorted({mode for route in routes for mode in route}):
       commands = _commands((self._modes / f'{mode}.mode').read_text('utf-8'))
       files = [pathlib.Path(word) for command in commands for word in command if '/' in word]
       sizes = [file.stat().st_size for file in files if file.is_file()]

@@ -6,7 +6,7 @@ Models with Monolingual Data"); `data.augmentation` changes single words.
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from toolformer_jax.data.content_hash import stable_hash
 from toolformer_jax.errors import UserError
@@ -24,8 +24,9 @@ _LIMITS = ExecutorConfig(max_result_chars=100_000, workers=1)
 class BackTranslation:
   """Translates a share of all texts into another language and back.
 
-  Which texts are translated depends on the seed and the text alone. A line that cannot be
-  translated stays as it is, with a warning.
+  It has threads: use it as a context manager, or close it, when no text is left to change. Which
+  texts are translated depends on the seed and the text alone. A line that cannot be translated
+  stays as it is, with a warning.
 
   Attributes:
     num_failed: the lines that stayed as they were because a translation failed.
@@ -50,9 +51,20 @@ class BackTranslation:
     if not 0 <= rate <= 1:
       raise UserError(f'back-translation: the rate must be between 0 and 1, not {rate}')
     self._rate, self._seed, self.num_failed = rate, seed, 0
-    self._executors = [
-        Executor([mt.of_pair(source, target)], limits, store=store)
-        for source, target in ((language, through), (through, language))] if rate else []
+    pairs = ((language, through), (through, language)) if rate else ()
+    tools = [mt.of_pair(*pair) for pair in pairs]  # both, before a thread is started
+    self._executors = [Executor([tool], limits, store=store) for tool in tools]
+
+  def __enter__(self) -> Self:
+    return self
+
+  def __exit__(self, *exception: object) -> None:
+    self.close()
+
+  def close(self) -> None:
+    """Ends the threads. The backend of the tool is left as it is."""
+    for executor in self._executors:
+      executor.close()
 
   def changed_text(self, text: str) -> str:
     """Returns a text translated and translated back, or as it is.

@@ -109,8 +109,7 @@ def finetune_examples(
     *, model: LanguageModel, examples: Sequence[Example] | ExampleStream, config: FinetuneConfig,
     output_dir: epath.Path, depends_on: dict[str, Any], dev_examples: Sequence[Example] = (),
     extra_files: Mapping[str, str] | None = None, teacher: LanguageModel | None = None,
-    title: str = 'fine-tuning',
-) -> LanguageModel | None:
+    title: str = 'fine-tuning') -> LanguageModel | None:
   """Trains `model` on `examples`, or continues an earlier run in `output_dir`.
 
   `output_dir` gets run.json, metrics.jsonl (a line for each step), steps/ (states to resume from)

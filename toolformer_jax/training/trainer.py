@@ -51,8 +51,7 @@ def train(model: LanguageModel, data: Blocks | PrivateRows, dev: PackedRows | No
     config: how the model is trained.
     checkpoints: the states of the run.
     output_dir: gets the metrics.
-    teacher: what the model learns from besides the data; on the same mesh.
-    title: of the progress.
+    teacher, title: as for `finetune.finetune_examples`; the teacher is on the same mesh.
 
   Returns:
     the trained model, None if the run was asked to stop; and whether any step was done.
@@ -86,8 +85,7 @@ def train(model: LanguageModel, data: Blocks | PrivateRows, dev: PackedRows | No
       frozen, noise_key=noise_key, masks=masks, teacher=teacher.variables if teacher else None)
   with (
       _reporter(model, data, config, checkpoints, output_dir, start_step, teacher, title
-                ) as reporter,
-      StopSignal() as stop, jax.set_mesh(model.mesh),
+                ) as reporter, StopSignal() as stop, jax.set_mesh(model.mesh),
       explain_out_of_memory('lower FinetuneConfig.loss_tokens or row_tokens, or raise '
                             'num_microbatches')):
     state, finished = train_loop(
