@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import math
 import os
 import signal
@@ -14,6 +15,7 @@ import pytest
 
 from toolformer_jax.checkpoints.orbax import load_orbax_model
 from toolformer_jax.errors import UserError
+from toolformer_jax.runtime import oom
 from toolformer_jax.training import trainer
 from toolformer_jax.training.checkpointing import StepCheckpoints
 from toolformer_jax.training.config import FinetuneConfig
@@ -138,6 +140,19 @@ def test_the_first_line_has_the_memory_of_a_step_which_is_compiled_once(run, tmp
   batch, logits = 4 * 2 * 32 * 4, 2 * 32 * tuned.config.vocab_size * 4
   # Weights and two moments, a gradient or what takes its place, the batch, and logits.
   assert 3 * weights + batch + logits < first['step_bytes'] < 20 * weights
+
+
+@pytest.mark.parametrize(('available', 'warned'), [(1000, True), (10**12, False), (None, False)])
+def test_a_cpu_that_lacks_memory_for_a_step_is_said_before_it(
+    run, monkeypatch, caplog, available, warned):
+  monkeypatch.setattr(oom, '_available_bytes', lambda: available)
+  with caplog.at_level(logging.WARNING, 'toolformer_jax'):
+    run(dataclasses.replace(SETTINGS, steps=1))
+  assert ('raise num_microbatches' in caplog.text) == warned
+
+
+def test_the_available_memory_is_less_than_all():
+  assert 0 < oom._available_bytes() < os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
 
 
 def test_step_time_and_mfu_exclude_dev_evaluation_and_saving(run, tmp_path, monkeypatch):

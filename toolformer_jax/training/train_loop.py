@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from toolformer_jax.models.language_model import LanguageModel
+from toolformer_jax.runtime.oom import warn_if_host_memory_is_short
 from toolformer_jax.training.checkpointing import StepCheckpoints
 from toolformer_jax.training.config import FinetuneConfig
 from toolformer_jax.training.input_pipeline import put_batch
@@ -22,7 +23,7 @@ def train_loop(
     train_step: Callable[[TrainState, PackedRows], tuple[TrainState, Metrics]],
     trace: Callable[[TrainState, PackedRows], jax.stages.Traced],
     dev_loss: Callable[[TrainState], float] | None, config: FinetuneConfig,
-    checkpoints: StepCheckpoints, reporter: Reporter, stop: StopSignal,
+    checkpoints: StepCheckpoints, reporter: Reporter, stop: StopSignal, advice: str,
 ) -> tuple[TrainState, bool]:
   """Runs the steps that are left; returns the last state, and whether the run is finished.
 
@@ -37,6 +38,7 @@ def train_loop(
     trace: returns the step as JAX has traced it, for the same arguments.
     dev_loss: the loss that checkpoints are compared by; None for no dev texts.
     config, checkpoints, reporter, stop: of the run.
+    advice: what the user can do if memory is short.
 
   Raises:
     UserError: the loss is not a number, or has risen too far.
@@ -45,7 +47,7 @@ def train_loop(
     if _is_patience_over(step - 1, config, checkpoints):
       break
     if step == start_step + 1:
-      reporter.step_bytes = _step_bytes(trace(state, batch))
+      reporter.step_bytes = _step_bytes(trace(state, batch), advice)
     state, metrics = train_step(state, batch)
     reporter.report()  # of the step before, while the device computes this one
     reporter.pending = step, metrics
@@ -61,14 +63,16 @@ def train_loop(
   return state, True
 
 
-def _step_bytes(step: jax.stages.Traced) -> int | None:
+def _step_bytes(step: jax.stages.Traced, advice: str) -> int | None:
   """Returns the memory of a step on each device, None if the compiler does not say.
 
-  The program is compiled here, and not again when the step is run.
+  Warns if a CPU lacks it. The program is compiled here, and not again when the step is run.
   """
-  sizes = step.lower().compile().memory_analysis()
-  return sizes and (sizes.argument_size_in_bytes + sizes.temp_size_in_bytes
-                    + sizes.output_size_in_bytes - sizes.alias_size_in_bytes)
+  if not (sizes := step.lower().compile().memory_analysis()):
+    return None
+  added = sizes.temp_size_in_bytes + sizes.output_size_in_bytes - sizes.alias_size_in_bytes
+  warn_if_host_memory_is_short(added * jax.local_device_count(), advice)
+  return sizes.argument_size_in_bytes + added
 
 
 def _is_due(step: int, config: FinetuneConfig) -> bool:

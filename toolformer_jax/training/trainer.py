@@ -38,6 +38,7 @@ from toolformer_jax.training.train_step import (
   make_train_step,
 )
 
+_LESS_MEMORY = 'lower FinetuneConfig.loss_tokens or row_tokens, or raise num_microbatches'
 
 def train(model: LanguageModel, data: Blocks | PrivateRows, dev: PackedRows | None,
           config: FinetuneConfig, checkpoints: StepCheckpoints, output_dir: epath.Path,
@@ -86,13 +87,12 @@ def train(model: LanguageModel, data: Blocks | PrivateRows, dev: PackedRows | No
   with (
       _reporter(model, data, config, checkpoints, output_dir, start_step, teacher, title
                 ) as reporter, StopSignal() as stop, jax.set_mesh(model.mesh),
-      explain_out_of_memory('lower FinetuneConfig.loss_tokens or row_tokens, or raise '
-                            'num_microbatches')):
+      explain_out_of_memory(_LESS_MEMORY)):
     state, finished = train_loop(
         state, start_step, map(put, picks),
         train_step=train_step, trace=trace,
         dev_loss=functools.partial(dev_loss, dev) if dev else None,
-        config=config, checkpoints=checkpoints, reporter=reporter, stop=stop)
+        config=config, checkpoints=checkpoints, reporter=reporter, stop=stop, advice=_LESS_MEMORY)
   if not finished:
     return None, True
   has_run = int(state.step) > start_step
