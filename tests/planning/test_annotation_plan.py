@@ -138,4 +138,4 @@ def test_the_command_writes_nothing_and_needs_no_folder(model, tmp_path, monkeyp
   assert sorted(tmp_path.rglob('*')) == before
   assert cli.main(['annotate', '--chip', 'v5e', '--corpus', 'c.jsonl', '--checkpoint', 'model',
                    '--tools', 'calculator', '--output_dir', 'o']) == 2
-  assert '--chip is of an estimate: --dry_run is missing' in capsys.readouterr().err
+  assert '--chip works only with --dry_run' in capsys.readouterr().err

@@ -13,6 +13,20 @@ TRAINED = ('4 steps: 3.0 epochs of 1,200 texts, 2,400 tokens. The training loss 
            '1.000 nats per token.')
 
 
+def test_a_run_that_ended_early_says_so(make_model):
+  def summary(model, max_steps):
+    return FinetuneResult(model, METRICS[:1], None, 1200, max_steps=max_steps).summary()
+  assert 'Trained 1 step: ' in summary(make_model(), 1)
+  assert 'before step 8, because the dev loss did not fall' in summary(make_model(), 8)
+  for text in (summary(make_model(), 1), summary(None, 8)):
+    assert 'FinetuneConfig.patience' not in text
+
+
+def test_epsilon_is_rounded_up(make_model):
+  metrics = ({**METRICS[0], 'epsilon': 0.0612},)
+  assert '(0.07, 1e-05)' in FinetuneResult(make_model(), metrics, None, 9, delta=1e-5).summary()
+
+
 @pytest.mark.parametrize(('finished', 'metrics', 'output_dir', 'summary'), [
   (True, METRICS, 'runs/a', f'Trained {TRAINED} The lowest dev loss was 2.250, at step 2; that '
    'checkpoint is the result. The checkpoint is in runs/a.'),

@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> None:
     return
   for name in ('limit', 'chip', 'price_per_chip_hour'):
     if getattr(args, name) is not None:
-      raise UserError(f'--{name} is of an estimate: --dry_run is missing')
+      raise UserError(f'--{name} works only with --dry_run')
   from toolformer_jax.annotation.prompts import prompt_for
   from toolformer_jax.annotation.run_reader import RunReader
   from toolformer_jax.annotation.stage_keys import DOCUMENTS

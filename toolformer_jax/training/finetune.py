@@ -99,7 +99,7 @@ def finetune(
   metrics = read_metrics(output_dir / 'metrics.jsonl')
   result = FinetuneResult(trained, metrics, output_dir, None if epoch is None else len(epoch),
                           finetuning_departures(config, mixture, model.config),
-                          config.privacy.delta if config.privacy else None)
+                          config.privacy.delta if config.privacy else None, config.steps)
   if jax.process_index() == 0:
     write_text(output_dir / 'report.md', result.report)
   return result

@@ -1,5 +1,6 @@
 """The result of a fine-tuning run, and its summary."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ class FinetuneResult:
     texts: number of texts of an epoch; None for a stream.
     departures: settings that differ from what the paper states.
     delta: of the guarantee of differential privacy; None without privacy.
+    max_steps: steps that the run would have done without early stopping; None if not known.
   """
 
   model: LanguageModel | None
@@ -28,6 +30,7 @@ class FinetuneResult:
   texts: int | None
   departures: tuple[Departure, ...] = ()
   delta: float | None = None
+  max_steps: int | None = None
 
   @property
   def finished(self) -> bool:
@@ -45,10 +48,14 @@ class FinetuneResult:
     last, tokens = self.metrics[-1], sum(step['tokens'] for step in self.metrics)
     read = ('a stream of texts' if self.texts is None
             else f'{last["epoch"]:.1f} epochs of {self.texts:,} texts')
-    sentences = [f'{"Trained" if self.finished else "Stopped after"} {last["step"]:,} steps: '
+    steps = f'{last["step"]:,} step{"" if last["step"] == 1 else "s"}'
+    sentences = [f'{"Trained" if self.finished else "Stopped after"} {steps}: '
                  f'{read}, {tokens:,} tokens.',
                  f'The training loss went from {self.metrics[0]["loss"]:.3f} to {last["loss"]:.3f} '
                  'nats per token.']
+    if self.finished and last['step'] < (self.max_steps or 0):
+      sentences.append(f'It ended before step {self.max_steps:,}, because the dev loss did not '
+                       'fall any more (FinetuneConfig.patience).')
     measured = [step for step in self.metrics if 'dev_loss' in step]
     if measured:
       best = min(measured, key=lambda step: step['dev_loss'])
@@ -66,7 +73,8 @@ class FinetuneResult:
     spent = [step['epsilon'] for step in self.metrics if 'epsilon' in step]
     if not spent:
       return 'The texts are not protected: no noise was added, or no state was saved.'
-    return (f'Each text is protected by ({spent[-1]:.2f}, {delta:g})-differential privacy in the '
+    epsilon = math.ceil(100 * spent[-1]) / 100  # never less than it is
+    return (f'Each text is protected by ({epsilon:.2f}, {delta:g})-differential privacy in the '
             'model; the losses of this report are not protected.')
 
   @property

@@ -104,13 +104,12 @@ def one_text_per_row(segments: Sequence[Sequence[Segment]], row_tokens: int) -> 
     row_tokens: tokens of a row.
 
   Raises:
-    UserError: a text does not fit into a row.
+    UserError: texts do not fit into a row.
   """
-  for number, parts in enumerate(segments):
-    if len(parts) > 1:
-      size = sum(len(part.inputs) for part in parts)
-      raise UserError(f'text {number} has {size} tokens, more than FinetuneConfig.row_tokens, '
-                      f'{row_tokens}: with privacy a text must fit into a row')
+  if longer := [sum(len(part.inputs) for part in parts) for parts in segments if len(parts) > 1]:
+    raise UserError(f'{len(longer)} of {len(segments)} texts have more tokens than '
+                    f'FinetuneConfig.row_tokens, {row_tokens}, the longest {max(longer)}: with '
+                    'privacy a text must fit into a row')
   return rows_of(segments, row_tokens)
 
 
