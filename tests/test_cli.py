@@ -631,7 +631,7 @@ def test_finetune_writes_a_checkpoint_that_generates(run, workplace, data, check
 
 
 @pytest.mark.parametrize('name, message', [
-  ('nothing', "unknown corpus 'nothing'"),
+  ('nothing', "unknown file, folder or corpus 'nothing'"),
   ('unfinished', 'unfinished is not the output folder of a finished annotation run'),
   ('empty', 'empty holds no text with a call'),
 ])

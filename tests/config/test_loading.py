@@ -267,6 +267,8 @@ def test_nothing_stays_from_one_configuration_to_the_next():
   ('ModelConfig.tensor = 0', 'size 0'),
   ('LoraConfig.rank = 3', 'no effect without FinetuneConfig.adapter = @LoraConfig()'),
   ("FinetuneConfig.adapter = 'lora'", 'FinetuneConfig.adapter must be LoraConfig or'),
+  ("FinetuneConfig.adapter = 'Ia3Config'", "not 'Ia3Config'; in gin: @Ia3Config()"),
+  ('FinetuneConfig.adapter = @Ia3Config', '; in gin: @Ia3Config()'),
   ('FinetuneConfig.adapter = @LoraConfig()\nLoraConfig.rank = 0', 'LoraConfig.rank must be'),
 ])
 def test_wrong_bindings_are_errors_of_one_line(binding, message):

@@ -149,7 +149,7 @@ def test_missing_file_offers_the_nearest(tmp_path):
 
 
 def test_unknown_name_offers_the_nearest():
-  with pytest.raises(UserError, match="unknown corpus 'word-problem': did you mean word-problems?"):
+  with pytest.raises(UserError, match="corpus 'word-problem': did you mean word-problems?"):
     list(read_corpus('word-problem'))
 
 

@@ -54,7 +54,7 @@ def test_a_wrong_option_is_an_error_of_one_line(run, path):
   ('web_posts', ['--posts', 'nowhere.jsonl', '--output', 'out'], 'there is no file nowhere.jsonl'),
   ('contamination', ['--evaluation', 'a=binary'], 'cannot read binary'),
   ('contamination', ['--evaluation', 'a=nowhere'], 'nowhere: No such file'),
-  ('contamination', ['--evaluation', 'a=text', '--run', 'nowhere'], "unknown corpus 'nowhere'"),
+  ('contamination', ['--evaluation', 'a=text', '--run', 'nowhere'], "corpus 'nowhere'"),
   ('search_recall', ['--wikipedia', 'text', '--xquad', 'text'], 'not in the format of SQuAD'),
   ('language_tools', ['--flores', 'nowhere'], 'No such file'),
   ('gsm8k_oracle', ['--data', 'text'], 'text:1: not JSON'),

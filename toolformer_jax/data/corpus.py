@@ -166,7 +166,7 @@ def _locate(corpus: str) -> epath.Path:
     return found
   path, names = as_path(corpus), corpus_names()
   if _NAME.fullmatch(corpus) and not path.exists():
-    raise unknown('corpus', corpus, names)
+    raise unknown('file, folder or corpus', corpus, names)
   siblings = [file.name for file in path.parent.glob('*') if is_file(file)]
   near = difflib.get_close_matches(path.name, siblings, n=3, cutoff=0.5)
   hint = f'did you mean {" or ".join(near)}?' if near else f'choose a file, or {", ".join(names)}'

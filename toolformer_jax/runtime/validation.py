@@ -42,7 +42,8 @@ def _check_type(name: str, expected: Any, value: Any) -> None:
   elif origin is types.UnionType:
     if not isinstance(value, expected):
       names = ' or '.join(getattr(one, '__name__', str(one)) for one in typing.get_args(expected))
-      raise UserError(f'{name} must be {names.replace("NoneType", "None")}, not {value!r}')
+      raise UserError(f'{name} must be {names.replace("NoneType", "None")}, not {value!r}'
+                      f'{_gin_hint(typing.get_args(expected), value)}')
   elif origin is Mapping:
     if not isinstance(value, Mapping):
       raise UserError(f'{name} must be a mapping such as {{}}, not {value!r}')
@@ -50,3 +51,10 @@ def _check_type(name: str, expected: Any, value: Any) -> None:
     raise UserError(f'{name} must be of type {origin.__name__}, not {value!r}')
   elif origin is float and not abs(value) <= sys.float_info.max:  # an int can be larger
     raise UserError(f'{name} must be a finite number, not {str(value):.30}')
+
+
+def _gin_hint(classes: tuple[type, ...], value: Any) -> str:
+  """Returns how one of the configurations in `classes` is bound: people forget the parentheses."""
+  configs = [one.__name__ for one in classes if dataclasses.is_dataclass(one)]
+  given = value.__name__ if isinstance(value, type) else value
+  return f'; in gin: @{given if given in configs else configs[0]}()' if configs else ''
