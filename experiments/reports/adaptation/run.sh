@@ -18,8 +18,8 @@ done
 adapters=(toolformer experiment --gin_file experiments/grids/adapters.gin --data "$calls" --data_dir "$out/data")
 "${adapters[@]}" --output_dir "$out/adapters"
 
-# The rates of the table: the mean loss of the last 15 of 60 steps with seed 0. Half of these trainings were stopped
-# after 15 to 30 steps, when their loss was above that of the next lower rate.
+# The rates of the table: the mean loss of the last 15 of 60 steps with seed 0. The highest rates of all weights, LoRA and
+# Houlsby were stopped after 22 to 34 steps, when their loss was above that of the next lower rate.
 rate() {  # GIN_FILE RATE
   folder="$out/rates/$(basename "$1" .gin)_$2"
   "${adapters[@]}" --gin_file "$1" --gin.FinetuneConfig.learning_rate="$2" --gin.GridConfig.ablations="()" \
