@@ -14,7 +14,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 import toolformer_jax
-from toolformer_jax.commands.parsers import COMMANDS, Parser, actions, command_parser
+from toolformer_jax.commands.parsers import COMMANDS, Parser, command_parser
 from toolformer_jax.errors import UserError
 from toolformer_jax.runtime import libtpu
 from toolformer_jax.runtime.paths import reason, storage_errors
@@ -152,21 +152,11 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Name
   """
   bindings = [arg.removeprefix('--gin.') for arg in argv if arg.startswith('--gin.')]
   others = [arg for arg in argv if not arg.startswith('--gin.')]
-  _check_given_once(parser, others)
   args = parser.parse_intermixed_args(_protect_negative_values(others))
   if bindings and not hasattr(args, 'gin_file'):
     parser.error(f'this command has no settings, so --gin.{bindings[0]} is not allowed')
   args.bindings = bindings
   return args
-
-
-def _check_given_once(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
-  """Raises UserError if an option with one value is repeated: argparse would take the last one."""
-  names = [arg.partition('=')[0] for arg in argv[:argv.index('--') if '--' in argv else None]]
-  for action in actions(parser):
-    single = action.nargs != 0 and not isinstance(action.default, list)
-    if single and sum(name in action.option_strings for name in names) > 1:
-      parser.error(f'{action.option_strings[0]} occurs twice, and only one can be used')
 
 
 def _protect_negative_values(argv: Sequence[str]) -> list[str]:

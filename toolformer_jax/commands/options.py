@@ -131,8 +131,18 @@ def add_checkpoint(parser: argparse.ArgumentParser, with_adapter: bool = True) -
 
 def add_adapter(parser: argparse.ArgumentParser) -> None:
   """Lets a command take an adapter for its model."""
-  parser.add_argument('--adapter', metavar='D',
+  parser.add_argument('--adapter', action=_OneAdapter, metavar='D',
                       help='a folder of PEFT or AdapterHub with an adapter for the checkpoint')
+
+
+class _OneAdapter(argparse.Action):
+  """Stores a folder; a second one is an error, because some commands do take several adapters."""
+
+  def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any,
+               option_string: str | None = None) -> None:
+    if getattr(namespace, self.dest):
+      parser.error(f'{option_string} occurs twice; evaluate and serve take several adapters')
+    setattr(namespace, self.dest, values)
 
 
 def add_adapters(parser: argparse.ArgumentParser, several: str) -> None:
