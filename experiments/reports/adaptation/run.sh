@@ -59,3 +59,5 @@ write flores200 60 180
 
 # A decoder trained from nothing, beside PyTorch.
 python experiments/pretraining_parity.py --data_dir "$data" --output_dir "$out/pretraining"
+OMP_NUM_THREADS=1 taskset -c 0 python experiments/pretraining_parity.py --steps 24 --data_dir "$data" \
+    --output_dir "$out/pretraining_speed"
