@@ -46,16 +46,32 @@ python experiments/classification_parity.py --task banking77 --steps 50 --batch_
     --data_dir "$data" --output_dir "$out/banking77"
 
 # Summaries of one sentence, and translations into English.
-write() {  # TASK STEPS QUESTIONS
+write() {  # TASK STEPS QUESTIONS [SETTINGS...]
   toolformer finetune --task "$1" --data_dir "$data" --checkpoint smollm2-135m --gin_file quickstart.gin \
       --gin.FinetuneConfig.steps="$2" --gin.FinetuneConfig.save_every="$2" \
       --gin.FinetuneConfig.batch_rows=2 --gin.FinetuneConfig.row_tokens=512 \
-      --gin.FinetuneConfig.schedule="'linear'" --gin.MixtureConfig.dev_texts=0 --output_dir "$out/$1"
+      --gin.FinetuneConfig.schedule="'linear'" --gin.MixtureConfig.dev_texts=0 "${@:4}" --output_dir "$out/$1"
   toolformer evaluate --tasks "$1" --data_dir "$data" --checkpoint smollm2-135m \
       --arms "base,cc=$out/$1" --limit "$3" --output_dir "$out/eval_$1"
 }
 write scitldr 120 200
-write flores200 60 180
+write flores200 300 180 --gin.FinetuneConfig.learning_rate=3e-3 --gin.ModelConfig.dtype="'bfloat16'"
+python - "$out/eval_flores200/predictions/flores200.cc.jsonl" <<'END'  # trained minus a copy, on the same sentences
+import json, pathlib, sys
+import numpy as np
+from sacrebleu.metrics import BLEU, CHRF
+rows = [json.loads(line) for line in pathlib.Path(sys.argv[1]).read_text().splitlines()]
+written = [row['prediction'].strip().partition('\n')[0] for row in rows]
+sources = [row['prompt'].partition('\n')[0] for row in rows]
+references = [row['answers'][0] for row in rows]
+for metric in (BLEU(), CHRF()):
+    ours, copies = (np.array(metric._extract_corpus_statistics(texts, [references])) for texts in (written, sources))
+    def score(statistics):
+        return metric._compute_score_from_stats(list(statistics.sum(0))).score
+    drawn = np.random.default_rng(0).integers(0, len(rows), (1000, len(rows)))
+    differences = [score(ours[i]) - score(copies[i]) for i in drawn]
+    print(type(metric).__name__, score(ours) - score(copies), np.quantile(differences, [0.025, 0.975]))
+END
 
 # A decoder trained from nothing, beside PyTorch.
 python experiments/pretraining_parity.py --data_dir "$data" --output_dir "$out/pretraining"
