@@ -77,3 +77,14 @@ END
 python experiments/pretraining_parity.py --data_dir "$data" --output_dir "$out/pretraining"
 OMP_NUM_THREADS=1 taskset -c 0 python experiments/pretraining_parity.py --steps 24 --data_dir "$data" \
     --output_dir "$out/pretraining_speed"
+
+# The whole Toolformer on top of a decoder from nothing. The corpus of CALLS is beside it.
+toolformer pretrain --corpus wikipedia-sample --gin.FinetuneConfig.steps=400 --output_dir "$out/small"
+head -n 200 "$(dirname "$calls")/a.jsonl" > "$out/few.jsonl"
+toolformer annotate --corpus "$out/few.jsonl" --checkpoint "$out/small" --tools calculator --gin_file quickstart.gin \
+    --output_dir "$out/small_calls"
+toolformer finetune --data "$calls" --checkpoint "$out/small" --gin_file quickstart.gin \
+    --gin.FinetuneConfig.adapter=None --gin.FinetuneConfig.steps=200 --gin.FinetuneConfig.save_every=100 \
+    --output_dir "$out/small_tuned"
+toolformer evaluate --tasks svamp --data_dir "$data" --tools calculator --limit 200 \
+    --arms "base=$out/small,disabled=$out/small_tuned,toolformer=$out/small_tuned" --output_dir "$out/small_svamp"
