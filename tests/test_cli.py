@@ -759,6 +759,22 @@ def test_a_signal_in_a_callback_of_native_code_is_not_lost(number, code):
   assert done.returncode == code and 'Traceback' not in done.stderr
 
 
+@pytest.mark.parametrize('number, code', [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_that_a_wait_misses_is_not_lost(number, code):
+  # The signal interrupts the thread that it is sent to, and not the main thread's wait. So it is as
+  # if it had come just before that wait.
+  program = ('import signal, sys, threading\nfrom toolformer_jax import cli\n'
+             'def send():\n'
+             f'  signal.pthread_kill(threading.get_ident(), {int(number)})\n'
+             'def work():\n'
+             '  threading.Timer(0.2, send).start()\n'
+             '  threading.Event().wait()\n'
+             'sys.exit(cli.guarded(work, resumable=False))\n')
+  done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True,
+                        timeout=60)
+  assert done.returncode == code and 'Traceback' not in done.stderr
+
+
 @pytest.mark.parametrize('number, code, message', [
   (signal.SIGINT, 130, 'interrupted'), (signal.SIGTERM, 143, 'terminated')])
 def test_a_signal_ends_a_tool_call(workplace, number, code, message):

@@ -1,32 +1,23 @@
 """The command line: `toolformer COMMAND [options]`."""
 
 import argparse
-import contextlib
 import importlib
 import logging
 import os
 import re
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from types import FrameType
-from typing import Any, NoReturn
+from collections.abc import Callable, Sequence
 
 import toolformer_jax
 from toolformer_jax.commands.parsers import COMMANDS, Parser, command_parser
 from toolformer_jax.errors import UserError
 from toolformer_jax.runtime import libtpu
 from toolformer_jax.runtime.paths import reason, storage_errors
+from toolformer_jax.runtime.signals import Terminated, signals_interrupt
 from toolformer_jax.runtime.standard_output import reserve_for_results
 
 _RESUMABLE = ('annotate', 'evaluate', 'experiment', 'finetune')
-_AGAIN_S = 0.05
 _OPTION = re.compile(r'-h|--[A-Za-z].*', re.DOTALL)
-
-
-class Terminated(BaseException):
-  """SIGTERM was received."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,7 +42,7 @@ def guarded(work: Callable[[], None], resumable: bool) -> int:
   """
   libtpu.set_environment()
   try:
-    with _sigterm_raises(), _interruptions_are_kept():
+    with signals_interrupt():
       work()
     if sys.stdout:  # None if the descriptor was closed before the start
       sys.stdout.flush()
@@ -81,42 +72,6 @@ def guarded(work: Callable[[], None], resumable: bool) -> int:
     hint = '; the same command continues where this one stopped' if resumable else ''
     print(f'error: a bucket cannot be used: {reason(error)}{hint}', file=sys.stderr)
     return 2
-
-
-@contextlib.contextmanager
-def _sigterm_raises() -> Iterator[None]:
-  """Lets SIGTERM raise Terminated in the main thread, so that the processes of tools are ended."""
-  if threading.current_thread() is not threading.main_thread():
-    yield
-    return
-  def terminate(number: int, frame: FrameType | None) -> NoReturn:
-    raise Terminated
-  before = signal.signal(signal.SIGTERM, terminate)
-  try:
-    yield
-  finally:
-    signal.signal(signal.SIGTERM, before)
-
-
-@contextlib.contextmanager
-def _interruptions_are_kept() -> Iterator[None]:
-  """Sends a signal again whose exception was lost.
-
-  Python cannot raise an exception from a callback of native code, such as the end of an array of
-  JAX. It reports that exception, and goes on.
-  """
-  def send_again(lost: Any) -> None:
-    if issubclass(lost.exc_type, KeyboardInterrupt | Terminated):
-      number = signal.SIGTERM if issubclass(lost.exc_type, Terminated) else signal.SIGINT
-      main = threading.main_thread().ident
-      threading.Timer(_AGAIN_S, signal.pthread_kill, [main, number]).start()
-    else:
-      before(lost)
-  before, sys.unraisablehook = sys.unraisablehook, send_again
-  try:
-    yield
-  finally:
-    sys.unraisablehook = before
 
 
 def _run(argv: list[str]) -> None:
