@@ -13,9 +13,10 @@ from toolformer_jax.evaluation.seed_statistics import (
 HOW = {'samples': 2000, 'seed': 0}
 
 
-def records(correct_SN):
+def records(correct_SN, trained='here'):
+  models = [f'{trained}{i}' for i in range(len(correct_SN))]
   return SeededRecords.of([[{'id': f'q{i}', 'correct': bool(one)} for i, one in enumerate(row)]
-                           for row in correct_SN])
+                           for row in correct_SN], models)
 
 
 def test_with_one_seed_the_interval_is_that_of_the_questions():
@@ -49,19 +50,43 @@ def test_seeds_that_differ_widen_the_interval(seeds):
   assert spread == pytest.approx(np.std(means), rel=0.15)
 
 
+def test_two_arms_of_the_same_models_share_the_resampled_models():
+  """Seeds differ much, and in both arms alike: only their difference counts."""
+  random = np.random.default_rng(3)
+  answered_SN = random.random((3, 400)) < [[0.1], [0.4], [0.7]]
+  changed_SN = answered_SN | (random.random((3, 400)) < 0.05)
+  same = seeded_difference(records(answered_SN), records(answered_SN), **HOW)
+  assert (same.low, same.value, same.high) == (0, 0, 0)
+  paired = seeded_difference(records(answered_SN), records(changed_SN), **HOW)
+  other = seeded_difference(records(answered_SN), records(changed_SN, 'there'), **HOW)
+  assert 0 < paired.low < paired.value < paired.high and other.low < 0
+  assert paired.value == other.value
+
+
+def test_chance_in_single_answers_widens_an_interval_too_much_but_by_a_bound():
+  """Where nothing but single answers differs, three variances are added in place of one."""
+  def draw(random):
+    return random.random((8, 300)) < 0.3
+  means = [100 * draw(np.random.default_rng(i)).mean() for i in range(2000)]
+  found = [seeded_score(records(draw(np.random.default_rng(i))), samples=300, seed=i)
+           for i in range(60)]
+  spread = np.sqrt(np.mean([((one.high - one.low) / 3.92) ** 2 for one in found]))
+  assert 1.4 < spread / np.std(means) < 1.9
+
+
 def test_what_is_detectable_is_detected_in_four_of_five_experiments():
   random = np.random.default_rng(2)
-  def draw(rate):
-    return records(random.random((3, 400)) < rate)
-  effect = seeded_difference(draw(0.3), draw(0.3), **HOW).detectable
-  found = [seeded_difference(draw(0.3), draw(0.3 + effect / 100), samples=300, seed=i)
+  def draw(rate, trained='here'):
+    return records(random.random((3, 400)) < rate, trained)
+  effect = seeded_difference(draw(0.3), draw(0.3, 'there'), **HOW).detectable
+  found = [seeded_difference(draw(0.3), draw(0.3 + effect / 100, 'there'), samples=300, seed=i)
            for i in range(200)]
   assert 0.7 < np.mean([one.low > 0 for one in found]) < 0.93
 
 
 def test_a_difference_counts_common_questions_alone():
   first = records([[1, 0, 1, 1]])
-  second = SeededRecords.of([[{'id': f'q{i}', 'correct': i != 2} for i in (3, 2, 1)]])
+  second = SeededRecords.of([[{'id': f'q{i}', 'correct': i != 2} for i in (3, 2, 1)]], ['other'])
   found = seeded_difference(first, second, **HOW)
   assert found.count == 3 and found.value == pytest.approx(0)
 
@@ -69,13 +94,13 @@ def test_a_difference_counts_common_questions_alone():
 def test_perplexities_are_averaged_over_tokens_and_then_over_seeds():
   texts = [[{'id': 'a', 'logprob': -2.0, 'tokens': 1}, {'id': 'b', 'logprob': -4.0, 'tokens': 3}],
            [{'id': 'b', 'logprob': -2.0, 'tokens': 3}, {'id': 'a', 'logprob': -2.0, 'tokens': 1}]]
-  assert seeded_score(SeededRecords.of(texts), **HOW).value == pytest.approx(
+  assert seeded_score(SeededRecords.of(texts, ['a', 'b']), **HOW).value == pytest.approx(
       (np.exp(6 / 4) + np.exp(4 / 4)) / 2)
 
 
 def test_models_must_have_seen_the_same_questions():
   with pytest.raises(ValueError, match='the same examples'):
-    SeededRecords.of([[{'id': 'a', 'correct': True}], [{'id': 'b', 'correct': True}]])
+    SeededRecords.of([[{'id': 'a', 'correct': True}], [{'id': 'b', 'correct': True}]], ['a', 'b'])
 
 
 def test_bounds_of_a_percentage_are_percentages():

@@ -2,7 +2,12 @@
 
 A model that is trained again with another seed answers other questions, so that an interval over
 the questions of one model is too narrow. Here both are resampled: models, and examples, the same
-examples for all models, as each of them was asked the same.
+examples for all models, as each of them was asked the same. Arms of the same models, such as one
+with tools and one without, share the resampled models too.
+
+These intervals are never too narrow on average, and too wide where models answer single questions
+differently by chance: that part of the variance is counted up to three times (Owen 2007, "The
+pigeonhole bootstrap").
 """
 
 import dataclasses
@@ -30,16 +35,18 @@ class SeededRecords:
       log-probabilities of the text's tokens.
     weights_N: for each example 1, or its number of tokens.
     ids: of the examples.
+    models: for each model a name of the training that makes it differ from the others.
   """
 
   metric: str
   values_SN: np.ndarray
   weights_N: np.ndarray
   ids: tuple[str, ...]
+  models: tuple[str, ...]
 
   @classmethod
-  def of(cls, records: Sequence[Sequence[dict[str, Any]]]) -> Self:
-    """Returns the records of several models, which must be of the same examples in any order."""
+  def of(cls, records: Sequence[Sequence[dict[str, Any]]], models: Sequence[str]) -> Self:
+    """Returns the records of `models`, which must be of the same examples in any order."""
     first = sorted(records[0], key=lambda record: record['id'])
     ids = tuple(record['id'] for record in first)
     is_accuracy = 'correct' in first[0]
@@ -51,7 +58,8 @@ class SeededRecords:
         raise ValueError('the models were not evaluated on the same examples')
       values.append([by_id[one] for one in ids])
     weights = np.array([1 if is_accuracy else record['tokens'] for record in first], np.float64)
-    return cls(ACCURACY if is_accuracy else PERPLEXITY, np.array(values, np.float64), weights, ids)
+    return cls(ACCURACY if is_accuracy else PERPLEXITY, np.array(values, np.float64), weights, ids,
+               tuple(models))
 
   def metric_of(self, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Returns the metric from sums over examples: of values, and of weights."""
@@ -95,8 +103,9 @@ def seeded_difference(first: SeededRecords, second: SeededRecords, *, samples: i
                       ) -> SeededScore:
   """Returns the metric of `second` minus that of `first`, on their common examples.
 
-  The examples of both are resampled together. Their models are resampled each by themselves: two
-  models that were trained differently have nothing in common through an equal seed.
+  The examples of both are resampled together. So are their models if they are the same. Models
+  that were trained differently are resampled each by themselves: they have nothing in common
+  through an equal seed.
   """
   common = sorted({*first.ids} & {*second.ids})
   if not common:
@@ -108,15 +117,18 @@ def seeded_difference(first: SeededRecords, second: SeededRecords, *, samples: i
 def _only(records: SeededRecords, ids: Sequence[str]) -> SeededRecords:
   place = {one: i for i, one in enumerate(records.ids)}
   columns = [place[one] for one in ids]
-  return SeededRecords(records.metric, records.values_SN[:, columns], records.weights_N[columns],
-                       tuple(ids))
+  return dataclasses.replace(records, values_SN=records.values_SN[:, columns],
+                             weights_N=records.weights_N[columns], ids=tuple(ids))
 
 
 def _bootstrap(groups: Sequence[SeededRecords], statistic: Callable[[list], np.ndarray],
                samples: int, seed: int) -> SeededScore:
   random, N = np.random.default_rng(seed), len(groups[0].ids)
   counts_BN = random.multinomial(N, np.full(N, 1 / N), size=samples)
-  found = statistic([_means_of_resampled(group, counts_BN, random) for group in groups])
+  drawn_BS = {models: random.integers(len(models), size=(samples, len(models)))
+              for models in dict.fromkeys(group.models for group in groups)}
+  found = statistic([_means_of_resampled(group, counts_BN, drawn_BS[group.models])
+                     for group in groups])
   value = statistic([group.metric_of(group.values_SN.sum(1), group.weights_N.sum()).mean()
                      for group in groups])
   low, high = np.quantile(found, _QUANTILES)
@@ -124,9 +136,9 @@ def _bootstrap(groups: Sequence[SeededRecords], statistic: Callable[[list], np.n
                      float(_DETECTED * found.std()))
 
 
-def _means_of_resampled(group: SeededRecords, counts_BN: np.ndarray, random: np.random.Generator
+def _means_of_resampled(group: SeededRecords, counts_BN: np.ndarray, drawn_BS: np.ndarray
                         ) -> np.ndarray:
-  """Returns the mean metric of models drawn with replacement, [B], on resampled examples.
+  """Returns the mean metric of the models that were drawn, [B], on resampled examples.
 
   The variance of a mean of S values drawn from S is (S - 1) / S of the unbiased estimate. With few
   seeds this matters, so that deviations from the mean are scaled up.
@@ -135,6 +147,5 @@ def _means_of_resampled(group: SeededRecords, counts_BN: np.ndarray, random: np.
   metrics_BS = group.metric_of(counts_BN @ group.values_SN.T,
                                (counts_BN @ group.weights_N)[:, None])
   mean_B = metrics_BS.mean(1)
-  drawn_BS = random.integers(S, size=(len(counts_BN), S))
   deviation_B = np.take_along_axis(metrics_BS, drawn_BS, axis=1).mean(1) - mean_B
   return mean_B + deviation_B * np.sqrt(S / max(S - 1, 1))

@@ -70,20 +70,22 @@ class GridResult:
       task, arm: what was evaluated.
       part: of the task, such as a language; '' for the whole task.
     """
-    found = [[record for record in records if part in ('', record['group'])]
-             for records in self._of_seeds(group, task, arm)]
-    return SeededRecords.of(found) if any(found) else None
+    return self._of_seeds(
+        group, task, arm, lambda records: [one for one in records if part in ('', one['group'])])
 
-  def _of_seeds(self, group: Group, task: str, arm: str) -> list[Records]:
-    return [one.records[task, arm] for one in self.cells
-            if one.cell.factors.group == group and one.records.get((task, arm))]
+  def _of_seeds(self, group: Group, task: str, arm: str, change: Callable[[Records], Records]
+                ) -> SeededRecords | None:
+    cells = [one for one in self.cells
+             if one.cell.factors.group == group and one.records.get((task, arm))]
+    records = [change(one.records[task, arm]) for one in cells]
+    return SeededRecords.of(records, [one.models[arm] for one in cells]) if any(records) else None
 
   def share(self, group: Group, task: str, arm: str, has: Callable[[dict[str, Any]], bool]
             ) -> SeededScore | None:
     """Returns the percentage of an arm's answers for which `has` is true; None without records."""
-    found = [[{**record, 'correct': has(record)} for record in records]
-             for records in self._of_seeds(group, task, arm)]
-    return seeded_score(SeededRecords.of(found), **self._bootstrap) if found else None
+    found = self._of_seeds(
+        group, task, arm, lambda records: [{**one, 'correct': has(one)} for one in records])
+    return seeded_score(found, **self._bootstrap) if found else None
 
   def outcome(self, group: Group, task: str, outcome: str) -> SeededScore | None:
     """Returns the percentage of Toolformer's answers with an outcome; None without records."""

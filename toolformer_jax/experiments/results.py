@@ -58,6 +58,7 @@ class CellResult:
   Attributes:
     cell: the cell.
     records: the scored predictions of each task and arm, as JSON objects.
+    models: for the model of each arm a name of the training that depends on the seed.
     sizes: of the model of each arm that was evaluated.
     training: of the arm toolformer, or of another one; None if nothing was trained.
     skipped: why tasks were not evaluated, by name.
@@ -68,6 +69,7 @@ class CellResult:
 
   cell: Cell
   records: Mapping[tuple[str, str], Records] = dataclasses.field(default_factory=dict)
+  models: Mapping[str, str] = dataclasses.field(default_factory=dict)
   sizes: Mapping[str, ModelSize] = dataclasses.field(default_factory=dict)
   training: Training | None = None
   skipped: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -102,7 +104,21 @@ def read_result(cell: Cell, runner: StageRunner) -> CellResult:
     if runner.is_done(stage) and (found := runner.record(stage).get('parameters')):
       sizes[stage.arm] = _size(stage.model, found, runner)
     training = _training(stage.model, runner) or training  # that of toolformer comes last
-  return CellResult(cell, records, sizes, training, skipped, sources, failed)
+  models = {stage.arm: _first_training(stage.model) for stage in cell.experiment.evaluations()}
+  return CellResult(cell, records, models, sizes, training, skipped, sources, failed)
+
+
+def _first_training(model: str | Finetune | Compress) -> str:
+  """Returns the name of the training that a model comes from, or of its checkpoint.
+
+  A model and what is made of it, by compression or further training, have it in common.
+  """
+  training = ''
+  while not isinstance(model, str):
+    if isinstance(model, Finetune):
+      training = model.key
+    model = model.model
+  return training or model
 
 
 def _size(model: str | Stage, parameters: int, runner: StageRunner) -> ModelSize:
