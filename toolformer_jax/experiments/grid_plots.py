@@ -1,10 +1,12 @@
 """Figures of a grid, as PNG and PDF. Needs matplotlib."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib.figure
 from etils import epath
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from toolformer_jax.evaluation.arms import TITLES
 from toolformer_jax.evaluation.plots import COLOURS, save
@@ -45,6 +47,7 @@ def _scaling(result: GridResult) -> matplotlib.figure.Figure:
   """Draws each task by the size of the model; the paper's Figure 4 in grey if it has the task."""
   tasks = result.tasks()
   figure = matplotlib.figure.Figure(figsize=(3.6 * len(tasks), 3.2))
+  labels: dict[str, Any] = {}  # what has which label, once for all tasks
   for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
     for family, names in paper.FAMILIES.items():
       if task in names:
@@ -55,8 +58,15 @@ def _scaling(result: GridResult) -> matplotlib.figure.Figure:
                 and (score := result.score((size, UNCHANGED), task, arm))]
       _draw_points(axes, sorted(points, key=lambda point: point[0]), arm)
     axes.set(title=find_tasks([task])[0].title, xlabel='million parameters', xscale='log')
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter('{x:.0f}'))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.tick_params(axis='x', labelsize='small')
     axes.spines[['top', 'right']].set_visible(False)
-    axes.legend(fontsize='x-small')
+    handles, names = axes.get_legend_handles_labels()
+    labels |= dict(zip(names, handles, strict=True))
+  figure.legend(labels.values(), labels.keys(), fontsize='x-small', ncols=3, loc='upper center',
+                bbox_to_anchor=(0.5, -0.05))
   return figure
 
 
