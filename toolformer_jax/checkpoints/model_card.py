@@ -24,9 +24,10 @@ _USE = """## How to use it
     generate = pipeline('text-generation', model='FOLDER_OR_NAME')
     print(generate('Ann has 24 rows of 15 roses. That makes', max_new_tokens=32)[0])
 
-The tokenizer begins every text with {start}, as in training. The model writes API calls such as
-` [Calculator(24 * 15) ->` into its texts. transformers does not execute them, so that the model
-makes up their results. With `toolformer_jax` the tools are called while the text is written:
+The tokenizer begins every text with {start}, as in training. A model that has learned it writes API
+calls such as ` [Calculator(24 * 15) ->` into its texts. transformers does not execute them, so that
+the model makes up their results. With `toolformer_jax` the tools are called while the text is
+written:
 
     toolformer generate --checkpoint FOLDER --tools calculator,calendar --prompt 'Today is'
 """
@@ -68,9 +69,9 @@ def model_card(model: LanguageModel, *, is_packed: bool = False, is_compressed: 
   """
   config = model.config
   about = (f'# Toolformer, {config.layers} layers of {config.embed_dim}\n\n'
-           'A language model that calls tools (Toolformer, Schick et al. 2023), exported by '
-           f'toolformer_jax {toolformer_jax.__version__}. It has {config.max_positions:,} '
-           f'positions and {config.vocab_size:,} tokens; its weights are '
+           f'A language model, exported by toolformer_jax {toolformer_jax.__version__}, which '
+           'trains models to call tools (Toolformer, Schick et al. 2023). It has '
+           f'{config.max_positions:,} positions and {config.vocab_size:,} tokens; its weights are '
            f'{"integers of 8 or 4 bits" if is_packed else "float32"}.')
   start = model.tokenizer.start_id
   named = 'no start token' if start is None else f'`{model.tokenizer.token_of(start)}`'

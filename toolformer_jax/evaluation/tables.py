@@ -112,10 +112,10 @@ def _difference_rows(plan: EvaluationPlan, result: EvaluationResult) -> Rows:
 
 
 def _tool_use_rows(plan: EvaluationPlan, scores: Sequence[Score]) -> Rows:
-  """Returns how often Toolformer called each tool; no rows without this arm."""
+  """Returns how often Toolformer called each tool; no rows without this arm or without tools."""
   by_key = {(score.task, score.group): score for score in scores
             if score.arm == 'toolformer' and score.metric != PERPLEXITY}
-  if not by_key:
+  if not by_key or not plan.tool_names:
     return []
   def percent(value: float | None) -> str:
     return '-' if value is None else f'{value:.1f}'
