@@ -63,6 +63,17 @@ def test_two_arms_of_the_same_models_share_the_resampled_models():
   assert paired.value == other.value
 
 
+def test_models_that_one_side_lacks_are_left_out():
+  """A cell that failed does not undo the pairing of the others."""
+  random = np.random.default_rng(5)
+  answered_SN = random.random((3, 200)) < [[0.1], [0.4], [0.7]]
+  without_second = SeededRecords.of(
+      [[{'id': f'q{i}', 'correct': bool(one)} for i, one in enumerate(answered_SN[row])]
+       for row in (2, 0)], ['here2', 'here0'])
+  found = seeded_difference(records(answered_SN), without_second, **HOW)
+  assert (found.low, found.value, found.high, found.seeds) == (0, 0, 0, 2)
+
+
 def test_chance_in_single_answers_widens_an_interval_too_much_but_by_a_bound():
   """Where nothing but single answers differs, three variances are added in place of one."""
   def draw(random):

@@ -1,5 +1,7 @@
 """Examples keep the ids of the text, whatever calls are inserted into it."""
 
+import dataclasses
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -112,6 +114,15 @@ def test_a_model_with_another_tokenizer_learns_calls_at_the_same_characters(
     ids = annotated_example(record, one).token_ids
     assert one.decode(ids) == (
         'There were 12 ducks and 34 geese. The answer is [Calculator(12 + 34) -> 46] 46.')
+
+
+def test_a_call_behind_the_end_of_its_text_is_refused(tokenizer, other_tokenizer):
+  text = 'The answer is 46.'
+  record = with_char_offsets(_record(text, [(1, '12 + 34', '46')]), tokenizer)
+  call = dataclasses.replace(record.calls[0], char_offset=len(text) + 1)
+  for one in (tokenizer, other_tokenizer):
+    with pytest.raises(UserError, match=r'document .*: the call .* at character 18, .* has 17'):
+      annotated_example(dataclasses.replace(record, calls=(call,)), one)
 
 
 @given(text=words, calls=places)

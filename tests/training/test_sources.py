@@ -85,7 +85,7 @@ def test_reports_of_runs_in_a_folder_are_no_texts(tmp_path):
   (stages / 'annotate-0a/documents').mkdir()
   (tmp_path / 'grid/report.md').write_text('# A grid\n')
   for read in (check_source, lambda source: list(read_texts(source))):
-    with pytest.raises(UserError, match=r'grid holds the folders of runs, .* to train on; give a '
+    with pytest.raises(UserError, match=r'grid holds the folders of runs, .* texts; give a '
                        rf'run of annotate in it: {stages / "annotate-0a"}$'):
       read(str(tmp_path / 'grid'))
     with pytest.raises(UserError, match='model holds .*; no finished run of annotate is among'):

@@ -8,7 +8,7 @@ from toolformer_jax.data.records import BaselineLoss
 from toolformer_jax.errors import unknown
 from toolformer_jax.runtime.validation import check
 
-MIN_TEXT_TOKENS = 8  # that max_text_tokens may be
+MIN_TEXT_TOKENS = 8  # the smallest max_text_tokens
 STAGES = ('sample', 'execute', 'filter', 'merge')
 FilterDtype = Literal['float32', 'bfloat16', 'int8']
 CallPlacement = Literal['prefix', 'in_place']

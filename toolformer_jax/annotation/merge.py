@@ -46,9 +46,9 @@ def merge(
 def with_char_offsets(record: AnnotatedDocument, tokenizer: Tokenizer) -> AnnotatedDocument:
   """Returns a text whose calls tell the characters before them; `tokenizer` is that of the run."""
   text = record.document.text
+  offsets = [*tokenizer.character_offsets(text), len(text)]
   return dataclasses.replace(record, calls=tuple(
-      dataclasses.replace(call, char_offset=tokenizer.characters_before(text, call.position))
-      for call in record.calls))
+      dataclasses.replace(call, char_offset=offsets[call.position]) for call in record.calls))
 
 
 def documents_over_cap(tool: str, document_ids: Collection[str], cap: int,

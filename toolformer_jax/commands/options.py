@@ -140,7 +140,7 @@ class _OneAdapter(argparse.Action):
 
   def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any,
                option_string: str | None = None) -> None:
-    if getattr(namespace, self.dest):
+    if getattr(namespace, self.dest) is not None:
       parser.error(f'{option_string} occurs twice; evaluate and serve take several adapters')
     setattr(namespace, self.dest, values)
 

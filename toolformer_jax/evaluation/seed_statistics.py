@@ -11,6 +11,7 @@ pigeonhole bootstrap").
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -93,32 +94,33 @@ def seeded_score(records: SeededRecords, *, samples: int, seed: int) -> SeededSc
     samples, seed: of the bootstrap.
   """
   found = _bootstrap([records], lambda means: means[0], samples, seed)
-  if records.metric != ACCURACY:
-    return found
-  # Scaled deviations may leave the range of a percentage.
-  return dataclasses.replace(found, low=max(0.0, found.low), high=min(100.0, found.high))
+  # Scaled deviations may leave the range of a percentage, or of a perplexity.
+  least, most = (0.0, 100.0) if records.metric == ACCURACY else (1.0, math.inf)
+  return dataclasses.replace(found, low=max(least, found.low), high=min(most, found.high))
 
 
 def seeded_difference(first: SeededRecords, second: SeededRecords, *, samples: int, seed: int
                       ) -> SeededScore:
   """Returns the metric of `second` minus that of `first`, on their common examples.
 
-  The examples of both are resampled together. So are their models if they are the same. Models
-  that were trained differently are resampled each by themselves: they have nothing in common
-  through an equal seed.
+  The examples of both are resampled together. If they have models in common, these alone are
+  compared, and resampled together too. Models that were trained differently are resampled each by
+  themselves: they have nothing in common through an equal seed.
   """
-  common = sorted({*first.ids} & {*second.ids})
-  if not common:
+  ids = sorted({*first.ids} & {*second.ids})
+  if not ids:
     raise ValueError('there is no common example')
-  return _bootstrap([_only(first, common), _only(second, common)],
-                    lambda means: means[1] - means[0], samples, seed)
+  shared = [model for model in dict.fromkeys(first.models) if model in second.models]
+  groups = [_only(one, ids, shared or one.models) for one in (first, second)]
+  return _bootstrap(groups, lambda means: means[1] - means[0], samples, seed)
 
 
-def _only(records: SeededRecords, ids: Sequence[str]) -> SeededRecords:
-  place = {one: i for i, one in enumerate(records.ids)}
-  columns = [place[one] for one in ids]
-  return dataclasses.replace(records, values_SN=records.values_SN[:, columns],
-                             weights_N=records.weights_N[columns], ids=tuple(ids))
+def _only(records: SeededRecords, ids: Sequence[str], models: Sequence[str]) -> SeededRecords:
+  rows, columns = (list(map(known.index, wanted)) for known, wanted in
+                   ((records.models, models), (records.ids, ids)))
+  return dataclasses.replace(records, values_SN=records.values_SN[rows][:, columns],
+                             weights_N=records.weights_N[columns], ids=tuple(ids),
+                             models=tuple(models))
 
 
 def _bootstrap(groups: Sequence[SeededRecords], statistic: Callable[[list], np.ndarray],

@@ -59,7 +59,7 @@ def _scaling(result: GridResult) -> matplotlib.figure.Figure:
       _draw_points(axes, sorted(points, key=lambda point: point[0]), arm)
     axes.set(title=find_tasks([task])[0].title, xlabel='million parameters', xscale='log')
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(StrMethodFormatter('{x:.0f}'))
+    axes.xaxis.set_major_formatter(StrMethodFormatter('{x:g}'))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.tick_params(axis='x', labelsize='small')
     axes.spines[['top', 'right']].set_visible(False)

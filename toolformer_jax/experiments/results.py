@@ -58,7 +58,7 @@ class CellResult:
   Attributes:
     cell: the cell.
     records: the scored predictions of each task and arm, as JSON objects.
-    models: for the model of each arm a name of the training that depends on the seed.
+    models: for each arm the key of the first training of its model, or its checkpoint.
     sizes: of the model of each arm that was evaluated.
     training: of the arm toolformer, or of another one; None if nothing was trained.
     skipped: why tasks were not evaluated, by name.
@@ -104,12 +104,12 @@ def read_result(cell: Cell, runner: StageRunner) -> CellResult:
     if runner.is_done(stage) and (found := runner.record(stage).get('parameters')):
       sizes[stage.arm] = _size(stage.model, found, runner)
     training = _training(stage.model, runner) or training  # that of toolformer comes last
-  models = {stage.arm: _first_training(stage.model) for stage in cell.experiment.evaluations()}
+  models = {stage.arm: _model_origin(stage.model) for stage in cell.experiment.evaluations()}
   return CellResult(cell, records, models, sizes, training, skipped, sources, failed)
 
 
-def _first_training(model: str | Finetune | Compress) -> str:
-  """Returns the name of the training that a model comes from, or of its checkpoint.
+def _model_origin(model: str | Finetune | Compress) -> str:
+  """Returns the key of the first training of a model, or its checkpoint if it was not trained.
 
   A model and what is made of it, by compression or further training, have it in common.
   """

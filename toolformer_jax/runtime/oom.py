@@ -44,7 +44,10 @@ def warn_if_host_memory_is_short(needed: int, advice: str) -> None:
 
 
 def _available_bytes() -> int | None:
-  """Returns the memory that new work can have on this machine; None where Linux does not say."""
+  """Returns the memory that new work can have on this machine; None where Linux does not say.
+
+  A container may be allowed less.
+  """
   try:
     lines = pathlib.Path('/proc/meminfo').read_text().splitlines()
   except OSError:

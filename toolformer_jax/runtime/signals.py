@@ -75,10 +75,11 @@ def _waits_end() -> Iterator[None]:
   received, sent = os.pipe()
   os.set_blocking(sent, False)
   with _handler(_WAKE, _wake):
+    waker = threading.Thread(target=_wake_thread, args=[threading.get_ident(), received],
+                             daemon=True)
     before = signal.set_wakeup_fd(sent, warn_on_full_buffer=False)
-    threading.Thread(target=_wake_thread, args=[threading.get_ident(), received],
-                     daemon=True).start()
     try:
+      waker.start()
       yield
     finally:
       signal.set_wakeup_fd(before)

@@ -38,8 +38,11 @@ def annotated_example(record: AnnotatedDocument, tokenizer: Tokenizer,
   """
   for call in record.calls:
     _check_call(record.document.id, call, syntax)
-  inserted = [(token_position(call, record.document.text, tokenizer), call.call())
-              for call in record.calls]
+  try:
+    inserted = [(token_position(call, record.document.text, tokenizer), call.call())
+                for call in record.calls]
+  except UserError as error:
+    raise UserError(f'document {record.document.id}: {error}') from error
   masked = {syntax.closing(call.result or '') for _, call in inserted} if mask_results else set()
   ids = tokenizer.encode(record.document.text)
   # Ids and weights are inserted by the same function, so that they always have the same length.
@@ -58,9 +61,15 @@ def token_position(call: ScoredCall, text: str, tokenizer: Tokenizer) -> int:
 
   `call.position` counts the tokens of the run's tokenizer. Where they are not those of `tokenizer`,
   the call comes before the token that has the character after it.
+
+  Raises:
+    UserError: the call's `char_offset` is outside the text.
   """
   if call.char_offset is None:
     return call.position
+  if call.char_offset > len(text):
+    raise UserError(f'the call of {call.tool} with the argument {call.argument!r:.80} is at '
+                    f'character {call.char_offset}, but the text has {len(text)}')
   starts = [*tokenizer.character_offsets(text), len(text)]
   if call.position < len(starts) and starts[call.position] == call.char_offset:
     return call.position

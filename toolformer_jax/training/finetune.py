@@ -129,7 +129,7 @@ def finetune_examples(
       appendix B); without any, the last one.
     extra_files: texts that are written to `output_dir` before the work, by file name.
     teacher: the model of `config.distillation`, which is left as it is.
-    title: of the progress.
+    title: the name of the run in its progress.
 
   Returns:
     the trained model; None if the run was asked to stop before its end.

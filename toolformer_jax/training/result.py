@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from etils import epath
@@ -73,7 +74,8 @@ class FinetuneResult:
     spent = [step['epsilon'] for step in self.metrics if 'epsilon' in step]
     if not spent:
       return 'The texts are not protected: no noise was added, or no state was saved.'
-    epsilon = math.ceil(100 * spent[-1]) / 100  # never less than it is
+    # Never less than it is.
+    epsilon = math.ceil(100 * Decimal(repr(spent[-1]))) / 100
     return (f'Each text is protected by ({epsilon:.2f}, {delta:g})-differential privacy in the '
             'model; the losses of this report are not protected.')
 

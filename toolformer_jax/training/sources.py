@@ -93,8 +93,8 @@ def read_texts(source: str, config: CorpusConfig = CorpusConfig()) -> Iterator[T
     config: how a corpus is read. Its media are left out: they are not learned.
 
   Raises:
-    UserError: the source does not exist, the annotation run is not finished, a folder holds runs,
-      or a record is invalid.
+    UserError: the source does not exist, the annotation run is not finished, the folder holds
+      several runs, or a record is invalid.
   """
   if source.startswith(hub_datasets.SEQIO):
     yield from _read_task(source)
@@ -130,7 +130,7 @@ def _check_holds_no_run(folder: epath.Path, pages: Iterable[epath.Path]) -> None
   annotated = [str(run) for run in runs if (run / 'documents').exists()]
   instead = (f'give a run of annotate in it: {", ".join(annotated)}' if annotated else
              'no finished run of annotate is among them')
-  raise UserError(f'{folder} holds the folders of runs, whose reports are no texts to train on; '
+  raise UserError(f'{folder} holds the folders of runs, and their reports are not training texts; '
                   f'{instead}')
 
 

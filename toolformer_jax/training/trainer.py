@@ -40,6 +40,7 @@ from toolformer_jax.training.train_step import (
 
 _LESS_MEMORY = 'lower FinetuneConfig.loss_tokens or row_tokens, or raise num_microbatches'
 
+
 def train(model: LanguageModel, data: Blocks | PrivateRows, dev: PackedRows | None,
           config: FinetuneConfig, checkpoints: StepCheckpoints, output_dir: epath.Path,
           teacher: LanguageModel | None, title: str) -> tuple[LanguageModel | None, bool]:
