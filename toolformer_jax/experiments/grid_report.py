@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ from toolformer_jax.experiments.results import CellResult, ModelSize, Records
 from toolformer_jax.runtime.markdown import markdown_table
 
 Group = tuple[str, str]  # a size and an ablation
+_OF_DIFFERENCE = ('difference', 'seeds', 'detectable')
 
 
 @dataclass(frozen=True)
@@ -133,8 +134,8 @@ def report(result: GridResult) -> str:
            'Percentage of correct answers, or perplexity per token. In brackets the 95% interval '
            'by a bootstrap over seeds and questions; with one seed, over questions alone.',
            markdown_table(score_rows(result))]
-  if len(rows := tool_gain_rows(result)) > 1:
-    parts += ['## Toolformer minus disabled',
+  if len(rows := gain_rows(result)) > 1:
+    parts += ['## Toolformer minus the other arms',
               'Percentage points on the same questions. "Detectable" is the smallest difference '
               'that this grid would find in 80% of the cases.', markdown_table(rows)]
   if len(rows := ablation_rows(result)) > 1:
@@ -179,28 +180,32 @@ def score_objects(result: GridResult) -> list[dict[str, Any]]:
           for task in result.tasks() if (score := result.score((size, ablation), task, arm))]
 
 
-def tool_gain_rows(result: GridResult) -> Rows:
-  """Returns the gain of tools in each group."""
-  return _difference_rows(result, [((group, 'disabled'), (group, 'toolformer'))
-                                   for group in result.groups()])
+def gain_rows(result: GridResult) -> Rows:
+  """Returns how much better Toolformer is than the other arms of each group."""
+  rows = [['size', 'ablation', 'minus', 'task', *_OF_DIFFERENCE]]
+  for group in result.groups():
+    for arm in (arm for arm in result.arms() if arm != 'toolformer'):
+      rows += [[*group, TITLES[arm], *cells]
+               for cells in _difference_cells(result, (group, arm), (group, 'toolformer'))]
+  return rows
 
 
 def ablation_rows(result: GridResult) -> Rows:
   """Returns the effect of each ablation on Toolformer."""
-  return _difference_rows(result, [(((size, UNCHANGED), 'toolformer'),
-                                    ((size, ablation), 'toolformer'))
-                                   for size, ablation in result.groups() if ablation != UNCHANGED])
-
-
-def _difference_rows(result: GridResult,
-                     pairs: Sequence[tuple[tuple[Group, str], tuple[Group, str]]]) -> Rows:
-  rows = [['size', 'ablation', 'task', 'difference', 'seeds', 'detectable']]
-  for first, second in pairs:
-    for task, title in zip(result.tasks(), _titles(result.tasks()), strict=True):
-      if found := result.difference(first, second, task):
-        rows.append([*second[0], title, shown(found, sign='+'), str(found.seeds),
-                     f'{found.detectable:.1f}'])
+  rows = [['size', 'ablation', 'task', *_OF_DIFFERENCE]]
+  for size, ablation in result.groups():
+    if ablation != UNCHANGED:
+      rows += [[size, ablation, *cells] for cells in _difference_cells(
+          result, ((size, UNCHANGED), 'toolformer'), ((size, ablation), 'toolformer'))]
   return rows
+
+
+def _difference_cells(result: GridResult, first: tuple[Group, str], second: tuple[Group, str]
+                      ) -> Iterator[list[str]]:
+  """Yields for each task its title, and what `_OF_DIFFERENCE` names."""
+  for task, title in zip(result.tasks(), _titles(result.tasks()), strict=True):
+    if found := result.difference(first, second, task):
+      yield [title, shown(found, sign='+'), str(found.seeds), f'{found.detectable:.1f}']
 
 
 def outcome_rows(result: GridResult) -> Rows:
