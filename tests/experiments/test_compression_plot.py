@@ -26,10 +26,13 @@ def plot(experiment):
 
 @pytest.fixture
 def scores():
-  cells = [CellResult(Cell(Factors('', ablation, 0), EXPERIMENT), {
-      ('svamp', arm): [{'id': str(i), 'group': '', 'correct': i < right} for i in range(4)]
-      for (name, arm), right in RIGHT.items() if name == (ablation or 'base')})
-           for ablation in ('', 'int4', 'fewer')]
+  cells = []
+  for ablation in ('', 'int4', 'fewer'):
+    records = {('svamp', arm): [{'id': str(i), 'group': '', 'correct': i < right}
+                                for i in range(4)]
+               for (name, arm), right in RIGHT.items() if name == (ablation or 'base')}
+    cells.append(CellResult(Cell(Factors('', ablation, 0), EXPERIMENT), records,
+                            models={arm: 'c' for _, arm in records}))
   return score_objects(GridResult('A grid', cells, EvaluationConfig()))
 
 
