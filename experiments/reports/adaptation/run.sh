@@ -64,13 +64,12 @@ rows = [json.loads(line) for line in pathlib.Path(sys.argv[1]).read_text().split
 written = [row['prediction'].strip().partition('\n')[0] for row in rows]
 sources = [row['prompt'].partition('\n')[0] for row in rows]
 references = [row['answers'][0] for row in rows]
+drawn = [range(len(rows)), *np.random.default_rng(0).integers(0, len(rows), (1000, len(rows)))]
 for metric in (BLEU(), CHRF()):
-    ours, copies = (np.array(metric._extract_corpus_statistics(texts, [references])) for texts in (written, sources))
-    def score(statistics):
-        return metric._compute_score_from_stats(list(statistics.sum(0))).score
-    drawn = np.random.default_rng(0).integers(0, len(rows), (1000, len(rows)))
-    differences = [score(ours[i]) - score(copies[i]) for i in drawn]
-    print(type(metric).__name__, score(ours) - score(copies), np.quantile(differences, [0.025, 0.975]))
+    def score(texts, chosen):
+        return metric.corpus_score([texts[i] for i in chosen], [[references[i] for i in chosen]]).score
+    difference, *others = (score(written, chosen) - score(sources, chosen) for chosen in drawn)
+    print(type(metric).__name__, difference, np.quantile(others, [0.025, 0.975]))
 END
 
 # A decoder trained from nothing, beside PyTorch.
