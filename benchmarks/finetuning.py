@@ -97,7 +97,8 @@ def ours(args: argparse.Namespace) -> harness.Run:
                             adapter=_adapter(args.lora_rank), loss_tokens=args.loss_tokens)
   collection = 'adapter' if args.lora_rank else 'params'
   model = _with_adapters(_our_model(args), settings)
-  optimizer, decoder = make_optimizer(settings), model.decoder.clone(remat=args.remat)
+  optimizer, decoder = make_optimizer(settings), model.decoder.clone(
+      remat_policy='full' if args.remat else 'minimal')
   abstract = abstract_train_state(decoder, collection, optimizer, model.mesh)
   state = init_train_state(abstract, model.variables[collection], optimizer)
   frozen = {name: tree for name, tree in model.variables.items() if name != collection}

@@ -108,7 +108,7 @@ def test_later_files_and_then_bindings_override(tmp_path):
   )
   assert loaded.tool_config('calculator') == ToolConfig(
       tau_s=0.01, k=6, m=5, tau_f=2.0, prompt=str(CONFIGS / 'prompts/word_problems.txt'))
-  assert loaded.finetune.remat and loaded.finetune.steps == 48
+  assert loaded.finetune.remat_policy == 'full' and loaded.finetune.steps == 48
 
 
 def test_settings_of_all_tools_are_for_those_without_their_own(tmp_path):

@@ -82,10 +82,11 @@ def test_kernels_on_a_mesh(kernel, rows, heads, kv_heads):
     _check(kernel, _inputs(rows, 128, heads, kv_heads))
 
 
-@pytest.mark.parametrize(('kernel', 'mesh', 'remat', 'window'), [
-  ('splash', None, False, 0), ('splash', (2, 2, 2), True, 0), ('splash', (2, 2, 2), True, 40),
-  ('splash', None, False, 128), ('cudnn', (2, 2, 2), True, 0)])
-def test_a_decoder_with_kernels(make_model, kernel, mesh, remat, window):
+@pytest.mark.parametrize(('kernel', 'mesh', 'policy', 'window'), [
+  ('splash', None, 'minimal', 0), ('splash', (2, 2, 2), 'full', 0),
+  ('splash', (2, 2, 2), 'save_qkv_proj', 40), ('splash', None, 'minimal', 128),
+  ('cudnn', (2, 2, 2), 'full', 0)])
+def test_a_decoder_with_kernels(make_model, kernel, mesh, policy, window):
   model = make_model(make_mesh(*mesh) if mesh else None, sliding_window=window, global_every=2)
   tokens, segments = np.random.default_rng(2).integers(0, 250, (4, 128)), _segments(4, 128)
   def loss(params, decoder):
@@ -94,7 +95,7 @@ def test_a_decoder_with_kernels(make_model, kernel, mesh, remat, window):
   run = jax.jit(jax.value_and_grad(loss, has_aux=True), static_argnums=1)
   with jax.set_mesh(model.mesh):
     (_, logits), gradients = run(
-        model.variables['params'], model.decoder.clone(kernel=kernel, remat=remat))
+        model.variables['params'], model.decoder.clone(kernel=kernel, remat_policy=policy))
     (_, expected), expected_gradients = run(model.variables['params'], model.decoder)
   np.testing.assert_allclose(logits, expected, atol=1e-5)
   jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-4), gradients,

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 import types
 
 import jax
@@ -108,6 +109,25 @@ def test_training_of_adapters_is_what_the_program_computes():
   assert counted == 2 * (flops.training_flops(config, TOKENS) + unseen - first)
 
 
+@pytest.mark.parametrize('policy', ['save_qkv_proj', 'full'])
+@pytest.mark.parametrize(('config', 'adapter'), [
+    (LLAMA, None), (GPTJ, None), (GEMMA, None), (GPTJ, LoraConfig(rank=3))],
+    ids=['llama', 'gptj', 'gemma', 'lora'])
+def test_the_compiled_backward_pass_repeats_as_much(config, adapter, policy):
+  config = config.replace(adapter=adapter)
+  def computed(policy):
+    decoder, rows = Decoder(config, remat_policy=policy), PackedRows.empty(2, TOKENS)
+    variables = sharding.unbox(abstract_variables(decoder))
+    def loss(trained, frozen):
+      return next_token_loss(decoder, frozen | trained, rows).objective
+    name = 'adapter' if adapter else 'params'
+    trained, frozen = {name: variables[name]}, {'params': variables['params']}
+    return _compiled_flops(jax.jit(jax.grad(loss)).lower(trained, frozen).compile().as_text())
+  expected = 2 * (flops.recomputed_flops(config, TOKENS, policy) + _unseen(config))
+  # A text has the body of the loop over layers once.
+  assert config.layers * (computed(policy) - computed('minimal')) == expected > 0
+
+
 def test_gpt_j_by_hand():
   config = DecoderConfig(
       vocab_size=50_400, layers=28, embed_dim=4096, heads=16, kv_heads=16, head_dim=256,
@@ -144,6 +164,17 @@ def _unseen(config):
     return other <= token and not (near and token - other >= config.sliding_window)
   pairs = itertools.product(range(config.layers), range(TOKENS), range(TOKENS))
   return 4 * config.heads * config.head_dim * sum(not sees(*pair) for pair in pairs)
+
+
+def _compiled_flops(text) -> int:
+  """Returns the operations of all products in the text of a compiled program."""
+  shapes = {name: [int(size) for size in sizes.split(',') if size]
+            for name, sizes in re.findall(r'%([\w.-]+) = \w+\[([\d,]*)\]', text)}
+  products = re.findall(r'%([\w.-]+) = .* dot\(%([\w.-]+), .*lhs_contracting_dims=\{([\d,]+)\}',
+                        text)
+  return sum(2 * math.prod(shapes[out])
+             * math.prod(shapes[left][int(i)] for i in contracted.split(','))
+             for out, left, contracted in products)
 
 
 def _product_flops(function, *args) -> int:

@@ -42,5 +42,5 @@ def gpt_j():
   """Returns a function from changes to a request for GPT-J 6B on 8 chips of v5e."""
   request = Request(
       'gptj_6b', PRESETS['gptj_6b'].replace(dtype='bfloat16'), Slice.named('v5e-8'),
-      'train', 32, 1024, (1, 8, 1), FinetuneConfig(remat=True, first_moment='bfloat16'))
+      'train', 32, 1024, (1, 8, 1), FinetuneConfig(remat_policy='full', first_moment='bfloat16'))
   return request.replace

@@ -4,6 +4,8 @@ Fine-tuning nearly fills the memory and is compiled as it would be run. The othe
 of it: the compiler is told to optimise less, which takes a fifth of the time.
 """
 
+import dataclasses
+
 import jax
 import pytest
 
@@ -27,7 +29,7 @@ def test_fine_tuning_fits_with_32_rows(gpt_j):
   plan = make_plan(gpt_j(batch=32))
   assert plan.fits and plan.fit.kernel
   assert plan.arguments / GIB == pytest.approx(7.05, abs=0.01)
-  assert 0 < plan.fit.headroom < 6 * GIB
+  assert 2 * GIB < plan.fit.headroom < 6 * GIB
   # Weights in bfloat16 are gathered in the forward and in the backward pass, and gradients are
   # scattered: three times what the products of the blocks consist of, at least.
   products = flops.forward_flops(plan.request.config, 1)  # two for each weight, as bytes
@@ -35,7 +37,19 @@ def test_fine_tuning_fits_with_32_rows(gpt_j):
   assert not plan.fit.collectives.unknown_loops
   # No gradient is summed up whole on every chip, not even the embedding's.
   assert plan.fit.collectives.bytes['all-reduce'] < 50_400 * 4096 / 8
-  assert plan.fit.bound.utilization == pytest.approx(0.7565, abs=0.001)
+  assert plan.fit.bound.utilization == pytest.approx(0.840, abs=0.001)
+
+
+def test_fine_tuning_repeats_less_with_24_rows(gpt_j):
+  settings = dataclasses.replace(gpt_j().finetune, remat_policy='save_qkv_proj')
+  plan = make_plan(gpt_j(batch=24, finetune=settings))
+  assert plan.fits and plan.fit.headroom > GIB / 2
+  assert plan.fit.bound.utilization == pytest.approx(0.900, abs=0.001)
+
+
+def test_the_largest_batch_of_the_paper_fits_in_parts(gpt_j):
+  settings = dataclasses.replace(gpt_j().finetune, num_microbatches=16)
+  assert make_plan(gpt_j(batch=128, finetune=settings)).fits
 
 
 def test_fine_tuning_with_256_rows_does_not_fit(gpt_j):

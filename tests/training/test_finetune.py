@@ -71,9 +71,11 @@ def test_training_lowers_the_loss(make_model, examples, settings, tmp_path):
   assert _losses(tmp_path)[0] == (1, pytest.approx(before, abs=0.5))
 
 
-def test_recomputing_activations_changes_no_loss(make_model, examples, tmp_path):
+@pytest.mark.parametrize('policy', ['save_qkv_proj', 'full'])
+def test_recomputing_activations_changes_no_loss(make_model, examples, policy, tmp_path):
   _run(make_model(), examples, SETTINGS, tmp_path / 'kept')
-  _run(make_model(), examples, dataclasses.replace(SETTINGS, remat=True), tmp_path / 'recomputed')
+  settings = dataclasses.replace(SETTINGS, remat_policy=policy)
+  _run(make_model(), examples, settings, tmp_path / 'recomputed')
   np.testing.assert_allclose(_losses(tmp_path / 'recomputed'), _losses(tmp_path / 'kept'),
                              rtol=1e-5)
 

@@ -1,6 +1,7 @@
 """One step: parts of a batch add up to it, master weights stay float32, dropout is repeatable."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import pytest
 from toolformer_jax import sharding
 from toolformer_jax.models.adapter_config import AdaLoraConfig, LoraConfig
 from toolformer_jax.training.config import FinetuneConfig
+from toolformer_jax.training.loss import next_token_loss
 from toolformer_jax.training.optimizer import make_optimizer
 from toolformer_jax.training.packing import pack
 from toolformer_jax.training.train_step import (
@@ -82,6 +84,21 @@ def test_computation_in_bfloat16_trains_weights_in_float32(make_bfloat16, batch)
   moments = [leaf for leaf in jax.tree.leaves(after.opt_state) if leaf.ndim]
   arrays = [*jax.tree.leaves(after.params), *moments]
   assert {array.dtype for array in arrays} == {np.dtype('float32')}
+
+
+@pytest.mark.parametrize('parts', [1, 4])
+def test_gradients_in_bfloat16_are_those_of_autodiff(make_bfloat16, batch, parts):
+  settings = dataclasses.replace(SETTINGS, num_microbatches=parts, max_grad_norm=1e6)
+  model = make_bfloat16('all')
+  def loss(params, rows):
+    sums = next_token_loss(model.decoder, {'params': params}, rows)
+    return sums.objective / batch.loss_weights_RT.sum()
+  expected = [jax.jit(jax.grad(loss))(model.variables['params'],
+                                      jax.tree.map(lambda x, i=i: x[i::parts], batch))
+              for i in range(parts)]
+  expected = jax.tree.map(lambda *grads: np.sum(grads, 0) * (1 - settings.beta1), *expected)
+  found = _first_moment(_stepped(model, batch, settings)[0])
+  jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-9), found, expected)
 
 
 @pytest.mark.parametrize('parts', ['all', 'products'])

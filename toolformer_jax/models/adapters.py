@@ -22,7 +22,8 @@ from toolformer_jax.models.adapter_config import (
 )
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.kv_cache import Prefix
-from toolformer_jax.models.ops import MATMUL_OUTPUT, einsum, weight_einsum
+from toolformer_jax.models.ops import einsum, weight_einsum
+from toolformer_jax.models.remat import MATMUL_OUTPUT
 
 ADAPTER = 'adapter'  # the collection of variables
 ACTIVE = 'active'  # in it, with a stack: the number of the adapter that is used by default

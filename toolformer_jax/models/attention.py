@@ -24,7 +24,8 @@ from jax.experimental.pallas.ops.tpu.splash_attention import (
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from toolformer_jax.models.config import DecoderConfig
-from toolformer_jax.models.ops import MATMUL_OUTPUT, einsum
+from toolformer_jax.models.ops import einsum
+from toolformer_jax.models.remat import MATMUL_OUTPUT
 from toolformer_jax.sharding import partition_spec
 
 Kernel = Literal['xla', 'splash', 'cudnn']

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from toolformer_jax.models.adapter_config import BottleneckConfig
 from toolformer_jax.models.adapters import Bottleneck
@@ -13,6 +14,7 @@ from toolformer_jax.models.attention_mask import AttentionInputs
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.kv_cache import KVCache, Prefix
 from toolformer_jax.models.layers import Dropout, Einsum, Norm
+from toolformer_jax.models.remat import QKV_PROJ
 from toolformer_jax.models.rotary import apply_rotary
 from toolformer_jax.sharding import constrain
 
@@ -80,7 +82,7 @@ class Attention(nn.Module):
     c = self.config
     x_BTNH = Einsum('btd,dnh->btnh', (c.embed_dim, heads, c.head_dim), ('embed', axis, None),
                     c.qkv_bias, c, name=name)(x_BTD, adapter_ids_BT)
-    return constrain(x_BTNH, 'batch', None, axis, None)
+    return checkpoint_name(constrain(x_BTNH, 'batch', None, axis, None), QKV_PROJ)
 
   def _attend_kernel(self, q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array,
                      is_global: jax.Array, inputs: AttentionInputs) -> jax.Array:

@@ -20,7 +20,8 @@ from toolformer_jax.models.block import Block
 from toolformer_jax.models.config import INTEGER_DTYPES, DecoderConfig
 from toolformer_jax.models.kv_cache import KVCache, Prefix
 from toolformer_jax.models.layers import Dropout, Einsum, Norm
-from toolformer_jax.models.ops import MATMUL_OUTPUT, shard_rows_only, weight_einsum
+from toolformer_jax.models.ops import shard_rows_only, weight_einsum
+from toolformer_jax.models.remat import RematPolicy, checkpoint_policy
 from toolformer_jax.sharding import constrain
 
 BLOCKS = 'blocks'  # name of the variables of all layers, stacked
@@ -36,7 +37,7 @@ class Decoder(nn.Module):
 
   Attributes:
     config: sizes and options.
-    remat: whether the backward pass recomputes all of a block, or all but its matrix products.
+    remat_policy: what of a block is kept for the backward pass.
     scan_layers: whether the blocks run in a loop over stacked variables. Otherwise each has
       variables of its own, which takes longer to compile.
     kernel: what computes attention in rows without cache and prefixes whose length it supports.
@@ -46,7 +47,7 @@ class Decoder(nn.Module):
   """
 
   config: DecoderConfig
-  remat: bool = False
+  remat_policy: RematPolicy = 'minimal'
   scan_layers: bool = True
   kernel: Kernel = 'xla'
   dropout: float = 0.0
@@ -127,11 +128,11 @@ class Decoder(nn.Module):
     """Returns the hidden states and the cache after all blocks."""
     if isinstance(self.config.adapter, LoraStackConfig):
       adapter_ids_BT = adapter_numbers(self, adapter_ids_BT, *x_BTD.shape[:2])
-    # Recomputing norms, activations and the softmax is cheap, and halves the memory of training.
-    saved = None if self.remat else jax.checkpoint_policies.save_only_these_names(MATMUL_OUTPUT)
     block = Block
     if cache is None:
-      block = nn.remat(Block, prevent_cse=not self.scan_layers, policy=saved)
+      # Recomputing norms, activations and the softmax is cheap, and halves the memory of training.
+      block = nn.remat(Block, prevent_cse=not self.scan_layers,
+                       policy=checkpoint_policy(self.remat_policy))
     # Limits are per row and not per layer, and the masks contain them already.
     prefixes = [Prefix(prefix.k_LPKHS, prefix.v_LPKSH, None) for prefix in prefixes]
     run = self._scanned_blocks if self.scan_layers else self._unrolled_blocks

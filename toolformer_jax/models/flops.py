@@ -21,6 +21,7 @@ from toolformer_jax.models.adapter_config import (
   PrefixConfig,
 )
 from toolformer_jax.models.config import DecoderConfig
+from toolformer_jax.models.remat import RematPolicy
 from toolformer_jax.runtime.chips import chip_of
 
 
@@ -80,6 +81,32 @@ def training_flops(config: DecoderConfig, tokens: int) -> int:
   passes = 2 if config.adapter else 3
   return (2 * tokens * (passes * weights + 3 * config.layers * _adapter_weights(config))
           + 3 * _attention_flops(config, tokens, 0))
+
+
+def recomputed_flops(config: DecoderConfig, tokens: int, policy: RematPolicy) -> int:
+  """Returns the operations that the backward pass of a sequence of `tokens` tokens repeats.
+
+  XLA leaves out products that no gradient depends on. With an adapter this is an upper bound.
+  """
+  if policy == 'minimal':
+    return 0
+  left_out = _only_added(config)
+  if policy == 'save_qkv_proj':
+    left_out |= {'query', 'key', 'value'}
+  weights = block_weights(config) + _adapter_weights(config)
+  for name in left_out:
+    inputs, outputs = config.modules[name]
+    weights -= inputs * outputs
+    if isinstance(config.adapter, LoraConfig | AdaLoraConfig) and name in config.adapted_modules:
+      weights -= config.adapter.rank_of(name) * outputs
+  return 2 * tokens * config.layers * weights + _attention_flops(config, tokens, 0)
+
+
+def _only_added(config: DecoderConfig) -> set[str]:
+  """Returns the modules whose outputs are only added to the hidden states that leave the block."""
+  if config.sandwich_norm or isinstance(config.adapter, BottleneckConfig | Ia3Config):
+    return set()
+  return {'down', 'out'} if config.parallel_block else {'down'}
 
 
 def utilization(flops_per_s: float, devices: Sequence[jax.Device]) -> float | None:

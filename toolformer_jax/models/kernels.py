@@ -18,6 +18,12 @@ def block_kernels(block: Params) -> dict[str, Any]:
           for name, product in block[part].items() if 'kernel' in product}
 
 
+def cast_kernels(block: Params, dtype: str) -> Params:
+  """Returns a block, or stacked blocks, with kernels of another dtype."""
+  kernels = block_kernels(block).items()
+  return with_kernels(block, {path: kernel.astype(dtype) for path, kernel in kernels})
+
+
 def as_matrix(path: str, kernel: Any) -> Any:
   """Returns a kernel as a matrix [I, O], or those of stacked blocks as matrices [L, I, O].
 

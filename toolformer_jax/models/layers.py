@@ -19,7 +19,8 @@ from toolformer_jax.models.adapters import Contraction, adapter_variable, ia3_sc
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.models.int4 import GROUP, packed_after, unpack_rows
 from toolformer_jax.models.int8 import KERNEL_SCALE, int8_einsum
-from toolformer_jax.models.ops import MATMUL_OUTPUT, weight_einsum
+from toolformer_jax.models.ops import weight_einsum
+from toolformer_jax.models.remat import MATMUL_OUTPUT
 from toolformer_jax.models.weight_groups import has_groups
 
 _NORMAL = nn.initializers.normal(0.02)

@@ -10,10 +10,6 @@ from toolformer_jax.models.bfloat16 import from_bits
 from toolformer_jax.models.config import DecoderConfig
 from toolformer_jax.sharding import constrain
 
-# The name under which `jax.checkpoint_policies.save_only_these_names` keeps the outputs of matrix
-# products for the backward pass.
-MATMUL_OUTPUT = 'matmul_output'
-
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 4))
 def einsum(equation: str, dtype: str, left: jax.Array, right: jax.Array,
@@ -94,12 +90,14 @@ def _einsum_backward(equation: str, dtype: str, gradient_dtype: str | None,
   if left is not None:
     (small, x), (large, y) = sorted([(first, left), (out, gradient)], key=lambda pair: pair[1].size)
     # The product is asked for in its natural order of dimensions and transposed afterwards. Asked
-    # for another order, XLA swaps the operands to save the transposition; the barrier prevents it.
+    # for another order, XLA swaps the operands to save the transposition; on CPUs the barrier
+    # prevents it. On TPUs it would cost a copy of the gradients of all layers.
     natural = ''.join(sorted(second, key=lambda letter: (letter not in small, letter not in large)))
     right_gradient = product(f'{small},{large}->{natural}', x, y).astype(left.dtype)
     if natural != second:
-      right_gradient = jnp.einsum(
-          f'{natural}->{second}', jax.lax.optimization_barrier(right_gradient))
+      right_gradient = jax.lax.platform_dependent(
+          right_gradient, cpu=jax.lax.optimization_barrier, default=lambda x: x)
+      right_gradient = jnp.einsum(f'{natural}->{second}', right_gradient)
   return left_gradient, right_gradient
 
 

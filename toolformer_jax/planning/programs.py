@@ -78,7 +78,7 @@ def program(step: Step, config: DecoderConfig, mesh: Mesh, batch: int, length: i
     config: configuration of the decoder.
     mesh: devices to compile for.
     batch, length: sizes, see `step`.
-    finetune: settings of 'train', such as adapters, remat and the dtype of the first moment.
+    finetune: settings of 'train', such as adapters, remat_policy and the dtype of the first moment.
   """
   decoder = make_decoder(mesh, config)
   if step == 'train':
@@ -100,7 +100,8 @@ def _train(decoder: Decoder, mesh: Mesh, batch: int, length: int,
   if finetune.qat:
     finetune.qat.check_model(decoder.config)
   config = decoder.config.replace(adapter=finetune.adapter)
-  decoder = decoder.clone(config=config, remat=finetune.remat, dropout=finetune.dropout)
+  decoder = decoder.clone(
+      config=config, remat_policy=finetune.remat_policy, dropout=finetune.dropout)
   collection = ADAPTER if config.adapter else 'params'
   optimizer = make_optimizer(finetune)
   state = abstract_train_state(decoder, collection, optimizer, mesh)
@@ -108,7 +109,7 @@ def _train(decoder: Decoder, mesh: Mesh, batch: int, length: int,
   frozen = {name: value for name, value in variables.items() if name != collection}
   rows = _inputs(mesh, PackedRows.empty(batch, length))
   useful = batch * flops.training_flops(config, length)
-  again = batch * flops.forward_flops(config, length) if finetune.remat else 0
+  again = batch * flops.recomputed_flops(config, length, finetune.remat_policy)
   step = make_train_step(decoder, collection, optimizer, state, finetune)
   key = jax.eval_shape(lambda: jax.random.key(0))
   noise_key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=state.step.sharding)

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 Planner = Callable[[Request], Plan]
 
 # What lets the paper's model train in the memory of few chips; configs/tpu.gin binds the same.
-TPU_FINETUNE = FinetuneConfig(remat=True, first_moment='bfloat16')
+TPU_FINETUNE = FinetuneConfig(remat_policy='full', first_moment='bfloat16')
 
 
 def plan(

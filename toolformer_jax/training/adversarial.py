@@ -37,8 +37,12 @@ def adversarial_grad(loss_fn: LossFn, epsilon: float, embed_dim: int) -> GradFn:
         params, zeros_RTD, rows, key)
     offsets_RTD = adversarial_offsets(slope_RTD, rows.segment_ids_RT, epsilon)
     moved_grads, _ = jax.grad(loss_fn, has_aux=True)(params, offsets_RTD, rows, key)
-    return jax.tree.map(lambda one, other: (one + other) / 2, grads, moved_grads), metric
+    return jax.tree.map(_mean, grads, moved_grads), metric
   return adversarial if epsilon else plain
+
+
+def _mean(one: jax.Array, other: jax.Array) -> jax.Array:
+  return (one.astype(jnp.float32) + other) / 2
 
 
 def adversarial_offsets(slope_RTD: jax.Array, segment_ids_RT: jax.Array | np.ndarray,

@@ -9,6 +9,7 @@ from typing import Literal
 from toolformer_jax.data.augmentation import AugmentationConfig
 from toolformer_jax.errors import UserError
 from toolformer_jax.models.adapter_config import AdaLoraConfig, AdapterConfig
+from toolformer_jax.models.remat import RematPolicy
 from toolformer_jax.runtime.validation import check
 from toolformer_jax.training.privacy.config import PrivacyConfig
 from toolformer_jax.training.recovery.config import DistillationConfig, QatConfig
@@ -29,8 +30,10 @@ class FinetuneConfig:
     num_microbatches: number of equal parts of a batch that are computed one after the other; their
       gradients are added up. More need less memory; results change only by rounding.
     loss_tokens: number of tokens whose logits a device holds at a time. Fewer need less memory.
-    remat: recompute whole blocks in the backward pass, instead of only the operations that cost
-      next to nothing: a third more computation for much less memory.
+    remat_policy: what of a block is kept for the backward pass, and not recomputed there: the
+      outputs of all matrix products ('minimal'); queries, keys and values ('save_qkv_proj'), which
+      takes a third of that memory and repeats about a ninth of the computation; or nothing
+      ('full', a fifth).
     stream_buffer: examples of a stream of seqio that are in memory at a time; they are learned in a
       random order.
     seed: of the order of the rows, of dropout and of the initial adapters.
@@ -88,7 +91,7 @@ class FinetuneConfig:
   batch_rows: int = 0
   num_microbatches: int = 1
   loss_tokens: int = 1024
-  remat: bool = False
+  remat_policy: RematPolicy = 'minimal'
   stream_buffer: int = 10_000
   seed: int = 0
 

@@ -9,7 +9,8 @@ import optax
 
 from toolformer_jax import sharding
 from toolformer_jax.models.adapter_config import AdaLoraConfig
-from toolformer_jax.models.decoder import Decoder
+from toolformer_jax.models.decoder import BLOCKS, Decoder
+from toolformer_jax.models.kernels import cast_kernels
 from toolformer_jax.models.language_model import abstract_variables
 from toolformer_jax.training.adalora import orthogonality_penalty
 from toolformer_jax.training.adversarial import GradFn, adversarial_grad
@@ -114,8 +115,15 @@ def make_train_step(
           num_microbatches=config.num_microbatches, dropout_key=dropout_key,
           noise_key=noise_key, step=state.step)
     else:
+      if collection == 'params':
+        # The gradient of a kernel has the dtype of the products, to which autodiff would round it
+        # before it is cast to float32: for all layers this takes half of the memory. XLA on CPUs
+        # would convert a stack in bfloat16 element by element; there activations are in float32.
+        blocks = cast_kernels(forward_params[BLOCKS], decoder.config.activation_dtype)
+        forward_params = forward_params | {BLOCKS: blocks}
       grads, loss = _mean_gradients(loss_sums, config, decoder.config.embed_dim, forward_params,
                                     shardings.params, batch, dropout_key)
+      grads = jax.tree.map(lambda grad: grad.astype(jnp.float32), grads)
     if masks is not None:
       grads = masked_gradients(grads, masks)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params, grads=grads)
@@ -172,6 +180,7 @@ def _accumulate_grads(
   # Every microbatch has rows of all devices: row i of the batch is in microbatch i % number.
   microbatches = jax.tree.map(
       lambda x: x.reshape(-1, num_microbatches, *x.shape[1:]).swapaxes(0, 1), batch)
-  zeros = jax.lax.with_sharding_constraint(jax.tree.map(jnp.zeros_like, params), shardings)
+  zeros = jax.tree.map(lambda param: jnp.zeros(param.shape, jnp.float32), params)
+  zeros = jax.lax.with_sharding_constraint(zeros, shardings)
   return jax.lax.scan(
       add, (zeros, jnp.float32(0)), (microbatches, jnp.arange(num_microbatches)))[0]

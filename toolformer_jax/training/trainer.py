@@ -62,7 +62,7 @@ def train(model: LanguageModel, data: Blocks | PrivateRows, dev: PackedRows | No
     UserError: the loss explodes or is not a number, or the device has too little memory.
   """
   collection = ADAPTER if config.adapter else 'params'
-  decoder = model.decoder.clone(remat=config.remat, dropout=config.dropout)
+  decoder = model.decoder.clone(remat_policy=config.remat_policy, dropout=config.dropout)
   optimizer = make_optimizer(config)
   abstract = abstract_train_state(decoder, collection, optimizer, model.mesh)
   # Of the checkpoint and not of the newest state, in which others may be zero by chance.
