@@ -1,8 +1,8 @@
 """Computes whether a step of a model fits a TPU slice, and bounds of its speed.
 
 Compiles the program for TPUs that need not be there (pip install 'toolformer_jax[aot]'). That a
-step does not fit is an answer too: the exit code is 0. Settings start from tpu.gin (bfloat16, blocks are
-recomputed, first moments in bfloat16); --gin_file and --gin change them.
+step does not fit is an answer too: the exit code is 0. Settings start from tpu.gin: bfloat16, whole
+blocks recomputed, first moments in bfloat16. --gin_file and --gin change them.
 
 Examples:
   toolformer plan --model gptj_6b --topology v5e-8 --step train --batch 32 --length 1024

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The grid of this report: two hours of one core. The same command continues a grid that was stopped.
+# The grids of this report: two and a half hours of one core. The same command continues a grid that was stopped.
 #
 #     bash experiments/reports/knowledge/run.sh DATA MODEL OUTPUT
 #
@@ -19,6 +19,8 @@ annotate=(toolformer annotate --gin_file questions.gin --gin_file "$model" --gin
 cp -rn "$out/calls" "$out/calls_prefix"
 "${annotate[@]}" --gin.AnnotationConfig.call_placement="'prefix'" --output_dir "$out/calls_prefix"
 
-grid=(toolformer experiment --gin_file experiments/grids/knowledge.gin --data "$out/calls" "${search[@]}")
+grid=(toolformer experiment --gin_file experiments/grids/knowledge.gin --data_dir "$out/found" "${search[@]}")
 "${grid[@]}" --gin.GridConfig.sizes="('$model', 'models/smollm2_135m.gin')" \
-    --data_dir "$out/found" --output_dir "$out/grid"
+    --data "$out/calls" --output_dir "$out/grid"
+"${grid[@]}" --gin.GridConfig.sizes="('$model',)" --gin.GridConfig.ablations="()" --gin.ARMS="'toolformer'" \
+    --data "$out/calls_prefix" --output_dir "$out/grid_prefix"

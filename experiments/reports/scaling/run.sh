@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The grid of this report: three hours of one core. The same command continues a grid that was stopped.
+# The grid of this report: four hours of one core. The same command continues a grid that was stopped.
 #
 #     bash experiments/reports/scaling/run.sh DATA CALLS OUTPUT
 #
@@ -24,6 +24,10 @@ if [ ! -f "$out/$name.gguf" ]; then
 fi
 echo "CHECKPOINT = '$(realpath "$out/$name.gguf")'" > "$out/$name.gin"
 
-toolformer experiment --gin_file experiments/grids/word_problems.gin \
-    --gin.GridConfig.sizes="('models/smollm2_135m.gin', '$(realpath "$out/$name.gin")')" \
-    --data "$calls" --data_dir "$data" --output_dir "$out/grid"
+model=$(realpath "$out/$name.gin")
+grid=(toolformer experiment --gin_file experiments/grids/word_problems.gin --data "$calls" --data_dir "$data")
+"${grid[@]}" --gin.GridConfig.sizes="('models/smollm2_135m.gin', '$model')" --output_dir "$out/grid"
+
+# All problems of SVAMP by the larger model.
+"${grid[@]}" --gin.GridConfig.sizes="('$model',)" --gin.GridConfig.ablations="()" --gin.GridConfig.seeds="(0,)" \
+    --gin.TASKS="['svamp']" --limit 1000 --output_dir "$out/svamp"
