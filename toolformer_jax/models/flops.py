@@ -86,7 +86,8 @@ def training_flops(config: DecoderConfig, tokens: int) -> int:
 def recomputed_flops(config: DecoderConfig, tokens: int, policy: RematPolicy) -> int:
   """Returns the operations that the backward pass of a sequence of `tokens` tokens repeats.
 
-  XLA leaves out products that no gradient depends on. With an adapter this is an upper bound.
+  XLA leaves out products that no gradient depends on. With adapters other than low-rank ones this
+  is an upper bound.
   """
   if policy == 'minimal':
     return 0

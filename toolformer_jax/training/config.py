@@ -31,9 +31,9 @@ class FinetuneConfig:
       gradients are added up. More need less memory; results change only by rounding.
     loss_tokens: number of tokens whose logits a device holds at a time. Fewer need less memory.
     remat_policy: what of a block is kept for the backward pass, and not recomputed there: the
-      outputs of all matrix products ('minimal'); queries, keys and values ('save_qkv_proj'), which
-      takes a third of that memory and repeats about a ninth of the computation; or nothing
-      ('full', a fifth).
+      outputs of all matrix products ('minimal'); queries, keys and values ('save_qkv_proj'); or
+      only its input ('full'). Of GPT-J's step the last two repeat a ninth and a fifth, and keep a
+      third and a tenth of what 'minimal' keeps.
     stream_buffer: examples of a stream of seqio that are in memory at a time; they are learned in a
       random order.
     seed: of the order of the rows, of dropout and of the initial adapters.
