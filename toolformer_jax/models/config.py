@@ -20,6 +20,9 @@ Activation = Literal['silu', 'gelu_tanh']
 Dtype = Literal['float32', 'bfloat16', 'int8', 'int4']
 INTEGER_DTYPES = ('int8', 'int4')  # of weights that are rounded, for inference only
 Bfloat16Parts = Literal['all', 'products', 'none']
+# As T5X and MaxText call them: 'minimal' keeps the outputs of all matrix products, 'save_qkv_proj'
+# queries, keys and values, 'full' the input of the block alone.
+RematPolicy = Literal['minimal', 'save_qkv_proj', 'full']
 
 
 def check_is_float_dtype(dtype: str, purpose: str) -> None:

@@ -17,11 +17,11 @@ from toolformer_jax.models.attention_mask import (
   attention_inputs,
 )
 from toolformer_jax.models.block import Block
-from toolformer_jax.models.config import INTEGER_DTYPES, DecoderConfig
+from toolformer_jax.models.config import INTEGER_DTYPES, DecoderConfig, RematPolicy
 from toolformer_jax.models.kv_cache import KVCache, Prefix
 from toolformer_jax.models.layers import Dropout, Einsum, Norm
 from toolformer_jax.models.ops import shard_rows_only, weight_einsum
-from toolformer_jax.models.remat import RematPolicy, checkpoint_policy
+from toolformer_jax.models.remat import checkpoint_policy
 from toolformer_jax.sharding import constrain
 
 BLOCKS = 'blocks'  # name of the variables of all layers, stacked

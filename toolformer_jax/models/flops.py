@@ -20,8 +20,7 @@ from toolformer_jax.models.adapter_config import (
   LoraStackConfig,
   PrefixConfig,
 )
-from toolformer_jax.models.config import DecoderConfig
-from toolformer_jax.models.remat import RematPolicy
+from toolformer_jax.models.config import DecoderConfig, RematPolicy
 from toolformer_jax.runtime.chips import chip_of
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 from toolformer_jax.data.augmentation import AugmentationConfig
 from toolformer_jax.errors import UserError
 from toolformer_jax.models.adapter_config import AdaLoraConfig, AdapterConfig
-from toolformer_jax.models.remat import RematPolicy
+from toolformer_jax.models.config import RematPolicy
 from toolformer_jax.runtime.validation import check
 from toolformer_jax.training.privacy.config import PrivacyConfig
 from toolformer_jax.training.recovery.config import DistillationConfig, QatConfig
