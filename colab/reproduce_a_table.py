@@ -182,13 +182,13 @@ Markdown(report)
 Image('runs/grid/figures/ablations.png')
 
 # %% [markdown]
-# With the tool, the model must solve more of the problems than without it.
+# With the tool, the model must solve more of the problems than without it. `scores.json` has the scores
+# for programs.
 
 # %%
-rows = [line.split('|') for line in report.splitlines()
-        if line.startswith('| model | base | Toolformer')]
-without_tool, with_tool = (float(row[5].split()[0]) for row in rows)
-assert with_tool > without_tool
+scores = json.loads(pathlib.Path('runs/grid/scores.json').read_text())['scores']
+by_arm = {one['arm']: one['score']['value'] for one in scores if one['ablation'] == 'base'}
+assert by_arm['toolformer'] > by_arm['disabled']
 
 # %% [markdown]
 # The evaluation of one cell, as `toolformer evaluate` writes it.
