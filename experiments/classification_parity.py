@@ -53,7 +53,7 @@ IGNORED = -100  # what transformers calls a target without a loss
 def main() -> None:
   """Tunes and tests both, and prints what they reach."""
   args = parse()
-  task = in_groups(args.task, args.groups)
+  task = in_groups(args.task, args.groups, args.data_dir)
   config = tf_jax.FinetuneConfig(
       steps=args.steps, batch_rows=args.batch_rows, row_tokens=args.row_tokens,
       adapter=tf_jax.LoraConfig(rank=args.rank), learning_rate=1e-3, save_every=args.steps)
@@ -92,9 +92,9 @@ def parse() -> argparse.Namespace:
   return parser.parse_args()
 
 
-def in_groups(name: str, groups: Sequence[str]) -> ClassificationTask:
+def in_groups(name: str, groups: Sequence[str], data_dir: str) -> ClassificationTask:
   """Returns a task of classification whose splits have only the questions of `groups`, if any."""
-  task = trainable_task(name, '--task')
+  task = trainable_task(name, '--task', data_dir)
   if not isinstance(task, ClassificationTask):
     raise UserError(f'--task {name}: its answers are not labels; try banking77 or sib200')
   def read_split(folder: TaskFolder, split: str) -> Iterator[Question]:
